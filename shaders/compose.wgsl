@@ -1,0 +1,51 @@
+// Composition of the gradient: row i of A Y, where A has at most three entries a pair             (goal-math.md section 5)
+//
+//   dx_i = - (c+own_i + c+other_i) y_i  +  c-own_i y_(h_i)  +  sum over j with g_j = i of  c-other_j y_j
+//
+// `own` is the direction whose anchors are the rows of dx, h its hardest negatives; `other` is the opposite direction,
+// g its. With the two exchanged, and X in the place of Y, it is the gradient at the texts. Each row gathers what it is
+// due, in ascending j: no atomics, the same bits every time.
+//
+//   y            [pairs, cols]                            read
+//   own, other   [pairs] coefficients (c+, c-)            read
+//   own_index    [pairs] h                                read
+//   other_index  [pairs] g                                read
+//   dx           [pairs, cols] overwritten, or added to when accumulate
+//
+// Grid: x over vec4s of a row / LANES, y rows.
+
+struct Params {
+    pairs: u32,
+    stride4: u32,   // vec4s in a row
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> y: array<vec4f>;
+@group(0) @binding(2) var<storage, read> own: array<vec2f>;
+@group(0) @binding(3) var<storage, read> own_index: array<u32>;
+@group(0) @binding(4) var<storage, read> other: array<vec2f>;
+@group(0) @binding(5) var<storage, read> other_index: array<u32>;
+@group(0) @binding(6) var<storage, read_write> dx: array<vec4f>;
+
+const LANES = 64u;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: vec3u) {
+    let i = group.y;
+    let k = id.x;
+    if (k >= params.stride4) {
+        return;
+    }
+    let at = i * params.stride4 + k;
+    var sum = own[i].y * y[own_index[i] * params.stride4 + k] - (own[i].x + other[i].x) * y[at];
+    for (var j = 0u; j < params.pairs; j += 1u) {
+        if (other_index[j] == i) {
+            sum += other[j].y * y[j * params.stride4 + k];
+        }
+    }
+    if (params.accumulate != 0u) {
+        sum += dx[at];
+    }
+    dx[at] = sum;
+}

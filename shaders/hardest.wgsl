@@ -1,0 +1,81 @@
+// Hardest negative of every anchor: n_i = max_k M_ik,  h_i = the smallest k that attains it        (goal-math.md section 2)
+//
+// M is the similarity matrix S with its diagonal overwritten by -1. The matrix comes in blocks, of which an anchor may
+// own a row (images against texts) or a column (texts against images): element (a, c) of a block lies at
+// a * anchor_stride + c * candidate_stride. A block that does not start at candidate 0 goes on from what is stored.
+// Ties: the lowest index wins, within a lane by the order of the walk, between lanes and blocks by comparison.
+//
+//   similarity  block of S                                                        read
+//   ids         [pairs] image of each pair; with `mask`, equal ids are no negatives   read
+//   positive    [pairs] p_i = S_ii, written where the block holds the diagonal
+//   value       [pairs] n_i
+//   index       [pairs] h_i
+//
+// Grid: one workgroup an anchor of the block.
+
+struct Params {
+    anchors: u32,
+    candidates: u32,
+    anchor_stride: u32,
+    candidate_stride: u32,
+    anchor_offset: u32,      // pair number of the block's first anchor
+    candidate_offset: u32,   // pair number of the block's first candidate
+    mask: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> similarity: array<f32>;
+@group(0) @binding(2) var<storage, read> ids: array<u32>;
+@group(0) @binding(3) var<storage, read_write> positive: array<f32>;
+@group(0) @binding(4) var<storage, read_write> value: array<f32>;
+@group(0) @binding(5) var<storage, read_write> index: array<u32>;
+
+const LANES = 64u;
+const NOTHING = -3.4e38;   // below every similarity
+var<workgroup> best_value: array<f32, LANES>;
+var<workgroup> best_index: array<u32, LANES>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let anchor = group.x + params.anchor_offset;
+    let start = group.x * params.anchor_stride;
+    var n = NOTHING;
+    var h = 0xffffffffu;
+    for (var c = lane; c < params.candidates; c += LANES) {
+        let candidate = c + params.candidate_offset;
+        var s = similarity[start + c * params.candidate_stride];
+        if (candidate == anchor) {
+            positive[anchor] = s;
+            s = -1.0;
+        } else if (params.mask != 0u) {
+            if (ids[candidate] == ids[anchor]) {
+                s = NOTHING;
+            }
+        }
+        if (s > n) {
+            n = s;
+            h = candidate;
+        }
+    }
+    best_value[lane] = n;
+    best_index[lane] = h;
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            let v = best_value[lane + half];
+            let i = best_index[lane + half];
+            if (v > best_value[lane] || (v == best_value[lane] && i < best_index[lane])) {
+                best_value[lane] = v;
+                best_index[lane] = i;
+            }
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        // Earlier blocks hold lower indices, so a later one must be strictly better.
+        if (params.candidate_offset == 0u || best_value[0] > value[anchor]) {
+            value[anchor] = best_value[0];
+            index[anchor] = best_index[0];
+        }
+    }
+}

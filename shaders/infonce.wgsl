@@ -1,0 +1,93 @@
+// Field of the symmetric InfoNCE (X-VLM's contrastive term), in the place of S                   (vse-models.md section 4)
+//
+//   z = s / t       a_ij = softmax_j(z_i.) + softmax_i(z_.j) - 2 q_ij
+//   A_ij = scale a_ij / (2 B t)          dt_i = - scale sum_j a_ij s_ij / (2 B t^2)
+//   loss_i = (log sum e^z - mean z of the targets) / (2 B), for each direction
+//
+// q is 1 over the number of targets on targets (roles as in log_sum_exp.wgsl), 0 elsewhere; pairs left out have A = 0.
+//
+//   ids                 [pairs] image of each pair                          read
+//   temperature         [1] t                                               read
+//   state_it, state_ti  [pairs] from log_sum_exp.wgsl                       read
+//   field               [rows, pairs] holds S of rows row_offset.., becomes A
+//   dt                  [pairs, 4] column 0: parts of the gradient at t, rows of the block overwritten
+//   loss_it, loss_ti    [pairs] rows of the block overwritten
+//
+// Grid: one workgroup a row of the block.
+
+struct Params {
+    rows: u32,
+    pairs: u32,
+    stride: u32,       // floats in a row of field
+    row_offset: u32,
+    same_image: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> ids: array<u32>;
+@group(0) @binding(2) var<storage, read> temperature: array<f32>;
+@group(0) @binding(3) var<storage, read> state_it: array<vec4f>;
+@group(0) @binding(4) var<storage, read> state_ti: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> field: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dt: array<vec4f>;
+@group(0) @binding(7) var<storage, read_write> loss_it: array<f32>;
+@group(0) @binding(8) var<storage, read_write> loss_ti: array<f32>;
+
+const LANES = 64u;
+var<workgroup> partial: array<f32, LANES>;
+
+fn role(anchor: u32, candidate: u32) -> u32 {
+    if (candidate == anchor) {
+        return 1u;
+    }
+    if (params.same_image == 0u) {
+        return 0u;
+    }
+    return select(0u, params.same_image, ids[candidate] == ids[anchor]);
+}
+
+fn softmax(z: f32, state: vec4f) -> f32 {
+    return exp(max(z - state.x, -87.0)) / state.y;
+}
+
+fn cross_entropy(state: vec4f) -> f32 {
+    return state.x + log(state.y) - state.z / state.w;
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let i = group.x + params.row_offset;
+    let start = group.x * params.stride;
+    let rate = 1.0 / temperature[0];
+    let share = params.scale / (2.0 * f32(params.pairs));
+    let row = state_it[i];
+    var sum = 0.0;
+    for (var j = lane; j < params.pairs; j += LANES) {
+        let s = field[start + j];
+        let column = state_ti[j];
+        let part = role(i, j);
+        var a = 0.0;
+        if (part != 2u) {
+            a = softmax(s * rate, row) + softmax(s * rate, column);
+        }
+        if (part == 1u) {
+            a -= 1.0 / row.w + 1.0 / column.w;
+        }
+        sum += a * s;
+        field[start + j] = share * rate * a;
+    }
+    partial[lane] = sum;
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            partial[lane] += partial[lane + half];
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        dt[i] = vec4f(-share * rate * rate * partial[0], 0.0, 0.0, 0.0);
+        loss_it[i] = cross_entropy(row) / (2.0 * f32(params.pairs));
+        loss_ti[i] = cross_entropy(state_ti[i]) / (2.0 * f32(params.pairs));
+    }
+}

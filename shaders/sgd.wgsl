@@ -1,0 +1,36 @@
+// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form:
+//
+//   m <- momentum m + factor g + decay w
+//   w <- w - lr m,  kept in [low, high]
+//
+//   g       [count] gradient before clipping      read
+//   factor  [1] the clip factor                   read
+//   w, m    [count] parameter and momentum        updated
+//
+// Grid: workgroups stride through the elements.
+
+struct Params {
+    count4: u32,     // vec4s
+    rate: f32,
+    momentum: f32,
+    decay: f32,
+    low: f32,
+    high: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> g: array<vec4f>;
+@group(0) @binding(2) var<storage, read> factor: array<f32>;
+@group(0) @binding(3) var<storage, read_write> w: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> m: array<vec4f>;
+
+const LANES = 64u;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    for (var k = id.x; k < params.count4; k += groups.x * LANES) {
+        let momentum = params.momentum * m[k] + factor[0] * g[k] + params.decay * w[k];
+        m[k] = momentum;
+        w[k] = clamp(w[k] - params.rate * momentum, vec4f(params.low), vec4f(params.high));
+    }
+}

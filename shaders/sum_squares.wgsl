@@ -1,0 +1,37 @@
+// Squared norm in parts: partial_g = sum of a_k^2 over the elements that workgroup g walks. record.wgsl adds the parts.
+//
+//   a        [count]    read
+//   partial  [groups]   overwritten
+//
+// Grid: any number of workgroups; together they stride through the elements.
+
+struct Params {
+    count4: u32,    // vec4s in a
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> parts: array<f32>;
+
+const LANES = 64u;
+var<workgroup> partial: array<f32, LANES>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+    var sum = 0.0;
+    for (var k = group.x * LANES + lane; k < params.count4; k += groups.x * LANES) {
+        sum += dot(a[k], a[k]);
+    }
+    partial[lane] = sum;
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            partial[lane] += partial[lane + half];
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        parts[group.x] = partial[0];
+    }
+}

@@ -1,0 +1,98 @@
+// Triplet weight x pair weights of every anchor, one direction                              (goal-math.md sections 3 and 4)
+//
+//   T:   con 1        nca  sigma(tau (n - p))        cir  sigma(tau ((1 - p)^2 + n^2 - 2 m^2))
+//
+//            P+                                P-
+//   con      1                                 1
+//   lin      1 - p                             n
+//   lin-ms   (1 - R+) (1 - p)                  (1 + R-) n
+//   sig      sigma(-alpha (p - lambda))        sigma(beta (n - lambda))
+//   sig-ms   1 / (e^(alpha (p-lambda)) + R+)   1 / (e^(-beta (n-lambda)) + R-)
+//
+// R+ and R- are the means over the relative sets, 0 where a set is empty. With `hinge`, a triplet with
+// margin + n - p <= 0 is closed, and so is an anchor whose only negative is its own pair (vse-models.md section 1).
+//
+//   positive      [pairs] p                                              read
+//   value         [pairs] n                                              read
+//   index         [pairs] h                                              read
+//   sums          [pairs] relative sums (relative.wgsl), zero if unused  read
+//   coefficients  [pairs] (scale T P+, scale T P-)                       overwritten
+//   loss          [pairs] n - p, or max(0, margin + n - p) with `hinge`  overwritten
+//
+// Grid: one invocation a pair.
+
+struct Params {
+    pairs: u32,
+    triplet: u32,    // 0 con, 1 nca, 2 cir
+    pair: u32,       // 0 con, 1 lin, 2 lin-ms, 3 sig, 4 sig-ms
+    hinge: u32,
+    tau: f32,
+    alpha: f32,
+    beta: f32,
+    lambda: f32,
+    circle: f32,     // the circle margin m
+    margin: f32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> positive: array<f32>;
+@group(0) @binding(2) var<storage, read> value: array<f32>;
+@group(0) @binding(3) var<storage, read> index: array<u32>;
+@group(0) @binding(4) var<storage, read> sums: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> coefficients: array<vec2f>;
+@group(0) @binding(6) var<storage, read_write> loss: array<f32>;
+
+const LANES = 64u;
+
+// e^z kept among the normal numbers, so that neither it nor its inverse leaves them.
+fn bounded_exp(z: f32) -> f32 {
+    return exp(clamp(z, -87.0, 87.0));
+}
+
+fn sigma(z: f32) -> f32 {
+    return 1.0 / (1.0 + bounded_exp(-z));
+}
+
+fn triplet_weight(p: f32, n: f32) -> f32 {
+    switch params.triplet {
+        case 1u: { return sigma(params.tau * (n - p)); }
+        case 2u: { return sigma(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * params.circle * params.circle)); }
+        default: { return 1.0; }
+    }
+}
+
+fn pair_weights(p: f32, n: f32, r: vec2f) -> vec2f {
+    let zp = params.alpha * (p - params.lambda);
+    let zn = -params.beta * (n - params.lambda);
+    switch params.pair {
+        case 1u: { return vec2f(1.0 - p, n); }
+        case 2u: { return vec2f((1.0 - r.x) * (1.0 - p), (1.0 + r.y) * n); }
+        case 3u: { return vec2f(1.0 / (bounded_exp(zp) + 1.0), 1.0 / (bounded_exp(zn) + 1.0)); }
+        case 4u: { return vec2f(1.0 / (bounded_exp(zp) + r.x), 1.0 / (bounded_exp(zn) + r.y)); }
+        default: { return vec2f(1.0); }
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+    let i = id.x;
+    if (i >= params.pairs) {
+        return;
+    }
+    let p = positive[i];
+    let n = value[i];
+    let s = sums[i];
+    let r = s.xz / max(s.yw, vec2f(1.0));
+    var open = params.scale;
+    var cost = n - p;
+    if (params.hinge != 0u) {
+        cost += params.margin;
+        if (cost <= 0.0 || index[i] == i) {
+            open = 0.0;
+            cost = 0.0;
+        }
+    }
+    coefficients[i] = open * triplet_weight(p, n) * pair_weights(p, n, r);
+    loss[i] = cost;
+}

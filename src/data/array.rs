@@ -1,0 +1,289 @@
+//! Feature and integer arrays: rows of features as f32, row numbers as u32, and writing a matrix.
+//!
+//! Owns the check of an array's type, shape and values. It keeps no feature row in memory, so that a file
+//! may be far larger than memory, and knows nothing of splits or captions.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
+use super::file::{Header, PositionedFile, Source, npy_header};
+use crate::{Error, Result};
+
+/// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.
+const MAX_COLUMNS: u64 = 1 << 20;
+/// Bytes that integers are read by; a multiple of every width.
+const CHUNK: usize = 1 << 16;
+
+/// The types that the values of an array may have, and its dimensions.
+pub(super) trait Element: Copy {
+    /// The accepted types, for messages.
+    const TYPES: &'static str;
+    /// The type that advice names.
+    const ADVISED: &'static str;
+    /// The dimensions, for messages.
+    const AXES: &'static [&'static str];
+    /// The type of this name, numpy's (`<f2`) or that of safetensors (`F16`).
+    fn parse(name: &str) -> Option<Self>;
+    /// Bytes of one value.
+    fn size(self) -> usize;
+}
+
+/// A type of features.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Float {
+    F16,
+    F32,
+    F64,
+}
+
+/// A type of row numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Integer {
+    I32,
+    I64,
+    U32,
+}
+
+impl Element for Float {
+    const TYPES: &'static str = "little-endian f16, f32 or f64 values";
+    const ADVISED: &'static str = "float16";
+    const AXES: &'static [&'static str] = &["rows", "columns"];
+
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "<f2" | "F16" => Some(Self::F16),
+            "<f4" | "F32" => Some(Self::F32),
+            "<f8" | "F64" => Some(Self::F64),
+            _ => None,
+        }
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+}
+
+impl Element for Integer {
+    const TYPES: &'static str = "little-endian i32, i64 or u32 values";
+    const ADVISED: &'static str = "int64";
+    const AXES: &'static [&'static str] = &["rows"];
+
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "<i4" | "I32" => Some(Self::I32),
+            "<i8" | "I64" => Some(Self::I64),
+            "<u4" | "U32" => Some(Self::U32),
+            _ => None,
+        }
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Self::I32 | Self::U32 => 4,
+            Self::I64 => 8,
+        }
+    }
+}
+
+/// An array on disk whose header has been checked against its file.
+#[derive(Debug)]
+pub(super) struct Array<E> {
+    pub label: String,
+    file: Arc<PositionedFile>,
+    start: u64,
+    pub dtype: E,
+    pub rows: usize,
+    /// Values of one row.
+    pub cols: usize,
+}
+
+/// Features `[rows, cols]`, read by row.
+pub(super) type FeatureFile = Array<Float>;
+
+impl<E: Element> Array<E> {
+    pub fn open(source: &Source, name: &str) -> Result<Self> {
+        Self::from_header(source.header(name)?)
+    }
+
+    fn open_npy(path: &Path) -> Result<Self> {
+        Self::from_header(npy_header(path)?)
+    }
+
+    fn from_header(header: Header) -> Result<Self> {
+        let Header { label, file, start, dtype: name, shape, alone } = header;
+        let Some(dtype) = E::parse(name.trim_matches('\'')) else {
+            let advice = format!("convert the array, for example with numpy's astype('{}')", E::ADVISED);
+            return Err(Error::data(label, E::TYPES, name, advice));
+        };
+        let fault = |expected: String, advice: &str| {
+            Err(Error::data(&label, expected, format!("shape {shape:?}"), advice))
+        };
+        if shape.len() != E::AXES.len() {
+            return fault(format!("shape [{}]", E::AXES.join(", ")), "reshape the array");
+        }
+        if shape.contains(&0) {
+            return fault(
+                format!("{} above 0", E::AXES.join(" and ")),
+                "write the array again with its rows",
+            );
+        }
+        let (rows, cols) = (shape[0], shape.get(1).copied().unwrap_or(1));
+        if rows > u32::MAX.into() || cols > MAX_COLUMNS {
+            let limits = format!("at most {} rows and {MAX_COLUMNS} columns", u32::MAX);
+            return fault(limits, "check how the array was made, or use a part of it");
+        }
+        if alone {
+            file.check_length(&label, start + rows * cols * dtype.size() as u64)?;
+        }
+        Ok(Self { label, file, start, dtype, rows: rows as usize, cols: cols as usize })
+    }
+}
+
+impl FeatureFile {
+    /// Reads one row into `out`, which holds `cols` values, and returns whether all of them are zero.
+    ///
+    /// `scratch` is working space, kept by the caller so that it is allocated once. A value that is no
+    /// finite f32 is an error, as are a file changed since it was opened and a row out of range.
+    pub fn read_row(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<bool> {
+        if row >= self.rows || out.len() != self.cols {
+            let expected = format!("a row below {} for {} values", self.rows, self.cols);
+            let found = format!("row {row} for {} values", out.len());
+            return Err(Error::data(&self.label, expected, found, "ask for a row of this array"));
+        }
+        scratch.resize(self.cols * self.dtype.size(), 0);
+        let position = self.start + (row as u64) * scratch.len() as u64;
+        self.file.read(|| format!("{} row {row}", self.label), scratch, position)?;
+        match self.dtype {
+            Float::F16 => decode_f16(scratch, out),
+            Float::F32 => decode(bytemuck::cast_slice(scratch), out, f32::from_le_bytes),
+            Float::F64 => decode(bytemuck::cast_slice(scratch), out, |b| f64::from_le_bytes(b) as f32),
+        }
+        // One pass for both questions: without its sign, a float's bits order as its magnitude does.
+        let largest = out.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
+        if largest >= f32::INFINITY.to_bits() {
+            let column = out.iter().position(|x| !x.is_finite()).unwrap_or(0);
+            let thing = format!("{} row {row} column {column}", self.label);
+            let advice = "replace the value, or leave the row out of the dataset";
+            return Err(Error::data(thing, "a finite f32 value", out[column], advice));
+        }
+        Ok(largest == 0)
+    }
+}
+
+fn decode<const N: usize>(values: &[[u8; N]], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
+    for (out, &value) in out.iter_mut().zip(values) {
+        *out = convert(value);
+    }
+}
+
+/// By blocks, since `half` converts whole slices with the processor's instructions for it.
+fn decode_f16(bytes: &[u8], out: &mut [f32]) {
+    let mut bits = [0; 256];
+    for (bytes, out) in bytes.chunks(2 * bits.len()).zip(out.chunks_mut(bits.len())) {
+        let bits = &mut bits[..out.len()];
+        for (bits, &bytes) in bits.iter_mut().zip(bytemuck::cast_slice(bytes)) {
+            *bits = u16::from_le_bytes(bytes);
+        }
+        bits.reinterpret_cast::<f16>().convert_to_f32_slice(out);
+    }
+}
+
+impl Array<Integer> {
+    /// Reads every value; one below zero or above `u32::MAX` is an error with its position.
+    pub fn read_all(&self) -> Result<Vec<u32>> {
+        let width = self.dtype.size();
+        let mut values = Vec::with_capacity(self.rows);
+        let mut buffer = vec![0; CHUNK.min(self.rows * width)];
+        while values.len() < self.rows {
+            let done = values.len();
+            let bytes = &mut buffer[..CHUNK.min((self.rows - done) * width)];
+            self.file.read(|| self.label.clone(), bytes, self.start + (done * width) as u64)?;
+            for (offset, bytes) in bytes.chunks_exact(width).enumerate() {
+                let value = match (self.dtype, bytes) {
+                    (Integer::I32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]).into(),
+                    (Integer::U32, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]).into(),
+                    (_, bytes) => bytes.iter().rev().fold(0, |value, &byte| value << 8 | i64::from(byte)),
+                };
+                values.push(value.try_into().map_err(|_| {
+                    let thing = format!("{} position {}", self.label, done + offset);
+                    let expected = format!("a value from 0 to {}", u32::MAX);
+                    Error::data(thing, expected, value, "write the array again with row numbers")
+                })?);
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Reads a `.npy` file of features `[rows, cols]` (f16, f32 or f64) whole: `(rows, cols, values)`, row-major.
+///
+/// # Errors
+/// A file that is missing, malformed or no such array, and a value that is no finite f32.
+pub fn read_matrix_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
+    let array = FeatureFile::open_npy(path)?;
+    let (rows, cols) = (array.rows, array.cols);
+    let mut values = Vec::new();
+    if rows.checked_mul(cols).is_none_or(|n| values.try_reserve_exact(n).is_err()) {
+        let found = format!("shape [{rows}, {cols}]");
+        return Err(Error::data(array.label, "a matrix that fits in memory", found, "use fewer rows"));
+    }
+    let mut scratch = Vec::new();
+    for row in 0..rows {
+        values.resize((row + 1) * cols, 0.0);
+        array.read_row(row, &mut scratch, &mut values[row * cols..])?;
+    }
+    Ok((rows, cols, values))
+}
+
+/// Reads a `.npy` file of row numbers `[rows]` (i32, i64 or u32).
+///
+/// # Errors
+/// A file that is missing, malformed or no such array, and a value below 0 or above `u32::MAX`.
+pub fn read_ids_npy(path: &Path) -> Result<Vec<u32>> {
+    Array::<Integer>::open_npy(path)?.read_all()
+}
+
+/// Writes `values`, row-major `[rows, cols]`, as a `.npy` file of f32 that appears whole or not at all.
+///
+/// # Errors
+/// A number of values other than `rows * cols`, and any failure to write; a file that was there is then
+/// still the old one.
+pub fn write_matrix_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -> Result<()> {
+    if rows.checked_mul(cols) != Some(values.len()) {
+        let expected = format!("{rows} x {cols} values");
+        return Err(Error::data(path.display(), expected, values.len(), "give the shape of the values"));
+    }
+    write_whole(path, rows, cols, values).map_err(|e| {
+        Error::data(path.display(), "a file that can be written", e, "check the folder, its space and rights")
+    })
+}
+
+fn write_whole(path: &Path, rows: usize, cols: usize, values: &[f32]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    // A temporary file is private by default; this one is to get the rights of any new file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut out = BufWriter::new(builder.tempfile_in(folder)?);
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+    // The values start at a multiple of 64 bytes, after 10 bytes, the text and a line break.
+    let width = (text.len() + 11).next_multiple_of(64) - 11;
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(width as u16 + 1).to_le_bytes())?;
+    writeln!(out, "{text:width$}")?;
+    for value in values {
+        out.write_all(&value.to_le_bytes())?;
+    }
+    let file = out.into_inner().map_err(|e| e.into_error())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! Training batches: their order, standardisation, input dropout, and the worker that prepares them.
+//!
+//! Owns everything random about the data, all of it a pure function of seed, epoch and batch, so that a run
+//! resumed at any epoch sees the same bits. It uploads nothing and holds no more than a few batches.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::thread::{self, JoinHandle};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::{Dataset, Side, Split};
+use crate::{Error, Result};
+
+/// Finished batches that wait for the consumer.
+const AHEAD: usize = 2;
+
+/// What random numbers are for. Each purpose has streams of its own: bits 56 to 63 of the stream number are
+/// the purpose, bits 32 to 55 the epoch (modulo 2^24), bits 0 to 31 the batch. Random numbers of other
+/// modules must take other numbers.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Order = 1,
+    ImageDropout = 2,
+    TextDropout = 3,
+}
+
+fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream((purpose as u64) << 56 | (epoch & 0xff_ffff) << 32 | u64::from(batch));
+    rng
+}
+
+/// The order in which an epoch visits its pairs: `0..pairs`, shuffled by seed and epoch.
+///
+/// Pairs beyond `u32::MAX` are left out; no dataset that opens has that many.
+pub fn pair_order(pairs: usize, seed: u64, epoch: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..u32::try_from(pairs).unwrap_or(u32::MAX)).collect();
+    let mut rng = random(Purpose::Order, seed, epoch, 0);
+    // Written out, since the order must not change with the version of a library or the width of usize.
+    for last in (1..order.len()).rev() {
+        let chosen = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
+        order.swap(last, chosen as usize);
+    }
+    order
+}
+
+/// Batches of one epoch: the last incomplete batch is dropped, unless it is the only one.
+pub fn steps_per_epoch(pairs: usize, batch: usize) -> usize {
+    match pairs.checked_div(batch) {
+        Some(0) => usize::from(pairs > 0),
+        steps => steps.unwrap_or(0),
+    }
+}
+
+/// Values from one row to the next in gathered rows: the dimension rounded up to a multiple of 4.
+pub fn row_stride(dim: usize) -> usize {
+    dim.next_multiple_of(4)
+}
+
+/// Shift and scale of every column of one side: `x' = (x - mean) * inverse_std`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standardizer {
+    /// Mean of each column.
+    pub mean: Vec<f32>,
+    /// One over the (population) standard deviation of each column; 0 for a constant column.
+    pub inverse_std: Vec<f32>,
+}
+
+impl Standardizer {
+    /// Reads `rows` of one side once and fits every column.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read_row`].
+    pub fn fit(dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Self> {
+        let dim = dataset.dim(side);
+        let (mut scratch, mut values) = (Vec::new(), vec![0.0; dim]);
+        let (mut mean, mut squares) = (vec![0f64; dim], vec![0f64; dim]);
+        for (seen, &row) in rows.iter().enumerate() {
+            dataset.read_row(side, row as usize, &mut scratch, &mut values)?;
+            // Welford's update: exact for a constant column, and safe where the mean dwarfs the deviation.
+            let share = 1.0 / (seen + 1) as f64;
+            for ((mean, squares), &x) in mean.iter_mut().zip(&mut squares).zip(&values) {
+                let before = f64::from(x) - *mean;
+                *mean += before * share;
+                *squares += before * (f64::from(x) - *mean);
+            }
+        }
+        let inverse = |squares: f64| {
+            let inverse = (rows.len() as f64 / squares).sqrt() as f32;
+            if inverse.is_finite() { inverse } else { 0.0 }
+        };
+        Ok(Self {
+            mean: mean.into_iter().map(|x| x as f32).collect(),
+            inverse_std: squares.into_iter().map(inverse).collect(),
+        })
+    }
+
+    fn apply(&self, row: &mut [f32]) {
+        for ((x, mean), inverse) in row.iter_mut().zip(&self.mean).zip(&self.inverse_std) {
+            *x = (*x - mean) * inverse;
+        }
+    }
+}
+
+/// How rows become input: standardised or not, with or without dropout.
+#[derive(Debug, Clone, Default)]
+pub struct Gather {
+    standardize: Option<[Standardizer; 2]>,
+    dropout: f32,
+}
+
+impl Gather {
+    /// `standardize` holds the image and the text standardizer; `dropout` is the probability in [0, 1) that
+    /// a training feature is zeroed, in steps of 1/65536.
+    ///
+    /// # Errors
+    /// A probability outside of [0, 1).
+    pub fn new(standardize: Option<[Standardizer; 2]>, dropout: f32) -> Result<Self> {
+        if (0.0..1.0).contains(&dropout) {
+            return Ok(Self { standardize, dropout });
+        }
+        Err(Error::config("input dropout", "a probability of at least 0 and below 1", dropout, "change it"))
+    }
+
+    /// Gathers `rows` of one side into `out`, without dropout: `[rows.len(), row_stride(dim)]` row-major,
+    /// the padding zero. Reuses the allocation of `out`; returns how many rows were all zero in the dataset.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read_row`], and standardizers of another dimension.
+    pub fn rows(&self, dataset: &Dataset, side: Side, rows: &[u32], out: &mut Vec<f32>) -> Result<usize> {
+        let dim = dataset.dim(side);
+        let standardizer = self.standardize.as_ref().map(|sides| &sides[side as usize]);
+        if let Some(Standardizer { mean, inverse_std }) = standardizer {
+            if mean.len() != dim || inverse_std.len() != dim {
+                let thing = format!("standardisation of {}", dataset.name());
+                let advice = "use the dataset that it was fitted on";
+                return Err(Error::data(thing, format!("{dim} columns"), mean.len(), advice));
+            }
+        }
+        out.resize(rows.len() * row_stride(dim), 0.0);
+        let (mut scratch, mut zero_rows) = (Vec::new(), 0);
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(row_stride(dim))) {
+            let (out, padding) = out.split_at_mut(dim);
+            padding.fill(0.0);
+            zero_rows += usize::from(dataset.read_row(side, row as usize, &mut scratch, out)?);
+            if let Some(standardizer) = standardizer {
+                standardizer.apply(out);
+            }
+        }
+        Ok(zero_rows)
+    }
+
+    /// Zeroes features at random and scales the others so that every mean stays.
+    fn drop_features(&self, values: &mut [f32], mut rng: ChaCha8Rng) {
+        // Sixteen random bits a feature. The scale is of the probability as rounded to them.
+        let threshold = (self.dropout * 65536.0).round().min(65535.0);
+        if threshold == 0.0 {
+            return;
+        }
+        let (threshold, scale) = (threshold as u16, 65536.0 / (65536.0 - threshold));
+        let mut bits = [0; 1024];
+        for values in values.chunks_mut(bits.len() / 2) {
+            rng.fill_bytes(&mut bits);
+            for (x, &bits) in values.iter_mut().zip(bytemuck::cast_slice(&bits)) {
+                *x *= if u16::from_le_bytes(bits) < threshold { 0.0 } else { scale };
+            }
+        }
+    }
+}
+
+/// One batch on the host, ready for upload: row-major f32, padding zero. Its memory returns to the worker
+/// when it is dropped.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Image features `[rows, row_stride(image_dim)]`; row i is the image of pair i.
+    pub images: Vec<f32>,
+    /// Text features `[rows, row_stride(text_dim)]`.
+    pub texts: Vec<f32>,
+    /// Image row of each pair in the dataset; equal for captions of one image.
+    pub ids: Vec<u32>,
+    /// How many of the `2 * rows` feature rows were all zero in the dataset.
+    pub zero_rows: usize,
+    /// Pairs.
+    pub rows: usize,
+    home: Option<Sender<Batch>>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            // The worker may be gone; the memory is then freed here.
+            let _ = home.send(std::mem::take(self));
+        }
+    }
+}
+
+/// The training batches of one epoch, prepared by a thread while the consumer computes.
+///
+/// An error is yielded once and ends the iteration. Dropping the iterator stops the thread.
+#[derive(Debug)]
+pub struct Batches {
+    results: Option<Receiver<Result<Batch>>>,
+    worker: Option<JoinHandle<()>>,
+    left: usize,
+}
+
+impl Batches {
+    /// Starts on an epoch of the training split in batches of `batch` pairs; see [`pair_order`] and
+    /// [`steps_per_epoch`].
+    ///
+    /// # Errors
+    /// A batch of 0 pairs; no thread to be had.
+    pub fn new(
+        dataset: Arc<Dataset>,
+        gather: Arc<Gather>,
+        batch: usize,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<Self> {
+        if batch == 0 {
+            return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
+        }
+        let pairs = dataset.split(Split::Train).texts.len();
+        let order = pair_order(pairs, seed, epoch);
+        let mut texts = Vec::new();
+        Self::spawn(steps_per_epoch(pairs, batch), move |step, out| {
+            let split = dataset.split(Split::Train);
+            let pairs = &order[step * batch..order.len().min((step + 1) * batch)];
+            let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
+            texts.clear();
+            texts.extend(pairs.iter().map(|&pair| split.texts[pair as usize]));
+            out.ids.clear();
+            out.ids.extend(pairs.iter().map(image));
+            out.rows = pairs.len();
+            out.zero_rows = gather.rows(&dataset, Side::Image, &out.ids, &mut out.images)?;
+            out.zero_rows += gather.rows(&dataset, Side::Text, &texts, &mut out.texts)?;
+            let rng = |purpose| random(purpose, seed, epoch, step as u32);
+            gather.drop_features(&mut out.images, rng(Purpose::ImageDropout));
+            gather.drop_features(&mut out.texts, rng(Purpose::TextDropout));
+            Ok(())
+        })
+    }
+
+    /// Runs `fill` for every step on a thread of its own, ahead of the consumer.
+    fn spawn(
+        steps: usize,
+        fill: impl FnMut(usize, &mut Batch) -> Result<()> + Send + 'static,
+    ) -> Result<Self> {
+        let (sender, results) = mpsc::sync_channel(AHEAD);
+        let worker = thread::Builder::new()
+            .name("batches".into())
+            .spawn(move || work(steps, fill, &sender))
+            .map_err(|e| Error::data("the batch thread", "a thread", e, "free some memory or processes"))?;
+        Ok(Self { results: Some(results), worker: Some(worker), left: steps })
+    }
+}
+
+fn work(
+    steps: usize,
+    mut fill: impl FnMut(usize, &mut Batch) -> Result<()>,
+    sender: &SyncSender<Result<Batch>>,
+) {
+    let (home, returned) = mpsc::channel::<Batch>();
+    for step in 0..steps {
+        let mut batch = returned.try_recv().unwrap_or_default();
+        let result = fill(step, &mut batch);
+        batch.home = Some(home.clone());
+        let failed = result.is_err();
+        // Sending fails once the consumer has dropped the iterator.
+        if sender.send(result.map(|()| batch)).is_err() || failed {
+            return;
+        }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let result = self.results.as_ref()?.recv().unwrap_or_else(|_| {
+            // Only a panic ends the thread before its last batch.
+            Err(Error::data("the batch thread", "a batch", "a panic", "report this as a bug of wgoal"))
+        });
+        if result.is_err() {
+            self.left = 0;
+        }
+        Some(result)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.left > 0), Some(self.left))
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        // Without a receiver the thread's next send fails, so that it can be waited for.
+        self.results = None;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_worker_becomes_one_error() {
+        let mut batches = Batches::spawn(9, |step, _| {
+            assert!(step < 2, "as this test intends");
+            Ok(())
+        })
+        .unwrap();
+        assert!(batches.next().unwrap().is_ok() && batches.next().unwrap().is_ok());
+        let message = batches.next().unwrap().unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "the batch thread: expected a batch, found a panic; report this as a bug of wgoal"
+        );
+        assert!(batches.next().is_none());
+    }
+
+    #[test]
+    fn memory_returns_to_the_worker() {
+        let (fresh, allocated) = mpsc::channel();
+        let batches = Batches::spawn(100, move |_, batch| {
+            if batch.ids.capacity() == 0 {
+                fresh.send(()).unwrap();
+            }
+            batch.ids.resize(10, 0);
+            Ok(())
+        });
+        assert_eq!(batches.unwrap().map(Result::unwrap).count(), 100);
+        // Those ahead, the one that the worker is at, and the one that the consumer holds.
+        assert!(allocated.iter().count() <= AHEAD + 2);
+    }
+}

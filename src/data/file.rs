@@ -1,0 +1,273 @@
+//! Files read by position, and the headers of `.npy` files and safetensors files.
+//!
+//! Owns finding an array by its name and telling its type, shape and place in a file. It does not judge
+//! whether type and shape fit their use, nor read any value. Files are read, not mapped, so that one cut
+//! short while in use is an error instead of a fault of the process.
+
+use std::cmp::Ordering;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use npyz::{NpyHeader, Order};
+use safetensors::tensor::Metadata;
+
+use crate::{Error, Result};
+
+/// Longest `.npy` header that is read, in bytes; numpy writes about 118.
+const MAX_NPY_HEADER: usize = 65_535;
+/// Longest safetensors header in bytes: the limit of the format.
+const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
+
+/// A regular file that several threads read at positions of their own.
+#[derive(Debug)]
+pub(super) struct PositionedFile {
+    #[cfg(any(unix, windows))]
+    file: File,
+    #[cfg(not(any(unix, windows)))]
+    file: std::sync::Mutex<File>,
+    bytes: u64,
+}
+
+impl PositionedFile {
+    /// Opens `path`; `expected` tells in an error what should have been there.
+    fn open(path: &Path, expected: &str) -> Result<Self> {
+        let fault = |found: String| {
+            Error::data(path.display(), expected, found, "check the path and that the dataset is complete")
+        };
+        // Asked before opening, since opening a pipe would wait for its writer.
+        let metadata = fs::metadata(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => fault("no such file".into()),
+            _ => fault(e.to_string()),
+        })?;
+        if !metadata.is_file() {
+            return Err(fault(if metadata.is_dir() { "a folder".into() } else { "a special file".into() }));
+        }
+        let file = File::open(path).map_err(|e| fault(e.to_string()))?;
+        #[cfg(not(any(unix, windows)))]
+        let file = file.into();
+        Ok(Self { file, bytes: metadata.len() })
+    }
+
+    /// Fills `out` from `position`; an error names what `thing` tells.
+    pub(super) fn read(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
+        self.read_exact_at(out, position).map_err(|e| {
+            let found = match e.kind() {
+                io::ErrorKind::UnexpectedEof => "the end of the file".to_string(),
+                _ => e.to_string(),
+            };
+            let expected = format!("{} bytes at byte {position}", out.len());
+            Error::data(thing(), expected, found, "leave the file unchanged while it is in use")
+        })
+    }
+
+    /// The length must be exactly what the header tells.
+    pub(super) fn check_length(&self, label: &str, expected: u64) -> Result<()> {
+        let advice = match self.bytes.cmp(&expected) {
+            Ordering::Equal => return Ok(()),
+            Ordering::Less => "the file is cut short: copy or write it again",
+            Ordering::Greater => "the file is longer than its header tells: write it again",
+        };
+        Err(Error::data(label, format!("{expected} bytes"), format!("{} bytes", self.bytes), advice))
+    }
+
+    #[cfg(unix)]
+    fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, out, position)
+    }
+
+    #[cfg(windows)]
+    fn read_exact_at(&self, mut out: &mut [u8], mut position: u64) -> io::Result<()> {
+        use std::os::windows::fs::FileExt;
+        while !out.is_empty() {
+            match self.file.seek_read(out, position) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    out = &mut out[read..];
+                    position += read as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(any(unix, windows)))]
+    fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = self.file.lock().map_err(|_| io::Error::other("another reader failed"))?;
+        file.seek(SeekFrom::Start(position))?;
+        file.read_exact(out)
+    }
+}
+
+/// What a header tells of one array.
+pub(super) struct Header {
+    /// The file, and the tensor if it holds several, for messages.
+    pub label: String,
+    pub file: Arc<PositionedFile>,
+    /// Position of the first value in bytes.
+    pub start: u64,
+    /// numpy's name of the type in quotes (`'<f2'`) or that of safetensors (`F16`).
+    pub dtype: String,
+    pub shape: Vec<u64>,
+    /// Whether the array is all that follows its header in the file.
+    pub alone: bool,
+}
+
+/// Where the arrays of a dataset are: a folder of `.npy` files, or the tensors of one file.
+pub(super) enum Source {
+    Folder(PathBuf),
+    Safetensors(Tensors),
+}
+
+impl Source {
+    /// Opens a folder, or a `.safetensors` file of which it reads the header.
+    pub fn open(path: &Path) -> Result<Self> {
+        const EXPECTED: &str = "a dataset folder or a .safetensors file";
+        if path.is_dir() {
+            return Ok(Self::Folder(path.to_path_buf()));
+        }
+        let file = PositionedFile::open(path, EXPECTED)?;
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            let advice = "give the folder that holds images.npy, or a file whose name ends in .safetensors";
+            return Err(Error::data(path.display(), EXPECTED, "a file of another name", advice));
+        }
+        Tensors::open(path, file).map(Self::Safetensors)
+    }
+
+    /// The file and tensor of the array `name`, as messages name it.
+    pub fn label(&self, name: &str) -> String {
+        match self {
+            Self::Folder(folder) => folder.join(format!("{name}.npy")).display().to_string(),
+            Self::Safetensors(tensors) => format!("{} tensor {name}", tensors.label),
+        }
+    }
+
+    /// The header of the array `name`.
+    pub fn header(&self, name: &str) -> Result<Header> {
+        match self {
+            Self::Folder(folder) => npy_header(&folder.join(format!("{name}.npy"))),
+            Self::Safetensors(tensors) => tensors.header(name, self.label(name)),
+        }
+    }
+}
+
+/// An open safetensors file with its parsed header.
+pub(super) struct Tensors {
+    label: String,
+    file: Arc<PositionedFile>,
+    /// Position of the first tensor in bytes.
+    start: u64,
+    metadata: Metadata,
+}
+
+impl Tensors {
+    fn open(path: &Path, file: PositionedFile) -> Result<Self> {
+        let label = path.display().to_string();
+        let fault = |expected: &str, found: String| {
+            Error::data(&label, expected, found, "write the file again, for example with safetensors.numpy")
+        };
+        if file.bytes < 8 {
+            return Err(fault("a safetensors header", format!("a file of {} bytes", file.bytes)));
+        }
+        let mut length = [0; 8];
+        file.read(|| label.clone(), &mut length, 0)?;
+        let length = u64::from_le_bytes(length);
+        let most = MAX_SAFETENSORS_HEADER.min(file.bytes - 8);
+        if length > most {
+            return Err(fault(&format!("a header of at most {most} bytes"), length.to_string()));
+        }
+        let mut header = vec![0; length as usize];
+        file.read(|| label.clone(), &mut header, 8)?;
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .map_err(|e| fault("a safetensors header", format!("one that cannot be read ({e})")))?;
+        let start = 8 + length;
+        file.check_length(&label, start.saturating_add(metadata.data_len() as u64))?;
+        Ok(Self { file: Arc::new(file), start, metadata, label })
+    }
+
+    fn header(&self, name: &str, label: String) -> Result<Header> {
+        let Some(info) = self.metadata.info(name) else {
+            let advice =
+                "add it: a dataset holds images, texts, text_to_image, split_train, split_val, split_test";
+            return Err(Error::data(label, "this tensor", "none of this name", advice));
+        };
+        Ok(Header {
+            label,
+            file: Arc::clone(&self.file),
+            start: self.start + info.data_offsets.0 as u64,
+            dtype: format!("{:?}", info.dtype),
+            shape: info.shape.iter().map(|&n| n as u64).collect(),
+            alone: false,
+        })
+    }
+}
+
+/// The header of the `.npy` file `path`, versions 1 to 3.
+pub(super) fn npy_header(path: &Path) -> Result<Header> {
+    let file = PositionedFile::open(path, "an .npy file")?;
+    let label = path.display().to_string();
+    let fault = |expected: &str, found: String| {
+        Err(Error::data(&label, expected, found, "write the file again with numpy.save"))
+    };
+    let mut bytes = vec![0; file.bytes.min(12 + MAX_NPY_HEADER as u64) as usize];
+    file.read(|| label.clone(), &mut bytes, 0)?;
+    if !bytes.starts_with(b"\x93NUMPY") {
+        let start = bytes[..bytes.len().min(6)].escape_ascii();
+        return fault(r"an .npy file, which starts with \x93NUMPY", format!("\"{start}\""));
+    }
+    // Version 1 gives the length of the header in two bytes, the later ones in four.
+    let (prefix, length) = match bytes[6..] {
+        [1, _, a, b, ..] => (10, u16::from_le_bytes([a, b]) as usize),
+        [2 | 3, _, a, b, c, d, ..] => (12, u32::from_le_bytes([a, b, c, d]) as usize),
+        [version, ..] if !(1..=3).contains(&version) => {
+            return fault("version 1, 2 or 3 of the format", version.to_string());
+        }
+        _ => return fault("a header", format!("a file of {} bytes", file.bytes)),
+    };
+    if length > MAX_NPY_HEADER {
+        return fault(&format!("a header of at most {MAX_NPY_HEADER} bytes"), length.to_string());
+    }
+    let Some(text) = bytes.get(prefix..prefix + length) else {
+        let expected = format!("at least {} bytes", prefix + length);
+        return fault(&expected, format!("{} bytes", file.bytes));
+    };
+    let text = String::from_utf8_lossy(text);
+    let Some(shape) = plain_shape(&text) else {
+        return fault("the header of one plain array", text.trim_end().chars().take(200).collect());
+    };
+    if shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n.max(1))).is_none() {
+        return fault("fewer values than 2^64", format!("shape {shape:?}"));
+    }
+    let header = match NpyHeader::from_reader(&bytes[..]) {
+        Ok(header) => header,
+        Err(e) => return fault("an .npy header", format!("one that cannot be read ({e})")),
+    };
+    if header.order() != Order::C {
+        let advice = "save numpy.ascontiguousarray of the array";
+        return Err(Error::data(&label, "values in C order", "Fortran order", advice));
+    }
+    let start = (prefix + length) as u64;
+    Ok(Header { file: Arc::new(file), start, dtype: header.dtype().descr(), shape, alone: true, label })
+}
+
+/// The shape in an `.npy` header without nested parts.
+///
+/// The parser of the whole header recurses into nested parts and multiplies the shape unchecked, so both
+/// are ruled out here first.
+fn plain_shape(text: &str) -> Option<Vec<u64>> {
+    let (before, rest) = text.split_once('(')?;
+    let (shape, after) = rest.split_once(')')?;
+    if before.matches('{').count() > 1 || before.contains('[') || after.contains(['(', '[', '{']) {
+        return None;
+    }
+    let shape = shape.trim();
+    let shape = shape.strip_suffix(',').unwrap_or(shape);
+    if shape.is_empty() {
+        return Some(Vec::new());
+    }
+    shape.split(',').map(|n| n.trim().parse().ok()).collect()
+}

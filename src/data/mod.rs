@@ -1,0 +1,313 @@
+//! Datasets of cached image and text features, and the training batches made of them.
+//!
+//! Owns opening a dataset, every check of its files, its splits and its captions. It computes no features,
+//! trains nothing, and reads the values of features only when a row is asked for.
+
+mod array;
+mod batch;
+mod file;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::{Error, Result};
+use array::{Array, FeatureFile, Integer};
+use file::Source;
+
+pub use array::{read_ids_npy, read_matrix_npy, write_matrix_npy};
+pub use batch::{Batch, Batches, Gather, Standardizer, pair_order, row_stride, steps_per_epoch};
+
+/// A part of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// The rows that are trained on.
+    Train,
+    /// The rows that choose the best epoch.
+    Val,
+    /// The rows that the result is measured on.
+    Test,
+}
+
+impl Split {
+    /// All three, in the order in which they are stored.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+
+    fn array(self) -> &'static str {
+        match self {
+            Self::Train => "split_train",
+            Self::Val => "split_val",
+            Self::Test => "split_test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.array()["split_".len()..])
+    }
+}
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|split| split.to_string() == name).ok_or_else(|| {
+            Error::config("split", "train, val or test", format!("'{name}'"), "name one of the three")
+        })
+    }
+}
+
+/// Which of the two kinds of features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Image features.
+    Image,
+    /// Text features.
+    Text,
+}
+
+/// One split: its images, and the captions of these images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SplitRows {
+    /// Image rows, in the order of the split's file.
+    pub images: Vec<u32>,
+    /// Text rows of the captions of these images, ascending.
+    pub texts: Vec<u32>,
+    /// For every entry of `texts`, the position of its image in `images`.
+    pub text_image: Vec<u32>,
+}
+
+/// An open dataset: N images and M texts with cached features, each text the caption of one image.
+#[derive(Debug)]
+pub struct Dataset {
+    name: String,
+    images: FeatureFile,
+    texts: FeatureFile,
+    splits: [SplitRows; 3],
+    captions: Option<Vec<String>>,
+    image_names: Option<Vec<String>>,
+    fingerprint: u64,
+}
+
+impl Dataset {
+    /// Opens a folder of `.npy` files, or one `.safetensors` file with tensors of the same names.
+    ///
+    /// Reads headers, row numbers and names. Feature values are checked only when their row is read.
+    ///
+    /// # Errors
+    /// Whatever is missing, malformed or inconsistent: the error names the file (or tensor), the position,
+    /// and what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let source = Source::open(path)?;
+        let images = FeatureFile::open(&source, "images")?;
+        let texts = FeatureFile::open(&source, "texts")?;
+        let text_image = text_to_image(&source, images.rows, &texts)?;
+        let splits = split_rows(&source, images.rows, &text_image)?;
+        let names = |file: &str, array: &FeatureFile| match &source {
+            Source::Folder(folder) => read_lines(&folder.join(file), array),
+            Source::Safetensors(_) => Ok(None),
+        };
+        Ok(Self {
+            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            captions: names("captions.txt", &texts)?,
+            image_names: names("image_names.txt", &images)?,
+            fingerprint: fingerprint(&images, &texts, &text_image, &splits),
+            images,
+            texts,
+            splits,
+        })
+    }
+
+    /// The name of the folder or file, for messages.
+    pub fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Values of one image row (P).
+    pub fn image_dim(&self) -> usize {
+        self.images.cols
+    }
+
+    /// Values of one text row (Q).
+    pub fn text_dim(&self) -> usize {
+        self.texts.cols
+    }
+
+    /// Number of images (N), those in no split included.
+    pub fn images(&self) -> usize {
+        self.images.rows
+    }
+
+    /// Number of texts (M).
+    pub fn texts(&self) -> usize {
+        self.texts.rows
+    }
+
+    /// Values of one row of this side.
+    pub fn dim(&self, side: Side) -> usize {
+        self.features(side).cols
+    }
+
+    /// The rows of a split.
+    pub fn split(&self, split: Split) -> &SplitRows {
+        &self.splits[split as usize]
+    }
+
+    /// The caption of a text row, if the dataset has captions and such a row.
+    pub fn caption(&self, text: usize) -> Option<&str> {
+        self.captions.as_ref()?.get(text).map(String::as_str)
+    }
+
+    /// The name of an image row, if the dataset has names and such a row.
+    pub fn image_name(&self, image: usize) -> Option<&str> {
+        self.image_names.as_ref()?.get(image).map(String::as_str)
+    }
+
+    /// A stable hash of shapes, types, `text_to_image` and splits, but not of feature values: lets a resumed
+    /// run notice another dataset. The same for a folder and a safetensors file of the same arrays.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Reads one feature row into `out`, which holds [`dim`](Self::dim) values, and returns whether all of
+    /// them are zero. `scratch` is working space, kept by the caller to be allocated once.
+    ///
+    /// # Errors
+    /// A row out of range, a value that is no finite f32 (named by file, row and column), and a file that
+    /// can no longer be read.
+    pub fn read_row(&self, side: Side, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<bool> {
+        self.features(side).read_row(row, scratch, out)
+    }
+
+    fn features(&self, side: Side) -> &FeatureFile {
+        match side {
+            Side::Image => &self.images,
+            Side::Text => &self.texts,
+        }
+    }
+}
+
+/// The image row of every text.
+fn text_to_image(source: &Source, images: usize, texts: &FeatureFile) -> Result<Vec<u32>> {
+    let array = Array::<Integer>::open(source, "text_to_image")?;
+    if array.rows != texts.rows {
+        let expected = format!("{} values, one for each row of {}", texts.rows, texts.label);
+        return Err(Error::data(array.label, expected, array.rows, "write the image row of every text"));
+    }
+    let rows = array.read_all()?;
+    match rows.iter().position(|&row| row as usize >= images) {
+        Some(position) => Err(out_of_range(&array.label, position, rows[position], images)),
+        None => Ok(rows),
+    }
+}
+
+fn out_of_range(label: &str, position: usize, row: u32, images: usize) -> Error {
+    let expected = format!("an image row from 0 to {}", images - 1);
+    let advice = "number the images by their row in images, from 0";
+    Error::data(format!("{label} position {position}"), expected, row, advice)
+}
+
+/// Reads the splits, shares the texts out to them, and checks that no image is in two places and that none
+/// is without a caption.
+fn split_rows(source: &Source, images: usize, text_image: &[u32]) -> Result<[SplitRows; 3]> {
+    let mut splits = [const { Vec::new() }; 3];
+    // Of every image, its split's number plus one and its position there; zero is in no split.
+    let mut owner = vec![0u8; images];
+    let mut place = vec![0u32; images];
+    for split in Split::ALL {
+        let array = Array::<Integer>::open(source, split.array())?;
+        let rows = array.read_all()?;
+        for (position, &image) in rows.iter().enumerate() {
+            let Some(owned) = owner.get_mut(image as usize) else {
+                return Err(out_of_range(&array.label, position, image, images));
+            };
+            if *owned > 0 {
+                let first = Split::ALL[usize::from(*owned - 1)];
+                let (expected, advice) = match first == split {
+                    true => ("an image row not listed before", "list every image once"),
+                    false => {
+                        ("an image of no other split", "keep the splits apart, or results are worthless")
+                    }
+                };
+                let thing = format!("{} position {position}", array.label);
+                let other = source.label(first.array());
+                let found = format!("row {image}, which is at position {} of {other}", place[image as usize]);
+                return Err(Error::data(thing, expected, found, advice));
+            }
+            *owned = split as u8 + 1;
+            place[image as usize] = position as u32;
+        }
+        splits[split as usize] = rows;
+    }
+
+    let mut splits = splits.map(|images| SplitRows { images, ..SplitRows::default() });
+    for (text, &image) in text_image.iter().enumerate() {
+        let image = image as usize;
+        if owner[image] > 0 {
+            let rows = &mut splits[usize::from(owner[image] - 1)];
+            rows.texts.push(text as u32);
+            rows.text_image.push(place[image]);
+        }
+    }
+    for (split, rows) in Split::ALL.iter().zip(&splits) {
+        let mut captioned = vec![false; rows.images.len()];
+        rows.text_image.iter().for_each(|&position| captioned[position as usize] = true);
+        if let Some(position) = captioned.iter().position(|&has| !has) {
+            let thing = format!("{} position {position}", source.label(split.array()));
+            let found =
+                format!("row {}, which {} lacks", rows.images[position], source.label("text_to_image"));
+            let advice = "add a caption, or take the image out of the split";
+            return Err(Error::data(thing, "an image with a caption", found, advice));
+        }
+    }
+    Ok(splits)
+}
+
+/// The lines of a text file that may be missing, one for each row of `array`.
+fn read_lines(path: &Path, array: &FeatureFile) -> Result<Option<Vec<String>>> {
+    let fault =
+        |expected: String, found: String, advice| Err(Error::data(path.display(), expected, found, advice));
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return fault("a text file".into(), e.to_string(), "check it, or remove it"),
+    };
+    let text = match str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(e) => {
+            let found = format!("another encoding at byte {}", e.valid_up_to());
+            return fault("UTF-8 text".into(), found, "save the file as UTF-8");
+        }
+    };
+    let lines: Vec<_> = text.lines().map(str::to_string).collect();
+    if lines.len() != array.rows {
+        let found = format!("{} lines", lines.len());
+        let expected = format!("{} lines, one for each row of {}", array.rows, array.label);
+        return fault(expected, found, "correct the file, or remove it");
+    }
+    Ok(Some(lines))
+}
+
+/// FNV-1a, 64 bits, over the numbers and the lengths of the lists.
+fn fingerprint(
+    images: &FeatureFile,
+    texts: &FeatureFile,
+    text_image: &[u32],
+    splits: &[SplitRows; 3],
+) -> u64 {
+    let shapes = [images, texts].map(|array| [array.rows as u64, array.cols as u64, array.dtype as u64]);
+    let lists = [text_image, &splits[0].images, &splits[1].images, &splits[2].images];
+    let numbers = lists
+        .iter()
+        .flat_map(|list| std::iter::once(list.len() as u64).chain(list.iter().map(|&row| row.into())));
+    shapes
+        .into_iter()
+        .flatten()
+        .chain(numbers)
+        .flat_map(u64::to_le_bytes)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

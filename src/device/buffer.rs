@@ -1,0 +1,261 @@
+//! Typed memory of a device, and the borrowed parts of it that kernels take.
+//!
+//! A matrix on a device is row-major with its row stride rounded up to a multiple of four floats; the padding holds
+//! zeros, and every kernel keeps it so. That is what lets all of them read whole `vec4`s.
+
+use super::{Device, gpu};
+use crate::{Error, Result};
+use bytemuck::Pod;
+use std::ops::Range;
+
+/// Elements that a device stores: `f32` or `u32`.
+pub trait Element: Pod + Default + Send + Sync {}
+impl Element for f32 {}
+impl Element for u32 {}
+
+/// Floats in a row of `cols` columns once padded to whole `vec4`s.
+pub fn padded(cols: usize) -> usize {
+    cols.next_multiple_of(4)
+}
+
+enum Storage<T> {
+    Host(Vec<T>),
+    Gpu(gpu::Memory),
+}
+
+/// Memory of one device, zero when made.
+pub struct Buffer<T: Element> {
+    storage: Storage<T>,
+    len: usize,
+}
+
+/// A borrowed part of a [`Buffer`] to read.
+#[derive(Clone, Copy)]
+pub enum Slice<'a, T> {
+    Host(&'a [T]),
+    Gpu(gpu::Region<'a>),
+}
+
+/// A borrowed part of a [`Buffer`] to write.
+pub enum SliceMut<'a, T> {
+    Host(&'a mut [T]),
+    Gpu(gpu::Region<'a>),
+}
+
+fn foreign() -> Error {
+    Error::device(
+        "buffer",
+        "memory of the device that runs the kernel",
+        "another device's",
+        "report this as a bug",
+    )
+}
+
+impl<T: Element> Buffer<T> {
+    /// `len` zeros; the label shows up in driver tools and errors.
+    pub fn new(device: &Device, label: &str, len: usize) -> Result<Self> {
+        let storage = match device {
+            Device::Cpu(_) => Storage::Host(vec![T::default(); len]),
+            Device::Gpu(gpu) => Storage::Gpu(gpu.allocate(label, len * size_of::<T>())?),
+        };
+        Ok(Self { storage, len })
+    }
+
+    /// A buffer holding `values`.
+    pub fn from_slice(device: &Device, label: &str, values: &[T]) -> Result<Self> {
+        let mut buffer = Self::new(device, label, values.len())?;
+        buffer.write(device, 0, values)?;
+        Ok(buffer)
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Overwrites the elements from `at` on; ordered before any work submitted later.
+    pub fn write(&mut self, device: &Device, at: usize, values: &[T]) -> Result<()> {
+        match (&mut self.storage, device) {
+            (Storage::Host(host), _) => host[at..at + values.len()].copy_from_slice(values),
+            (Storage::Gpu(memory), Device::Gpu(gpu)) => {
+                gpu.write(memory, (at * size_of::<T>()) as u64, bytemuck::cast_slice(values))?;
+            }
+            _ => return Err(foreign()),
+        }
+        Ok(())
+    }
+
+    /// Copies a part back to the host once all submitted work has finished.
+    pub async fn read(&self, device: &Device, range: Range<usize>) -> Result<Vec<T>> {
+        match (&self.storage, device) {
+            (Storage::Host(host), _) => Ok(host[range].to_vec()),
+            (Storage::Gpu(memory), Device::Gpu(gpu)) => {
+                let size = size_of::<T>();
+                let bytes = gpu.read(memory, (range.start * size) as u64, range.len() * size).await?;
+                Ok(bytemuck::pod_collect_to_vec(&bytes))
+            }
+            _ => Err(foreign()),
+        }
+    }
+
+    pub fn view(&self) -> Slice<'_, T> {
+        self.part(0..self.len)
+    }
+
+    pub fn view_mut(&mut self) -> SliceMut<'_, T> {
+        self.part_mut(0..self.len)
+    }
+
+    /// A part to read. On a GPU its start must be a multiple of 64 elements (the strictest binding alignment).
+    pub fn part(&self, range: Range<usize>) -> Slice<'_, T> {
+        match &self.storage {
+            Storage::Host(host) => Slice::Host(&host[range]),
+            Storage::Gpu(memory) => Slice::Gpu(memory.region(range.start, range.len())),
+        }
+    }
+
+    pub fn part_mut(&mut self, range: Range<usize>) -> SliceMut<'_, T> {
+        match &mut self.storage {
+            Storage::Host(host) => SliceMut::Host(&mut host[range]),
+            Storage::Gpu(memory) => SliceMut::Gpu(memory.region(range.start, range.len())),
+        }
+    }
+}
+
+impl<'a, T> Slice<'a, T> {
+    pub fn host(&self) -> Result<&'a [T]> {
+        match self {
+            Self::Host(host) => Ok(host),
+            Self::Gpu(_) => Err(foreign()),
+        }
+    }
+
+    pub fn region(&self) -> Result<gpu::Region<'a>> {
+        match self {
+            Self::Gpu(region) => Ok(*region),
+            Self::Host(_) => Err(foreign()),
+        }
+    }
+}
+
+impl<'a, T> SliceMut<'a, T> {
+    pub fn host(&mut self) -> Result<&mut [T]> {
+        match self {
+            Self::Host(host) => Ok(host),
+            Self::Gpu(_) => Err(foreign()),
+        }
+    }
+
+    pub fn region(&self) -> Result<gpu::Region<'a>> {
+        match self {
+            Self::Gpu(region) => Ok(*region),
+            Self::Host(_) => Err(foreign()),
+        }
+    }
+}
+
+/// A matrix to read: `rows` x `cols`, row stride [`padded`]`(cols)`.
+#[derive(Clone, Copy)]
+pub struct Mat<'a> {
+    pub data: Slice<'a, f32>,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// A matrix to write.
+pub struct MatMut<'a> {
+    pub data: SliceMut<'a, f32>,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Mat<'_> {
+    pub fn stride(&self) -> usize {
+        padded(self.cols)
+    }
+
+    /// Some of the rows. On a GPU the first must lie on a 256-byte boundary.
+    pub fn part(self, rows: &Range<usize>) -> Self {
+        let elements = rows.start * self.stride()..rows.end * self.stride();
+        let data = match self.data {
+            Slice::Host(host) => Slice::Host(&host[elements]),
+            Slice::Gpu(region) => Slice::Gpu(region.part(elements)),
+        };
+        Self { data, rows: rows.len(), cols: self.cols }
+    }
+}
+
+impl MatMut<'_> {
+    pub fn stride(&self) -> usize {
+        padded(self.cols)
+    }
+}
+
+/// An owned matrix with room for at least `rows` x `cols`; its shape can be narrowed without reallocation.
+pub struct Matrix {
+    pub buffer: Buffer<f32>,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Matrix {
+    pub fn new(device: &Device, label: &str, rows: usize, cols: usize) -> Result<Self> {
+        Ok(Self { buffer: Buffer::new(device, label, rows * padded(cols))?, rows, cols })
+    }
+
+    /// From unpadded row-major values.
+    pub fn from_rows(device: &Device, label: &str, rows: usize, cols: usize, values: &[f32]) -> Result<Self> {
+        let buffer = Buffer::from_slice(device, label, &pad_rows(values, cols))?;
+        Ok(Self { buffer, rows, cols })
+    }
+
+    /// Unpadded row-major values.
+    pub async fn to_rows(&self, device: &Device) -> Result<Vec<f32>> {
+        let values = self.buffer.read(device, 0..self.rows * padded(self.cols)).await?;
+        Ok(unpad_rows(values, self.cols))
+    }
+
+    pub fn view(&self) -> Mat<'_> {
+        Mat { data: self.buffer.part(0..self.rows * padded(self.cols)), rows: self.rows, cols: self.cols }
+    }
+
+    pub fn view_mut(&mut self) -> MatMut<'_> {
+        self.rows_mut(0..self.rows)
+    }
+
+    /// Some of the rows. On a GPU the first must lie on a 256-byte boundary.
+    pub fn rows(&self, rows: Range<usize>) -> Mat<'_> {
+        self.view().part(&rows)
+    }
+
+    pub fn rows_mut(&mut self, rows: Range<usize>) -> MatMut<'_> {
+        let stride = padded(self.cols);
+        let data = self.buffer.part_mut(rows.start * stride..rows.end * stride);
+        MatMut { data, rows: rows.len(), cols: self.cols }
+    }
+}
+
+/// Row-major values with every row padded by zeros to whole `vec4`s.
+pub fn pad_rows(values: &[f32], cols: usize) -> Vec<f32> {
+    let stride = padded(cols);
+    if stride == cols || cols == 0 {
+        return values.to_vec();
+    }
+    let mut out = vec![0.0; values.len() / cols * stride];
+    for (row, from) in out.chunks_exact_mut(stride).zip(values.chunks_exact(cols)) {
+        row[..cols].copy_from_slice(from);
+    }
+    out
+}
+
+/// The inverse of [`pad_rows`].
+pub fn unpad_rows(values: Vec<f32>, cols: usize) -> Vec<f32> {
+    let stride = padded(cols);
+    if stride == cols || cols == 0 {
+        return values;
+    }
+    values.chunks_exact(stride).flat_map(|row| &row[..cols]).copied().collect()
+}

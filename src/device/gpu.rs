@@ -1,0 +1,416 @@
+//! The one file that knows wgpu's buffers, bind groups, pipelines and submissions.
+//!
+//! A [`Recorder`] collects dispatches and hands them over in submissions of bounded work. Nothing here knows what a
+//! kernel computes; [`KernelSpec`] is the whole contract with a shader.
+
+use super::select::{DeviceInfo, DeviceKind};
+use crate::kernels::{KernelSpec, MatmulVariant, specialise};
+use crate::{Error, Result};
+use encase::internal::WriteInto;
+use encase::{ShaderType, UniformBuffer};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes between two parameter blocks: the largest `min_uniform_buffer_offset_alignment` in use.
+const PARAM_SLOT: u64 = 256;
+/// Dispatches a submission can hold.
+const PARAM_SLOTS: u64 = 256;
+/// Submissions that may be queued before the host waits, so that uploads cannot pile up in memory.
+const MAX_IN_FLIGHT: usize = 3;
+
+/// A GPU (or a software adapter) opened through wgpu.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: DeviceInfo,
+    params: wgpu::Buffer,
+    /// Bound where a kernel's optional input is absent.
+    nothing: wgpu::Buffer,
+    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    submissions: Mutex<Vec<wgpu::SubmissionIndex>>,
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+struct Pipeline {
+    layout: wgpu::BindGroupLayout,
+    pipeline: wgpu::ComputePipeline,
+}
+
+/// Device memory of one buffer.
+pub struct Memory(wgpu::Buffer);
+
+/// A part of a [`Memory`], in bytes.
+#[derive(Clone, Copy)]
+pub struct Region<'a> {
+    buffer: Option<&'a wgpu::Buffer>,
+    offset: u64,
+    size: u64,
+}
+
+impl Memory {
+    /// A part in elements of four bytes.
+    pub(super) fn region(&self, start: usize, len: usize) -> Region<'_> {
+        Region { buffer: Some(&self.0), offset: start as u64 * 4, size: len as u64 * 4 }
+    }
+}
+
+impl Region<'_> {
+    /// A part in elements of four bytes.
+    pub(super) fn part(self, elements: std::ops::Range<usize>) -> Self {
+        let (start, len) = (elements.start as u64 * 4, elements.len() as u64 * 4);
+        Self { offset: self.offset + start, size: len, ..self }
+    }
+
+    /// Stands for an absent optional input.
+    pub const NOTHING: Region<'static> = Region { buffer: None, offset: 0, size: 16 };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    pub(super) async fn open(adapter: &wgpu::Adapter, info: DeviceInfo) -> Result<Self> {
+        let limits = adapter.limits();
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("wgoal"),
+                required_features: wgpu::Features::empty(),
+                required_limits: limits,
+                experimental_features: wgpu::ExperimentalFeatures::disabled(),
+                memory_hints: wgpu::MemoryHints::Performance,
+                trace: wgpu::Trace::Off,
+            })
+            .await
+            .map_err(|e| {
+                let advice = "update the driver, or choose another device (`wgoal devices` lists them)";
+                Error::device(&info.name, "an adapter that opens", e, advice)
+            })?;
+        let fault = Arc::new(Mutex::new(None));
+        let seen = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            lock(&seen).get_or_insert(error.to_string());
+        }));
+        let seen = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&seen).get_or_insert(format!("the device was lost ({reason:?}): {message}"));
+            }
+        });
+        let make = |label, size, usage| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        use wgpu::BufferUsages as Use;
+        let params = make("params", PARAM_SLOT * PARAM_SLOTS, Use::UNIFORM | Use::COPY_DST);
+        let nothing = make("nothing", 16, Use::STORAGE);
+        Ok(Self(Arc::new(Inner {
+            device,
+            queue,
+            info,
+            params,
+            nothing,
+            pipelines: Mutex::default(),
+            submissions: Mutex::default(),
+            fault,
+        })))
+    }
+
+    pub fn info(&self) -> &DeviceInfo {
+        &self.0.info
+    }
+
+    /// The largest storage binding, in bytes.
+    pub fn max_binding(&self) -> usize {
+        let limits = self.0.device.limits();
+        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) as usize
+    }
+
+    /// The first fault the driver reported, as an error.
+    fn check(&self) -> Result<()> {
+        match lock(&self.0.fault).as_ref() {
+            None => Ok(()),
+            Some(fault) => Err(Error::device(
+                &self.0.info.name,
+                "work without a driver error",
+                fault,
+                "resume from the last checkpoint with --resume, with a smaller --batch or on another --device",
+            )),
+        }
+    }
+
+    pub(super) fn allocate(&self, label: &str, bytes: usize) -> Result<Memory> {
+        let size = bytes.max(16).next_multiple_of(16) as u64;
+        if size > self.max_binding() as u64 {
+            return Err(Error::device(
+                format!("buffer {label} on {}", self.0.info.name),
+                format!("at most {} bytes in one binding", self.max_binding()),
+                format!("{size} bytes"),
+                "use a smaller --batch or --embed, or --device cpu",
+            ));
+        }
+        use wgpu::BufferUsages as Use;
+        let scope = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: Use::STORAGE | Use::COPY_SRC | Use::COPY_DST,
+            mapped_at_creation: false,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::device(
+                format!("buffer {label} on {}", self.0.info.name),
+                format!("{size} bytes of device memory"),
+                error,
+                "use a smaller --batch or --embed, or --device cpu",
+            ));
+        }
+        Ok(Memory(buffer))
+    }
+
+    pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.0.queue.write_buffer(&memory.0, offset, bytes);
+        self.check()
+    }
+
+    /// Copies bytes back once everything submitted before has finished.
+    pub(super) async fn read(&self, memory: &Memory, offset: u64, size: usize) -> Result<Vec<u8>> {
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let staging = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read-back"),
+            size: size as u64,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.0.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&memory.0, offset, &staging, 0, size as u64);
+        self.0.queue.submit([encoder.finish()]);
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+            let _ = sender.send(result);
+        });
+        self.wait(None)?;
+        let refused = |found: String| {
+            let advice = "resume from the last checkpoint with --resume, or choose another --device";
+            Error::device(&self.0.info.name, "a result that can be read back", found, advice)
+        };
+        match receiver.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return self.check().and(Err(refused(error.to_string()))),
+            Err(_) => return self.check().and(Err(refused("a device that stopped answering".into()))),
+        }
+        let mapped = staging.slice(..).get_mapped_range().map_err(|e| refused(e.to_string()))?;
+        let bytes = mapped.to_vec();
+        self.check()?;
+        Ok(bytes)
+    }
+
+    /// Lets the device catch up: with everything, or with one submission.
+    fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index, timeout: None };
+        if let Err(error) = self.0.device.poll(poll) {
+            lock(&self.0.fault).get_or_insert(error.to_string());
+        }
+        self.check()
+    }
+
+    /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
+    fn pipeline(&self, spec: &'static KernelSpec, constants: &[(&str, String)]) -> Result<Arc<Pipeline>> {
+        let key = constants
+            .iter()
+            .fold(spec.name.to_string(), |key, (name, value)| format!("{key} {name}={value}"));
+        if let Some(pipeline) = lock(&self.0.pipelines).get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let source = specialise(spec.source, constants)?;
+        let device = &self.0.device;
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(&key),
+            source: wgpu::ShaderSource::Wgsl(source.into()),
+        };
+        let module = if cfg!(debug_assertions) || std::env::var_os("WGOAL_CHECKED_SHADERS").is_some() {
+            device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: every kernel guards its own indices and loops; the tests run them with the checks on.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let buffer = |binding, ty, dynamic| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform, true)];
+        for (i, access) in spec.bindings.iter().enumerate() {
+            let ty = wgpu::BufferBindingType::Storage { read_only: access.is_read_only() };
+            entries.push(buffer(i as u32 + 1, ty, false));
+        }
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(spec.name),
+            entries: &entries,
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(spec.name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&key),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            // Every kernel writes its workgroup memory before it reads it.
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::device(
+                format!("kernel {key} on {}", self.0.info.name),
+                "a shader that the driver accepts",
+                error,
+                "choose another --device and report this with the output of `wgoal devices`",
+            ));
+        }
+        let pipeline = Arc::new(Pipeline { layout, pipeline });
+        lock(&self.0.pipelines).insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+}
+
+struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    bindings: wgpu::BindGroup,
+    offset: u32,
+    grid: [u32; 3],
+}
+
+/// Collects dispatches for a GPU; see [`super::Commands`].
+pub struct Recorder {
+    gpu: Gpu,
+    /// Invocations of a workgroup of the row kernels, a power of two.
+    pub lanes: u32,
+    /// The matrix product to use whatever the shape; `None` chooses by device and shape.
+    pub matmul: Option<&'static MatmulVariant>,
+    dispatches: Vec<Dispatch>,
+    params: Vec<u8>,
+    cost: f64,
+}
+
+impl Recorder {
+    pub(super) fn new(gpu: Gpu) -> Self {
+        // On a software adapter a barrier is a switch of coroutines: one vector's worth of lanes has the fewest.
+        let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
+        Self { gpu, lanes, matmul: None, dispatches: Vec::new(), params: Vec::new(), cost: 0.0 }
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Queues one dispatch. `grid` counts workgroups; `cost` is an estimate in floating-point operations, which
+    /// bounds the work of one submission.
+    pub fn dispatch<P: ShaderType + WriteInto>(
+        &mut self,
+        spec: &'static KernelSpec,
+        constants: &[(&str, String)],
+        params: &P,
+        regions: &[Region],
+        grid: [usize; 3],
+        cost: f64,
+    ) -> Result<()> {
+        let inner = &self.gpu.0.clone();
+        let limit = inner.device.limits().max_compute_workgroups_per_dimension as usize;
+        if grid.contains(&0) || grid.iter().any(|&n| n > limit) || regions.len() != spec.bindings.len() {
+            return Err(Error::device(
+                format!("kernel {}", spec.name),
+                format!("1 to {limit} workgroups a dimension and {} bindings", spec.bindings.len()),
+                format!("{grid:?} and {}", regions.len()),
+                "use a smaller --batch, or --device cpu",
+            ));
+        }
+        let full = self.params.len() as u64 == PARAM_SLOT * PARAM_SLOTS;
+        if full || (self.cost > 0.0 && self.cost + cost > self.gpu.info().work_per_submit()) {
+            self.submit()?;
+        }
+        let pipeline = self.gpu.pipeline(spec, constants)?;
+        let mut block = UniformBuffer::new(Vec::new());
+        block
+            .write(params)
+            .map_err(|e| Error::device(spec.name, "parameters that fit", e, "report this as a bug"))?;
+        let mut block = block.into_inner();
+        block.resize(block.len().next_multiple_of(16), 0);
+        let offset = self.params.len();
+        let size = wgpu::BufferSize::new(block.len() as u64);
+        self.params.extend_from_slice(&block);
+        self.params.resize(offset + PARAM_SLOT as usize, 0);
+
+        let uniform = wgpu::BufferBinding { buffer: &inner.params, offset: 0, size };
+        let mut entries =
+            vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
+        for (i, region) in regions.iter().enumerate() {
+            let binding = wgpu::BufferBinding {
+                buffer: region.buffer.unwrap_or(&inner.nothing),
+                offset: region.offset,
+                // A binding is whole vec4s; the allocation is rounded up to them.
+                size: wgpu::BufferSize::new(region.size.next_multiple_of(16)),
+            };
+            entries.push(wgpu::BindGroupEntry {
+                binding: i as u32 + 1,
+                resource: wgpu::BindingResource::Buffer(binding),
+            });
+        }
+        let bindings = inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(spec.name),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        let grid = grid.map(|n| n as u32);
+        self.dispatches.push(Dispatch { pipeline, bindings, offset: offset as u32, grid });
+        self.cost += cost;
+        Ok(())
+    }
+
+    /// Hands the queued dispatches to the device, waiting first if too many submissions are under way.
+    pub fn submit(&mut self) -> Result<()> {
+        if self.dispatches.is_empty() {
+            return self.gpu.check();
+        }
+        let inner = &self.gpu.0;
+        let mut encoder = inner.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for dispatch in &self.dispatches {
+                pass.set_pipeline(&dispatch.pipeline.pipeline);
+                pass.set_bind_group(0, &dispatch.bindings, &[dispatch.offset]);
+                pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
+            }
+        }
+        let oldest = {
+            // The parameters are written and used under one lock: two recorders share the buffer.
+            let mut submissions = lock(&inner.submissions);
+            inner.queue.write_buffer(&inner.params, 0, &self.params);
+            submissions.push(inner.queue.submit([encoder.finish()]));
+            (submissions.len() > MAX_IN_FLIGHT).then(|| submissions.remove(0))
+        };
+        self.dispatches.clear();
+        self.params.clear();
+        self.cost = 0.0;
+        match oldest {
+            Some(index) => self.gpu.wait(Some(index)),
+            None => self.gpu.check(),
+        }
+    }
+}

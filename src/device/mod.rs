@@ -1,0 +1,126 @@
+//! Where the work runs: a GPU through wgpu, or the CPU.
+//!
+//! [`Device`] is a value, not a type parameter: the training pipeline is written once against [`Commands`], and each
+//! kernel decides by it whether to dispatch its shader or to run its CPU twin.
+
+mod buffer;
+mod gpu;
+mod select;
+
+pub use buffer::{Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, pad_rows, padded, unpad_rows};
+pub use gpu::{Gpu, Recorder, Region};
+pub use select::{Adapters, DeviceInfo, DeviceKind};
+
+use crate::Result;
+use std::fmt;
+
+/// The native CPU: kernels run as their CPU twins, on all cores.
+#[derive(Clone)]
+pub struct Cpu(DeviceInfo);
+
+/// Where kernels run. Cheap to clone: clones are the same device.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Device {
+    /// The CPU, natively.
+    Cpu(Cpu),
+    /// An adapter opened through wgpu.
+    Gpu(Gpu),
+}
+
+impl Device {
+    /// The best device here: a discrete GPU, else an integrated one, else the native CPU, and a software adapter only
+    /// if `WGPU_ADAPTER_NAME` asks for it.
+    ///
+    /// `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` (`low` prefers an integrated GPU) are honoured.
+    pub fn auto() -> Result<Self> {
+        Self::open("auto")
+    }
+
+    /// The native CPU.
+    pub fn cpu() -> Self {
+        Self::Cpu(Cpu(DeviceInfo::native_cpu(0)))
+    }
+
+    /// The best adapter that wgpu finds, software adapters last.
+    ///
+    /// # Errors
+    /// When there is none; the message names the packages to install.
+    pub fn gpu() -> Result<Self> {
+        Self::open("gpu")
+    }
+
+    /// The device that `request` names: `auto`, `gpu`, `cpu`, an index of [`Device::list`], or words that all occur in
+    /// a device's backend, name or driver, such as `vulkan` or `gl:llvmpipe`.
+    ///
+    /// # Errors
+    /// When nothing fits; the message lists what there is.
+    pub fn open(request: &str) -> Result<Self> {
+        Adapters::find().open(request)
+    }
+
+    /// Every device of this machine, the native CPU last.
+    pub fn list() -> Vec<DeviceInfo> {
+        Adapters::find().devices()
+    }
+
+    /// What the device is, and why it was chosen.
+    pub fn info(&self) -> &DeviceInfo {
+        match self {
+            Self::Cpu(cpu) => &cpu.0,
+            Self::Gpu(gpu) => gpu.info(),
+        }
+    }
+
+    /// The largest matrix part, in bytes, that one kernel call should touch.
+    pub(crate) fn max_binding(&self) -> usize {
+        // On the CPU a strip that stays near the caches; on a GPU what every adapter grants.
+        const CPU_STRIP: usize = 32 << 20;
+        const PORTABLE: usize = 128 << 20;
+        match self {
+            Self::Cpu(_) => CPU_STRIP,
+            Self::Gpu(gpu) => gpu.max_binding().min(PORTABLE),
+        }
+    }
+
+    /// Starts recording work.
+    pub fn commands(&self) -> Commands {
+        match self {
+            Self::Cpu(_) => Commands::Cpu,
+            Self::Gpu(gpu) => Commands::Gpu(Recorder::new(gpu.clone())),
+        }
+    }
+
+    /// The one place where the host waits for a device.
+    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        pollster::block_on(work)
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info().fmt(f)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.info())
+    }
+}
+
+/// Work for a device: on the CPU a kernel runs when it is called, on a GPU it is queued until [`Commands::submit`].
+pub enum Commands {
+    Cpu,
+    Gpu(Recorder),
+}
+
+impl Commands {
+    /// Hands over what is queued. Does not wait for it.
+    pub fn submit(&mut self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Gpu(recorder) => recorder.submit(),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Finding devices and choosing one, with the reason.
+
+use super::{Cpu, Device, Gpu};
+use crate::{Error, Result};
+use serde::Serialize;
+use std::fmt;
+
+/// What kind of machine a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the host's memory.
+    Integrated,
+    /// A GPU of a virtual machine, or one that does not say what it is.
+    Other,
+    /// A GPU interface computed on the CPU.
+    Software,
+    /// The CPU itself.
+    Cpu,
+}
+
+/// What a device is.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// Position in [`Device::list`].
+    pub index: usize,
+    /// As the driver gives it.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl` or `native`.
+    pub backend: String,
+    /// What kind of machine it is.
+    pub kind: DeviceKind,
+    /// Driver and version, where known.
+    pub driver: String,
+    /// The largest storage binding in bytes; 0 for the CPU, which has no such limit.
+    pub max_binding: u64,
+    /// Why it was chosen; empty in a list.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+impl DeviceInfo {
+    pub(super) fn native_cpu(index: usize) -> Self {
+        Self {
+            index,
+            name: format!("CPU, {} threads", rayon::current_num_threads()),
+            backend: "native".into(),
+            kind: DeviceKind::Cpu,
+            driver: std::env::consts::ARCH.into(),
+            max_binding: 0,
+            reason: String::new(),
+        }
+    }
+
+    fn of(index: usize, adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        // wgpu calls every llvmpipe a CPU, and a GL driver often does not say what it is.
+        let software = ["llvmpipe", "softpipe", "swiftshader", "basic render"]
+            .iter()
+            .any(|name| info.name.to_lowercase().contains(name));
+        let kind = match info.device_type {
+            _ if software => DeviceKind::Software,
+            wgpu::DeviceType::Cpu => DeviceKind::Software,
+            wgpu::DeviceType::DiscreteGpu => DeviceKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => DeviceKind::Integrated,
+            _ => DeviceKind::Other,
+        };
+        Self {
+            index,
+            name: info.name,
+            backend: info.backend.to_string(),
+            kind,
+            driver: [info.driver, info.driver_info].join(" ").trim().to_string(),
+            max_binding: adapter.limits().max_storage_buffer_binding_size,
+            reason: String::new(),
+        }
+    }
+
+    /// Floating-point operations to put into one submission: about 100 ms on a slow member of each kind, so that
+    /// no watchdog ends it.
+    pub(super) fn work_per_submit(&self) -> f64 {
+        match self.kind {
+            DeviceKind::Discrete => 2e11,
+            DeviceKind::Integrated | DeviceKind::Other => 2e10,
+            DeviceKind::Software | DeviceKind::Cpu => 2e9,
+        }
+    }
+
+    /// Whether all words of the request occur in what the device says of itself.
+    fn matches(&self, request: &str) -> bool {
+        // Mesa's Vulkan rasteriser is known as lavapipe and calls itself llvmpipe.
+        let alias = if self.backend == "vulkan" && self.name.contains("llvmpipe") { "lavapipe" } else { "" };
+        let text = format!("{} {} {} {alias}", self.backend, self.name, self.driver).to_lowercase();
+        let request = request.to_lowercase();
+        request.split([' ', ':', ',']).all(|word| text.contains(word))
+    }
+}
+
+impl fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.backend)
+    }
+}
+
+/// The adapters of this machine, found once.
+pub struct Adapters {
+    adapters: Vec<wgpu::Adapter>,
+    infos: Vec<DeviceInfo>,
+}
+
+/// What to install where wgpu finds no adapter.
+const NO_ADAPTER: &str = "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers libvulkan1; \
+     Fedora: dnf install mesa-vulkan-drivers vulkan-loader; Arch: pacman -S vulkan-icd-loader and vulkan-radeon, \
+     vulkan-intel or nvidia-utils; Windows: the GPU vendor's driver; macOS: Metal is built in), or use --device cpu";
+
+impl Adapters {
+    /// Asks wgpu, which honours `WGPU_BACKEND`.
+    pub fn find() -> Self {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
+        // Validation layers are for wgpu's own developers; wgpu validates every call itself.
+        descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+        let instance = wgpu::Instance::new(descriptor);
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+        let usable: Vec<_> = adapters
+            .into_iter()
+            .filter(|adapter| {
+                let compute = adapter.get_downlevel_capabilities().flags;
+                compute.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+                    && adapter.limits().max_storage_buffers_per_shader_stage >= 6
+            })
+            .collect();
+        let infos = usable.iter().enumerate().map(|(i, adapter)| DeviceInfo::of(i, adapter)).collect();
+        Self { adapters: usable, infos }
+    }
+
+    /// All devices, the native CPU last.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        let mut devices = self.infos.clone();
+        devices.push(DeviceInfo::native_cpu(devices.len()));
+        devices
+    }
+
+    /// See [`Device::open`].
+    pub fn open(&self, request: &str) -> Result<Device> {
+        let name = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
+        let power = std::env::var("WGPU_POWER_PREF").unwrap_or_default();
+        match request {
+            "cpu" => Ok(cpu("asked for", self.infos.len())),
+            "auto" | "gpu" => {
+                let mut candidates: Vec<&DeviceInfo> = self.infos.iter().collect();
+                if let Some(name) = &name {
+                    candidates.retain(|info| info.matches(name));
+                    if candidates.is_empty() {
+                        return Err(self.nothing_fits(&format!("WGPU_ADAPTER_NAME={name}")));
+                    }
+                }
+                candidates.sort_by_key(|info| rank(info, &power));
+                let named = name.is_some();
+                match candidates.first() {
+                    Some(best) if request == "gpu" || named || best.kind != DeviceKind::Software => {
+                        let reason = match (named, best.kind) {
+                            (true, _) => "named by WGPU_ADAPTER_NAME",
+                            (_, DeviceKind::Discrete) => "a discrete GPU",
+                            (_, DeviceKind::Integrated) => "an integrated GPU",
+                            (_, DeviceKind::Software) => "no GPU found, a software adapter was asked for",
+                            _ => "the only GPU found",
+                        };
+                        self.open_adapter(best.index, reason)
+                    }
+                    Some(_) => {
+                        Ok(cpu("no GPU found, only a software adapter, which is slower", self.infos.len()))
+                    }
+                    None if request == "auto" => Ok(cpu("no GPU found", 0)),
+                    None => {
+                        let found = match std::env::var("WGPU_BACKEND") {
+                            Ok(backend) => format!("none with WGPU_BACKEND={backend}"),
+                            Err(_) => "none".into(),
+                        };
+                        Err(Error::device("--device gpu", "a graphics adapter", found, NO_ADAPTER))
+                    }
+                }
+            }
+            _ => {
+                let devices = self.devices();
+                let fitting = match request.parse::<usize>() {
+                    Ok(index) => devices.get(index),
+                    Err(_) => devices.iter().find(|info| !request.trim().is_empty() && info.matches(request)),
+                };
+                match fitting {
+                    Some(info) if info.kind == DeviceKind::Cpu => Ok(cpu("asked for", info.index)),
+                    Some(info) => self.open_adapter(info.index, "asked for"),
+                    None => Err(self.nothing_fits(&format!("--device {request}"))),
+                }
+            }
+        }
+    }
+
+    fn open_adapter(&self, index: usize, reason: &str) -> Result<Device> {
+        let info = DeviceInfo { reason: reason.into(), ..self.infos[index].clone() };
+        let gpu = pollster::block_on(Gpu::open(&self.adapters[index], info))?;
+        Ok(Device::Gpu(gpu))
+    }
+
+    fn nothing_fits(&self, thing: &str) -> Error {
+        let names: Vec<_> = self.devices().iter().map(|info| format!("{} {info}", info.index)).collect();
+        let expected = "auto, gpu, cpu, an index or part of a name";
+        Error::device(thing, expected, "no such device", format!("choose one of: {}", names.join("; ")))
+    }
+}
+
+fn cpu(reason: &str, index: usize) -> Device {
+    Device::Cpu(Cpu(DeviceInfo { reason: reason.into(), ..DeviceInfo::native_cpu(index) }))
+}
+
+/// Smaller is better: kind of machine first, then the interface (GL only where nothing else drives the same GPU).
+fn rank(info: &DeviceInfo, power: &str) -> (usize, usize) {
+    let kind = match (info.kind, power) {
+        (DeviceKind::Integrated, "low") => 0,
+        (DeviceKind::Discrete, _) => 1,
+        (DeviceKind::Integrated, _) => 2,
+        (DeviceKind::Other, _) => 3,
+        (DeviceKind::Software | DeviceKind::Cpu, _) => 4,
+    };
+    (kind, usize::from(info.backend == "gl"))
+}

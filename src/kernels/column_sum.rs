@@ -1,0 +1,39 @@
+//! Sum over the rows of a matrix: the gradient of a bias.
+
+use super::{Access, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, SliceMut, padded};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "column_sum",
+    source: include_str!("../../shaders/column_sum.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(rows: u32, stride4: u32);
+
+/// y = sum over rows of `a`; y has `a`'s padded width. Overwrites.
+pub fn column_sum(commands: &mut Commands, a: Mat, mut y: SliceMut<f32>) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            twin(a.data.host()?, a.cols, y.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params { rows: a.rows as u32, stride4: a.stride() as u32 / 4 };
+            let regions = [a.data.region()?, y.region()?];
+            let cost = (a.rows * a.cols) as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [a.stride() / 4, 1, 1], cost)
+        }
+    }
+}
+
+/// [`column_sum`] as a plain loop.
+pub fn twin<T: Real>(a: &[T], cols: usize, y: &mut [T]) {
+    y.fill(T::zero());
+    for row in a.chunks_exact(padded(cols)) {
+        y.iter_mut().zip(row).for_each(|(y, &a)| *y += a);
+    }
+}

@@ -1,0 +1,85 @@
+//! Hardest negative of every anchor, one direction (goal-math.md section 2).
+
+use super::{Access, Block, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "hardest",
+    source: include_str!("../../shaders/hardest.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(block mask: u32);
+
+/// What mining one direction writes, all `[pairs]`.
+pub struct Hardest<'a> {
+    /// p, written where the block holds the diagonal.
+    pub positive: SliceMut<'a, f32>,
+    /// n
+    pub value: SliceMut<'a, f32>,
+    /// h
+    pub index: SliceMut<'a, u32>,
+}
+
+/// Mines a block: n = max of M over the candidates, h the smallest index that attains it; blocks in ascending order of
+/// candidates continue each other. With `ids`, candidates of the anchor's own image are no negatives.
+pub fn hardest(
+    commands: &mut Commands,
+    block: &Block,
+    similarity: Mat,
+    ids: Option<Slice<u32>>,
+    mut out: Hardest,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let ids = ids.map(|ids| ids.host()).transpose()?;
+            let (value, index) = (out.value.host()?, out.index.host()?);
+            twin(block, similarity.data.host()?, ids, out.positive.host()?, value, index);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params { mask: ids.is_some().into(), ..Params::on(block) };
+            let regions = [
+                similarity.data.region()?,
+                ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
+                out.positive.region()?,
+                out.value.region()?,
+                out.index.region()?,
+            ];
+            let cost = 8.0 * block.anchors as f64 * block.candidates as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
+        }
+    }
+}
+
+/// [`hardest`] as a plain loop.
+pub fn twin<T: Real>(
+    block: &Block,
+    similarity: &[T],
+    ids: Option<&[u32]>,
+    positive: &mut [T],
+    value: &mut [T],
+    index: &mut [u32],
+) {
+    if block.candidate_offset == 0 {
+        value[block.anchor_offset..][..block.anchors].fill(T::neg_infinity());
+    }
+    let mut states: Vec<_> = value.iter_mut().zip(index).zip(positive).collect();
+    block.sweep(similarity, &mut states, |((n, h), p), anchor, candidate, s| {
+        let m = if candidate == anchor {
+            **p = s;
+            -T::one()
+        } else if ids.is_some_and(|ids| ids[candidate] == ids[anchor]) {
+            return;
+        } else {
+            s
+        };
+        if m > **n {
+            **n = m;
+            **h = candidate as u32;
+        }
+    });
+}

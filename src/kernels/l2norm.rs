@@ -1,0 +1,100 @@
+//! L2 normalisation of rows and its backward (goal-math.md section 7).
+
+use super::{Access, KernelSpec, Real, lane_sum, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "l2norm",
+    source: include_str!("../../shaders/l2norm.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
+    name: "l2norm_backward",
+    source: include_str!("../../shaders/l2norm_backward.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+/// epsilon of x = z / (|z| + epsilon), as in the VSE-infinity code.
+const EPSILON: f32 = 1e-8;
+
+params!(rows: u32, stride4: u32, epsilon: f32);
+
+impl Params {
+    fn of(x: &Mat) -> Self {
+        Self { rows: x.rows as u32, stride4: x.stride() as u32 / 4, epsilon: EPSILON }
+    }
+}
+
+/// x = z / (|z| + 1e-8) by rows, `norms` = |z|; a zero row stays zero.
+pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMut<f32>) -> Result<()> {
+    match commands {
+        Commands::Cpu => twin(z.data.host()?, z.cols, x.data.host()?, norms.host()?),
+        Commands::Gpu(recorder) => {
+            let regions = [z.data.region()?, x.data.region()?, norms.region()?];
+            let cost = 3.0 * (z.rows * z.cols) as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &Params::of(&z), &regions, [z.rows, 1, 1], cost)?;
+        }
+    }
+    Ok(())
+}
+
+/// dz from the gradient `g` at x: g / (|z| + 1e-8) - x (x.g) / |z|; zero where the row is zero. Overwrites.
+pub fn l2norm_backward(
+    commands: &mut Commands,
+    g: Mat,
+    x: Mat,
+    norms: Slice<f32>,
+    mut dz: MatMut,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            backward_twin(g.data.host()?, x.data.host()?, norms.host()?, g.cols, dz.data.host()?)
+        }
+        Commands::Gpu(recorder) => {
+            let regions = [g.data.region()?, x.data.region()?, norms.region()?, dz.data.region()?];
+            let cost = 5.0 * (g.rows * g.cols) as f64;
+            recorder.dispatch(
+                &BACKWARD_SPEC,
+                &lanes(recorder),
+                &Params::of(&g),
+                &regions,
+                [g.rows, 1, 1],
+                cost,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// [`l2norm`] as a plain loop over padded rows of `cols` columns.
+pub fn twin<T: Real>(z: &[T], cols: usize, x: &mut [T], norms: &mut [T]) {
+    let stride = padded(cols);
+    let rows = z.par_chunks_exact(stride).zip(x.par_chunks_exact_mut(stride)).zip(norms);
+    rows.with_min_len(16).for_each(|((z, x), norm)| {
+        let r = lane_sum(stride, |k| z[k] * z[k]).sqrt();
+        let scale = T::one() / (r + T::of(EPSILON.into()));
+        x.iter_mut().zip(z).for_each(|(x, &z)| *x = z * scale);
+        *norm = r;
+    });
+}
+
+/// [`l2norm_backward`] as a plain loop.
+pub fn backward_twin<T: Real>(g: &[T], x: &[T], norms: &[T], cols: usize, dz: &mut [T]) {
+    let stride = padded(cols);
+    let rows = g.par_chunks_exact(stride).zip(x.par_chunks_exact(stride)).zip(norms);
+    rows.zip(dz.par_chunks_exact_mut(stride)).with_min_len(16).for_each(|(((g, x), &r), dz)| {
+        if r <= T::zero() {
+            return dz.fill(T::zero());
+        }
+        let along = lane_sum(stride, |k| x[k] * g[k]) / r;
+        let scale = T::one() / (r + T::of(EPSILON.into()));
+        dz.iter_mut().zip(g.iter().zip(x)).for_each(|(dz, (&g, &x))| *dz = g * scale - x * along);
+    });
+}

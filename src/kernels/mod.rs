@@ -1,0 +1,287 @@
+//! The kernels: one WGSL page each in `shaders/`, beside it one file here with its contract ([`KernelSpec`]), its
+//! dispatch function of the same name, and its CPU twin.
+//!
+//! A twin is a plain loop, generic over `f32` and `f64`. In f64 it is the oracle that every adapter is tested against;
+//! in f32 it is what `--device cpu` runs (matrix products excepted, which go through the `gemm` crate). Matrices are
+//! laid out as [`crate::device::padded`] says.
+
+/// Declares a kernel's parameter block and lists its members, so that a test can hold it against the shader's.
+/// `block` puts the six members in front that all kernels on a [`Block`] share, and `on(&Block)` fills them.
+macro_rules! params {
+    (block $($field:ident: $ty:ident),* $(,)?) => {
+        params!(
+            anchors: u32, candidates: u32, anchor_stride: u32, candidate_stride: u32,
+            anchor_offset: u32, candidate_offset: u32, $($field: $ty),*
+        );
+        impl Params {
+            fn on(block: &$crate::kernels::Block) -> Self {
+                Self {
+                    anchors: block.anchors as u32,
+                    candidates: block.candidates as u32,
+                    anchor_stride: block.anchor_stride as u32,
+                    candidate_stride: block.candidate_stride as u32,
+                    anchor_offset: block.anchor_offset as u32,
+                    candidate_offset: block.candidate_offset as u32,
+                    ..Default::default()
+                }
+            }
+        }
+    };
+    ($($field:ident: $ty:ident),* $(,)?) => {
+        #[derive(encase::ShaderType, Default)]
+        struct Params { $($field: $ty),* }
+        impl Params {
+            const MEMBERS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
+        }
+    };
+}
+
+mod adamw;
+mod column_sum;
+mod compose;
+mod hardest;
+mod hinge_sum;
+mod infonce;
+mod l2norm;
+mod log_sum_exp;
+mod matmul;
+mod ranks;
+mod record;
+mod relative;
+mod sgd;
+mod sum_squares;
+mod violations;
+mod weights;
+
+pub use adamw::{AdamwParams, adamw};
+pub use column_sum::column_sum;
+pub use compose::{Composition, compose};
+pub use hardest::{Hardest, hardest};
+pub use hinge_sum::hinge_sum;
+pub use infonce::{InfonceField, infonce};
+pub use l2norm::{l2norm, l2norm_backward};
+pub use log_sum_exp::{SameImage, log_sum_exp};
+pub use matmul::{MATMUL_VARIANTS, MatmulVariant, Product, matmul};
+pub use ranks::{RankBlock, ranks};
+pub use record::{RECORD, StepRecord, record};
+pub use relative::{Relative, relative};
+pub use sgd::{SgdParams, sgd};
+pub use sum_squares::{PARTS, sum_squares};
+pub use violations::{Violations, violations};
+pub use weights::{WeightParams, weights};
+
+/// The CPU twins, as oracles for tests.
+pub mod twin {
+    pub use super::adamw::twin as adamw;
+    pub use super::column_sum::twin as column_sum;
+    pub use super::compose::twin as compose;
+    pub use super::hardest::twin as hardest;
+    pub use super::hinge_sum::twin as hinge_sum;
+    pub use super::infonce::twin as infonce;
+    pub use super::l2norm::{backward_twin as l2norm_backward, twin as l2norm};
+    pub use super::log_sum_exp::twin as log_sum_exp;
+    pub use super::matmul::twin as matmul;
+    pub use super::ranks::twin as ranks;
+    pub use super::record::twin as record;
+    pub use super::relative::twin as relative;
+    pub use super::sgd::twin as sgd;
+    pub use super::sum_squares::twin as sum_squares;
+    pub use super::violations::twin as violations;
+    pub use super::weights::twin as weights;
+}
+
+use crate::device::{Recorder, padded};
+use crate::{Error, Result};
+use rayon::prelude::*;
+
+/// Numbers that a CPU twin computes with.
+pub trait Real: num_traits::Float + num_traits::NumAssign + Default + Send + Sync + 'static {
+    /// The nearest number to `value`.
+    fn of(value: f64) -> Self;
+}
+
+impl Real for f32 {
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+}
+
+/// How a shader uses a storage binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    ReadWrite,
+}
+
+impl Access {
+    pub fn is_read_only(self) -> bool {
+        self == Self::Read
+    }
+}
+
+/// The contract with a shader: binding 0 is the uniform parameter block, then the storage bindings in order.
+#[derive(Debug)]
+pub struct KernelSpec {
+    /// Name of the shader file and of the dispatch function.
+    pub name: &'static str,
+    /// The page itself.
+    pub source: &'static str,
+    /// Members of the parameter block, in order, with their WGSL types.
+    pub params: &'static [(&'static str, &'static str)],
+    /// Storage bindings 1, 2, ...
+    pub bindings: &'static [Access],
+    /// Invocations of a workgroup by the constants the page is written with.
+    pub workgroup: [u32; 3],
+}
+
+/// All shaders.
+pub static KERNELS: &[&KernelSpec] = &[
+    &adamw::SPEC,
+    &column_sum::SPEC,
+    &compose::SPEC,
+    &hardest::SPEC,
+    &hinge_sum::SPEC,
+    &infonce::SPEC,
+    &l2norm::SPEC,
+    &l2norm::BACKWARD_SPEC,
+    &log_sum_exp::SPEC,
+    &matmul::TILED_SPEC,
+    &matmul::REGISTERS_SPEC,
+    &ranks::SPEC,
+    &record::SPEC,
+    &relative::SPEC,
+    &sgd::SPEC,
+    &sum_squares::SPEC,
+    &violations::SPEC,
+    &weights::SPEC,
+];
+
+/// Rewrites the values of `const NAME = value;` lines of a shader. This is how tile sizes, which WGSL's `override`
+/// cannot express for a thread's own arrays, live in one language.
+///
+/// # Errors
+/// When a constant does not occur exactly once.
+pub fn specialise(source: &str, constants: &[(&str, String)]) -> Result<String> {
+    let mut lines: Vec<String> = source.lines().map(str::to_string).collect();
+    for (name, value) in constants {
+        let start = format!("const {name} = ");
+        let mut matching = lines.iter_mut().filter(|line| line.starts_with(&start));
+        match (matching.next(), matching.next()) {
+            (Some(line), None) => *line = format!("{start}{value};"),
+            (first, _) => {
+                let found = if first.is_none() { "none" } else { "several" };
+                return Err(Error::config(
+                    format!("shader constant {name}"),
+                    format!("one line `{start}...;`"),
+                    found,
+                    "name each constant of the shader once",
+                ));
+            }
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+/// The `LANES` constant of the row kernels on this recorder's device.
+fn lanes(recorder: &Recorder) -> [(&'static str, String); 1] {
+    [("LANES", format!("{}u", recorder.lanes))]
+}
+
+/// A block of the similarity matrix as one direction sees it: anchors against candidates.
+///
+/// Both are numbered by pair. Images own rows, texts own columns of the same stored block.
+#[derive(Debug, Clone, Copy)]
+pub struct Block {
+    pub anchors: usize,
+    pub candidates: usize,
+    pub anchor_stride: usize,
+    pub candidate_stride: usize,
+    /// Pair number of the first anchor.
+    pub anchor_offset: usize,
+    /// Pair number of the first candidate.
+    pub candidate_offset: usize,
+}
+
+impl Block {
+    /// Images `first..first + rows` as anchors against all `pairs` texts.
+    pub fn images(first: usize, rows: usize, pairs: usize) -> Self {
+        Self {
+            anchors: rows,
+            candidates: pairs,
+            anchor_stride: padded(pairs),
+            candidate_stride: 1,
+            anchor_offset: first,
+            candidate_offset: 0,
+        }
+    }
+
+    /// All `pairs` texts as anchors against images `first..first + rows`.
+    pub fn texts(first: usize, rows: usize, pairs: usize) -> Self {
+        Self {
+            anchors: pairs,
+            candidates: rows,
+            anchor_stride: 1,
+            candidate_stride: padded(pairs),
+            anchor_offset: 0,
+            candidate_offset: first,
+        }
+    }
+
+    /// Visits every element once, anchors in parallel, an anchor's candidates in ascending order, in the order that
+    /// memory likes. `states` belong to the block's anchors; `visit(state, anchor, candidate, s)` takes pair numbers.
+    pub(crate) fn sweep<T: Real, S: Send>(
+        &self,
+        similarity: &[T],
+        states: &mut [S],
+        visit: impl Fn(&mut S, usize, usize, T) + Sync,
+    ) {
+        const CHUNK: usize = 32;
+        let states = &mut states[self.anchor_offset..self.anchor_offset + self.anchors];
+        states.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, states)| {
+            let first = chunk * CHUNK;
+            if self.candidate_stride == 1 {
+                for (a, state) in states.iter_mut().enumerate().map(|(a, state)| (first + a, state)) {
+                    let row = &similarity[a * self.anchor_stride..][..self.candidates];
+                    for (c, &s) in row.iter().enumerate() {
+                        visit(state, a + self.anchor_offset, c + self.candidate_offset, s);
+                    }
+                }
+            } else {
+                for c in 0..self.candidates {
+                    let row = &similarity[c * self.candidate_stride + first * self.anchor_stride..];
+                    for (a, state) in states.iter_mut().enumerate() {
+                        let s = row[a * self.anchor_stride];
+                        visit(state, first + a + self.anchor_offset, c + self.candidate_offset, s);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Sum of f(k) over 0..n in independent lanes, so that the compiler can vectorise it; the order is fixed.
+fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
+    const LANES: usize = 16;
+    let mut sums = [T::zero(); LANES];
+    let whole = n / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+    }
+    for k in whole..n {
+        sums[k - whole] += f(k);
+    }
+    sums.into_iter().fold(T::zero(), |total, sum| total + sum)
+}
+
+/// Sigmoid, stable on both tails.
+fn sigma<T: Real>(z: T) -> T {
+    T::one() / (T::one() + (-z).exp())
+}

@@ -1,0 +1,81 @@
+//! Rank of the best right candidate of every query (vse-models.md section 3), the lower index first among equals.
+
+use super::{Access, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, Slice, SliceMut, padded};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "ranks",
+    source: include_str!("../../shaders/ranks.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(queries: u32, candidates: u32, stride: u32, query_offset: u32);
+
+/// Which queries and candidates a block of similarities belongs to.
+#[derive(Clone, Copy)]
+pub struct RankBlock<'a> {
+    /// Ids of all queries.
+    pub query_ids: Slice<'a, u32>,
+    /// Ids of the candidates; those equal to a query's are right.
+    pub candidate_ids: Slice<'a, u32>,
+    /// The block's first query.
+    pub query_offset: usize,
+}
+
+/// Writes the 0-based ranks of the block's queries from `similarity [queries, candidates]`; a query without a right
+/// candidate gets the number of candidates.
+pub fn ranks(
+    commands: &mut Commands,
+    similarity: Mat,
+    block: RankBlock,
+    mut ranks: SliceMut<u32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let (queries, candidates) = (block.query_ids.host()?, block.candidate_ids.host()?);
+            let out = &mut ranks.host()?[block.query_offset..][..similarity.rows];
+            let ids = &queries[block.query_offset..][..similarity.rows];
+            twin(similarity.data.host()?, ids, &candidates[..similarity.cols], out);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params {
+                queries: similarity.rows as u32,
+                candidates: similarity.cols as u32,
+                stride: similarity.stride() as u32,
+                query_offset: block.query_offset as u32,
+            };
+            let regions = [
+                similarity.data.region()?,
+                block.query_ids.region()?,
+                block.candidate_ids.region()?,
+                ranks.region()?,
+            ];
+            let cost = 12.0 * similarity.rows as f64 * similarity.cols as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [similarity.rows, 1, 1], cost)
+        }
+    }
+}
+
+/// [`ranks`] as a plain loop over padded rows; ids and ranks are the block's own.
+pub fn twin<T: Real>(similarity: &[T], query_ids: &[u32], candidate_ids: &[u32], ranks: &mut [u32]) {
+    let candidates = candidate_ids.len();
+    let rows = similarity.par_chunks_exact(padded(candidates)).zip(query_ids).zip(ranks);
+    rows.for_each(|((row, &id), rank)| {
+        let row = &row[..candidates];
+        let mut best = (T::neg_infinity(), candidates);
+        for (c, &s) in row.iter().enumerate() {
+            if candidate_ids[c] == id && s > best.0 {
+                best = (s, c);
+            }
+        }
+        let (s, r) = best;
+        let better = row.iter().filter(|&&v| v > s).count();
+        let tied_before = row[..r].iter().filter(|&&v| v == s).count();
+        *rank = (better + tied_before) as u32;
+    });
+}

@@ -1,0 +1,100 @@
+//! The record of a training step, and the factor that clips its gradient.
+
+use super::{Access, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Slice, SliceMut};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "record",
+    source: include_str!("../../shaders/record.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::ReadWrite,
+        Access::ReadWrite,
+    ],
+    workgroup: [64, 1, 1],
+};
+
+/// Floats of a step's record: loss, mean p, mean n, gradient norm, 1 if clipped, three zeros.
+pub const RECORD: usize = 8;
+
+params!(pairs: u32, count: u32, step: u32, max_norm: f32);
+
+/// What a step leaves behind; slices are `[pairs]`, `parts` those of the squared gradient norm.
+#[derive(Clone, Copy)]
+pub struct StepRecord<'a> {
+    pub positive: Slice<'a, f32>,
+    /// n of both directions.
+    pub value: [Slice<'a, f32>; 2],
+    pub loss: [Slice<'a, f32>; 2],
+    pub parts: Slice<'a, f32>,
+    pub pairs: usize,
+    pub count: usize,
+    /// Row of the records to write.
+    pub step: usize,
+    /// Largest gradient norm; 0 clips nothing.
+    pub max_norm: f32,
+}
+
+/// Writes row `step` of `records [steps, 8]` and the clip `factor [1]`.
+pub fn record(
+    commands: &mut Commands,
+    from: StepRecord,
+    mut records: SliceMut<f32>,
+    mut factor: SliceMut<f32>,
+) -> Result<()> {
+    let StepRecord { positive, value, loss, parts, pairs, count, step, max_norm } = from;
+    match commands {
+        Commands::Cpu => {
+            let value = [value[0].host()?, value[1].host()?];
+            let loss = [loss[0].host()?, loss[1].host()?];
+            let row = &mut records.host()?[step * RECORD..][..RECORD];
+            let positive = &positive.host()?[..pairs];
+            factor.host()?[0] = twin(positive, value, loss, &parts.host()?[..count], max_norm, row);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params { pairs: pairs as u32, count: count as u32, step: step as u32, max_norm };
+            let regions = [
+                positive.region()?,
+                value[0].region()?,
+                value[1].region()?,
+                loss[0].region()?,
+                loss[1].region()?,
+                parts.region()?,
+                records.region()?,
+                factor.region()?,
+            ];
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [1, 1, 1], 5.0 * pairs as f64)
+        }
+    }
+}
+
+/// [`record`] as a plain loop over one row of the records; gives the clip factor.
+pub fn twin<T: Real>(
+    positive: &[T],
+    value: [&[T]; 2],
+    loss: [&[T]; 2],
+    parts: &[T],
+    max_norm: T,
+    row: &mut [T],
+) -> T {
+    let pairs = positive.len();
+    let sum = |values: &[T]| values[..pairs].iter().fold(T::zero(), |sum, &x| sum + x);
+    let count = T::of(pairs as f64);
+    let norm = parts.iter().fold(T::zero(), |sum, &x| sum + x).sqrt();
+    let clipped = max_norm > T::zero() && norm > max_norm;
+    row.fill(T::zero());
+    row[0] = sum(loss[0]) + sum(loss[1]);
+    row[1] = sum(positive) / count;
+    row[2] = T::of(0.5) * (sum(value[0]) + sum(value[1])) / count;
+    row[3] = norm;
+    row[4] = if clipped { T::one() } else { T::zero() };
+    if clipped { max_norm / (norm + T::of(1e-6)) } else { T::one() }
+}

@@ -1,0 +1,65 @@
+//! Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
+
+use super::adamw::GROUPS;
+use super::{Access, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Slice, SliceMut};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "sgd",
+    source: include_str!("../../shaders/sgd.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(count4: u32, rate: f32, momentum: f32, decay: f32, low: f32, high: f32);
+
+/// One step's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct SgdParams {
+    pub rate: f32,
+    pub momentum: f32,
+    pub decay: f32,
+    /// The parameters are kept within these.
+    pub bounds: (f32, f32),
+}
+
+/// Updates `w` and `m` by the gradient `g`, first scaled by the clip `factor`; lengths are multiples of four.
+pub fn sgd(
+    commands: &mut Commands,
+    params: &SgdParams,
+    (g, factor): (Slice<f32>, Slice<f32>),
+    [mut w, mut m]: [SliceMut<f32>; 2],
+    len: usize,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            twin(params, (g.host()?, factor.host()?[0]), [w.host()?, m.host()?]);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let SgdParams { rate, momentum, decay, bounds: (low, high) } = *params;
+            let block = Params { count4: len as u32 / 4, rate, momentum, decay, low, high };
+            let regions = [g.region()?, factor.region()?, w.region()?, m.region()?];
+            let grid = [(len / 4).div_ceil(recorder.lanes as usize).min(GROUPS), 1, 1];
+            recorder.dispatch(&SPEC, &lanes(recorder), &block, &regions, grid, 8.0 * len as f64)
+        }
+    }
+}
+
+/// [`sgd`] as a plain loop; `gradient` is (g, clip factor).
+pub fn twin<T: Real>(params: &SgdParams, (g, factor): (&[T], T), [w, m]: [&mut [T]; 2]) {
+    const CHUNK: usize = 1 << 14;
+    let of = |x: f32| T::of(x.into());
+    let (rate, momentum, decay) = (of(params.rate), of(params.momentum), of(params.decay));
+    let (low, high) = (of(params.bounds.0), of(params.bounds.1));
+    let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
+    chunks.for_each(|((w, m), g)| {
+        for ((w, m), &g) in w.iter_mut().zip(m).zip(g) {
+            *m = momentum * *m + factor * g + decay * *w;
+            *w = (*w - rate * *m).max(low).min(high);
+        }
+    });
+}

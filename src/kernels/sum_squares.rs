@@ -1,0 +1,48 @@
+//! Squared norm of a buffer, in parts that `record` adds.
+
+use super::{Access, KernelSpec, Real, lane_sum, lanes};
+use crate::Result;
+use crate::device::{Commands, Slice, SliceMut};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "sum_squares",
+    source: include_str!("../../shaders/sum_squares.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+/// Parts that the sum comes in.
+pub const PARTS: usize = 64;
+
+params!(count4: u32);
+
+/// Writes [`PARTS`] parts of the sum of squares of `a`, whose length is a multiple of four.
+pub fn sum_squares(
+    commands: &mut Commands,
+    a: Slice<f32>,
+    len: usize,
+    mut parts: SliceMut<f32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            twin(a.host()?, parts.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params { count4: len as u32 / 4 };
+            let regions = [a.region()?, parts.region()?];
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [PARTS, 1, 1], 2.0 * len as f64)
+        }
+    }
+}
+
+/// [`sum_squares`] as plain loops over [`PARTS`] stretches.
+pub fn twin<T: Real>(a: &[T], parts: &mut [T]) {
+    let stretch = a.len().div_ceil(PARTS);
+    parts.par_iter_mut().enumerate().with_min_len(8).for_each(|(i, part)| {
+        let a = &a[(i * stretch).min(a.len())..((i + 1) * stretch).min(a.len())];
+        *part = lane_sum(a.len(), |k| a[k] * a[k]);
+    });
+}

@@ -1,0 +1,489 @@
+//! The gradient of an objective as a list of dispatches (goal-math.md section 5; vse-models.md sections 1 and 4).
+//!
+//! The similarity matrix comes in blocks of rows that fit a binding. With a single block it is computed once, with more
+//! it is recomputed for the passes that need all hardest negatives first; N x N is never held.
+
+use super::{GoalParams, InfonceParams, Objective, PairWeight, TripletWeight};
+use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice, padded};
+use crate::kernels::{
+    Block, Composition, Hardest, InfonceField, Product, Relative, Violations, WeightParams, compose, hardest,
+    hinge_sum, infonce, l2norm, l2norm_backward, log_sum_exp, matmul, relative, violations, weights,
+};
+use crate::{Error, Result};
+use std::ops::Range;
+
+/// What a batch brings to its gradient.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// X, Y `[pairs, cols]`
+    pub images: Mat<'a>,
+    pub texts: Mat<'a>,
+    /// Image of each pair, where other captions of the same image are no negatives.
+    pub ids: Option<Slice<'a, u32>>,
+    /// t of InfoNCE `[1]`; not read by the others.
+    pub temperature: Slice<'a, f32>,
+    /// Upstream gradient.
+    pub scale: f32,
+}
+
+/// One direction's mined negatives and what follows from them, `[pairs]` each.
+struct Direction {
+    value: Buffer<f32>,
+    index: Buffer<u32>,
+    /// Relative sums, or the log-sum-exp state: `[pairs, 4]`.
+    sums: Buffer<f32>,
+    /// (c+, c-): `[pairs, 2]`.
+    coefficients: Buffer<f32>,
+    loss: Buffer<f32>,
+}
+
+impl Direction {
+    fn new(device: &Device, name: &str, pairs: usize) -> Result<Self> {
+        let label = |what: &str| format!("objective.{name}.{what}");
+        Ok(Self {
+            value: Buffer::new(device, &label("hardest"), pairs)?,
+            index: Buffer::new(device, &label("index"), pairs)?,
+            sums: Buffer::new(device, &label("sums"), 4 * pairs)?,
+            coefficients: Buffer::new(device, &label("coefficients"), 2 * pairs)?,
+            loss: Buffer::new(device, &label("loss"), pairs)?,
+        })
+    }
+}
+
+/// The memory that gradients of batches of one size need; reused from step to step.
+pub(crate) struct Workspace {
+    pairs: usize,
+    block_rows: usize,
+    /// S of one block, or the field that takes its place.
+    similarity: Matrix,
+    positive: Buffer<f32>,
+    images: Direction,
+    texts: Direction,
+    /// Parts of the gradient at the temperature, in column 0 of `[pairs, 4]`.
+    dt: Matrix,
+}
+
+/// How a direction sees images `first..first + rows` of all `pairs`.
+type BlockOf = fn(usize, usize, usize) -> Block;
+
+fn directions<'a>(images: &'a mut Direction, texts: &'a mut Direction) -> [(&'a mut Direction, BlockOf); 2] {
+    [(images, Block::images), (texts, Block::texts)]
+}
+
+/// The rows of each block of S.
+fn blocks(pairs: usize, block_rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..pairs).step_by(block_rows).map(move |first| first..(first + block_rows).min(pairs))
+}
+
+impl Workspace {
+    pub fn new(device: &Device, pairs: usize) -> Result<Self> {
+        let rows = (device.max_binding() / (4 * padded(pairs))).min(pairs);
+        Self::with_block_rows(device, pairs, rows)
+    }
+
+    /// A workspace whose blocks have at most `rows` rows (rounded down to what bindings can be aligned to).
+    pub fn with_block_rows(device: &Device, pairs: usize, rows: usize) -> Result<Self> {
+        let block_rows = if rows >= pairs { pairs } else { (rows / 64 * 64).max(64).min(pairs) };
+        Ok(Self {
+            pairs,
+            block_rows,
+            similarity: Matrix::new(device, "objective.similarity", block_rows, pairs)?,
+            positive: Buffer::new(device, "objective.positive", pairs)?,
+            images: Direction::new(device, "images", pairs)?,
+            texts: Direction::new(device, "texts", pairs)?,
+            dt: Matrix::new(device, "objective.dt", pairs, 1)?,
+        })
+    }
+
+    /// p `[pairs]`
+    pub fn positive(&self) -> Slice<'_, f32> {
+        self.positive.view()
+    }
+
+    /// n of both directions, images against texts first.
+    pub fn hardest(&self) -> [Slice<'_, f32>; 2] {
+        [self.images.value.view(), self.texts.value.view()]
+    }
+
+    /// Losses of both directions; their sum is the objective's value.
+    pub fn losses(&self) -> [Slice<'_, f32>; 2] {
+        [self.images.loss.view(), self.texts.loss.view()]
+    }
+
+    /// Parts of the gradient at InfoNCE's temperature, `[pairs, 1]`; its column sum is the gradient.
+    pub fn temperature_gradient(&self) -> Mat<'_> {
+        self.dt.view()
+    }
+
+    /// Computes the gradient at the embeddings, overwriting `dx`, `dy` `[pairs, cols]`.
+    pub fn gradient(
+        &mut self,
+        commands: &mut Commands,
+        objective: &Objective,
+        inputs: Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        let goal = match *objective {
+            Objective::Goal(triplet, pair, params) => WeightParams {
+                triplet,
+                pair,
+                tau: params.tau,
+                alpha: params.alpha,
+                beta: params.beta,
+                lambda: params.lambda,
+                circle: params.circle,
+                margin: params.margin,
+                scale: inputs.scale,
+            },
+            Objective::Hinge { margin } => WeightParams {
+                triplet: TripletWeight::Con,
+                pair: PairWeight::Con,
+                tau: 1.0,
+                alpha: 1.0,
+                beta: 1.0,
+                lambda: 0.0,
+                circle: 0.0,
+                margin: Some(margin),
+                scale: inputs.scale,
+            },
+            Objective::HingeSum { margin } => {
+                self.mine(commands, &inputs, None)?;
+                return self.hinge_sum(commands, margin, &inputs, [dx, dy]);
+            }
+            Objective::Infonce(params) => {
+                self.mine(commands, &inputs, Some(&params))?;
+                return self.infonce(commands, &params, &inputs, [dx, dy]);
+            }
+        };
+        self.mine(commands, &inputs, None)?;
+        if let (Objective::Goal(.., params), PairWeight::LinMs | PairWeight::SigMs) = (objective, goal.pair) {
+            self.relative_sets(commands, &inputs, params, goal.pair == PairWeight::SigMs)?;
+        }
+        let pairs = self.pairs;
+        for direction in [&mut self.images, &mut self.texts] {
+            let mined = (self.positive.view(), direction.value.view(), direction.index.view());
+            let (coefficients, loss) = (direction.coefficients.view_mut(), direction.loss.view_mut());
+            weights(commands, &goal, mined, direction.sums.view(), coefficients, loss, pairs)?;
+        }
+        self.compose(commands, &inputs, [dx, dy], false)
+    }
+
+    /// S of the rows of a block.
+    fn similarity(&mut self, commands: &mut Commands, inputs: &Inputs, rows: &Range<usize>) -> Result<()> {
+        let product = Product::nt(inputs.images.part(rows), inputs.texts);
+        matmul(commands, product, self.similarity.rows_mut(0..rows.len()))
+    }
+
+    /// p, and n, h of both directions; for InfoNCE its log-sum-exps too.
+    fn mine(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        infonce: Option<&InfonceParams>,
+    ) -> Result<()> {
+        for rows in blocks(self.pairs, self.block_rows) {
+            self.similarity(commands, inputs, &rows)?;
+            let s = self.similarity.rows(0..rows.len());
+            for (direction, block) in directions(&mut self.images, &mut self.texts) {
+                let block = block(rows.start, rows.len(), self.pairs);
+                let out = Hardest {
+                    positive: self.positive.view_mut(),
+                    value: direction.value.view_mut(),
+                    index: direction.index.view_mut(),
+                };
+                hardest(commands, &block, s, inputs.ids, out)?;
+                if let Some(params) = infonce {
+                    let same = (inputs.ids, params.same_image());
+                    log_sum_exp(commands, &block, s, same, inputs.temperature, direction.sums.view_mut())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn relative_sets(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        params: &GoalParams,
+        exponential: bool,
+    ) -> Result<()> {
+        for rows in blocks(self.pairs, self.block_rows) {
+            if self.block_rows < self.pairs {
+                self.similarity(commands, inputs, &rows)?;
+            }
+            let s = self.similarity.rows(0..rows.len());
+            for (direction, block) in directions(&mut self.images, &mut self.texts) {
+                let from = Relative {
+                    positive: self.positive.view(),
+                    value: direction.value.view(),
+                    index: direction.index.view(),
+                    ids: inputs.ids,
+                    exponential,
+                    alpha: params.alpha,
+                    beta: params.beta,
+                    threshold: params.threshold,
+                };
+                let block = block(rows.start, rows.len(), self.pairs);
+                relative(commands, &block, s, from, direction.sums.view_mut())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Both gradients from the coefficients and indices.
+    fn compose(
+        &self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+        accumulate: bool,
+    ) -> Result<()> {
+        for (y, own, other, dx) in
+            [(inputs.texts, &self.images, &self.texts, dx), (inputs.images, &self.texts, &self.images, dy)]
+        {
+            let composition = Composition {
+                own: own.coefficients.view(),
+                own_index: own.index.view(),
+                other: other.coefficients.view(),
+                other_index: other.index.view(),
+                accumulate,
+            };
+            compose(commands, y, composition, dx.view_mut())?;
+        }
+        Ok(())
+    }
+
+    fn hinge_sum(
+        &mut self,
+        commands: &mut Commands,
+        margin: f32,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        for rows in blocks(self.pairs, self.block_rows) {
+            if self.block_rows < self.pairs {
+                self.similarity(commands, inputs, &rows)?;
+            }
+            let from =
+                Violations { positive: self.positive.view(), ids: inputs.ids, margin, scale: inputs.scale };
+            let s = self.similarity.rows(0..rows.len());
+            for (direction, block) in directions(&mut self.images, &mut self.texts) {
+                let block = block(rows.start, rows.len(), self.pairs);
+                let (coefficients, loss) = (direction.coefficients.view_mut(), direction.loss.view_mut());
+                violations(commands, &block, s, from, coefficients, loss)?;
+            }
+            hinge_sum(commands, self.similarity.rows_mut(0..rows.len()), rows.start, from)?;
+            dense(commands, self.similarity.rows(0..rows.len()), inputs, &rows, [&mut *dx, &mut *dy])?;
+        }
+        self.compose(commands, inputs, [dx, dy], true)
+    }
+
+    fn infonce(
+        &mut self,
+        commands: &mut Commands,
+        params: &InfonceParams,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        for rows in blocks(self.pairs, self.block_rows) {
+            if self.block_rows < self.pairs {
+                self.similarity(commands, inputs, &rows)?;
+            }
+            let from = InfonceField {
+                ids: inputs.ids,
+                same_image: params.same_image(),
+                temperature: inputs.temperature,
+                states: [self.images.sums.view(), self.texts.sums.view()],
+                scale: inputs.scale,
+                row_offset: rows.start,
+            };
+            let losses = [self.images.loss.view_mut(), self.texts.loss.view_mut()];
+            infonce(
+                commands,
+                self.similarity.rows_mut(0..rows.len()),
+                from,
+                self.dt.buffer.view_mut(),
+                losses,
+            )?;
+            dense(commands, self.similarity.rows(0..rows.len()), inputs, &rows, [&mut *dx, &mut *dy])?;
+        }
+        Ok(())
+    }
+}
+
+/// The block's part of dX = A Y and dY = Aᵀ X for a field A that is not sparse.
+fn dense(
+    commands: &mut Commands,
+    field: Mat,
+    inputs: &Inputs,
+    rows: &Range<usize>,
+    [dx, dy]: [&mut Matrix; 2],
+) -> Result<()> {
+    matmul(commands, Product::nn(field, inputs.texts), dx.rows_mut(rows.clone()))?;
+    let back = Product { accumulate: rows.start > 0, ..Product::tn(field, inputs.images.part(rows)) };
+    matmul(commands, back, dy.view_mut())
+}
+
+/// The gradient of an objective at a batch of embeddings; see [`Objective::gradients`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Gradients {
+    /// Gradient at the images, `[N, D]` row-major.
+    pub images: Vec<f32>,
+    /// Gradient at the texts, `[N, D]` row-major.
+    pub texts: Vec<f32>,
+    /// The objective's value. For GOAL the published surrogate: the sum of n − p over both directions.
+    pub loss: f32,
+    /// InfoNCE's gradient at the temperature; 0 for the others.
+    pub temperature: f32,
+    /// Positive similarity of each pair, `[N]`.
+    pub positive: Vec<f32>,
+    /// Similarity of each image's hardest text, `[N]`.
+    pub hardest_text: Vec<f32>,
+    /// Index of each image's hardest text, `[N]`.
+    pub hardest_text_index: Vec<u32>,
+    /// Similarity of each text's hardest image, `[N]`.
+    pub hardest_image: Vec<f32>,
+    /// Index of each text's hardest image, `[N]`.
+    pub hardest_image_index: Vec<u32>,
+}
+
+/// How [`Objective::gradients`] takes its embeddings.
+#[derive(Debug, Clone, Copy)]
+pub struct GradientOptions<'a> {
+    /// L2-normalise the rows first; the gradient is then at the raw rows.
+    pub normalize: bool,
+    /// Image of each pair: pairs of one image are no negatives of each other.
+    pub ids: Option<&'a [u32]>,
+    /// Upstream gradient, a factor on everything but the loss.
+    pub scale: f32,
+}
+
+impl Default for GradientOptions<'_> {
+    fn default() -> Self {
+        Self { normalize: false, ids: None, scale: 1.0 }
+    }
+}
+
+impl Objective {
+    /// The gradient at a batch of N image and N text embeddings of width `dim`, row i of both being a pair: the paper's
+    /// gradient for people who bring their own encoder. `images` and `texts` are `[N, dim]` row-major.
+    ///
+    /// GOAL and hinge gradients are sums over the batch, InfoNCE's is a mean (goal-math.md section 5, vse-models.md
+    /// section 4). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
+    ///
+    /// # Errors
+    /// When the shapes disagree, a value is not finite, a parameter is out of range, or the device fails.
+    pub fn gradients(
+        &self,
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        options: GradientOptions,
+    ) -> Result<Gradients> {
+        device.wait(self.gradients_async(device, images, texts, dim, options))
+    }
+
+    async fn gradients_async(
+        &self,
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        options: GradientOptions<'_>,
+    ) -> Result<Gradients> {
+        self.validate()?;
+        let pairs = check_embeddings(images, texts, dim, options)?;
+        let mut x = Matrix::from_rows(device, "images", pairs, dim, images)?;
+        let mut y = Matrix::from_rows(device, "texts", pairs, dim, texts)?;
+        let mut gradients =
+            [Matrix::new(device, "d.images", pairs, dim)?, Matrix::new(device, "d.texts", pairs, dim)?];
+        let ids = options.ids.map(|ids| Buffer::from_slice(device, "ids", ids)).transpose()?;
+        let temperature = match self {
+            Self::Infonce(params) => params.temperature,
+            _ => 1.0,
+        };
+        let temperature = Buffer::from_slice(device, "temperature", &[temperature])?;
+        let mut workspace = Workspace::new(device, pairs)?;
+        let mut commands = device.commands();
+        let mut norms = [Buffer::new(device, "norms", pairs)?, Buffer::new(device, "norms", pairs)?];
+        if options.normalize {
+            for (raw, norms) in [&mut x, &mut y].into_iter().zip(&mut norms) {
+                let mut unit = Matrix::new(device, "unit", pairs, dim)?;
+                l2norm(&mut commands, raw.view(), unit.view_mut(), norms.view_mut())?;
+                *raw = unit;
+            }
+        }
+        let inputs = Inputs {
+            images: x.view(),
+            texts: y.view(),
+            ids: ids.as_ref().map(Buffer::view),
+            temperature: temperature.view(),
+            scale: options.scale,
+        };
+        let [dx, dy] = &mut gradients;
+        workspace.gradient(&mut commands, self, inputs, [dx, dy])?;
+        if options.normalize {
+            for ((unit, norms), gradient) in [&x, &y].into_iter().zip(&norms).zip(&mut gradients) {
+                let mut raw = Matrix::new(device, "d.raw", pairs, dim)?;
+                l2norm_backward(&mut commands, gradient.view(), unit.view(), norms.view(), raw.view_mut())?;
+                *gradient = raw;
+            }
+        }
+        commands.submit()?;
+        let Workspace { positive, images, texts, dt, .. } = &workspace;
+        let mut loss = images.loss.read(device, 0..pairs).await?;
+        loss.extend(texts.loss.read(device, 0..pairs).await?);
+        Ok(Gradients {
+            images: gradients[0].to_rows(device).await?,
+            texts: gradients[1].to_rows(device).await?,
+            loss: loss.iter().map(|&x| f64::from(x)).sum::<f64>() as f32,
+            temperature: match self {
+                Self::Infonce(_) => {
+                    dt.to_rows(device).await?.iter().map(|&x| f64::from(x)).sum::<f64>() as f32
+                }
+                _ => 0.0,
+            },
+            positive: positive.read(device, 0..pairs).await?,
+            hardest_text: images.value.read(device, 0..pairs).await?,
+            hardest_text_index: images.index.read(device, 0..pairs).await?,
+            hardest_image: texts.value.read(device, 0..pairs).await?,
+            hardest_image_index: texts.index.read(device, 0..pairs).await?,
+        })
+    }
+}
+
+/// The number of pairs, once shapes and values are what a gradient can take.
+fn check_embeddings(images: &[f32], texts: &[f32], dim: usize, options: GradientOptions) -> Result<usize> {
+    let pairs = images.len().checked_div(dim).unwrap_or(0);
+    if pairs == 0 || images.len() != pairs * dim || texts.len() != images.len() {
+        return Err(Error::config(
+            "embeddings",
+            format!("two non-empty matrices of one shape, of width {dim}"),
+            format!("{} and {} values", images.len(), texts.len()),
+            "give one text embedding for each image embedding",
+        ));
+    }
+    for (name, values) in [("image", images), ("text", texts)] {
+        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+            return Err(Error::data(
+                format!("{name} embedding, row {}, column {}", at / dim, at % dim),
+                "a finite number",
+                values[at],
+                "correct the embedding",
+            ));
+        }
+    }
+    if let Some(ids) = options.ids {
+        if ids.len() != pairs {
+            let expected = format!("{pairs} numbers, one a pair");
+            return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
+        }
+    }
+    if !options.scale.is_finite() {
+        return Err(Error::config("scale", "a finite number", options.scale, "give the upstream gradient"));
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,247 @@
+//! What is optimised: the GOAL gradients (15 combinations of triplet and pair weight), the hinge triplet and InfoNCE.
+//!
+//! An [`Objective`] is a value with a name such as `cir:sig-ms`; [`Objective::gradients`] is the whole gradient for
+//! people who bring their own encoder, and `gradient` the dispatches that the trainer uses.
+
+mod gradient;
+
+pub use gradient::{GradientOptions, Gradients};
+pub(crate) use gradient::{Inputs, Workspace};
+
+use crate::kernels::SameImage;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Weight of a whole triplet by its positive similarity p and its hardest negative n (goal-math.md section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TripletWeight {
+    /// 1
+    Con,
+    /// σ(τ (n − p)), the weight of NCA and NT-Xent
+    Nca,
+    /// σ(τ ((1−p)² + n² − 2m²)), the weight of the circle loss
+    Cir,
+}
+
+/// Weights of the positive and the negative pair inside a triplet (goal-math.md section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairWeight {
+    /// 1, 1
+    Con,
+    /// 1 − p, n
+    Lin,
+    /// `Lin` times one minus, one plus the mean distance to the relative sets
+    LinMs,
+    /// σ(−α(p−λ)), σ(β(n−λ)), the weights of the binomial deviance
+    Sig,
+    /// The multi-similarity form of `Sig`, with relative sets
+    SigMs,
+}
+
+/// Parameters of the GOAL weights; the defaults are those of the published code (goal-math.md section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GoalParams {
+    /// Scale τ of the triplet weights.
+    pub tau: f32,
+    /// Scale α of the positive sigmoid.
+    pub alpha: f32,
+    /// Scale β of the negative sigmoid.
+    pub beta: f32,
+    /// Centre λ of both sigmoids.
+    pub lambda: f32,
+    /// How far from the anchor's own negative and the lowest positive the relative sets reach.
+    pub threshold: f32,
+    /// The circle margin m of the `cir` weight.
+    pub circle: f32,
+    /// Closes every triplet with margin + n − p ≤ 0. `None`: every triplet contributes, as published.
+    pub margin: Option<f32>,
+}
+
+impl Default for GoalParams {
+    fn default() -> Self {
+        Self { tau: 1.0, alpha: 2.0, beta: 10.0, lambda: 0.5, threshold: 0.1, circle: 0.5, margin: None }
+    }
+}
+
+/// Parameters of InfoNCE.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InfonceParams {
+    /// The temperature, or its start where it is learned.
+    pub temperature: f32,
+    /// Learn the temperature, kept in [0.001, 0.5] as X-VLM does.
+    pub learn_temperature: bool,
+    /// With image ids: leave the other captions of an image out, instead of sharing the target among them.
+    pub leave_out: bool,
+}
+
+impl Default for InfonceParams {
+    fn default() -> Self {
+        Self { temperature: 0.07, learn_temperature: false, leave_out: false }
+    }
+}
+
+impl InfonceParams {
+    /// Where a learned temperature is kept.
+    pub(crate) const BOUNDS: (f32, f32) = (0.001, 0.5);
+
+    pub(crate) fn same_image(&self) -> SameImage {
+        if self.leave_out { SameImage::LeftOut } else { SameImage::Target }
+    }
+}
+
+/// An objective on a batch of N image embeddings and their N text embeddings.
+///
+/// Parsed from `TRIPLET:PAIR` (`con`, `nca`, `cir` and `con`, `lin`, `lin-ms`, `sig`, `sig-ms`), `hinge`, `hinge-sum`,
+/// `infonce` or `infonce-masked`, with default parameters:
+///
+/// ```
+/// use wgoal::{Objective, PairWeight, TripletWeight};
+/// let objective: Objective = "cir:sig-ms".parse()?;
+/// assert!(matches!(objective, Objective::Goal(TripletWeight::Cir, PairWeight::SigMs, _)));
+/// assert_eq!(objective.to_string(), "cir:sig-ms");
+/// # Ok::<(), wgoal::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Objective {
+    /// The GOAL gradient: triplet weight x pair weight on the hardest negative, a sum over the batch.
+    Goal(TripletWeight, PairWeight, GoalParams),
+    /// The hinge triplet with the hardest negative (VSE++ "max violation"), a sum over the batch.
+    Hinge {
+        /// The margin μ, 0.2 as published.
+        margin: f32,
+    },
+    /// The hinge triplet over all negatives (VSE0), a sum over the batch.
+    HingeSum {
+        /// The margin μ.
+        margin: f32,
+    },
+    /// Symmetric InfoNCE (X-VLM's contrastive term), a mean over the batch.
+    Infonce(InfonceParams),
+}
+
+/// Margin of the hinge triplet where none is given.
+pub(crate) const HINGE_MARGIN: f32 = 0.2;
+
+const TRIPLETS: [(&str, TripletWeight); 3] =
+    [("con", TripletWeight::Con), ("nca", TripletWeight::Nca), ("cir", TripletWeight::Cir)];
+
+const PAIRS: [(&str, PairWeight); 5] = [
+    ("con", PairWeight::Con),
+    ("lin", PairWeight::Lin),
+    ("lin-ms", PairWeight::LinMs),
+    ("sig", PairWeight::Sig),
+    ("sig-ms", PairWeight::SigMs),
+];
+
+impl Objective {
+    /// The 15 GOAL combinations at their default parameters, triplet weight by triplet weight.
+    pub fn goal_combinations() -> impl Iterator<Item = Self> {
+        TRIPLETS.into_iter().flat_map(|(_, triplet)| {
+            PAIRS.into_iter().map(move |(_, pair)| Self::Goal(triplet, pair, GoalParams::default()))
+        })
+    }
+
+    /// The margin, where the objective has one.
+    pub fn margin(&self) -> Option<f32> {
+        match self {
+            Self::Goal(_, _, params) => params.margin,
+            Self::Hinge { margin } | Self::HingeSum { margin } => Some(*margin),
+            Self::Infonce(_) => None,
+        }
+    }
+
+    /// Whether every parameter is a number that the formulas can take.
+    ///
+    /// # Errors
+    /// Names the first parameter that is not.
+    pub fn validate(&self) -> Result<()> {
+        let check = |ok: bool, name: &str, expected: &str, found: f32| match ok {
+            true => Ok(()),
+            false => {
+                let thing = format!("--{name} of objective {self}");
+                Err(Error::config(
+                    thing,
+                    expected,
+                    found,
+                    format!("give --{name} such a value, or leave it out"),
+                ))
+            }
+        };
+        let positive = |name, x: f32| check(x.is_finite() && x > 0.0, name, "a finite number above 0", x);
+        if let Some(margin) = self.margin() {
+            check(margin.is_finite(), "margin", "a finite number", margin)?;
+        }
+        match self {
+            Self::Goal(_, _, params) => {
+                positive("tau", params.tau)?;
+                positive("alpha", params.alpha)?;
+                positive("beta", params.beta)?;
+                check(params.lambda.is_finite(), "lambda", "a finite number", params.lambda)?;
+                let threshold = params.threshold;
+                check(
+                    threshold.is_finite() && threshold >= 0.0,
+                    "threshold",
+                    "a finite number of 0 or more",
+                    threshold,
+                )?;
+                check(params.circle.is_finite(), "circle", "a finite number", params.circle)
+            }
+            Self::Infonce(params) => positive("temperature", params.temperature),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Objective {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "hinge" => return Ok(Self::Hinge { margin: HINGE_MARGIN }),
+            "hinge-sum" => return Ok(Self::HingeSum { margin: HINGE_MARGIN }),
+            "infonce" => return Ok(Self::Infonce(InfonceParams::default())),
+            "infonce-masked" => {
+                return Ok(Self::Infonce(InfonceParams { leave_out: true, ..Default::default() }));
+            }
+            _ => {}
+        }
+        let find = || {
+            let (triplet, pair) = name.split_once(':')?;
+            let triplet = TRIPLETS.iter().find(|(name, _)| *name == triplet)?.1;
+            let pair = PAIRS.iter().find(|(name, _)| *name == pair)?.1;
+            Some(Self::Goal(triplet, pair, GoalParams::default()))
+        };
+        find().ok_or_else(|| {
+            Error::config(
+                format!("objective `{name}`"),
+                "TRIPLET:PAIR, hinge, hinge-sum, infonce or infonce-masked",
+                "another name",
+                "choose TRIPLET from con, nca, cir and PAIR from con, lin, lin-ms, sig, sig-ms, as in cir:sig-ms",
+            )
+        })
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Goal(triplet, pair, _) => {
+                let triplet = TRIPLETS.iter().find(|(_, t)| t == triplet).map_or("", |(name, _)| name);
+                let pair = PAIRS.iter().find(|(_, p)| p == pair).map_or("", |(name, _)| name);
+                write!(f, "{triplet}:{pair}")
+            }
+            Self::Hinge { .. } => f.write_str("hinge"),
+            Self::HingeSum { .. } => f.write_str("hinge-sum"),
+            Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),
+            Self::Infonce(_) => f.write_str("infonce"),
+        }
+    }
+}
