@@ -3,7 +3,6 @@
 //! Owns the check of an array's type, shape and values. It keeps no feature row in memory, so that a file
 //! may be far larger than memory, and knows nothing of splits or captions.
 
-use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::file::{Header, PositionedFile, Source, npy_header};
+use crate::files::write_whole;
 use crate::{Error, Result};
 
 /// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.
@@ -261,29 +261,13 @@ pub fn write_matrix_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -
         let expected = format!("{rows} x {cols} values");
         return Err(Error::data(path.display(), expected, values.len(), "give the shape of the values"));
     }
-    write_whole(path, rows, cols, values).map_err(|e| {
-        Error::data(path.display(), "a file that can be written", e, "check the folder, its space and rights")
+    write_whole(path, |out| {
+        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+        // The values start at a multiple of 64 bytes, after 10 bytes, the text and a line break.
+        let width = (text.len() + 11).next_multiple_of(64) - 11;
+        out.write_all(b"\x93NUMPY\x01\x00")?;
+        out.write_all(&(width as u16 + 1).to_le_bytes())?;
+        writeln!(out, "{text:width$}")?;
+        values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
     })
-}
-
-fn write_whole(path: &Path, rows: usize, cols: usize, values: &[f32]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // A temporary file is private by default; this one is to get the rights of any new file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut out = BufWriter::new(builder.tempfile_in(folder)?);
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
-    // The values start at a multiple of 64 bytes, after 10 bytes, the text and a line break.
-    let width = (text.len() + 11).next_multiple_of(64) - 11;
-    out.write_all(b"\x93NUMPY\x01\x00")?;
-    out.write_all(&(width as u16 + 1).to_le_bytes())?;
-    writeln!(out, "{text:width$}")?;
-    for value in values {
-        out.write_all(&value.to_le_bytes())?;
-    }
-    let file = out.into_inner().map_err(|e| e.into_error())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }

@@ -17,8 +17,10 @@ use crate::{Error, Result};
 use array::{Array, FeatureFile, Integer};
 use file::Source;
 
+pub use crate::files::write_file;
 pub use array::{read_ids_npy, read_matrix_npy, write_matrix_npy};
 pub use batch::{Batch, Batches, Gather, Standardizer, pair_order, row_stride, steps_per_epoch};
+pub(crate) use batch::{Purpose, random};
 
 /// A part of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

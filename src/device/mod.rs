@@ -39,7 +39,7 @@ impl Device {
 
     /// The native CPU.
     pub fn cpu() -> Self {
-        Self::Cpu(Cpu(DeviceInfo::native_cpu(0)))
+        Self::Cpu(Cpu(DeviceInfo { reason: "asked for".into(), ..DeviceInfo::native_cpu(0) }))
     }
 
     /// The best adapter that wgpu finds, software adapters last.
@@ -56,7 +56,11 @@ impl Device {
     /// # Errors
     /// When nothing fits; the message lists what there is.
     pub fn open(request: &str) -> Result<Self> {
-        Adapters::find().open(request)
+        match request {
+            // Without asking any driver.
+            "cpu" => Ok(Self::cpu()),
+            _ => Adapters::find().open(request),
+        }
     }
 
     /// Every device of this machine, the native CPU last.
@@ -72,8 +76,8 @@ impl Device {
         }
     }
 
-    /// The largest matrix part, in bytes, that one kernel call should touch.
-    pub(crate) fn max_binding(&self) -> usize {
+    /// Bytes that a strip of similarities may have.
+    fn max_binding(&self) -> usize {
         // On the CPU a strip that stays near the caches; on a GPU what every adapter grants.
         const CPU_STRIP: usize = 32 << 20;
         const PORTABLE: usize = 128 << 20;
@@ -81,6 +85,18 @@ impl Device {
             Self::Cpu(_) => CPU_STRIP,
             Self::Gpu(gpu) => gpu.max_binding().min(PORTABLE),
         }
+    }
+
+    /// Rows of a `rows` x `cols` product over `inner` to compute at a time: what fits a binding, and what a submission
+    /// should hold. A multiple of 64, for alignment, unless it is all of them.
+    pub(crate) fn strip_rows(&self, rows: usize, cols: usize, inner: usize) -> usize {
+        let by_memory = self.max_binding() / (4 * padded(cols));
+        let by_work = match self {
+            Self::Cpu(_) => usize::MAX,
+            Self::Gpu(gpu) => (gpu.info().work_per_submit() / (2.0 * cols as f64 * inner as f64)) as usize,
+        };
+        let strip = by_memory.min(by_work);
+        if strip >= rows { rows } else { (strip / 64 * 64).max(64).min(rows) }
     }
 
     /// Starts recording work.

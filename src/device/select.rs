@@ -131,7 +131,7 @@ impl Adapters {
             .filter(|adapter| {
                 let compute = adapter.get_downlevel_capabilities().flags;
                 compute.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-                    && adapter.limits().max_storage_buffers_per_shader_stage >= 6
+                    && adapter.limits().max_storage_buffers_per_shader_stage >= 8
             })
             .collect();
         let infos = usable.iter().enumerate().map(|(i, adapter)| DeviceInfo::of(i, adapter)).collect();
@@ -150,7 +150,6 @@ impl Adapters {
         let name = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
         let power = std::env::var("WGPU_POWER_PREF").unwrap_or_default();
         match request {
-            "cpu" => Ok(cpu("asked for", self.infos.len())),
             "auto" | "gpu" => {
                 let mut candidates: Vec<&DeviceInfo> = self.infos.iter().collect();
                 if let Some(name) = &name {

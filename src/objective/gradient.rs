@@ -4,7 +4,7 @@
 //! it is recomputed for the passes that need all hardest negatives first; N x N is never held.
 
 use super::{GoalParams, InfonceParams, Objective, PairWeight, TripletWeight};
-use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice, padded};
+use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice};
 use crate::kernels::{
     Block, Composition, Hardest, InfonceField, Product, Relative, Violations, WeightParams, compose, hardest,
     hinge_sum, infonce, l2norm, l2norm_backward, log_sum_exp, matmul, relative, violations, weights,
@@ -76,14 +76,13 @@ fn blocks(pairs: usize, block_rows: usize) -> impl Iterator<Item = Range<usize>>
 }
 
 impl Workspace {
-    pub fn new(device: &Device, pairs: usize) -> Result<Self> {
-        let rows = (device.max_binding() / (4 * padded(pairs))).min(pairs);
-        Self::with_block_rows(device, pairs, rows)
+    /// For batches of `pairs` embeddings of width `dim`.
+    pub fn new(device: &Device, pairs: usize, dim: usize) -> Result<Self> {
+        Self::with_block_rows(device, pairs, device.strip_rows(pairs, pairs, dim))
     }
 
-    /// A workspace whose blocks have at most `rows` rows (rounded down to what bindings can be aligned to).
-    pub fn with_block_rows(device: &Device, pairs: usize, rows: usize) -> Result<Self> {
-        let block_rows = if rows >= pairs { pairs } else { (rows / 64 * 64).max(64).min(pairs) };
+    /// A workspace whose blocks have `block_rows` rows, a multiple of 64 or all.
+    fn with_block_rows(device: &Device, pairs: usize, block_rows: usize) -> Result<Self> {
         Ok(Self {
             pairs,
             block_rows,
@@ -406,7 +405,7 @@ impl Objective {
             _ => 1.0,
         };
         let temperature = Buffer::from_slice(device, "temperature", &[temperature])?;
-        let mut workspace = Workspace::new(device, pairs)?;
+        let mut workspace = Workspace::new(device, pairs, dim)?;
         let mut commands = device.commands();
         let mut norms = [Buffer::new(device, "norms", pairs)?, Buffer::new(device, "norms", pairs)?];
         if options.normalize {

@@ -1,0 +1,214 @@
+//! Checkpoints: one safetensors file with the parameters by name, and everything else as JSON in its metadata.
+//!
+//! A file for use holds the head; one to resume from holds the optimiser's state and the best head so far as well. All
+//! of it is a pure function of the run, so equal runs write equal bytes.
+
+use crate::config::TrainConfig;
+use crate::data::Standardizer;
+use crate::eval::Recall;
+use crate::files::write_whole;
+use crate::head::{Head, Layout, Segment};
+use crate::{Error, Result};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Version of the file's layout.
+const FORMAT: u32 = 1;
+
+/// What a resumed run goes on from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct State {
+    pub moments: [Vec<f32>; 2],
+    pub best: Vec<f32>,
+}
+
+/// The best epoch so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// On the validation split.
+    pub recall: Recall,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Version of the file's layout.
+    pub format: u32,
+    pub config: TrainConfig,
+    /// The dataset's shapes, captions and splits, hashed.
+    pub dataset: String,
+    /// Widths of the image and the text features.
+    pub dims: [usize; 2],
+    /// Epochs done.
+    pub epoch: usize,
+    /// Steps done.
+    pub step: u64,
+    pub best: Option<Best>,
+}
+
+/// A head with the run that it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    pub(crate) head: Head,
+    pub(crate) progress: Progress,
+    pub(crate) state: Option<State>,
+}
+
+impl Checkpoint {
+    /// The head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The run's configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.progress.config
+    }
+
+    /// Epochs that the head was trained for.
+    pub fn epoch(&self) -> usize {
+        self.progress.epoch
+    }
+
+    /// The best epoch so far.
+    pub fn best(&self) -> Option<Best> {
+        self.progress.best
+    }
+
+    /// The same run, to be trained for another number of epochs in all. A `cosine` or `linear` learning rate follows the
+    /// new number.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        self.progress.config.epochs = epochs;
+        self
+    }
+
+    /// Writes the file whole, under a temporary name, synced and renamed into place.
+    ///
+    /// # Errors
+    /// Any failure to write; an older file is then still there.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+        let mut add = |prefix: &str, head: &Head| {
+            for segment in head.layout.segments() {
+                let shape =
+                    if segment.rows == 1 { vec![segment.cols] } else { vec![segment.rows, segment.cols] };
+                tensors.push((format!("{prefix}{}", segment.name), shape, head.get(&segment)));
+            }
+        };
+        add("", &self.head);
+        if let Some(state) = &self.state {
+            let parts = [
+                ("optimizer.m.", &state.moments[0]),
+                ("optimizer.v.", &state.moments[1]),
+                ("best.", &state.best),
+            ];
+            for (prefix, values) in parts {
+                add(prefix, &Head { values: values.clone(), ..self.head.clone() });
+            }
+        }
+        for (name, standardizer) in ["image", "text"].iter().zip(self.head.standardize.iter().flatten()) {
+            let Standardizer { mean, inverse_std } = standardizer;
+            tensors.push((format!("{name}.mean"), vec![mean.len()], mean.clone()));
+            tensors.push((format!("{name}.inverse_std"), vec![inverse_std.len()], inverse_std.clone()));
+        }
+        let unwritable = |e: &dyn std::fmt::Display| {
+            Error::checkpoint(path.display(), "a checkpoint that can be written", e, "report this as a bug")
+        };
+        let progress = serde_json::to_string(&self.progress).map_err(|e| unwritable(&e))?;
+        let mut views = Vec::new();
+        for (name, shape, values) in &tensors {
+            let bytes = bytemuck::cast_slice(values);
+            views
+                .push((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| unwritable(&e))?));
+        }
+        // One key only: the order of several would change from run to run.
+        let metadata = HashMap::from([("wgoal".to_string(), progress)]);
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))?;
+        write_whole(path, |out| out.write_all(&bytes))
+    }
+
+    /// Reads a checkpoint that [`Checkpoint::save`] wrote.
+    ///
+    /// # Errors
+    /// A missing, damaged or foreign file; the message says what is wrong with it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let fault = |expected: &str, found: &dyn std::fmt::Display| {
+            let advice = "give a best.safetensors or last.safetensors that wgoal wrote";
+            Error::checkpoint(path.display(), expected, found, advice)
+        };
+        let bytes = std::fs::read(path).map_err(|e| fault("a checkpoint that can be read", &e))?;
+        let whole = "a whole safetensors file";
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| fault(whole, &e))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| fault(whole, &e))?;
+        let progress = metadata.metadata().as_ref().and_then(|metadata| metadata.get("wgoal"));
+        let progress = progress.ok_or_else(|| fault("metadata `wgoal`", &"none"))?;
+        let format: serde_json::Value =
+            serde_json::from_str(progress).map_err(|e| fault("metadata in JSON", &e))?;
+        if format["format"] != FORMAT {
+            return Err(fault(&format!("format {FORMAT}"), &format!("format {}", format["format"])));
+        }
+        let progress: Progress =
+            serde_json::from_str(progress).map_err(|e| fault("metadata of a run", &e))?;
+        let too_large =
+            progress.dims.iter().any(|&dim| dim == 0 || dim.saturating_mul(progress.config.embed) >= 1 << 31);
+        if too_large || progress.config.embed == 0 {
+            let found = format!("{:?} to {}", progress.dims, progress.config.embed);
+            return Err(fault("widths of a head", &found));
+        }
+        progress.config.validate()?;
+
+        let read = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
+            let tensor = tensors.tensor(name).map_err(|_| fault(&format!("tensor {name}"), &"none"))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+                let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
+                return Err(fault(&format!("tensor {name} of F32 {shape:?}"), &found));
+            }
+            let values = bytemuck::pod_collect_to_vec::<u8, f32>(tensor.data());
+            match values.iter().position(|x| !x.is_finite()) {
+                None => Ok(values),
+                Some(at) => Err(fault(
+                    &format!("finite numbers in tensor {name}"),
+                    &format!("{} at {at}", values[at]),
+                )),
+            }
+        };
+        let layout = Layout { dims: progress.dims, embed: progress.config.embed };
+        let parameters = |prefix: &str| -> Result<Head> {
+            let mut head = Head { layout, values: vec![0.0; layout.len()], standardize: None };
+            for segment in layout.segments() {
+                let Segment { name, rows, cols, .. } = segment;
+                let shape = if rows == 1 { vec![cols] } else { vec![rows, cols] };
+                head.set(&segment, &read(&format!("{prefix}{name}"), &shape)?)?;
+            }
+            Ok(head)
+        };
+        let mut head = parameters("")?;
+        if tensors.tensor("image.mean").is_ok() {
+            let side = |name: &str, dim: usize| -> Result<Standardizer> {
+                let (mean, inverse_std) = (format!("{name}.mean"), format!("{name}.inverse_std"));
+                Ok(Standardizer { mean: read(&mean, &[dim])?, inverse_std: read(&inverse_std, &[dim])? })
+            };
+            head.standardize = Some([side("image", layout.dims[0])?, side("text", layout.dims[1])?]);
+        }
+        let state = match tensors.tensor("optimizer.m.image.weight") {
+            Ok(_) => Some(State {
+                moments: [parameters("optimizer.m.")?.values, parameters("optimizer.v.")?.values],
+                best: parameters("best.")?.values,
+            }),
+            Err(_) => None,
+        };
+        Ok(Self { head, progress, state })
+    }
+}
+
+impl Progress {
+    pub fn new(config: TrainConfig, dataset: String, dims: [usize; 2]) -> Self {
+        Self { format: FORMAT, config, dataset, dims, epoch: 0, step: 0, best: None }
+    }
+}

@@ -1,0 +1,154 @@
+//! `wgoal bench`: what a training step takes, on data made up here. The result is checked before it is timed.
+
+use super::{DeviceArg, ObjectiveArgs, print_json};
+use clap::Subcommand;
+use serde::Serialize;
+use std::time::Instant;
+use wgoal::{Device, Error, ErrorKind, Features, Head, Pipeline, Result, StepStats, TrainConfig};
+
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// One training step: forward, gradient, backward, AdamW
+    Step {
+        /// Pairs : image width : text width : embedding width
+        #[arg(long, value_name = "N:P:Q:D", default_value = "128:1280:384:256")]
+        shape: String,
+        #[command(flatten)]
+        objective: Box<ObjectiveArgs>,
+        #[command(flatten)]
+        device: DeviceArg,
+        /// One line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Serialize)]
+struct Summary {
+    device: String,
+    shape: String,
+    objective: String,
+    /// Median over samples of several steps each, the device kept busy.
+    median_ms: f64,
+    /// From nothing but an open device to the end of the first step, shaders compiled.
+    first_step_ms: f64,
+    /// Steps timed.
+    steps: usize,
+}
+
+/// Time to spend on samples, and how many at least and at most.
+const SECONDS: f64 = 3.0;
+const SAMPLES: std::ops::RangeInclusive<usize> = 7..=201;
+/// Steps in a sample.
+const STEPS: usize = 4;
+
+impl BenchCommand {
+    pub fn run(self) -> Result<()> {
+        let Self::Step { shape, objective, device, json } = self;
+        let config = TrainConfig { mask_same_image: false, ..Default::default() };
+        let config = TrainConfig { objective: objective.apply(config.objective)?, ..config };
+        let dims = parse_shape(&shape)?;
+        let device = device.open()?;
+        let mut bench = Bench::new(&config, dims)?;
+
+        let start = Instant::now();
+        let mut pipeline = bench.pipeline(&device)?;
+        bench.step(&mut pipeline)?;
+        let first = pipeline.records()?;
+        let first_step_ms = 1e3 * start.elapsed().as_secs_f64();
+        bench.check(&first)?;
+
+        let mut samples = Vec::new();
+        let start = Instant::now();
+        while samples.len() < *SAMPLES.start()
+            || (start.elapsed().as_secs_f64() < SECONDS && samples.len() < *SAMPLES.end())
+        {
+            let start = Instant::now();
+            for _ in 0..STEPS {
+                bench.step(&mut pipeline)?;
+            }
+            pipeline.records()?;
+            samples.push(1e3 * start.elapsed().as_secs_f64() / STEPS as f64);
+        }
+        samples.sort_by(f64::total_cmp);
+        let summary = Summary {
+            device: device.to_string(),
+            shape,
+            objective: config.objective.to_string(),
+            median_ms: samples[samples.len() / 2],
+            first_step_ms,
+            steps: samples.len() * STEPS,
+        };
+        if json {
+            return print_json(&summary);
+        }
+        let Summary { shape, objective, median_ms, steps, .. } = &summary;
+        println!(
+            "{objective} {shape} on {device}: {median_ms:.2} ms a step (median of {steps} steps), first step {first_step_ms:.0} ms"
+        );
+        Ok(())
+    }
+}
+
+struct Bench {
+    config: TrainConfig,
+    head: Head,
+    pairs: usize,
+    images: Vec<f32>,
+    texts: Vec<f32>,
+    ids: Vec<u32>,
+}
+
+impl Bench {
+    fn new(config: &TrainConfig, [pairs, p, q, d]: [usize; 4]) -> Result<Self> {
+        let head = Head::new(p, q, d, config.seed)?;
+        // A linear congruential sequence: any numbers of both signs will do.
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let images = (0..pairs * p).map(|_| next()).collect();
+        let texts = (0..pairs * q).map(|_| next()).collect();
+        Ok(Self { config: config.clone(), head, pairs, images, texts, ids: (0..pairs as u32).collect() })
+    }
+
+    fn pipeline(&self, device: &Device) -> Result<Pipeline> {
+        Pipeline::new(device, self.head.clone(), &self.config, self.pairs)
+    }
+
+    fn step(&mut self, pipeline: &mut Pipeline) -> Result<()> {
+        let batch = Features { images: &self.images, texts: &self.texts, ids: &self.ids };
+        pipeline.step(batch, &self.config.objective, self.config.lr)
+    }
+
+    /// The first step must be what the CPU twins make of it.
+    fn check(&mut self, found: &[StepStats]) -> Result<()> {
+        let mut pipeline = self.pipeline(&Device::cpu())?;
+        self.step(&mut pipeline)?;
+        let expected = pipeline.records()?;
+        let near = |a: f32, b: f32| (a - b).abs() <= 1e-3 * b.abs().max(1.0);
+        match (found, &expected[..]) {
+            ([found], [expected])
+                if near(found.loss, expected.loss) && near(found.gradient_norm, expected.gradient_norm) =>
+            {
+                Ok(())
+            }
+            _ => Err(Error::new(
+                ErrorKind::Device,
+                "bench: the first step",
+                format!("{expected:?}"),
+                format!("{found:?}"),
+                "this device computes wrongly: report it with the output of `wgoal devices`",
+            )),
+        }
+    }
+}
+
+fn parse_shape(shape: &str) -> Result<[usize; 4]> {
+    let numbers: Option<Vec<usize>> = shape.split(':').map(|n| n.parse().ok().filter(|&n| n > 0)).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| {
+        let expected = "N:P:Q:D, four whole numbers of 1 or more";
+        Error::new(ErrorKind::Config, "--shape", expected, shape, "give it as in 128:1280:384:256")
+    })
+}

@@ -1,0 +1,192 @@
+//! Arguments and commands. Results go to standard output, everything else to standard error.
+
+mod bench;
+mod embed;
+mod eval;
+mod gradient;
+mod run_folder;
+mod train;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use wgoal::{Device, Error, ErrorKind, Objective, Result};
+
+/// Trains a joint image-text projection head on cached features, on any GPU or on the CPU.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a head on a dataset, validating after every epoch
+    Train(Box<train::TrainArgs>),
+    /// Recall of a checkpoint on a split of a dataset
+    Eval(eval::EvalArgs),
+    /// Write the embeddings of a split: images.npy and texts.npy, unit rows in f32
+    Embed(embed::EmbedArgs),
+    /// The gradient of an objective at given embeddings
+    Gradient(gradient::GradientArgs),
+    /// Measure speed
+    Bench {
+        #[command(subcommand)]
+        what: bench::BenchCommand,
+    },
+    /// List the devices of this machine
+    Devices {
+        /// One JSON array instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Cli {
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Train(args) => args.run(),
+            Command::Eval(args) => args.run(),
+            Command::Embed(args) => args.run(),
+            Command::Gradient(args) => args.run(),
+            Command::Bench { what } => what.run(),
+            Command::Devices { json } => devices(json),
+        }
+    }
+}
+
+/// Which device, on every command that computes.
+#[derive(Args)]
+pub struct DeviceArg {
+    /// auto, gpu, cpu, an index of `wgoal devices`, or part of a name, such as vulkan or gl:llvmpipe
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+}
+
+impl DeviceArg {
+    /// Opens it and says which it is and why.
+    fn open(&self) -> Result<Device> {
+        let device = Device::open(&self.device)?;
+        eprintln!("device: {device}, {}", device.info().reason);
+        Ok(device)
+    }
+}
+
+/// The parameters of objectives.
+#[derive(Args, Clone, Default)]
+pub struct ObjectiveArgs {
+    /// con|nca|cir : con|lin|lin-ms|sig|sig-ms (as in cir:sig-ms), hinge, hinge-sum, infonce or infonce-masked
+    #[arg(long, value_name = "NAME")]
+    objective: Option<String>,
+    /// Margin of the hinge [0.2]; on a GOAL objective, closes triplets that satisfy it [off]
+    #[arg(long, allow_negative_numbers = true)]
+    margin: Option<f32>,
+    /// Scale of the triplet weights nca and cir [1]
+    #[arg(long, allow_negative_numbers = true)]
+    tau: Option<f32>,
+    /// Scale of the positive weight of sig and sig-ms [2]
+    #[arg(long, allow_negative_numbers = true)]
+    alpha: Option<f32>,
+    /// Scale of the negative weight of sig and sig-ms [10]
+    #[arg(long, allow_negative_numbers = true)]
+    beta: Option<f32>,
+    /// Centre of the weights of sig and sig-ms [0.5]
+    #[arg(long, allow_negative_numbers = true)]
+    lambda: Option<f32>,
+    /// Reach of the relative sets of lin-ms and sig-ms [0.1]
+    #[arg(long, allow_negative_numbers = true)]
+    threshold: Option<f32>,
+    /// Margin inside the weight cir [0.5]
+    #[arg(long, allow_negative_numbers = true)]
+    circle_margin: Option<f32>,
+    /// Temperature of infonce [0.07]
+    #[arg(long, allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Learn the temperature of infonce, within 0.001 and 0.5
+    #[arg(long)]
+    learn_temperature: bool,
+}
+
+impl ObjectiveArgs {
+    /// The objective that results from `base` (used where none is named) and the parameters given.
+    fn apply(&self, base: Objective) -> Result<Objective> {
+        let mut objective = match &self.objective {
+            Some(name) if *name != base.to_string() => name.parse()?,
+            _ => base,
+        };
+        let set = |field: &mut f32, value: Option<f32>| *field = value.unwrap_or(*field);
+        let goal = [
+            ("tau", self.tau.is_some()),
+            ("alpha", self.alpha.is_some()),
+            ("beta", self.beta.is_some()),
+            ("lambda", self.lambda.is_some()),
+            ("threshold", self.threshold.is_some()),
+            ("circle-margin", self.circle_margin.is_some()),
+        ];
+        let margin = ("margin", self.margin.is_some());
+        let infonce =
+            [("temperature", self.temperature.is_some()), ("learn-temperature", self.learn_temperature)];
+        let mut unused: Vec<(&str, bool)> = Vec::new();
+        match &mut objective {
+            Objective::Goal(_, _, params) => {
+                set(&mut params.tau, self.tau);
+                set(&mut params.alpha, self.alpha);
+                set(&mut params.beta, self.beta);
+                set(&mut params.lambda, self.lambda);
+                set(&mut params.threshold, self.threshold);
+                set(&mut params.circle, self.circle_margin);
+                params.margin = self.margin.or(params.margin);
+                unused.extend(infonce);
+            }
+            Objective::Hinge { margin } | Objective::HingeSum { margin } => {
+                set(margin, self.margin);
+                unused.extend(goal.into_iter().chain(infonce));
+            }
+            Objective::Infonce(params) => {
+                set(&mut params.temperature, self.temperature);
+                params.learn_temperature |= self.learn_temperature;
+                unused.extend(goal.into_iter().chain([margin]));
+            }
+            _ => {}
+        }
+        for (name, _) in unused.into_iter().filter(|(_, given)| *given) {
+            eprintln!("note: --{name} has no effect on {objective}");
+        }
+        objective.validate()?;
+        Ok(objective)
+    }
+}
+
+fn devices(json: bool) -> Result<()> {
+    let devices = Device::list();
+    if json {
+        return print_json(&devices);
+    }
+    println!("index  kind        backend  name");
+    for device in devices {
+        let kind = format!("{:?}", device.kind).to_lowercase();
+        println!("{:5}  {kind:10}  {:7}  {}  ({})", device.index, device.backend, device.name, device.driver);
+    }
+    Ok(())
+}
+
+/// One line of JSON on standard output.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    println!("{}", to_json(value)?);
+    Ok(())
+}
+
+fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::new(ErrorKind::Config, "JSON output", "numbers", e, "report this as a bug"))
+}
+
+/// Makes a folder for results, with those above it.
+fn make_folder(path: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(path).map_err(|e| {
+        let advice = "choose another --out, or check its rights";
+        Error::new(ErrorKind::Config, path.display(), "a folder that can be made", e, advice)
+    })?;
+    Ok(path.to_path_buf())
+}

@@ -1,0 +1,151 @@
+//! The folder of a run: config.json, metrics.jsonl, best.safetensors, last.safetensors.
+//!
+//! An epoch is written in the order best, metrics, last, and only what `last` has counts: a run killed anywhere in between
+//! repeats that epoch and writes the same again.
+
+use super::make_folder;
+use serde::Serialize;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use wgoal::{Checkpoint, Device, Epoch, Error, ErrorKind, Result, TrainConfig, Trainer};
+
+const CONFIG: &str = "config.json";
+const METRICS: &str = "metrics.jsonl";
+const BEST: &str = "best.safetensors";
+const LAST: &str = "last.safetensors";
+
+/// An open run folder.
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: fs::File,
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    wgoal: &'a str,
+    dataset: &'a str,
+    device: String,
+    #[serde(flatten)]
+    config: &'a TrainConfig,
+}
+
+fn fault(path: &Path, expected: &str, found: impl std::fmt::Display, advice: &str) -> Error {
+    Error::new(ErrorKind::Checkpoint, path.display(), expected, found, advice)
+}
+
+fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    |e| fault(path, "a file that can be written", e, "check the folder, its space and its rights")
+}
+
+impl RunFolder {
+    /// The checkpoint to resume from; none where the run was killed before its first.
+    pub fn load_last(out: &Path) -> Result<Option<Checkpoint>> {
+        let last = out.join(LAST);
+        if last.exists() {
+            return Checkpoint::load(last).map(Some);
+        }
+        if !out.join(CONFIG).exists() {
+            return Err(fault(
+                out,
+                "the folder of a run",
+                "no config.json in it",
+                "give the --out of the run to resume",
+            ));
+        }
+        eprintln!("{} holds no checkpoint yet: starting from the beginning", out.display());
+        Ok(None)
+    }
+
+    /// A new run must not overwrite an older one.
+    pub fn refuse_if_used(out: &Path) -> Result<()> {
+        for name in [CONFIG, LAST, BEST] {
+            if out.join(name).exists() {
+                let advice = "add --resume to go on with it, or choose another --out";
+                return Err(fault(
+                    out,
+                    "a folder without a run",
+                    format!("{name} of an earlier run"),
+                    advice,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folder (`runs/NAME`, or with a number appended, where none is given) and its files, and drops what a
+    /// killed run left beyond its last checkpoint.
+    pub fn open(
+        out: Option<PathBuf>,
+        name: &str,
+        trainer: &Trainer,
+        device: &Device,
+        dataset: &str,
+    ) -> Result<Self> {
+        let path = out.unwrap_or_else(|| {
+            let runs = PathBuf::from("runs");
+            let numbered = (2..).map(|k| runs.join(format!("{name}-{k}")));
+            std::iter::once(runs.join(name)).chain(numbered).find(|path| !path.exists()).unwrap_or(runs)
+        });
+        let path = make_folder(&path)?;
+        for entry in fs::read_dir(&path).map_err(unwritable(&path))?.flatten() {
+            // The temporary name of a file that a killed run was writing.
+            if entry.file_name().to_string_lossy().starts_with(".wgoal-") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let config = Config {
+            wgoal: env!("CARGO_PKG_VERSION"),
+            dataset,
+            device: device.to_string(),
+            config: trainer.config(),
+        };
+        let config = serde_json::to_string_pretty(&config)
+            .map_err(|e| fault(&path.join(CONFIG), "JSON", e, "report this as a bug"))?;
+        wgoal::data::write_file(&path.join(CONFIG), (config + "\n").as_bytes())?;
+
+        let metrics_path = path.join(METRICS);
+        let kept: String = fs::read_to_string(&metrics_path)
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| {
+                let epoch =
+                    serde_json::from_str::<serde_json::Value>(line).ok().and_then(|v| v["epoch"].as_u64());
+                epoch.is_some_and(|epoch| epoch as usize <= trainer.epoch())
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        wgoal::data::write_file(&metrics_path, kept.as_bytes())?;
+        let metrics =
+            fs::OpenOptions::new().append(true).open(&metrics_path).map_err(unwritable(&metrics_path))?;
+        let mut folder = Self { path, metrics };
+        folder.restore_best(trainer)?;
+        Ok(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the best head again where it was lost.
+    fn restore_best(&mut self, trainer: &Trainer) -> Result<()> {
+        match trainer.best() {
+            Some(best) if !self.path.join(BEST).exists() => best.save(self.path.join(BEST)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what an epoch came to.
+    pub fn record(&mut self, trainer: &Trainer, epoch: &Epoch) -> Result<()> {
+        if let (true, Some(best)) = (epoch.best, trainer.best()) {
+            best.save(self.path.join(BEST))?;
+        }
+        let line = super::to_json(epoch)? + "\n";
+        let path = self.path.join(METRICS);
+        self.metrics
+            .write_all(line.as_bytes())
+            .and_then(|()| self.metrics.flush())
+            .map_err(unwritable(&path))?;
+        trainer.checkpoint()?.save(self.path.join(LAST))
+    }
+}

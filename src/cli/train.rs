@@ -1,0 +1,291 @@
+//! `wgoal train`: one run in one folder, resumable.
+
+use super::run_folder::RunFolder;
+use super::{DeviceArg, ObjectiveArgs, print_json};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use wgoal::{
+    Checkpoint, Dataset, Error, ErrorKind, Event, Optimizer, Recall, Result, Schedule, Split, TrainConfig,
+    Trainer,
+};
+
+/// The dataset that comes with the project.
+const EXAMPLE: &str = "data/clipart-mini";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    Adamw,
+    Sgd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScheduleName {
+    Constant,
+    Cosine,
+    Linear,
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
+    dataset: Option<PathBuf>,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
+    /// Passes over the training captions [30]
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Pairs in a batch [128]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Width of the joint embedding [256]
+    #[arg(long)]
+    embed: Option<usize>,
+    /// Learning rate [0.0005]
+    #[arg(long, allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// Weight decay [0.0001]
+    #[arg(long, allow_negative_numbers = true)]
+    weight_decay: Option<f64>,
+    /// Largest gradient norm, 0 for no clipping [2]
+    #[arg(long, allow_negative_numbers = true)]
+    clip: Option<f32>,
+    /// Divide the learning rate by ten after each of these numbers of epochs
+    #[arg(long, value_delimiter = ',', value_name = "E1,E2")]
+    lr_drop: Option<Vec<usize>>,
+    /// Steps over which the learning rate rises [0]
+    #[arg(long, value_name = "STEPS")]
+    lr_warmup: Option<usize>,
+    /// Course of the learning rate [constant]
+    #[arg(long)]
+    schedule: Option<ScheduleName>,
+    /// First epochs on the hinge over all negatives [0]
+    #[arg(long, value_name = "K")]
+    warmup_epochs: Option<usize>,
+    /// Update rule [adamw]
+    #[arg(long)]
+    optimizer: Option<OptimizerName>,
+    /// Momentum of sgd [0.9]
+    #[arg(long, allow_negative_numbers = true)]
+    momentum: Option<f64>,
+    /// Shift and scale the features by the training rows' mean and deviation
+    #[arg(long)]
+    standardize: bool,
+    /// Probability that an input feature is zeroed in training [0]
+    #[arg(long, allow_negative_numbers = true)]
+    dropout: Option<f32>,
+    /// Decides first weights, order and dropout [0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Whether other captions of an image are no negatives of it [on]
+    #[arg(long, value_name = "on|off")]
+    mask_same_image: Option<Switch>,
+    /// Stop after this many epochs without a better validation rsum, 0 never [0]
+    #[arg(long, value_name = "EPOCHS")]
+    patience: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Folder for config.json, metrics.jsonl, best.safetensors and last.safetensors [a new one in runs/]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in --out; options may be left out, and none may differ but --epochs and --device
+    #[arg(long, requires = "out")]
+    resume: bool,
+    /// End with one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct Summary {
+    best_epoch: usize,
+    val: Recall,
+    test: Recall,
+    device: String,
+    seconds_training: f64,
+}
+
+impl TrainArgs {
+    /// The configuration that results from `base` and the options given.
+    fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
+        let optimizer = match (self.optimizer, self.momentum, base.optimizer) {
+            (None, None, optimizer) => optimizer,
+            (Some(OptimizerName::Adamw), None, optimizer @ Optimizer::AdamW { .. }) => optimizer,
+            (Some(OptimizerName::Adamw), None, _) => Optimizer::default(),
+            (Some(OptimizerName::Sgd), momentum, Optimizer::AdamW { .. }) => {
+                Optimizer::Sgd { momentum: momentum.unwrap_or(0.9) }
+            }
+            (None | Some(OptimizerName::Sgd), momentum, Optimizer::Sgd { momentum: before }) => {
+                Optimizer::Sgd { momentum: momentum.unwrap_or(before) }
+            }
+            (_, Some(momentum), _) => {
+                let advice = "add --optimizer sgd, or leave --momentum out";
+                return Err(Error::new(ErrorKind::Config, "--momentum", "--optimizer sgd", momentum, advice));
+            }
+        };
+        let config = TrainConfig {
+            objective: self.objective.apply(base.objective)?,
+            epochs: self.epochs.unwrap_or(base.epochs),
+            batch: self.batch.unwrap_or(base.batch),
+            embed: self.embed.unwrap_or(base.embed),
+            optimizer,
+            lr: self.lr.unwrap_or(base.lr),
+            weight_decay: self.weight_decay.unwrap_or(base.weight_decay),
+            clip: self.clip.unwrap_or(base.clip),
+            schedule: match self.schedule {
+                None => base.schedule,
+                Some(ScheduleName::Constant) => Schedule::Constant,
+                Some(ScheduleName::Cosine) => Schedule::Cosine,
+                Some(ScheduleName::Linear) => Schedule::Linear,
+            },
+            lr_drop: self.lr_drop.clone().unwrap_or(base.lr_drop),
+            lr_warmup: self.lr_warmup.unwrap_or(base.lr_warmup),
+            warmup_epochs: self.warmup_epochs.unwrap_or(base.warmup_epochs),
+            standardize: self.standardize || base.standardize,
+            dropout: self.dropout.unwrap_or(base.dropout),
+            seed: self.seed.unwrap_or(base.seed),
+            mask_same_image: self.mask_same_image.map_or(base.mask_same_image, |s| matches!(s, Switch::On)),
+            patience: self.patience.unwrap_or(base.patience),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    pub fn run(self) -> Result<()> {
+        let earlier = match (&self.out, self.resume) {
+            (Some(out), true) => RunFolder::load_last(out)?,
+            (Some(out), false) => {
+                RunFolder::refuse_if_used(out)?;
+                None
+            }
+            _ => None,
+        };
+        let config = match &earlier {
+            None => self.apply(TrainConfig::default())?,
+            Some(checkpoint) => self.apply_to_resumed(checkpoint)?,
+        };
+        let dataset = Arc::new(Dataset::open(self.dataset_path())?);
+        let device = self.device.open()?;
+        let trainer = match earlier {
+            None => Trainer::new(&device, dataset.clone(), config.clone())?,
+            Some(checkpoint) => {
+                eprintln!("resuming after epoch {} of {}", checkpoint.epoch(), config.epochs);
+                Trainer::resume(&device, dataset.clone(), checkpoint.with_epochs(config.epochs))?
+            }
+        };
+        let name =
+            || format!("{}-{}-s{}", dataset.name(), config.objective, config.seed).replace([':', '.'], "-");
+        let folder = RunFolder::open(self.out.clone(), &name(), &trainer, &device, &dataset.name())?;
+        self.train(trainer, folder, &device.to_string())
+    }
+
+    fn dataset_path(&self) -> PathBuf {
+        match (&self.dataset, std::env::var_os("CARGO_MANIFEST_DIR")) {
+            (Some(path), _) => path.clone(),
+            // `cargo run` may be called from any folder of the project.
+            (None, Some(project)) if !PathBuf::from(EXAMPLE).exists() => PathBuf::from(project).join(EXAMPLE),
+            (None, _) => PathBuf::from(EXAMPLE),
+        }
+    }
+
+    /// Only the number of epochs may change: anything else would be another run.
+    fn apply_to_resumed(&self, checkpoint: &Checkpoint) -> Result<TrainConfig> {
+        let before = checkpoint.config();
+        let config = self.apply(before.clone())?;
+        let same = TrainConfig { epochs: before.epochs, ..config.clone() };
+        if same != *before {
+            let (old, new) = (serde_json::to_value(before), serde_json::to_value(&same));
+            let changed = match (old, new) {
+                (Ok(serde_json::Value::Object(old)), Ok(serde_json::Value::Object(new))) => old
+                    .iter()
+                    .filter(|(key, value)| new.get(*key) != Some(*value))
+                    .map(|(key, value)| (format!("{key} = {value}"), format!("{key} = {}", new[key])))
+                    .collect(),
+                _ => Vec::new(),
+            };
+            let (expected, found): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
+            let advice = "leave the option out, or start another run in another --out";
+            let (expected, found) = (expected.join(", "), found.join(", "));
+            return Err(Error::new(ErrorKind::Config, "--resume", expected, found, advice));
+        }
+        Ok(config)
+    }
+
+    fn train(&self, mut trainer: Trainer, mut folder: RunFolder, device: &str) -> Result<()> {
+        let steps = trainer.steps_per_epoch();
+        let total = trainer.config().epochs * steps;
+        let bar = ProgressBar::new(total as u64);
+        let style = "{bar:30} epoch {msg}  {per_sec} steps  {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let done = trainer.epoch() * steps;
+        bar.set_position(done as u64);
+        bar.reset_eta();
+        let (watcher, epochs) = (bar.clone(), trainer.config().epochs);
+        trainer.on_event(move |event| {
+            if let Event::Step { epoch, step, steps } = event {
+                watcher.set_message(format!("{epoch}/{epochs}"));
+                watcher.set_position(((epoch - 1) * steps + step) as u64);
+            }
+        });
+        eprintln!(
+            "training {} on {} steps an epoch, into {}",
+            trainer.config().objective,
+            steps,
+            folder.path().display()
+        );
+        let start = Instant::now();
+        let mut warned = false;
+        while !trainer.finished() {
+            let epoch = trainer.run_epoch()?;
+            folder.record(&trainer, &epoch)?;
+            bar.suspend(|| eprintln!("{epoch}"));
+            if epoch.zero_rows > 0 && !warned {
+                warned = true;
+                let rows = epoch.zero_rows;
+                bar.suspend(|| eprintln!("warning: {rows} of the feature rows read are zero throughout"));
+            }
+        }
+        bar.finish_and_clear();
+        let seconds_training = start.elapsed().as_secs_f64();
+        let (Some(best), Some(checkpoint)) = (trainer.best_epoch(), trainer.best()) else {
+            let advice = "give --epochs 1 or more";
+            return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
+        };
+        let test = trainer.recall_of(checkpoint.head(), Split::Test)?;
+        eprintln!(
+            "\nbest epoch {} by validation rsum {:.1}; on the test split:",
+            best.epoch, best.recall.rsum
+        );
+        if self.json {
+            eprintln!("{test}");
+            let device = device.to_string();
+            return print_json(&Summary {
+                best_epoch: best.epoch,
+                val: best.recall,
+                test,
+                device,
+                seconds_training,
+            });
+        }
+        println!("{test}");
+        println!("chance: rsum {:.1}", chance(&trainer).rsum);
+        println!("head: {}", folder.path().join("best.safetensors").display());
+        Ok(())
+    }
+}
+
+/// What an untrained head would reach on the test split.
+fn chance(trainer: &Trainer) -> Recall {
+    let split = trainer.dataset().split(Split::Test);
+    Recall::chance(split.images.len(), &split.text_image)
+}

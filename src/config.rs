@@ -1,0 +1,198 @@
+//! What a training run is told: objective, optimiser, schedules, regularisation.
+
+use crate::objective::Objective;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// AdamW with decoupled weight decay on every parameter (Loshchilov and Hutter, 2019).
+    AdamW {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root of the second moment.
+        epsilon: f64,
+    },
+    /// Gradient descent with momentum and L2 weight decay.
+    Sgd {
+        /// Decay of the momentum.
+        momentum: f64,
+    },
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
+/// The course of the learning rate after its warm-up; drops come on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// As given.
+    #[default]
+    Constant,
+    /// Half a cosine down to 0 at the last step.
+    Cosine,
+    /// A straight line down to 0 at the last step.
+    Linear,
+}
+
+/// Everything that decides what a training run computes; together with a dataset and a kind of device it decides every
+/// bit of the result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// What is optimised.
+    pub objective: Objective,
+    /// Passes over the training captions.
+    pub epochs: usize,
+    /// Pairs in a batch.
+    pub batch: usize,
+    /// Width of the embedding.
+    pub embed: usize,
+    /// The update rule.
+    pub optimizer: Optimizer,
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay, on every parameter but a learned temperature.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient over all parameters; 0 clips nothing.
+    pub clip: f32,
+    /// The course of the learning rate.
+    pub schedule: Schedule,
+    /// The learning rate is divided by ten after each of these numbers of epochs.
+    pub lr_drop: Vec<usize>,
+    /// Steps over which the learning rate rises from 0.
+    pub lr_warmup: usize,
+    /// First epochs that train on the hinge over all negatives, which keeps hardest-negative training from collapsing;
+    /// InfoNCE, which sees all negatives anyway, ignores it.
+    pub warmup_epochs: usize,
+    /// Shift and scale every input column by its mean and deviation over the training rows.
+    pub standardize: bool,
+    /// Probability that an input feature is zeroed in training.
+    pub dropout: f32,
+    /// Decides the first weights, the order of the pairs and the dropout.
+    pub seed: u64,
+    /// Other captions of an image are no negatives of it; off reproduces the papers.
+    pub mask_same_image: bool,
+    /// Stop after this many epochs without a better validation rsum; 0 never stops early.
+    pub patience: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            objective: Objective::Goal(
+                crate::TripletWeight::Cir,
+                crate::PairWeight::SigMs,
+                crate::GoalParams::default(),
+            ),
+            epochs: 30,
+            batch: 128,
+            embed: 256,
+            optimizer: Optimizer::default(),
+            lr: 5e-4,
+            weight_decay: 1e-4,
+            clip: 2.0,
+            schedule: Schedule::default(),
+            lr_drop: Vec::new(),
+            lr_warmup: 0,
+            warmup_epochs: 0,
+            standardize: false,
+            dropout: 0.0,
+            seed: 0,
+            mask_same_image: true,
+            patience: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Whether every value is one that training can use.
+    ///
+    /// # Errors
+    /// Names the first option that is not.
+    pub fn validate(&self) -> Result<()> {
+        self.objective.validate()?;
+        let check = |ok: bool, option: &str, expected: &str, found: &dyn std::fmt::Display| match ok {
+            true => Ok(()),
+            false => Err(Error::config(option, expected, found, format!("change {option}, or leave it out"))),
+        };
+        let at_least_one = "a whole number of 1 or more";
+        check(self.epochs > 0, "--epochs", at_least_one, &self.epochs)?;
+        check(self.batch > 0 && self.batch <= 65_535, "--batch", "1 to 65535 pairs", &self.batch)?;
+        check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
+        let not_negative = "a finite number of 0 or more";
+        check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;
+        let decay = self.weight_decay;
+        check(decay.is_finite() && decay >= 0.0, "--weight-decay", not_negative, &decay)?;
+        check(self.clip.is_finite() && self.clip >= 0.0, "--clip", not_negative, &self.clip)?;
+        check((0.0..1.0).contains(&self.dropout), "--dropout", "a number in [0, 1)", &self.dropout)?;
+        check(!self.lr_drop.contains(&0), "--lr-drop", "numbers of epochs of 1 or more", &0)?;
+        let unit = |x: f64| (0.0..1.0).contains(&x);
+        match self.optimizer {
+            Optimizer::AdamW { beta1, beta2, epsilon } => {
+                check(unit(beta1), "--beta1", "a number in [0, 1)", &beta1)?;
+                check(unit(beta2), "--beta2", "a number in [0, 1)", &beta2)?;
+                check(epsilon.is_finite() && epsilon > 0.0, "--epsilon", "a finite number above 0", &epsilon)
+            }
+            Optimizer::Sgd { momentum } => {
+                check(unit(momentum), "--momentum", "a number in [0, 1)", &momentum)
+            }
+        }
+    }
+
+    /// Learning rate of a step, both counted from 0, of `total` steps.
+    pub fn rate(&self, epoch: usize, step: u64, total: u64) -> f64 {
+        let drops = self.lr_drop.iter().filter(|&&after| epoch >= after).count();
+        let warmup = ((step + 1) as f64 / self.lr_warmup.max(1) as f64).min(1.0);
+        let done = step as f64 / total.max(1) as f64;
+        let course = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Schedule::Linear => 1.0 - done,
+        };
+        self.lr * 0.1f64.powi(drops as i32) * warmup * course
+    }
+
+    /// The objective of an epoch counted from 0: the warm-up's, then the run's own.
+    pub fn objective_of(&self, epoch: usize) -> Objective {
+        match self.objective {
+            Objective::Infonce(_) => self.objective,
+            objective if epoch < self.warmup_epochs => {
+                Objective::HingeSum { margin: objective.margin().unwrap_or(crate::objective::HINGE_MARGIN) }
+            }
+            objective => objective,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_follow_warmup_drops_and_course() {
+        let config = TrainConfig { lr: 1.0, lr_drop: vec![2, 3], lr_warmup: 4, ..Default::default() };
+        assert_eq!([0, 1, 3, 9].map(|step| config.rate(0, step, 100)), [0.25, 0.5, 1.0, 1.0]);
+        assert_eq!([1, 2, 3].map(|epoch| (config.rate(epoch, 50, 100) * 1e6).round()), [1e6, 1e5, 1e4]);
+        let cosine = TrainConfig { lr: 1.0, schedule: Schedule::Cosine, ..Default::default() };
+        assert_eq!([0, 50, 100].map(|step| (cosine.rate(0, step, 100) * 1e9).round() / 1e9), [1.0, 0.5, 0.0]);
+        let linear = TrainConfig { lr: 1.0, schedule: Schedule::Linear, ..Default::default() };
+        assert_eq!(linear.rate(0, 25, 100), 0.75);
+    }
+
+    #[test]
+    fn warmup_trains_on_all_negatives_with_the_objectives_margin() {
+        let objective = Objective::Hinge { margin: 0.3 };
+        let config = TrainConfig { objective, warmup_epochs: 1, ..Default::default() };
+        assert_eq!(config.objective_of(0), Objective::HingeSum { margin: 0.3 });
+        assert_eq!(config.objective_of(1), objective);
+    }
+}

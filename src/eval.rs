@@ -1,0 +1,228 @@
+//! Recall@K in both directions (vse-models.md section 3).
+//!
+//! Similarities come in strips of queries that fit a binding; ranks are counted on the device. Among equal similarities
+//! the lower index comes first, so a collapsed model does not look perfect.
+
+use crate::data::{Dataset, Side, Split};
+use crate::device::{Buffer, Device, Matrix};
+use crate::head::Head;
+use crate::kernels::{Product, RankBlock, matmul, ranks};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Retrieval in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Ranking {
+    /// Percentage of queries with a right candidate first.
+    pub r1: f64,
+    /// ... among the first five.
+    pub r5: f64,
+    /// ... among the first ten.
+    pub r10: f64,
+    /// Median rank of the best right candidate, 1 is first.
+    pub medr: f64,
+    /// Mean rank of the best right candidate.
+    pub meanr: f64,
+}
+
+/// Retrieval in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Recall {
+    /// Image to text: the best of an image's captions counts.
+    pub i2t: Ranking,
+    /// Text to image.
+    pub t2i: Ranking,
+    /// Sum of the six recalls, of 600.
+    pub rsum: f64,
+}
+
+impl Ranking {
+    /// From the 0-based ranks of all queries.
+    fn of(ranks: &[u32]) -> Self {
+        let n = ranks.len() as f64;
+        let within = |k: u32| 100.0 * ranks.iter().filter(|&&rank| rank < k).count() as f64 / n;
+        let mut sorted = ranks.to_vec();
+        sorted.sort_unstable();
+        let middle = |i: usize| f64::from(sorted.get(i).copied().unwrap_or(0));
+        let median = (middle((sorted.len().saturating_sub(1)) / 2) + middle(sorted.len() / 2)) / 2.0;
+        let mean = ranks.iter().map(|&rank| f64::from(rank)).sum::<f64>() / n;
+        Self { r1: within(1), r5: within(5), r10: within(10), medr: median.floor() + 1.0, meanr: mean + 1.0 }
+    }
+
+    fn sum(&self) -> f64 {
+        self.r1 + self.r5 + self.r10
+    }
+
+    /// Mean of several, field by field.
+    fn mean(of: &[Self]) -> Self {
+        let mean = |field: fn(&Self) -> f64| of.iter().map(field).sum::<f64>() / of.len() as f64;
+        Self {
+            r1: mean(|r| r.r1),
+            r5: mean(|r| r.r5),
+            r10: mean(|r| r.r10),
+            medr: mean(|r| r.medr),
+            meanr: mean(|r| r.meanr),
+        }
+    }
+}
+
+impl Recall {
+    /// From unit embeddings: `images [n, dim]`, `texts [m, dim]` row-major, and for each text the row of its image.
+    /// An image may have any number of texts, but at least one.
+    ///
+    /// # Errors
+    /// Shapes that disagree, an image without a text, a failing device.
+    pub fn of(
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        text_image: &[u32],
+    ) -> Result<Self> {
+        Self::folds(device, images, texts, dim, text_image, 1)
+    }
+
+    /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five).
+    ///
+    /// # Errors
+    /// As [`Recall::of`], and a number of folds that does not divide the images.
+    pub fn folds(
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        text_image: &[u32],
+        folds: usize,
+    ) -> Result<Self> {
+        let n = images.len() / dim.max(1);
+        check_shapes(images, texts, dim, text_image, folds)?;
+        let size = n / folds;
+        let mut results = Vec::new();
+        for first in (0..n).step_by(size) {
+            let own: Vec<usize> = (0..text_image.len())
+                .filter(|&t| (first..first + size).contains(&(text_image[t] as usize)))
+                .collect();
+            let image_ids: Vec<u32> = (first as u32..(first + size) as u32).collect();
+            let text_ids: Vec<u32> = own.iter().map(|&t| text_image[t]).collect();
+            let images = &images[first * dim..(first + size) * dim];
+            let texts: Vec<f32> = own.iter().flat_map(|&t| &texts[t * dim..(t + 1) * dim]).copied().collect();
+            let i2t = device.wait(rank(device, (images, &image_ids), (&texts, &text_ids), dim))?;
+            let t2i = device.wait(rank(device, (&texts, &text_ids), (images, &image_ids), dim))?;
+            results.push((Ranking::of(&i2t), Ranking::of(&t2i)));
+        }
+        let (i2t, t2i): (Vec<_>, Vec<_>) = results.into_iter().unzip();
+        let (i2t, t2i) = (Ranking::mean(&i2t), Ranking::mean(&t2i));
+        Ok(Self { i2t, t2i, rsum: i2t.sum() + t2i.sum() })
+    }
+}
+
+impl Recall {
+    /// What random embeddings are expected to reach, by the shape of a split: `text_image` numbers the image of each
+    /// text among `images`.
+    pub fn chance(images: usize, text_image: &[u32]) -> Self {
+        let (n, m) = (images as f64, text_image.len() as f64);
+        let mut captions = vec![0u32; images];
+        text_image.iter().for_each(|&image| captions[image as usize] += 1);
+        // The probability that none of c right candidates is among the first k of m.
+        let miss = |c: u32, k: u32| {
+            (0..c).map(|i| ((m - f64::from(k + i)) / (m - f64::from(i))).max(0.0)).product::<f64>()
+        };
+        let i2t = |k: u32| 100.0 * captions.iter().map(|&c| 1.0 - miss(c, k)).sum::<f64>() / n;
+        let t2i = |k: u32| 100.0 * (f64::from(k) / n).min(1.0);
+        let expected = captions.iter().map(|&c| (m + 1.0) / f64::from(c + 1)).sum::<f64>() / n;
+        let i2t = Ranking { r1: i2t(1), r5: i2t(5), r10: i2t(10), medr: expected.floor(), meanr: expected };
+        let middle = (n + 1.0) / 2.0;
+        let t2i = Ranking { r1: t2i(1), r5: t2i(5), r10: t2i(10), medr: middle.floor(), meanr: middle };
+        Self { i2t, t2i, rsum: i2t.sum() + t2i.sum() }
+    }
+}
+
+impl Head {
+    /// Recall on a split of a dataset; see [`Recall::folds`].
+    ///
+    /// # Errors
+    /// Those of [`Head::embed`] and [`Recall::folds`].
+    pub fn recall(&self, device: &Device, dataset: &Dataset, split: Split, folds: usize) -> Result<Recall> {
+        let rows = dataset.split(split);
+        let images = self.embed(device, dataset, Side::Image, &rows.images)?;
+        let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;
+        Recall::folds(device, &images, &texts, self.dim(), &rows.text_image, folds)
+    }
+}
+
+/// 0-based ranks of the best right candidate of every query; both come as (rows, ids).
+async fn rank(
+    device: &Device,
+    (queries, query_ids): (&[f32], &[u32]),
+    (candidates, candidate_ids): (&[f32], &[u32]),
+    dim: usize,
+) -> Result<Vec<u32>> {
+    let (n, m) = (query_ids.len(), candidate_ids.len());
+    let queries = Matrix::from_rows(device, "eval.queries", n, dim, queries)?;
+    let candidates = Matrix::from_rows(device, "eval.candidates", m, dim, candidates)?;
+    let query_ids = Buffer::from_slice(device, "eval.query_ids", query_ids)?;
+    let candidate_ids = Buffer::from_slice(device, "eval.candidate_ids", candidate_ids)?;
+    let strip = device.strip_rows(n, m, dim);
+    let mut similarity = Matrix::new(device, "eval.similarity", strip, m)?;
+    let mut out = Buffer::new(device, "eval.ranks", n)?;
+    let mut commands = device.commands();
+    for first in (0..n).step_by(strip) {
+        let rows = first..(first + strip).min(n);
+        let product = Product::nt(queries.rows(rows.clone()), candidates.view());
+        matmul(&mut commands, product, similarity.rows_mut(0..rows.len()))?;
+        let block = RankBlock {
+            query_ids: query_ids.view(),
+            candidate_ids: candidate_ids.view(),
+            query_offset: rows.start,
+        };
+        ranks(&mut commands, similarity.rows(0..rows.len()), block, out.view_mut())?;
+    }
+    commands.submit()?;
+    out.read(device, 0..n).await
+}
+
+fn check_shapes(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32], folds: usize) -> Result<()> {
+    let n = images.len().checked_div(dim).unwrap_or(0);
+    if n == 0 || images.len() != n * dim || texts.len() != text_image.len() * dim {
+        let expected = format!("rows of width {dim}, and one image number a text");
+        let found = format!(
+            "{} image values, {} text values, {} numbers",
+            images.len(),
+            texts.len(),
+            text_image.len()
+        );
+        return Err(Error::config("recall", expected, found, "give matrices of unit embeddings"));
+    }
+    if folds == 0 || n % folds != 0 {
+        let expected = format!("a divisor of the {n} images");
+        return Err(Error::config("--folds", expected, folds, "choose another number of folds"));
+    }
+    let mut seen = vec![false; n];
+    for (text, &image) in text_image.iter().enumerate() {
+        match seen.get_mut(image as usize) {
+            Some(seen) => *seen = true,
+            None => {
+                let thing = format!("image of text {text}");
+                return Err(Error::config(thing, format!("below {n}"), image, "number the images from 0"));
+            }
+        }
+    }
+    match seen.iter().position(|seen| !seen) {
+        Some(image) => {
+            let thing = format!("image {image}");
+            Err(Error::config(thing, "a text of its own", "none", "leave out images without a text"))
+        }
+        None => Ok(()),
+    }
+}
+
+impl fmt::Display for Recall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "                 R@1    R@5   R@10   medr   meanr")?;
+        for (name, r) in [("image to text", self.i2t), ("text to image", self.t2i)] {
+            writeln!(f, "{name}  {:6.1} {:6.1} {:6.1} {:6.0} {:7.1}", r.r1, r.r5, r.r10, r.medr, r.meanr)?;
+        }
+        write!(f, "rsum {:.1} of 600", self.rsum)
+    }
+}

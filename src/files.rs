@@ -1,0 +1,44 @@
+//! Files that appear whole or not at all.
+
+use crate::{Error, ErrorKind, Result};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Writes a file under a temporary name in the same folder, syncs it and renames it into place.
+///
+/// # Errors
+/// Any failure to write; a file that was there is then still the old one, and no other is left behind.
+pub(crate) fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let attempt = || {
+        let mut builder = tempfile::Builder::new();
+        // A temporary file is private by default; this one is to get the rights of any new file.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut out = BufWriter::new(builder.prefix(".wgoal-").tempfile_in(folder)?);
+        write(&mut out)?;
+        let file = out.into_inner().map_err(|e| e.into_error())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        // The rename itself lasts once the folder is synced; not every system can sync a folder.
+        if let Ok(folder) = std::fs::File::open(folder) {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    };
+    attempt().map_err(|e: std::io::Error| {
+        let advice = "check that the folder exists, its space and its rights";
+        Error::new(ErrorKind::Data, path.display(), "a file that can be written", e, advice)
+    })
+}
+
+/// Writes `bytes` as a file that appears whole or not at all.
+///
+/// # Errors
+/// Any failure to write; a file that was there is then still the old one.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, |out| out.write_all(bytes))
+}

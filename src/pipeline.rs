@@ -1,0 +1,322 @@
+//! The training step: from a batch of features to updated parameters, as a list of dispatches.
+//!
+//! ```text
+//! features -> matmul (+ bias) -> l2norm -> objective -> l2norm_backward -> matmul, column_sum
+//!          -> sum_squares -> record -> adamw | sgd
+//! ```
+//!
+//! Owns the parameters on the device, the optimiser's state and every buffer of a step. Nothing is read back inside a
+//! step: each leaves one row in the records, which [`Pipeline::records`] collects.
+
+use crate::config::{Optimizer, TrainConfig};
+use crate::data::Side;
+use crate::device::{Buffer, Commands, Device, MatMut, Matrix, pad_rows};
+use crate::head::{Head, Layout, Segment};
+use crate::kernels::{
+    AdamwParams, PARTS, Product, RECORD, SgdParams, StepRecord, adamw, column_sum, l2norm, l2norm_backward,
+    matmul, record, sgd, sum_squares,
+};
+use crate::objective::{InfonceParams, Inputs, Objective, Workspace};
+use crate::{Error, Result};
+
+/// Steps whose records the device keeps before they are fetched.
+const RECORDS: usize = 1024;
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct StepStats {
+    /// The objective's value: a sum over the batch for GOAL and hinge, a mean for InfoNCE.
+    pub loss: f32,
+    /// Mean positive similarity.
+    pub positive: f32,
+    /// Mean similarity of the hardest negatives, over both directions.
+    pub hardest: f32,
+    /// Norm of the gradient over all parameters, before clipping.
+    pub gradient_norm: f32,
+    /// Whether it was clipped.
+    pub clipped: bool,
+}
+
+/// The features of a batch of pairs, row-major.
+#[derive(Debug, Clone, Copy)]
+pub struct Features<'a> {
+    /// `[pairs, image_dim]`
+    pub images: &'a [f32],
+    /// `[pairs, text_dim]`
+    pub texts: &'a [f32],
+    /// Image of each pair; read only if the configuration masks same-image pairs.
+    pub ids: &'a [u32],
+}
+
+/// One side of the head in a step.
+struct Tower {
+    features: Matrix,
+    projected: Matrix,
+    unit: Matrix,
+    norms: Buffer<f32>,
+    /// Gradient at the unit rows, and at the projected rows.
+    d_unit: Matrix,
+    d_projected: Matrix,
+}
+
+impl Tower {
+    fn new(device: &Device, name: &str, pairs: usize, dim: usize, embed: usize) -> Result<Self> {
+        let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), pairs, cols);
+        Ok(Self {
+            features: matrix("features", dim)?,
+            projected: matrix("projected", embed)?,
+            unit: matrix("unit", embed)?,
+            norms: Buffer::new(device, &format!("{name}.norms"), pairs)?,
+            d_unit: matrix("d_unit", embed)?,
+            d_projected: matrix("d_projected", embed)?,
+        })
+    }
+}
+
+/// Trains a [`Head`] on batches of features, one step at a time.
+///
+/// For people who stream their own features; [`crate::Trainer`] drives it over a dataset.
+pub struct Pipeline {
+    device: Device,
+    layout: Layout,
+    head: Head,
+    optimizer: Optimizer,
+    weight_decay: f64,
+    clip: f32,
+    mask: bool,
+    pairs: usize,
+    values: Buffer<f32>,
+    gradients: Buffer<f32>,
+    /// The optimiser's first and second moment (AdamW) or momentum and nothing (SGD).
+    moments: [Buffer<f32>; 2],
+    towers: [Tower; 2],
+    ids: Buffer<u32>,
+    workspace: Workspace,
+    parts: Buffer<f32>,
+    factor: Buffer<f32>,
+    records: Buffer<f32>,
+    /// Steps recorded on the device since the last fetch.
+    recorded: usize,
+    fetched: Vec<StepStats>,
+    step: u64,
+}
+
+impl Pipeline {
+    /// A pipeline that trains `head` on batches of exactly `pairs` pairs.
+    ///
+    /// Of `config` it uses the objective's start temperature, optimiser, weight decay, clip and mask.
+    ///
+    /// # Errors
+    /// An option out of range, or a device without the memory.
+    pub fn new(device: &Device, head: Head, config: &TrainConfig, pairs: usize) -> Result<Self> {
+        config.validate()?;
+        let layout = head.layout;
+        let len = layout.len();
+        let mut values = Buffer::from_slice(device, "head", &head.values)?;
+        if let Objective::Infonce(params) = config.objective {
+            values.write(device, layout.temperature().start, &[params.temperature])?;
+        }
+        let tower = |name, side: usize| Tower::new(device, name, pairs, layout.dims[side], layout.embed);
+        Ok(Self {
+            device: device.clone(),
+            layout,
+            optimizer: config.optimizer,
+            weight_decay: config.weight_decay,
+            clip: config.clip,
+            mask: config.mask_same_image,
+            pairs,
+            values,
+            gradients: Buffer::new(device, "d.head", len)?,
+            moments: [Buffer::new(device, "optimizer.m", len)?, Buffer::new(device, "optimizer.v", len)?],
+            towers: [tower("image", 0)?, tower("text", 1)?],
+            ids: Buffer::new(device, "ids", pairs)?,
+            workspace: Workspace::new(device, pairs, layout.embed)?,
+            parts: Buffer::new(device, "gradient.parts", PARTS)?,
+            factor: Buffer::new(device, "gradient.factor", 1)?,
+            records: Buffer::new(device, "records", RECORDS * RECORD)?,
+            recorded: 0,
+            fetched: Vec::new(),
+            step: 0,
+            head,
+        })
+    }
+
+    /// One step on a batch, with a learning rate. Queued on a GPU, done on return on the CPU.
+    ///
+    /// # Errors
+    /// Shapes other than the pipeline's, or a failing device.
+    pub fn step(&mut self, batch: Features, objective: &Objective, rate: f64) -> Result<()> {
+        let [p, q] = self.layout.dims;
+        let shapes = [batch.images.len(), batch.texts.len(), batch.ids.len()];
+        let ids = if self.mask { self.pairs } else { shapes[2] };
+        if shapes != [self.pairs * p, self.pairs * q, ids] {
+            return Err(Error::config(
+                "batch",
+                format!("{0} x {p} image, {0} x {q} text values and {ids} ids", self.pairs),
+                format!("{}, {} and {}", shapes[0], shapes[1], shapes[2]),
+                "give batches of the size that the pipeline was made for",
+            ));
+        }
+        objective.validate()?;
+        let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
+        self.step_padded(&images, &texts, batch.ids, objective, rate)
+    }
+
+    /// [`Pipeline::step`] on rows that are padded already.
+    pub(crate) fn step_padded(
+        &mut self,
+        images: &[f32],
+        texts: &[f32],
+        ids: &[u32],
+        objective: &Objective,
+        rate: f64,
+    ) -> Result<()> {
+        if self.recorded == RECORDS {
+            self.fetch_records()?;
+        }
+        self.step += 1;
+        let mut commands = self.device.commands();
+        let layout = self.layout;
+        for ((tower, side), features) in
+            self.towers.iter_mut().zip([Side::Image, Side::Text]).zip([images, texts])
+        {
+            tower.features.buffer.write(&self.device, 0, features)?;
+            let product = Product::nt(tower.features.view(), layout.weight_of(&self.values, side));
+            let product = Product { bias: Some(layout.bias_of(&self.values, side)), ..product };
+            matmul(&mut commands, product, tower.projected.view_mut())?;
+            l2norm(&mut commands, tower.projected.view(), tower.unit.view_mut(), tower.norms.view_mut())?;
+        }
+        if self.mask {
+            self.ids.write(&self.device, 0, ids)?;
+        }
+        let [image, text] = &mut self.towers;
+        let inputs = Inputs {
+            images: image.unit.view(),
+            texts: text.unit.view(),
+            ids: self.mask.then(|| self.ids.view()),
+            temperature: self.values.part(layout.temperature()),
+            scale: 1.0,
+        };
+        self.workspace.gradient(&mut commands, objective, inputs, [&mut image.d_unit, &mut text.d_unit])?;
+        for (tower, side) in self.towers.iter_mut().zip([Side::Image, Side::Text]) {
+            let Tower { features, unit, norms, d_unit, d_projected, .. } = tower;
+            l2norm_backward(&mut commands, d_unit.view(), unit.view(), norms.view(), d_projected.view_mut())?;
+            let Segment { rows, cols, range, .. } = layout.weight(side);
+            let d_weight = MatMut { data: self.gradients.part_mut(range), rows, cols };
+            matmul(&mut commands, Product::tn(d_projected.view(), features.view()), d_weight)?;
+            column_sum(&mut commands, d_projected.view(), self.gradients.part_mut(layout.bias(side).range))?;
+        }
+        let learned = matches!(objective, Objective::Infonce(InfonceParams { learn_temperature: true, .. }));
+        if learned {
+            let dt = self.gradients.part_mut(layout.temperature());
+            column_sum(&mut commands, self.workspace.temperature_gradient(), dt)?;
+        }
+        sum_squares(&mut commands, self.gradients.view(), layout.len(), self.parts.view_mut())?;
+        let from = StepRecord {
+            positive: self.workspace.positive(),
+            value: self.workspace.hardest(),
+            loss: self.workspace.losses(),
+            parts: self.parts.view(),
+            pairs: self.pairs,
+            count: PARTS,
+            step: self.recorded,
+            max_norm: self.clip,
+        };
+        record(&mut commands, from, self.records.view_mut(), self.factor.view_mut())?;
+        self.recorded += 1;
+        let temperature = layout.temperature();
+        let unbounded = (f32::MIN, f32::MAX);
+        self.update(&mut commands, 0..temperature.start, rate, self.weight_decay, unbounded)?;
+        if learned {
+            self.update(&mut commands, temperature, rate, 0.0, InfonceParams::BOUNDS)?;
+        }
+        commands.submit()
+    }
+
+    /// One optimiser step of some of the parameters.
+    fn update(
+        &mut self,
+        commands: &mut Commands,
+        range: std::ops::Range<usize>,
+        rate: f64,
+        decay: f64,
+        bounds: (f32, f32),
+    ) -> Result<()> {
+        let gradient = (self.gradients.part(range.clone()), self.factor.view());
+        let [m, v] = &mut self.moments;
+        let (w, m) = (self.values.part_mut(range.clone()), m.part_mut(range.clone()));
+        let len = range.len();
+        match self.optimizer {
+            Optimizer::AdamW { beta1, beta2, epsilon } => {
+                let betas = (beta1, beta2);
+                let params = AdamwParams { rate, betas, epsilon, decay, step: self.step, bounds };
+                adamw(commands, &params, gradient, [w, m, v.part_mut(range)], len)
+            }
+            Optimizer::Sgd { momentum } => {
+                let (rate, momentum, decay) = (rate as f32, momentum as f32, decay as f32);
+                sgd(commands, &SgdParams { rate, momentum, decay, bounds }, gradient, [w, m], len)
+            }
+        }
+    }
+
+    fn fetch_records(&mut self) -> Result<()> {
+        let rows = self.device.wait(self.records.read(&self.device, 0..self.recorded * RECORD))?;
+        self.fetched.extend(rows.chunks_exact(RECORD).map(|row| StepStats {
+            loss: row[0],
+            positive: row[1],
+            hardest: row[2],
+            gradient_norm: row[3],
+            clipped: row[4] > 0.0,
+        }));
+        self.recorded = 0;
+        Ok(())
+    }
+
+    /// What the steps since the last call did. Waits for the device.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn records(&mut self) -> Result<Vec<StepStats>> {
+        self.fetch_records()?;
+        Ok(std::mem::take(&mut self.fetched))
+    }
+
+    /// The head as it is now. Waits for the device.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn head(&self) -> Result<Head> {
+        let values = self.device.wait(self.values.read(&self.device, 0..self.layout.len()))?;
+        Ok(Head { values, ..self.head.clone() })
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    pub(crate) fn values(&self) -> &Buffer<f32> {
+        &self.values
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The optimiser's state, laid out as the parameters.
+    pub(crate) fn moments(&self) -> Result<[Vec<f32>; 2]> {
+        let read = |moment: &Buffer<f32>| self.device.wait(moment.read(&self.device, 0..self.layout.len()));
+        Ok([read(&self.moments[0])?, read(&self.moments[1])?])
+    }
+
+    /// Goes on from an earlier state of the same layout.
+    pub(crate) fn restore(&mut self, values: &[f32], moments: &[Vec<f32>; 2], step: u64) -> Result<()> {
+        self.values.write(&self.device, 0, values)?;
+        for (buffer, values) in self.moments.iter_mut().zip(moments) {
+            buffer.write(&self.device, 0, values)?;
+        }
+        self.step = step;
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! Training over a dataset: epochs of shuffled batches, validation after each, the best head kept.
+//!
+//! Owns the order of things; the step itself is [`Pipeline`]'s. Everything random is a function of seed, epoch and batch,
+//! so a run resumed from any epoch's checkpoint goes on to the same bits.
+
+use crate::checkpoint::{Best, Checkpoint, Progress, State};
+use crate::config::TrainConfig;
+use crate::data::{Batches, Dataset, Gather, Side, Split, Standardizer, steps_per_epoch};
+use crate::device::Device;
+use crate::eval::Recall;
+use crate::head::{Head, embed};
+use crate::pipeline::{Pipeline, StepStats};
+use crate::{Error, ErrorKind, Result};
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a training run reports while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A step was handed to the device.
+    Step {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step of the epoch, from 1.
+        step: usize,
+        /// Steps of the epoch.
+        steps: usize,
+    },
+    /// Validation begins.
+    Validating {
+        /// Epoch, from 1.
+        epoch: usize,
+    },
+}
+
+/// What an epoch came to.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Epoch {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Mean over the steps of the objective's value.
+    pub loss: f64,
+    /// Mean positive similarity.
+    pub positive: f64,
+    /// Mean similarity of the hardest negatives.
+    pub hardest: f64,
+    /// Mean norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Share of the steps whose gradient was clipped.
+    pub clipped: f64,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// Features that were zero throughout, of images and texts, counted as often as read.
+    pub zero_rows: usize,
+    /// On the validation split.
+    pub val: Recall,
+    /// Whether it is the best so far.
+    pub best: bool,
+    /// Time spent on it, validation included.
+    pub seconds: f64,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, loss, positive, hardest, clipped, val, .. } = self;
+        write!(
+            f,
+            "epoch {epoch:3}  loss {loss:9.3}  positive {positive:6.3}  hardest {hardest:6.3}  clipped {:3.0} %  \
+             val R@1 {:5.1} {:5.1}  rsum {:6.1}{}",
+            100.0 * clipped,
+            val.i2t.r1,
+            val.t2i.r1,
+            val.rsum,
+            if self.best { " *" } else { "" }
+        )
+    }
+}
+
+/// Trains a head on a dataset.
+///
+/// ```
+/// use wgoal::{Dataset, Device, TrainConfig, Trainer};
+/// let device = Device::cpu();
+/// let data = Dataset::open("data/clipart-mini")?;
+/// let mut trainer = Trainer::new(&device, data, TrainConfig { embed: 32, epochs: 2, ..Default::default() })?;
+/// for epoch in trainer.epochs() {
+///     println!("{}", epoch?);
+/// }
+/// # Ok::<(), wgoal::Error>(())
+/// ```
+pub struct Trainer {
+    device: Device,
+    dataset: Arc<Dataset>,
+    gather: Arc<Gather>,
+    /// Without dropout, for validation.
+    plain: Gather,
+    pipeline: Pipeline,
+    progress: Progress,
+    best: Option<Head>,
+    on_event: Option<Box<dyn FnMut(Event) + Send>>,
+}
+
+impl Trainer {
+    /// A run from the start.
+    ///
+    /// # Errors
+    /// An option out of range, a dataset that cannot be read, a device without the memory.
+    pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
+        config.validate()?;
+        let dataset = dataset.into();
+        let dims = [dataset.image_dim(), dataset.text_dim()];
+        let mut head = Head::new(dims[0], dims[1], config.embed, config.seed)?;
+        if config.standardize {
+            let train = dataset.split(Split::Train);
+            let fit = |side, rows: &[u32]| Standardizer::fit(&dataset, side, rows);
+            head.standardize = Some([fit(Side::Image, &train.images)?, fit(Side::Text, &train.texts)?]);
+        }
+        let progress = Progress::new(config, fingerprint(&dataset), dims);
+        Self::assemble(device, dataset, head, progress)
+    }
+
+    /// A run that goes on from a checkpoint with the optimiser's state (`last.safetensors`), to the same bits as if it
+    /// had not been interrupted.
+    ///
+    /// # Errors
+    /// A checkpoint without that state or of another dataset, and those of [`Trainer::new`].
+    pub fn resume(device: &Device, dataset: impl Into<Arc<Dataset>>, checkpoint: Checkpoint) -> Result<Self> {
+        let dataset = dataset.into();
+        let Checkpoint { head, progress, state } = checkpoint;
+        let Some(State { moments, best }) = state else {
+            return Err(Error::checkpoint(
+                "checkpoint",
+                "the optimiser's state",
+                "a head alone",
+                "resume from the run's last.safetensors",
+            ));
+        };
+        head.check_dataset(&dataset)?;
+        if progress.dataset != fingerprint(&dataset) {
+            return Err(Error::checkpoint(
+                dataset.name(),
+                format!("the dataset that the run was started on ({})", progress.dataset),
+                format!("another one ({})", fingerprint(&dataset)),
+                "resume with the same features, captions and splits",
+            ));
+        }
+        let values = head.values.clone();
+        let best = progress.best.map(|_| Head { values: best, ..head.clone() });
+        let step = progress.step;
+        let mut trainer = Self::assemble(device, dataset, head, progress)?;
+        trainer.pipeline.restore(&values, &moments, step)?;
+        trainer.best = best;
+        Ok(trainer)
+    }
+
+    fn assemble(device: &Device, dataset: Arc<Dataset>, head: Head, progress: Progress) -> Result<Self> {
+        let config = &progress.config;
+        let pairs = config.batch.min(dataset.split(Split::Train).texts.len());
+        Ok(Self {
+            device: device.clone(),
+            gather: Arc::new(Gather::new(head.standardize.clone(), config.dropout)?),
+            plain: Gather::new(head.standardize.clone(), 0.0)?,
+            pipeline: Pipeline::new(device, head, config, pairs)?,
+            dataset,
+            progress,
+            best: None,
+            on_event: None,
+        })
+    }
+
+    /// Calls `on_event` after every step and before every validation.
+    pub fn on_event(&mut self, on_event: impl FnMut(Event) + Send + 'static) {
+        self.on_event = Some(Box::new(on_event));
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Some(on_event) = &mut self.on_event {
+            on_event(event);
+        }
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The run's configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.progress.config
+    }
+
+    /// Epochs done.
+    pub fn epoch(&self) -> usize {
+        self.progress.epoch
+    }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        steps_per_epoch(self.dataset.split(Split::Train).texts.len(), self.progress.config.batch)
+    }
+
+    /// Whether all epochs are done, or patience has run out.
+    pub fn finished(&self) -> bool {
+        let Progress { config, epoch, best, .. } = &self.progress;
+        let stale = epoch - best.map_or(0, |best| best.epoch);
+        *epoch >= config.epochs || (config.patience > 0 && stale >= config.patience)
+    }
+
+    /// The epochs still to come.
+    pub fn epochs(&mut self) -> impl Iterator<Item = Result<Epoch>> + '_ {
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed || self.finished() {
+                return None;
+            }
+            let epoch = self.run_epoch();
+            failed = epoch.is_err();
+            Some(epoch)
+        })
+    }
+
+    /// Trains one epoch and validates.
+    ///
+    /// # Errors
+    /// A bad value in a row, a loss that is no longer finite, a failing device.
+    pub fn run_epoch(&mut self) -> Result<Epoch> {
+        let start = Instant::now();
+        let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
+        let steps = self.steps_per_epoch();
+        let total = (steps * config.epochs) as u64;
+        let objective = config.objective_of(epoch);
+        let (mut zero_rows, mut lr) = (0, 0.0);
+        let batches =
+            Batches::new(self.dataset.clone(), self.gather.clone(), config.batch, config.seed, epoch as u64)?;
+        for (step, batch) in batches.enumerate() {
+            let batch = batch?;
+            zero_rows += batch.zero_rows;
+            lr = config.rate(epoch, self.progress.step, total);
+            self.pipeline.step_padded(&batch.images, &batch.texts, &batch.ids, &objective, lr)?;
+            self.progress.step += 1;
+            self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
+        }
+        let records = self.pipeline.records()?;
+        check_finite(&records, epoch + 1)?;
+        self.tell(Event::Validating { epoch: epoch + 1 });
+        let val = self.recall(Split::Val)?;
+        self.progress.epoch += 1;
+        let best = self.progress.best.is_none_or(|best| val.rsum > best.recall.rsum);
+        if best {
+            self.progress.best = Some(Best { epoch: epoch + 1, recall: val });
+            self.best = Some(self.pipeline.head()?);
+        }
+        let mean = |field: fn(&StepStats) -> f32| {
+            records.iter().map(|record| f64::from(field(record))).sum::<f64>() / records.len() as f64
+        };
+        Ok(Epoch {
+            epoch: epoch + 1,
+            loss: mean(|r| r.loss),
+            positive: mean(|r| r.positive),
+            hardest: mean(|r| r.hardest),
+            gradient_norm: mean(|r| r.gradient_norm),
+            clipped: mean(|r| f32::from(u8::from(r.clipped))),
+            lr,
+            zero_rows,
+            val,
+            best,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Recall of the head as it is now.
+    ///
+    /// # Errors
+    /// A bad value in a row, a failing device.
+    pub fn recall(&self, split: Split) -> Result<Recall> {
+        let (layout, values) = (self.pipeline.layout(), self.pipeline.values());
+        let embed_rows = |side, rows: &[u32]| {
+            self.device.wait(embed(&self.device, &layout, values, &self.plain, &self.dataset, side, rows))
+        };
+        let rows = self.dataset.split(split);
+        let (images, texts) = (embed_rows(Side::Image, &rows.images)?, embed_rows(Side::Text, &rows.texts)?);
+        Recall::of(&self.device, &images, &texts, layout.embed, &rows.text_image)
+    }
+
+    /// Recall of another head, such as the best, on this run's device.
+    ///
+    /// # Errors
+    /// A bad value in a row, a failing device.
+    pub fn recall_of(&self, head: &Head, split: Split) -> Result<Recall> {
+        head.recall(&self.device, &self.dataset, split, 1)
+    }
+
+    /// The best epoch so far.
+    pub fn best_epoch(&self) -> Option<Best> {
+        self.progress.best
+    }
+
+    /// The best head so far with the run it comes from, without the optimiser's state; `None` before the first epoch.
+    pub fn best(&self) -> Option<Checkpoint> {
+        let (head, best) = (self.best.clone()?, self.progress.best?);
+        // As it stood after that epoch, so that the file does not depend on when it is written.
+        let step = (best.epoch * self.steps_per_epoch()) as u64;
+        let progress = Progress { epoch: best.epoch, step, ..self.progress.clone() };
+        Some(Checkpoint { head, progress, state: None })
+    }
+
+    /// Everything needed to go on from here.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let head = self.pipeline.head()?;
+        let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
+        let state = State { moments: self.pipeline.moments()?, best };
+        Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state) })
+    }
+}
+
+fn fingerprint(dataset: &Dataset) -> String {
+    format!("{:016x}", dataset.fingerprint())
+}
+
+/// A step whose numbers are not finite ends the run; the checkpoint of the epoch before is still good.
+fn check_finite(records: &[StepStats], epoch: usize) -> Result<()> {
+    let bad =
+        records.iter().position(|record| !(record.loss.is_finite() && record.gradient_norm.is_finite()));
+    match bad {
+        None => Ok(()),
+        Some(step) => Err(Error::new(
+            ErrorKind::Diverged,
+            format!("epoch {epoch}, step {}", step + 1),
+            "a finite loss and gradient",
+            format!("loss {}, gradient norm {}", records[step].loss, records[step].gradient_norm),
+            "lower --lr, set --clip, or use milder --tau, --alpha, --beta",
+        )),
+    }
+}
