@@ -109,10 +109,10 @@ impl Head {
             ));
         }
         let mut values = vec![0.0; layout.len()];
+        let mut rng = random(Purpose::Weights, seed, 0, 0);
         for side in [Side::Image, Side::Text] {
             let Segment { cols, range, .. } = layout.weight(side);
             let bound = (6.0 / (cols + embed) as f64).sqrt();
-            let mut rng = random(Purpose::Weights, seed, 0, side as u32);
             for row in values[range].chunks_exact_mut(padded(cols)) {
                 // 24 random bits: exact in f32, and the same on every machine.
                 row[..cols].fill_with(|| {

@@ -6,8 +6,10 @@ use common::check;
 use libtest_mimic::Failed;
 use npyz::npz::NpzArchive;
 use std::path::PathBuf;
+use wgoal::data::Side;
 use wgoal::{
-    Device, GoalParams, GradientOptions, Gradients, InfonceParams, Objective, PairWeight, TripletWeight,
+    Device, Features, GoalParams, GradientOptions, Gradients, Head, InfonceParams, Objective, Optimizer,
+    PairWeight, Pipeline, TrainConfig, TripletWeight,
 };
 
 type Outcome = Result<(), Failed>;
@@ -165,6 +167,62 @@ fn infonce(device: &Device) -> Outcome {
     near("raw texts", &g.texts, &golden.values("Graw_txt")?, 5e-6)
 }
 
+/// Ten training steps from given weights end where the reference ends, and pass by the same losses and norms.
+fn ten_steps(device: &Device) -> Outcome {
+    let mut golden = Golden::open("ten_steps.npz")?;
+    let c = golden.values("config")?;
+    let (shape, images) = golden.array("images")?;
+    let [steps, pairs, p] = shape[..] else { return Err("images are not of rank 3".into()) };
+    let (shape, texts) = golden.array("texts")?;
+    let (q, embed) = (shape[2], golden.array("w_image0")?.0[0]);
+    let floats = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
+    let (images, texts) = (floats(&images), floats(&texts));
+    let goal = GoalParams {
+        tau: c[7] as f32,
+        alpha: c[8] as f32,
+        beta: c[9] as f32,
+        lambda: c[10] as f32,
+        ..Default::default()
+    };
+    for (name, objective) in [
+        ("hinge", Objective::Hinge { margin: c[6] as f32 }),
+        ("con_x_con", Objective::Goal(TripletWeight::Con, PairWeight::Con, goal)),
+        ("cir_x_sig_ms", Objective::Goal(TripletWeight::Cir, PairWeight::SigMs, goal)),
+        ("nca_x_lin", Objective::Goal(TripletWeight::Nca, PairWeight::Lin, goal)),
+        ("infonce", Objective::Infonce(InfonceParams::default())),
+    ] {
+        let config = TrainConfig {
+            objective,
+            optimizer: Optimizer::AdamW { beta1: c[1], beta2: c[2], epsilon: c[3] },
+            weight_decay: c[4],
+            clip: c[5] as f32,
+            mask_same_image: false,
+            ..Default::default()
+        };
+        let mut head = Head::new(p, q, embed, 0)?;
+        head.set_side(Side::Image, &golden.floats("w_image0")?, &vec![0.0; embed])?;
+        head.set_side(Side::Text, &golden.floats("w_text0")?, &vec![0.0; embed])?;
+        let mut pipeline = Pipeline::new(device, head, &config, pairs)?;
+        for step in 0..steps {
+            let images = &images[step * pairs * p..][..pairs * p];
+            let texts = &texts[step * pairs * q..][..pairs * q];
+            pipeline.step(Features { images, texts, ids: &[] }, &objective, c[0])?;
+        }
+        let records = pipeline.records()?;
+        let losses: Vec<f32> = records.iter().map(|r| r.loss).collect();
+        let norms: Vec<f32> = records.iter().map(|r| r.gradient_norm).collect();
+        near(&format!("{name} losses"), &losses, &golden.values(&format!("{name}.loss"))?, 1e-4)?;
+        near(&format!("{name} norms"), &norms, &golden.values(&format!("{name}.grad_norm"))?, 1e-4)?;
+        let head = pipeline.head()?;
+        for (side, suffix) in [(Side::Image, "image"), (Side::Text, "text")] {
+            let (weight, bias) = head.side(side);
+            near(&format!("{name} W"), &weight, &golden.values(&format!("{name}.w_{suffix}"))?, 1e-4)?;
+            near(&format!("{name} b"), &bias, &golden.values(&format!("{name}.b_{suffix}"))?, 1e-4)?;
+        }
+    }
+    Ok(())
+}
+
 fn main() {
     let mut tests: Vec<(String, fn(&Device) -> Outcome)> = vec![
         ("goal_edge_n1".into(), |d| goal(d, "goal_edge_n1.npz")),
@@ -177,5 +235,6 @@ fn main() {
     ];
     tests.push(("hinge_N8_D64".into(), hinge));
     tests.push(("infonce_N8_D64".into(), infonce));
+    tests.push(("ten_steps".into(), ten_steps));
     common::run(tests)
 }
