@@ -1,0 +1,305 @@
+//! Backwards, built in f64 out of the twins, against central differences of losses written down anew.
+
+#[path = "common/random.rs"]
+mod random;
+
+use random::{Random, wide};
+use wgoal::device::padded;
+use wgoal::kernels::{Block, SameImage, WeightParams, twin};
+use wgoal::{PairWeight, TripletWeight};
+
+const PAIRS: usize = 7;
+const WIDTH: usize = 5;
+const STRIDE: usize = 8;
+const SHAPE: [usize; 2] = [PAIRS, WIDTH];
+const MARGIN: f64 = 0.25;
+const IDS: [u32; PAIRS] = [3, 1, 3, 2, 1, 3, 5];
+
+/// Image and text embeddings, rows padded.
+#[derive(Clone)]
+struct Batch([Vec<f64>; 2]);
+
+impl Batch {
+    /// Unit rows in general position.
+    fn random(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        Self([(); 2].map(|()| {
+            let (mut x, mut norms) = (vec![0.0; PAIRS * STRIDE], [0.0; PAIRS]);
+            twin::l2norm(&wide(&random.matrix(PAIRS, WIDTH)), WIDTH, &mut x, &mut norms);
+            x
+        }))
+    }
+
+    /// Pairs close to the axes of their own.
+    fn easy(seed: u64) -> Self {
+        let mut batch = Self::random(seed);
+        for side in &mut batch.0 {
+            for (at, x) in side.iter_mut().enumerate() {
+                let (row, column) = (at / STRIDE, at % STRIDE);
+                // Seven pairs on five axes: the last two on the far side of the first.
+                let axis = match (row % WIDTH == column, row < WIDTH) {
+                    (true, true) => 1.0,
+                    (true, false) => -1.0,
+                    _ => 0.0,
+                };
+                *x = 0.1 * *x + axis;
+            }
+        }
+        batch
+    }
+
+    fn s(&self, i: usize, j: usize) -> f64 {
+        let [x, y] = &self.0;
+        (0..WIDTH).map(|k| x[i * STRIDE + k] * y[j * STRIDE + k]).sum()
+    }
+
+    /// (p, n) of all 2 N triplets.
+    fn triplets(&self) -> Vec<(f64, f64)> {
+        let hardest = |similarity: &dyn Fn(usize) -> f64, i: usize| {
+            (0..PAIRS).filter(|&k| k != i).map(similarity).fold(-1.0, f64::max)
+        };
+        let images = (0..PAIRS).map(|i| (self.s(i, i), hardest(&|k| self.s(i, k), i)));
+        images.chain((0..PAIRS).map(|i| (self.s(i, i), hardest(&|k| self.s(k, i), i)))).collect()
+    }
+
+    fn similarity(&self) -> Vec<f64> {
+        let mut s = vec![f64::NAN; PAIRS * padded(PAIRS)];
+        twin::matmul((&self.0[0], SHAPE, false), (&self.0[1], SHAPE, true), None, false, &mut s);
+        s
+    }
+}
+
+/// A function's slope at `x` by its values around it.
+fn slope(x: f64, f: impl Fn(f64) -> f64) -> f64 {
+    const STEP: f64 = 1e-5;
+    (f(x + STEP) - f(x - STEP)) / (2.0 * STEP)
+}
+
+/// Errors of the differences: STEP^2 times third derivatives of up to a few thousand, and rounding over STEP.
+const ALLOWED: f64 = 2e-7;
+
+fn agree(what: &str, found: &[f64], expected: &[f64]) {
+    let size = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    assert!(size > 1e-3, "{what}: the loss is flat");
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (found - expected).abs() / size;
+        assert!(error <= ALLOWED, "{what}[{i}]: {found}, by differences {expected}: error {error:.1e}");
+    }
+}
+
+/// Holds the gradients at both sides against the differences of `loss`.
+fn descends(what: &str, batch: &Batch, gradients: &[Vec<f64>; 2], loss: impl Fn(&Batch) -> f64) {
+    for side in [0, 1] {
+        let differences: Vec<_> = (0..PAIRS * STRIDE)
+            .map(|at| {
+                slope(batch.0[side][at], |x| {
+                    let mut moved = batch.clone();
+                    moved.0[side][at] = x;
+                    loss(&moved)
+                })
+            })
+            .collect();
+        agree(&format!("{what}, side {side}"), &gradients[side], &differences);
+    }
+}
+
+fn whole(direction: fn(usize, usize, usize) -> Block) -> Block {
+    direction(0, PAIRS, PAIRS)
+}
+
+const DIRECTIONS: [fn(usize, usize, usize) -> Block; 2] = [Block::images, Block::texts];
+
+fn params(triplet: TripletWeight, pair: PairWeight, margin: Option<f32>) -> WeightParams {
+    let (tau, alpha, beta, lambda) = (3.0, 2.0, 10.0, 0.5);
+    WeightParams { triplet, pair, tau, alpha, beta, lambda, circle: 0.5, margin, scale: 1.0 }
+}
+
+/// The GOAL gradient as the pipeline assembles it; also the sizes of all relative sets.
+fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
+    let similarity = batch.similarity();
+    let mut members = 0.0;
+    let [(it, h), (ti, g)] = DIRECTIONS.map(|direction| {
+        let block = whole(direction);
+        let (mut p, mut n, mut h) = ([0.0; PAIRS], [0.0; PAIRS], [0; PAIRS]);
+        twin::hardest(&block, &similarity, None, &mut p, &mut n, &mut h);
+        let mut sums = [0.0; 4 * PAIRS];
+        if params.pair == PairWeight::SigMs {
+            let rates = Some((params.alpha.into(), params.beta.into()));
+            twin::relative(&block, &similarity, (&p, &n, &h), None, rates, 0.1, &mut sums);
+        }
+        members += sums.chunks_exact(4).map(|sums| sums[1] + sums[3]).sum::<f64>();
+        let (mut coefficients, mut loss) = ([0.0; 2 * PAIRS], [0.0; PAIRS]);
+        twin::weights(params, (&p, &n, &h), &sums, &mut coefficients, &mut loss, PAIRS);
+        (coefficients, h)
+    });
+    let [x, y] = &batch.0;
+    let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
+    twin::compose(y, WIDTH, (&it, &h), (&ti, &g), false, &mut gradients[0]);
+    twin::compose(x, WIDTH, (&ti, &g), (&it, &h), false, &mut gradients[1]);
+    (gradients, members)
+}
+
+/// A Y and A^T X.
+fn through(field: &[f64], batch: &Batch) -> [Vec<f64>; 2] {
+    let [x, y] = &batch.0;
+    let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
+    let shape = [PAIRS, PAIRS];
+    twin::matmul((field, shape, false), (y, SHAPE, false), None, false, &mut gradients[0]);
+    twin::matmul((field, shape, true), (x, SHAPE, false), None, false, &mut gradients[1]);
+    gradients
+}
+
+fn softplus(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
+}
+
+#[test]
+fn integrable_combinations_are_gradients_of_their_losses() {
+    use PairWeight::{Con, Lin, Sig};
+    let (tau, alpha, beta, lambda) = (3.0, 2.0, 10.0, 0.5);
+    let losses: [(TripletWeight, PairWeight, &dyn Fn(f64, f64) -> f64); 5] = [
+        (TripletWeight::Con, Con, &|p, n| n - p),
+        (TripletWeight::Nca, Con, &|p, n| softplus(tau * (n - p)) / tau),
+        (TripletWeight::Con, Lin, &|p, n| 0.5 * (1.0 - p).powi(2) + 0.5 * n * n),
+        (TripletWeight::Con, Sig, &|p, n| {
+            softplus(-alpha * (p - lambda)) / alpha + softplus(beta * (n - lambda)) / beta
+        }),
+        (TripletWeight::Cir, Lin, &|p, n| softplus(tau * ((1.0 - p).powi(2) + n * n - 0.5)) / (2.0 * tau)),
+    ];
+    for seed in 0..3 {
+        let batch = Batch::random(seed);
+        for (triplet, pair, loss) in losses {
+            let (gradients, _) = goal(&batch, &params(triplet, pair, None));
+            let total = |batch: &Batch| batch.triplets().into_iter().map(|(p, n)| loss(p, n)).sum();
+            descends(&format!("{triplet:?}:{pair:?}, seed {seed}"), &batch, &gradients, total);
+        }
+    }
+}
+
+#[test]
+fn con_sig_ms_without_relative_sets_is_the_exponential_loss() {
+    let (alpha, beta, lambda) = (2.0, 10.0, 0.5);
+    let batch = Batch::easy(4);
+    let (gradients, members) = goal(&batch, &params(TripletWeight::Con, PairWeight::SigMs, None));
+    assert_eq!(members, 0.0, "the sets are not empty");
+    let loss =
+        |(p, n): (f64, f64)| (-alpha * (p - lambda)).exp() / alpha + (beta * (n - lambda)).exp() / beta;
+    descends("exponential", &batch, &gradients, |batch| batch.triplets().into_iter().map(loss).sum());
+}
+
+#[test]
+fn hinge_is_the_gradient_of_its_loss() {
+    for seed in 0..3 {
+        let batch = Batch::random(seed);
+        let params = params(TripletWeight::Con, PairWeight::Con, Some(MARGIN as f32));
+        let (gradients, _) = goal(&batch, &params);
+        let loss = |(p, n): (f64, f64)| (MARGIN + n - p).max(0.0);
+        let what = format!("hinge, seed {seed}");
+        descends(&what, &batch, &gradients, |batch| batch.triplets().into_iter().map(loss).sum());
+    }
+}
+
+#[test]
+fn hinge_sum_is_the_gradient_of_its_loss() {
+    for (seed, ids) in [(0, None), (1, None), (2, Some(&IDS[..]))] {
+        let batch = Batch::random(seed);
+        let mut field = batch.similarity();
+        let p: Vec<_> = (0..PAIRS).map(|i| batch.s(i, i)).collect();
+        let [it, ti] = DIRECTIONS.map(|direction| {
+            let (mut coefficients, mut loss) = ([0.0; 2 * PAIRS], [0.0; PAIRS]);
+            let weights = (MARGIN, 1.0);
+            twin::violations(&whole(direction), &field, &p, ids, weights, &mut coefficients, &mut loss);
+            coefficients
+        });
+        twin::hinge_sum(&mut field, 0, &p, ids, (MARGIN, 1.0));
+        let mut gradients = through(&field, &batch);
+        let [x, y] = &batch.0;
+        let (own, other) = ((&it[..], &[0; PAIRS][..]), (&ti[..], &[0; PAIRS][..]));
+        twin::compose(y, WIDTH, own, other, true, &mut gradients[0]);
+        twin::compose(x, WIDTH, other, own, true, &mut gradients[1]);
+        let loss = |batch: &Batch| -> f64 {
+            let negative = |i: usize, j: usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
+            let cost = |i: usize, j: usize| {
+                let cost = |p: f64| (MARGIN + batch.s(i, j) - p).max(0.0);
+                if negative(i, j) { cost(batch.s(i, i)) + cost(batch.s(j, j)) } else { 0.0 }
+            };
+            (0..PAIRS * PAIRS).map(|at| cost(at / PAIRS, at % PAIRS)).sum()
+        };
+        descends(&format!("hinge-sum, seed {seed}"), &batch, &gradients, loss);
+    }
+}
+
+/// Symmetric InfoNCE, from its definition: cross-entropy of both directions, averaged.
+fn cross_entropy(batch: &Batch, t: f64, ids: Option<&[u32]>, same_image: SameImage) -> f64 {
+    let same = |i: usize, j: usize| i != j && ids.is_some_and(|ids| ids[i] == ids[j]);
+    let direction = |z: &dyn Fn(usize, usize) -> f64| -> f64 {
+        let anchor = |i: usize| {
+            let left_out = |&j: &usize| !(same(i, j) && same_image == SameImage::LeftOut);
+            let total: f64 = (0..PAIRS).filter(left_out).map(|j| z(i, j).exp()).sum();
+            let target = |&j: &usize| i == j || same(i, j) && same_image == SameImage::Target;
+            let targets: Vec<_> = (0..PAIRS).filter(target).collect();
+            targets.iter().map(|&j| total.ln() - z(i, j)).sum::<f64>() / targets.len() as f64
+        };
+        (0..PAIRS).map(anchor).sum::<f64>() / PAIRS as f64
+    };
+    (direction(&|i, j| batch.s(i, j) / t) + direction(&|i, j| batch.s(j, i) / t)) / 2.0
+}
+
+#[test]
+fn infonce_is_the_gradient_of_its_loss() {
+    let cases = [
+        (None, SameImage::Target),
+        (Some(&IDS[..]), SameImage::Negative),
+        (Some(&IDS[..]), SameImage::Target),
+        (Some(&IDS[..]), SameImage::LeftOut),
+    ];
+    for (seed, (ids, same_image)) in cases.into_iter().enumerate() {
+        let (batch, t) = (Batch::random(seed as u64), 0.25);
+        let similarity = batch.similarity();
+        let states = DIRECTIONS.map(|direction| {
+            let mut state = vec![0.0; 4 * PAIRS];
+            twin::log_sum_exp(&whole(direction), &similarity, (ids, same_image), t, &mut state);
+            state
+        });
+        let (mut field, mut dt) = (similarity, [0.0; 4 * PAIRS]);
+        let (mut loss_it, mut loss_ti) = ([0.0; PAIRS], [0.0; PAIRS]);
+        let states = [&states[0][..], &states[1]];
+        let losses = [&mut loss_it[..], &mut loss_ti];
+        twin::infonce(&mut field, (0, PAIRS), (ids, same_image), t, states, 1.0, &mut dt, losses);
+        let what = format!("{same_image:?}, ids {}", ids.is_some());
+        let loss: f64 = loss_it.into_iter().chain(loss_ti).sum();
+        let expected = cross_entropy(&batch, t, ids, same_image);
+        assert!((loss - expected).abs() <= 1e-12 * expected, "{what}: loss {loss}, expected {expected}");
+        let at_t = |batch: &Batch| cross_entropy(batch, t, ids, same_image);
+        descends(&what, &batch, &through(&field, &batch), at_t);
+        let mut parts = [0.0; 4];
+        twin::column_sum(&dt, 4, &mut parts);
+        let by_t = slope(t, |t| cross_entropy(&batch, t, ids, same_image));
+        agree(&format!("{what}, temperature"), &parts[..1], &[by_t]);
+    }
+}
+
+#[test]
+fn l2norm_backward_is_the_gradient_of_l2norm() {
+    let (rows, cols) = (3, 6);
+    let mut random = Random::new(0);
+    let (z, g) = (wide(&random.matrix(rows, cols)), wide(&random.matrix(rows, cols)));
+    let forward = |z: &[f64]| {
+        let (mut x, mut norms) = (vec![0.0; z.len()], vec![0.0; rows]);
+        twin::l2norm(z, cols, &mut x, &mut norms);
+        (x, norms)
+    };
+    let (x, norms) = forward(&z);
+    let mut dz = vec![f64::NAN; z.len()];
+    twin::l2norm_backward(&g, &x, &norms, cols, &mut dz);
+    let along = |z: &[f64]| forward(z).0.iter().zip(&g).map(|(x, g)| x * g).sum::<f64>();
+    for at in (0..z.len()).filter(|at| at % padded(cols) < cols) {
+        let expected = slope(z[at], |value| {
+            let mut moved = z.clone();
+            moved[at] = value;
+            along(&moved)
+        });
+        let error = (dz[at] - expected).abs();
+        assert!(error <= ALLOWED, "dz[{at}]: {}, by differences {expected}", dz[at]);
+    }
+}

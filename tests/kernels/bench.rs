@@ -1,0 +1,204 @@
+//! Runs a kernel in all its variants on memory full of poison, and compares with an oracle.
+
+use crate::common::check;
+use crate::random::Random;
+use libtest_mimic::Failed;
+use std::fmt::Debug;
+use wgoal::Device;
+use wgoal::device::{Buffer, Commands, Element, Mat, MatMut, Slice, SliceMut, padded};
+use wgoal::kernels::{MATMUL_VARIANTS, MatmulVariant};
+
+pub type Outcome = Result<(), Failed>;
+
+/// Half a unit in the last place of an f32 near 1: the largest relative error of one rounding.
+pub const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
+
+/// Largest relative error of an f32 exp(z) for |z| up to `z`: WGSL grants exp itself 3 + 2 |z| units in the last place;
+/// as many again cover the roundings of a z that was computed by a few operations.
+pub fn exp_error(z: f64) -> f64 {
+    2.0 * (3.0 + 2.0 * z) * 2.0 * ROUNDING
+}
+
+/// Likely largest error of a sum of n products, relative to the product of the norms: errors of either sign grow with
+/// the root of their number, and the 4 makes the tail negligible.
+pub fn sum_error(n: usize) -> f64 {
+    4.0 * (n as f64).sqrt() * ROUNDING
+}
+
+/// Bits of all memory that a kernel has not written: a NaN that nothing computes.
+const POISON: u32 = 0x7fc0_dead;
+/// Poisoned elements after the end of every array. Shaders see them and must leave them alone.
+const GUARD: usize = 64;
+
+/// A device together with one way to specialise the kernels.
+pub struct Bench<'a> {
+    device: &'a Device,
+    variant: Variant,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Variant {
+    Native,
+    Lanes(u32),
+    Matmul(&'static MatmulVariant),
+}
+
+/// Takes every variant that `variants` gives for the device through every case, with data seeded by the case.
+fn each<C: Copy + Debug>(
+    device: &Device,
+    variants: &[Variant],
+    cases: &[C],
+    test: impl Fn(&Bench, &mut Random, C) -> Outcome,
+) -> Outcome {
+    let variants = if matches!(device, Device::Cpu(_)) { &[Variant::Native] } else { variants };
+    for &variant in variants {
+        for (seed, &case) in cases.iter().enumerate() {
+            test(&Bench { device, variant }, &mut Random::new(seed as u64), case).map_err(|e| {
+                let what = match variant {
+                    Variant::Matmul(variant) => variant.name.to_string(),
+                    other => format!("{other:?}"),
+                };
+                format!("{what}, case {case:?}, seed {seed}: {}", e.message().unwrap_or_default())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Row kernels: 1 has no reduction, 8 is for software adapters, 64 for GPUs, 256 the most that every adapter grants.
+pub fn each_lanes<C: Copy + Debug>(
+    device: &Device,
+    cases: &[C],
+    test: impl Fn(&Bench, &mut Random, C) -> Outcome,
+) -> Outcome {
+    each(device, &[1, 8, 64, 256].map(Variant::Lanes), cases, test)
+}
+
+pub fn each_product<C: Copy + Debug>(
+    device: &Device,
+    cases: &[C],
+    test: impl Fn(&Bench, &mut Random, C) -> Outcome,
+) -> Outcome {
+    each(device, &MATMUL_VARIANTS.each_ref().map(Variant::Matmul), cases, test)
+}
+
+/// Device memory with a guard behind it.
+pub struct Array<T: Element> {
+    buffer: Buffer<T>,
+    len: usize,
+}
+
+impl<T: Element> Array<T> {
+    /// On the CPU exactly the elements, elsewhere the guard as well, for a shader to run into.
+    pub fn get(&self) -> Slice<'_, T> {
+        match self.buffer.view() {
+            Slice::Host(host) => Slice::Host(&host[..self.len]),
+            guarded => guarded,
+        }
+    }
+
+    pub fn get_mut(&mut self) -> SliceMut<'_, T> {
+        let len = self.len;
+        match self.buffer.view_mut() {
+            SliceMut::Host(host) => SliceMut::Host(&mut host[..len]),
+            guarded => guarded,
+        }
+    }
+}
+
+impl Array<f32> {
+    pub fn mat(&self, rows: usize, cols: usize) -> Mat<'_> {
+        Mat { data: self.get(), rows, cols }
+    }
+
+    pub fn mat_mut(&mut self, rows: usize, cols: usize) -> MatMut<'_> {
+        MatMut { data: self.get_mut(), rows, cols }
+    }
+
+    /// Some rows of a matrix, exactly.
+    pub fn strip(&mut self, rows: &std::ops::Range<usize>, cols: usize) -> MatMut<'_> {
+        let data = self.buffer.part_mut(rows.start * padded(cols)..rows.end * padded(cols));
+        MatMut { data, rows: rows.len(), cols }
+    }
+}
+
+impl Bench<'_> {
+    pub fn array<T: Element>(&self, values: &[T]) -> Result<Array<T>, Failed> {
+        let mut guarded = values.to_vec();
+        guarded.resize(values.len() + GUARD, bytemuck::cast(POISON));
+        Ok(Array { buffer: Buffer::from_slice(self.device, "test", &guarded)?, len: values.len() })
+    }
+
+    pub fn poisoned<T: Element>(&self, len: usize) -> Result<Array<T>, Failed> {
+        self.array(&vec![bytemuck::cast(POISON); len])
+    }
+
+    pub fn run(&self, record: impl FnOnce(&mut Commands) -> wgoal::Result<()>) -> Outcome {
+        let mut commands = self.device.commands();
+        if let Commands::Gpu(recorder) = &mut commands {
+            match self.variant {
+                Variant::Native => {}
+                Variant::Lanes(lanes) => recorder.lanes = lanes,
+                Variant::Matmul(variant) => recorder.matmul = Some(variant),
+            }
+        }
+        record(&mut commands)?;
+        Ok(commands.submit()?)
+    }
+
+    /// What an array holds, once its guard is seen to be intact.
+    pub fn read<T: Element>(&self, array: &Array<T>) -> Result<Vec<T>, Failed> {
+        let mut values =
+            self.device.wait(array.buffer.read(self.device, 0..array.len + GUARD)).map_err(Failed::from)?;
+        let intact = values[array.len..].iter().all(|&x| is_poison(x));
+        check(intact, "the memory behind the array was written")?;
+        values.truncate(array.len);
+        Ok(values)
+    }
+
+    /// Each element within its own allowed error; NaN never is. An allowed error of 0 asks for equal values.
+    pub fn near(
+        &self,
+        what: &str,
+        array: &Array<f32>,
+        expected: &[f64],
+        allowed: impl Fn(usize) -> f64,
+    ) -> Outcome {
+        let found = self.read(array)?;
+        check(found.len() == expected.len(), format!("{what}: {} elements", found.len()))?;
+        for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+            let error = (f64::from(found) - expected).abs();
+            let within = error <= allowed(i);
+            if !within {
+                let message = format!("{what}[{i}] is {found:e}, expected {expected:e}: error {error:.1e}");
+                return Err(format!("{message}, allowed {:.1e}", allowed(i)).into());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn equal(&self, what: &str, array: &Array<u32>, expected: &[u32]) -> Outcome {
+        let found = self.read(array)?;
+        match found.iter().zip(expected).position(|(a, b)| a != b) {
+            Some(i) => Err(format!("{what}[{i}] is {}, expected {}", found[i], expected[i]).into()),
+            None => check(found.len() == expected.len(), format!("{what}: {} elements", found.len())),
+        }
+    }
+}
+
+pub fn is_poison<T: Element>(value: T) -> bool {
+    bytemuck::cast::<T, u32>(value) == POISON
+}
+
+/// The checks above can fail: on poison, on a wrong value, on a guard that was written.
+pub fn guard(device: &Device) -> Outcome {
+    each(device, &[Variant::Native], &[()], |bench, _, ()| {
+        let poisoned = bench.poisoned::<f32>(3)?;
+        check(bench.near("", &poisoned, &[0.0; 3], |_| f64::INFINITY).is_err(), "poison passed for a value")?;
+        check(bench.near("", &bench.array(&[1.0])?, &[1.1], |_| 0.01).is_err(), "1 passed for 1.1")?;
+        check(bench.equal("", &bench.array(&[1, 2])?, &[1, 3]).is_err(), "2 passed for 3")?;
+        let mut overrun = bench.array(&[1u32])?;
+        overrun.buffer.write(bench.device, 1, &[0])?;
+        check(bench.read(&overrun).is_err(), "a written guard passed")
+    })
+}

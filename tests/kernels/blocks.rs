@@ -1,0 +1,267 @@
+//! Kernels that walk the similarity matrix by anchors, in both directions, whole and in blocks.
+
+use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
+use crate::random::{Random, wide};
+use std::ops::Range;
+use wgoal::Device;
+use wgoal::device::{pad_rows, padded};
+use wgoal::kernels::{self, Block, Hardest, Relative, SameImage, Violations, twin};
+
+/// What the similarities are. Multiples of 1/64 keep sums, differences and ties exact, so that f32 and f64 take the same
+/// branches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scene {
+    /// In [-1, 1] and a little beyond, as rounding makes them, with ties everywhere.
+    Mixed,
+    /// All embeddings equal.
+    Collapsed,
+    /// Every pair's negatives opposite to it.
+    Antipodal,
+}
+use Scene::{Antipodal, Collapsed, Mixed};
+
+/// (pairs, scene, with ids)
+pub type Case = (usize, Scene, bool);
+
+pub const CASES: &[Case] = &[
+    (1, Mixed, false),
+    (1, Mixed, true),
+    (2, Antipodal, false),
+    (3, Collapsed, true),
+    (31, Mixed, true),
+    (65, Antipodal, false),
+    (65, Collapsed, false),
+    (127, Mixed, false),
+    (257, Mixed, true),
+];
+
+/// The similarities of a batch and its images.
+pub struct Batch {
+    pub pairs: usize,
+    pub similarity: Vec<f32>,
+    pub ids: Option<Vec<u32>>,
+}
+
+impl Batch {
+    pub fn new(random: &mut Random, (pairs, scene, with_ids): Case) -> Self {
+        // Mixed rows and columns reach up to different heights, and positives are not negative: of the thresholds of
+        // the relative sets either can be on either side.
+        let mut value = |i: usize| match (scene, i / pairs, i % pairs) {
+            (Mixed, row, column) if row == column => random.coarse(33) + 33.0 / 64.0,
+            (Mixed, row, column) => random.coarse(8 + (row % 59).min(column % 58)),
+            (Antipodal, row, column) if row != column => -1.0,
+            _ => 1.0,
+        };
+        let values: Vec<_> = (0..pairs * pairs).map(&mut value).collect();
+        // Half the batch is one image, so that a whole block can lie inside it.
+        let mut id = |i: usize| if i < pairs / 2 { 7 } else { random.below(pairs) as u32 };
+        let ids = with_ids.then(|| (0..pairs).map(&mut id).collect());
+        Self { pairs, similarity: pad_rows(&values, pairs), ids }
+    }
+
+    pub fn positive(&self) -> Vec<f32> {
+        (0..self.pairs).map(|i| self.similarity[i * padded(self.pairs) + i]).collect()
+    }
+
+    /// p, n, h of a direction.
+    pub fn mined(&self, direction: Direction) -> (Vec<f64>, Vec<f64>, Vec<u32>) {
+        let (mut p, mut n, mut h) =
+            (vec![f64::NAN; self.pairs], vec![f64::NAN; self.pairs], vec![0; self.pairs]);
+        let whole = direction(0, self.pairs, self.pairs);
+        twin::hardest(&whole, &wide(&self.similarity), self.ids.as_deref(), &mut p, &mut n, &mut h);
+        (p, n, h)
+    }
+
+    /// States of a direction for InfoNCE.
+    pub fn states(&self, direction: Direction, same_image: SameImage, temperature: f32) -> Vec<f64> {
+        let mut state = vec![f64::NAN; 4 * self.pairs];
+        let (whole, ids) = (direction(0, self.pairs, self.pairs), (self.ids.as_deref(), same_image));
+        twin::log_sum_exp(&whole, &wide(&self.similarity), ids, temperature.into(), &mut state);
+        state
+    }
+
+    /// The blocks of a direction with their images, `rows` at a time.
+    fn blocks(&self, direction: Direction, rows: usize) -> Vec<(Block, Range<usize>)> {
+        let strips = self.strips(rows).into_iter();
+        strips.map(|strip| (direction(strip.start, strip.len(), self.pairs), strip)).collect()
+    }
+
+    pub fn strips(&self, rows: usize) -> Vec<Range<usize>> {
+        (0..self.pairs).step_by(rows).map(|first| first..self.pairs.min(first.saturating_add(rows))).collect()
+    }
+
+    /// Rows of a block: all at once, and fewer where that makes several.
+    pub fn cuts(&self) -> &'static [usize] {
+        if self.pairs > ROWS { &[usize::MAX, ROWS] } else { &[usize::MAX] }
+    }
+}
+
+const ROWS: usize = 64;
+
+type Direction = fn(usize, usize, usize) -> Block;
+pub const DIRECTIONS: [Direction; 2] = [Block::images, Block::texts];
+
+pub fn hardest(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let pairs = batch.pairs;
+        let similarity = bench.array(&batch.similarity)?;
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        for direction in DIRECTIONS {
+            let (p, n, h) = batch.mined(direction);
+            for &rows in batch.cuts() {
+                let (mut positive, mut value) = (bench.poisoned(pairs)?, bench.poisoned(pairs)?);
+                let mut index = bench.poisoned(pairs)?;
+                bench.run(|commands| {
+                    batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
+                        let out = Hardest {
+                            positive: positive.get_mut(),
+                            value: value.get_mut(),
+                            index: index.get_mut(),
+                        };
+                        let s = similarity.mat(pairs, pairs).part(&strip);
+                        kernels::hardest(commands, &block, s, ids.as_ref().map(Array::get), out)
+                    })
+                })?;
+                bench.near("p", &positive, &p, |_| 0.0)?;
+                bench.near("n", &value, &n, |_| 0.0)?;
+                bench.equal("h", &index, &h)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+pub fn relative(device: &Device) -> Outcome {
+    // (alpha, beta) of exponential values; the larger ones take e beyond f32's range, and beyond f64's at the low end.
+    let rates = [None, Some((2.0, 10.0)), Some((40.0, 1000.0))];
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let pairs = batch.pairs;
+        let threshold = 6.0 / 64.0; // Some values lie exactly on it.
+        let similarity = bench.array(&batch.similarity)?;
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        let positive = bench.array(&batch.positive())?;
+        for (direction, rates) in DIRECTIONS.into_iter().flat_map(|d| rates.map(|rates| (d, rates))) {
+            let (p, n, h) = batch.mined(direction);
+            let mut sums = vec![f64::NAN; 4 * pairs];
+            let mined = (&p[..], &n[..], &h[..]);
+            let (whole, wide_similarity) = (direction(0, pairs, pairs), wide(&batch.similarity));
+            let ids_slice = batch.ids.as_deref();
+            let wide_rates = rates.map(|(alpha, beta): (f32, f32)| (alpha.into(), beta.into()));
+            twin::relative(
+                &whole,
+                &wide_similarity,
+                mined,
+                ids_slice,
+                wide_rates,
+                threshold.into(),
+                &mut sums,
+            );
+            let value = bench.array(&n.iter().map(|&n| n as f32).collect::<Vec<_>>())?;
+            let index = bench.array(&h)?;
+            let (alpha, beta) = rates.unwrap_or_default();
+            let from = Relative {
+                positive: positive.get(),
+                value: value.get(),
+                index: index.get(),
+                ids: ids.as_ref().map(Array::get),
+                exponential: rates.is_some(),
+                alpha,
+                beta,
+                threshold,
+            };
+            for &rows in batch.cuts() {
+                let mut found = bench.poisoned(4 * pairs)?;
+                bench.run(|commands| {
+                    batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
+                        let s = similarity.mat(pairs, pairs).part(&strip);
+                        kernels::relative(commands, &block, s, from, found.get_mut())
+                    })
+                })?;
+                // Sizes and linear sums are exact. No exponent of weight is beyond e's range in f32, 88.
+                let largest = f64::from(alpha.max(beta) * 2.1).min(88.0);
+                let relative = exp_error(largest) + sum_error(pairs);
+                let allowed =
+                    |k: usize| if rates.is_some() && k.is_multiple_of(2) { relative * sums[k] } else { 0.0 };
+                bench.near("sums", &found, &sums, allowed)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+pub fn violations(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let pairs = batch.pairs;
+        let (margin, scale) = (8.0 / 64.0, 0.75); // Some costs are exactly 0.
+        let similarity = bench.array(&batch.similarity)?;
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        let positive = bench.array(&batch.positive())?;
+        let from = Violations { positive: positive.get(), ids: ids.as_ref().map(Array::get), margin, scale };
+        for direction in DIRECTIONS {
+            let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
+            twin::violations(
+                &direction(0, pairs, pairs),
+                &wide(&batch.similarity),
+                &wide(&batch.positive()),
+                batch.ids.as_deref(),
+                (margin.into(), scale.into()),
+                &mut coefficients,
+                &mut loss,
+            );
+            for &rows in batch.cuts() {
+                let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);
+                bench.run(|commands| {
+                    batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
+                        let s = similarity.mat(pairs, pairs).part(&strip);
+                        kernels::violations(commands, &block, s, from, found.get_mut(), found_loss.get_mut())
+                    })
+                })?;
+                bench.near("coefficients", &found, &coefficients, |_| 0.0)?;
+                bench.near("loss", &found_loss, &loss, |_| 0.0)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Temperatures of the InfoNCE tests: as published, and one that takes the exponentials below what f32 holds.
+pub const TEMPERATURES: [f32; 2] = [0.07, 0.01];
+pub const SAME_IMAGE: [SameImage; 3] = [SameImage::Negative, SameImage::Target, SameImage::LeftOut];
+
+pub fn log_sum_exp(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let pairs = batch.pairs;
+        let similarity = bench.array(&batch.similarity)?;
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        for (direction, same_image) in DIRECTIONS.into_iter().flat_map(|d| SAME_IMAGE.map(|same| (d, same))) {
+            for t in TEMPERATURES {
+                let state = batch.states(direction, same_image, t);
+                let temperature = bench.array(&[t])?;
+                for &rows in batch.cuts() {
+                    let mut found = bench.poisoned(4 * pairs)?;
+                    bench.run(|commands| {
+                        batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
+                            let s = similarity.mat(pairs, pairs).part(&strip);
+                            let ids = (ids.as_ref().map(Array::get), same_image);
+                            kernels::log_sum_exp(commands, &block, s, ids, temperature.get(), found.get_mut())
+                        })
+                    })?;
+                    // Exponents are differences of two z, of which none is beyond 1.1 / t.
+                    let z = 1.1 / f64::from(t);
+                    let allowed = |k: usize| match k % 4 {
+                        0 => 8.0 * ROUNDING * z,
+                        1 => (exp_error(2.0 * z) + sum_error(pairs)) * state[k],
+                        2 => (8.0 * ROUNDING + sum_error(pairs)) * z * state[k + 1],
+                        _ => 0.0,
+                    };
+                    bench.near("state", &found, &state, allowed)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,198 @@
+//! Kernels that turn similarities, or what was mined from them, into the gradient at the similarities.
+
+use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
+use crate::blocks::{Batch, CASES, DIRECTIONS, SAME_IMAGE, TEMPERATURES};
+use crate::random::wide;
+use wgoal::device::padded;
+use wgoal::kernels::{self, InfonceField, SameImage, Violations, WeightParams, twin};
+use wgoal::{Device, PairWeight, TripletWeight};
+
+pub fn hinge_sum(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let pairs = batch.pairs;
+        let (margin, scale) = (8.0 / 64.0, 0.75); // Some costs are exactly 0.
+        let mut field = wide(&batch.similarity);
+        let positive = batch.positive();
+        let weights = (margin.into(), scale.into());
+        twin::hinge_sum(&mut field, 0, &wide(&positive), batch.ids.as_deref(), weights);
+        let positive = bench.array(&positive)?;
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        let from = Violations { positive: positive.get(), ids: ids.as_ref().map(Array::get), margin, scale };
+        for &rows in batch.cuts() {
+            let mut found = bench.array(&batch.similarity)?;
+            bench.run(|commands| {
+                batch.strips(rows).into_iter().try_for_each(|strip| {
+                    kernels::hinge_sum(commands, found.strip(&strip, pairs), strip.start, from)
+                })
+            })?;
+            bench.near("field", &found, &field, |_| 0.0)?;
+        }
+        Ok(())
+    })
+}
+
+pub fn infonce(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let (pairs, stride, scale) = (batch.pairs, padded(batch.pairs), 0.75);
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        for (same_image, t) in SAME_IMAGE.into_iter().flat_map(|same| TEMPERATURES.map(|t| (same, t))) {
+            // Both sides take the same states, rounded once.
+            let state = |direction| -> Vec<f32> {
+                batch.states(direction, same_image, t).into_iter().map(|x| x as f32).collect()
+            };
+            let mut states = DIRECTIONS.map(state);
+            // In a real batch a pair's two anchors have as many targets; here neither count can stand for the other.
+            states[1].chunks_exact_mut(4).for_each(|state| state[3] *= 2.0);
+            let [state_it, state_ti] = states.each_ref().map(|state| wide(state));
+            let mut field = wide(&batch.similarity);
+            let mut dt = vec![f64::NAN; 4 * pairs];
+            let (mut loss_it, mut loss_ti) = (vec![f64::NAN; pairs], vec![f64::NAN; pairs]);
+            twin::infonce(
+                &mut field,
+                (0, pairs),
+                (batch.ids.as_deref(), same_image),
+                t.into(),
+                [&state_it, &state_ti],
+                scale.into(),
+                &mut dt,
+                [&mut loss_it, &mut loss_ti],
+            );
+            let target = |i: usize, j: usize| match &batch.ids {
+                Some(ids) if same_image == SameImage::Target => ids[i] == ids[j],
+                _ => i == j,
+            };
+            let rate = f64::from(1.0 / t);
+            let share = f64::from(scale) / (2.0 * pairs as f64);
+            // A sum of two softmaxes errs with its exponents, on a target also with the 2 or so that is subtracted.
+            // Exponents below -87 count as that.
+            let relative = exp_error(2.2 * rate);
+            let allowed = |at: usize| match (at / stride, at % stride) {
+                (_, j) if j >= pairs => 0.0,
+                (i, j) => {
+                    let size = field[at].abs() + if target(i, j) { 2.0 * share * rate } else { 0.0 };
+                    relative * size + 1e-37 * share * rate
+                }
+            };
+            let temperature = bench.array(&[t])?;
+            let (states_it, states_ti) = (bench.array(&states[0])?, bench.array(&states[1])?);
+            for &rows in batch.cuts() {
+                let mut found = bench.array(&batch.similarity)?;
+                let mut found_dt = bench.poisoned(4 * pairs)?;
+                let (mut found_it, mut found_ti) = (bench.poisoned(pairs)?, bench.poisoned(pairs)?);
+                bench.run(|commands| {
+                    batch.strips(rows).into_iter().try_for_each(|strip| {
+                        let from = InfonceField {
+                            ids: ids.as_ref().map(Array::get),
+                            same_image,
+                            temperature: temperature.get(),
+                            states: [states_it.get(), states_ti.get()],
+                            scale,
+                            row_offset: strip.start,
+                        };
+                        let losses = [found_it.get_mut(), found_ti.get_mut()];
+                        let field = found.strip(&strip, pairs);
+                        kernels::infonce(commands, field, from, found_dt.get_mut(), losses)
+                    })
+                })?;
+                bench.near("field", &found, &field, allowed)?;
+                // A row's part is the sum of its field, weighted with at most 1.1 / t.
+                let allowed_dt = |k: usize| match k % 4 {
+                    0 => {
+                        let row = k / 4 * stride..k / 4 * stride + pairs;
+                        let field: f64 = row.clone().map(|at| field[at].abs()).sum();
+                        let errors: f64 = row.map(&allowed).sum();
+                        1.1 * rate * (errors + (sum_error(pairs) + 8.0 * ROUNDING) * field)
+                    }
+                    _ => 0.0,
+                };
+                bench.near("dt", &found_dt, &dt, allowed_dt)?;
+                for (found, expected, state) in
+                    [(&found_it, &loss_it, &state_it), (&found_ti, &loss_ti, &state_ti)]
+                {
+                    // WGSL grants a logarithm near 1 an absolute error of 2^-21.
+                    let allowed = |i: usize| {
+                        let [top, sum, targets, count] = [0, 1, 2, 3].map(|k| state[4 * i + k]);
+                        let size = top.abs() + sum.ln().abs() + (targets / count).abs();
+                        (8.0 * ROUNDING * size + 8.0 * ROUNDING) / (2.0 * pairs as f64)
+                    };
+                    bench.near("loss", found, expected, allowed)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+pub fn weights(device: &Device) -> Outcome {
+    use PairWeight::{Con, Lin, LinMs, Sig, SigMs};
+    let usual = WeightParams {
+        triplet: TripletWeight::Con,
+        pair: Con,
+        tau: 3.0,
+        alpha: 2.0,
+        beta: 10.0,
+        lambda: 0.5,
+        circle: 0.5,
+        margin: None,
+        scale: 0.75,
+    };
+    let mut cases = Vec::new();
+    for triplet in [TripletWeight::Con, TripletWeight::Nca, TripletWeight::Cir] {
+        for (k, pair) in [Con, Lin, LinMs, Sig, SigMs].into_iter().enumerate() {
+            let pairs = [31, 65, 1, 257, 1000][k];
+            cases.push((pairs, WeightParams { triplet, pair, ..usual }));
+            // Some costs are exactly 0.
+            let margin = Some(8.0 / 64.0);
+            cases.push((65, WeightParams { triplet, pair, margin, circle: 0.25, ..usual }));
+            // Beyond the range of e in f32 at both ends.
+            cases.push((127, WeightParams { triplet, pair, tau: 100.0, ..usual }));
+            cases.push((127, WeightParams { triplet, pair, alpha: 200.0, beta: 300.0, ..usual }));
+        }
+    }
+    each_lanes(device, &cases, |bench, random, (pairs, params)| {
+        let [p, n] = [(); 2].map(|()| (0..pairs).map(|_| random.coarse(66)).collect::<Vec<_>>());
+        let mut index = random.indices(pairs, pairs);
+        index[pairs / 2] = pairs as u32 / 2;
+        let exponential = params.pair == SigMs;
+        let mut sums = Vec::new();
+        for _ in 0..pairs {
+            // A set is empty now and then. Exponential values are positive.
+            for _ in 0..2 {
+                let count = random.below(4) as f32;
+                let mean = random.uniform();
+                sums.extend([count * if exponential { mean.abs() } else { mean }, count]);
+            }
+        }
+        let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
+        let (wide_p, wide_n, wide_sums) = (wide(&p), wide(&n), wide(&sums));
+        let mined = (&wide_p[..], &wide_n[..], &index[..]);
+        twin::weights(&params, mined, &wide_sums, &mut coefficients, &mut loss, pairs);
+        let (p, n, index) = (bench.array(&p)?, bench.array(&n)?, bench.array(&index)?);
+        let sums = bench.array(&sums)?;
+        let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);
+        bench.run(|commands| {
+            let mined = (p.get(), n.get(), index.get());
+            let (coefficients, loss) = (found.get_mut(), found_loss.get_mut());
+            kernels::weights(commands, &params, mined, sums.get(), coefficients, loss, pairs)
+        })?;
+        // T and the sigmoids err with their exponents; (1 - p)^2 + n^2 of cir is up to 6, p - lambda and n - lambda up
+        // to 1.6. Linear weights are differences of numbers below 4, with a few roundings.
+        let [tau, alpha, beta] = [params.tau, params.alpha, params.beta].map(f64::from);
+        let triplet = match params.triplet {
+            TripletWeight::Con => 0.0,
+            TripletWeight::Nca | TripletWeight::Cir => exp_error(6.0 * tau),
+        };
+        let (relative, absolute) = match params.pair {
+            Con => (triplet, 0.0),
+            Lin | LinMs => (triplet, 64.0 * ROUNDING),
+            Sig | SigMs => (triplet + exp_error(1.6 * alpha.max(beta)), 0.0),
+        };
+        // Where T leaves f32's normal numbers it errs by the smallest of them, times a pair weight below 1024.
+        let tiny = 1024.0 * f64::from(f32::MIN_POSITIVE);
+        let allowed = |k: usize| (relative + 8.0 * ROUNDING) * coefficients[k].abs() + absolute + tiny;
+        bench.near("coefficients", &found, &coefficients, allowed)?;
+        bench.near("loss", &found_loss, &loss, |_| 0.0)
+    })
+}

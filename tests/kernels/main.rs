@@ -1,0 +1,38 @@
+//! Every kernel, in every variant, on every device, against its twin in f64.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/random.rs"]
+mod random;
+
+mod bench;
+mod blocks;
+mod fields;
+mod matmul;
+mod rows;
+mod steps;
+
+fn main() {
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 19] = [
+        ("matmul", matmul::matmul),
+        ("l2norm", rows::l2norm),
+        ("l2norm_backward", rows::l2norm_backward),
+        ("column_sum", rows::column_sum),
+        ("compose", rows::compose),
+        ("ranks", rows::ranks),
+        ("ranks_by_hand", rows::ranks_by_hand),
+        ("hardest", blocks::hardest),
+        ("relative", blocks::relative),
+        ("violations", blocks::violations),
+        ("log_sum_exp", blocks::log_sum_exp),
+        ("hinge_sum", fields::hinge_sum),
+        ("infonce", fields::infonce),
+        ("weights", fields::weights),
+        ("sum_squares", steps::sum_squares),
+        ("record", steps::record),
+        ("adamw", steps::adamw),
+        ("sgd", steps::sgd),
+        ("guard", bench::guard),
+    ];
+    common::run(tests.map(|(name, test)| (name.to_string(), test)).to_vec())
+}

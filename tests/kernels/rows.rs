@@ -1,0 +1,180 @@
+//! Kernels on the rows or columns of a matrix.
+
+use crate::bench::{Outcome, ROUNDING, each_lanes, sum_error};
+use crate::common::check;
+use crate::random::wide;
+use wgoal::Device;
+use wgoal::device::{pad_rows, padded};
+use wgoal::kernels::{self, Composition, RankBlock, twin};
+
+/// (rows, cols)
+const SHAPES: &[(usize, usize)] =
+    &[(1, 1), (2, 3), (3, 2), (31, 65), (65, 31), (1, 1000), (1000, 5), (257, 127), (64, 257)];
+
+/// Allowed for a norm, a division and a product, each with WGSL's few units in the last place, relative.
+fn norm_error(cols: usize) -> f64 {
+    sum_error(cols) + 16.0 * ROUNDING
+}
+
+pub fn l2norm(device: &Device) -> Outcome {
+    each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
+        let mut z = random.matrix(rows, cols);
+        // The first of several rows is zero and stays so.
+        z[..if rows > 1 { cols } else { 0 }].fill(0.0);
+        let (mut x, mut norms) = (vec![0.0; z.len()], vec![0.0; rows]);
+        twin::l2norm(&wide(&z), cols, &mut x, &mut norms);
+        let z = bench.array(&z)?;
+        let (mut found, mut found_norms) = (bench.poisoned(x.len())?, bench.poisoned(rows)?);
+        bench.run(|commands| {
+            kernels::l2norm(commands, z.mat(rows, cols), found.mat_mut(rows, cols), found_norms.get_mut())
+        })?;
+        bench.near("x", &found, &x, |at| norm_error(cols) * x[at].abs())?;
+        bench.near("norms", &found_norms, &norms, |at| norm_error(cols) * norms[at])
+    })
+}
+
+pub fn l2norm_backward(device: &Device) -> Outcome {
+    each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
+        let g = random.matrix(rows, cols);
+        let mut x = random.matrix(rows, cols);
+        // Any x will do: the kernel takes it and the norm as they are. Those of a zero row are zero.
+        let mut norms: Vec<f32> = (0..rows).map(|_| 1.5 + random.uniform()).collect();
+        if rows > 1 {
+            norms[0] = 0.0;
+            x[..cols].fill(0.0);
+        }
+        let mut dz = vec![0.0; g.len()];
+        twin::l2norm_backward(&wide(&g), &wide(&x), &wide(&norms), cols, &mut dz);
+        let stride = padded(cols);
+        let along = |i: usize| {
+            let norm = |v: &[f32]| v.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            norm(&x[i * stride..][..cols]) * norm(&g[i * stride..][..cols])
+        };
+        let along: Vec<_> = (0..rows).map(along).collect();
+        let allowed = |at: usize| match (f64::from(norms[at / stride]), at % stride < cols) {
+            (r, true) if r > 0.0 => {
+                let from_g = 8.0 * ROUNDING * f64::from(g[at].abs());
+                (from_g + norm_error(cols) * f64::from(x[at].abs()) * along[at / stride]) / r
+            }
+            _ => 0.0,
+        };
+        let (device_g, device_x, device_norms) = (bench.array(&g)?, bench.array(&x)?, bench.array(&norms)?);
+        let mut found = bench.poisoned(dz.len())?;
+        bench.run(|commands| {
+            let (g, x) = (device_g.mat(rows, cols), device_x.mat(rows, cols));
+            kernels::l2norm_backward(commands, g, x, device_norms.get(), found.mat_mut(rows, cols))
+        })?;
+        bench.near("dz", &found, &dz, allowed)
+    })
+}
+
+pub fn column_sum(device: &Device) -> Outcome {
+    each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
+        let a = random.matrix(rows, cols);
+        let mut y = vec![0.0; padded(cols)];
+        twin::column_sum(&wide(&a), cols, &mut y);
+        let a = bench.array(&a)?;
+        let mut found = bench.poisoned(y.len())?;
+        bench.run(|commands| kernels::column_sum(commands, a.mat(rows, cols), found.get_mut()))?;
+        // A product with ones: their norm is the root of their number, and no column's is larger.
+        bench.near("y", &found, &y, |k| if k < cols { sum_error(rows) * rows as f64 } else { 0.0 })
+    })
+}
+
+pub fn compose(device: &Device) -> Outcome {
+    const SHAPES: &[(usize, usize)] =
+        &[(1, 1), (2, 65), (3, 2), (31, 257), (65, 31), (257, 3), (64, 127), (7, 1000)];
+    each_lanes(device, SHAPES, |bench, random, (pairs, cols)| {
+        let y = random.matrix(pairs, cols);
+        let before = random.matrix(pairs, cols);
+        let (own, other) = (random.values(2 * pairs), random.values(2 * pairs));
+        let own_index = random.indices(pairs, pairs);
+        // Crowded, so that some rows gather many entries and most none.
+        let other_index = random.indices(pairs, pairs.div_ceil(3));
+        let gathered = |i: usize| other_index.iter().filter(|&&g| g as usize == i).count();
+        let terms: Vec<_> = (0..pairs).map(|i| 4 + gathered(i)).collect();
+        for accumulate in [false, true] {
+            let mut dx = wide(&before);
+            let (wide_own, wide_other) = (wide(&own), wide(&other));
+            let (from_own, from_other) =
+                ((&wide_own[..], &own_index[..]), (&wide_other[..], &other_index[..]));
+            twin::compose(&wide(&y), cols, from_own, from_other, accumulate, &mut dx);
+            let mut found = if accumulate { bench.array(&before)? } else { bench.poisoned(dx.len())? };
+            let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
+            let (own_index, other_index) = (bench.array(&own_index)?, bench.array(&other_index)?);
+            let from = Composition {
+                own: own.get(),
+                own_index: own_index.get(),
+                other: other.get(),
+                other_index: other_index.get(),
+                accumulate,
+            };
+            bench.run(|commands| {
+                kernels::compose(commands, y.mat(pairs, cols), from, found.mat_mut(pairs, cols))
+            })?;
+            // No term is larger than 1, so no partial sum than their number.
+            let allowed = |at: usize| match (terms[at / padded(cols)], at % padded(cols) < cols) {
+                (terms, true) => (terms * terms) as f64 * ROUNDING,
+                _ => 0.0,
+            };
+            bench.near("dx", &found, &dx, allowed)?;
+        }
+        Ok(())
+    })
+}
+
+pub fn ranks(device: &Device) -> Outcome {
+    // (queries, candidates, queries of a block)
+    const SHAPES: &[(usize, usize, usize)] =
+        &[(1, 1, 1), (3, 2, 3), (2, 65, 2), (65, 31, 64), (31, 257, 31), (130, 64, 64), (5, 1000, 5)];
+    each_lanes(device, SHAPES, |bench, random, (queries, candidates, block)| {
+        let values: Vec<_> = (0..queries * candidates).map(|_| random.coarse(64)).collect();
+        let similarity = pad_rows(&values, candidates);
+        // Several right candidates, in no order; the last ids are no candidate's.
+        let kinds = candidates.div_ceil(5);
+        let (query_ids, candidate_ids) =
+            (random.indices(queries, kinds + 1), random.indices(candidates, kinds));
+        let mut expected = vec![0; queries];
+        twin::ranks(&wide(&similarity), &query_ids, &candidate_ids, &mut expected);
+        let similarity = bench.array(&similarity)?;
+        let (query_ids, candidate_ids) = (bench.array(&query_ids)?, bench.array(&candidate_ids)?);
+        let mut found = bench.poisoned(queries)?;
+        for first in (0..queries).step_by(block) {
+            let rows = first..queries.min(first + block);
+            let s = similarity.mat(queries, candidates).part(&rows);
+            let ids = RankBlock {
+                query_ids: query_ids.get(),
+                candidate_ids: candidate_ids.get(),
+                query_offset: first,
+            };
+            bench.run(|commands| kernels::ranks(commands, s, ids, found.get_mut()))?;
+        }
+        bench.equal("ranks", &found, &expected)
+    })
+}
+
+/// The rule itself, on rows whose ranks can be read off.
+pub fn ranks_by_hand(device: &Device) -> Outcome {
+    let ids = [4, 9, 4, 2, 9];
+    let cases: [(u32, [f32; 5], u32); 6] = [
+        (9, [0.1, 0.2, 0.3, 0.4, 0.5], 0),
+        (4, [0.1, 0.2, 0.3, 0.4, 0.5], 2),
+        (2, [0.5, 0.5, 0.5, 0.5, 0.5], 3), // after the equals with lower indices
+        (9, [0.5, 0.5, 0.5, 0.5, 0.5], 1), // the first of two right ones
+        (9, [-1.0, -2.0, -1.0, -1.0, -1.0], 3),
+        (7, [0.1, 0.2, 0.3, 0.4, 0.5], 5), // no right candidate
+    ];
+    let queries: Vec<_> = cases.iter().map(|case| case.0).collect();
+    let similarity = pad_rows(&cases.map(|case| case.1).concat(), 5);
+    let expected = cases.map(|case| case.2);
+    let mut found = [0; 6];
+    twin::ranks(&similarity, &queries, &ids, &mut found);
+    check(found == expected, format!("twin: {found:?}"))?;
+    each_lanes(device, &[()], |bench, _, ()| {
+        let (s, queries, ids) = (bench.array(&similarity)?, bench.array(&queries)?, bench.array(&ids)?);
+        let block = RankBlock { query_ids: queries.get(), candidate_ids: ids.get(), query_offset: 0 };
+        let mut found = bench.poisoned(6)?;
+        bench.run(|commands| kernels::ranks(commands, s.mat(6, 5), block, found.get_mut()))?;
+        bench.equal("ranks", &found, &expected)
+    })
+}

@@ -1,0 +1,147 @@
+//! Kernels of the optimiser's step.
+
+use crate::bench::{Outcome, ROUNDING, each_lanes, is_poison, sum_error};
+use crate::common::check;
+use crate::random::{Random, wide};
+use wgoal::Device;
+use wgoal::kernels::{self, AdamwParams, PARTS, RECORD, SgdParams, StepRecord, twin};
+
+/// Of flat buffers; the last is several strides of a grid whose workgroups are one lane.
+const LENGTHS: &[usize] = &[4, 12, 64, 260, 1000, 20004];
+
+pub fn sum_squares(device: &Device) -> Outcome {
+    each_lanes(device, LENGTHS, |bench, random, len| {
+        let a = random.values(len);
+        let mut parts = [0.0; PARTS];
+        twin::sum_squares(&wide(&a), &mut parts);
+        let expected: f64 = parts.iter().sum();
+        let a = bench.array(&a)?;
+        let mut found = bench.poisoned(PARTS)?;
+        bench.run(|commands| kernels::sum_squares(commands, a.get(), len, found.get_mut()))?;
+        // Which elements a part holds is the device's affair.
+        let found: f64 = bench.read(&found)?.into_iter().map(f64::from).sum();
+        let within = (found - expected).abs() <= sum_error(len) * expected;
+        check(within, format!("sum of squares {found}, expected {expected}"))
+    })
+}
+
+pub fn record(device: &Device) -> Outcome {
+    const STEPS: usize = 3;
+    // (pairs, parts, the norm to clip at relative to the norm there is)
+    let cases = [
+        (1, 1, 0.0),
+        (2, 3, 0.5),
+        (3, 2, 2.0),
+        (31, 65, 0.5),
+        (65, 64, 1.0),
+        (257, 128, 0.25),
+        (1000, 192, 0.0),
+    ];
+    each_lanes(device, &cases, |bench, random, (pairs, count, clip)| {
+        let [p, n_it, n_ti, loss_it, loss_ti] = [(); 5].map(|()| random.values(pairs));
+        // Sums of fours that are squares have a norm without error: one equal to the largest allowed is not clipped.
+        let part = |random: &mut Random| if clip == 1.0 { 4.0 } else { 1.5 + random.uniform() };
+        let parts: Vec<f32> = (0..count).map(|_| part(random)).collect();
+        let norm = parts.iter().sum::<f32>().sqrt();
+        let max_norm = clip * norm;
+        let [wide_p, wide_it, wide_ti, wide_loss_it, wide_loss_ti, wide_parts] =
+            [&p, &n_it, &n_ti, &loss_it, &loss_ti, &parts].map(|values| wide(values));
+        let (values, losses) = ([&wide_it[..], &wide_ti], [&wide_loss_it[..], &wide_loss_ti]);
+        let mut row = [f64::NAN; RECORD];
+        let factor = twin::record(&wide_p, values, losses, &wide_parts, max_norm.into(), &mut row);
+        let (p, n_it, n_ti) = (bench.array(&p)?, bench.array(&n_it)?, bench.array(&n_ti)?);
+        let (loss_it, loss_ti) = (bench.array(&loss_it)?, bench.array(&loss_ti)?);
+        let parts = bench.array(&parts)?;
+        let (mut records, mut found_factor) = (bench.poisoned(STEPS * RECORD)?, bench.poisoned(1)?);
+        let from = StepRecord {
+            positive: p.get(),
+            value: [n_it.get(), n_ti.get()],
+            loss: [loss_it.get(), loss_ti.get()],
+            parts: parts.get(),
+            pairs,
+            count,
+            step: 1,
+            max_norm,
+        };
+        bench.run(|commands| kernels::record(commands, from, records.get_mut(), found_factor.get_mut()))?;
+        bench.near("factor", &found_factor, &[factor], |_| 8.0 * ROUNDING)?;
+        let records = bench.read(&records)?;
+        let others = [&records[..RECORD], &records[2 * RECORD..]].concat();
+        check(others.into_iter().all(is_poison), "another step's record was written")?;
+        let sums = 4.0 * sum_error(pairs) * pairs as f64;
+        let means = sums / pairs as f64;
+        let allowed = [sums, means, means, (sum_error(count) + 8.0 * ROUNDING) * row[3]];
+        bench.near("record", &bench.array(&records[RECORD..][..RECORD])?, &row, |k| {
+            allowed.get(k).copied().unwrap_or(0.0)
+        })
+    })
+}
+
+const UNBOUNDED: (f32, f32) = (f32::MIN, f32::MAX);
+
+pub fn adamw(device: &Device) -> Outcome {
+    let usual = AdamwParams {
+        rate: 1e-3,
+        betas: (0.9, 0.999),
+        epsilon: 1e-8,
+        decay: 0.0,
+        step: 1,
+        bounds: UNBOUNDED,
+    };
+    let unusual = AdamwParams { rate: 0.25, betas: (0.5, 0.75), epsilon: 0.5, decay: 0.5, step: 2, ..usual };
+    let bounded = AdamwParams { bounds: (-0.25, 0.5), step: 1000, ..unusual };
+    let mut cases = Vec::new();
+    for params in [usual, unusual, bounded] {
+        cases.extend(LENGTHS.iter().map(|&len| (len, params)));
+    }
+    each_lanes(device, &cases, |bench, random, (len, params)| {
+        let (g, factor) = (random.values(len), 0.75);
+        let (w, m) = (random.values(len), random.values(len));
+        let v: Vec<_> = random.values(len).into_iter().map(f32::abs).collect();
+        let mut expected = [&w, &m, &v].map(|values| wide(values));
+        let [wide_w, wide_m, wide_v] = &mut expected;
+        twin::adamw(&params, (&wide(&g), factor.into()), [wide_w, wide_m, wide_v]);
+        let (g, factor) = (bench.array(&g)?, bench.array(&[factor])?);
+        let [mut w, mut m, mut v] = [bench.array(&w)?, bench.array(&m)?, bench.array(&v)?];
+        bench.run(|commands| {
+            let state = [w.get_mut(), m.get_mut(), v.get_mut()];
+            kernels::adamw(commands, &params, (g.get(), factor.get()), state, len)
+        })?;
+        let [expected_w, expected_m, expected_v] = &expected;
+        bench.near("m", &m, expected_m, |_| 6.0 * ROUNDING)?;
+        bench.near("v", &v, expected_v, |k| 6.0 * ROUNDING * expected_v[k])?;
+        // The step is a quotient of what is known to the above.
+        let correction = |beta: f64| 1.0 - beta.powf(params.step as f64);
+        let step = params.rate / correction(params.betas.0);
+        let allowed = |k: usize| {
+            let root = (expected_v[k] / correction(params.betas.1)).sqrt() + params.epsilon;
+            let size = step * (1.0 + expected_m[k].abs()) / root;
+            ROUNDING * (4.0 + 32.0 * size)
+        };
+        bench.near("w", &w, expected_w, allowed)
+    })
+}
+
+pub fn sgd(device: &Device) -> Outcome {
+    let usual = SgdParams { rate: 0.1, momentum: 0.9, decay: 1e-4, bounds: UNBOUNDED };
+    let bounded = SgdParams { rate: 0.5, momentum: 0.5, decay: 0.75, bounds: (-0.25, 0.5) };
+    let mut cases = Vec::new();
+    for params in [usual, bounded] {
+        cases.extend(LENGTHS.iter().map(|&len| (len, params)));
+    }
+    each_lanes(device, &cases, |bench, random, (len, params)| {
+        let (g, factor) = (random.values(len), 0.75);
+        let (w, m) = (random.values(len), random.values(len));
+        let (mut expected_w, mut expected_m) = (wide(&w), wide(&m));
+        twin::sgd(&params, (&wide(&g), factor.into()), [&mut expected_w, &mut expected_m]);
+        let (g, factor) = (bench.array(&g)?, bench.array(&[factor])?);
+        let (mut w, mut m) = (bench.array(&w)?, bench.array(&m)?);
+        bench.run(|commands| {
+            let state = [w.get_mut(), m.get_mut()];
+            kernels::sgd(commands, &params, (g.get(), factor.get()), state, len)
+        })?;
+        // Three terms of at most 1 in m, and w adds one rounding.
+        bench.near("m", &m, &expected_m, |_| 9.0 * ROUNDING)?;
+        bench.near("w", &w, &expected_w, |_| 12.0 * ROUNDING)
+    })
+}
