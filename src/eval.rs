@@ -194,7 +194,7 @@ fn check_shapes(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32], f
         );
         return Err(Error::config("recall", expected, found, "give matrices of unit embeddings"));
     }
-    if folds == 0 || n % folds != 0 {
+    if folds == 0 || !n.is_multiple_of(folds) {
         let expected = format!("a divisor of the {n} images");
         return Err(Error::config("--folds", expected, folds, "choose another number of folds"));
     }

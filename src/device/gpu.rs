@@ -42,7 +42,7 @@ struct Pipeline {
 /// Device memory of one buffer.
 pub struct Memory(wgpu::Buffer);
 
-/// A part of a [`Memory`], in bytes.
+/// A part of a buffer, in bytes.
 #[derive(Clone, Copy)]
 pub struct Region<'a> {
     buffer: Option<&'a wgpu::Buffer>,

@@ -31,7 +31,7 @@ pub struct InfonceField<'a> {
     pub same_image: SameImage,
     /// t `[1]`
     pub temperature: Slice<'a, f32>,
-    /// States of both directions from [`super::log_sum_exp`].
+    /// States of both directions from `log_sum_exp`.
     pub states: [Slice<'a, f32>; 2],
     /// Upstream gradient.
     pub scale: f32,
