@@ -486,3 +486,72 @@ fn check_embeddings(images: &[f32], texts: &[f32], dim: usize, options: Gradient
     }
     Ok(pairs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Adapters;
+    use crate::objective::{GoalParams, InfonceParams};
+
+    /// Gradients and losses through blocks of `rows` rows.
+    fn by_blocks(device: &Device, objective: &Objective, masked: bool, rows: usize) -> [Vec<f32>; 4] {
+        const PAIRS: usize = 257;
+        const DIM: usize = 13;
+        let wave =
+            |phase: f32| (0..PAIRS * DIM).map(|k| (k as f32 * phase).sin() / 3.0).collect::<Vec<f32>>();
+        let matrix = |name, values: &[f32]| Matrix::from_rows(device, name, PAIRS, DIM, values).unwrap();
+        let (x, y) = (matrix("x", &wave(1.3)), matrix("y", &wave(1.7)));
+        let ids: Vec<u32> = (0..PAIRS as u32).map(|i| i % 101).collect();
+        let ids = Buffer::from_slice(device, "ids", &ids).unwrap();
+        let temperature = Buffer::from_slice(device, "t", &[0.1]).unwrap();
+        let mut workspace = Workspace::with_block_rows(device, PAIRS, rows).unwrap();
+        let mut gradients = [matrix("dx", &wave(9.0)), matrix("dy", &wave(9.0))];
+        let inputs = Inputs {
+            images: x.view(),
+            texts: y.view(),
+            ids: masked.then(|| ids.view()),
+            temperature: temperature.view(),
+            scale: 0.7,
+        };
+        let mut commands = device.commands();
+        let [dx, dy] = &mut gradients;
+        workspace.gradient(&mut commands, objective, inputs, [dx, dy]).unwrap();
+        commands.submit().unwrap();
+        let read = |matrix: &Matrix| device.wait(matrix.to_rows(device)).unwrap();
+        let loss = |direction: &Direction| device.wait(direction.loss.read(device, 0..PAIRS)).unwrap();
+        [read(&gradients[0]), read(&gradients[1]), loss(&workspace.images), loss(&workspace.texts)]
+    }
+
+    #[test]
+    fn blocks_add_up_to_the_whole_on_every_device() {
+        let goal = |triplet, pair| Objective::Goal(triplet, pair, GoalParams::default());
+        let objectives = [
+            goal(TripletWeight::Con, PairWeight::Lin),
+            goal(TripletWeight::Nca, PairWeight::LinMs),
+            goal(TripletWeight::Cir, PairWeight::SigMs),
+            Objective::Hinge { margin: 0.2 },
+            Objective::HingeSum { margin: 0.2 },
+            Objective::Infonce(InfonceParams::default()),
+            Objective::Infonce(InfonceParams { leave_out: true, ..Default::default() }),
+        ];
+        let adapters = Adapters::find();
+        for info in adapters.devices() {
+            let device = adapters.open(&info.index.to_string()).unwrap();
+            for (objective, masked) in objectives.iter().flat_map(|o| [(o, false), (o, true)]) {
+                let whole = by_blocks(&device, objective, masked, 257);
+                let largest = whole[0].iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                assert!(largest > 0.0 && largest.is_finite());
+                for rows in [64, 192] {
+                    let parts = by_blocks(&device, objective, masked, rows);
+                    for (part, whole) in parts.iter().zip(&whole) {
+                        let scale = whole.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+                        for (a, b) in part.iter().zip(whole) {
+                            let near = (a - b).abs() <= 5e-6 * scale;
+                            assert!(near, "{objective} masked {masked}, {rows} rows on {device}: {a} {b}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Recall against a slow and plain reading of vse-models.md section 3, on every device.
+
+mod common;
+#[path = "common/random.rs"]
+mod random;
+
+use common::check;
+use libtest_mimic::Failed;
+use random::Random;
+use wgoal::{Device, Ranking, Recall};
+
+type Outcome = Result<(), Failed>;
+
+/// Position of the best right candidate in the fully sorted list: by score, then by index.
+fn rank(scores: &[f64], right: impl Fn(usize) -> bool) -> usize {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    order.iter().position(|&c| right(c)).unwrap()
+}
+
+fn ranking(mut ranks: Vec<usize>) -> Ranking {
+    let n = ranks.len();
+    let percent = |k: usize| 100.0 * ranks.iter().filter(|&&r| r < k).count() as f64 / n as f64;
+    let mut out = Ranking::default();
+    (out.r1, out.r5, out.r10) = (percent(1), percent(5), percent(10));
+    out.meanr = ranks.iter().sum::<usize>() as f64 / n as f64 + 1.0;
+    ranks.sort_unstable();
+    // The mean of the two middle ones, rounded down, counted from 1.
+    out.medr = ((ranks[(n - 1) / 2] + ranks[n / 2]) / 2 + 1) as f64;
+    out
+}
+
+fn expected(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32]) -> (Ranking, Ranking) {
+    let (n, m) = (images.len() / dim, text_image.len());
+    let dot = |i: usize, t: usize| -> f64 {
+        (0..dim).map(|k| f64::from(images[i * dim + k]) * f64::from(texts[t * dim + k])).sum()
+    };
+    let i2t = (0..n).map(|i| {
+        let scores: Vec<f64> = (0..m).map(|t| dot(i, t)).collect();
+        rank(&scores, |t| text_image[t] as usize == i)
+    });
+    let t2i = (0..m).map(|t| {
+        let scores: Vec<f64> = (0..n).map(|i| dot(i, t)).collect();
+        rank(&scores, |i| text_image[t] as usize == i)
+    });
+    (ranking(i2t.collect()), ranking(t2i.collect()))
+}
+
+fn same(what: &str, found: Ranking, expected: Ranking) -> Outcome {
+    let numbers = |r: Ranking| [r.r1, r.r5, r.r10, r.medr, r.meanr];
+    let near =
+        numbers(found).iter().zip(numbers(expected)).all(|(f, e)| (f - e).abs() <= 1e-9 * e.abs().max(1.0));
+    check(near, format!("{what}: {found:?}, expected {expected:?}"))
+}
+
+/// Embeddings in multiples of 1/4, so that scores are exact and ties are common; one to four captions an image, in any
+/// order.
+fn made_up(n: usize, dim: usize, seed: u64) -> (Vec<f32>, Vec<f32>, Vec<u32>) {
+    let mut random = Random::new(seed);
+    let mut coarse =
+        |len: usize| (0..len).map(|_| (random.below(9) as f32 - 4.0) / 4.0).collect::<Vec<f32>>();
+    let images = coarse(n * dim);
+    let mut text_image: Vec<u32> = (0..n as u32).flat_map(|i| vec![i; 1 + i as usize % 4]).collect();
+    let m = text_image.len();
+    for last in (1..m).rev() {
+        text_image.swap(last, Random::new(seed + last as u64).below(last + 1));
+    }
+    let noise = coarse(m * dim);
+    let texts =
+        (0..m * dim).map(|k| images[text_image[k / dim] as usize * dim + k % dim] + noise[k]).collect();
+    (images, texts, text_image)
+}
+
+fn whole(device: &Device) -> Outcome {
+    for (n, dim, seed) in [(1, 3, 1), (2, 4, 2), (31, 5, 3), (65, 7, 4), (130, 9, 5)] {
+        let (images, texts, text_image) = made_up(n, dim, seed);
+        let found = Recall::of(device, &images, &texts, dim, &text_image)?;
+        let (i2t, t2i) = expected(&images, &texts, dim, &text_image);
+        same("image to text", found.i2t, i2t)?;
+        same("text to image", found.t2i, t2i)?;
+        let sum = i2t.r1 + i2t.r5 + i2t.r10 + t2i.r1 + t2i.r5 + t2i.r10;
+        check((found.rsum - sum).abs() < 1e-9, format!("rsum {} {sum}", found.rsum))?;
+    }
+    Ok(())
+}
+
+fn folds(device: &Device) -> Outcome {
+    let (n, dim) = (60, 6);
+    let (images, texts, text_image) = made_up(n, dim, 6);
+    let found = Recall::folds(device, &images, &texts, dim, &text_image, 3)?;
+    let (mut r1, mut medr) = (0.0, 0.0);
+    for fold in 0..3 {
+        let own: Vec<usize> =
+            (0..text_image.len()).filter(|&t| text_image[t] as usize / 20 == fold).collect();
+        let texts: Vec<f32> = own.iter().flat_map(|&t| texts[t * dim..(t + 1) * dim].to_vec()).collect();
+        let ids: Vec<u32> = own.iter().map(|&t| text_image[t] - 20 * fold as u32).collect();
+        let (i2t, t2i) = expected(&images[fold * 20 * dim..(fold + 1) * 20 * dim], &texts, dim, &ids);
+        r1 += i2t.r1 / 3.0;
+        medr += t2i.medr / 3.0;
+    }
+    check((found.i2t.r1 - r1).abs() < 1e-9, format!("r1 {} {r1}", found.i2t.r1))?;
+    check((found.t2i.medr - medr).abs() < 1e-9, format!("medr {} {medr}", found.t2i.medr))
+}
+
+/// A collapsed model must look like chance by index order, not like a perfect one.
+fn collapsed(device: &Device) -> Outcome {
+    let (n, dim) = (50, 3);
+    let ids: Vec<u32> = (0..n as u32).collect();
+    let found = Recall::of(device, &vec![0.5; n * dim], &vec![0.5; n * dim], dim, &ids)?;
+    check(found.i2t.r1 == 2.0 && found.t2i.r10 == 20.0 && found.i2t.meanr == 25.5, format!("{found:?}"))
+}
+
+/// Faults of the arguments are errors, on whatever device.
+fn arguments(device: &Device) -> Outcome {
+    let of = |images: &[f32], texts: &[f32], dim, ids: &[u32], folds| {
+        Recall::folds(device, images, texts, dim, ids, folds).map(|_| ()).map_err(|e| e.to_string())
+    };
+    for (found, part) in [
+        (of(&[], &[], 2, &[], 1), "expected rows of width 2"),
+        (of(&[1.0; 4], &[1.0; 3], 2, &[0, 1], 1), "4 image values, 3 text values, 2 numbers"),
+        (of(&[1.0; 4], &[1.0; 4], 2, &[0, 2], 1), "image of text 1: expected below 2, found 2"),
+        (of(&[1.0; 4], &[1.0; 4], 2, &[0, 0], 1), "image 1: expected a text of its own, found none"),
+        (of(&[1.0; 4], &[1.0; 4], 2, &[0, 1], 3), "--folds: expected a divisor of the 2 images, found 3"),
+        (of(&[1.0; 4], &[1.0; 4], 0, &[0, 1], 1), "expected rows of width 0"),
+    ] {
+        let message = found.err().unwrap_or_default();
+        check(message.contains(part), format!("`{message}` should say `{part}`"))?;
+    }
+    Ok(())
+}
+
+/// By chance one of c captions is among the first k of m with the probability that counting all orders gives.
+fn chance(_: &Device) -> Outcome {
+    let found = Recall::chance(3, &[0, 0, 1, 2]);
+    // Image 0 has two of four texts: 1/2 first; the others 1/4. All are among the first five.
+    check((found.i2t.r1 - 100.0 * (0.5 + 0.25 + 0.25) / 3.0).abs() < 1e-9, format!("{found:?}"))?;
+    check(found.i2t.r5 == 100.0 && found.t2i.r10 == 100.0, format!("{found:?}"))?;
+    check((found.t2i.r1 - 100.0 / 3.0).abs() < 1e-9 && found.t2i.meanr == 2.0, format!("{found:?}"))
+}
+
+fn main() {
+    common::run(vec![
+        ("whole".into(), whole),
+        ("folds".into(), folds),
+        ("collapsed".into(), collapsed),
+        ("arguments".into(), arguments),
+        ("chance".into(), chance),
+    ])
+}
