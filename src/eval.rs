@@ -226,3 +226,15 @@ impl fmt::Display for Recall {
         write!(f, "rsum {:.1} of 600", self.rsum)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_is_the_mean_of_the_middle_two_rounded_down() {
+        let found = Ranking::of(&[12, 0, 3, 0]);
+        let expected = Ranking { r1: 50.0, r5: 75.0, r10: 75.0, medr: 2.0, meanr: 4.75 };
+        assert_eq!(found, expected);
+    }
+}
