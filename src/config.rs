@@ -124,8 +124,9 @@ impl TrainConfig {
             true => Ok(()),
             false => Err(Error::config(option, expected, found, format!("change {option}, or leave it out"))),
         };
-        let at_least_one = "a whole number of 1 or more";
-        check(self.epochs > 0, "--epochs", at_least_one, &self.epochs)?;
+        // Steps are counted in 64 bits, over at most 2^32 captions.
+        let epochs = 1..=u32::MAX as usize;
+        check(epochs.contains(&self.epochs), "--epochs", "1 to 4294967295", &self.epochs)?;
         check(self.batch > 0 && self.batch <= 65_535, "--batch", "1 to 65535 pairs", &self.batch)?;
         check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
         let not_negative = "a finite number of 0 or more";

@@ -7,7 +7,7 @@ use crate::data::{Dataset, Side, Split};
 use crate::device::{Buffer, Device, Matrix};
 use crate::head::Head;
 use crate::kernels::{Product, RankBlock, matmul, ranks};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -97,6 +97,11 @@ impl Recall {
     ) -> Result<Self> {
         let n = images.len() / dim.max(1);
         check_shapes(images, texts, dim, text_image, folds)?;
+        // Nothing compares as better than a NaN, so that a diverged head would rank first everywhere.
+        if let Some(bad) = images.iter().chain(texts).find(|x| !x.is_finite()) {
+            let advice = "the head has diverged: train with a lower --lr";
+            return Err(Error::new(ErrorKind::Diverged, "recall", "finite embeddings", bad, advice));
+        }
         let size = n / folds;
         let mut results = Vec::new();
         for first in (0..n).step_by(size) {

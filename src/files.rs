@@ -18,7 +18,9 @@ pub(crate) fn write_whole(
         // A temporary file is private by default; this one is to get the rights of any new file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut out = BufWriter::new(builder.prefix(".wgoal-").tempfile_in(folder)?);
+        let file = builder.prefix(".wgoal-").tempfile_in(folder);
+        // The kind alone: the text names the temporary file, which means nothing to anyone.
+        let mut out = BufWriter::new(file.map_err(|e| e.kind())?);
         write(&mut out)?;
         let file = out.into_inner().map_err(|e| e.into_error())?;
         file.as_file().sync_all()?;

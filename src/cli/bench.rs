@@ -147,8 +147,10 @@ impl Bench {
 
 fn parse_shape(shape: &str) -> Result<[usize; 4]> {
     let numbers: Option<Vec<usize>> = shape.split(':').map(|n| n.parse().ok().filter(|&n| n > 0)).collect();
-    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| {
-        let expected = "N:P:Q:D, four whole numbers of 1 or more";
+    let numbers: Option<[usize; 4]> = numbers.and_then(|numbers| numbers.try_into().ok());
+    let fits = |&[n, p, q, d]: &[usize; 4]| [n, p, q, d].iter().all(|&k| k.saturating_mul(n) < 1 << 31);
+    numbers.filter(fits).ok_or_else(|| {
+        let expected = "N:P:Q:D, four whole numbers of 1 or more, their products with N below 2^31";
         Error::new(ErrorKind::Config, "--shape", expected, shape, "give it as in 128:1280:384:256")
     })
 }

@@ -38,14 +38,27 @@ fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     |e| fault(path, "a file that can be written", e, "check the folder, its space and its rights")
 }
 
+/// The part of a config.json that decides the run.
+fn read_config(path: &Path) -> Result<TrainConfig> {
+    let unreadable = |e: &dyn std::fmt::Display| {
+        fault(path, "the configuration of a run", e, "start another run in another --out")
+    };
+    let text = fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+    let mut config: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
+    config.retain(|key, _| !["wgoal", "dataset", "device"].contains(&key.as_str()));
+    serde_json::from_value(config.into()).map_err(|e| unreadable(&e))
+}
+
 impl RunFolder {
-    /// The checkpoint to resume from; none where the run was killed before its first.
-    pub fn load_last(out: &Path) -> Result<Option<Checkpoint>> {
-        let last = out.join(LAST);
+    /// What to resume: the run's configuration, and its checkpoint unless the run was killed before its first.
+    pub fn load(out: &Path) -> Result<(TrainConfig, Option<Checkpoint>)> {
+        let (last, config) = (out.join(LAST), out.join(CONFIG));
         if last.exists() {
-            return Checkpoint::load(last).map(Some);
+            let checkpoint = Checkpoint::load(last)?;
+            return Ok((checkpoint.config().clone(), Some(checkpoint)));
         }
-        if !out.join(CONFIG).exists() {
+        if !config.exists() {
             return Err(fault(
                 out,
                 "the folder of a run",
@@ -54,7 +67,7 @@ impl RunFolder {
             ));
         }
         eprintln!("{} holds no checkpoint yet: starting from the beginning", out.display());
-        Ok(None)
+        Ok((read_config(&config)?, None))
     }
 
     /// A new run must not overwrite an older one.
@@ -127,12 +140,10 @@ impl RunFolder {
         &self.path
     }
 
-    /// Writes the best head again where it was lost.
+    /// Writes the best head again: it may be lost, or come from an epoch beyond the last checkpoint that another device
+    /// or number of epochs will not repeat.
     fn restore_best(&mut self, trainer: &Trainer) -> Result<()> {
-        match trainer.best() {
-            Some(best) if !self.path.join(BEST).exists() => best.save(self.path.join(BEST)),
-            _ => Ok(()),
-        }
+        trainer.best().map_or(Ok(()), |best| best.save(self.path.join(BEST)))
     }
 
     /// Writes what an epoch came to.

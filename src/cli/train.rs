@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use wgoal::{
-    Checkpoint, Dataset, Error, ErrorKind, Event, Optimizer, Recall, Result, Schedule, Split, TrainConfig,
-    Trainer,
+    Dataset, Error, ErrorKind, Event, Optimizer, Recall, Result, Schedule, Split, TrainConfig, Trainer,
 };
 
 /// The dataset that comes with the project.
@@ -162,17 +161,20 @@ impl TrainArgs {
     }
 
     pub fn run(self) -> Result<()> {
-        let earlier = match (&self.out, self.resume) {
-            (Some(out), true) => RunFolder::load_last(out)?,
+        let (before, earlier) = match (&self.out, self.resume) {
+            (Some(out), true) => {
+                let (config, checkpoint) = RunFolder::load(out)?;
+                (Some(config), checkpoint)
+            }
             (Some(out), false) => {
                 RunFolder::refuse_if_used(out)?;
-                None
+                (None, None)
             }
-            _ => None,
+            _ => (None, None),
         };
-        let config = match &earlier {
+        let config = match &before {
             None => self.apply(TrainConfig::default())?,
-            Some(checkpoint) => self.apply_to_resumed(checkpoint)?,
+            Some(before) => self.apply_to_resumed(before)?,
         };
         let dataset = Arc::new(Dataset::open(self.dataset_path())?);
         let device = self.device.open()?;
@@ -199,8 +201,7 @@ impl TrainArgs {
     }
 
     /// Only the number of epochs may change: anything else would be another run.
-    fn apply_to_resumed(&self, checkpoint: &Checkpoint) -> Result<TrainConfig> {
-        let before = checkpoint.config();
+    fn apply_to_resumed(&self, before: &TrainConfig) -> Result<TrainConfig> {
         let config = self.apply(before.clone())?;
         let same = TrainConfig { epochs: before.epochs, ..config.clone() };
         if same != *before {

@@ -192,7 +192,7 @@ impl Objective {
                     "a finite number of 0 or more",
                     threshold,
                 )?;
-                check(params.circle.is_finite(), "circle", "a finite number", params.circle)
+                check(params.circle.is_finite(), "circle-margin", "a finite number", params.circle)
             }
             Self::Infonce(params) => positive("temperature", params.temperature),
             _ => Ok(()),

@@ -1,0 +1,15 @@
+//! The command line as scripts use it: what it writes, what it refuses, and what it survives.
+#![cfg(feature = "cli")]
+
+#[path = "cli/faults.rs"]
+mod faults;
+#[path = "cli/interface.rs"]
+mod interface;
+#[path = "cli/options.rs"]
+mod options;
+#[path = "cli/place.rs"]
+mod place;
+#[path = "cli/runs.rs"]
+mod runs;
+#[path = "cli/sparse.rs"]
+mod sparse;

@@ -1,0 +1,202 @@
+//! What the tool refuses: one line that says what is wrong, an exit code, and nothing left behind.
+// The table is for Unix only.
+#![cfg_attr(not(unix), allow(dead_code))]
+
+use super::place::*;
+use std::collections::BTreeMap;
+use std::fs;
+
+/// A backend that this system does not have.
+const ABSENT: &str = if cfg!(target_os = "macos") { "dx12" } else { "metal" };
+
+/// A checkpoint of `run`, changed.
+fn checkpoint(place: &Place, name: &str, change: impl FnOnce(&mut BTreeMap<String, Tensor>, &mut String)) {
+    let (mut tensors, mut metadata) = read_tensors(&place.read("run/best.safetensors"));
+    change(&mut tensors, metadata.get_mut("wgoal").unwrap());
+    metadata.retain(|_, value| !value.is_empty());
+    fs::write(place.path(name), write_tensors(&tensors, metadata)).unwrap();
+}
+
+/// A dataset called `name`, changed.
+fn dataset(place: &Place, name: &str, change: impl FnOnce(&dyn Fn(&str) -> std::path::PathBuf)) {
+    write_dataset(&place.path(name));
+    change(&|file| place.path(name).join(file));
+}
+
+fn cut(path: std::path::PathBuf) {
+    let bytes = fs::read(&path).unwrap();
+    fs::write(path, &bytes[..bytes.len() - 3]).unwrap();
+}
+
+/// Everything that the rows of the table name.
+fn fixtures() -> Place {
+    let place = Place::new();
+    place.train("run", "");
+    fs::write(place.path("file"), "text").unwrap();
+    fs::create_dir(place.path("empty")).unwrap();
+
+    let whole = place.read("run/best.safetensors");
+    fs::write(place.path("empty.st"), "").unwrap();
+    fs::write(place.path("cut.st"), &whole[..whole.len() - 1]).unwrap();
+    fs::write(place.path("header.st"), &whole[..100]).unwrap();
+    fs::write(place.path("text.st"), "this is no safetensors file at all").unwrap();
+    checkpoint(&place, "bare.st", |_, metadata| metadata.clear());
+    checkpoint(&place, "prose.st", |_, metadata| *metadata = "prose".into());
+    checkpoint(&place, "format.st", |_, metadata| {
+        *metadata = metadata.replace("\"format\":1", "\"format\":2")
+    });
+    checkpoint(&place, "option.st", |_, metadata| {
+        *metadata = metadata.replace("\"clip\":2.0", "\"clip\":-1")
+    });
+    checkpoint(&place, "unknown.st", |_, metadata| *metadata = metadata.replace("\"clip\"", "\"snip\""));
+    checkpoint(&place, "wide.st", |_, metadata| *metadata = metadata.replace("[6,5]", "[6,0]"));
+    // A best epoch that is still to come, whichever was the best: both numbers are set.
+    let ahead = |metadata: &str| {
+        let mut progress: serde_json::Value = serde_json::from_str(metadata).unwrap();
+        (progress["epoch"], progress["best"]["epoch"]) = (1.into(), 9.into());
+        progress.to_string()
+    };
+    checkpoint(&place, "ahead.st", |_, metadata| *metadata = ahead(metadata));
+    checkpoint(&place, "missing.st", |tensors, _| drop(tensors.remove("text.bias")));
+    checkpoint(&place, "shape.st", |tensors, _| tensors.get_mut("image.weight").unwrap().1 = vec![6, 4]);
+    checkpoint(&place, "nan.st", |tensors, _| {
+        tensors.get_mut("text.weight").unwrap().2[20..24].copy_from_slice(&f32::NAN.to_le_bytes())
+    });
+
+    for run in ["headonly", "ahead", "broken", "early", "badconfig"] {
+        fs::create_dir(place.path(run)).unwrap();
+        fs::copy(place.path("run/config.json"), place.path(run).join("config.json")).unwrap();
+    }
+    fs::write(place.path("headonly/last.safetensors"), &whole).unwrap();
+    fs::write(place.path("broken/last.safetensors"), &whole[..50]).unwrap();
+    fs::write(place.path("badconfig/config.json"), "{\"epochs\": 2, \"batches\": 3}").unwrap();
+    let (tensors, mut metadata) = read_tensors(&place.read("run/last.safetensors"));
+    let text = metadata.get_mut("wgoal").unwrap();
+    *text = ahead(text);
+    fs::write(place.path("ahead/last.safetensors"), write_tensors(&tensors, metadata)).unwrap();
+
+    dataset(&place, "missing", |file| fs::remove_file(file("texts.npy")).unwrap());
+    dataset(&place, "cut", |file| cut(file("images.npy")));
+    dataset(&place, "nosplit", |file| write_npy::<u32>(&file("split_test.npy"), &[0], &[]));
+    dataset(&place, "leak", |file| write_npy(&file("split_test.npy"), &[2], &[32u32, 3]));
+    dataset(&place, "beyond", |file| write_npy(&file("split_val.npy"), &[2], &[24u32, 40]));
+    dataset(&place, "integers", |file| write_npy(&file("images.npy"), &[40, 6], &[1i32; 240]));
+    dataset(&place, "captions", |file| fs::write(file("captions.txt"), "only one\n").unwrap());
+    dataset(&place, "wider", |file| write_npy(&file("images.npy"), &[40, 7], &[0.5f32; 280]));
+    dataset(&place, "othersplit", |file| write_npy(&file("split_val.npy"), &[1], &[24u32]));
+    fs::write(place.path("data.safetensors"), &whole).unwrap();
+
+    let matrix = |name: &str, shape: &[u64], values: &[f32]| write_npy(&place.path(name), shape, values);
+    matrix("x.npy", &[2, 2], &[1.0, 0.0, 0.0, 1.0]);
+    matrix("y.npy", &[2, 2], &[0.6, 0.8, 0.8, 0.6]);
+    matrix("three.npy", &[3, 2], &[0.5; 6]);
+    matrix("flat.npy", &[4], &[0.5; 4]);
+    matrix("nan.npy", &[2, 2], &[1.0, 0.0, 0.0, f32::NAN]);
+    write_npy(&place.path("int.npy"), &[2, 2], &[1i64, 0, 0, 1]);
+    write_npy(&place.path("ids3.npy"), &[3], &[0u32, 1, 2]);
+    write_npy(&place.path("minus.npy"), &[2], &[0i64, -1]);
+    place
+}
+
+/// The table holds a command, its exit code and its message on two lines; options that a row leaves out are filled in.
+/// Messages of the operating system are those of Unix.
+#[cfg(unix)]
+#[test]
+fn every_bad_call_is_refused_with_its_own_message() {
+    let place = fixtures();
+    let before = place.listing();
+    let table = include_str!("faults.txt");
+    let rows: Vec<_> = table.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut wrong = 0;
+    for row in rows.chunks(2) {
+        let (args, expected) = (row[0].strip_prefix("wgoal ").unwrap(), row.get(1).copied().unwrap_or(""));
+        let mut all = args.to_string();
+        let has = |option: &str| args.split(' ').any(|arg| arg == option);
+        if !args.contains("--device") {
+            all += " --device cpu";
+        }
+        if has("train") && !has("--out") {
+            all += " --out new";
+        }
+        let mut command = place.command();
+        let output = command
+            .env("WGPU_BACKEND", ABSENT)
+            .env("RAYON_NUM_THREADS", "2")
+            .args(all.split_whitespace())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let message = stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or(&stderr);
+        let message = message.replace(ABSENT, "ABSENT");
+        let line = format!("{} {message}", output.status.code().unwrap_or(-1));
+        if line != expected {
+            wrong += 1;
+            println!("wgoal {args}\n  expected {expected}\n  found    {line}");
+        }
+        assert!(!stderr.contains("panicked"), "wgoal {args}\n{stderr}");
+        assert!(output.stdout.is_empty(), "wgoal {args} wrote to standard output");
+        let after = place.listing();
+        let changed: Vec<_> = after.iter().filter(|(path, bytes)| before.get(*path) != Some(bytes)).collect();
+        assert!(changed.is_empty() && after.len() == before.len(), "wgoal {args} left {changed:?}");
+    }
+    assert!(rows.len() >= 2 * 45);
+    assert_eq!(wrong, 0, "messages that differ are printed above");
+}
+
+/// A fault found while training ends the run, whose folder then holds whole files only.
+#[test]
+fn a_fault_met_while_training_names_file_and_row() {
+    let place = Place::new();
+    let mut images = features()[0].clone();
+    images[17 * DIMS[0] + 3] = f32::NAN;
+    dataset(&place, "nan", |file| write_npy(&file("images.npy"), &[40, 6], &images));
+    images = features()[0].clone();
+    images[27 * DIMS[0]] = f32::INFINITY;
+    dataset(&place, "inf", |file| write_npy(&file("images.npy"), &[40, 6], &images));
+    let replace = "replace the value, or leave the row out of the dataset";
+    let lower = "expected a finite loss and gradient, found loss NaN, gradient norm NaN; lower --lr, set --clip, or use \
+                 milder --tau, --alpha, --beta";
+    let never = ["config.json", "metrics.jsonl"];
+    let rows: [(&str, String, &[&str]); 5] = [
+        (
+            "nan",
+            format!("nan/images.npy row 17 column 3: expected a finite f32 value, found NaN; {replace}"),
+            &never,
+        ),
+        // Standardising reads the training rows before there is a folder.
+        (
+            "nan --standardize",
+            format!("nan/images.npy row 17 column 3: expected a finite f32 value, found NaN; {replace}"),
+            &[],
+        ),
+        (
+            "inf",
+            format!("inf/images.npy row 27 column 0: expected a finite f32 value, found inf; {replace}"),
+            &never,
+        ),
+        ("data --lr 1e30 --batch 8 --epochs 5", format!("epoch 1, step 3: {lower}"), &never),
+        // The head is lost in the last step of the epoch: no loss shows it, and a NaN must not win the validation.
+        (
+            "data --lr 1e300",
+            "recall: expected finite embeddings, found NaN; the head has diverged: train with a lower --lr"
+                .into(),
+            &never,
+        ),
+    ];
+    for (i, (args, message, left)) in rows.into_iter().enumerate() {
+        let output = place.run(&format!("train {args} --device cpu --embed 4 --out {i}"));
+        let last = output.stderr.lines().last().unwrap();
+        assert_eq!((output.code, last), (1, &*format!("error: {message}")), "train {args}");
+        assert!(output.stdout.is_empty());
+        let names =
+            if place.path(&i.to_string()).exists() { place.names(&i.to_string()) } else { Vec::new() };
+        assert_eq!(names, left, "train {args}");
+    }
+    // The checkpoint of the epoch before is still good.
+    place.train("run", "--epochs 3");
+    fs::write(place.path("data/images.npy"), place.read("nan/images.npy")).unwrap();
+    let last = place.read("run/last.safetensors");
+    assert_eq!(place.run("train data --resume --epochs 4 --device cpu --out run").code, 1);
+    assert!(place.read("run/last.safetensors") == last);
+    assert_eq!(place.names("run").len(), 4);
+}

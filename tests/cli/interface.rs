@@ -1,0 +1,197 @@
+//! Every command once: the files and lines that scripts build on.
+
+use super::place::*;
+use safetensors::tensor::Dtype;
+use serde_json::{Value, json};
+
+const RECALL: [&str; 3] = ["i2t", "rsum", "t2i"];
+
+#[track_caller]
+fn assert_recall(recall: &Value) {
+    assert_eq!(keys(recall), RECALL);
+    let mut rsum = 0.0;
+    for side in [&recall["i2t"], &recall["t2i"]] {
+        assert_eq!(keys(side), ["meanr", "medr", "r1", "r10", "r5"]);
+        rsum += ["r1", "r5", "r10"].map(|k| side[k].as_f64().unwrap()).iter().sum::<f64>();
+    }
+    assert!((recall["rsum"].as_f64().unwrap() - rsum).abs() < 1e-9, "{recall}");
+}
+
+#[test]
+fn train_writes_a_run_and_a_summary() {
+    let place = Place::new();
+    let summary = place.train("run", "--epochs 5");
+    assert_eq!(keys(&summary), ["best_epoch", "device", "seconds_training", "test", "val"]);
+    assert_recall(&summary["val"]);
+    assert_recall(&summary["test"]);
+    assert!(summary["device"].as_str().unwrap().starts_with("CPU, "), "{summary}");
+    assert!(summary["seconds_training"].as_f64().unwrap() > 0.0);
+
+    assert_eq!(place.names("run"), ["best.safetensors", "config.json", "last.safetensors", "metrics.jsonl"]);
+    // What last tells of is all there: it is written after the others.
+    let written = |name: &str| place.path(name).metadata().unwrap().modified().unwrap();
+    assert!(written("run/last.safetensors") >= written("run/metrics.jsonl"));
+    assert!(written("run/last.safetensors") >= written("run/best.safetensors"));
+    let metrics = place.metrics("run");
+    let epochs: Vec<_> = metrics.iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(epochs, [1, 2, 3, 4, 5]);
+    for line in &metrics {
+        let expected = "best clipped epoch gradient_norm hardest loss lr positive seconds val zero_rows";
+        assert_eq!(keys(line).join(" "), expected);
+        assert_recall(&line["val"]);
+    }
+    // The first of the best counts.
+    let best = metrics.iter().rev().max_by(|a, b| {
+        let rsum = |line: &Value| line["val"]["rsum"].as_f64().unwrap();
+        rsum(a).total_cmp(&rsum(b))
+    });
+    assert_eq!(best.unwrap()["val"], summary["val"]);
+    assert_eq!(best.unwrap()["epoch"], summary["best_epoch"]);
+    assert_eq!(metrics.iter().rfind(|line| line["best"] == true).unwrap()["epoch"], summary["best_epoch"]);
+
+    let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
+    let expected = "batch clip dataset device dropout embed epochs lr lr_drop lr_warmup mask_same_image objective \
+                    optimizer patience schedule seed standardize warmup_epochs weight_decay wgoal";
+    assert_eq!(keys(&config).join(" "), expected);
+    assert_eq!((&config["dataset"], &config["batch"]), (&json!("data"), &json!(16)));
+}
+
+#[test]
+fn checkpoints_hold_these_tensors() {
+    let place = Place::new();
+    place.train("run", "--standardize");
+    let shapes = |name: &str, prefix: &str| {
+        let (tensors, metadata) = read_tensors(&place.read(name));
+        assert_eq!(metadata.keys().collect::<Vec<_>>(), ["wgoal"]);
+        assert!(tensors.values().all(|(dtype, ..)| *dtype == Dtype::F32));
+        let named =
+            tensors.into_iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.1)));
+        named.map(|(name, shape)| format!("{name}{shape:?}")).collect::<Vec<_>>().join(" ")
+    };
+    let head = "image.bias[4] image.weight[4, 6] temperature[1] text.bias[4] text.weight[4, 5]";
+    let whole = "image.bias[4] image.inverse_std[6] image.mean[6] image.weight[4, 6] temperature[1] text.bias[4] \
+                 text.inverse_std[5] text.mean[5] text.weight[4, 5]";
+    assert_eq!(shapes("run/best.safetensors", ""), whole);
+    for prefix in ["optimizer.m.", "optimizer.v.", "best."] {
+        assert_eq!(shapes("run/last.safetensors", prefix), head);
+    }
+    assert_eq!(read_tensors(&place.read("run/last.safetensors")).0.len(), 9 + 3 * 5);
+}
+
+#[test]
+fn eval_repeats_the_summary() {
+    let place = Place::new();
+    let summary = place.train("run", "");
+    let eval = |args: &str| place.json(&format!("eval run/best.safetensors data --device cpu --json {args}"));
+    for split in ["val", "test"] {
+        let recall = eval(&format!("--split {split}"));
+        assert_eq!(keys(&recall), ["device", "folds", "i2t", "rsum", "split", "t2i"]);
+        assert!(RECALL.iter().all(|key| recall[key] == summary[split][key]), "{recall} {summary}");
+        assert_eq!((&recall["split"], &recall["folds"]), (&json!(split), &json!(1)));
+    }
+    assert_eq!(eval("")["split"], "test");
+    let folds = eval("--folds 4");
+    assert_eq!(
+        (&folds["folds"], &folds["i2t"]["r5"]),
+        (&json!(4), &json!(100.0)),
+        "2 images and 4 texts a fold"
+    );
+
+    let text = place.ok("eval run/best.safetensors data --device cpu");
+    let first: Vec<_> = text.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(first[1..3], ["image to text", "text to image"]);
+}
+
+#[test]
+fn embed_writes_unit_rows() {
+    let place = Place::new();
+    place.train("run", "");
+    place.ok("embed run/best.safetensors data --split val --out new/z --device cpu");
+    assert_eq!(place.names("new/z"), ["images.npy", "texts.npy"]);
+    for (name, rows) in [("images", 8), ("texts", 16)] {
+        let bytes = place.read(&format!("new/z/{name}.npy"));
+        let npy = npyz::NpyFile::new(&bytes[..]).unwrap();
+        assert_eq!((npy.shape(), npy.dtype().descr().as_str()), (&[rows, 4][..], "'<f4'"));
+        for row in npy.into_vec::<f32>().unwrap().chunks(4) {
+            let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert!((length - 1.0).abs() < 1e-6, "{row:?}");
+        }
+    }
+}
+
+fn gradient(place: &Place, args: &str) -> std::collections::BTreeMap<String, Tensor> {
+    place.ok(&format!("gradient --images x.npy --texts y.npy --device cpu --out g.safetensors {args}"));
+    read_tensors(&place.read("g.safetensors")).0
+}
+
+#[track_caller]
+fn assert_near(tensor: &Tensor, shape: &[usize], expected: &[f32]) {
+    let found = floats(tensor);
+    let near = found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
+    assert!(near && tensor.1 == shape, "{found:?} {:?}, expected {expected:?} {shape:?}", tensor.1);
+}
+
+#[test]
+fn gradient_is_the_one_known_by_hand() {
+    let place = Place::new();
+    write_npy(&place.path("x.npy"), &[2, 2], &[1.0f32, 0.0, 0.0, 1.0]);
+    write_npy(&place.path("y.npy"), &[2, 2], &[0.6f32, 0.8, 0.8, 0.6]);
+    // Both similarities of pairs are 0.6 and both others 0.8, so each of the four triplets costs 0.2 + 0.8 - 0.6.
+    let g = gradient(&place, "--objective hinge --margin 0.2");
+    let names: Vec<_> = g.keys().map(String::as_str).collect();
+    let expected = "grad_images grad_temperature grad_texts hardest_image hardest_image_index hardest_text \
+                    hardest_text_index loss positive";
+    assert_eq!(names.join(" "), expected);
+    assert_near(&g["loss"], &[], &[1.6]);
+    assert_near(&g["positive"], &[2], &[0.6, 0.6]);
+    // Image 1 takes part in four similarities: twice -y1 and twice +y2.
+    assert_near(&g["grad_images"], &[2, 2], &[0.4, -0.4, -0.4, 0.4]);
+    assert_near(&g["grad_texts"], &[2, 2], &[-2.0, 2.0, 2.0, -2.0]);
+    for name in ["hardest_text", "hardest_image"] {
+        assert_near(&g[name], &[2], &[0.8, 0.8]);
+        let (dtype, shape, bytes) = &g[&format!("{name}_index")];
+        assert_eq!((dtype, &shape[..]), (&Dtype::U32, &[2][..]));
+        assert_eq!(bytemuck::pod_collect_to_vec::<u8, u32>(bytes), [1, 0]);
+    }
+    let scaled = gradient(&place, "--objective hinge --margin 0.2 --scale -2");
+    assert_near(&scaled["grad_images"], &[2, 2], &[-0.8, 0.8, 0.8, -0.8]);
+
+    // Two captions of one image are no negatives of each other.
+    write_npy(&place.path("ids.npy"), &[2], &[7i64, 7]);
+    let g = gradient(&place, "--objective hinge --ids ids.npy");
+    assert_near(&g["loss"], &[], &[0.0]);
+    assert_near(&g["grad_images"], &[2, 2], &[0.0; 4]);
+
+    // At rows of another length the gradient loses its radial part and shrinks by the length.
+    write_npy(&place.path("x.npy"), &[2, 2], &[2.0f32, 0.0, 0.0, 4.0]);
+    let g = gradient(&place, "--objective hinge --normalize");
+    assert_near(&g["loss"], &[], &[1.6]);
+    assert_near(&g["grad_images"], &[2, 2], &[0.0, -0.2, -0.1, 0.0]);
+
+    // A single pair: the softmax over one similarity is 1, and nothing is to be learned.
+    write_npy(&place.path("x.npy"), &[1, 2], &[1.0f32, 0.0]);
+    write_npy(&place.path("y.npy"), &[1, 2], &[0.6f32, 0.8]);
+    let g = gradient(&place, "--objective infonce");
+    assert_near(&g["loss"], &[], &[0.0]);
+    assert_near(&g["positive"], &[1], &[0.6]);
+    assert_near(&g["grad_texts"], &[1, 2], &[0.0; 2]);
+}
+
+#[test]
+fn bench_and_devices_report() {
+    let place = Place::new();
+    let bench = place.json("bench step --shape 8:6:5:4 --objective nca:lin-ms --device cpu --json");
+    let expected = ["device", "first_step_ms", "median_ms", "objective", "shape", "steps"];
+    assert_eq!(keys(&bench), expected);
+    assert!(bench["median_ms"].as_f64().unwrap() > 0.0 && bench["steps"].as_u64().unwrap() > 0);
+    assert_eq!((&bench["shape"], &bench["objective"]), (&json!("8:6:5:4"), &json!("nca:lin-ms")));
+
+    let devices = place.json("devices --json");
+    let devices = devices.as_array().unwrap();
+    for (index, device) in devices.iter().enumerate() {
+        assert_eq!(keys(device), ["backend", "driver", "index", "kind", "max_binding", "name"]);
+        assert_eq!(device["index"], index);
+    }
+    assert_eq!(devices.last().unwrap()["kind"], "cpu");
+    assert_eq!(place.ok("devices").lines().count(), devices.len() + 1);
+}

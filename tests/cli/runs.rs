@@ -1,0 +1,150 @@
+//! Runs that repeat, and runs that are killed.
+
+use super::place::*;
+#[cfg(unix)]
+use serde_json::Value;
+
+const FILES: [&str; 2] = ["best.safetensors", "last.safetensors"];
+
+#[track_caller]
+fn assert_same_run(place: &Place, one: &str, other: &str) {
+    for name in FILES {
+        let same = place.read(&format!("{one}/{name}")) == place.read(&format!("{other}/{name}"));
+        assert!(same, "{name} of {one} and {other} differ");
+    }
+}
+
+#[test]
+fn a_seed_repeats_on_every_device() {
+    let place = Place::new();
+    let devices = place.json("devices --json");
+    for index in 0..devices.as_array().unwrap().len() {
+        let train = |out: &str, seed: u32| {
+            let options = "--batch 16 --embed 4 --epochs 2 --dropout 0.2 --objective cir:sig-ms";
+            place.ok(&format!("train data {options} --device {index} --seed {seed} --out {index}{out}"));
+        };
+        train("a", 5);
+        train("b", 5);
+        train("c", 6);
+        assert_same_run(&place, &format!("{index}a"), &format!("{index}b"));
+        for name in FILES {
+            let other = place.read(&format!("{index}c/{name}"));
+            let weights = |bytes: &[u8]| read_tensors(bytes).0["image.weight"].2.clone();
+            assert!(weights(&place.read(&format!("{index}a/{name}"))) != weights(&other), "{index} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_in_parts() {
+    let place = Place::new();
+    let options = "--batch 16 --embed 4 --seed 3 --standardize --dropout 0.1 --lr 0.01 --device cpu";
+    place.ok(&format!("train data {options} --epochs 7 --out whole"));
+    place.ok(&format!("train data {options} --epochs 3 --out parts"));
+    // A file is replaced, never written over: another name of the old one keeps the old bytes.
+    let third = place.read("parts/last.safetensors");
+    std::fs::hard_link(place.path("parts/last.safetensors"), place.path("third")).unwrap();
+    place.ok("train data --resume --epochs 5 --device cpu --out parts");
+    assert!(place.read("third") == third && place.read("parts/last.safetensors") != third);
+    // Options may be repeated, and what is missing or half written is made up for.
+    std::fs::remove_file(place.path("parts/best.safetensors")).unwrap();
+    std::fs::write(place.path("parts/.wgoal-x1y2z3"), "half").unwrap();
+    let mut metrics = place.read("parts/metrics.jsonl");
+    metrics.extend(b"{\"epoch\":6,\"lo");
+    std::fs::write(place.path("parts/metrics.jsonl"), metrics).unwrap();
+    let summary = place.json(&format!("train data {options} --resume --epochs 7 --json --out parts"));
+    assert_same_run(&place, "whole", "parts");
+    assert_eq!(place.names("parts"), place.names("whole"));
+    let epochs: Vec<_> = place.metrics("parts").iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(epochs, [1, 2, 3, 4, 5, 6, 7]);
+
+    // A finished run resumes to its summary.
+    let again = place.json("train data --resume --device cpu --json --out parts");
+    assert_eq!((&again["test"], &again["best_epoch"]), (&summary["test"], &summary["best_epoch"]));
+    assert_same_run(&place, "whole", "parts");
+}
+
+#[test]
+fn a_run_killed_before_its_first_checkpoint_keeps_its_options() {
+    let place = Place::new();
+    place.train("whole", "--seed 3 --objective infonce --temperature 0.1 --optimizer sgd");
+    std::fs::create_dir(place.path("parts")).unwrap();
+    std::fs::copy(place.path("whole/config.json"), place.path("parts/config.json")).unwrap();
+    place.ok("train data --resume --device cpu --out parts");
+    assert_same_run(&place, "whole", "parts");
+}
+
+/// What a killed run wrote of an epoch beyond its last checkpoint does not outlive a resumption that takes another course.
+#[test]
+fn best_belongs_to_the_run_that_last_tells_of() {
+    let place = Place::new();
+    place.train("run", "--epochs 1");
+    place.train("other", "--epochs 1 --seed 9");
+    let best = place.read("run/best.safetensors");
+    std::fs::copy(place.path("other/best.safetensors"), place.path("run/best.safetensors")).unwrap();
+    place.ok("train data --resume --device cpu --out run");
+    assert!(place.read("run/best.safetensors") == best);
+}
+
+/// Kills at random moments, of starting up as well as of any phase of an epoch, must not show in the result.
+#[cfg(unix)]
+#[test]
+fn kills_do_not_show() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+    const KILLS: u32 = 20;
+    const EPOCHS: usize = 80;
+
+    let place = Place::new();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
+    let options = format!("--batch 256 --embed 8 --epochs {EPOCHS} --lr 0.002 --dropout 0.1 --device cpu");
+    let start = Instant::now();
+    place.ok(&format!("train {data} {options} --out whole"));
+    let whole = start.elapsed().as_secs_f32();
+
+    let (seed, mut kills, mut finished) = (20_240, 0, false);
+    let mut moments = numbers(seed).map(|x| 0.5 + 0.5 * x);
+    let mut reached = Vec::new();
+    while kills < KILLS && !finished {
+        // Before there is a config.json there is no run to resume.
+        let resumable = place.path("killed/config.json").exists();
+        let args = match resumable {
+            true => format!("train {data} --resume --device cpu --out killed"),
+            false => format!("train {data} {options} --out killed"),
+        };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wgoal"))
+            .args(args.split(' '))
+            .current_dir(place.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_secs_f32(moments.next().unwrap() * whole / 10.0));
+        match child.try_wait().unwrap() {
+            None => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+            }
+            Some(status) => {
+                assert!(status.success(), "{args}");
+                finished = true;
+            }
+        }
+        let metrics = std::fs::read_to_string(place.path("killed/metrics.jsonl")).unwrap_or_default();
+        reached.push(metrics.lines().count());
+    }
+    println!("seed {seed}: {kills} kills, epochs reached {reached:?}, {whole} s uninterrupted");
+    assert!(kills >= KILLS / 2, "most of the kills must hit");
+    place.ok(&format!("train {data} --resume --device cpu --out killed"));
+
+    assert_same_run(&place, "whole", "killed");
+    assert_eq!(place.names("killed"), place.names("whole"), "no temporary file is left");
+    let untimed = |out| -> Vec<Value> {
+        let mut lines = place.metrics(out);
+        lines.iter_mut().for_each(|line| line["seconds"] = Value::Null);
+        lines
+    };
+    assert_eq!(untimed("killed").len(), EPOCHS);
+    assert_eq!(untimed("killed"), untimed("whole"));
+}
