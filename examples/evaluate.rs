@@ -21,7 +21,7 @@ fn main() -> wgoal::Result<()> {
     };
     let recall = Recall::of(&device, &images, &texts, dim, &text_image)?;
     println!("{recall}");
-    println!("chance: rsum {:.1}", Recall::chance(images.len() / dim, &text_image).rsum);
+    println!("chance: rsum {:.1}", Recall::chance(images.len() / dim, &text_image));
     Ok(())
 }
 

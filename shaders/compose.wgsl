@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         return;
     }
     let at = i * params.stride4 + k;
-    var sum = own[i].y * y[own_index[i] * params.stride4 + k] - (own[i].x + other[i].x) * y[at];
+    var sum = own[i].y * y[min(own_index[i], params.pairs - 1u) * params.stride4 + k] - (own[i].x + other[i].x) * y[at];
     for (var j = 0u; j < params.pairs; j += 1u) {
         if (other_index[j] == i) {
             sum += other[j].y * y[j * params.stride4 + k];

@@ -3,6 +3,8 @@
 // M is the similarity matrix S with its diagonal overwritten by -1. The matrix comes in blocks, of which an anchor may
 // own a row (images against texts) or a column (texts against images): element (a, c) of a block lies at
 // a * anchor_stride + c * candidate_stride. A block that does not start at candidate 0 goes on from what is stored.
+// With `exclude_own` the diagonal is left out instead, as the hinge does; an anchor without a negative then keeps
+// n = -1 and h = its own number.
 // Ties: the lowest index wins, within a lane by the order of the walk, between lanes and blocks by comparison.
 //
 //   similarity  block of S                                                        read
@@ -21,6 +23,7 @@ struct Params {
     anchor_offset: u32,      // pair number of the block's first anchor
     candidate_offset: u32,   // pair number of the block's first candidate
     mask: u32,
+    exclude_own: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -46,7 +49,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var s = similarity[start + c * params.candidate_stride];
         if (candidate == anchor) {
             positive[anchor] = s;
-            s = -1.0;
+            s = select(-1.0, NOTHING, params.exclude_own != 0u);
         } else if (params.mask != 0u) {
             if (ids[candidate] == ids[anchor]) {
                 s = NOTHING;
@@ -72,8 +75,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
     }
     if (lane == 0u) {
-        // Earlier blocks hold lower indices, so a later one must be strictly better.
-        if (params.candidate_offset == 0u || best_value[0] > value[anchor]) {
+        if (params.candidate_offset == 0u) {
+            value[anchor] = -1.0;
+            index[anchor] = anchor;
+        }
+        // Earlier blocks hold lower indices, so a later one must be strictly better, or the first to hold a negative.
+        let nothing_yet = index[anchor] == anchor && (params.exclude_own != 0u || params.candidate_offset == 0u);
+        if (best_index[0] != 0xffffffffu && (nothing_yet || best_value[0] > value[anchor])) {
             value[anchor] = best_value[0];
             index[anchor] = best_index[0];
         }

@@ -192,7 +192,7 @@ impl Checkpoint {
             Ok(head)
         };
         let mut head = parameters("")?;
-        if tensors.tensor("image.mean").is_ok() {
+        if progress.config.standardize {
             let side = |name: &str, dim: usize| -> Result<Standardizer> {
                 let (mean, inverse_std) = (format!("{name}.mean"), format!("{name}.inverse_std"));
                 Ok(Standardizer { mean: read(&mean, &[dim])?, inverse_std: read(&inverse_std, &[dim])? })

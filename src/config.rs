@@ -139,9 +139,14 @@ impl TrainConfig {
         let unit = |x: f64| (0.0..1.0).contains(&x);
         match self.optimizer {
             Optimizer::AdamW { beta1, beta2, epsilon } => {
-                check(unit(beta1), "--beta1", "a number in [0, 1)", &beta1)?;
-                check(unit(beta2), "--beta2", "a number in [0, 1)", &beta2)?;
-                check(epsilon.is_finite() && epsilon > 0.0, "--epsilon", "a finite number above 0", &epsilon)
+                check(unit(beta1), "optimizer beta1", "a number in [0, 1)", &beta1)?;
+                check(unit(beta2), "optimizer beta2", "a number in [0, 1)", &beta2)?;
+                check(
+                    epsilon.is_finite() && epsilon as f32 > 0.0,
+                    "optimizer epsilon",
+                    "an f32 above 0",
+                    &epsilon,
+                )
             }
             Optimizer::Sgd { momentum } => {
                 check(unit(momentum), "--momentum", "a number in [0, 1)", &momentum)

@@ -4,7 +4,7 @@
 //! the lower index comes first, so a collapsed model does not look perfect.
 
 use crate::data::{Dataset, Side, Split};
-use crate::device::{Buffer, Device, Matrix};
+use crate::device::{Buffer, Device, Matrix, pad_rows};
 use crate::head::Head;
 use crate::kernels::{Product, RankBlock, matmul, ranks};
 use crate::{Error, ErrorKind, Result};
@@ -123,23 +123,21 @@ impl Recall {
 }
 
 impl Recall {
-    /// What random embeddings are expected to reach, by the shape of a split: `text_image` numbers the image of each
-    /// text among `images`.
-    pub fn chance(images: usize, text_image: &[u32]) -> Self {
+    /// The rsum that random embeddings are expected to reach, by the shape of a split: `text_image` numbers the image of
+    /// each text among `images`.
+    pub fn chance(images: usize, text_image: &[u32]) -> f64 {
         let (n, m) = (images as f64, text_image.len() as f64);
         let mut captions = vec![0u32; images];
-        text_image.iter().for_each(|&image| captions[image as usize] += 1);
+        for &image in text_image.iter().filter(|&&image| (image as usize) < images) {
+            captions[image as usize] += 1;
+        }
         // The probability that none of c right candidates is among the first k of m.
         let miss = |c: u32, k: u32| {
             (0..c).map(|i| ((m - f64::from(k + i)) / (m - f64::from(i))).max(0.0)).product::<f64>()
         };
-        let i2t = |k: u32| 100.0 * captions.iter().map(|&c| 1.0 - miss(c, k)).sum::<f64>() / n;
-        let t2i = |k: u32| 100.0 * (f64::from(k) / n).min(1.0);
-        let expected = captions.iter().map(|&c| (m + 1.0) / f64::from(c + 1)).sum::<f64>() / n;
-        let i2t = Ranking { r1: i2t(1), r5: i2t(5), r10: i2t(10), medr: expected.floor(), meanr: expected };
-        let middle = (n + 1.0) / 2.0;
-        let t2i = Ranking { r1: t2i(1), r5: t2i(5), r10: t2i(10), medr: middle.floor(), meanr: middle };
-        Self { i2t, t2i, rsum: i2t.sum() + t2i.sum() }
+        let i2t = |k: u32| 100.0 * captions.iter().map(|&c| 1.0 - miss(c, k)).sum::<f64>() / n.max(1.0);
+        let t2i = |k: u32| 100.0 * (f64::from(k) / n.max(1.0)).min(1.0);
+        [1, 5, 10].map(|k| i2t(k) + t2i(k)).iter().sum()
     }
 }
 
@@ -164,18 +162,29 @@ async fn rank(
     dim: usize,
 ) -> Result<Vec<u32>> {
     let (n, m) = (query_ids.len(), candidate_ids.len());
-    let queries = Matrix::from_rows(device, "eval.queries", n, dim, queries)?;
-    let candidates = Matrix::from_rows(device, "eval.candidates", m, dim, candidates)?;
     let query_ids = Buffer::from_slice(device, "eval.query_ids", query_ids)?;
     let candidate_ids = Buffer::from_slice(device, "eval.candidate_ids", candidate_ids)?;
     let strip = device.strip_rows(n, m, dim);
     let mut similarity = Matrix::new(device, "eval.similarity", strip, m)?;
     let mut out = Buffer::new(device, "eval.ranks", n)?;
     let mut commands = device.commands();
+    // Candidates in parts that fit a binding each, side by side in the columns of a strip.
+    let part = device.strip_rows(m, 1, dim);
+    let parts = candidates.chunks(part * dim).enumerate().map(|(i, values)| {
+        let rows = values.len() / dim;
+        Ok((i * part..i * part + rows, Matrix::from_rows(device, "eval.candidates", rows, dim, values)?))
+    });
+    let parts: Vec<_> = parts.collect::<Result<_>>()?;
+    let mut strip_queries = Matrix::new(device, "eval.queries", strip, dim)?;
     for first in (0..n).step_by(strip) {
         let rows = first..(first + strip).min(n);
-        let product = Product::nt(queries.rows(rows.clone()), candidates.view());
-        matmul(&mut commands, product, similarity.rows_mut(0..rows.len()))?;
+        // Written between the strips, so what reads the strip before must be on its way.
+        commands.submit()?;
+        strip_queries.buffer.write(device, 0, &pad_rows(&queries[rows.start * dim..rows.end * dim], dim))?;
+        for (cols, candidates) in &parts {
+            let product = Product::nt(strip_queries.rows(0..rows.len()), candidates.view());
+            matmul(&mut commands, product, similarity.cols_mut(rows.len(), cols.clone()))?;
+        }
         let block = RankBlock {
             query_ids: query_ids.view(),
             candidate_ids: candidate_ids.view(),

@@ -148,6 +148,11 @@ impl Head {
         self.layout.dims[side as usize]
     }
 
+    /// The temperature that InfoNCE was trained with last; 0 if it never was.
+    pub fn temperature(&self) -> f32 {
+        self.values[self.layout.temperature().start]
+    }
+
     pub(crate) fn get(&self, segment: &Segment) -> Vec<f32> {
         let rows = self.values[segment.range.clone()].chunks_exact(padded(segment.cols));
         rows.flat_map(|row| &row[..segment.cols]).copied().collect()
@@ -190,8 +195,8 @@ impl Head {
     }
 }
 
-/// [`Head::embed`] for parameters that are on the device already.
-pub(crate) async fn embed(
+/// [`Head::embed`] with its parameters on the device.
+async fn embed(
     device: &Device,
     layout: &Layout,
     values: &Buffer<f32>,

@@ -10,7 +10,7 @@
 
 use crate::config::{Optimizer, TrainConfig};
 use crate::data::Side;
-use crate::device::{Buffer, Commands, Device, MatMut, Matrix, pad_rows};
+use crate::device::{Buffer, Commands, Device, MatMut, Matrix, pad_rows, padded};
 use crate::head::{Head, Layout, Segment};
 use crate::kernels::{
     AdamwParams, PARTS, Product, RECORD, SgdParams, StepRecord, adamw, column_sum, l2norm, l2norm_backward,
@@ -100,23 +100,30 @@ pub struct Pipeline {
     recorded: usize,
     fetched: Vec<StepStats>,
     step: u64,
+    /// The temperature that was last written; a learned one is written once.
+    temperature: Option<InfonceParams>,
 }
 
 impl Pipeline {
     /// A pipeline that trains `head` on batches of exactly `pairs` pairs.
     ///
-    /// Of `config` it uses the objective's start temperature, optimiser, weight decay, clip and mask.
+    /// Of `config` it uses the optimiser, weight decay, clip and mask.
     ///
     /// # Errors
     /// An option out of range, or a device without the memory.
     pub fn new(device: &Device, head: Head, config: &TrainConfig, pairs: usize) -> Result<Self> {
         config.validate()?;
+        if !(1..=65_535).contains(&pairs) {
+            return Err(Error::config(
+                "pairs of a batch",
+                "1 to 65535",
+                pairs,
+                "choose another size of batch",
+            ));
+        }
         let layout = head.layout;
         let len = layout.len();
-        let mut values = Buffer::from_slice(device, "head", &head.values)?;
-        if let Objective::Infonce(params) = config.objective {
-            values.write(device, layout.temperature().start, &[params.temperature])?;
-        }
+        let values = Buffer::from_slice(device, "head", &head.values)?;
         let tower = |name, side: usize| Tower::new(device, name, pairs, layout.dims[side], layout.embed);
         Ok(Self {
             device: device.clone(),
@@ -138,6 +145,7 @@ impl Pipeline {
             recorded: 0,
             fetched: Vec::new(),
             step: 0,
+            temperature: None,
             head,
         })
     }
@@ -190,6 +198,12 @@ impl Pipeline {
         if self.mask {
             self.ids.write(&self.device, 0, ids)?;
         }
+        if let Objective::Infonce(params) = objective {
+            if self.temperature != Some(*params) {
+                self.values.write(&self.device, layout.temperature().start, &[params.temperature])?;
+                self.temperature = Some(*params);
+            }
+        }
         let [image, text] = &mut self.towers;
         let inputs = Inputs {
             images: image.unit.view(),
@@ -203,7 +217,7 @@ impl Pipeline {
             let Tower { features, unit, norms, d_unit, d_projected, .. } = tower;
             l2norm_backward(&mut commands, d_unit.view(), unit.view(), norms.view(), d_projected.view_mut())?;
             let Segment { rows, cols, range, .. } = layout.weight(side);
-            let d_weight = MatMut { data: self.gradients.part_mut(range), rows, cols };
+            let d_weight = MatMut { data: self.gradients.part_mut(range), rows, cols, stride: padded(cols) };
             matmul(&mut commands, Product::tn(d_projected.view(), features.view()), d_weight)?;
             column_sum(&mut commands, d_projected.view(), self.gradients.part_mut(layout.bias(side).range))?;
         }
@@ -212,7 +226,10 @@ impl Pipeline {
             let dt = self.gradients.part_mut(layout.temperature());
             column_sum(&mut commands, self.workspace.temperature_gradient(), dt)?;
         }
-        sum_squares(&mut commands, self.gradients.view(), layout.len(), self.parts.view_mut())?;
+        let temperature = layout.temperature();
+        let trained = if learned { 0..temperature.end } else { 0..temperature.start };
+        let len = trained.len();
+        sum_squares(&mut commands, self.gradients.part(trained), len, self.parts.view_mut())?;
         let from = StepRecord {
             positive: self.workspace.positive(),
             value: self.workspace.hardest(),
@@ -225,7 +242,6 @@ impl Pipeline {
         };
         record(&mut commands, from, self.records.view_mut(), self.factor.view_mut())?;
         self.recorded += 1;
-        let temperature = layout.temperature();
         let unbounded = (f32::MIN, f32::MAX);
         self.update(&mut commands, 0..temperature.start, rate, self.weight_decay, unbounded)?;
         if learned {
@@ -296,14 +312,6 @@ impl Pipeline {
         self.step
     }
 
-    pub(crate) fn values(&self) -> &Buffer<f32> {
-        &self.values
-    }
-
-    pub(crate) fn layout(&self) -> Layout {
-        self.layout
-    }
-
     /// The optimiser's state, laid out as the parameters.
     pub(crate) fn moments(&self) -> Result<[Vec<f32>; 2]> {
         let read = |moment: &Buffer<f32>| self.device.wait(moment.read(&self.device, 0..self.layout.len()));
@@ -311,12 +319,21 @@ impl Pipeline {
     }
 
     /// Goes on from an earlier state of the same layout.
-    pub(crate) fn restore(&mut self, values: &[f32], moments: &[Vec<f32>; 2], step: u64) -> Result<()> {
+    pub(crate) fn restore(
+        &mut self,
+        values: &[f32],
+        moments: &[Vec<f32>; 2],
+        step: u64,
+        objective: &Objective,
+    ) -> Result<()> {
         self.values.write(&self.device, 0, values)?;
         for (buffer, values) in self.moments.iter_mut().zip(moments) {
             buffer.write(&self.device, 0, values)?;
         }
         self.step = step;
+        if let Objective::Infonce(params) = objective {
+            self.temperature = Some(*params);
+        }
         Ok(())
     }
 }

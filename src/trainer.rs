@@ -8,7 +8,8 @@ use crate::config::TrainConfig;
 use crate::data::{Batches, Dataset, Gather, Side, Split, Standardizer, steps_per_epoch};
 use crate::device::Device;
 use crate::eval::Recall;
-use crate::head::{Head, embed};
+use crate::head::Head;
+use crate::objective::Objective;
 use crate::pipeline::{Pipeline, StepStats};
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
@@ -54,6 +55,9 @@ pub struct Epoch {
     pub clipped: f64,
     /// Learning rate of the last step.
     pub lr: f64,
+    /// InfoNCE's temperature after the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
     /// Features that were zero throughout, of images and texts, counted as often as read.
     pub zero_rows: usize,
     /// On the validation split.
@@ -96,8 +100,6 @@ pub struct Trainer {
     device: Device,
     dataset: Arc<Dataset>,
     gather: Arc<Gather>,
-    /// Without dropout, for validation.
-    plain: Gather,
     pipeline: Pipeline,
     progress: Progress,
     best: Option<Head>,
@@ -152,7 +154,8 @@ impl Trainer {
         let best = progress.best.map(|_| Head { values: best, ..head.clone() });
         let step = progress.step;
         let mut trainer = Self::assemble(device, dataset, head, progress)?;
-        trainer.pipeline.restore(&values, &moments, step)?;
+        let objective = trainer.progress.config.objective;
+        trainer.pipeline.restore(&values, &moments, step, &objective)?;
         trainer.best = best;
         Ok(trainer)
     }
@@ -163,7 +166,6 @@ impl Trainer {
         Ok(Self {
             device: device.clone(),
             gather: Arc::new(Gather::new(head.standardize.clone(), config.dropout)?),
-            plain: Gather::new(head.standardize.clone(), 0.0)?,
             pipeline: Pipeline::new(device, head, config, pairs)?,
             dataset,
             progress,
@@ -247,12 +249,13 @@ impl Trainer {
         let records = self.pipeline.records()?;
         check_finite(&records, epoch + 1)?;
         self.tell(Event::Validating { epoch: epoch + 1 });
-        let val = self.recall(Split::Val)?;
+        let head = self.pipeline.head()?;
+        let val = self.recall_of(&head, Split::Val)?;
         self.progress.epoch += 1;
         let best = self.progress.best.is_none_or(|best| val.rsum > best.recall.rsum);
         if best {
             self.progress.best = Some(Best { epoch: epoch + 1, recall: val });
-            self.best = Some(self.pipeline.head()?);
+            self.best = Some(head.clone());
         }
         let mean = |field: fn(&StepStats) -> f32| {
             records.iter().map(|record| f64::from(field(record))).sum::<f64>() / records.len() as f64
@@ -265,6 +268,7 @@ impl Trainer {
             gradient_norm: mean(|r| r.gradient_norm),
             clipped: mean(|r| f32::from(u8::from(r.clipped))),
             lr,
+            temperature: matches!(objective, Objective::Infonce(_)).then(|| head.temperature()),
             zero_rows,
             val,
             best,
@@ -277,13 +281,7 @@ impl Trainer {
     /// # Errors
     /// A bad value in a row, a failing device.
     pub fn recall(&self, split: Split) -> Result<Recall> {
-        let (layout, values) = (self.pipeline.layout(), self.pipeline.values());
-        let embed_rows = |side, rows: &[u32]| {
-            self.device.wait(embed(&self.device, &layout, values, &self.plain, &self.dataset, side, rows))
-        };
-        let rows = self.dataset.split(split);
-        let (images, texts) = (embed_rows(Side::Image, &rows.images)?, embed_rows(Side::Text, &rows.texts)?);
-        Recall::of(&self.device, &images, &texts, layout.embed, &rows.text_image)
+        self.recall_of(&self.pipeline.head()?, split)
     }
 
     /// Recall of another head, such as the best, on this run's device.

@@ -147,6 +147,35 @@ fn hinge(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// With two pairs there is one negative, so the hinge on the hardest is the hinge over all: also where that negative is
+/// as far away as the own pair's -1 in GOAL's mining, or further.
+fn hinge_far_negatives(device: &Device) -> Outcome {
+    let cases: [(&[f32], &[f32], usize, f32); 3] = [
+        (&[1.0, 0.0, 1.0, 0.0], &[-1.0, 0.0, -1.0, 0.0], 2, 0.8),
+        (&[5.0, 5.0], &[-1.0, -1.0], 1, 0.8),
+        (&[1.0], &[-1.0], 1, 0.0),
+    ];
+    for (x, y, dim, loss) in cases {
+        let of = |objective: Objective| objective.gradients(device, x, y, dim, GradientOptions::default());
+        let goal = GoalParams { margin: Some(0.2), ..Default::default() };
+        let all = of(Objective::HingeSum { margin: 0.2 })?;
+        for objective in
+            [Objective::Hinge { margin: 0.2 }, Objective::Goal(TripletWeight::Con, PairWeight::Con, goal)]
+        {
+            let g = of(objective)?;
+            check(
+                (g.loss - loss).abs() < 1e-6 && (all.loss - loss).abs() < 1e-6,
+                format!("{objective}: loss {}", g.loss),
+            )?;
+            check(
+                g.images == all.images && g.texts == all.texts,
+                format!("{objective}: {:?} {:?}", g.images, all.images),
+            )?;
+        }
+    }
+    Ok(())
+}
+
 fn infonce(device: &Device) -> Outcome {
     let mut golden = Golden::open("infonce_N8_D64.npz")?;
     let temperature = golden.scalar("temperature")? as f32;
@@ -234,6 +263,7 @@ fn main() {
         ("goal_N37_D64_s0".into(), |d| goal(d, "goal_N37_D64_s0.npz")),
     ];
     tests.push(("hinge_N8_D64".into(), hinge));
+    tests.push(("hinge_far_negatives".into(), hinge_far_negatives));
     tests.push(("infonce_N8_D64".into(), infonce));
     tests.push(("ten_steps".into(), ten_steps));
     common::run(tests)

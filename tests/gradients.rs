@@ -121,7 +121,7 @@ fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
     let [(it, h), (ti, g)] = DIRECTIONS.map(|direction| {
         let block = whole(direction);
         let (mut p, mut n, mut h) = ([0.0; PAIRS], [0.0; PAIRS], [0; PAIRS]);
-        twin::hardest(&block, &similarity, None, &mut p, &mut n, &mut h);
+        twin::hardest(&block, &similarity, None, false, &mut p, &mut n, &mut h);
         let mut sums = [0.0; 4 * PAIRS];
         if params.pair == PairWeight::SigMs {
             let rates = Some((params.alpha.into(), params.beta.into()));

@@ -1,6 +1,6 @@
 //! `wgoal bench`: what a training step takes, on data made up here. The result is checked before it is timed.
 
-use super::{DeviceArg, ObjectiveArgs, print_json};
+use super::{DeviceArg, ObjectiveArgs, print_json, say};
 use clap::Subcommand;
 use serde::Serialize;
 use std::time::Instant;
@@ -83,9 +83,9 @@ impl BenchCommand {
             return print_json(&summary);
         }
         let Summary { shape, objective, median_ms, steps, .. } = &summary;
-        println!(
+        say(format!(
             "{objective} {shape} on {device}: {median_ms:.2} ms a step (median of {steps} steps), first step {first_step_ms:.0} ms"
-        );
+        ));
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `wgoal embed`: embeddings of a split, for a vector index.
 
-use super::{DeviceArg, make_folder};
+use super::{DeviceArg, make_folder, say};
 use clap::Args;
 use std::path::PathBuf;
 use wgoal::data::{Side, write_matrix_npy};
@@ -36,7 +36,7 @@ impl EmbedArgs {
             [("images.npy", rows.images.len(), images), ("texts.npy", rows.texts.len(), texts)]
         {
             write_matrix_npy(&out.join(name), rows, head.dim(), &values)?;
-            println!("{} [{rows}, {}]", out.join(name).display(), head.dim());
+            say(format!("{} [{rows}, {}]", out.join(name).display(), head.dim()));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `wgoal eval`: recall of a checkpoint.
 
-use super::{DeviceArg, print_json};
+use super::{DeviceArg, print_json, say};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ impl EvalArgs {
             let (split, device) = (split.to_string(), device.to_string());
             return print_json(&Summary { split, folds: self.folds, recall, device });
         }
-        println!("{recall}");
+        say(recall);
         Ok(())
     }
 }

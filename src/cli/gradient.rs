@@ -1,6 +1,6 @@
 //! `wgoal gradient`: the gradient of an objective at given embeddings.
 
-use super::{DeviceArg, ObjectiveArgs};
+use super::{DeviceArg, ObjectiveArgs, say};
 use clap::Args;
 use safetensors::tensor::{Dtype, TensorView};
 use std::path::PathBuf;
@@ -75,7 +75,11 @@ impl GradientArgs {
         });
         let bytes = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(unwritable)?;
         write_file(&self.out, &bytes)?;
-        println!("{objective}: loss {} over {rows} pairs of width {dim}, in {}", g.loss, self.out.display());
+        say(format!(
+            "{objective}: loss {} over {rows} pairs of width {dim}, in {}",
+            g.loss,
+            self.out.display()
+        ));
         Ok(())
     }
 }

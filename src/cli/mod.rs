@@ -9,8 +9,9 @@ mod train;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use wgoal::{Device, Error, ErrorKind, Objective, Result};
+use wgoal::{Device, DeviceInfo, Error, ErrorKind, Objective, Result};
 
 /// Trains a joint image-text projection head on cached features, on any GPU or on the CPU.
 #[derive(Parser)]
@@ -163,18 +164,24 @@ fn devices(json: bool) -> Result<()> {
     if json {
         return print_json(&devices);
     }
-    println!("index  kind        backend  name");
+    say("index  kind        backend  name");
     for device in devices {
         let kind = format!("{:?}", device.kind).to_lowercase();
-        println!("{:5}  {kind:10}  {:7}  {}  ({})", device.index, device.backend, device.name, device.driver);
+        let DeviceInfo { index, backend, name, driver, .. } = device;
+        say(format!("{index:5}  {kind:10}  {backend:7}  {name}  ({driver})"));
     }
     Ok(())
 }
 
 /// One line of JSON on standard output.
 fn print_json(value: &impl Serialize) -> Result<()> {
-    println!("{}", to_json(value)?);
+    say(to_json(value)?);
     Ok(())
+}
+
+/// A line on standard output. That the reader has gone (`| head`) is no concern of ours.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn to_json(value: &impl Serialize) -> Result<String> {

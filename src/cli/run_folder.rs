@@ -4,7 +4,7 @@
 //! repeats that epoch and writes the same again.
 
 use super::make_folder;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,22 @@ pub struct RunFolder {
     metrics: fs::File,
 }
 
-#[derive(Serialize)]
-struct Config<'a> {
-    wgoal: &'a str,
-    dataset: &'a str,
+/// config.json: what decides the run, and where it was made.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    wgoal: String,
+    dataset: PathBuf,
     device: String,
-    #[serde(flatten)]
-    config: &'a TrainConfig,
+}
+
+/// An earlier run to go on with.
+pub struct Earlier {
+    pub config: TrainConfig,
+    /// Dataset and device that it was started on.
+    pub dataset: PathBuf,
+    pub device: String,
+    /// None where it was killed before its first.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 fn fault(path: &Path, expected: &str, found: impl std::fmt::Display, advice: &str) -> Error {
@@ -38,26 +47,23 @@ fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     |e| fault(path, "a file that can be written", e, "check the folder, its space and its rights")
 }
 
-/// The part of a config.json that decides the run.
-fn read_config(path: &Path) -> Result<TrainConfig> {
+fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
     let unreadable = |e: &dyn std::fmt::Display| {
         fault(path, "the configuration of a run", e, "start another run in another --out")
     };
     let text = fs::read_to_string(path).map_err(|e| unreadable(&e))?;
     let mut config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
-    config.retain(|key, _| !["wgoal", "dataset", "device"].contains(&key.as_str()));
-    serde_json::from_value(config.into()).map_err(|e| unreadable(&e))
+    let origin = ["wgoal", "dataset", "device"].iter().filter_map(|key| config.remove_entry(*key)).collect();
+    let origin = serde_json::from_value(serde_json::Value::Object(origin)).map_err(|e| unreadable(&e))?;
+    let config = serde_json::from_value(config.into()).map_err(|e| unreadable(&e))?;
+    Ok((origin, config))
 }
 
 impl RunFolder {
-    /// What to resume: the run's configuration, and its checkpoint unless the run was killed before its first.
-    pub fn load(out: &Path) -> Result<(TrainConfig, Option<Checkpoint>)> {
+    /// What to resume.
+    pub fn load(out: &Path) -> Result<Earlier> {
         let (last, config) = (out.join(LAST), out.join(CONFIG));
-        if last.exists() {
-            let checkpoint = Checkpoint::load(last)?;
-            return Ok((checkpoint.config().clone(), Some(checkpoint)));
-        }
         if !config.exists() {
             return Err(fault(
                 out,
@@ -66,13 +72,19 @@ impl RunFolder {
                 "give the --out of the run to resume",
             ));
         }
-        eprintln!("{} holds no checkpoint yet: starting from the beginning", out.display());
-        Ok((read_config(&config)?, None))
+        let checkpoint = last.exists().then(|| Checkpoint::load(last)).transpose()?;
+        let (Origin { dataset, device, .. }, config) = read_config(&config)?;
+        if checkpoint.is_none() {
+            eprintln!("{} holds no checkpoint yet: starting from the beginning", out.display());
+        }
+        // The checkpoint's own word counts: an interrupted resumption may have written another number of epochs.
+        let config = checkpoint.as_ref().map_or(config, |checkpoint| checkpoint.config().clone());
+        Ok(Earlier { config, dataset, device, checkpoint })
     }
 
     /// A new run must not overwrite an older one.
     pub fn refuse_if_used(out: &Path) -> Result<()> {
-        for name in [CONFIG, LAST, BEST] {
+        for name in [CONFIG, LAST, BEST, METRICS] {
             if out.join(name).exists() {
                 let advice = "add --resume to go on with it, or choose another --out";
                 return Err(fault(
@@ -93,33 +105,40 @@ impl RunFolder {
         name: &str,
         trainer: &Trainer,
         device: &Device,
-        dataset: &str,
+        dataset: &Path,
     ) -> Result<Self> {
-        let path = out.unwrap_or_else(|| {
-            let runs = PathBuf::from("runs");
-            let numbered = (2..).map(|k| runs.join(format!("{name}-{k}")));
-            std::iter::once(runs.join(name)).chain(numbered).find(|path| !path.exists()).unwrap_or(runs)
-        });
-        let path = make_folder(&path)?;
+        let path = match out {
+            Some(path) => make_folder(&path)?,
+            None => new_run(name)?,
+        };
         for entry in fs::read_dir(&path).map_err(unwritable(&path))?.flatten() {
             // The temporary name of a file that a killed run was writing.
             if entry.file_name().to_string_lossy().starts_with(".wgoal-") {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let config = Config {
-            wgoal: env!("CARGO_PKG_VERSION"),
-            dataset,
+        #[derive(Serialize)]
+        struct Config<'a> {
+            #[serde(flatten)]
+            origin: Origin,
+            #[serde(flatten)]
+            config: &'a TrainConfig,
+        }
+        let origin = Origin {
+            wgoal: env!("CARGO_PKG_VERSION").into(),
+            dataset: std::path::absolute(dataset).unwrap_or_else(|_| dataset.into()),
             device: device.to_string(),
-            config: trainer.config(),
         };
-        let config = serde_json::to_string_pretty(&config)
+        let config = serde_json::to_string_pretty(&Config { origin, config: trainer.config() })
             .map_err(|e| fault(&path.join(CONFIG), "JSON", e, "report this as a bug"))?;
         wgoal::data::write_file(&path.join(CONFIG), (config + "\n").as_bytes())?;
 
         let metrics_path = path.join(METRICS);
-        let kept: String = fs::read_to_string(&metrics_path)
-            .unwrap_or_default()
+        let written = match fs::read(&metrics_path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&metrics_path)(e)),
+            written => written.unwrap_or_default(),
+        };
+        let kept: String = String::from_utf8_lossy(&written)
             .lines()
             .filter(|line| {
                 let epoch =
@@ -159,4 +178,19 @@ impl RunFolder {
             .map_err(unwritable(&path))?;
         trainer.checkpoint()?.save(self.path.join(LAST))
     }
+}
+
+/// Makes `runs/NAME`, with a number appended where there is one already, also if another run takes the name meanwhile.
+fn new_run(name: &str) -> Result<PathBuf> {
+    let runs = make_folder(Path::new("runs"))?;
+    let numbered = (2..u32::MAX).map(|k| format!("{name}-{k}"));
+    for name in std::iter::once(name.to_string()).chain(numbered) {
+        let path = runs.join(name);
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(unwritable(&path)(e)),
+        }
+    }
+    Err(fault(&runs, "room for another run", "none", "give --out"))
 }

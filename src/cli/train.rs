@@ -1,7 +1,7 @@
 //! `wgoal train`: one run in one folder, resumable.
 
-use super::run_folder::RunFolder;
-use super::{DeviceArg, ObjectiveArgs, print_json};
+use super::run_folder::{Earlier, RunFolder};
+use super::{DeviceArg, ObjectiveArgs, print_json, say};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -161,24 +161,24 @@ impl TrainArgs {
     }
 
     pub fn run(self) -> Result<()> {
-        let (before, earlier) = match (&self.out, self.resume) {
-            (Some(out), true) => {
-                let (config, checkpoint) = RunFolder::load(out)?;
-                (Some(config), checkpoint)
-            }
-            (Some(out), false) => {
-                RunFolder::refuse_if_used(out)?;
-                (None, None)
-            }
-            _ => (None, None),
+        let earlier = match (&self.out, self.resume) {
+            (Some(out), true) => Some(RunFolder::load(out)?),
+            (Some(out), false) => RunFolder::refuse_if_used(out).map(|()| None)?,
+            _ => None,
         };
-        let config = match &before {
+        let config = match &earlier {
             None => self.apply(TrainConfig::default())?,
-            Some(before) => self.apply_to_resumed(before)?,
+            Some(earlier) => self.apply_to_resumed(&earlier.config)?,
         };
-        let dataset = Arc::new(Dataset::open(self.dataset_path())?);
+        let path = self.dataset_path(earlier.as_ref());
+        let dataset = Arc::new(Dataset::open(&path)?);
         let device = self.device.open()?;
-        let trainer = match earlier {
+        if let Some(before) =
+            earlier.as_ref().map(|earlier| &earlier.device).filter(|d| **d != device.to_string())
+        {
+            eprintln!("note: the run was started on {before}; another device gives other bits");
+        }
+        let trainer = match earlier.and_then(|earlier| earlier.checkpoint) {
             None => Trainer::new(&device, dataset.clone(), config.clone())?,
             Some(checkpoint) => {
                 eprintln!("resuming after epoch {} of {}", checkpoint.epoch(), config.epochs);
@@ -187,13 +187,15 @@ impl TrainArgs {
         };
         let name =
             || format!("{}-{}-s{}", dataset.name(), config.objective, config.seed).replace([':', '.'], "-");
-        let folder = RunFolder::open(self.out.clone(), &name(), &trainer, &device, &dataset.name())?;
+        let folder = RunFolder::open(self.out.clone(), &name(), &trainer, &device, &path)?;
         self.train(trainer, folder, &device.to_string())
     }
 
-    fn dataset_path(&self) -> PathBuf {
-        match (&self.dataset, std::env::var_os("CARGO_MANIFEST_DIR")) {
-            (Some(path), _) => path.clone(),
+    /// The one given, that of the run to resume, or the project's own.
+    fn dataset_path(&self, earlier: Option<&Earlier>) -> PathBuf {
+        let path = self.dataset.clone().or_else(|| earlier.map(|earlier| earlier.dataset.clone()));
+        match (path, std::env::var_os("CARGO_MANIFEST_DIR")) {
+            (Some(path), _) => path,
             // `cargo run` may be called from any folder of the project.
             (None, Some(project)) if !PathBuf::from(EXAMPLE).exists() => PathBuf::from(project).join(EXAMPLE),
             (None, _) => PathBuf::from(EXAMPLE),
@@ -278,15 +280,15 @@ impl TrainArgs {
                 seconds_training,
             });
         }
-        println!("{test}");
-        println!("chance: rsum {:.1}", chance(&trainer).rsum);
-        println!("head: {}", folder.path().join("best.safetensors").display());
+        say(test);
+        say(format!("chance: rsum {:.1}", chance(&trainer)));
+        say(format!("head: {}", folder.path().join("best.safetensors").display()));
         Ok(())
     }
 }
 
 /// What an untrained head would reach on the test split.
-fn chance(trainer: &Trainer) -> Recall {
+fn chance(trainer: &Trainer) -> f64 {
     let split = trainer.dataset().split(Split::Test);
     Recall::chance(split.images.len(), &split.text_image)
 }

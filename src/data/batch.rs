@@ -56,7 +56,7 @@ pub fn steps_per_epoch(pairs: usize, batch: usize) -> usize {
 
 /// Values from one row to the next in gathered rows: the dimension rounded up to a multiple of 4.
 pub fn row_stride(dim: usize) -> usize {
-    dim.next_multiple_of(4)
+    crate::device::padded(dim)
 }
 
 /// Shift and scale of every column of one side: `x' = (x - mean) * inverse_std`.

@@ -170,6 +170,8 @@ pub struct MatMut<'a> {
     pub data: SliceMut<'a, f32>,
     pub rows: usize,
     pub cols: usize,
+    /// Floats from one row to the next; more than [`padded`]`(cols)` where it is some columns of a wider matrix.
+    pub stride: usize,
 }
 
 impl Mat<'_> {
@@ -185,12 +187,6 @@ impl Mat<'_> {
             Slice::Gpu(region) => Slice::Gpu(region.part(elements)),
         };
         Self { data, rows: rows.len(), cols: self.cols }
-    }
-}
-
-impl MatMut<'_> {
-    pub fn stride(&self) -> usize {
-        padded(self.cols)
     }
 }
 
@@ -231,10 +227,16 @@ impl Matrix {
         self.view().part(&rows)
     }
 
+    /// Some columns of the first `rows` rows, to be written by a matrix product. The first must be a multiple of 64.
+    pub fn cols_mut(&mut self, rows: usize, cols: Range<usize>) -> MatMut<'_> {
+        let stride = padded(self.cols);
+        MatMut { data: self.buffer.part_mut(cols.start..rows * stride), rows, cols: cols.len(), stride }
+    }
+
     pub fn rows_mut(&mut self, rows: Range<usize>) -> MatMut<'_> {
         let stride = padded(self.cols);
         let data = self.buffer.part_mut(rows.start * stride..rows.end * stride);
-        MatMut { data, rows: rows.len(), cols: self.cols }
+        MatMut { data, rows: rows.len(), cols: self.cols, stride }
     }
 }
 

@@ -90,12 +90,15 @@ impl Device {
     /// Rows of a `rows` x `cols` product over `inner` to compute at a time: what fits a binding, and what a submission
     /// should hold. A multiple of 64, for alignment, unless it is all of them.
     pub(crate) fn strip_rows(&self, rows: usize, cols: usize, inner: usize) -> usize {
-        let by_memory = self.max_binding() / (4 * padded(cols));
+        let by_memory = self.max_binding() / (4 * padded(cols.max(inner).max(1)));
         let by_work = match self {
             Self::Cpu(_) => usize::MAX,
-            Self::Gpu(gpu) => (gpu.info().work_per_submit() / (2.0 * cols as f64 * inner as f64)) as usize,
+            Self::Gpu(gpu) => {
+                (gpu.info().work_per_submit() / (2.0 * cols.max(1) as f64 * inner.max(1) as f64)) as usize
+            }
         };
-        let strip = by_memory.min(by_work);
+        // A kernel may take a workgroup a row, of which a dimension has 65,535.
+        let strip = by_memory.min(by_work).min(65_535);
         if strip >= rows { rows } else { (strip / 64 * 64).max(64).min(rows) }
     }
 

@@ -26,7 +26,7 @@ pub enum DeviceKind {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// Position in [`Device::list`].
+    /// Position in [`Device::list`]; 0 for a CPU that was opened without looking at the list.
     pub index: usize,
     /// As the driver gives it.
     pub name: String,
@@ -129,9 +129,12 @@ impl Adapters {
         let usable: Vec<_> = adapters
             .into_iter()
             .filter(|adapter| {
-                let compute = adapter.get_downlevel_capabilities().flags;
-                compute.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-                    && adapter.limits().max_storage_buffers_per_shader_stage >= 8
+                let (flags, limits) = (adapter.get_downlevel_capabilities().flags, adapter.limits());
+                // The floor that the kernels are written for.
+                flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+                    && limits.max_storage_buffers_per_shader_stage >= 8
+                    && limits.max_compute_invocations_per_workgroup >= 256
+                    && limits.max_compute_workgroup_storage_size >= 16 << 10
             })
             .collect();
         let infos = usable.iter().enumerate().map(|(i, adapter)| DeviceInfo::of(i, adapter)).collect();

@@ -35,7 +35,7 @@ pub fn hinge_sum(
             let params = Params {
                 rows: rows as u32,
                 pairs: pairs as u32,
-                stride: field.stride() as u32,
+                stride: field.stride as u32,
                 row_offset: row_offset as u32,
                 mask: ids.is_some().into(),
                 margin,

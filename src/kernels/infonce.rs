@@ -74,7 +74,7 @@ pub fn infonce(
             let params = Params {
                 rows: rows as u32,
                 pairs: pairs as u32,
-                stride: field.stride() as u32,
+                stride: field.stride as u32,
                 row_offset: row_offset as u32,
                 same_image: if ids.is_some() { same_image as u32 } else { 0 },
                 scale,

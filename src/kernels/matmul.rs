@@ -127,17 +127,18 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
     let Product { a, b, a_transposed, b_transposed, bias, accumulate } = product;
     let (rows, cols) = (c.rows, c.cols);
     let inner = if a_transposed { a.rows } else { a.cols };
-    debug_assert_eq!(rows, if a_transposed { a.cols } else { a.rows });
-    debug_assert_eq!(inner, if b_transposed { b.cols } else { b.rows });
-    debug_assert_eq!(cols, if b_transposed { b.rows } else { b.cols });
+    assert_eq!(rows, if a_transposed { a.cols } else { a.rows });
+    assert_eq!(inner, if b_transposed { b.cols } else { b.rows });
+    assert_eq!(cols, if b_transposed { b.rows } else { b.cols });
     match commands {
         Commands::Cpu => {
-            let stride = c.stride();
+            let (stride, a_rows, b_rows) = (c.stride, a.rows, b.rows);
             let (a_step, b_step) = (a.stride() as isize, b.stride() as isize);
             let (a_cs, a_rs) = if a_transposed { (a_step, 1) } else { (1, a_step) };
             let (b_cs, b_rs) = if b_transposed { (b_step, 1) } else { (1, b_step) };
             let (a, b, c) = (a.data.host()?, b.data.host()?, c.data.host()?);
-            assert!(a.len() >= a_step as usize && b.len() >= b_step as usize && c.len() >= rows * stride);
+            let fits = a.len() >= a_rows * a_step as usize && b.len() >= b_rows * b_step as usize;
+            assert!(fits && (rows == 0 || c.len() >= (rows - 1) * stride + cols));
             let threads = gemm::Parallelism::Rayon(0);
             // SAFETY: the shapes above describe the slices exactly; C does not alias A or B (it is borrowed mutably).
             unsafe {
@@ -163,11 +164,11 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                     threads,
                 );
             }
-            for row in c.chunks_exact_mut(stride) {
+            for row in c.chunks_mut(stride).take(rows) {
                 if let Some(bias) = &bias {
                     row[..cols].iter_mut().zip(bias.host()?).for_each(|(c, b)| *c += b);
                 }
-                row[cols..].fill(0.0);
+                row[cols..padded(cols)].fill(0.0);
             }
             Ok(())
         }
@@ -180,7 +181,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                 inner: inner as u32,
                 a_stride: a.stride() as u32 / 4,
                 b_stride: b.stride() as u32 / 4,
-                c_stride: c.stride() as u32 / 4,
+                c_stride: c.stride as u32 / 4,
                 add_bias: bias.is_some().into(),
                 accumulate: accumulate.into(),
             };

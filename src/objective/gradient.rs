@@ -146,15 +146,15 @@ impl Workspace {
                 scale: inputs.scale,
             },
             Objective::HingeSum { margin } => {
-                self.mine(commands, &inputs, None)?;
+                self.mine(commands, &inputs, objective)?;
                 return self.hinge_sum(commands, margin, &inputs, [dx, dy]);
             }
             Objective::Infonce(params) => {
-                self.mine(commands, &inputs, Some(&params))?;
+                self.mine(commands, &inputs, objective)?;
                 return self.infonce(commands, &params, &inputs, [dx, dy]);
             }
         };
-        self.mine(commands, &inputs, None)?;
+        self.mine(commands, &inputs, objective)?;
         if let (Objective::Goal(.., params), PairWeight::LinMs | PairWeight::SigMs) = (objective, goal.pair) {
             self.relative_sets(commands, &inputs, params, goal.pair == PairWeight::SigMs)?;
         }
@@ -173,13 +173,9 @@ impl Workspace {
         matmul(commands, product, self.similarity.rows_mut(0..rows.len()))
     }
 
-    /// p, and n, h of both directions; for InfoNCE its log-sum-exps too.
-    fn mine(
-        &mut self,
-        commands: &mut Commands,
-        inputs: &Inputs,
-        infonce: Option<&InfonceParams>,
-    ) -> Result<()> {
+    /// p, and n, h of both directions; for InfoNCE its log-sum-exps too. Where triplets close by a margin, an anchor's
+    /// own pair is no candidate: a margin is violated by a negative or not at all.
+    fn mine(&mut self, commands: &mut Commands, inputs: &Inputs, objective: &Objective) -> Result<()> {
         for rows in blocks(self.pairs, self.block_rows) {
             self.similarity(commands, inputs, &rows)?;
             let s = self.similarity.rows(0..rows.len());
@@ -190,8 +186,8 @@ impl Workspace {
                     value: direction.value.view_mut(),
                     index: direction.index.view_mut(),
                 };
-                hardest(commands, &block, s, inputs.ids, out)?;
-                if let Some(params) = infonce {
+                hardest(commands, &block, s, inputs.ids, objective.closes_triplets(), out)?;
+                if let Objective::Infonce(params) = objective {
                     let same = (inputs.ids, params.same_image());
                     log_sum_exp(commands, &block, s, same, inputs.temperature, direction.sums.view_mut())?;
                 }

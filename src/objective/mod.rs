@@ -158,6 +158,15 @@ impl Objective {
         }
     }
 
+    /// Whether triplets on the hardest negative close once a margin is satisfied.
+    pub(crate) fn closes_triplets(&self) -> bool {
+        match self {
+            Self::Goal(_, _, params) => params.margin.is_some(),
+            Self::Hinge { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether every parameter is a number that the formulas can take.
     ///
     /// # Errors
@@ -194,7 +203,13 @@ impl Objective {
                 )?;
                 check(params.circle.is_finite(), "circle-margin", "a finite number", params.circle)
             }
-            Self::Infonce(params) => positive("temperature", params.temperature),
+            Self::Infonce(params) => {
+                positive("temperature", params.temperature)?;
+                let (low, high) = InfonceParams::BOUNDS;
+                let t = params.temperature;
+                let learnable = !params.learn_temperature || (low..=high).contains(&t);
+                check(learnable, "temperature", "0.001 to 0.5 where it is learned", t)
+            }
             _ => Ok(()),
         }
     }

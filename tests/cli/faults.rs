@@ -57,6 +57,9 @@ fn fixtures() -> Place {
         progress.to_string()
     };
     checkpoint(&place, "ahead.st", |_, metadata| *metadata = ahead(metadata));
+    checkpoint(&place, "unstandardised.st", |_, metadata| {
+        *metadata = metadata.replace("\"standardize\":false", "\"standardize\":true")
+    });
     checkpoint(&place, "missing.st", |tensors, _| drop(tensors.remove("text.bias")));
     checkpoint(&place, "shape.st", |tensors, _| tensors.get_mut("image.weight").unwrap().1 = vec![6, 4]);
     checkpoint(&place, "nan.st", |tensors, _| {
@@ -69,7 +72,11 @@ fn fixtures() -> Place {
     }
     fs::write(place.path("headonly/last.safetensors"), &whole).unwrap();
     fs::write(place.path("broken/last.safetensors"), &whole[..50]).unwrap();
-    fs::write(place.path("badconfig/config.json"), "{\"epochs\": 2, \"batches\": 3}").unwrap();
+    fs::write(
+        place.path("badconfig/config.json"),
+        "{\"wgoal\": \"0\", \"dataset\": \"data\", \"device\": \"d\", \"batches\": 3}",
+    )
+    .unwrap();
     let (tensors, mut metadata) = read_tensors(&place.read("run/last.safetensors"));
     let text = metadata.get_mut("wgoal").unwrap();
     *text = ahead(text);

@@ -53,7 +53,7 @@ fn train_writes_a_run_and_a_summary() {
     let expected = "batch clip dataset device dropout embed epochs lr lr_drop lr_warmup mask_same_image objective \
                     optimizer patience schedule seed standardize warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);
-    assert_eq!((&config["dataset"], &config["batch"]), (&json!("data"), &json!(16)));
+    assert_eq!((&config["dataset"], &config["batch"]), (&json!(place.path("data")), &json!(16)));
 }
 
 #[test]

@@ -112,13 +112,13 @@ impl Array<f32> {
     }
 
     pub fn mat_mut(&mut self, rows: usize, cols: usize) -> MatMut<'_> {
-        MatMut { data: self.get_mut(), rows, cols }
+        MatMut { data: self.get_mut(), rows, cols, stride: padded(cols) }
     }
 
     /// Some rows of a matrix, exactly.
     pub fn strip(&mut self, rows: &std::ops::Range<usize>, cols: usize) -> MatMut<'_> {
         let data = self.buffer.part_mut(rows.start * padded(cols)..rows.end * padded(cols));
-        MatMut { data, rows: rows.len(), cols }
+        MatMut { data, rows: rows.len(), cols, stride: padded(cols) }
     }
 }
 

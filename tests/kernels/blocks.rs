@@ -65,10 +65,15 @@ impl Batch {
 
     /// p, n, h of a direction.
     pub fn mined(&self, direction: Direction) -> (Vec<f64>, Vec<f64>, Vec<u32>) {
+        self.mined_without(direction, false)
+    }
+
+    /// The same, the anchor's own pair being a candidate or not.
+    fn mined_without(&self, direction: Direction, own: bool) -> (Vec<f64>, Vec<f64>, Vec<u32>) {
         let (mut p, mut n, mut h) =
             (vec![f64::NAN; self.pairs], vec![f64::NAN; self.pairs], vec![0; self.pairs]);
         let whole = direction(0, self.pairs, self.pairs);
-        twin::hardest(&whole, &wide(&self.similarity), self.ids.as_deref(), &mut p, &mut n, &mut h);
+        twin::hardest(&whole, &wide(&self.similarity), self.ids.as_deref(), own, &mut p, &mut n, &mut h);
         (p, n, h)
     }
 
@@ -107,8 +112,8 @@ pub fn hardest(device: &Device) -> Outcome {
         let pairs = batch.pairs;
         let similarity = bench.array(&batch.similarity)?;
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
-        for direction in DIRECTIONS {
-            let (p, n, h) = batch.mined(direction);
+        for (direction, exclude_own) in DIRECTIONS.into_iter().flat_map(|d| [(d, false), (d, true)]) {
+            let (p, n, h) = batch.mined_without(direction, exclude_own);
             for &rows in batch.cuts() {
                 let (mut positive, mut value) = (bench.poisoned(pairs)?, bench.poisoned(pairs)?);
                 let mut index = bench.poisoned(pairs)?;
@@ -120,7 +125,8 @@ pub fn hardest(device: &Device) -> Outcome {
                             index: index.get_mut(),
                         };
                         let s = similarity.mat(pairs, pairs).part(&strip);
-                        kernels::hardest(commands, &block, s, ids.as_ref().map(Array::get), out)
+                        let ids = ids.as_ref().map(Array::get);
+                        kernels::hardest(commands, &block, s, ids, exclude_own, out)
                     })
                 })?;
                 bench.near("p", &positive, &p, |_| 0.0)?;
