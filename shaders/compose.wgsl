@@ -10,8 +10,9 @@
 //   own, other   [pairs] coefficients (c+, c-)            read
 //   own_index    [pairs] h                                read
 //   other_index  [pairs] g                                read
-//   dx           [pairs, cols] overwritten, or added to when accumulate
+//   gradient     [pairs, cols] dx; overwritten, or added to when accumulate
 //
+// The gradient is not called dx in the code: DXC has a namespace of that name.
 // Grid: x over vec4s of a row / LANES, y rows.
 
 struct Params {
@@ -26,7 +27,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> own_index: array<u32>;
 @group(0) @binding(4) var<storage, read> other: array<vec2f>;
 @group(0) @binding(5) var<storage, read> other_index: array<u32>;
-@group(0) @binding(6) var<storage, read_write> dx: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> gradient: array<vec4f>;
 
 const LANES = 64u;
 
@@ -45,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         }
     }
     if (params.accumulate != 0u) {
-        sum += dx[at];
+        sum += gradient[at];
     }
-    dx[at] = sum;
+    gradient[at] = sum;
 }

@@ -1,7 +1,11 @@
 //! Every shader page against its contract, `KernelSpec`, in every variant.
 
+#[path = "common/variants.rs"]
+mod variants;
+
 use std::collections::BTreeMap;
-use wgoal::kernels::{Access, KERNELS, KernelSpec, MATMUL_VARIANTS, specialise};
+use variants::{Constants, variants};
+use wgoal::kernels::{Access, KERNELS, KernelSpec, specialise};
 use wgpu::naga::proc::Layouter;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 use wgpu::naga::{AddressSpace, Module, Scalar, StorageAccess, TypeInner, front::wgsl};
@@ -10,24 +14,6 @@ use wgpu::naga::{AddressSpace, Module, Scalar, StorageAccess, TypeInner, front::
 const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
 const WORKGROUP_MEMORY: u32 = 16 << 10;
-
-type Constants = Vec<(&'static str, String)>;
-
-/// Every page as written, and specialised in every way that is dispatched.
-fn variants() -> Vec<(&'static KernelSpec, Constants)> {
-    let mut variants: Vec<_> = KERNELS.iter().map(|&spec| (spec, Vec::new())).collect();
-    for variant in &MATMUL_VARIANTS {
-        for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
-            variants.push(variant.page(a, b));
-        }
-    }
-    for spec in KERNELS.iter().filter(|spec| !spec.name.starts_with("matmul")) {
-        for lanes in [8, 64, 256] {
-            variants.push((spec, vec![("LANES", format!("{lanes}u"))]));
-        }
-    }
-    variants
-}
 
 fn parse(spec: &KernelSpec, constants: &Constants) -> Module {
     let name = spec.name;

@@ -1,0 +1,123 @@
+//! The shader matrix: every shader in every form through every compiler that wgpu or a browser would hand it to, and shaders
+//! with a fault that the matrix has to catch. `scripts/shader-matrix` installs the compilers.
+
+mod compilers;
+mod floor;
+mod matrix;
+mod translate;
+#[path = "../common/variants.rs"]
+mod variants;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use matrix::{COLUMNS, Matrix, Page};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use wgoal::kernels::specialise;
+
+/// A page with one fault, and who catches it: a column, and a word of what it says.
+struct Fault {
+    name: &'static str,
+    source: &'static str,
+    caught: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! faults {
+    ($($name:literal: $caught:expr,)*) => {
+        &[$(Fault { name: $name, source: include_str!(concat!("faulty/", $name, ".wgsl")), caught: &$caught }),*]
+    };
+}
+
+/// Each is caught by at least one column that needs no compiler, so that it is caught on every machine.
+static FAULTS: &[Fault] = faults! {
+    "barrier_in_a_branch": [("floor", "barrier in a branch"), ("FXC", "X3663"), ("Tint", "uniform control flow")],
+    "nine_storage_buffers": [("floor", "9 storage buffers"), ("Tint", "storage buffers")],
+    "dynamically_indexed_array": [("floor", "dynamic index into a local array")],
+    "float_atomic": [("naga", "FLOAT32_ATOMIC"), ("floor", "float atomics"), ("Tint", "atomic")],
+    "workgroup_memory": [("floor", "20480 bytes of workgroup memory"), ("Tint", "workgroup")],
+    "invocations": [("floor", "512 invocations"), ("Tint", "512")],
+    "nan_comparison": [("floor", "NaN comparison")],
+};
+
+/// All shaders of the crate, then the faulty ones.
+static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| {
+    let mut pages = Vec::new();
+    for (spec, constants) in variants::variants() {
+        let values: Vec<_> = constants.iter().map(|(_, value)| value.trim_end_matches('u')).collect();
+        let tile = if values.len() > 1 { format!(" {}x{}", values[0], values[1]) } else { String::new() };
+        pages.push(Page {
+            row: format!("{}{tile}", spec.name),
+            name: [&[spec.name], &values[..]].concat().join("."),
+            source: specialise(spec.source, &constants).unwrap_or_else(|e| panic!("{}: {e}", spec.name)),
+        });
+    }
+    pages.sort_by(|a, b| a.row.cmp(&b.row));
+    pages.extend(FAULTS.iter().map(|fault| Page {
+        row: format!("fault: {}", fault.name),
+        name: format!("fault.{}", fault.name),
+        source: fault.source.into(),
+    }));
+    pages
+});
+
+static MATRIX: LazyLock<Matrix> = LazyLock::new(|| Matrix::of(&PAGES));
+
+fn crate_pages() -> usize {
+    PAGES.len() - FAULTS.len()
+}
+
+/// In CI, and wherever scripts/shader-matrix installed the compilers, a missing one is a failure.
+fn required() -> bool {
+    std::env::var_os("WGOAL_REQUIRE_COMPILERS").is_some()
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for column in COLUMNS {
+        let ignored = !required() && !compilers::is_here(column);
+        trials.push(Trial::test(column, move || every_shader_passes(column)).with_ignored_flag(ignored));
+    }
+    for (i, fault) in FAULTS.iter().enumerate() {
+        trials.push(Trial::test(format!("fault/{}", fault.name), move || is_caught(i, fault)));
+    }
+    // Before the tests' own lines, and not at all for the name of another test.
+    if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
+        println!("\n{}", MATRIX.table());
+        for column in COLUMNS.into_iter().filter(|column| !compilers::is_here(column)) {
+            println!("skipped: {column}, its compiler is not here; scripts/shader-matrix installs it");
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit()
+}
+
+fn every_shader_passes(column: &str) -> Result<(), Failed> {
+    if !compilers::is_here(column) {
+        return Err(format!("the compiler for {column} is not here: run scripts/shader-matrix").into());
+    }
+    let mut failures: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (page, verdicts) in MATRIX.pages.iter().zip(&MATRIX.verdicts).take(crate_pages()) {
+        if let Err(error) = &verdicts[column] {
+            failures.entry(error).or_default().push(&page.name);
+        }
+    }
+    let report = |(error, pages): (&&str, &Vec<&str>)| format!("{}:\n{error}", pages.join(", "));
+    let failures: Vec<_> = failures.iter().map(report).collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n\n").into()) }
+}
+
+/// By every column that is to catch it, those aside whose compiler is not here.
+fn is_caught(i: usize, fault: &Fault) -> Result<(), Failed> {
+    let verdicts = &MATRIX.verdicts[crate_pages() + i];
+    if let Some(column) = COLUMNS.into_iter().find(|column| required() && !verdicts.contains_key(column)) {
+        return Err(format!("{column} did not look at it").into());
+    }
+    let mut catches = 0;
+    for &(column, word) in fault.caught {
+        match verdicts.get(column) {
+            Some(Err(error)) if error.contains(word) => catches += 1,
+            Some(other) => return Err(format!("{column} does not say `{word}`: {other:?}").into()),
+            None => {}
+        }
+    }
+    if catches > 0 { Ok(()) } else { Err("no column that is to catch it was there".into()) }
+}

@@ -1,0 +1,147 @@
+//! A page in the languages that wgpu hands to drivers, written by naga with the options that wgpu chooses.
+
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::ModuleInfo;
+use naga::{AddressSpace, Module, ResourceBinding, ShaderStage};
+use std::error::Error;
+
+type Written = Result<Vec<u8>, Box<dyn Error>>;
+
+/// Runtime checks: debug builds and tests ask for them, release builds do without.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Checks {
+    On,
+    Off,
+}
+
+impl Checks {
+    fn on(self) -> bool {
+        self == Self::On
+    }
+
+    fn policies(self) -> BoundsCheckPolicies {
+        let policy = if self.on() { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
+        BoundsCheckPolicies { index: policy, buffer: policy, ..Default::default() }
+    }
+}
+
+/// Number, and whether it is written to, of every bound buffer.
+fn buffers(module: &Module) -> impl Iterator<Item = (ResourceBinding, bool)> + '_ {
+    module.global_variables.iter().filter_map(|(_, variable)| {
+        let writable = match variable.space {
+            AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
+            _ => false,
+        };
+        variable.binding.map(|binding| (binding, writable))
+    })
+}
+
+/// SPIR-V of the oldest Vulkan that wgpu runs on, or of the newest.
+pub fn spirv(module: &Module, info: &ModuleInfo, checks: Checks, lang_version: (u8, u8)) -> Written {
+    let options = spv::Options {
+        lang_version,
+        flags: spv::WriterFlags::empty(),
+        capabilities: Some([spv::Capability::Shader, spv::Capability::Matrix].into_iter().collect()),
+        bounds_check_policies: checks.policies(),
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: checks.on(),
+        emit_int_div_checks: checks.on(),
+        ..Default::default()
+    };
+    let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
+    let words = spv::write_vec(module, info, &options, Some(&entry))?;
+    Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
+}
+
+/// GLSL ES 3.10, the first with compute shaders.
+pub fn glsl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
+    let options = glsl::Options {
+        version: glsl::Version::new_gles(310),
+        binding_map: buffers(module).map(|(binding, _)| (binding, binding.binding as u8)).collect(),
+        zero_initialize_workgroup_memory: false,
+        ..Default::default()
+    };
+    let pipeline = glsl::PipelineOptions {
+        shader_stage: ShaderStage::Compute,
+        entry_point: "main".into(),
+        multiview: None,
+    };
+    let mut text = String::new();
+    glsl::Writer::new(&mut text, module, info, &options, &pipeline, checks.policies())?.write()?;
+    Ok(text.into_bytes())
+}
+
+/// HLSL for FXC (shader model 5.1) or DXC (6.0).
+pub fn hlsl(module: &Module, info: &ModuleInfo, checks: Checks, shader_model: hlsl::ShaderModel) -> Written {
+    let target = |(binding, _): (ResourceBinding, bool)| {
+        let register =
+            hlsl::BindTarget { register: binding.binding, restrict_indexing: true, ..Default::default() };
+        (binding, register)
+    };
+    let options = hlsl::Options {
+        shader_model,
+        binding_map: buffers(module).map(target).collect(),
+        fake_missing_bindings: false,
+        // What num_workgroups is read from.
+        special_constants_binding: Some(hlsl::BindTarget { space: 1, ..Default::default() }),
+        zero_initialize_workgroup_memory: false,
+        restrict_indexing: checks.on(),
+        force_loop_bounding: checks.on(),
+        ..Default::default()
+    };
+    let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, "main".into())) };
+    let mut text = String::new();
+    hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None)?;
+    Ok(text.into_bytes())
+}
+
+/// Metal 2.0's language. No compiler for it runs outside macOS, so its words are looked at instead.
+pub fn msl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
+    let target = |(binding, mutable): (ResourceBinding, bool)| {
+        let buffer = msl::BindTarget { buffer: Some(binding.binding as u8), mutable, ..Default::default() };
+        (binding, buffer)
+    };
+    let resources = msl::EntryPointResources {
+        resources: buffers(module).map(target).collect(),
+        sizes_buffer: Some(30),
+        ..Default::default()
+    };
+    let options = msl::Options {
+        lang_version: (2, 0),
+        per_entry_point_map: [("main".to_string(), resources)].into(),
+        fake_missing_bindings: false,
+        bounds_check_policies: checks.policies(),
+        zero_initialize_workgroup_memory: false,
+        force_loop_bounding: checks.on(),
+        emit_int_div_checks: checks.on(),
+        ..Default::default()
+    };
+    let pipeline = msl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, "main".into())),
+        allow_and_force_point_size: false,
+        vertex_pulling_transform: false,
+        vertex_buffer_mappings: Vec::new(),
+        binding_array_length_map: Default::default(),
+    };
+    let (text, translation) = msl::write_string(module, info, &options, &pipeline)?;
+    for entry in translation.entry_point_names {
+        entry?;
+    }
+    match METAL_FAILS.iter().find(|(word, _)| text.contains(word)) {
+        Some((word, why)) => Err(format!("`{word}`: {why}").into()),
+        None => Ok(text.into_bytes()),
+    }
+}
+
+/// Words that Metal compilers refuse or read otherwise than meant.
+const METAL_FAILS: &[(&str, &str)] = &[
+    ("atomic_float", "only Metal 3 adds floats atomically"),
+    ("atomic<float>", "only Metal 3 adds floats atomically"),
+    ("double", "Metal has no f64"),
+    ("INFINITY", "fast mathematics assumes that there is no infinity"),
+    ("NAN", "fast mathematics assumes that there are no NaNs"),
+    ("isnan(", "fast mathematics assumes that there are no NaNs"),
+    ("isinf(", "fast mathematics assumes that there is no infinity"),
+    ("simd_", "older GPUs have no SIMD-group functions"),
+];
