@@ -13,12 +13,13 @@
 //   gradient     [pairs, cols] dx; overwritten, or added to when accumulate
 //
 // The gradient is not called dx in the code: DXC has a namespace of that name.
-// Grid: x over vec4s of a row / LANES, y rows.
+// Grid: x over vec4s of a row / LANES, y rows from row_offset on.
 
 struct Params {
     pairs: u32,
     stride4: u32,   // vec4s in a row
     accumulate: u32,
+    row_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -33,7 +34,7 @@ const LANES = 64u;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: vec3u) {
-    let i = group.y;
+    let i = group.y + params.row_offset;
     let k = id.x;
     if (k >= params.stride4) {
         return;

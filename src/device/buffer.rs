@@ -190,6 +190,23 @@ impl Mat<'_> {
     }
 }
 
+impl MatMut<'_> {
+    /// Some of the rows. On a GPU the first must lie on a 256-byte boundary.
+    pub fn part(&mut self, rows: &Range<usize>) -> MatMut<'_> {
+        let start = rows.start * self.stride;
+        // The last row of some columns of a wider matrix ends before its stride does.
+        let end = |len: usize| (rows.end * self.stride).min(len);
+        let data = match &mut self.data {
+            SliceMut::Host(host) => {
+                let end = end(host.len());
+                SliceMut::Host(&mut host[start..end])
+            }
+            SliceMut::Gpu(region) => SliceMut::Gpu(region.part(start..end(region.len()))),
+        };
+        MatMut { data, rows: rows.len(), cols: self.cols, stride: self.stride }
+    }
+}
+
 /// An owned matrix with room for at least `rows` x `cols`; its shape can be narrowed without reallocation.
 pub struct Matrix {
     pub buffer: Buffer<f32>,

@@ -8,8 +8,9 @@ use crate::kernels::{KernelSpec, MatmulVariant, specialise};
 use crate::{Error, Result};
 use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Bytes between two parameter blocks: the largest `min_uniform_buffer_offset_alignment` in use.
 const PARAM_SLOT: u64 = 256;
@@ -17,6 +18,8 @@ const PARAM_SLOT: u64 = 256;
 const PARAM_SLOTS: u64 = 256;
 /// Submissions that may be queued before the host waits, so that uploads cannot pile up in memory.
 const MAX_IN_FLIGHT: usize = 3;
+/// What a submission should take, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
+const SUBMISSION: f64 = 0.1;
 
 /// A GPU (or a software adapter) opened through wgpu.
 #[derive(Clone)]
@@ -30,8 +33,27 @@ struct Inner {
     /// Bound where a kernel's optional input is absent.
     nothing: wgpu::Buffer,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
-    submissions: Mutex<Vec<wgpu::SubmissionIndex>>,
+    /// Shaders that stand in for a kernel's own; see [`Gpu::replace_shader`].
+    replaced: Mutex<HashMap<String, String>>,
+    flight: Mutex<Flight>,
     fault: Arc<Mutex<Option<String>>>,
+    /// The kernel that was handed over last, for the report of a lost device.
+    last: Mutex<&'static str>,
+}
+
+/// Submissions under way, and what those before have taught about the device's speed.
+struct Flight {
+    submissions: VecDeque<Submission>,
+    /// Cost per second.
+    rate: f64,
+    /// When the last submission was seen to end.
+    ended: Instant,
+}
+
+struct Submission {
+    index: wgpu::SubmissionIndex,
+    cost: f64,
+    begun: Instant,
 }
 
 struct Pipeline {
@@ -62,6 +84,11 @@ impl Region<'_> {
     pub(super) fn part(self, elements: std::ops::Range<usize>) -> Self {
         let (start, len) = (elements.start as u64 * 4, elements.len() as u64 * 4);
         Self { offset: self.offset + start, size: len, ..self }
+    }
+
+    /// Elements of four bytes.
+    pub(super) fn len(self) -> usize {
+        self.size as usize / 4
     }
 
     /// Stands for an absent optional input.
@@ -96,9 +123,7 @@ impl Gpu {
         }));
         let seen = fault.clone();
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lock(&seen).get_or_insert(format!("the device was lost ({reason:?}): {message}"));
-            }
+            lock(&seen).get_or_insert(format!("the device was lost ({reason:?}): {message}"));
         });
         let make = |label, size, usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -111,6 +136,7 @@ impl Gpu {
         use wgpu::BufferUsages as Use;
         let params = make("params", PARAM_SLOT * PARAM_SLOTS, Use::UNIFORM | Use::COPY_DST);
         let nothing = make("nothing", 16, Use::STORAGE);
+        let rate = info.work_per_submit() / SUBMISSION;
         Ok(Self(Arc::new(Inner {
             device,
             queue,
@@ -118,8 +144,10 @@ impl Gpu {
             params,
             nothing,
             pipelines: Mutex::default(),
-            submissions: Mutex::default(),
+            replaced: Mutex::default(),
+            flight: Mutex::new(Flight { submissions: VecDeque::new(), rate, ended: Instant::now() }),
             fault,
+            last: Mutex::new("nothing yet"),
         })))
     }
 
@@ -138,9 +166,9 @@ impl Gpu {
         match lock(&self.0.fault).as_ref() {
             None => Ok(()),
             Some(fault) => Err(Error::device(
-                &self.0.info.name,
+                format!("{}, last given kernel {}", self.0.info, lock(&self.0.last)),
                 "work without a driver error",
-                fault,
+                fault.trim(),
                 "resume from the last checkpoint with --resume, with a smaller --batch or on another --device",
             )),
         }
@@ -223,6 +251,37 @@ impl Gpu {
         self.check()
     }
 
+    /// Makes the device lose itself, for tests of what happens then.
+    pub fn destroy(&self) {
+        self.0.device.destroy();
+    }
+
+    /// Runs `source` in the place of a kernel's shader from now on, for tests of what a wrong driver would do.
+    pub fn replace_shader(&self, kernel: &str, source: String) {
+        lock(&self.0.replaced).insert(kernel.into(), source);
+        lock(&self.0.pipelines).clear();
+    }
+
+    /// Cost that one submission should have, by what earlier ones took.
+    fn work_per_submit(&self) -> f64 {
+        lock(&self.0.flight).rate * SUBMISSION
+    }
+
+    /// Waits for a submission and learns from it.
+    fn finish(&self, submission: Submission) -> Result<()> {
+        self.wait(Some(submission.index))?;
+        let mut flight = lock(&self.0.flight);
+        let now = Instant::now();
+        let seconds = now.duration_since(submission.begun.max(flight.ended)).as_secs_f64();
+        flight.ended = now;
+        // Short ones say more about overhead than about speed. Half the old estimate stays: one slow submission, of
+        // which compilation may be part, must not shrink the next to nothing.
+        if seconds > 1e-3 && submission.cost > 1e6 {
+            flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
+        }
+        Ok(())
+    }
+
     /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
     fn pipeline(&self, spec: &'static KernelSpec, constants: &[(&str, String)]) -> Result<Arc<Pipeline>> {
         let key = constants
@@ -231,7 +290,8 @@ impl Gpu {
         if let Some(pipeline) = lock(&self.0.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }
-        let source = specialise(spec.source, constants)?;
+        let source = lock(&self.0.replaced).get(spec.name).cloned();
+        let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
         let device = &self.0.device;
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {
@@ -304,6 +364,9 @@ pub struct Recorder {
     pub lanes: u32,
     /// The matrix product to use whatever the shape; `None` chooses by device and shape.
     pub matmul: Option<&'static MatmulVariant>,
+    /// Cost that one dispatch should have. Fixed by the kind of device, not by its measured speed: where work is split
+    /// decides in which order sums are taken.
+    pub budget: f64,
     dispatches: Vec<Dispatch>,
     params: Vec<u8>,
     cost: f64,
@@ -313,7 +376,8 @@ impl Recorder {
     pub(super) fn new(gpu: Gpu) -> Self {
         // On a software adapter a barrier is a switch of coroutines: one vector's worth of lanes has the fewest.
         let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
-        Self { gpu, lanes, matmul: None, dispatches: Vec::new(), params: Vec::new(), cost: 0.0 }
+        let budget = gpu.info().work_per_submit();
+        Self { gpu, lanes, matmul: None, budget, dispatches: Vec::new(), params: Vec::new(), cost: 0.0 }
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -342,7 +406,7 @@ impl Recorder {
             ));
         }
         let full = self.params.len() as u64 == PARAM_SLOT * PARAM_SLOTS;
-        if full || (self.cost > 0.0 && self.cost + cost > self.gpu.info().work_per_submit()) {
+        if full || (self.cost > 0.0 && self.cost + cost > self.gpu.work_per_submit()) {
             self.submit()?;
         }
         let pipeline = self.gpu.pipeline(spec, constants)?;
@@ -377,6 +441,7 @@ impl Recorder {
             layout: &pipeline.layout,
             entries: &entries,
         });
+        *lock(&inner.last) = spec.name;
         let grid = grid.map(|n| n as u32);
         self.dispatches.push(Dispatch { pipeline, bindings, offset: offset as u32, grid });
         self.cost += cost;
@@ -400,16 +465,17 @@ impl Recorder {
         }
         let oldest = {
             // The parameters are written and used under one lock: two recorders share the buffer.
-            let mut submissions = lock(&inner.submissions);
+            let mut flight = lock(&inner.flight);
             inner.queue.write_buffer(&inner.params, 0, &self.params);
-            submissions.push(inner.queue.submit([encoder.finish()]));
-            (submissions.len() > MAX_IN_FLIGHT).then(|| submissions.remove(0))
+            let index = inner.queue.submit([encoder.finish()]);
+            flight.submissions.push_back(Submission { index, cost: self.cost, begun: Instant::now() });
+            if flight.submissions.len() > MAX_IN_FLIGHT { flight.submissions.pop_front() } else { None }
         };
         self.dispatches.clear();
         self.params.clear();
         self.cost = 0.0;
         match oldest {
-            Some(index) => self.gpu.wait(Some(index)),
+            Some(submission) => self.gpu.finish(submission),
             None => self.gpu.check(),
         }
     }

@@ -13,7 +13,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-params!(pairs: u32, stride4: u32, accumulate: u32);
+params!(pairs: u32, stride4: u32, accumulate: u32, row_offset: u32);
 
 /// Coefficients `[pairs, 2]` and mined indices `[pairs]` of both directions, `own` being the one whose anchors receive
 /// the gradient.
@@ -38,11 +38,6 @@ pub fn compose(commands: &mut Commands, y: Mat, from: Composition, mut dx: MatMu
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let params = Params {
-                pairs: y.rows as u32,
-                stride4: y.stride() as u32 / 4,
-                accumulate: accumulate.into(),
-            };
             let regions = [
                 y.data.region()?,
                 own.region()?,
@@ -51,9 +46,21 @@ pub fn compose(commands: &mut Commands, y: Mat, from: Composition, mut dx: MatMu
                 other_index.region()?,
                 dx.data.region()?,
             ];
-            let grid = [(y.stride() / 4).div_ceil(recorder.lanes as usize), y.rows, 1];
-            let cost = (y.rows * y.stride() / 4) as f64 * (2.0 * y.rows as f64 + 16.0);
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)
+            // Every row walks all pairs: rows are dispatched by as many as a submission should hold.
+            let cost = y.stride() as f64 / 4.0 * (2.0 * y.rows as f64 + 16.0);
+            let step = ((recorder.budget / cost) as usize).clamp(1, 65_535);
+            for first in (0..y.rows).step_by(step) {
+                let rows = step.min(y.rows - first);
+                let params = Params {
+                    pairs: y.rows as u32,
+                    stride4: y.stride() as u32 / 4,
+                    accumulate: accumulate.into(),
+                    row_offset: first as u32,
+                };
+                let grid = [(y.stride() / 4).div_ceil(recorder.lanes as usize), rows, 1];
+                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, rows as f64 * cost)?;
+            }
+            Ok(())
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::{Access, KernelSpec, Real};
 use crate::Result;
 use crate::device::{Commands, DeviceKind, Mat, MatMut, Region, Slice, padded};
+use std::ops::Range;
 
 const BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::ReadWrite];
 
@@ -173,6 +174,10 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
             Ok(())
         }
         Commands::Gpu(recorder) => {
+            let cost = 2.0 * rows as f64 * cols as f64 * inner as f64;
+            if let Some(pieces) = pieces(if a_transposed { inner } else { rows }, cost, recorder.budget) {
+                return in_pieces(commands, product, c, pieces);
+            }
             let variant = recorder.matmul.unwrap_or_else(|| choose(recorder.gpu().info().kind, rows, cols));
             let (spec, constants) = variant.page(a_transposed, b_transposed);
             let params = Params {
@@ -189,10 +194,37 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
             let regions = [a.data.region()?, b.data.region()?, bias, c.data.region()?];
             let (tile_rows, tile_cols) = variant.tile();
             let grid = [padded(cols).div_ceil(tile_cols), rows.div_ceil(tile_rows), 1];
-            let cost = 2.0 * rows as f64 * cols as f64 * inner as f64;
             recorder.dispatch(spec, &constants, &params, &regions, grid, cost)
         }
     }
+}
+
+/// Ranges of at least 64 of `n`, each of which costs at most `budget`; none where one does.
+fn pieces(n: usize, cost: f64, budget: f64) -> Option<impl Iterator<Item = Range<usize>>> {
+    let step = ((n as f64 * budget / cost) as usize / 64 * 64).max(64);
+    (step < n).then(|| (0..n).step_by(step).map(move |first| first..(first + step).min(n)))
+}
+
+/// A product that is more than a submission should hold: by rows of C, or by inner steps where A is stored by them.
+fn in_pieces(
+    commands: &mut Commands,
+    product: Product,
+    mut c: MatMut,
+    pieces: impl Iterator<Item = Range<usize>>,
+) -> Result<()> {
+    for piece in pieces {
+        let a = product.a.part(&piece);
+        if product.a_transposed {
+            let first = piece.start == 0;
+            let (accumulate, bias) = (product.accumulate || !first, product.bias.filter(|_| first));
+            let b = product.b.part(&piece);
+            let all = 0..c.rows;
+            matmul(commands, Product { a, b, accumulate, bias, ..product }, c.part(&all))?;
+        } else {
+            matmul(commands, Product { a, ..product }, c.part(&piece))?;
+        }
+    }
+    Ok(())
 }
 
 /// [`matmul`] as a plain loop; operands and result are padded matrices, `a_shape` and `b_shape` their stored shapes.

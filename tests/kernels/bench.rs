@@ -134,8 +134,18 @@ impl Bench<'_> {
     }
 
     pub fn run(&self, record: impl FnOnce(&mut Commands) -> wgoal::Result<()>) -> Outcome {
+        self.run_split(None, record)
+    }
+
+    /// The same with a budget for a dispatch, over which work comes in pieces.
+    pub fn run_split(
+        &self,
+        budget: Option<f64>,
+        record: impl FnOnce(&mut Commands) -> wgoal::Result<()>,
+    ) -> Outcome {
         let mut commands = self.device.commands();
         if let Commands::Gpu(recorder) = &mut commands {
+            recorder.budget = budget.unwrap_or(recorder.budget);
             match self.variant {
                 Variant::Native => {}
                 Variant::Lanes(lanes) => recorder.lanes = lanes,

@@ -39,7 +39,10 @@ pub fn matmul(device: &Device) -> Outcome {
             let a_norms: Vec<_> = (0..rows).map(|i| norm((0..inner).map(|k| wide_a[a_at(i, k)]))).collect();
             let b_norms: Vec<_> = (0..cols).map(|j| norm((0..inner).map(|k| wide_b[b_at(k, j)]))).collect();
             let (device_a, device_b, device_bias) = (bench.array(&a)?, bench.array(&b)?, bench.array(&bias)?);
-            for (add_bias, accumulate) in [(false, false), (true, false), (false, true), (true, true)] {
+            let ways = [(false, false), (true, false), (false, true), (true, true)];
+            // A budget of 1 splits all that can be split, into pieces of 64.
+            for ((add_bias, accumulate), budget) in ways.into_iter().flat_map(|w| [(w, None), (w, Some(1.0))])
+            {
                 let mut expected = wide_c.clone();
                 twin::matmul(
                     (&wide_a, a_shape, a_transposed),
@@ -57,11 +60,13 @@ pub fn matmul(device: &Device) -> Outcome {
                     bias: add_bias.then_some(device_bias.get()),
                     accumulate,
                 };
-                bench.run(|commands| kernels::matmul(commands, product, out.mat_mut(rows, cols)))?;
+                bench.run_split(budget, |commands| {
+                    kernels::matmul(commands, product, out.mat_mut(rows, cols))
+                })?;
                 // The terms added to the product are at most 1, and each sum is rounded once.
                 let added = f64::from(u8::from(add_bias) + u8::from(accumulate));
                 let what = format!("a_transposed {a_transposed}, b_transposed {b_transposed}, ");
-                let what = format!("{what}bias {add_bias}, accumulate {accumulate}: c");
+                let what = format!("{what}bias {add_bias}, accumulate {accumulate}, budget {budget:?}: c");
                 bench.near(&what, &out, &expected, |at| match (at / padded(cols), at % padded(cols)) {
                     (_, j) if j >= cols => 0.0,
                     (i, j) => {

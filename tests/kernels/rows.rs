@@ -93,7 +93,8 @@ pub fn compose(device: &Device) -> Outcome {
         let other_index = random.indices(pairs, pairs.div_ceil(3));
         let gathered = |i: usize| other_index.iter().filter(|&&g| g as usize == i).count();
         let terms: Vec<_> = (0..pairs).map(|i| 4 + gathered(i)).collect();
-        for accumulate in [false, true] {
+        // A budget of 1 makes every row a dispatch.
+        for (accumulate, budget) in [(false, None), (true, None), (false, Some(1.0)), (true, Some(1.0))] {
             let mut dx = wide(&before);
             let (wide_own, wide_other) = (wide(&own), wide(&other));
             let (from_own, from_other) =
@@ -109,7 +110,7 @@ pub fn compose(device: &Device) -> Outcome {
                 other_index: other_index.get(),
                 accumulate,
             };
-            bench.run(|commands| {
+            bench.run_split(budget, |commands| {
                 kernels::compose(commands, y.mat(pairs, cols), from, found.mat_mut(pairs, cols))
             })?;
             // No term is larger than 1, so no partial sum than their number.
