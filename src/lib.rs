@@ -5,6 +5,7 @@ mod config;
 pub mod data;
 #[doc(hidden)]
 pub mod device;
+pub mod doctor;
 mod error;
 mod eval;
 mod files;

@@ -1,6 +1,7 @@
 //! Arguments and commands. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod doctor;
 mod embed;
 mod eval;
 mod gradient;
@@ -36,6 +37,8 @@ enum Command {
         #[command(subcommand)]
         what: bench::BenchCommand,
     },
+    /// Run every kernel and a step of every objective against the f64 twins on this machine
+    Doctor(doctor::DoctorArgs),
     /// List the devices of this machine
     Devices {
         /// One JSON array instead of a table
@@ -52,6 +55,7 @@ impl Cli {
             Command::Embed(args) => args.run(),
             Command::Gradient(args) => args.run(),
             Command::Bench { what } => what.run(),
+            Command::Doctor(args) => args.run(),
             Command::Devices { json } => devices(json),
         }
     }

@@ -1,0 +1,66 @@
+//! `wgoal doctor`: does this machine compute rightly?
+
+use super::{DeviceArg, print_json, say};
+use clap::Args;
+use serde::Serialize;
+use wgoal::doctor::{Finding, examine, unhealthy};
+use wgoal::{DeviceInfo, Result};
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    wgoal: &'a str,
+    system: String,
+    device: &'a DeviceInfo,
+    passed: bool,
+    findings: &'a [Finding],
+}
+
+impl DoctorArgs {
+    pub fn run(self) -> Result<()> {
+        let device = self.device.open()?;
+        let mut findings = Vec::new();
+        if !self.json {
+            say("check                  largest error   allowed  verdict       ms");
+        }
+        let passed = examine(&device, |finding| {
+            if !self.json {
+                let Finding { name, error, allowed, ms, .. } = finding;
+                let verdict = if finding.passed() { "ok" } else { "WRONG" };
+                say(format!("{name:22} {error:13.1e} {allowed:9.0e}  {verdict:7} {ms:8.1}"));
+                if let Some(fault) = &finding.fault {
+                    say(format!("    {fault}"));
+                }
+            }
+            findings.push(finding.clone());
+        });
+        let failed: Vec<&Finding> = findings.iter().filter(|finding| !finding.passed()).collect();
+        let (version, info) = (env!("CARGO_PKG_VERSION"), device.info());
+        let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+        if self.json {
+            print_json(&Report { wgoal: version, system, device: info, passed, findings: &findings })?;
+        } else {
+            say("\nFor a bug report:\n```text");
+            say(format!("wgoal {version}, {system}"));
+            say(format!("{}, {}, {:?}, driver {}", info.name, info.backend, info.kind, info.driver));
+            say(format!("largest binding {} bytes", info.max_binding));
+            say(format!("{} checks, {} failed", findings.len(), failed.len()));
+            for Finding { name, error, allowed, fault, .. } in &failed {
+                say(format!(
+                    "{name}: error {error:.1e}, allowed {allowed:.0e} {}",
+                    fault.as_deref().unwrap_or("")
+                ));
+            }
+            say("```");
+        }
+        if passed { Ok(()) } else { Err(unhealthy(&device, failed.len())) }
+    }
+}

@@ -1,0 +1,408 @@
+//! One check a kernel: the device's result against the f64 twin's.
+
+use super::{Lab, POISON, Pair};
+use crate::Result;
+use crate::device::{Commands, padded};
+use crate::kernels::{self, *};
+use crate::objective::{PairWeight, TripletWeight};
+
+/// Pairs of a batch, and width of its embeddings.
+const N: usize = 67;
+const D: usize = 37;
+
+/// Name, allowed error (a few roundings of the sums involved; exponentials by WGSL's 3 + 2|z| ULP), check.
+pub(super) const CHECKS: &[(&str, f64, fn(&mut Lab) -> Result<()>)] = &[
+    ("matmul", 1e-5, matmul),
+    ("l2norm", 2e-6, l2norm),
+    ("l2norm_backward", 5e-6, l2norm_backward),
+    ("hardest", 0.0, hardest),
+    ("relative", 2e-5, relative),
+    ("weights", 2e-5, weights),
+    ("compose", 1e-5, compose),
+    ("violations", 1e-5, violations),
+    ("hinge_sum", 0.0, hinge_sum),
+    ("log_sum_exp", 2e-5, log_sum_exp),
+    ("infonce", 2e-5, infonce),
+    ("column_sum", 1e-5, column_sum),
+    ("sum_squares", 1e-5, sum_squares),
+    ("record", 1e-5, record),
+    ("adamw", 1e-5, adamw),
+    ("sgd", 1e-5, sgd),
+    ("ranks", 0.0, ranks),
+];
+
+/// Every variant and orientation.
+fn matmul(lab: &mut Lab) -> Result<()> {
+    const P: usize = 131;
+    for variant in &MATMUL_VARIANTS {
+        for (a_transposed, b_transposed) in [(false, true), (false, false), (true, false)] {
+            let (a_shape, b_shape) =
+                (if a_transposed { [P, N] } else { [N, P] }, if b_transposed { [D, P] } else { [P, D] });
+            let (a, b) = (lab.matrix(a_shape[0], a_shape[1])?, lab.matrix(b_shape[0], b_shape[1])?);
+            let bias = lab.vector(padded(D))?;
+            let mut c = lab.poison(N * padded(D))?;
+            let product = Product {
+                a: a.mat(a_shape[0], a_shape[1]),
+                b: b.mat(b_shape[0], b_shape[1]),
+                a_transposed,
+                b_transposed,
+                bias: Some(bias.get()),
+                accumulate: false,
+            };
+            lab.run(|commands| {
+                if let Commands::Gpu(recorder) = commands {
+                    recorder.matmul = Some(variant);
+                }
+                kernels::matmul(commands, product, c.mat_mut(N, D))
+            })?;
+            let mut expected = c.wide();
+            let (a, b) = ((&a.wide()[..], a_shape, a_transposed), (&b.wide()[..], b_shape, b_transposed));
+            twin::matmul(a, b, Some(&bias.wide()), false, &mut expected);
+            lab.compare(&c, &expected)?;
+        }
+    }
+    Ok(())
+}
+
+fn l2norm(lab: &mut Lab) -> Result<()> {
+    let z = lab.matrix(N, D)?;
+    let (mut x, mut norms) = (lab.poison(z.host.len())?, lab.poison(N)?);
+    lab.run(|commands| kernels::l2norm(commands, z.mat(N, D), x.mat_mut(N, D), norms.get_mut()))?;
+    let (mut unit, mut lengths) = (x.wide(), norms.wide());
+    twin::l2norm(&z.wide(), D, &mut unit, &mut lengths);
+    lab.compare(&x, &unit)?;
+    lab.compare(&norms, &lengths)
+}
+
+fn l2norm_backward(lab: &mut Lab) -> Result<()> {
+    let (g, x) = (lab.matrix(N, D)?, lab.matrix(N, D)?);
+    let mut lengths: Vec<f32> = lab.numbers(N).iter().map(|x| 1.5 + x).collect();
+    lengths[3] = 0.0;
+    let norms = lab.pair(lengths)?;
+    let mut dz = lab.poison(g.host.len())?;
+    lab.run(|commands| {
+        kernels::l2norm_backward(commands, g.mat(N, D), x.mat(N, D), norms.get(), dz.mat_mut(N, D))
+    })?;
+    let mut expected = dz.wide();
+    twin::l2norm_backward(&g.wide(), &x.wide(), &norms.wide(), D, &mut expected);
+    lab.compare(&dz, &expected)
+}
+
+/// Similarities with exact ties, ids that repeat, and what mining makes of them in the direction of images.
+struct Mined {
+    similarity: Pair<f32>,
+    ids: Pair<u32>,
+    positive: Pair<f32>,
+    value: Pair<f32>,
+    index: Pair<u32>,
+}
+
+fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
+    // Multiples of 1/64, so that differences are exact.
+    let similarity = lab.matrix(N, N)?.host.iter().map(|s| (s * 63.0).round() / 64.0).collect();
+    let (similarity, ids) = (lab.pair(similarity)?, lab.indices(N, 40)?);
+    let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
+    twin::hardest(block, &similarity.host, Some(&ids.host), false, &mut p, &mut n, &mut h);
+    let (positive, value, index) = (lab.pair(p)?, lab.pair(n)?, lab.pair(h)?);
+    Ok(Mined { similarity, ids, positive, value, index })
+}
+
+/// Both directions, as whole blocks.
+fn directions() -> [Block; 2] {
+    [Block::images(0, N, N), Block::texts(0, N, N)]
+}
+
+fn hardest(lab: &mut Lab) -> Result<()> {
+    for block in directions() {
+        let m = mined(lab, &block)?;
+        let (mut positive, mut value) = (lab.pair(m.positive.host.clone())?, lab.poison(N)?);
+        let mut index = lab.poison_indices(N)?;
+        let out = Hardest { positive: positive.get_mut(), value: value.get_mut(), index: index.get_mut() };
+        let (s, ids) = (m.similarity.mat(N, N), Some(m.ids.get()));
+        lab.run(|commands| kernels::hardest(commands, &block, s, ids, false, out))?;
+        lab.compare(&value, &m.value.wide())?;
+        lab.compare_indices(&index, &m.index.host)?;
+    }
+    Ok(())
+}
+
+fn relative(lab: &mut Lab) -> Result<()> {
+    for (block, exponential) in directions().into_iter().flat_map(|block| [(block, false), (block, true)]) {
+        let m = mined(lab, &block)?;
+        let mut sums = lab.poison(4 * N)?;
+        let (alpha, beta, threshold) = (2.0, 10.0, 0.1);
+        let from = Relative {
+            positive: m.positive.get(),
+            value: m.value.get(),
+            index: m.index.get(),
+            ids: Some(m.ids.get()),
+            exponential,
+            alpha,
+            beta,
+            threshold,
+        };
+        lab.run(|commands| {
+            kernels::relative(commands, &block, m.similarity.mat(N, N), from, sums.get_mut())
+        })?;
+        let mut expected = sums.wide();
+        let rates = exponential.then_some((alpha.into(), beta.into()));
+        let (p, n) = (m.positive.wide(), m.value.wide());
+        let mined = (&p[..], &n[..], &m.index.host[..]);
+        let ids = Some(&m.ids.host[..]);
+        twin::relative(&block, &m.similarity.wide(), mined, ids, rates, threshold.into(), &mut expected);
+        lab.compare(&sums, &expected)?;
+    }
+    Ok(())
+}
+
+fn weights(lab: &mut Lab) -> Result<()> {
+    let (positive, value, index) = (lab.vector(N)?, lab.vector(N)?, lab.indices(N, N as u32)?);
+    let sums =
+        lab.numbers(4 * N).iter().enumerate().map(|(k, x)| if k % 2 == 1 { 3.0 } else { 1.0 + x }).collect();
+    let sums = lab.pair(sums)?;
+    let pairs = [PairWeight::Con, PairWeight::Lin, PairWeight::LinMs, PairWeight::Sig, PairWeight::SigMs];
+    for triplet in [TripletWeight::Con, TripletWeight::Nca, TripletWeight::Cir] {
+        for (pair, margin) in pairs.into_iter().flat_map(|pair| [(pair, None), (pair, Some(0.2))]) {
+            let params = WeightParams {
+                triplet,
+                pair,
+                tau: 3.0,
+                alpha: 2.0,
+                beta: 10.0,
+                lambda: 0.5,
+                circle: 0.5,
+                margin,
+                scale: 0.7,
+            };
+            let (mut coefficients, mut loss) = (lab.poison(2 * N)?, lab.poison(N)?);
+            let mined = (positive.get(), value.get(), index.get());
+            lab.run(|commands| {
+                let out = (coefficients.get_mut(), loss.get_mut());
+                kernels::weights(commands, &params, mined, sums.get(), out.0, out.1, N)
+            })?;
+            let (mut c, mut l) = (coefficients.wide(), loss.wide());
+            let (p, n) = (positive.wide(), value.wide());
+            twin::weights(&params, (&p, &n, &index.host), &sums.wide(), &mut c, &mut l, N);
+            lab.compare(&coefficients, &c)?;
+            lab.compare(&loss, &l)?;
+        }
+    }
+    Ok(())
+}
+
+fn compose(lab: &mut Lab) -> Result<()> {
+    let y = lab.matrix(N, D)?;
+    let (own, other) = (lab.vector(2 * N)?, lab.vector(2 * N)?);
+    let (own_index, other_index) = (lab.indices(N, N as u32)?, lab.indices(N, 20)?);
+    let mut dx = lab.poison(y.host.len())?;
+    let from = Composition {
+        own: own.get(),
+        own_index: own_index.get(),
+        other: other.get(),
+        other_index: other_index.get(),
+        accumulate: false,
+    };
+    lab.run(|commands| kernels::compose(commands, y.mat(N, D), from, dx.mat_mut(N, D)))?;
+    let mut expected = dx.wide();
+    let (wide_own, wide_other) = (own.wide(), other.wide());
+    let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_index.host[..]));
+    twin::compose(&y.wide(), D, own, other, false, &mut expected);
+    lab.compare(&dx, &expected)
+}
+
+/// Dyadic, so that no comparison with it is a matter of rounding.
+const MARGIN: f32 = 13.0 / 64.0;
+
+fn violations(lab: &mut Lab) -> Result<()> {
+    for block in directions() {
+        let m = mined(lab, &block)?;
+        let (mut coefficients, mut loss) = (lab.poison(2 * N)?, lab.poison(N)?);
+        let from =
+            Violations { positive: m.positive.get(), ids: Some(m.ids.get()), margin: MARGIN, scale: 0.5 };
+        lab.run(|commands| {
+            let out = (coefficients.get_mut(), loss.get_mut());
+            kernels::violations(commands, &block, m.similarity.mat(N, N), from, out.0, out.1)
+        })?;
+        let (mut c, mut l) = (coefficients.wide(), loss.wide());
+        let (s, p, ids) = (m.similarity.wide(), m.positive.wide(), Some(&m.ids.host[..]));
+        twin::violations(&block, &s, &p, ids, (MARGIN.into(), 0.5), &mut c, &mut l);
+        lab.compare(&coefficients, &c)?;
+        lab.compare(&loss, &l)?;
+    }
+    Ok(())
+}
+
+fn hinge_sum(lab: &mut Lab) -> Result<()> {
+    let m = mined(lab, &directions()[0])?;
+    let mut field = lab.pair(m.similarity.host.clone())?;
+    let from = Violations { positive: m.positive.get(), ids: Some(m.ids.get()), margin: MARGIN, scale: 0.5 };
+    lab.run(|commands| kernels::hinge_sum(commands, field.mat_mut(N, N), 0, from))?;
+    let mut expected = m.similarity.wide();
+    twin::hinge_sum(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), (MARGIN.into(), 0.5));
+    lab.compare(&field, &expected)
+}
+
+/// 1/16: z = s / t is exact.
+const TEMPERATURE: f32 = 0.0625;
+
+fn log_sum_exp(lab: &mut Lab) -> Result<()> {
+    let temperature = lab.pair(vec![TEMPERATURE])?;
+    for same_image in [SameImage::Target, SameImage::LeftOut] {
+        for block in directions() {
+            let m = mined(lab, &block)?;
+            let mut state = lab.poison(4 * N)?;
+            let same = (Some(m.ids.get()), same_image);
+            lab.run(|commands| {
+                let s = m.similarity.mat(N, N);
+                kernels::log_sum_exp(commands, &block, s, same, temperature.get(), state.get_mut())
+            })?;
+            let mut expected = state.wide();
+            let same = (Some(&m.ids.host[..]), same_image);
+            twin::log_sum_exp(&block, &m.similarity.wide(), same, TEMPERATURE.into(), &mut expected);
+            lab.compare(&state, &expected)?;
+        }
+    }
+    Ok(())
+}
+
+fn infonce(lab: &mut Lab) -> Result<()> {
+    let temperature = lab.pair(vec![TEMPERATURE])?;
+    for same_image in [SameImage::Target, SameImage::LeftOut] {
+        let m = mined(lab, &directions()[0])?;
+        let wide_states = directions().map(|block| {
+            let mut state = vec![0.0; 4 * N];
+            let same = (Some(&m.ids.host[..]), same_image);
+            twin::log_sum_exp(&block, &m.similarity.wide(), same, f64::from(TEMPERATURE), &mut state);
+            state
+        });
+        let narrow = |state: &[f64]| lab.pair(state.iter().map(|&x| x as f32).collect());
+        let states = [narrow(&wide_states[0])?, narrow(&wide_states[1])?];
+        let mut field = lab.pair(m.similarity.host.clone())?;
+        let (mut dt, mut loss_it, mut loss_ti) = (lab.poison(4 * N)?, lab.poison(N)?, lab.poison(N)?);
+        let from = InfonceField {
+            ids: Some(m.ids.get()),
+            same_image,
+            temperature: temperature.get(),
+            states: [states[0].get(), states[1].get()],
+            scale: 0.7,
+            row_offset: 0,
+        };
+        lab.run(|commands| {
+            let losses = [loss_it.get_mut(), loss_ti.get_mut()];
+            kernels::infonce(commands, field.mat_mut(N, N), from, dt.get_mut(), losses)
+        })?;
+        let (mut a, mut t) = (m.similarity.wide(), dt.wide());
+        let (mut it, mut ti) = (loss_it.wide(), loss_ti.wide());
+        let same = (Some(&m.ids.host[..]), same_image);
+        let states = [&wide_states[0][..], &wide_states[1][..]];
+        let (scale, losses) = (f64::from(0.7f32), [&mut it[..], &mut ti[..]]);
+        twin::infonce(&mut a, (0, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
+        lab.compare(&field, &a)?;
+        lab.compare(&dt, &t)?;
+        lab.compare(&loss_it, &it)?;
+        lab.compare(&loss_ti, &ti)?;
+    }
+    Ok(())
+}
+
+fn column_sum(lab: &mut Lab) -> Result<()> {
+    let a = lab.matrix(N, D)?;
+    let mut y = lab.poison(padded(D))?;
+    lab.run(|commands| kernels::column_sum(commands, a.mat(N, D), y.get_mut()))?;
+    let mut expected = y.wide();
+    twin::column_sum(&a.wide(), D, &mut expected);
+    lab.compare(&y, &expected)
+}
+
+fn sum_squares(lab: &mut Lab) -> Result<()> {
+    let a = lab.vector(4 * 1237)?;
+    let mut parts = lab.poison(PARTS)?;
+    lab.run(|commands| kernels::sum_squares(commands, a.get(), a.host.len(), parts.get_mut()))?;
+    // The parts are the device's own affair; their sum is not.
+    let found = lab.device.wait(parts.device.read(lab.device, 0..PARTS))?;
+    let expected: f64 = a.wide().iter().map(|x| x * x).sum();
+    let sum: f64 = found.iter().map(|&x| f64::from(x)).sum();
+    lab.worst = super::error(&[sum as f32], &[expected]);
+    Ok(())
+}
+
+fn record(lab: &mut Lab) -> Result<()> {
+    let [positive, it, ti, loss_it, loss_ti] = [(); 5].map(|()| lab.vector(N));
+    let (positive, it, ti, loss_it, loss_ti) = (positive?, it?, ti?, loss_it?, loss_ti?);
+    let parts = lab.numbers(PARTS).iter().map(|x| 1.0 + x).collect();
+    let parts = lab.pair(parts)?;
+    for max_norm in [0.0, 2.0, 1e3] {
+        let (mut records, mut factor) = (lab.poison(3 * RECORD)?, lab.poison(1)?);
+        let from = StepRecord {
+            positive: positive.get(),
+            value: [it.get(), ti.get()],
+            loss: [loss_it.get(), loss_ti.get()],
+            parts: parts.get(),
+            pairs: N,
+            count: PARTS,
+            step: 1,
+            max_norm,
+        };
+        lab.run(|commands| kernels::record(commands, from, records.get_mut(), factor.get_mut()))?;
+        let mut expected = vec![f64::from(POISON); 3 * RECORD];
+        let (wide_it, wide_ti, l_it, l_ti) = (it.wide(), ti.wide(), loss_it.wide(), loss_ti.wide());
+        let row = &mut expected[RECORD..2 * RECORD];
+        let (value, loss) = ([&wide_it[..], &wide_ti[..]], [&l_it[..], &l_ti[..]]);
+        let clip = twin::record(&positive.wide(), value, loss, &parts.wide(), max_norm.into(), row);
+        let found = lab.device.wait(records.device.read(lab.device, RECORD..2 * RECORD))?;
+        lab.worst = lab.worst.max(super::error(&found, &expected[RECORD..2 * RECORD]));
+        lab.compare(&factor, &[clip])?;
+    }
+    Ok(())
+}
+
+const ELEMENTS: usize = 4 * 301;
+
+fn adamw(lab: &mut Lab) -> Result<()> {
+    let (g, mut w, mut m) = (lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?);
+    let second = lab.numbers(ELEMENTS).iter().map(|x| 1.0 + x).collect();
+    let (mut v, factor) = (lab.pair(second)?, lab.pair(vec![0.5])?);
+    let params = AdamwParams {
+        rate: 0.01,
+        betas: (0.9, 0.999),
+        epsilon: 1e-8,
+        decay: 0.1,
+        step: 3,
+        bounds: (-0.9, 0.8),
+    };
+    let (mut wide_w, mut wide_m, mut wide_v) = (w.wide(), m.wide(), v.wide());
+    lab.run(|commands| {
+        let state = [w.get_mut(), m.get_mut(), v.get_mut()];
+        kernels::adamw(commands, &params, (g.get(), factor.get()), state, ELEMENTS)
+    })?;
+    twin::adamw(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m, &mut wide_v]);
+    lab.compare(&w, &wide_w)?;
+    lab.compare(&m, &wide_m)?;
+    lab.compare(&v, &wide_v)
+}
+
+fn sgd(lab: &mut Lab) -> Result<()> {
+    let (g, mut w, mut m) = (lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?);
+    let factor = lab.pair(vec![0.5])?;
+    let params = SgdParams { rate: 0.01, momentum: 0.9, decay: 0.1, bounds: (-0.9, 0.8) };
+    let (mut wide_w, mut wide_m) = (w.wide(), m.wide());
+    lab.run(|commands| {
+        kernels::sgd(commands, &params, (g.get(), factor.get()), [w.get_mut(), m.get_mut()], ELEMENTS)
+    })?;
+    twin::sgd(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m]);
+    lab.compare(&w, &wide_w)?;
+    lab.compare(&m, &wide_m)
+}
+
+fn ranks(lab: &mut Lab) -> Result<()> {
+    const CANDIDATES: usize = 131;
+    let coarse = lab.numbers(N * CANDIDATES).iter().map(|s| (s * 32.0).round() / 32.0).collect::<Vec<_>>();
+    let similarity = lab.pair(crate::device::pad_rows(&coarse, CANDIDATES))?;
+    let (query_ids, candidate_ids) = (lab.indices(N, 31)?, lab.indices(CANDIDATES, 30)?);
+    let mut out = lab.poison_indices(N)?;
+    let block = RankBlock { query_ids: query_ids.get(), candidate_ids: candidate_ids.get(), query_offset: 0 };
+    lab.run(|commands| kernels::ranks(commands, similarity.mat(N, CANDIDATES), block, out.get_mut()))?;
+    let mut expected = vec![0; N];
+    twin::ranks(&similarity.wide(), &query_ids.host, &candidate_ids.host, &mut expected);
+    lab.compare_indices(&out, &expected)
+}

@@ -1,0 +1,183 @@
+//! A whole training step in f64, made of the twins, and the device's against it.
+
+use super::{Lab, error};
+use crate::Result;
+use crate::config::{Optimizer, TrainConfig};
+use crate::data::Side;
+use crate::device::{pad_rows, padded};
+use crate::head::{Head, Layout, Segment};
+use crate::kernels::{Block, WeightParams, twin};
+use crate::objective::{Objective, PairWeight, TripletWeight};
+use crate::pipeline::{Features, Pipeline};
+
+const PAIRS: usize = 67;
+const DIMS: [usize; 2] = [45, 29];
+const EMBED: usize = 37;
+
+/// Rounding of the similarities, enlarged by what the weights make of it.
+pub(super) fn allowed(objective: &Objective) -> f64 {
+    match objective {
+        Objective::Goal(_, PairWeight::SigMs, _) => 2e-4,
+        _ => 5e-5,
+    }
+}
+
+/// One step of plain gradient descent at rate 1, so that the change of the parameters is the gradient.
+pub(super) fn check(lab: &mut Lab, objective: &Objective) -> Result<f64> {
+    let config = TrainConfig {
+        objective: *objective,
+        optimizer: Optimizer::Sgd { momentum: 0.0 },
+        weight_decay: 0.0,
+        clip: 0.0,
+        embed: EMBED,
+        ..Default::default()
+    };
+    let head = Head::new(DIMS[0], DIMS[1], EMBED, 1)?;
+    let (images, texts) = (lab.numbers(PAIRS * DIMS[0]), lab.numbers(PAIRS * DIMS[1]));
+    let ids = lab.indices(PAIRS, 50)?.host;
+    let mut pipeline = Pipeline::new(lab.device, head.clone(), &config, PAIRS)?;
+    pipeline.step(Features { images: &images, texts: &texts, ids: &ids }, objective, 1.0)?;
+    let records = pipeline.records()?;
+    let after = pipeline.head()?;
+
+    let (loss, gradient) = twin_gradient(&head, [&images, &texts], &ids, objective);
+    let trained = 0..head.layout.temperature().start;
+    let change: Vec<f32> = trained.clone().map(|k| head.values[k] - after.values[k]).collect();
+    // The change is read off parameters of size 1, to whose last bit it is exact.
+    let largest = gradient[trained.clone()].iter().fold(0.0f64, |largest, g| largest.max(g.abs()));
+    let resolution = f64::from(f32::EPSILON) / largest.max(f64::MIN_POSITIVE);
+    let gradient_error = (error(&change, &gradient[trained]) - resolution).max(0.0);
+    let loss_error = match &records[..] {
+        [record] => error(&[record.loss], &[loss]),
+        _ => f64::INFINITY,
+    };
+    Ok(gradient_error.max(loss_error))
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| x.into()).collect()
+}
+
+/// Value and gradient of the objective at the parameters, laid out as they are.
+fn twin_gradient(head: &Head, features: [&[f32]; 2], ids: &[u32], objective: &Objective) -> (f64, Vec<f64>) {
+    let layout = head.layout;
+    let features = [wide(&pad_rows(features[0], DIMS[0])), wide(&pad_rows(features[1], DIMS[1]))];
+    let size = PAIRS * padded(EMBED);
+    let mut unit = [vec![0.0; size], vec![0.0; size]];
+    let mut norms = [vec![0.0; PAIRS], vec![0.0; PAIRS]];
+    for side in [Side::Image, Side::Text] {
+        let s = side as usize;
+        let (weight, bias) = parameters(&layout, head, side);
+        let mut z = vec![0.0; size];
+        let operands = ((&features[s][..], [PAIRS, DIMS[s]], false), (&weight[..], [EMBED, DIMS[s]], true));
+        twin::matmul(operands.0, operands.1, Some(&bias), false, &mut z);
+        twin::l2norm(&z, EMBED, &mut unit[s], &mut norms[s]);
+    }
+    let (loss, d_unit) = field(&unit, ids, objective);
+    let mut gradient = vec![0.0; layout.len()];
+    for side in [Side::Image, Side::Text] {
+        let s = side as usize;
+        let mut dz = vec![0.0; size];
+        twin::l2norm_backward(&d_unit[s], &unit[s], &norms[s], EMBED, &mut dz);
+        let Segment { range, .. } = layout.weight(side);
+        let operands = ((&dz[..], [PAIRS, EMBED], true), (&features[s][..], [PAIRS, DIMS[s]], false));
+        twin::matmul(operands.0, operands.1, None, false, &mut gradient[range]);
+        twin::column_sum(&dz, EMBED, &mut gradient[layout.bias(side).range]);
+    }
+    (loss, gradient)
+}
+
+fn parameters(layout: &Layout, head: &Head, side: Side) -> (Vec<f64>, Vec<f64>) {
+    let of = |segment: Segment| wide(&head.values[segment.range]);
+    (of(layout.weight(side)), of(layout.bias(side)))
+}
+
+/// Value and gradient at the unit rows.
+fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> (f64, [Vec<f64>; 2]) {
+    let n = PAIRS;
+    let shape = [n, EMBED];
+    let mut s = vec![0.0; n * padded(n)];
+    twin::matmul((x, shape, false), (y, shape, true), None, false, &mut s);
+    let blocks = [Block::images(0, n, n), Block::texts(0, n, n)];
+    let mut p = vec![0.0; n];
+    let mut mined = [(vec![0.0; n], vec![0; n]), (vec![0.0; n], vec![0; n])];
+    for (block, (value, index)) in blocks.iter().zip(&mut mined) {
+        twin::hardest(block, &s, Some(ids), objective.closes_triplets(), &mut p, value, index);
+    }
+    let mut coefficients = [vec![0.0; 2 * n], vec![0.0; 2 * n]];
+    let mut losses = [vec![0.0; n], vec![0.0; n]];
+    let mut gradients = [vec![0.0; x.len()], vec![0.0; x.len()]];
+    let square = [n, n];
+    let mut dense = |field: &[f64]| {
+        twin::matmul((field, square, false), (y, shape, false), None, false, &mut gradients[0]);
+        twin::matmul((field, square, true), (x, shape, false), None, false, &mut gradients[1]);
+    };
+    let sparse = match objective {
+        Objective::Infonce(params) => {
+            let (same, t) = ((Some(ids), params.same_image()), f64::from(params.temperature));
+            let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];
+            for (block, state) in blocks.iter().zip(&mut states) {
+                twin::log_sum_exp(block, &s, same, t, state);
+            }
+            let [it, ti] = &mut losses;
+            let states = [&states[0][..], &states[1][..]];
+            twin::infonce(&mut s, (0, n), same, t, states, 1.0, &mut vec![0.0; 4 * n], [it, ti]);
+            dense(&s);
+            false
+        }
+        Objective::HingeSum { margin } => {
+            let margin = (f64::from(*margin), 1.0);
+            for ((block, coefficients), loss) in blocks.iter().zip(&mut coefficients).zip(&mut losses) {
+                twin::violations(block, &s, &p, Some(ids), margin, coefficients, loss);
+            }
+            twin::hinge_sum(&mut s, 0, &p, Some(ids), margin);
+            dense(&s);
+            true
+        }
+        _ => {
+            let params = weight_params(objective);
+            for (d, (block, (value, index))) in blocks.iter().zip(&mined).enumerate() {
+                let mut sums = vec![0.0; 4 * n];
+                let rates = match params.pair {
+                    PairWeight::LinMs => Some(None),
+                    PairWeight::SigMs => Some(Some((params.alpha.into(), params.beta.into()))),
+                    _ => None,
+                };
+                if let Some(rates) = rates {
+                    let threshold = f64::from(0.1f32);
+                    twin::relative(block, &s, (&p, value, index), Some(ids), rates, threshold, &mut sums);
+                }
+                let (coefficients, loss) = (&mut coefficients[d], &mut losses[d]);
+                twin::weights(&params, (&p, value, index), &sums, coefficients, loss, n);
+            }
+            true
+        }
+    };
+    if sparse {
+        let accumulate = matches!(objective, Objective::HingeSum { .. });
+        for (own, other) in [(0, 1), (1, 0)] {
+            let of = |d: usize| (&coefficients[d][..], &mined[d].1[..]);
+            let others = if own == 0 { y } else { x };
+            twin::compose(others, EMBED, of(own), of(other), accumulate, &mut gradients[own]);
+        }
+    }
+    (losses.iter().flatten().sum(), gradients)
+}
+
+fn weight_params(objective: &Objective) -> WeightParams {
+    let (triplet, pair, goal) = match objective {
+        Objective::Goal(triplet, pair, params) => (*triplet, *pair, *params),
+        _ => (TripletWeight::Con, PairWeight::Con, Default::default()),
+    };
+    WeightParams {
+        triplet,
+        pair,
+        tau: goal.tau,
+        alpha: goal.alpha,
+        beta: goal.beta,
+        lambda: goal.lambda,
+        circle: goal.circle,
+        margin: objective.margin(),
+        scale: 1.0,
+    }
+}
