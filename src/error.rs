@@ -50,6 +50,12 @@ impl Error {
         }
     }
 
+    /// The same error with other words on what to do.
+    #[must_use]
+    pub fn with_advice(self, advice: impl fmt::Display) -> Self {
+        Self { advice: advice.to_string(), ..self }
+    }
+
     /// Where it comes from.
     pub fn kind(&self) -> ErrorKind {
         self.kind

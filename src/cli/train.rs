@@ -202,6 +202,18 @@ impl TrainArgs {
         }
     }
 
+    /// Says of a device that failed in the middle of a run where the run stands.
+    fn lost(&self, error: Error, trainer: &Trainer, folder: &RunFolder) -> Error {
+        if error.kind() != ErrorKind::Device {
+            return error;
+        }
+        let (done, out) = (trainer.epoch(), folder.path().display());
+        error.with_advice(format!(
+            "{done} epochs are in {out}: go on with `wgoal train --resume --out {out}`, on another --device if it \
+             happens again"
+        ))
+    }
+
     /// Only the number of epochs may change: anything else would be another run.
     fn apply_to_resumed(&self, before: &TrainConfig) -> Result<TrainConfig> {
         let config = self.apply(before.clone())?;
@@ -249,7 +261,7 @@ impl TrainArgs {
         let start = Instant::now();
         let mut warned = false;
         while !trainer.finished() {
-            let epoch = trainer.run_epoch()?;
+            let epoch = trainer.run_epoch().map_err(|error| self.lost(error, &trainer, &folder))?;
             folder.record(&trainer, &epoch)?;
             bar.suspend(|| eprintln!("{epoch}"));
             if epoch.zero_rows > 0 && !warned {

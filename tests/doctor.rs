@@ -1,0 +1,86 @@
+//! The examination passes on sound devices and finds the kernel that a wrong driver gets wrong.
+
+mod common;
+
+use common::check;
+use libtest_mimic::Failed;
+use wgoal::Device;
+use wgoal::doctor::examine;
+use wgoal::kernels::KERNELS;
+
+type Outcome = Result<(), Failed>;
+
+/// A small wrong in every page, as a broken compiler might make it: (page, what is replaced, by what).
+const WRONGS: [(&str, &str, &str); 18] = [
+    ("adamw", "sqrt(second)", "second"),
+    ("column_sum", "i < params.rows", "i + 1u < params.rows"),
+    ("compose", "other[j].y * y", "0.999 * other[j].y * y"),
+    ("hardest", "i < best_index[lane]", "i > best_index[lane]"),
+    ("hinge_sum", "- positive[j] > 0.0", "- positive[j] >= 0.0"),
+    ("infonce", "rate * a;", "a;"),
+    ("l2norm", "sqrt(partial[0])", "1.0001 * sqrt(partial[0])"),
+    ("l2norm_backward", "if (r > 0.0)", "if (r >= 0.0)"),
+    ("log_sum_exp", "sum.x += exp", "sum.x += 1.0001 * exp"),
+    ("matmul", "k < STEP;", "k + 1u < STEP;"),
+    ("matmul_registers", "c11 += b1 * a1;", "c11 += b1 * a0;"),
+    ("ranks", "c < r)", "c <= r)"),
+    ("record", "0.5 * (value_it[i] + value_ti[i])", "value_it[i]"),
+    ("relative", "sums[anchor] = partial[0];", "sums[anchor] = partial[0] + vec4f(0.0, 1.0, 0.0, 0.0);"),
+    ("sgd", "params.decay * w[k]", "0.0"),
+    ("sum_squares", "k < params.count4", "k + 1u < params.count4"),
+    ("violations", "vec2f(1.0, cost)", "vec2f(1.001, cost)"),
+    ("weights", "n * n - 2.0", "n - 2.0"),
+];
+
+fn sound(device: &Device) -> Outcome {
+    let mut wrong = Vec::new();
+    let passed = examine(device, |finding| {
+        if !finding.passed() {
+            wrong.push(format!("{finding:?}"));
+        }
+    });
+    check(passed && wrong.is_empty(), wrong.join("\n"))
+}
+
+fn wrong_driver(device: &Device) -> Outcome {
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    for spec in KERNELS {
+        let found = WRONGS.iter().find(|(page, ..)| *page == spec.name);
+        let (_, from, to) = found.ok_or_else(|| format!("no wrong for {}", spec.name))?;
+        check(spec.source.contains(from), format!("{} has no `{from}`", spec.name))?;
+        gpu.replace_shader(spec.name, spec.source.replacen(from, to, 1));
+        let mut failed = Vec::new();
+        let passed = examine(device, |finding| {
+            if !finding.passed() {
+                failed.push(finding.name.clone());
+            }
+        });
+        gpu.replace_shader(spec.name, spec.source.into());
+        let name = spec.name.trim_end_matches("_registers");
+        check(!passed && failed.iter().any(|f| f == name), format!("{} went unseen: {failed:?}", spec.name))?;
+    }
+    Ok(())
+}
+
+/// A page that does not compile is a finding with the driver's words.
+fn refused(device: &Device) -> Outcome {
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let own = KERNELS.iter().find(|spec| spec.name == "sgd").ok_or("no sgd")?;
+    gpu.replace_shader("sgd", format!("{}\nfn broken( {{", own.source));
+    let mut fault = None;
+    examine(device, |finding| {
+        if finding.name == "sgd" {
+            fault = finding.fault.clone();
+        }
+    });
+    gpu.replace_shader("sgd", own.source.into());
+    check(fault.is_some_and(|fault| fault.contains("sgd")), "the fault should name the kernel")
+}
+
+fn main() {
+    common::run(vec![
+        ("sound".into(), sound),
+        ("wrong_driver".into(), wrong_driver),
+        ("refused".into(), refused),
+    ])
+}

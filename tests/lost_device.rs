@@ -1,0 +1,51 @@
+//! A device that is lost in the middle of a run: an error that says so, and a resumption to the same bits.
+
+mod common;
+
+use common::check;
+use libtest_mimic::Failed;
+use std::sync::Arc;
+use wgoal::{Dataset, Device, ErrorKind, Event, TrainConfig, Trainer};
+
+fn config() -> TrainConfig {
+    TrainConfig { embed: 16, epochs: 3, ..Default::default() }
+}
+
+fn lost(device: &Device) -> Result<(), Failed> {
+    let Device::Gpu(_) = device else { return Ok(()) };
+    let data = Arc::new(Dataset::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini"))?);
+    let open = || Device::open(&device.info().index.to_string());
+    let folder = tempfile::tempdir()?;
+    let last = folder.path().join("last.safetensors");
+
+    let mut whole = Trainer::new(&open()?, data.clone(), config())?;
+    whole.epochs().try_for_each(|epoch| epoch.map(|_| ()))?;
+
+    let doomed = open()?;
+    let mut trainer = Trainer::new(&doomed, data.clone(), config())?;
+    trainer.on_event({
+        let doomed = doomed.clone();
+        move |event| {
+            if let (Event::Step { epoch: 2, step: 5, .. }, Device::Gpu(gpu)) = (event, &doomed) {
+                gpu.destroy();
+            }
+        }
+    });
+    trainer.run_epoch()?;
+    trainer.checkpoint()?.save(&last)?;
+    let error = trainer.run_epoch().err().ok_or("a destroyed device should be an error")?;
+    let message = error.to_string();
+    check(error.kind() == ErrorKind::Device, message.clone())?;
+    check(message.contains("last given kernel") && message.contains("resume"), message)?;
+    // Whatever is asked of it from now on is an error too, not a panic.
+    check(trainer.run_epoch().is_err() && trainer.checkpoint().is_err(), "the device is gone")?;
+    drop(trainer);
+
+    let mut resumed = Trainer::resume(&open()?, data, wgoal::Checkpoint::load(&last)?)?;
+    resumed.epochs().try_for_each(|epoch| epoch.map(|_| ()))?;
+    check(resumed.checkpoint()? == whole.checkpoint()?, "the resumed run should end at the same bits")
+}
+
+fn main() {
+    common::run(vec![("lost".into(), lost)])
+}
