@@ -110,6 +110,8 @@ impl fmt::Display for DeviceInfo {
 pub struct Adapters {
     adapters: Vec<wgpu::Adapter>,
     infos: Vec<DeviceInfo>,
+    /// Those that the kernels cannot run on, and why.
+    refused: Vec<String>,
 }
 
 /// What to install where wgpu finds no adapter.
@@ -124,21 +126,22 @@ impl Adapters {
         descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
         // Validation layers are for wgpu's own developers; wgpu validates every call itself.
         descriptor.flags = wgpu::InstanceFlags::empty().with_env();
-        let instance = wgpu::Instance::new(descriptor);
-        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-        let usable: Vec<_> = adapters
-            .into_iter()
-            .filter(|adapter| {
-                let (flags, limits) = (adapter.get_downlevel_capabilities().flags, adapter.limits());
-                // The floor that the kernels are written for.
-                flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-                    && limits.max_storage_buffers_per_shader_stage >= 8
-                    && limits.max_compute_invocations_per_workgroup >= 256
-                    && limits.max_compute_workgroup_storage_size >= 16 << 10
-            })
-            .collect();
-        let infos = usable.iter().enumerate().map(|(i, adapter)| DeviceInfo::of(i, adapter)).collect();
-        Self { adapters: usable, infos }
+        Self::of(&wgpu::Instance::new(descriptor), None)
+    }
+
+    /// The adapters of an instance, as another `kind` of machine if one is given: tests bring pretended ones.
+    pub fn of(instance: &wgpu::Instance, kind: Option<DeviceKind>) -> Self {
+        let mut found = Self { adapters: Vec::new(), infos: Vec::new(), refused: Vec::new() };
+        for adapter in pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all())) {
+            let info = DeviceInfo::of(found.infos.len(), &adapter);
+            if let Some(lack) = below_floor(&adapter) {
+                found.refused.push(format!("{info} has {lack}"));
+                continue;
+            }
+            found.infos.push(DeviceInfo { kind: kind.unwrap_or(info.kind), ..info });
+            found.adapters.push(adapter);
+        }
+        found
     }
 
     /// All devices, the native CPU last.
@@ -180,6 +183,7 @@ impl Adapters {
                     None if request == "auto" => Ok(cpu("no GPU found", 0)),
                     None => {
                         let found = match std::env::var("WGPU_BACKEND") {
+                            _ if !self.refused.is_empty() => self.refused.join("; "),
                             Ok(backend) => format!("none with WGPU_BACKEND={backend}"),
                             Err(_) => "none".into(),
                         };
@@ -211,8 +215,27 @@ impl Adapters {
     fn nothing_fits(&self, thing: &str) -> Error {
         let names: Vec<_> = self.devices().iter().map(|info| format!("{} {info}", info.index)).collect();
         let expected = "auto, gpu, cpu, an index or part of a name";
-        Error::device(thing, expected, "no such device", format!("choose one of: {}", names.join("; ")))
+        let found = match self.refused.is_empty() {
+            true => "no such device".to_string(),
+            false => format!("no such device that can be used ({})", self.refused.join("; ")),
+        };
+        Error::device(thing, expected, found, format!("choose one of: {}", names.join("; ")))
     }
+}
+
+/// Where an adapter stays below the floor that the kernels are written for.
+fn below_floor(adapter: &wgpu::Adapter) -> Option<String> {
+    if !adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
+        return Some("no compute shaders".into());
+    }
+    let limits = adapter.limits();
+    let floor = [
+        (limits.max_storage_buffers_per_shader_stage, 8, "storage buffers a stage"),
+        (limits.max_compute_invocations_per_workgroup, 256, "invocations a workgroup"),
+        (limits.max_compute_workgroup_storage_size, 16 << 10, "bytes of workgroup memory"),
+    ];
+    let lack = floor.into_iter().find(|(granted, needed, _)| granted < needed);
+    lack.map(|(granted, needed, what)| format!("{granted} {what} of the {needed} needed"))
 }
 
 fn cpu(reason: &str, index: usize) -> Device {

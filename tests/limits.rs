@@ -1,0 +1,168 @@
+//! The whole pipeline under the limits of devices that are not here. Nothing is computed: wgpu checks every buffer,
+//! binding, pipeline and dispatch against the limits, and one fault is an error.
+
+#[path = "common/random.rs"]
+mod random;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use random::Random;
+use wgoal::device::Adapters;
+use wgoal::{
+    Dataset, Device, DeviceKind, Features, GradientOptions, Head, InfonceParams, Objective, Pipeline, Recall,
+    TrainConfig, Trainer,
+};
+use wgpu::Limits;
+
+type Outcome = Result<(), Failed>;
+
+const MIB: u64 = 1 << 20;
+
+/// What a device pretends to be, by the limits that compute shaders meet; the others are WebGPU's defaults.
+struct Profile {
+    name: &'static str,
+    kind: DeviceKind,
+    storage_buffers: u32,
+    /// Largest storage binding, largest buffer.
+    bytes: [u64; 2],
+    workgroup_memory: u32,
+    invocations: u32,
+    /// Alignment of uniform and of storage bindings.
+    alignment: [u32; 2],
+    /// Why it must be refused, if it must.
+    refused: Option<&'static str>,
+}
+
+const fn profile(name: &'static str, kind: DeviceKind, storage_buffers: u32, bytes: [u64; 2]) -> Profile {
+    let (workgroup_memory, invocations, alignment) = (16 << 10, 256, [256, 256]);
+    Profile { name, kind, storage_buffers, bytes, workgroup_memory, invocations, alignment, refused: None }
+}
+
+impl Profile {
+    const fn workgroup(self, workgroup_memory: u32, invocations: u32) -> Self {
+        Self { workgroup_memory, invocations, ..self }
+    }
+
+    const fn aligned(self, uniform: u32, storage: u32) -> Self {
+        Self { alignment: [uniform, storage], ..self }
+    }
+
+    const fn refused(self, why: &'static str) -> Self {
+        Self { refused: Some(why), ..self }
+    }
+}
+
+use DeviceKind::{Discrete, Integrated, Other, Software};
+
+/// As drivers are known to report them through wgpu, rounded down.
+static PROFILES: [Profile; 12] = [
+    profile("webgpu-defaults", Other, 8, [128 * MIB, 256 * MIB]),
+    profile("apple-m", Integrated, 31, [4096 * MIB - 4, 9216 * MIB]).workgroup(32 << 10, 1024),
+    profile("intel-gen", Integrated, 64, [512 * MIB, 2048 * MIB - 1])
+        .workgroup(32 << 10, 1024)
+        .aligned(64, 64),
+    profile("amd-rdna", Discrete, 1024, [2048 * MIB - 4, 4096 * MIB])
+        .workgroup(64 << 10, 1024)
+        .aligned(32, 32),
+    profile("nvidia", Discrete, 1024, [2048 * MIB - 4, 4096 * MIB]).workgroup(48 << 10, 1024).aligned(64, 32),
+    profile("warp", Software, 64, [128 * MIB, 2048 * MIB - 1]).workgroup(32 << 10, 1024).aligned(256, 32),
+    profile("chromium", Other, 10, [128 * MIB, 256 * MIB]).workgroup(16 << 10, 256),
+    // Less memory than any of them: more strips.
+    profile("small-bindings", Other, 8, [4 * MIB, 8 * MIB]),
+    profile("downlevel", Other, 4, [128 * MIB, 256 * MIB])
+        .workgroup(16352, 256)
+        .refused("4 storage buffers a stage of the 8 needed"),
+    profile("gles-3.1-minimum", Other, 8, [128 * MIB, 256 * MIB])
+        .workgroup(16 << 10, 128)
+        .refused("128 invocations a workgroup of the 256 needed"),
+    profile("workgroup-memory", Other, 8, [128 * MIB, 256 * MIB])
+        .workgroup(16352, 256)
+        .refused("16352 bytes of workgroup memory of the 16384 needed"),
+    profile("no-compute", Other, 0, [0, 256 * MIB])
+        .workgroup(0, 0)
+        .refused("0 storage buffers a stage of the 8 needed"),
+];
+
+impl Profile {
+    fn adapters(&self) -> Adapters {
+        let [uniform, storage] = self.alignment;
+        let limits = Limits {
+            max_storage_buffers_per_shader_stage: self.storage_buffers,
+            max_storage_buffer_binding_size: self.bytes[0],
+            max_buffer_size: self.bytes[1],
+            max_compute_workgroup_storage_size: self.workgroup_memory,
+            max_compute_invocations_per_workgroup: self.invocations,
+            max_compute_workgroup_size_x: self.invocations,
+            max_compute_workgroup_size_y: self.invocations,
+            min_uniform_buffer_offset_alignment: uniform,
+            min_storage_buffer_offset_alignment: storage,
+            ..Limits::default()
+        };
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.backend_options.noop = wgpu::NoopBackendOptions {
+            limits: Some(limits),
+            features: Some(wgpu::Features::empty()),
+            ..wgpu::NoopBackendOptions::enabled()
+        };
+        Adapters::of(&wgpu::Instance::new(descriptor), Some(self.kind))
+    }
+
+    fn run(&self) -> Outcome {
+        let opened = self.adapters().open("gpu");
+        match (self.refused, opened) {
+            (None, Ok(device)) => everything(&device),
+            (None, Err(error)) => Err(error.into()),
+            (Some(why), Err(error)) if error.to_string().contains(why) => Ok(()),
+            (Some(why), Err(error)) => Err(format!("refused, but not for `{why}`: {error}").into()),
+            (Some(why), Ok(_)) => Err(format!("not refused for `{why}`").into()),
+        }
+    }
+}
+
+/// Every objective by its name, and InfoNCE with what it learns.
+fn objectives() -> Vec<Objective> {
+    let named = ["hinge", "hinge-sum", "infonce", "infonce-masked"].map(|name| name.parse().unwrap());
+    let learned = InfonceParams { learn_temperature: true, ..Default::default() };
+    Objective::goal_combinations().chain(named).chain([Objective::Infonce(learned)]).collect()
+}
+
+fn everything(device: &Device) -> Outcome {
+    let mut random = Random::new(1);
+    // The last needs several blocks of the similarity matrix on every profile: one of all pairs is 144 MB.
+    for (pairs, dims, embed) in [(1, [3, 5], 1), (37, [5, 130], 7), (300, [64, 33], 64), (6000, [4, 4], 4)] {
+        let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
+        let ids = random.indices(pairs, pairs);
+        for mask_same_image in [true, false] {
+            let config = TrainConfig { mask_same_image, ..Default::default() };
+            let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 0)?, &config, pairs)?;
+            for objective in objectives() {
+                let batch = Features { images: &images, texts: &texts, ids: &ids };
+                pipeline.step(batch, &objective, 1e-3).map_err(|e| format!("{objective}, {pairs}: {e}"))?;
+            }
+            pipeline.records()?;
+            pipeline.head()?;
+        }
+        let (x, y) = (&images[..pairs * 3], &texts[..pairs * 3]);
+        for (objective, normalize) in objectives().into_iter().zip([true, false].into_iter().cycle()) {
+            let ids = normalize.then_some(&ids[..]);
+            let options = GradientOptions { normalize, ids, ..Default::default() };
+            objective
+                .gradients(device, x, y, 3, options)
+                .map_err(|e| format!("gradients of {objective}, {pairs}: {e}"))?;
+        }
+        let own: Vec<u32> = (0..pairs as u32).collect();
+        Recall::of(device, x, y, 3, &own)?;
+    }
+    // Reading, embedding, validation and both optimisers.
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
+    for optimizer in [wgoal::Optimizer::default(), wgoal::Optimizer::Sgd { momentum: 0.9 }] {
+        let config = TrainConfig { epochs: 1, embed: 64, optimizer, ..Default::default() };
+        Trainer::new(device, Dataset::open(data)?, config)?.run_epoch()?;
+    }
+    Ok(())
+}
+
+fn main() {
+    let trial = |profile: &'static Profile| Trial::test(profile.name, || profile.run());
+    libtest_mimic::run(&Arguments::from_args(), PROFILES.iter().map(trial).collect()).exit()
+}
