@@ -3,9 +3,7 @@
 //! Similarities come in strips of queries that fit a binding; ranks are counted on the device. Among equal similarities
 //! the lower index comes first, so a collapsed model does not look perfect.
 
-use crate::data::{Dataset, Side, Split};
 use crate::device::{Buffer, Device, Matrix, pad_rows};
-use crate::head::Head;
 use crate::kernels::{Product, RankBlock, matmul, ranks};
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -68,26 +66,14 @@ impl Ranking {
 }
 
 impl Recall {
-    /// From unit embeddings: `images [n, dim]`, `texts [m, dim]` row-major, and for each text the row of its image.
-    /// An image may have any number of texts, but at least one.
+    /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five); with one,
+    /// recall over all: `images [n, dim]` and `texts [m, dim]` are unit embeddings, row-major, and `text_image` holds for
+    /// each text the row of its image. An image may have any number of texts, but at least one.
     ///
     /// # Errors
-    /// Shapes that disagree, an image without a text, a failing device.
-    pub fn of(
-        device: &Device,
-        images: &[f32],
-        texts: &[f32],
-        dim: usize,
-        text_image: &[u32],
-    ) -> Result<Self> {
-        Self::folds(device, images, texts, dim, text_image, 1)
-    }
-
-    /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five).
-    ///
-    /// # Errors
-    /// As [`Recall::of`], and a number of folds that does not divide the images.
-    pub fn folds(
+    /// Shapes that disagree, a number of folds that does not divide the images, an image without a text, a failing
+    /// device.
+    pub async fn folds_async(
         device: &Device,
         images: &[f32],
         texts: &[f32],
@@ -112,8 +98,8 @@ impl Recall {
             let text_ids: Vec<u32> = own.iter().map(|&t| text_image[t]).collect();
             let images = &images[first * dim..(first + size) * dim];
             let texts: Vec<f32> = own.iter().flat_map(|&t| &texts[t * dim..(t + 1) * dim]).copied().collect();
-            let i2t = device.wait(rank(device, (images, &image_ids), (&texts, &text_ids), dim))?;
-            let t2i = device.wait(rank(device, (&texts, &text_ids), (images, &image_ids), dim))?;
+            let i2t = rank(device, (images, &image_ids), (&texts, &text_ids), dim).await?;
+            let t2i = rank(device, (&texts, &text_ids), (images, &image_ids), dim).await?;
             results.push((Ranking::of(&i2t), Ranking::of(&t2i)));
         }
         let (i2t, t2i): (Vec<_>, Vec<_>) = results.into_iter().unzip();
@@ -138,19 +124,6 @@ impl Recall {
         let i2t = |k: u32| 100.0 * captions.iter().map(|&c| 1.0 - miss(c, k)).sum::<f64>() / n.max(1.0);
         let t2i = |k: u32| 100.0 * (f64::from(k) / n.max(1.0)).min(1.0);
         [1, 5, 10].map(|k| i2t(k) + t2i(k)).iter().sum()
-    }
-}
-
-impl Head {
-    /// Recall on a split of a dataset; see [`Recall::folds`].
-    ///
-    /// # Errors
-    /// Those of [`Head::embed`] and [`Recall::folds`].
-    pub fn recall(&self, device: &Device, dataset: &Dataset, split: Split, folds: usize) -> Result<Recall> {
-        let rows = dataset.split(split);
-        let images = self.embed(device, dataset, Side::Image, &rows.images)?;
-        let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;
-        Recall::folds(device, &images, &texts, self.dim(), &rows.text_image, folds)
     }
 }
 

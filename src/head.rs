@@ -1,17 +1,31 @@
 //! The joint head: one linear layer a side, then the L2 norm (vse-models.md section 1).
 //!
-//! Owns the parameters and where each lies in the one flat buffer that the optimiser walks; computes embeddings. It does
-//! not train.
+//! Owns the parameters and where each lies in the one flat buffer that the optimiser walks. It neither
+//! trains nor reads features.
 
-use crate::data::{Dataset, Gather, Purpose, Side, Standardizer, random};
-use crate::device::{Buffer, Device, Mat, Matrix, Slice, padded};
-use crate::kernels::{Product, l2norm, matmul};
+use crate::device::{Buffer, Mat, Slice, padded};
+use crate::random::{Purpose, random};
 use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
 use std::ops::Range;
 
-/// Rows that are embedded at a time.
-const CHUNK: usize = 1024;
+/// Which of the two kinds of features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Image features.
+    Image,
+    /// Text features.
+    Text,
+}
+
+/// Shift and scale of every column of one side: `x' = (x - mean) * inverse_std`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standardizer {
+    /// Mean of each column.
+    pub mean: Vec<f32>,
+    /// One over the (population) standard deviation of each column; 0 for a constant column.
+    pub inverse_std: Vec<f32>,
+}
 
 /// Where each parameter lies: matrices with padded rows, each starting on a 256-byte boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,66 +182,4 @@ impl Head {
             .for_each(|(to, from)| to[..segment.cols].copy_from_slice(from));
         Ok(())
     }
-
-    /// Embeds rows of one side of a dataset: unit rows `[rows, dim]`, row-major.
-    ///
-    /// # Errors
-    /// A dataset of another width, a bad value in a row, a failing device.
-    pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
-        self.check_dataset(dataset)?;
-        let values = Buffer::from_slice(device, "head", &self.values)?;
-        let gather = Gather::new(self.standardize.clone(), 0.0)?;
-        device.wait(embed(device, &self.layout, &values, &gather, dataset, side, rows))
-    }
-
-    pub(crate) fn check_dataset(&self, dataset: &Dataset) -> Result<()> {
-        let found = [dataset.image_dim(), dataset.text_dim()];
-        if found == self.layout.dims {
-            return Ok(());
-        }
-        let [p, q] = self.layout.dims;
-        Err(Error::data(
-            dataset.name(),
-            format!("image features of width {p} and text features of width {q}, those of the head"),
-            format!("{} and {}", found[0], found[1]),
-            "give the features of the encoders that the head was trained on",
-        ))
-    }
-}
-
-/// [`Head::embed`] with its parameters on the device.
-async fn embed(
-    device: &Device,
-    layout: &Layout,
-    values: &Buffer<f32>,
-    gather: &Gather,
-    dataset: &Dataset,
-    side: Side,
-    rows: &[u32],
-) -> Result<Vec<f32>> {
-    let chunk = CHUNK.min(rows.len());
-    let mut features = Matrix::new(device, "embed.features", chunk, layout.dims[side as usize])?;
-    let mut projected = Matrix::new(device, "embed.projected", chunk, layout.embed)?;
-    let mut unit = Matrix::new(device, "embed.unit", chunk, layout.embed)?;
-    let mut norms = Buffer::new(device, "embed.norms", chunk)?;
-    let (mut host, mut out) = (Vec::new(), Vec::with_capacity(rows.len() * layout.embed));
-    for rows in rows.chunks(chunk.max(1)) {
-        gather.rows(dataset, side, rows, &mut host)?;
-        features.buffer.write(device, 0, &host)?;
-        let range = 0..rows.len();
-        let mut commands = device.commands();
-        let product = Product::nt(features.rows(range.clone()), layout.weight_of(values, side));
-        let product = Product { bias: Some(layout.bias_of(values, side)), ..product };
-        matmul(&mut commands, product, projected.rows_mut(range.clone()))?;
-        l2norm(
-            &mut commands,
-            projected.rows(range.clone()),
-            unit.rows_mut(range),
-            norms.part_mut(0..rows.len()),
-        )?;
-        commands.submit()?;
-        let embedded = unit.to_rows(device).await?;
-        out.extend_from_slice(&embedded[..rows.len() * layout.embed]);
-    }
-    Ok(out)
 }

@@ -1,30 +1,46 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "the parts that only the trainer uses"))]
 
-mod checkpoint;
 mod config;
-pub mod data;
 #[doc(hidden)]
 pub mod device;
 pub mod doctor;
 mod error;
 mod eval;
-mod files;
 mod head;
 #[doc(hidden)]
 pub mod kernels;
 mod objective;
 mod pipeline;
+mod random;
+
+// What waits, has files or starts threads: everywhere but in a browser.
+#[cfg(not(target_arch = "wasm32"))]
+mod blocking;
+#[cfg(not(target_arch = "wasm32"))]
+mod checkpoint;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod data;
+#[cfg(not(target_arch = "wasm32"))]
+mod embed;
+#[cfg(not(target_arch = "wasm32"))]
+mod files;
+#[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
-pub use checkpoint::{Best, Checkpoint};
 pub use config::{Optimizer, Schedule, TrainConfig};
-pub use data::{Dataset, Split};
 pub use device::{Device, DeviceInfo, DeviceKind};
 pub use error::{Error, ErrorKind, Result};
 pub use eval::{Ranking, Recall};
-pub use head::Head;
+pub use head::{Head, Side};
 pub use objective::{
     GoalParams, GradientOptions, Gradients, InfonceParams, Objective, PairWeight, TripletWeight,
 };
 pub use pipeline::{Features, Pipeline, StepStats};
-pub use trainer::{Epoch, Event, Trainer};
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use {
+    checkpoint::{Best, Checkpoint},
+    data::{Dataset, Split},
+    trainer::{Epoch, Event, Trainer},
+};

@@ -9,9 +9,8 @@
 //! step: each leaves one row in the records, which [`Pipeline::records`] collects.
 
 use crate::config::{Optimizer, TrainConfig};
-use crate::data::Side;
 use crate::device::{Buffer, Commands, Device, MatMut, Matrix, pad_rows, padded};
-use crate::head::{Head, Layout, Segment};
+use crate::head::{Head, Layout, Segment, Side};
 use crate::kernels::{
     AdamwParams, PARTS, Product, RECORD, SgdParams, StepRecord, adamw, column_sum, l2norm, l2norm_backward,
     matmul, record, sgd, sum_squares,
@@ -154,7 +153,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Shapes other than the pipeline's, or a failing device.
-    pub fn step(&mut self, batch: Features, objective: &Objective, rate: f64) -> Result<()> {
+    pub async fn step_async(&mut self, batch: Features<'_>, objective: &Objective, rate: f64) -> Result<()> {
         let [p, q] = self.layout.dims;
         let shapes = [batch.images.len(), batch.texts.len(), batch.ids.len()];
         let ids = if self.mask { self.pairs } else { shapes[2] };
@@ -168,11 +167,11 @@ impl Pipeline {
         }
         objective.validate()?;
         let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
-        self.step_padded(&images, &texts, batch.ids, objective, rate)
+        self.step_padded(&images, &texts, batch.ids, objective, rate).await
     }
 
-    /// [`Pipeline::step`] on rows that are padded already.
-    pub(crate) fn step_padded(
+    /// [`Pipeline::step_async`] on rows that are padded already.
+    pub(crate) async fn step_padded(
         &mut self,
         images: &[f32],
         texts: &[f32],
@@ -181,7 +180,7 @@ impl Pipeline {
         rate: f64,
     ) -> Result<()> {
         if self.recorded == RECORDS {
-            self.fetch_records()?;
+            self.fetch_records().await?;
         }
         self.step += 1;
         let mut commands = self.device.commands();
@@ -276,8 +275,8 @@ impl Pipeline {
         }
     }
 
-    fn fetch_records(&mut self) -> Result<()> {
-        let rows = self.device.wait(self.records.read(&self.device, 0..self.recorded * RECORD))?;
+    async fn fetch_records(&mut self) -> Result<()> {
+        let rows = self.records.read(&self.device, 0..self.recorded * RECORD).await?;
         self.fetched.extend(rows.chunks_exact(RECORD).map(|row| StepStats {
             loss: row[0],
             positive: row[1],
@@ -289,21 +288,21 @@ impl Pipeline {
         Ok(())
     }
 
-    /// What the steps since the last call did. Waits for the device.
+    /// What the steps since the last call did, once the device has done them.
     ///
     /// # Errors
     /// A failing device.
-    pub fn records(&mut self) -> Result<Vec<StepStats>> {
-        self.fetch_records()?;
+    pub async fn records_async(&mut self) -> Result<Vec<StepStats>> {
+        self.fetch_records().await?;
         Ok(std::mem::take(&mut self.fetched))
     }
 
-    /// The head as it is now. Waits for the device.
+    /// The head as it is now, once the device has done all steps.
     ///
     /// # Errors
     /// A failing device.
-    pub fn head(&self) -> Result<Head> {
-        let values = self.device.wait(self.values.read(&self.device, 0..self.layout.len()))?;
+    pub async fn head_async(&self) -> Result<Head> {
+        let values = self.values.read(&self.device, 0..self.layout.len()).await?;
         Ok(Head { values, ..self.head.clone() })
     }
 
@@ -313,9 +312,10 @@ impl Pipeline {
     }
 
     /// The optimiser's state, laid out as the parameters.
-    pub(crate) fn moments(&self) -> Result<[Vec<f32>; 2]> {
-        let read = |moment: &Buffer<f32>| self.device.wait(moment.read(&self.device, 0..self.layout.len()));
-        Ok([read(&self.moments[0])?, read(&self.moments[1])?])
+    pub(crate) async fn moments(&self) -> Result<[Vec<f32>; 2]> {
+        let [m, v] = &self.moments;
+        let all = 0..self.layout.len();
+        Ok([m.read(&self.device, all.clone()).await?, v.read(&self.device, all).await?])
     }
 
     /// Goes on from an earlier state of the same layout.

@@ -5,7 +5,7 @@
 
 use crate::checkpoint::{Best, Checkpoint, Progress, State};
 use crate::config::TrainConfig;
-use crate::data::{Batches, Dataset, Gather, Side, Split, Standardizer, steps_per_epoch};
+use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, Standardizer, steps_per_epoch};
 use crate::device::Device;
 use crate::eval::Recall;
 use crate::head::Head;
@@ -242,7 +242,8 @@ impl Trainer {
             let batch = batch?;
             zero_rows += batch.zero_rows;
             lr = config.rate(epoch, self.progress.step, total);
-            self.pipeline.step_padded(&batch.images, &batch.texts, &batch.ids, &objective, lr)?;
+            let Batch { images, texts, ids, .. } = &batch;
+            self.device.wait(self.pipeline.step_padded(images, texts, ids, &objective, lr))?;
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
         }
@@ -313,7 +314,7 @@ impl Trainer {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let head = self.pipeline.head()?;
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
-        let state = State { moments: self.pipeline.moments()?, best };
+        let state = State { moments: self.device.wait(self.pipeline.moments())?, best };
         Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state) })
     }
 }

@@ -8,29 +8,15 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::Rng;
 
 use super::{Dataset, Side, Split};
+use crate::head::Standardizer;
+use crate::random::{Purpose, random};
 use crate::{Error, Result};
 
 /// Finished batches that wait for the consumer.
 const AHEAD: usize = 2;
-
-/// What random numbers are for. Each purpose has streams of its own: bits 56 to 63 of the stream number are
-/// the purpose, bits 32 to 55 the epoch (modulo 2^24), bits 0 to 31 the batch.
-#[derive(Clone, Copy)]
-pub(crate) enum Purpose {
-    Order = 1,
-    ImageDropout = 2,
-    TextDropout = 3,
-    Weights = 4,
-}
-
-pub(crate) fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream((purpose as u64) << 56 | (epoch & 0xff_ffff) << 32 | u64::from(batch));
-    rng
-}
 
 /// The order in which an epoch visits its pairs: `0..pairs`, shuffled by seed and epoch.
 ///
@@ -57,15 +43,6 @@ pub fn steps_per_epoch(pairs: usize, batch: usize) -> usize {
 /// Values from one row to the next in gathered rows: the dimension rounded up to a multiple of 4.
 pub fn row_stride(dim: usize) -> usize {
     crate::device::padded(dim)
-}
-
-/// Shift and scale of every column of one side: `x' = (x - mean) * inverse_std`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Standardizer {
-    /// Mean of each column.
-    pub mean: Vec<f32>,
-    /// One over the (population) standard deviation of each column; 0 for a constant column.
-    pub inverse_std: Vec<f32>,
 }
 
 impl Standardizer {

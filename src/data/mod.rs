@@ -18,9 +18,9 @@ use array::{Array, FeatureFile, Integer};
 use file::Source;
 
 pub use crate::files::write_file;
+pub use crate::head::{Side, Standardizer};
 pub use array::{read_ids_npy, read_matrix_npy, write_matrix_npy};
-pub use batch::{Batch, Batches, Gather, Standardizer, pair_order, row_stride, steps_per_epoch};
-pub(crate) use batch::{Purpose, random};
+pub use batch::{Batch, Batches, Gather, pair_order, row_stride, steps_per_epoch};
 
 /// A part of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,15 +60,6 @@ impl FromStr for Split {
             Error::config("split", "train, val or test", format!("'{name}'"), "name one of the three")
         })
     }
-}
-
-/// Which of the two kinds of features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Image features.
-    Image,
-    /// Text features.
-    Text,
 }
 
 /// One split: its images, and the captions of these images.

@@ -99,6 +99,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// From now on, what the driver says against objects that are made; called, its first word.
+#[cfg(not(target_arch = "wasm32"))]
+fn refusal(device: &wgpu::Device, of: wgpu::ErrorFilter) -> impl FnOnce() -> Option<wgpu::Error> {
+    let scope = device.push_error_scope(of);
+    || crate::blocking::wait(scope.pop())
+}
+
+/// A browser would tell later, and nothing here can wait: its word goes to the handler of uncaptured errors, so that it
+/// comes out of a later [`Gpu::check`].
+#[cfg(target_arch = "wasm32")]
+fn refusal(_: &wgpu::Device, _: wgpu::ErrorFilter) -> impl FnOnce() -> Option<wgpu::Error> {
+    || None
+}
+
 impl Gpu {
     pub(super) async fn open(adapter: &wgpu::Adapter, info: DeviceInfo) -> Result<Self> {
         let limits = adapter.limits();
@@ -185,14 +199,14 @@ impl Gpu {
             ));
         }
         use wgpu::BufferUsages as Use;
-        let scope = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let refusal = refusal(&self.0.device, wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
             usage: Use::STORAGE | Use::COPY_SRC | Use::COPY_DST,
             mapped_at_creation: false,
         });
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        if let Some(error) = refusal() {
             return Err(Error::device(
                 format!("buffer {label} on {}", self.0.info.name),
                 format!("{size} bytes of device memory"),
@@ -242,7 +256,7 @@ impl Gpu {
         Ok(bytes)
     }
 
-    /// Lets the device catch up: with everything, or with one submission.
+    /// Lets the device catch up: with everything, or with one submission. In a browser it returns at once.
     fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let poll = wgpu::PollType::Wait { submission_index, timeout: None };
         if let Err(error) = self.0.device.poll(poll) {
@@ -293,7 +307,7 @@ impl Gpu {
         let source = lock(&self.0.replaced).get(spec.name).cloned();
         let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
         let device = &self.0.device;
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let refusal = refusal(device, wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(&key),
             source: wgpu::ShaderSource::Wgsl(source.into()),
@@ -336,7 +350,7 @@ impl Gpu {
             },
             cache: None,
         });
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        if let Some(error) = refusal() {
             return Err(Error::device(
                 format!("kernel {key} on {}", self.0.info.name),
                 "a shader that the driver accepts",

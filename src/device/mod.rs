@@ -29,25 +29,9 @@ pub enum Device {
 }
 
 impl Device {
-    /// The best device here: a discrete GPU, else an integrated one, else the native CPU, and a software adapter only
-    /// if `WGPU_ADAPTER_NAME` asks for it.
-    ///
-    /// `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` (`low` prefers an integrated GPU) are honoured.
-    pub fn auto() -> Result<Self> {
-        Self::open("auto")
-    }
-
     /// The native CPU.
     pub fn cpu() -> Self {
         Self::Cpu(Cpu(DeviceInfo { reason: "asked for".into(), ..DeviceInfo::native_cpu(0) }))
-    }
-
-    /// The best adapter that wgpu finds, software adapters last.
-    ///
-    /// # Errors
-    /// When there is none; the message names the packages to install.
-    pub fn gpu() -> Result<Self> {
-        Self::open("gpu")
     }
 
     /// The device that `request` names: `auto`, `gpu`, `cpu`, an index of [`Device::list`], or words that all occur in
@@ -55,17 +39,17 @@ impl Device {
     ///
     /// # Errors
     /// When nothing fits; the message lists what there is.
-    pub fn open(request: &str) -> Result<Self> {
+    pub async fn open_async(request: &str) -> Result<Self> {
         match request {
             // Without asking any driver.
             "cpu" => Ok(Self::cpu()),
-            _ => Adapters::find().open(request),
+            _ => Adapters::find_async().await.open_async(request).await,
         }
     }
 
     /// Every device of this machine, the native CPU last.
-    pub fn list() -> Vec<DeviceInfo> {
-        Adapters::find().devices()
+    pub async fn list_async() -> Vec<DeviceInfo> {
+        Adapters::find_async().await.devices()
     }
 
     /// What the device is, and why it was chosen.
@@ -108,11 +92,6 @@ impl Device {
             Self::Cpu(_) => Commands::Cpu,
             Self::Gpu(gpu) => Commands::Gpu(Recorder::new(gpu.clone())),
         }
-    }
-
-    /// The one place where the host waits for a device.
-    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
-        pollster::block_on(work)
     }
 }
 

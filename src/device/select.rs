@@ -26,11 +26,11 @@ pub enum DeviceKind {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// Position in [`Device::list`]; 0 for a CPU that was opened without looking at the list.
+    /// Position in [`Device::list_async`]; 0 for a CPU that was opened without looking at the list.
     pub index: usize,
     /// As the driver gives it.
     pub name: String,
-    /// `vulkan`, `metal`, `dx12`, `gl` or `native`.
+    /// `vulkan`, `metal`, `dx12`, `gl`, `webgpu` or `native`.
     pub backend: String,
     /// What kind of machine it is.
     pub kind: DeviceKind,
@@ -121,18 +121,18 @@ const NO_ADAPTER: &str = "install a driver (Debian, Ubuntu: apt install mesa-vul
 
 impl Adapters {
     /// Asks wgpu, which honours `WGPU_BACKEND`.
-    pub fn find() -> Self {
+    pub async fn find_async() -> Self {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
         // Validation layers are for wgpu's own developers; wgpu validates every call itself.
         descriptor.flags = wgpu::InstanceFlags::empty().with_env();
-        Self::of(&wgpu::Instance::new(descriptor), None)
+        Self::of(&wgpu::Instance::new(descriptor), None).await
     }
 
     /// The adapters of an instance, as another `kind` of machine if one is given: tests bring pretended ones.
-    pub fn of(instance: &wgpu::Instance, kind: Option<DeviceKind>) -> Self {
+    pub async fn of(instance: &wgpu::Instance, kind: Option<DeviceKind>) -> Self {
         let mut found = Self { adapters: Vec::new(), infos: Vec::new(), refused: Vec::new() };
-        for adapter in pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all())) {
+        for adapter in instance.enumerate_adapters(wgpu::Backends::all()).await {
             let info = DeviceInfo::of(found.infos.len(), &adapter);
             if let Some(lack) = below_floor(&adapter) {
                 found.refused.push(format!("{info} has {lack}"));
@@ -151,8 +151,8 @@ impl Adapters {
         devices
     }
 
-    /// See [`Device::open`].
-    pub fn open(&self, request: &str) -> Result<Device> {
+    /// See [`Device::open_async`].
+    pub async fn open_async(&self, request: &str) -> Result<Device> {
         let name = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
         let power = std::env::var("WGPU_POWER_PREF").unwrap_or_default();
         match request {
@@ -175,7 +175,7 @@ impl Adapters {
                             (_, DeviceKind::Software) => "no GPU found, a software adapter was asked for",
                             _ => "the only GPU found",
                         };
-                        self.open_adapter(best.index, reason)
+                        self.open_adapter(best.index, reason).await
                     }
                     Some(_) => {
                         Ok(cpu("no GPU found, only a software adapter, which is slower", self.infos.len()))
@@ -199,17 +199,16 @@ impl Adapters {
                 };
                 match fitting {
                     Some(info) if info.kind == DeviceKind::Cpu => Ok(cpu("asked for", info.index)),
-                    Some(info) => self.open_adapter(info.index, "asked for"),
+                    Some(info) => self.open_adapter(info.index, "asked for").await,
                     None => Err(self.nothing_fits(&format!("--device {request}"))),
                 }
             }
         }
     }
 
-    fn open_adapter(&self, index: usize, reason: &str) -> Result<Device> {
+    async fn open_adapter(&self, index: usize, reason: &str) -> Result<Device> {
         let info = DeviceInfo { reason: reason.into(), ..self.infos[index].clone() };
-        let gpu = pollster::block_on(Gpu::open(&self.adapters[index], info))?;
-        Ok(Device::Gpu(gpu))
+        Ok(Device::Gpu(Gpu::open(&self.adapters[index], info).await?))
     }
 
     fn nothing_fits(&self, thing: &str) -> Error {

@@ -370,18 +370,7 @@ impl Objective {
     ///
     /// # Errors
     /// When the shapes disagree, a value is not finite, a parameter is out of range, or the device fails.
-    pub fn gradients(
-        &self,
-        device: &Device,
-        images: &[f32],
-        texts: &[f32],
-        dim: usize,
-        options: GradientOptions,
-    ) -> Result<Gradients> {
-        device.wait(self.gradients_async(device, images, texts, dim, options))
-    }
-
-    async fn gradients_async(
+    pub async fn gradients_async(
         &self,
         device: &Device,
         images: &[f32],

@@ -1,0 +1,142 @@
+//! The forms that wait, of everything that is async: the one place where the host waits for a device.
+//!
+//! Each is its async form and nothing else. A browser's page must not wait, so none of this is there.
+
+use crate::Result;
+use crate::device::{Adapters, Device, DeviceInfo};
+use crate::eval::Recall;
+use crate::head::Head;
+use crate::objective::{GradientOptions, Gradients, Objective};
+use crate::pipeline::{Features, Pipeline, StepStats};
+
+pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
+    pollster::block_on(work)
+}
+
+impl Device {
+    /// The best device here: a discrete GPU, else an integrated one, else the native CPU, and a software adapter only
+    /// if `WGPU_ADAPTER_NAME` asks for it.
+    ///
+    /// `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` (`low` prefers an integrated GPU) are honoured.
+    pub fn auto() -> Result<Self> {
+        Self::open("auto")
+    }
+
+    /// The best adapter that wgpu finds, software adapters last.
+    ///
+    /// # Errors
+    /// When there is none; the message names the packages to install.
+    pub fn gpu() -> Result<Self> {
+        Self::open("gpu")
+    }
+
+    /// The device that `request` names: `auto`, `gpu`, `cpu`, an index of [`Device::list`], or words that all occur in
+    /// a device's backend, name or driver, such as `vulkan` or `gl:llvmpipe`.
+    ///
+    /// # Errors
+    /// When nothing fits; the message lists what there is.
+    pub fn open(request: &str) -> Result<Self> {
+        wait(Self::open_async(request))
+    }
+
+    /// Every device of this machine, the native CPU last.
+    pub fn list() -> Vec<DeviceInfo> {
+        wait(Self::list_async())
+    }
+
+    /// Waits for work on this device.
+    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        wait(work)
+    }
+}
+
+impl Adapters {
+    /// See [`Adapters::find_async`].
+    pub fn find() -> Self {
+        wait(Self::find_async())
+    }
+
+    /// See [`Device::open`].
+    pub fn open(&self, request: &str) -> Result<Device> {
+        wait(self.open_async(request))
+    }
+}
+
+impl Objective {
+    /// The gradient at a batch of N image and N text embeddings of width `dim`, row i of both being a pair: the paper's
+    /// gradient for people who bring their own encoder. `images` and `texts` are `[N, dim]` row-major.
+    ///
+    /// GOAL and hinge gradients are sums over the batch, InfoNCE's is a mean (goal-math.md section 5, vse-models.md
+    /// section 4). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
+    ///
+    /// # Errors
+    /// When the shapes disagree, a value is not finite, a parameter is out of range, or the device fails.
+    pub fn gradients(
+        &self,
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        options: GradientOptions,
+    ) -> Result<Gradients> {
+        wait(self.gradients_async(device, images, texts, dim, options))
+    }
+}
+
+impl Recall {
+    /// From unit embeddings: `images [n, dim]`, `texts [m, dim]` row-major, and for each text the row of its image.
+    /// An image may have any number of texts, but at least one.
+    ///
+    /// # Errors
+    /// Shapes that disagree, an image without a text, a failing device.
+    pub fn of(
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        text_image: &[u32],
+    ) -> Result<Self> {
+        wait(Self::folds_async(device, images, texts, dim, text_image, 1))
+    }
+
+    /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five).
+    ///
+    /// # Errors
+    /// As [`Recall::of`], and a number of folds that does not divide the images.
+    pub fn folds(
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        text_image: &[u32],
+        folds: usize,
+    ) -> Result<Self> {
+        wait(Self::folds_async(device, images, texts, dim, text_image, folds))
+    }
+}
+
+impl Pipeline {
+    /// One step on a batch, with a learning rate. Queued on a GPU, done on return on the CPU.
+    ///
+    /// # Errors
+    /// Shapes other than the pipeline's, or a failing device.
+    pub fn step(&mut self, batch: Features, objective: &Objective, rate: f64) -> Result<()> {
+        wait(self.step_async(batch, objective, rate))
+    }
+
+    /// What the steps since the last call did. Waits for the device.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn records(&mut self) -> Result<Vec<StepStats>> {
+        wait(self.records_async())
+    }
+
+    /// The head as it is now. Waits for the device.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn head(&self) -> Result<Head> {
+        wait(self.head_async())
+    }
+}
