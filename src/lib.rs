@@ -4,7 +4,6 @@
 mod config;
 #[doc(hidden)]
 pub mod device;
-pub mod doctor;
 mod error;
 mod eval;
 mod head;
@@ -21,6 +20,8 @@ mod blocking;
 mod checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod data;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod doctor;
 #[cfg(not(target_arch = "wasm32"))]
 mod embed;
 #[cfg(not(target_arch = "wasm32"))]

@@ -104,7 +104,7 @@ impl Profile {
             features: Some(wgpu::Features::empty()),
             ..wgpu::NoopBackendOptions::enabled()
         };
-        Adapters::of(&wgpu::Instance::new(descriptor), Some(self.kind))
+        pollster::block_on(Adapters::of(&wgpu::Instance::new(descriptor), Some(self.kind)))
     }
 
     fn run(&self) -> Outcome {

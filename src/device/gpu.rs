@@ -10,7 +10,7 @@ use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use web_time::Instant;
 
 /// Bytes between two parameter blocks: the largest `min_uniform_buffer_offset_alignment` in use.
 const PARAM_SLOT: u64 = 256;
