@@ -96,7 +96,7 @@ impl Recall {
         dim: usize,
         text_image: &[u32],
     ) -> Result<Self> {
-        wait(Self::folds_async(device, images, texts, dim, text_image, 1))
+        wait(Self::of_async(device, images, texts, dim, text_image))
     }
 
     /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five).

@@ -66,13 +66,24 @@ impl Ranking {
 }
 
 impl Recall {
-    /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five); with one,
-    /// recall over all: `images [n, dim]` and `texts [m, dim]` are unit embeddings, row-major, and `text_image` holds for
-    /// each text the row of its image. An image may have any number of texts, but at least one.
+    /// [`Recall::of`] without waiting.
     ///
     /// # Errors
-    /// Shapes that disagree, a number of folds that does not divide the images, an image without a text, a failing
-    /// device.
+    /// Those of [`Recall::of`].
+    pub async fn of_async(
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        text_image: &[u32],
+    ) -> Result<Self> {
+        Self::folds_async(device, images, texts, dim, text_image, 1).await
+    }
+
+    /// [`Recall::folds`] without waiting.
+    ///
+    /// # Errors
+    /// Those of [`Recall::folds`].
     pub async fn folds_async(
         device: &Device,
         images: &[f32],

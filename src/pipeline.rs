@@ -149,10 +149,10 @@ impl Pipeline {
         })
     }
 
-    /// One step on a batch, with a learning rate. Queued on a GPU, done on return on the CPU.
+    /// [`Pipeline::step`] without waiting.
     ///
     /// # Errors
-    /// Shapes other than the pipeline's, or a failing device.
+    /// Those of [`Pipeline::step`].
     pub async fn step_async(&mut self, batch: Features<'_>, objective: &Objective, rate: f64) -> Result<()> {
         let [p, q] = self.layout.dims;
         let shapes = [batch.images.len(), batch.texts.len(), batch.ids.len()];
@@ -288,19 +288,19 @@ impl Pipeline {
         Ok(())
     }
 
-    /// What the steps since the last call did, once the device has done them.
+    /// [`Pipeline::records`] without waiting.
     ///
     /// # Errors
-    /// A failing device.
+    /// Those of [`Pipeline::records`].
     pub async fn records_async(&mut self) -> Result<Vec<StepStats>> {
         self.fetch_records().await?;
         Ok(std::mem::take(&mut self.fetched))
     }
 
-    /// The head as it is now, once the device has done all steps.
+    /// [`Pipeline::head`] without waiting.
     ///
     /// # Errors
-    /// A failing device.
+    /// Those of [`Pipeline::head`].
     pub async fn head_async(&self) -> Result<Head> {
         let values = self.values.read(&self.device, 0..self.layout.len()).await?;
         Ok(Head { values, ..self.head.clone() })

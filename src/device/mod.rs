@@ -34,11 +34,10 @@ impl Device {
         Self::Cpu(Cpu(DeviceInfo { reason: "asked for".into(), ..DeviceInfo::native_cpu(0) }))
     }
 
-    /// The device that `request` names: `auto`, `gpu`, `cpu`, an index of [`Device::list`], or words that all occur in
-    /// a device's backend, name or driver, such as `vulkan` or `gl:llvmpipe`.
+    /// [`Device::open`] without waiting.
     ///
     /// # Errors
-    /// When nothing fits; the message lists what there is.
+    /// Those of [`Device::open`].
     pub async fn open_async(request: &str) -> Result<Self> {
         match request {
             // Without asking any driver.
@@ -47,7 +46,7 @@ impl Device {
         }
     }
 
-    /// Every device of this machine, the native CPU last.
+    /// [`Device::list`] without waiting.
     pub async fn list_async() -> Vec<DeviceInfo> {
         Adapters::find_async().await.devices()
     }

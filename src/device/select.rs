@@ -26,7 +26,7 @@ pub enum DeviceKind {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// Position in [`Device::list_async`]; 0 for a CPU that was opened without looking at the list.
+    /// Position in [`Device::list`]; 0 for a CPU that was opened without looking at the list.
     pub index: usize,
     /// As the driver gives it.
     pub name: String,
@@ -151,7 +151,7 @@ impl Adapters {
         devices
     }
 
-    /// See [`Device::open_async`].
+    /// [`Device::open`] without waiting.
     pub async fn open_async(&self, request: &str) -> Result<Device> {
         let name = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
         let power = std::env::var("WGPU_POWER_PREF").unwrap_or_default();

@@ -362,14 +362,10 @@ impl Default for GradientOptions<'_> {
 }
 
 impl Objective {
-    /// The gradient at a batch of N image and N text embeddings of width `dim`, row i of both being a pair: the paper's
-    /// gradient for people who bring their own encoder. `images` and `texts` are `[N, dim]` row-major.
-    ///
-    /// GOAL and hinge gradients are sums over the batch, InfoNCE's is a mean (goal-math.md section 5, vse-models.md
-    /// section 4). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
+    /// [`Objective::gradients`] without waiting.
     ///
     /// # Errors
-    /// When the shapes disagree, a value is not finite, a parameter is out of range, or the device fails.
+    /// Those of [`Objective::gradients`].
     pub async fn gradients_async(
         &self,
         device: &Device,
