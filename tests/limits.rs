@@ -108,14 +108,13 @@ impl Profile {
     }
 
     fn run(&self) -> Outcome {
-        let opened = self.adapters().open("gpu");
-        match (self.refused, opened) {
-            (None, Ok(device)) => everything(&device),
-            (None, Err(error)) => Err(error.into()),
-            (Some(why), Err(error)) if error.to_string().contains(why) => Ok(()),
-            (Some(why), Err(error)) => Err(format!("refused, but not for `{why}`: {error}").into()),
-            (Some(why), Ok(_)) => Err(format!("not refused for `{why}`").into()),
-        }
+        let adapters = self.adapters();
+        let Some(why) = self.refused else { return everything(&adapters.open("gpu")?) };
+        let error = adapters.open("gpu").err().ok_or(format!("not refused for `{why}`"))?.to_string();
+        let instead = adapters.open("auto")?;
+        let reason = &instead.info().reason;
+        let said = error.contains(why) && reason.contains(why) && matches!(instead, Device::Cpu(_));
+        if said { Ok(()) } else { Err(format!("{error}\n{reason}\ndo not say `{why}`").into()) }
     }
 }
 

@@ -180,7 +180,10 @@ impl Adapters {
                     Some(_) => {
                         Ok(cpu("no GPU found, only a software adapter, which is slower", self.infos.len()))
                     }
-                    None if request == "auto" => Ok(cpu("no GPU found", 0)),
+                    None if request == "auto" && self.refused.is_empty() => Ok(cpu("no GPU found", 0)),
+                    None if request == "auto" => {
+                        Ok(cpu(&format!("no GPU that can be used: {}", self.refused.join("; ")), 0))
+                    }
                     None => {
                         let found = match std::env::var("WGPU_BACKEND") {
                             _ if !self.refused.is_empty() => self.refused.join("; "),
