@@ -344,7 +344,7 @@ fn record(lab: &mut Lab) -> Result<()> {
             max_norm,
         };
         lab.run(|commands| kernels::record(commands, from, records.get_mut(), factor.get_mut()))?;
-        let mut expected = vec![f64::from(POISON); 3 * RECORD];
+        let mut expected = [f64::from(POISON); 3 * RECORD];
         let (wide_it, wide_ti, l_it, l_ti) = (it.wide(), ti.wide(), loss_it.wide(), loss_ti.wide());
         let row = &mut expected[RECORD..2 * RECORD];
         let (value, loss) = ([&wide_it[..], &wide_ti[..]], [&l_it[..], &l_ti[..]]);
