@@ -30,7 +30,7 @@ mod files;
 mod trainer;
 
 pub use config::{Optimizer, Schedule, TrainConfig};
-pub use device::{Device, DeviceInfo, DeviceKind};
+pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
 pub use eval::{Ranking, Recall};
 pub use head::{Head, Side};

@@ -51,7 +51,9 @@ impl DoctorArgs {
             say("\nFor a bug report:\n```text");
             say(format!("wgoal {version}, {system}"));
             say(format!("{}, {}, {:?}, driver {}", info.name, info.backend, info.kind, info.driver));
-            say(format!("largest binding {} bytes", info.max_binding));
+            if let Some(limits) = info.limits {
+                say(format!("largest binding {} bytes, {limits:?}", info.max_binding));
+            }
             say(format!("{} checks, {} failed", findings.len(), failed.len()));
             for Finding { name, error, allowed, fault, .. } in &failed {
                 say(format!(

@@ -9,7 +9,7 @@ mod select;
 
 pub use buffer::{Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, pad_rows, padded, unpad_rows};
 pub use gpu::{Gpu, Recorder, Region};
-pub use select::{Adapters, DeviceInfo, DeviceKind};
+pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
 
 use crate::Result;
 use std::fmt;

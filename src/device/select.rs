@@ -38,9 +38,40 @@ pub struct DeviceInfo {
     pub driver: String,
     /// The largest storage binding in bytes; 0 for the CPU, which has no such limit.
     pub max_binding: u64,
+    /// What else it grants; absent for the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<DeviceLimits>,
     /// Why it was chosen; empty in a list.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+}
+
+/// Limits of an adapter that kernels come up against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DeviceLimits {
+    /// Largest buffer, in bytes.
+    pub buffer: u64,
+    /// Storage buffers of a shader.
+    pub storage_buffers: u32,
+    /// Workgroup memory, in bytes.
+    pub workgroup_memory: u32,
+    /// Invocations of a workgroup.
+    pub invocations: u32,
+    /// Workgroups of a dispatch in one dimension.
+    pub workgroups: u32,
+}
+
+impl From<wgpu::Limits> for DeviceLimits {
+    fn from(limits: wgpu::Limits) -> Self {
+        Self {
+            buffer: limits.max_buffer_size,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            workgroups: limits.max_compute_workgroups_per_dimension,
+        }
+    }
 }
 
 impl DeviceInfo {
@@ -52,6 +83,7 @@ impl DeviceInfo {
             kind: DeviceKind::Cpu,
             driver: std::env::consts::ARCH.into(),
             max_binding: 0,
+            limits: None,
             reason: String::new(),
         }
     }
@@ -76,6 +108,7 @@ impl DeviceInfo {
             kind,
             driver: [info.driver, info.driver_info].join(" ").trim().to_string(),
             max_binding: adapter.limits().max_storage_buffer_binding_size,
+            limits: Some(adapter.limits().into()),
             reason: String::new(),
         }
     }
