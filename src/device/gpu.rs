@@ -1,7 +1,8 @@
 //! The one file that knows wgpu's buffers, bind groups, pipelines and submissions.
 //!
 //! A [`Recorder`] collects dispatches and hands them over in submissions of bounded work. Nothing here knows what a
-//! kernel computes; [`KernelSpec`] is the whole contract with a shader.
+//! kernel computes; [`KernelSpec`] is the whole contract with a shader. The file is long because no other may know
+//! these things.
 
 use super::select::{DeviceInfo, DeviceKind};
 use crate::kernels::{KernelSpec, MatmulVariant, specialise};

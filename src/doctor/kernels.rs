@@ -1,4 +1,4 @@
-//! One check a kernel: the device's result against the f64 twin's.
+//! One check a kernel: the device's result against the f64 twin's. A list, and as long as there are kernels.
 
 use super::{Lab, POISON, Pair};
 use crate::Result;

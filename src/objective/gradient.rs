@@ -4,12 +4,12 @@
 //! it is recomputed for the passes that need all hardest negatives first; N x N is never held.
 
 use super::{GoalParams, InfonceParams, Objective, PairWeight, TripletWeight};
+use crate::Result;
 use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice};
 use crate::kernels::{
     Block, Composition, Hardest, InfonceField, Product, Relative, Violations, WeightParams, compose, hardest,
-    hinge_sum, infonce, l2norm, l2norm_backward, log_sum_exp, matmul, relative, violations, weights,
+    hinge_sum, infonce, log_sum_exp, matmul, relative, violations, weights,
 };
-use crate::{Error, Result};
 use std::ops::Range;
 
 /// What a batch brings to its gradient.
@@ -27,14 +27,14 @@ pub(crate) struct Inputs<'a> {
 }
 
 /// One direction's mined negatives and what follows from them, `[pairs]` each.
-struct Direction {
-    value: Buffer<f32>,
-    index: Buffer<u32>,
+pub(super) struct Direction {
+    pub value: Buffer<f32>,
+    pub index: Buffer<u32>,
     /// Relative sums, or the log-sum-exp state: `[pairs, 4]`.
     sums: Buffer<f32>,
     /// (c+, c-): `[pairs, 2]`.
     coefficients: Buffer<f32>,
-    loss: Buffer<f32>,
+    pub loss: Buffer<f32>,
 }
 
 impl Direction {
@@ -56,11 +56,11 @@ pub(crate) struct Workspace {
     block_rows: usize,
     /// S of one block, or the field that takes its place.
     similarity: Matrix,
-    positive: Buffer<f32>,
-    images: Direction,
-    texts: Direction,
+    pub(super) positive: Buffer<f32>,
+    pub(super) images: Direction,
+    pub(super) texts: Direction,
     /// Parts of the gradient at the temperature, in column 0 of `[pairs, 4]`.
-    dt: Matrix,
+    pub(super) dt: Matrix,
 }
 
 /// How a direction sees images `first..first + rows` of all `pairs`.
@@ -318,154 +318,6 @@ fn dense(
     matmul(commands, Product::nn(field, inputs.texts), dx.rows_mut(rows.clone()))?;
     let back = Product { accumulate: rows.start > 0, ..Product::tn(field, inputs.images.part(rows)) };
     matmul(commands, back, dy.view_mut())
-}
-
-/// The gradient of an objective at a batch of embeddings; see [`Objective::gradients`].
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Gradients {
-    /// Gradient at the images, `[N, D]` row-major.
-    pub images: Vec<f32>,
-    /// Gradient at the texts, `[N, D]` row-major.
-    pub texts: Vec<f32>,
-    /// The objective's value. For GOAL the published surrogate: the sum of n − p over both directions.
-    pub loss: f32,
-    /// InfoNCE's gradient at the temperature; 0 for the others.
-    pub temperature: f32,
-    /// Positive similarity of each pair, `[N]`.
-    pub positive: Vec<f32>,
-    /// Similarity of each image's hardest text, `[N]`.
-    pub hardest_text: Vec<f32>,
-    /// Index of each image's hardest text, `[N]`.
-    pub hardest_text_index: Vec<u32>,
-    /// Similarity of each text's hardest image, `[N]`.
-    pub hardest_image: Vec<f32>,
-    /// Index of each text's hardest image, `[N]`.
-    pub hardest_image_index: Vec<u32>,
-}
-
-/// How [`Objective::gradients`] takes its embeddings.
-#[derive(Debug, Clone, Copy)]
-pub struct GradientOptions<'a> {
-    /// L2-normalise the rows first; the gradient is then at the raw rows.
-    pub normalize: bool,
-    /// Image of each pair: pairs of one image are no negatives of each other.
-    pub ids: Option<&'a [u32]>,
-    /// Upstream gradient, a factor on everything but the loss.
-    pub scale: f32,
-}
-
-impl Default for GradientOptions<'_> {
-    fn default() -> Self {
-        Self { normalize: false, ids: None, scale: 1.0 }
-    }
-}
-
-impl Objective {
-    /// [`Objective::gradients`] without waiting.
-    ///
-    /// # Errors
-    /// Those of [`Objective::gradients`].
-    pub async fn gradients_async(
-        &self,
-        device: &Device,
-        images: &[f32],
-        texts: &[f32],
-        dim: usize,
-        options: GradientOptions<'_>,
-    ) -> Result<Gradients> {
-        self.validate()?;
-        let pairs = check_embeddings(images, texts, dim, options)?;
-        let mut x = Matrix::from_rows(device, "images", pairs, dim, images)?;
-        let mut y = Matrix::from_rows(device, "texts", pairs, dim, texts)?;
-        let mut gradients =
-            [Matrix::new(device, "d.images", pairs, dim)?, Matrix::new(device, "d.texts", pairs, dim)?];
-        let ids = options.ids.map(|ids| Buffer::from_slice(device, "ids", ids)).transpose()?;
-        let temperature = match self {
-            Self::Infonce(params) => params.temperature,
-            _ => 1.0,
-        };
-        let temperature = Buffer::from_slice(device, "temperature", &[temperature])?;
-        let mut workspace = Workspace::new(device, pairs, dim)?;
-        let mut commands = device.commands();
-        let mut norms = [Buffer::new(device, "norms", pairs)?, Buffer::new(device, "norms", pairs)?];
-        if options.normalize {
-            for (raw, norms) in [&mut x, &mut y].into_iter().zip(&mut norms) {
-                let mut unit = Matrix::new(device, "unit", pairs, dim)?;
-                l2norm(&mut commands, raw.view(), unit.view_mut(), norms.view_mut())?;
-                *raw = unit;
-            }
-        }
-        let inputs = Inputs {
-            images: x.view(),
-            texts: y.view(),
-            ids: ids.as_ref().map(Buffer::view),
-            temperature: temperature.view(),
-            scale: options.scale,
-        };
-        let [dx, dy] = &mut gradients;
-        workspace.gradient(&mut commands, self, inputs, [dx, dy])?;
-        if options.normalize {
-            for ((unit, norms), gradient) in [&x, &y].into_iter().zip(&norms).zip(&mut gradients) {
-                let mut raw = Matrix::new(device, "d.raw", pairs, dim)?;
-                l2norm_backward(&mut commands, gradient.view(), unit.view(), norms.view(), raw.view_mut())?;
-                *gradient = raw;
-            }
-        }
-        commands.submit()?;
-        let Workspace { positive, images, texts, dt, .. } = &workspace;
-        let mut loss = images.loss.read(device, 0..pairs).await?;
-        loss.extend(texts.loss.read(device, 0..pairs).await?);
-        Ok(Gradients {
-            images: gradients[0].to_rows(device).await?,
-            texts: gradients[1].to_rows(device).await?,
-            loss: loss.iter().map(|&x| f64::from(x)).sum::<f64>() as f32,
-            temperature: match self {
-                Self::Infonce(_) => {
-                    dt.to_rows(device).await?.iter().map(|&x| f64::from(x)).sum::<f64>() as f32
-                }
-                _ => 0.0,
-            },
-            positive: positive.read(device, 0..pairs).await?,
-            hardest_text: images.value.read(device, 0..pairs).await?,
-            hardest_text_index: images.index.read(device, 0..pairs).await?,
-            hardest_image: texts.value.read(device, 0..pairs).await?,
-            hardest_image_index: texts.index.read(device, 0..pairs).await?,
-        })
-    }
-}
-
-/// The number of pairs, once shapes and values are what a gradient can take.
-fn check_embeddings(images: &[f32], texts: &[f32], dim: usize, options: GradientOptions) -> Result<usize> {
-    let pairs = images.len().checked_div(dim).unwrap_or(0);
-    if pairs == 0 || images.len() != pairs * dim || texts.len() != images.len() {
-        return Err(Error::config(
-            "embeddings",
-            format!("two non-empty matrices of one shape, of width {dim}"),
-            format!("{} and {} values", images.len(), texts.len()),
-            "give one text embedding for each image embedding",
-        ));
-    }
-    for (name, values) in [("image", images), ("text", texts)] {
-        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-            return Err(Error::data(
-                format!("{name} embedding, row {}, column {}", at / dim, at % dim),
-                "a finite number",
-                values[at],
-                "correct the embedding",
-            ));
-        }
-    }
-    if let Some(ids) = options.ids {
-        if ids.len() != pairs {
-            let expected = format!("{pairs} numbers, one a pair");
-            return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
-        }
-    }
-    if !options.scale.is_finite() {
-        return Err(Error::config("scale", "a finite number", options.scale, "give the upstream gradient"));
-    }
-    Ok(pairs)
 }
 
 #[cfg(test)]

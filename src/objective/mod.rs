@@ -3,9 +3,10 @@
 //! An [`Objective`] is a value with a name such as `cir:sig-ms`; [`Objective::gradients`] is the whole gradient for
 //! people who bring their own encoder, and `gradient` the dispatches that the trainer uses.
 
+mod embeddings;
 mod gradient;
 
-pub use gradient::{GradientOptions, Gradients};
+pub use embeddings::{GradientOptions, Gradients};
 pub(crate) use gradient::{Inputs, Workspace};
 
 use crate::kernels::SameImage;

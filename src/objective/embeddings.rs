@@ -1,0 +1,157 @@
+//! The gradient at embeddings that the caller brings: what [`Objective::gradients`] takes and gives.
+//!
+//! Owns the way onto the device and back; the dispatches are `gradient`'s.
+
+use super::Objective;
+use super::gradient::{Inputs, Workspace};
+use crate::device::{Buffer, Device, Matrix};
+use crate::kernels::{l2norm, l2norm_backward};
+use crate::{Error, Result};
+
+/// The gradient of an objective at a batch of embeddings; see [`Objective::gradients`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Gradients {
+    /// Gradient at the images, `[N, D]` row-major.
+    pub images: Vec<f32>,
+    /// Gradient at the texts, `[N, D]` row-major.
+    pub texts: Vec<f32>,
+    /// The objective's value. For GOAL the published surrogate: the sum of n − p over both directions.
+    pub loss: f32,
+    /// InfoNCE's gradient at the temperature; 0 for the others.
+    pub temperature: f32,
+    /// Positive similarity of each pair, `[N]`.
+    pub positive: Vec<f32>,
+    /// Similarity of each image's hardest text, `[N]`.
+    pub hardest_text: Vec<f32>,
+    /// Index of each image's hardest text, `[N]`.
+    pub hardest_text_index: Vec<u32>,
+    /// Similarity of each text's hardest image, `[N]`.
+    pub hardest_image: Vec<f32>,
+    /// Index of each text's hardest image, `[N]`.
+    pub hardest_image_index: Vec<u32>,
+}
+
+/// How [`Objective::gradients`] takes its embeddings.
+#[derive(Debug, Clone, Copy)]
+pub struct GradientOptions<'a> {
+    /// L2-normalise the rows first; the gradient is then at the raw rows.
+    pub normalize: bool,
+    /// Image of each pair: pairs of one image are no negatives of each other.
+    pub ids: Option<&'a [u32]>,
+    /// Upstream gradient, a factor on everything but the loss.
+    pub scale: f32,
+}
+
+impl Default for GradientOptions<'_> {
+    fn default() -> Self {
+        Self { normalize: false, ids: None, scale: 1.0 }
+    }
+}
+
+impl Objective {
+    /// [`Objective::gradients`] without waiting.
+    ///
+    /// # Errors
+    /// Those of [`Objective::gradients`].
+    pub async fn gradients_async(
+        &self,
+        device: &Device,
+        images: &[f32],
+        texts: &[f32],
+        dim: usize,
+        options: GradientOptions<'_>,
+    ) -> Result<Gradients> {
+        self.validate()?;
+        let pairs = check_embeddings(images, texts, dim, options)?;
+        let mut x = Matrix::from_rows(device, "images", pairs, dim, images)?;
+        let mut y = Matrix::from_rows(device, "texts", pairs, dim, texts)?;
+        let mut gradients =
+            [Matrix::new(device, "d.images", pairs, dim)?, Matrix::new(device, "d.texts", pairs, dim)?];
+        let ids = options.ids.map(|ids| Buffer::from_slice(device, "ids", ids)).transpose()?;
+        let temperature = match self {
+            Self::Infonce(params) => params.temperature,
+            _ => 1.0,
+        };
+        let temperature = Buffer::from_slice(device, "temperature", &[temperature])?;
+        let mut workspace = Workspace::new(device, pairs, dim)?;
+        let mut commands = device.commands();
+        let mut norms = [Buffer::new(device, "norms", pairs)?, Buffer::new(device, "norms", pairs)?];
+        if options.normalize {
+            for (raw, norms) in [&mut x, &mut y].into_iter().zip(&mut norms) {
+                let mut unit = Matrix::new(device, "unit", pairs, dim)?;
+                l2norm(&mut commands, raw.view(), unit.view_mut(), norms.view_mut())?;
+                *raw = unit;
+            }
+        }
+        let inputs = Inputs {
+            images: x.view(),
+            texts: y.view(),
+            ids: ids.as_ref().map(Buffer::view),
+            temperature: temperature.view(),
+            scale: options.scale,
+        };
+        let [dx, dy] = &mut gradients;
+        workspace.gradient(&mut commands, self, inputs, [dx, dy])?;
+        if options.normalize {
+            for ((unit, norms), gradient) in [&x, &y].into_iter().zip(&norms).zip(&mut gradients) {
+                let mut raw = Matrix::new(device, "d.raw", pairs, dim)?;
+                l2norm_backward(&mut commands, gradient.view(), unit.view(), norms.view(), raw.view_mut())?;
+                *gradient = raw;
+            }
+        }
+        commands.submit()?;
+        let Workspace { positive, images, texts, dt, .. } = &workspace;
+        let mut loss = images.loss.read(device, 0..pairs).await?;
+        loss.extend(texts.loss.read(device, 0..pairs).await?);
+        Ok(Gradients {
+            images: gradients[0].to_rows(device).await?,
+            texts: gradients[1].to_rows(device).await?,
+            loss: loss.iter().map(|&x| f64::from(x)).sum::<f64>() as f32,
+            temperature: match self {
+                Self::Infonce(_) => {
+                    dt.to_rows(device).await?.iter().map(|&x| f64::from(x)).sum::<f64>() as f32
+                }
+                _ => 0.0,
+            },
+            positive: positive.read(device, 0..pairs).await?,
+            hardest_text: images.value.read(device, 0..pairs).await?,
+            hardest_text_index: images.index.read(device, 0..pairs).await?,
+            hardest_image: texts.value.read(device, 0..pairs).await?,
+            hardest_image_index: texts.index.read(device, 0..pairs).await?,
+        })
+    }
+}
+
+/// The number of pairs, once shapes and values are what a gradient can take.
+fn check_embeddings(images: &[f32], texts: &[f32], dim: usize, options: GradientOptions) -> Result<usize> {
+    let pairs = images.len().checked_div(dim).unwrap_or(0);
+    if pairs == 0 || images.len() != pairs * dim || texts.len() != images.len() {
+        return Err(Error::config(
+            "embeddings",
+            format!("two non-empty matrices of one shape, of width {dim}"),
+            format!("{} and {} values", images.len(), texts.len()),
+            "give one text embedding for each image embedding",
+        ));
+    }
+    for (name, values) in [("image", images), ("text", texts)] {
+        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+            return Err(Error::data(
+                format!("{name} embedding, row {}, column {}", at / dim, at % dim),
+                "a finite number",
+                values[at],
+                "correct the embedding",
+            ));
+        }
+    }
+    if let Some(ids) = options.ids {
+        if ids.len() != pairs {
+            let expected = format!("{pairs} numbers, one a pair");
+            return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
+        }
+    }
+    if !options.scale.is_finite() {
+        return Err(Error::config("scale", "a finite number", options.scale, "give the upstream gradient"));
+    }
+    Ok(pairs)
+}
