@@ -1,13 +1,14 @@
 // Sum over rows: y_k = sum_i a_ik. The gradient of a bias.
 //
 //   a  [rows, cols]   read
-//   y  [cols]         overwritten
+//   y  [cols]         overwritten, or added to when accumulate
 //
 // Grid: one workgroup a vec4 of columns; lanes share the rows.
 
 struct Params {
     rows: u32,
     stride4: u32,   // vec4s in a row
+    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -32,6 +33,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
     }
     if (lane == 0u) {
-        y[group.x] = partial[0];
+        var total = partial[0];
+        if (params.accumulate != 0u) {
+            total += y[group.x];
+        }
+        y[group.x] = total;
     }
 }

@@ -6,20 +6,21 @@
 // g its. With the two exchanged, and X in the place of Y, it is the gradient at the texts. Each row gathers what it is
 // due, in ascending j: no atomics, the same bits every time.
 //
-//   y            [pairs, cols]                            read
-//   own, other   [pairs] coefficients (c+, c-)            read
-//   own_index    [pairs] h                                read
-//   other_index  [pairs] g                                read
-//   gradient     [pairs, cols] dx; overwritten, or added to when accumulate
+//   y            [y_rows, cols] rows y_offset.. of Y: the others add nothing       read
+//   own, other   [pairs] coefficients (c+, c-)                                    read
+//   own_index    [pairs] h                                                        read
+//   other_index  [pairs] g                                                        read
+//   gradient     [rows, cols] rows row_offset.. of dX; overwritten, or added to when accumulate
 //
 // The gradient is not called dx in the code: DXC has a namespace of that name.
-// Grid: x over vec4s of a row / LANES, y rows from row_offset on.
+// Grid: x over vec4s of a row / LANES, y over the rows of the gradient.
 
 struct Params {
-    pairs: u32,
     stride4: u32,   // vec4s in a row
     accumulate: u32,
     row_offset: u32,
+    y_offset: u32,
+    y_rows: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -32,6 +33,14 @@ struct Params {
 
 const LANES = 64u;
 
+// The vec4 at column k of row j of Y, zero where the row is not among those here.
+fn y_at(j: u32, k: u32) -> vec4f {
+    if (j < params.y_offset || j - params.y_offset >= params.y_rows) {
+        return vec4f(0.0);
+    }
+    return y[(j - params.y_offset) * params.stride4 + k];
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: vec3u) {
     let i = group.y + params.row_offset;
@@ -39,13 +48,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
     if (k >= params.stride4) {
         return;
     }
-    let at = i * params.stride4 + k;
-    var sum = own[i].y * y[min(own_index[i], params.pairs - 1u) * params.stride4 + k] - (own[i].x + other[i].x) * y[at];
-    for (var j = 0u; j < params.pairs; j += 1u) {
+    var sum = own[i].y * y_at(own_index[i], k) - (own[i].x + other[i].x) * y_at(i, k);
+    for (var j = params.y_offset; j < params.y_offset + params.y_rows; j += 1u) {
         if (other_index[j] == i) {
-            sum += other[j].y * y[j * params.stride4 + k];
+            sum += other[j].y * y[(j - params.y_offset) * params.stride4 + k];
         }
     }
+    let at = group.y * params.stride4 + k;
     if (params.accumulate != 0u) {
         sum += gradient[at];
     }

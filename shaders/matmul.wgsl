@@ -41,17 +41,18 @@ const B_BLOCKS = LANES_X * STEP / 4u;
 var<workgroup> a_tile: array<vec4f, STEP * LANES_Y>;  // [inner step][row / 4]
 var<workgroup> b_tile: array<vec4f, STEP * LANES_X>;  // [inner step][column / 4]
 
-// Four stored rows from `row`, the vec4 at column `col4` of each. Rows past the end repeat the last one.
+// Four stored rows from `row`, the vec4 at column `col4` of each. Rows and columns past the end repeat the last: the
+// operands may be parts of larger matrices, whose rows go on.
 fn read_a(row: u32, last: u32, col4: u32) -> mat4x4f {
     let s = params.a_stride;
-    let k = min(col4, s - 1u);
+    let k = min(col4, (select(params.inner, params.rows, A_TRANSPOSED) - 1u) / 4u);
     return mat4x4f(a[min(row, last) * s + k], a[min(row + 1u, last) * s + k],
                    a[min(row + 2u, last) * s + k], a[min(row + 3u, last) * s + k]);
 }
 
 fn read_b(row: u32, last: u32, col4: u32) -> mat4x4f {
     let s = params.b_stride;
-    let k = min(col4, s - 1u);
+    let k = min(col4, (select(params.cols, params.inner, B_TRANSPOSED) - 1u) / 4u);
     return mat4x4f(b[min(row, last) * s + k], b[min(row + 1u, last) * s + k],
                    b[min(row + 2u, last) * s + k], b[min(row + 3u, last) * s + k]);
 }

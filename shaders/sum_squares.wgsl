@@ -1,12 +1,13 @@
-// Squared norm in parts: partial_g = sum of a_k^2 over the elements that workgroup g walks. record.wgsl adds the parts.
+// Squared norm in parts: parts_g = sum of a_k^2 over the elements that workgroup g walks. record.wgsl adds the parts.
 //
 //   a        [count]    read
-//   partial  [groups]   overwritten
+//   parts    [groups]   overwritten, or added to when accumulate
 //
 // Grid: any number of workgroups; together they stride through the elements.
 
 struct Params {
     count4: u32,    // vec4s in a
+    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -32,6 +33,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         workgroupBarrier();
     }
     if (lane == 0u) {
-        parts[group.x] = partial[0];
+        var total = partial[0];
+        if (params.accumulate != 0u) {
+            total += parts[group.x];
+        }
+        parts[group.x] = total;
     }
 }

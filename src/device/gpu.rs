@@ -10,6 +10,7 @@ use crate::{Error, Result};
 use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use web_time::Instant;
 
@@ -36,6 +37,8 @@ struct Inner {
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     /// Shaders that stand in for a kernel's own; see [`Gpu::replace_shader`].
     replaced: Mutex<HashMap<String, String>>,
+    /// Bytes of the largest storage binding; see [`Gpu::limit_bindings`].
+    max_binding: AtomicUsize,
     flight: Mutex<Flight>,
     fault: Arc<Mutex<Option<String>>>,
     /// The kernel that was handed over last, for the report of a lost device.
@@ -82,13 +85,13 @@ impl Memory {
 
 impl Region<'_> {
     /// A part in elements of four bytes.
-    pub(super) fn part(self, elements: std::ops::Range<usize>) -> Self {
+    pub(crate) fn part(self, elements: std::ops::Range<usize>) -> Self {
         let (start, len) = (elements.start as u64 * 4, elements.len() as u64 * 4);
         Self { offset: self.offset + start, size: len, ..self }
     }
 
     /// Elements of four bytes.
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.size as usize / 4
     }
 
@@ -117,6 +120,7 @@ fn refusal(_: &wgpu::Device, _: wgpu::ErrorFilter) -> impl FnOnce() -> Option<wg
 impl Gpu {
     pub(super) async fn open(adapter: &wgpu::Adapter, info: DeviceInfo) -> Result<Self> {
         let limits = adapter.limits();
+        let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("wgoal"),
@@ -160,6 +164,7 @@ impl Gpu {
             nothing,
             pipelines: Mutex::default(),
             replaced: Mutex::default(),
+            max_binding: AtomicUsize::new(usize::try_from(max_binding).unwrap_or(usize::MAX)),
             flight: Mutex::new(Flight { submissions: VecDeque::new(), rate, ended: Instant::now() }),
             fault,
             last: Mutex::new("nothing yet"),
@@ -172,8 +177,7 @@ impl Gpu {
 
     /// The largest storage binding, in bytes.
     pub fn max_binding(&self) -> usize {
-        let limits = self.0.device.limits();
-        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) as usize
+        self.0.max_binding.load(Ordering::Relaxed)
     }
 
     /// The first fault the driver reported, as an error.
@@ -191,10 +195,11 @@ impl Gpu {
 
     pub(super) fn allocate(&self, label: &str, bytes: usize) -> Result<Memory> {
         let size = bytes.max(16).next_multiple_of(16) as u64;
-        if size > self.max_binding() as u64 {
+        let most = self.0.device.limits().max_buffer_size;
+        if size > most {
             return Err(Error::device(
                 format!("buffer {label} on {}", self.0.info.name),
-                format!("at most {} bytes in one binding", self.max_binding()),
+                format!("at most {most} bytes in one buffer"),
                 format!("{size} bytes"),
                 "use a smaller --batch or --embed, or --device cpu",
             ));
@@ -269,6 +274,11 @@ impl Gpu {
     /// Makes the device lose itself, for tests of what happens then.
     pub fn destroy(&self) {
         self.0.device.destroy();
+    }
+
+    /// Makes the largest storage binding smaller from now on, for tests of how work is split by it.
+    pub fn limit_bindings(&self, bytes: usize) {
+        self.0.max_binding.fetch_min(bytes, Ordering::Relaxed);
     }
 
     /// Runs `source` in the place of a kernel's shader from now on, for tests of what a wrong driver would do.
@@ -382,6 +392,8 @@ pub struct Recorder {
     /// Cost that one dispatch should have. Fixed by the kind of device, not by its measured speed: where work is split
     /// decides in which order sums are taken.
     pub budget: f64,
+    /// Bytes of the largest storage binding.
+    pub max_binding: usize,
     dispatches: Vec<Dispatch>,
     params: Vec<u8>,
     cost: f64,
@@ -391,12 +403,33 @@ impl Recorder {
     pub(super) fn new(gpu: Gpu) -> Self {
         // On a software adapter a barrier is a switch of coroutines: one vector's worth of lanes has the fewest.
         let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
-        let budget = gpu.info().work_per_submit();
-        Self { gpu, lanes, matmul: None, budget, dispatches: Vec::new(), params: Vec::new(), cost: 0.0 }
+        let (budget, max_binding) = (gpu.info().work_per_submit(), gpu.max_binding());
+        Self {
+            gpu,
+            lanes,
+            matmul: None,
+            budget,
+            max_binding,
+            dispatches: Vec::new(),
+            params: Vec::new(),
+            cost: 0.0,
+        }
     }
 
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Rows of `stride` floats that one binding and one dimension of a grid hold: a multiple of 64, so that what follows
+    /// them is aligned.
+    pub fn rows_per_binding(&self, stride: usize) -> usize {
+        let rows = self.max_binding / (4 * stride.max(1));
+        (rows.min(65_535) / 64 * 64).max(64)
+    }
+
+    /// Elements of four bytes that one binding holds, aligned likewise.
+    pub fn elements_per_binding(&self) -> usize {
+        (self.max_binding / 256 * 64).max(64)
     }
 
     /// Queues one dispatch. `grid` counts workgroups; `cost` is an estimate in floating-point operations, which

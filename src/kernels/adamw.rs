@@ -1,6 +1,6 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter, 2019), in PyTorch's order of operations.
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::{Access, KernelSpec, Real, by_elements};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut};
 use rayon::prelude::*;
@@ -17,9 +17,6 @@ params!(
     count4: u32, keep: f32, beta1: f32, beta2: f32, step_size: f32, root_correction2: f32, epsilon: f32, low: f32,
     high: f32,
 );
-
-/// Workgroups of an elementwise kernel; together they stride through the elements.
-pub(super) const GROUPS: usize = 4096;
 
 /// One step's numbers.
 #[derive(Debug, Clone, Copy)]
@@ -58,8 +55,8 @@ pub fn adamw(
         }
         Commands::Gpu(recorder) => {
             let (keep, step_size, root_correction2) = params.derived();
-            let block = Params {
-                count4: len as u32 / 4,
+            let block = |count4| Params {
+                count4,
                 keep: keep as f32,
                 beta1: params.betas.0 as f32,
                 beta2: params.betas.1 as f32,
@@ -69,9 +66,8 @@ pub fn adamw(
                 low: params.bounds.0,
                 high: params.bounds.1,
             };
-            let regions = [g.region()?, factor.region()?, w.region()?, m.region()?, v.region()?];
-            let grid = [(len / 4).div_ceil(recorder.lanes as usize).min(GROUPS), 1, 1];
-            recorder.dispatch(&SPEC, &lanes(recorder), &block, &regions, grid, 15.0 * len as f64)
+            let regions = [g.region()?, w.region()?, m.region()?, v.region()?];
+            by_elements(recorder, &SPEC, len, factor.region()?, &regions, 15.0, block)
         }
     }
 }

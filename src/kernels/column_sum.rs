@@ -1,6 +1,6 @@
 //! Sum over the rows of a matrix: the gradient of a bias.
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::{Access, KernelSpec, Real, lanes, stretches};
 use crate::Result;
 use crate::device::{Commands, Mat, SliceMut, padded};
 
@@ -12,7 +12,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-params!(rows: u32, stride4: u32);
+params!(rows: u32, stride4: u32, accumulate: u32);
 
 /// y = sum over rows of `a`; y has `a`'s padded width. Overwrites.
 pub fn column_sum(commands: &mut Commands, a: Mat, mut y: SliceMut<f32>) -> Result<()> {
@@ -22,10 +22,15 @@ pub fn column_sum(commands: &mut Commands, a: Mat, mut y: SliceMut<f32>) -> Resu
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let params = Params { rows: a.rows as u32, stride4: a.stride() as u32 / 4 };
-            let regions = [a.data.region()?, y.region()?];
-            let cost = (a.rows * a.cols) as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [a.stride() / 4, 1, 1], cost)
+            let stride = a.stride();
+            for rows in stretches(a.rows, recorder.rows_per_binding(stride)) {
+                let accumulate = (rows.start > 0).into();
+                let params = Params { rows: rows.len() as u32, stride4: stride as u32 / 4, accumulate };
+                let regions = [a.data.region()?.part(rows.start * stride..rows.end * stride), y.region()?];
+                let cost = (rows.len() * stride) as f64;
+                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [stride / 4, 1, 1], cost)?;
+            }
+            Ok(())
         }
     }
 }

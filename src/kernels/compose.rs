@@ -1,9 +1,10 @@
 //! Composition of the gradient from coefficients and mined indices (goal-math.md section 5).
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::{Access, KernelSpec, Real, lanes, stretches};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, padded};
 use rayon::prelude::*;
+use std::ops::Range;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "compose",
@@ -13,7 +14,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-params!(pairs: u32, stride4: u32, accumulate: u32, row_offset: u32);
+params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32);
 
 /// Coefficients `[pairs, 2]` and mined indices `[pairs]` of both directions, `own` being the one whose anchors receive
 /// the gradient.
@@ -38,27 +39,33 @@ pub fn compose(commands: &mut Commands, y: Mat, from: Composition, mut dx: MatMu
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let regions = [
-                y.data.region()?,
-                own.region()?,
-                own_index.region()?,
-                other.region()?,
-                other_index.region()?,
-                dx.data.region()?,
-            ];
+            let stride = y.stride();
+            let held = recorder.rows_per_binding(stride);
             // Every row walks all pairs: rows are dispatched by as many as a submission should hold.
-            let cost = y.stride() as f64 / 4.0 * (2.0 * y.rows as f64 + 16.0);
-            let step = ((recorder.budget / cost) as usize).clamp(1, 65_535);
-            for first in (0..y.rows).step_by(step) {
-                let rows = step.min(y.rows - first);
-                let params = Params {
-                    pairs: y.rows as u32,
-                    stride4: y.stride() as u32 / 4,
-                    accumulate: accumulate.into(),
-                    row_offset: first as u32,
-                };
-                let grid = [(y.stride() / 4).div_ceil(recorder.lanes as usize), rows, 1];
-                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, rows as f64 * cost)?;
+            let cost = stride as f64 / 4.0 * (2.0 * y.rows.min(held) as f64 + 16.0);
+            let step = ((recorder.budget / cost) as usize / 64 * 64).clamp(64, held);
+            let part = |of: &Range<usize>| of.start * stride..of.end * stride;
+            for rows in stretches(y.rows, step) {
+                for from in stretches(y.rows, held) {
+                    let params = Params {
+                        stride4: stride as u32 / 4,
+                        accumulate: (accumulate || from.start > 0).into(),
+                        row_offset: rows.start as u32,
+                        y_offset: from.start as u32,
+                        y_rows: from.len() as u32,
+                    };
+                    let regions = [
+                        y.data.region()?.part(part(&from)),
+                        own.region()?,
+                        own_index.region()?,
+                        other.region()?,
+                        other_index.region()?,
+                        dx.data.region()?.part(part(&rows)),
+                    ];
+                    let grid = [(stride / 4).div_ceil(recorder.lanes as usize), rows.len(), 1];
+                    let cost = rows.len() as f64 * cost;
+                    recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)?;
+                }
             }
             Ok(())
         }

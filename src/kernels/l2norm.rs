@@ -1,6 +1,6 @@
 //! L2 normalisation of rows and its backward (goal-math.md section 7).
 
-use super::{Access, KernelSpec, Real, lane_sum, lanes};
+use super::{Access, KernelSpec, Real, by_rows, lane_sum};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
 use rayon::prelude::*;
@@ -27,8 +27,8 @@ const EPSILON: f32 = 1e-8;
 params!(rows: u32, stride4: u32, epsilon: f32);
 
 impl Params {
-    fn of(x: &Mat) -> Self {
-        Self { rows: x.rows as u32, stride4: x.stride() as u32 / 4, epsilon: EPSILON }
+    fn of(rows: usize, stride: usize) -> Self {
+        Self { rows: rows as u32, stride4: stride as u32 / 4, epsilon: EPSILON }
     }
 }
 
@@ -37,9 +37,9 @@ pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMu
     match commands {
         Commands::Cpu => twin(z.data.host()?, z.cols, x.data.host()?, norms.host()?),
         Commands::Gpu(recorder) => {
-            let regions = [z.data.region()?, x.data.region()?, norms.region()?];
-            let cost = 3.0 * (z.rows * z.cols) as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &Params::of(&z), &regions, [z.rows, 1, 1], cost)?;
+            let stride = z.stride();
+            let regions = [(z.data.region()?, stride), (x.data.region()?, stride), (norms.region()?, 1)];
+            by_rows(recorder, &SPEC, z.rows, &regions, 3 * z.cols, |rows| Params::of(rows, stride))?;
         }
     }
     Ok(())
@@ -58,16 +58,14 @@ pub fn l2norm_backward(
             backward_twin(g.data.host()?, x.data.host()?, norms.host()?, g.cols, dz.data.host()?)
         }
         Commands::Gpu(recorder) => {
-            let regions = [g.data.region()?, x.data.region()?, norms.region()?, dz.data.region()?];
-            let cost = 5.0 * (g.rows * g.cols) as f64;
-            recorder.dispatch(
-                &BACKWARD_SPEC,
-                &lanes(recorder),
-                &Params::of(&g),
-                &regions,
-                [g.rows, 1, 1],
-                cost,
-            )?;
+            let stride = g.stride();
+            let regions = [
+                (g.data.region()?, stride),
+                (x.data.region()?, stride),
+                (norms.region()?, 1),
+                (dz.data.region()?, stride),
+            ];
+            by_rows(recorder, &BACKWARD_SPEC, g.rows, &regions, 5 * g.cols, |rows| Params::of(rows, stride))?;
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! C = op(A) op(B) (+ bias) (+ C). Two pages, `matmul.wgsl` (tiled through workgroup memory) and
 //! `matmul_registers.wgsl` (no barrier, for software adapters), in variants that differ by constants only.
 
-use super::{Access, KernelSpec, Real};
+use super::{Access, KernelSpec, Real, stretches};
 use crate::Result;
-use crate::device::{Commands, DeviceKind, Mat, MatMut, Region, Slice, padded};
+use crate::device::{Commands, DeviceKind, Mat, MatMut, Recorder, Region, Slice, padded};
 use std::ops::Range;
 
 const BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::ReadWrite];
@@ -174,57 +174,69 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let cost = 2.0 * rows as f64 * cols as f64 * inner as f64;
-            if let Some(pieces) = pieces(if a_transposed { inner } else { rows }, cost, recorder.budget) {
-                return in_pieces(commands, product, c, pieces);
+            let (a_stride, b_stride, c_stride) = (a.stride(), b.stride(), c.stride);
+            let [row_step, col_step, inner_step] = steps(recorder, &product, &c);
+            let (a, b, c) = (a.data.region()?, b.data.region()?, c.data.region()?);
+            let bias = bias.map(|bias| bias.region()).transpose()?;
+            for r in stretches(rows, row_step) {
+                for col in stretches(cols, col_step) {
+                    for k in stretches(inner, inner_step) {
+                        let first = k.start == 0;
+                        let bias = bias.filter(|_| first).map(|bias| bias.part(col.clone()));
+                        let params = Params {
+                            rows: r.len() as u32,
+                            cols: col.len() as u32,
+                            inner: k.len() as u32,
+                            a_stride: a_stride as u32 / 4,
+                            b_stride: b_stride as u32 / 4,
+                            c_stride: c_stride as u32 / 4,
+                            add_bias: bias.is_some().into(),
+                            accumulate: (accumulate || !first).into(),
+                        };
+                        let (a_rows, a_cols) = if a_transposed { (&k, &r) } else { (&r, &k) };
+                        let (b_rows, b_cols) = if b_transposed { (&col, &k) } else { (&k, &col) };
+                        let regions = [
+                            window(a, a_stride, a_rows, a_cols),
+                            window(b, b_stride, b_rows, b_cols),
+                            bias.unwrap_or(Region::NOTHING),
+                            window(c, c_stride, &r, &col),
+                        ];
+                        let kind = recorder.gpu().info().kind;
+                        let variant = recorder.matmul.unwrap_or_else(|| choose(kind, r.len(), col.len()));
+                        let (spec, constants) = variant.page(a_transposed, b_transposed);
+                        let (tile_rows, tile_cols) = variant.tile();
+                        let grid = [padded(col.len()).div_ceil(tile_cols), r.len().div_ceil(tile_rows), 1];
+                        let cost = 2.0 * r.len() as f64 * col.len() as f64 * k.len() as f64;
+                        recorder.dispatch(spec, &constants, &params, &regions, grid, cost)?;
+                    }
+                }
             }
-            let variant = recorder.matmul.unwrap_or_else(|| choose(recorder.gpu().info().kind, rows, cols));
-            let (spec, constants) = variant.page(a_transposed, b_transposed);
-            let params = Params {
-                rows: rows as u32,
-                cols: cols as u32,
-                inner: inner as u32,
-                a_stride: a.stride() as u32 / 4,
-                b_stride: b.stride() as u32 / 4,
-                c_stride: c.stride as u32 / 4,
-                add_bias: bias.is_some().into(),
-                accumulate: accumulate.into(),
-            };
-            let bias = bias.map_or(Ok(Region::NOTHING), |bias| bias.region())?;
-            let regions = [a.data.region()?, b.data.region()?, bias, c.data.region()?];
-            let (tile_rows, tile_cols) = variant.tile();
-            let grid = [padded(cols).div_ceil(tile_cols), rows.div_ceil(tile_rows), 1];
-            recorder.dispatch(spec, &constants, &params, &regions, grid, cost)
+            Ok(())
         }
     }
 }
 
-/// Ranges of at least 64 of `n`, each of which costs at most `budget`; none where one does.
-fn pieces(n: usize, cost: f64, budget: f64) -> Option<impl Iterator<Item = Range<usize>>> {
-    let step = ((n as f64 * budget / cost) as usize / 64 * 64).max(64);
-    (step < n).then(|| (0..n).step_by(step).map(move |first| first..(first + step).min(n)))
+/// The part of a region of row-major storage that holds some columns of some rows.
+fn window<'a>(region: Region<'a>, stride: usize, rows: &Range<usize>, cols: &Range<usize>) -> Region<'a> {
+    region.part(rows.start * stride + cols.start..(rows.end - 1) * stride + padded(cols.end))
 }
 
-/// A product that is more than a submission should hold: by rows of C, or by inner steps where A is stored by them.
-fn in_pieces(
-    commands: &mut Commands,
-    product: Product,
-    mut c: MatMut,
-    pieces: impl Iterator<Item = Range<usize>>,
-) -> Result<()> {
-    for piece in pieces {
-        let a = product.a.part(&piece);
-        if product.a_transposed {
-            let first = piece.start == 0;
-            let (accumulate, bias) = (product.accumulate || !first, product.bias.filter(|_| first));
-            let b = product.b.part(&piece);
-            let all = 0..c.rows;
-            matmul(commands, Product { a, b, accumulate, bias, ..product }, c.part(&all))?;
-        } else {
-            matmul(commands, Product { a, ..product }, c.part(&piece))?;
-        }
-    }
-    Ok(())
+/// Rows, columns and inner steps to take at a time, so that each operand fits a binding and the work a submission. Work is
+/// split by rows of C, or by inner steps where A is stored by them. Multiples of 64, for alignment, unless it is all.
+fn steps(recorder: &Recorder, product: &Product, c: &MatMut) -> [usize; 3] {
+    let Product { a, b, a_transposed, b_transposed, .. } = *product;
+    let inner = if a_transposed { a.rows } else { a.cols };
+    let held = |stride: usize| recorder.rows_per_binding(stride);
+    let [mut row_step, mut col_step, mut inner_step] = [c.rows.min(held(c.stride)), c.cols, inner];
+    let a_step = if a_transposed { &mut inner_step } else { &mut row_step };
+    *a_step = held(a.stride()).min(*a_step);
+    let b_step = if b_transposed { &mut col_step } else { &mut inner_step };
+    *b_step = held(b.stride()).min(*b_step);
+    let cost = 2.0 * row_step as f64 * col_step as f64 * inner_step as f64;
+    let by_work = if a_transposed { &mut inner_step } else { &mut row_step };
+    let within = (*by_work as f64 * recorder.budget / cost) as usize / 64 * 64;
+    *by_work = within.max(64).min(*by_work);
+    [row_step, col_step, inner_step]
 }
 
 /// [`matmul`] as a plain loop; operands and result are padded matrices, `a_shape` and `b_shape` their stored shapes.

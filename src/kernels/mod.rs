@@ -90,9 +90,10 @@ pub mod twin {
     pub use super::weights::twin as weights;
 }
 
-use crate::device::{Recorder, padded};
+use crate::device::{Recorder, Region, padded};
 use crate::{Error, Result};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Numbers that a CPU twin computes with.
 pub trait Real: num_traits::Float + num_traits::NumAssign + Default + Send + Sync + 'static {
@@ -263,6 +264,54 @@ impl Block {
             }
         });
     }
+}
+
+/// 0..n in stretches of `step`.
+fn stretches(n: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(step.max(1)).map(move |first| first..(first + step).min(n))
+}
+
+/// Dispatches a kernel of one workgroup a row, with as many rows at a time as bindings hold. `regions` come with the
+/// floats that a row has in each, `flops` is the work of a row, `params` takes a number of rows.
+fn by_rows<P: encase::ShaderType + encase::internal::WriteInto>(
+    recorder: &mut Recorder,
+    spec: &'static KernelSpec,
+    rows: usize,
+    regions: &[(Region, usize)],
+    flops: usize,
+    params: impl Fn(usize) -> P,
+) -> Result<()> {
+    let widest = regions.iter().map(|&(_, stride)| stride).max().unwrap_or(1);
+    for rows in stretches(rows, recorder.rows_per_binding(widest)) {
+        let part = |stride: usize| rows.start * stride..rows.end * stride;
+        let regions: Vec<_> = regions.iter().map(|&(region, stride)| region.part(part(stride))).collect();
+        let cost = (flops * rows.len()) as f64;
+        recorder.dispatch(spec, &lanes(recorder), &params(rows.len()), &regions, [rows.len(), 1, 1], cost)?;
+    }
+    Ok(())
+}
+
+/// Dispatches an elementwise kernel over `len` elements, with as many at a time as bindings hold: `shared` is bound
+/// whole after the first of `regions`, `flops` is the work of an element, `params` takes a number of vec4s.
+fn by_elements<P: encase::ShaderType + encase::internal::WriteInto>(
+    recorder: &mut Recorder,
+    spec: &'static KernelSpec,
+    len: usize,
+    shared: Region,
+    regions: &[Region],
+    flops: f64,
+    params: impl Fn(u32) -> P,
+) -> Result<()> {
+    // Together the workgroups stride through the elements.
+    const GROUPS: usize = 4096;
+    for part in stretches(len, recorder.elements_per_binding()) {
+        let mut regions: Vec<_> = regions.iter().map(|region| region.part(part.clone())).collect();
+        regions.insert(1, shared);
+        let grid = [(part.len() / 4).div_ceil(recorder.lanes as usize).min(GROUPS), 1, 1];
+        let params = params(part.len() as u32 / 4);
+        recorder.dispatch(spec, &lanes(recorder), &params, &regions, grid, flops * part.len() as f64)?;
+    }
+    Ok(())
 }
 
 /// Sum of f(k) over 0..n in independent lanes, so that the compiler can vectorise it; the order is fixed.

@@ -1,7 +1,6 @@
 //! Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
 
-use super::adamw::GROUPS;
-use super::{Access, KernelSpec, Real, lanes};
+use super::{Access, KernelSpec, Real, by_elements};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut};
 use rayon::prelude::*;
@@ -41,10 +40,9 @@ pub fn sgd(
         }
         Commands::Gpu(recorder) => {
             let SgdParams { rate, momentum, decay, bounds: (low, high) } = *params;
-            let block = Params { count4: len as u32 / 4, rate, momentum, decay, low, high };
-            let regions = [g.region()?, factor.region()?, w.region()?, m.region()?];
-            let grid = [(len / 4).div_ceil(recorder.lanes as usize).min(GROUPS), 1, 1];
-            recorder.dispatch(&SPEC, &lanes(recorder), &block, &regions, grid, 8.0 * len as f64)
+            let regions = [g.region()?, w.region()?, m.region()?];
+            let block = |count4| Params { count4, rate, momentum, decay, low, high };
+            by_elements(recorder, &SPEC, len, factor.region()?, &regions, 8.0, block)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Squared norm of a buffer, in parts that `record` adds.
 
-use super::{Access, KernelSpec, Real, lane_sum, lanes};
+use super::{Access, KernelSpec, Real, lane_sum, lanes, stretches};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut};
 use rayon::prelude::*;
@@ -16,7 +16,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
 /// Parts that the sum comes in.
 pub const PARTS: usize = 64;
 
-params!(count4: u32);
+params!(count4: u32, accumulate: u32);
 
 /// Writes [`PARTS`] parts of the sum of squares of `a`, whose length is a multiple of four.
 pub fn sum_squares(
@@ -31,9 +31,13 @@ pub fn sum_squares(
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let params = Params { count4: len as u32 / 4 };
-            let regions = [a.region()?, parts.region()?];
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [PARTS, 1, 1], 2.0 * len as f64)
+            for part in stretches(len, recorder.elements_per_binding()) {
+                let params = Params { count4: part.len() as u32 / 4, accumulate: (part.start > 0).into() };
+                let regions = [a.region()?.part(part.clone()), parts.region()?];
+                let cost = 2.0 * part.len() as f64;
+                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [PARTS, 1, 1], cost)?;
+            }
+            Ok(())
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Bench<'a> {
 enum Variant {
     Native,
     Lanes(u32),
+    /// In the smallest pieces.
+    Split,
     Matmul(&'static MatmulVariant),
 }
 
@@ -71,7 +73,8 @@ pub fn each_lanes<C: Copy + Debug>(
     cases: &[C],
     test: impl Fn(&Bench, &mut Random, C) -> Outcome,
 ) -> Outcome {
-    each(device, &[1, 8, 64, 256].map(Variant::Lanes), cases, test)
+    let variants = [1, 8, 64, 256].map(Variant::Lanes).into_iter().chain([Variant::Split]);
+    each(device, &variants.collect::<Vec<_>>(), cases, test)
 }
 
 pub fn each_product<C: Copy + Debug>(
@@ -134,20 +137,19 @@ impl Bench<'_> {
     }
 
     pub fn run(&self, record: impl FnOnce(&mut Commands) -> wgoal::Result<()>) -> Outcome {
-        self.run_split(None, record)
+        self.run_split(matches!(self.variant, Variant::Split), record)
     }
 
-    /// The same with a budget for a dispatch, over which work comes in pieces.
-    pub fn run_split(
-        &self,
-        budget: Option<f64>,
-        record: impl FnOnce(&mut Commands) -> wgoal::Result<()>,
-    ) -> Outcome {
+    /// The same with, if `split`, so little work in a dispatch and memory in a binding that the work comes in the smallest
+    /// pieces, of 64 rows or elements.
+    pub fn run_split(&self, split: bool, record: impl FnOnce(&mut Commands) -> wgoal::Result<()>) -> Outcome {
         let mut commands = self.device.commands();
         if let Commands::Gpu(recorder) = &mut commands {
-            recorder.budget = budget.unwrap_or(recorder.budget);
+            if split {
+                (recorder.budget, recorder.max_binding) = (1.0, 1);
+            }
             match self.variant {
-                Variant::Native => {}
+                Variant::Native | Variant::Split => {}
                 Variant::Lanes(lanes) => recorder.lanes = lanes,
                 Variant::Matmul(variant) => recorder.matmul = Some(variant),
             }

@@ -40,9 +40,7 @@ pub fn matmul(device: &Device) -> Outcome {
             let b_norms: Vec<_> = (0..cols).map(|j| norm((0..inner).map(|k| wide_b[b_at(k, j)]))).collect();
             let (device_a, device_b, device_bias) = (bench.array(&a)?, bench.array(&b)?, bench.array(&bias)?);
             let ways = [(false, false), (true, false), (false, true), (true, true)];
-            // A budget of 1 splits all that can be split, into pieces of 64.
-            for ((add_bias, accumulate), budget) in ways.into_iter().flat_map(|w| [(w, None), (w, Some(1.0))])
-            {
+            for ((add_bias, accumulate), split) in ways.into_iter().flat_map(|w| [(w, false), (w, true)]) {
                 let mut expected = wide_c.clone();
                 twin::matmul(
                     (&wide_a, a_shape, a_transposed),
@@ -60,13 +58,13 @@ pub fn matmul(device: &Device) -> Outcome {
                     bias: add_bias.then_some(device_bias.get()),
                     accumulate,
                 };
-                bench.run_split(budget, |commands| {
+                bench.run_split(split, |commands| {
                     kernels::matmul(commands, product, out.mat_mut(rows, cols))
                 })?;
                 // The terms added to the product are at most 1, and each sum is rounded once.
                 let added = f64::from(u8::from(add_bias) + u8::from(accumulate));
                 let what = format!("a_transposed {a_transposed}, b_transposed {b_transposed}, ");
-                let what = format!("{what}bias {add_bias}, accumulate {accumulate}, budget {budget:?}: c");
+                let what = format!("{what}bias {add_bias}, accumulate {accumulate}, split {split}: c");
                 bench.near(&what, &out, &expected, |at| match (at / padded(cols), at % padded(cols)) {
                     (_, j) if j >= cols => 0.0,
                     (i, j) => {

@@ -83,7 +83,7 @@ pub fn column_sum(device: &Device) -> Outcome {
 
 pub fn compose(device: &Device) -> Outcome {
     const SHAPES: &[(usize, usize)] =
-        &[(1, 1), (2, 65), (3, 2), (31, 257), (65, 31), (257, 3), (64, 127), (7, 1000)];
+        &[(1, 1), (2, 65), (3, 2), (31, 257), (65, 31), (257, 3), (64, 127), (7, 1000), (130, 64)];
     each_lanes(device, SHAPES, |bench, random, (pairs, cols)| {
         let y = random.matrix(pairs, cols);
         let before = random.matrix(pairs, cols);
@@ -93,8 +93,7 @@ pub fn compose(device: &Device) -> Outcome {
         let other_index = random.indices(pairs, pairs.div_ceil(3));
         let gathered = |i: usize| other_index.iter().filter(|&&g| g as usize == i).count();
         let terms: Vec<_> = (0..pairs).map(|i| 4 + gathered(i)).collect();
-        // A budget of 1 makes every row a dispatch.
-        for (accumulate, budget) in [(false, None), (true, None), (false, Some(1.0)), (true, Some(1.0))] {
+        for accumulate in [false, true] {
             let mut dx = wide(&before);
             let (wide_own, wide_other) = (wide(&own), wide(&other));
             let (from_own, from_other) =
@@ -110,7 +109,7 @@ pub fn compose(device: &Device) -> Outcome {
                 other_index: other_index.get(),
                 accumulate,
             };
-            bench.run_split(budget, |commands| {
+            bench.run(|commands| {
                 kernels::compose(commands, y.mat(pairs, cols), from, found.mat_mut(pairs, cols))
             })?;
             // No term is larger than 1, so no partial sum than their number.

@@ -1,0 +1,90 @@
+//! Matrices larger than the largest binding: the same numbers in pieces.
+
+mod common;
+#[path = "common/random.rs"]
+mod random;
+
+use common::check;
+use libtest_mimic::Failed;
+use random::Random;
+use wgoal::device::Adapters;
+use wgoal::{Device, Features, GradientOptions, Head, Objective, Optimizer, Pipeline, TrainConfig};
+
+type Outcome = Result<(), Failed>;
+
+/// Less than features, embeddings, similarities and weights of the cases below take; more than their vectors.
+const BINDING: usize = 40 << 10;
+
+/// The same adapter once more, with small bindings.
+fn limited(device: &Device) -> Result<Device, Failed> {
+    let other = Adapters::find().open(&device.info().index.to_string())?;
+    if let Device::Gpu(gpu) = &other {
+        gpu.limit_bindings(BINDING);
+    }
+    Ok(other)
+}
+
+fn objectives() -> Result<Vec<Objective>, Failed> {
+    let names = ["hinge", "hinge-sum", "infonce", "infonce-masked", "con:con", "nca:lin-ms", "cir:sig-ms"];
+    Ok(names.iter().map(|name| name.parse()).collect::<wgoal::Result<_>>()?)
+}
+
+fn near(what: &str, found: &[f32], expected: &[f32], allowed: f32) -> Outcome {
+    let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let worst = found.iter().zip(expected).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    let good = largest > 0.0 && worst <= allowed * largest && found.len() == expected.len();
+    check(good, format!("{what}: {worst:e} of {largest:e}"))
+}
+
+/// Gradients at 331 embeddings of width 65: 90 KB a side, 443 KB of similarities.
+fn gradients(device: &Device) -> Outcome {
+    let (pairs, dim) = (331, 65);
+    let mut random = Random::new(7);
+    let (x, y) = (random.values(pairs * dim), random.values(pairs * dim));
+    let ids = random.indices(pairs, pairs);
+    let limited = limited(device)?;
+    for objective in objectives()? {
+        let options = GradientOptions { normalize: true, ids: Some(&ids), ..Default::default() };
+        let whole = objective.gradients(device, &x, &y, dim, options)?;
+        let parts = objective.gradients(&limited, &x, &y, dim, options)?;
+        check(whole.hardest_text_index == parts.hardest_text_index, format!("{objective}: other negatives"))?;
+        near(&format!("{objective} images"), &parts.images, &whole.images, 2e-6)?;
+        near(&format!("{objective} texts"), &parts.texts, &whole.texts, 2e-6)?;
+    }
+    Ok(())
+}
+
+/// A step of both optimisers on features of 200 x 130 and 200 x 257 to 129: weights of 68 and 134 KB.
+fn steps(device: &Device) -> Outcome {
+    let (pairs, dims, embed) = (200, [130, 257], 129);
+    let mut random = Random::new(8);
+    let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
+    let ids = random.indices(pairs, pairs);
+    let limited = limited(device)?;
+    for optimizer in [Optimizer::default(), Optimizer::Sgd { momentum: 0.9 }] {
+        let run = |device: &Device| -> Result<_, Failed> {
+            // A step this large in units of the gradient, that its errors show.
+            let config = TrainConfig { optimizer, ..Default::default() };
+            let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 3)?, &config, pairs)?;
+            let batch = Features { images: &images, texts: &texts, ids: &ids };
+            pipeline.step(batch, &"infonce".parse()?, 1e-2)?;
+            let head = pipeline.head()?;
+            let sides = [wgoal::data::Side::Image, wgoal::data::Side::Text].map(|side| head.side(side));
+            Ok((pipeline.records()?[0], sides))
+        };
+        let (whole, parts) = (run(device)?, run(&limited)?);
+        near("norm", &[parts.0.gradient_norm], &[whole.0.gradient_norm], 1e-6)?;
+        near("loss", &[parts.0.loss], &[whole.0.loss], 1e-6)?;
+        for ((weight, bias), (weight_parts, bias_parts)) in whole.1.iter().zip(&parts.1) {
+            // AdamW's first step is the sign of the gradient, in the largest of rates, but where that is near nothing.
+            near("weight", weight_parts, weight, 1e-3)?;
+            near("bias", bias_parts, bias, 1e-3)?;
+        }
+    }
+    Ok(())
+}
+
+fn main() {
+    let tests: [(&str, common::Test); 2] = [("gradients", gradients), ("steps", steps)];
+    common::run(tests.map(|(name, test)| (name.to_string(), test)).to_vec())
+}
