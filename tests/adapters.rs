@@ -76,6 +76,7 @@ fn main() {
     let others = vec![
         Trial::test("known_failures", known_failures),
         Trial::test("agreement/infonce", || agreement("infonce")),
+        Trial::test("agreement/hinge", || agreement("hinge")),
         Trial::test("agreement/cir:sig-ms", || agreement("cir:sig-ms")),
     ];
     common::run_with(tests.map(|(name, test)| (name.to_string(), test)).to_vec(), others)
