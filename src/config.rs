@@ -43,6 +43,32 @@ pub enum Schedule {
     Linear,
 }
 
+/// What makes one vector of an item's features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The cached features are pooled already: one row an item.
+    #[default]
+    None,
+    /// The mean of an item's local features, before the encoder.
+    Mean,
+    /// The largest of each column of an item's local features, before the encoder.
+    Max,
+    /// The generalised pooling operator, learned, after the encoder (vse-models.md section 2.1).
+    Gpo,
+}
+
+/// What maps image features to the embedding; texts take a linear layer always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageEncoder {
+    /// One linear layer.
+    #[default]
+    Linear,
+    /// A linear layer plus a two-layer perceptron with batch norm (vse-models.md section 2.2).
+    ResidualMlp,
+}
+
 /// Everything that decides what a training run computes; together with a dataset and a kind of device it decides every
 /// bit of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +82,12 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Width of the embedding.
     pub embed: usize,
+    /// What makes one vector of an image's features.
+    pub image_pooling: Pooling,
+    /// What makes one vector of a caption's features.
+    pub text_pooling: Pooling,
+    /// What maps image features to the embedding.
+    pub image_encoder: ImageEncoder,
     /// The update rule.
     pub optimizer: Optimizer,
     /// Learning rate.
@@ -96,6 +128,9 @@ impl Default for TrainConfig {
             epochs: 30,
             batch: 128,
             embed: 256,
+            image_pooling: Pooling::default(),
+            text_pooling: Pooling::default(),
+            image_encoder: ImageEncoder::default(),
             optimizer: Optimizer::default(),
             lr: 5e-4,
             weight_decay: 1e-4,

@@ -29,7 +29,7 @@ mod files;
 #[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
-pub use config::{Optimizer, Schedule, TrainConfig};
+pub use config::{ImageEncoder, Optimizer, Pooling, Schedule, TrainConfig};
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
 pub use eval::{Ranking, Recall};
