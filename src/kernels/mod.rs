@@ -6,7 +6,8 @@
 //! laid out as [`crate::device::padded`] says.
 
 /// Declares a kernel's parameter block and lists its members, so that a test can hold it against the shader's.
-/// `block` puts the six members in front that all kernels on a [`Block`] share, and `on(&Block)` fills them.
+/// `block` puts the six members in front that all kernels on a [`Block`] share, and `on(&Block)` fills them. A
+/// name in front is that of a second block in the file.
 macro_rules! params {
     (block $($field:ident: $ty:ident),* $(,)?) => {
         params!(
@@ -28,17 +29,24 @@ macro_rules! params {
         }
     };
     ($($field:ident: $ty:ident),* $(,)?) => {
+        params!(Params { $($field: $ty),* });
+    };
+    ($name:ident { $($field:ident: $ty:ident),* $(,)? }) => {
         #[derive(encase::ShaderType, Default)]
-        struct Params { $($field: $ty),* }
-        impl Params {
+        struct $name { $($field: $ty),* }
+        impl $name {
             const MEMBERS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
         }
     };
 }
 
 mod adamw;
+mod batch_norm;
 mod column_sum;
 mod compose;
+mod gpo;
+mod gpo_weights;
+mod gru;
 mod hardest;
 mod hinge_sum;
 mod infonce;
@@ -54,8 +62,12 @@ mod violations;
 mod weights;
 
 pub use adamw::{AdamwParams, adamw};
+pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
+pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots};
+pub use gpo_weights::{gpo_weights, gpo_weights_backward};
+pub use gru::{Chains, GRU_UNITS, GruGradient, GruTrace, GruWeights, gru, gru_backward};
 pub use hardest::{Hardest, hardest};
 pub use hinge_sum::hinge_sum;
 pub use infonce::{InfonceField, infonce};
@@ -73,8 +85,12 @@ pub use weights::{WeightParams, weights};
 /// The CPU twins, as oracles for tests.
 pub mod twin {
     pub use super::adamw::twin as adamw;
+    pub use super::batch_norm::{backward_twin as batch_norm_backward, twin as batch_norm};
     pub use super::column_sum::twin as column_sum;
     pub use super::compose::twin as compose;
+    pub use super::gpo::{backward_twin as gpo_backward, dots_twin as gpo_dots, twin as gpo};
+    pub use super::gpo_weights::{backward_twin as gpo_weights_backward, twin as gpo_weights};
+    pub use super::gru::{backward_twin as gru_backward, twin as gru};
     pub use super::hardest::twin as hardest;
     pub use super::hinge_sum::twin as hinge_sum;
     pub use super::infonce::twin as infonce;
@@ -144,8 +160,17 @@ pub struct KernelSpec {
 /// All shaders.
 pub static KERNELS: &[&KernelSpec] = &[
     &adamw::SPEC,
+    &batch_norm::SPEC,
+    &batch_norm::BACKWARD_SPEC,
     &column_sum::SPEC,
     &compose::SPEC,
+    &gpo::SPEC,
+    &gpo::BACKWARD_SPEC,
+    &gpo::DOTS_SPEC,
+    &gpo_weights::SPEC,
+    &gpo_weights::BACKWARD_SPEC,
+    &gru::SPEC,
+    &gru::BACKWARD_SPEC,
     &hardest::SPEC,
     &hinge_sum::SPEC,
     &infonce::SPEC,

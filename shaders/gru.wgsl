@@ -1,0 +1,101 @@
+// Gated recurrent units over the encodings of positions, from a state of zero                       (vse-models.md section 2.1)
+//
+//   r = sigma(p_r + W_r h + b_r)      z = sigma(p_z + W_z h + b_z)      q = W_c h + b_c
+//   c = tanh(p_c + r q)               h' = (1 - z) c + z h              p = W_i e_t + b_i of the position t
+//
+// Chain 0 runs forward over all positions; its states at the first K are those of any item of K. Chain k > 0 runs
+// backward over the first lengths_(k-1) positions. Each chain owns `slots` rows, one a position; those past its end
+// are zero. Weights have the rows of the forward direction (r, z, c), then those of the backward one.
+//
+//   projected  [slots, 6 hidden]            p                     read
+//   weight     [6 hidden, hidden]           W                     read
+//   bias       [6 hidden]                   b                     read
+//   lengths    [chains - 1]                                       read
+//   states     [chains * slots, hidden]     h'                    overwritten
+//   previous   [chains * slots, hidden]     h                     overwritten
+//   gates      [chains * slots, 4 hidden]   r, z, c, q            overwritten
+//
+// Grid: one workgroup a chain; lanes share the units.
+
+struct Params {
+    hidden: u32,
+    slots: u32,
+    longest: u32,            // positions of chain 0
+    chains: u32,
+    hidden_stride: u32,      // floats in a row of W and of the states
+    projected_stride: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> projected: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> lengths: array<u32>;
+@group(0) @binding(5) var<storage, read_write> states: array<f32>;
+@group(0) @binding(6) var<storage, read_write> previous: array<f32>;
+@group(0) @binding(7) var<storage, read_write> gates: array<f32>;
+
+const LANES = 64u;
+const UNITS = 512u;          // largest hidden
+var<workgroup> h: array<f32, UNITS>;
+var<workgroup> next: array<f32, UNITS>;
+
+fn sigma(a: f32) -> f32 {
+    return 1.0 / (1.0 + exp(clamp(-a, -87.0, 87.0)));
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let chain = group.x;
+    var length = params.longest;
+    var first = 0u;          // row of W, b and p at which the direction starts
+    if (chain > 0u) {
+        length = lengths[chain - 1u];
+        first = 3u * params.hidden;
+    }
+    for (var j = lane; j < params.hidden_stride; j += LANES) {
+        h[j] = 0.0;
+        next[j] = 0.0;
+    }
+    workgroupBarrier();
+    for (var step = 0u; step < params.slots; step += 1u) {
+        let inside = step < length;
+        let t = select(step, length - 1u - step, inside && chain > 0u);
+        let at = chain * params.slots + t;
+        for (var j = lane; j < params.hidden_stride; j += LANES) {
+            var before = 0.0;
+            var after = 0.0;
+            var gate = vec4f(0.0);
+            if (inside && j < params.hidden) {
+                let row = vec3u(first + j) + vec3u(0u, 1u, 2u) * params.hidden;
+                var a = vec3f(bias[row.x], bias[row.y], bias[row.z]);
+                let w = row * params.hidden_stride;
+                for (var k = 0u; k < params.hidden; k += 1u) {
+                    a += vec3f(weight[w.x + k], weight[w.y + k], weight[w.z + k]) * h[k];
+                }
+                let p = t * params.projected_stride;
+                let r = sigma(projected[p + row.x] + a.x);
+                let z = sigma(projected[p + row.y] + a.y);
+                let c = tanh(clamp(projected[p + row.z] + r * a.z, -15.0, 15.0));
+                before = h[j];
+                after = (1.0 - z) * c + z * before;
+                gate = vec4f(r, z, c, a.z);
+            }
+            previous[at * params.hidden_stride + j] = before;
+            states[at * params.hidden_stride + j] = after;
+            if (j < params.hidden) {
+                let g = at * 4u * params.hidden + j;
+                gates[g] = gate.x;
+                gates[g + params.hidden] = gate.y;
+                gates[g + 2u * params.hidden] = gate.z;
+                gates[g + 3u * params.hidden] = gate.w;
+            }
+            next[j] = after;
+        }
+        workgroupBarrier();
+        for (var j = lane; j < params.hidden; j += LANES) {
+            h[j] = next[j];
+        }
+        workgroupBarrier();
+    }
+}

@@ -1,0 +1,115 @@
+// Backward through time of gru.wgsl, from the gradients of the scores s_t = v . h'_t / 2            (vse-models.md section 2.1)
+//
+//   g  = ds_t v / 2 + (from the step after)                            gradient at h'
+//   dz = g (h - c) z (1 - z)     dc = g (1 - z) (1 - c^2)     dr = dc q r (1 - r)     dq = dc r
+//   to the step before:  g z + W_r' dr + W_z' dz + W_c' dq
+//
+// Chain 0 is due the sum of ds over all others, which share its states.
+//
+//   d_scores  [chains - 1, slots]             zero past a chain's end                          read
+//   v         [hidden]                                                                         read
+//   weight    [6 hidden, hidden]              W                                                read
+//   lengths   [chains - 1]                                                                     read
+//   previous  [chains * slots, hidden]        h                                                read
+//   gates     [chains * slots, 4 hidden]      r, z, c, q                                       read
+//   d_input   [chains * slots, 6 hidden]      dr, dz, dc in the columns of the direction       overwritten, else zero
+//   d_hidden  [chains * slots, 6 hidden]      dr, dz, dq likewise                              overwritten, else zero
+//
+// Grid: one workgroup a chain; lanes share the units.
+
+struct Params {
+    hidden: u32,
+    slots: u32,
+    longest: u32,            // positions of chain 0
+    chains: u32,
+    hidden_stride: u32,      // floats in a row of W and of the states
+    projected_stride: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> d_scores: array<f32>;
+@group(0) @binding(2) var<storage, read> v: array<f32>;
+@group(0) @binding(3) var<storage, read> weight: array<f32>;
+@group(0) @binding(4) var<storage, read> lengths: array<u32>;
+@group(0) @binding(5) var<storage, read> previous: array<f32>;
+@group(0) @binding(6) var<storage, read> gates: array<f32>;
+@group(0) @binding(7) var<storage, read_write> d_input: array<f32>;
+@group(0) @binding(8) var<storage, read_write> d_hidden: array<f32>;
+
+const LANES = 64u;
+const UNITS = 512u;          // largest hidden
+var<workgroup> carry: array<f32, UNITS>;
+var<workgroup> dr: array<f32, UNITS>;
+var<workgroup> dz: array<f32, UNITS>;
+var<workgroup> dq: array<f32, UNITS>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let chain = group.x;
+    let hidden = params.hidden;
+    var length = params.longest;
+    var first = 0u;          // column at which the direction starts
+    if (chain > 0u) {
+        length = lengths[chain - 1u];
+        first = 3u * hidden;
+    }
+    for (var j = lane; j < hidden; j += LANES) {
+        carry[j] = 0.0;
+    }
+    workgroupBarrier();
+    for (var step = 0u; step < params.slots; step += 1u) {
+        let inside = step < length;
+        let t = select(step, length - 1u - step, inside && chain == 0u);
+        let at = chain * params.slots + t;
+        var ds = 0.0;
+        if (inside && chain > 0u) {
+            ds = d_scores[(chain - 1u) * params.slots + t];
+        } else if (inside) {
+            for (var other = 0u; other + 1u < params.chains; other += 1u) {
+                ds += d_scores[other * params.slots + t];
+            }
+        }
+        // What is not the direction's own columns is zero.
+        for (var j = lane; j < params.projected_stride; j += LANES) {
+            if (!inside || j < first || j >= first + 3u * hidden) {
+                d_input[at * params.projected_stride + j] = 0.0;
+                d_hidden[at * params.projected_stride + j] = 0.0;
+            }
+        }
+        for (var j = lane; j < hidden; j += LANES) {
+            if (inside) {
+                let gate = at * 4u * hidden + j;
+                let r = gates[gate];
+                let z = gates[gate + hidden];
+                let c = gates[gate + 2u * hidden];
+                let q = gates[gate + 3u * hidden];
+                let g = 0.5 * ds * v[j] + carry[j];
+                let dc = g * (1.0 - z) * (1.0 - c * c);
+                dr[j] = dc * q * r * (1.0 - r);
+                dz[j] = g * (previous[at * params.hidden_stride + j] - c) * z * (1.0 - z);
+                dq[j] = dc * r;
+                carry[j] = g * z;
+                let out = at * params.projected_stride + first + j;
+                d_input[out] = dr[j];
+                d_input[out + hidden] = dz[j];
+                d_input[out + 2u * hidden] = dc;
+                d_hidden[out] = dr[j];
+                d_hidden[out + hidden] = dz[j];
+                d_hidden[out + 2u * hidden] = dq[j];
+            }
+        }
+        workgroupBarrier();
+        for (var j = lane; j < hidden; j += LANES) {
+            if (inside) {
+                var sum = 0.0;
+                for (var k = 0u; k < hidden; k += 1u) {
+                    let w = (first + k) * params.hidden_stride + j;
+                    let to_next_gate = hidden * params.hidden_stride;
+                    sum += weight[w] * dr[k] + weight[w + to_next_gate] * dz[k] + weight[w + 2u * to_next_gate] * dq[k];
+                }
+                carry[j] += sum;
+            }
+        }
+        workgroupBarrier();
+    }
+}

@@ -1,0 +1,209 @@
+//! Batch norm with relu, by columns, and its backward (vse-models.md section 2.2).
+
+use super::{Access, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "batch_norm",
+    source: include_str!("../../shaders/batch_norm.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
+    name: "batch_norm_backward",
+    source: include_str!("../../shaders/batch_norm_backward.wgsl"),
+    params: BackwardParams::MEMBERS,
+    bindings: &[
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::ReadWrite,
+        Access::ReadWrite,
+    ],
+    workgroup: [64, 1, 1],
+};
+
+const EPSILON: f32 = 1e-5;
+/// Of the running statistics.
+const MOMENTUM: f32 = 0.1;
+
+params!(rows: u32, stride4: u32, repeats: f32, training: u32, momentum: f32, epsilon: f32);
+params!(BackwardParams { rows: u32, stride4: u32, repeats: f32 });
+
+/// y = relu(scale n + shift) of the columns of `x [rows, cols]`, normalised to n. `affine`, `running` and `stats` are
+/// `[2, cols]`: scale and shift; running mean and variance; mean and 1/deviation as used.
+///
+/// The last row of `x` counts `repeats` times, which may be 0: it stands for the padding. In `training` the running
+/// statistics are updated.
+pub fn batch_norm(
+    commands: &mut Commands,
+    x: Mat,
+    repeats: usize,
+    training: bool,
+    affine: Slice<f32>,
+    [mut running, mut stats]: [SliceMut<f32>; 2],
+    mut y: MatMut,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let out = [running.host()?, stats.host()?, y.data.host()?];
+            twin(x.data.host()?, x.cols, repeats, training, affine.host()?, out);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params {
+                rows: x.rows as u32,
+                stride4: x.stride() as u32 / 4,
+                repeats: repeats as f32,
+                training: training.into(),
+                momentum: if training { MOMENTUM } else { 0.0 },
+                epsilon: EPSILON,
+            };
+            let regions =
+                [x.data.region()?, affine.region()?, running.region()?, stats.region()?, y.data.region()?];
+            let cost = 10.0 * (x.rows * x.stride()) as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [x.stride() / 4, 1, 1], cost)
+        }
+    }
+}
+
+/// What [`batch_norm_backward`] reads.
+#[derive(Clone, Copy)]
+pub struct NormGradient<'a> {
+    /// Input and output of [`batch_norm`].
+    pub x: Mat<'a>,
+    pub y: Mat<'a>,
+    /// Gradient at y; its last row is taken for zero.
+    pub dy: Mat<'a>,
+    pub stats: Slice<'a, f32>,
+    pub affine: Slice<'a, f32>,
+    pub repeats: usize,
+}
+
+/// Gradient `dx [rows, cols]`, in the last row the sum over its repeats, and `d_affine [2, cols]`. Overwrites.
+pub fn batch_norm_backward(
+    commands: &mut Commands,
+    from: NormGradient,
+    mut dx: MatMut,
+    mut d_affine: SliceMut<f32>,
+) -> Result<()> {
+    let NormGradient { x, y, dy, stats, affine, repeats } = from;
+    match commands {
+        Commands::Cpu => {
+            let read = [x.data.host()?, y.data.host()?, dy.data.host()?];
+            let out = [dx.data.host()?, d_affine.host()?];
+            backward_twin(read, x.cols, repeats, stats.host()?, affine.host()?, out);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = BackwardParams {
+                rows: x.rows as u32,
+                stride4: x.stride() as u32 / 4,
+                repeats: repeats as f32,
+            };
+            let regions = [
+                x.data.region()?,
+                y.data.region()?,
+                dy.data.region()?,
+                stats.region()?,
+                affine.region()?,
+                dx.data.region()?,
+                d_affine.region()?,
+            ];
+            let cost = 15.0 * (x.rows * x.stride()) as f64;
+            recorder.dispatch(
+                &BACKWARD_SPEC,
+                &lanes(recorder),
+                &params,
+                &regions,
+                [x.stride() / 4, 1, 1],
+                cost,
+            )
+        }
+    }
+}
+
+/// How often a row counts.
+fn weight<T: Real>(row: usize, rows: usize, repeats: usize) -> T {
+    if row + 1 == rows { T::of(repeats as f64) } else { T::one() }
+}
+
+/// [`batch_norm`] as plain loops.
+pub fn twin<T: Real>(
+    x: &[T],
+    cols: usize,
+    repeats: usize,
+    training: bool,
+    affine: &[T],
+    [running, stats, y]: [&mut [T]; 3],
+) {
+    let stride = padded(cols);
+    let rows = x.len() / stride;
+    let count = T::of((rows - 1 + repeats) as f64);
+    let (mut mean, mut squares) = (vec![T::zero(); stride], vec![T::zero(); stride]);
+    for (i, x) in x.chunks_exact(stride).enumerate() {
+        let weight = weight::<T>(i, rows, repeats);
+        mean.iter_mut().zip(x).for_each(|(mean, &x)| *mean += weight * x);
+    }
+    mean.iter_mut().for_each(|mean| *mean /= count);
+    for (i, x) in x.chunks_exact(stride).enumerate() {
+        let weight = weight::<T>(i, rows, repeats);
+        squares
+            .iter_mut()
+            .zip(x.iter().zip(&mean))
+            .for_each(|(s, (&x, &m))| *s += weight * (x - m) * (x - m));
+    }
+    let (running_mean, running_variance) = running.split_at_mut(stride);
+    let (used_mean, inverse) = stats.split_at_mut(stride);
+    for k in 0..stride {
+        let (m, variance) =
+            if training { (mean[k], squares[k] / count) } else { (running_mean[k], running_variance[k]) };
+        (used_mean[k], inverse[k]) = (m, T::one() / (variance + T::of(EPSILON.into())).sqrt());
+        if training {
+            let unbiased = squares[k] / (count - T::one()).max(T::one());
+            running_mean[k] += T::of(MOMENTUM.into()) * (mean[k] - running_mean[k]);
+            running_variance[k] += T::of(MOMENTUM.into()) * (unbiased - running_variance[k]);
+        }
+    }
+    let (scale, shift) = affine.split_at(stride);
+    for (y, x) in y.chunks_exact_mut(stride).zip(x.chunks_exact(stride)) {
+        for k in 0..stride {
+            y[k] = (scale[k] * ((x[k] - used_mean[k]) * inverse[k]) + shift[k]).max(T::zero());
+        }
+    }
+}
+
+/// [`batch_norm_backward`] as plain loops.
+pub fn backward_twin<T: Real>(
+    [x, y, dy]: [&[T]; 3],
+    cols: usize,
+    repeats: usize,
+    stats: &[T],
+    affine: &[T],
+    [dx, d_affine]: [&mut [T]; 2],
+) {
+    let stride = padded(cols);
+    let rows = x.len() / stride;
+    let count = T::of((rows - 1 + repeats) as f64);
+    let (mean, inverse) = stats.split_at(stride);
+    let (d_scale, d_shift) = d_affine.split_at_mut(stride);
+    d_scale.fill(T::zero());
+    d_shift.fill(T::zero());
+    let g = |at: usize| if y[at] > T::zero() { dy[at] } else { T::zero() };
+    let n = |at: usize| (x[at] - mean[at % stride]) * inverse[at % stride];
+    for at in 0..(rows - 1) * stride {
+        d_shift[at % stride] += g(at);
+        d_scale[at % stride] += g(at) * n(at);
+    }
+    for at in 0..rows * stride {
+        let (k, last) = (at % stride, at / stride + 1 == rows);
+        let g = if last { T::zero() } else { g(at) };
+        let spread = (d_shift[k] + n(at) * d_scale[k]) / count;
+        dx[at] = affine[k] * inverse[k] * (g - spread) * weight(at / stride, rows, repeats);
+    }
+}

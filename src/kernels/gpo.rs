@@ -1,0 +1,241 @@
+//! The generalised pooling operator over the items of a batch, and its backwards (vse-models.md section 2.1).
+
+use super::{Access, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "gpo",
+    source: include_str!("../../shaders/gpo.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
+    name: "gpo_backward",
+    source: include_str!("../../shaders/gpo_backward.wgsl"),
+    params: BackwardParams::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+pub(super) static DOTS_SPEC: KernelSpec = KernelSpec {
+    name: "gpo_dots",
+    source: include_str!("../../shaders/gpo_dots.wgsl"),
+    params: DotsParams::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(stride4: u32, slots: u32, item_offset: u32);
+params!(BackwardParams { stride4: u32, slots: u32 });
+params!(DotsParams { stride4: u32 });
+
+/// Items of different lengths, one after the other.
+#[derive(Clone, Copy)]
+pub struct Ragged<'a> {
+    /// `[count + 1]`: item i owns the rows `offsets[i]..offsets[i + 1]`, at least one.
+    pub offsets: Slice<'a, u32>,
+    /// `[count]`: the row of theta that belongs to the item's length.
+    pub kind: Slice<'a, u32>,
+    pub count: usize,
+    /// Rows of the longest.
+    pub longest: usize,
+}
+
+/// Pools `features [rows, cols]` to `pooled [count, cols]` by `theta`; at an item's t-th row, `order [rows, cols]` tells
+/// which of its rows, counted from its first, holds the t-th largest value. Overwrites both.
+pub fn gpo(
+    commands: &mut Commands,
+    items: Ragged,
+    features: Mat,
+    theta: Mat,
+    mut pooled: MatMut,
+    mut order: SliceMut<u32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let ragged = (items.offsets.host()?, items.kind.host()?);
+            let theta = (theta.data.host()?, theta.cols);
+            let out = (pooled.data.host()?, order.host()?);
+            twin(ragged, features.data.host()?, features.cols, theta, out);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let regions = [
+                features.data.region()?,
+                items.offsets.region()?,
+                items.kind.region()?,
+                theta.data.region()?,
+                pooled.data.region()?,
+                order.region()?,
+            ];
+            // Every value is compared with its column of the item: as many items as a submission should hold.
+            let cost = features.stride() as f64 * (items.longest as f64 * (2.0 * items.longest as f64 + 8.0));
+            let step = ((recorder.budget / cost) as usize).clamp(1, 65_535);
+            for first in (0..items.count).step_by(step) {
+                let count = step.min(items.count - first);
+                let params = Params {
+                    stride4: features.stride() as u32 / 4,
+                    slots: theta.stride() as u32,
+                    item_offset: first as u32,
+                };
+                let grid = [(features.stride() / 4).div_ceil(recorder.lanes as usize), count, 1];
+                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, count as f64 * cost)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Gradient `[rows, cols]` at the features from `g [count, cols]` at the pooled rows. Overwrites.
+pub fn gpo_backward(
+    commands: &mut Commands,
+    items: Ragged,
+    g: Mat,
+    order: Slice<u32>,
+    theta: Mat,
+    mut d_features: MatMut,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let ragged = (items.offsets.host()?, items.kind.host()?);
+            let theta = (theta.data.host()?, theta.cols);
+            backward_twin(ragged, g.data.host()?, g.cols, order.host()?, theta, d_features.data.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = BackwardParams { stride4: g.stride() as u32 / 4, slots: theta.stride() as u32 };
+            let regions = [
+                g.data.region()?,
+                order.region()?,
+                items.offsets.region()?,
+                items.kind.region()?,
+                theta.data.region()?,
+                d_features.data.region()?,
+            ];
+            let grid = [(g.stride() / 4).div_ceil(recorder.lanes as usize), items.count, 1];
+            let cost = 4.0 * (d_features.rows * g.stride()) as f64;
+            recorder.dispatch(&BACKWARD_SPEC, &lanes(recorder), &params, &regions, grid, cost)
+        }
+    }
+}
+
+/// Every item's `parts [rows]` of the gradient at theta: at its t-th row the sum over dimensions of g times the t-th
+/// largest value. Overwrites.
+pub fn gpo_dots(
+    commands: &mut Commands,
+    items: Ragged,
+    g: Mat,
+    features: Mat,
+    order: Slice<u32>,
+    mut parts: SliceMut<f32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let offsets = items.offsets.host()?;
+            let order = order.host()?;
+            dots_twin(offsets, g.data.host()?, features.data.host()?, g.cols, order, parts.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = DotsParams { stride4: g.stride() as u32 / 4 };
+            let regions = [
+                g.data.region()?,
+                features.data.region()?,
+                order.region()?,
+                items.offsets.region()?,
+                parts.region()?,
+            ];
+            let grid = [items.longest, items.count, 1];
+            let cost = 4.0 * (features.rows * g.stride()) as f64;
+            recorder.dispatch(&DOTS_SPEC, &lanes(recorder), &params, &regions, grid, cost)
+        }
+    }
+}
+
+/// [`gpo`] as plain loops, items in parallel; `theta` is (values, columns).
+pub fn twin<T: Real>(
+    (offsets, kind): (&[u32], &[u32]),
+    features: &[T],
+    cols: usize,
+    (theta, lengths): (&[T], usize),
+    (pooled, order): (&mut [T], &mut [u32]),
+) {
+    let (stride, slots) = (padded(cols), padded(lengths));
+    let items = pooled.par_chunks_exact_mut(stride).zip(rows_of(offsets, order, stride)).enumerate();
+    items.for_each(|(i, (pooled, order))| {
+        let features = &features[offsets[i] as usize * stride..][..order.len()];
+        let theta = &theta[kind[i] as usize * slots..];
+        let mut column: Vec<(T, u32)> = Vec::new();
+        for (d, x) in pooled.iter_mut().enumerate() {
+            column.clear();
+            column.extend(features[d..].iter().step_by(stride).zip(0..).map(|(&f, k)| (f, k)));
+            // Stable: of equal values the lower row is first.
+            column.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(std::cmp::Ordering::Equal));
+            *x = column.iter().zip(theta).fold(T::zero(), |sum, (&(f, _), &w)| sum + w * f);
+            for (t, &(_, k)) in column.iter().enumerate() {
+                order[t * stride + d] = k;
+            }
+        }
+    });
+}
+
+/// [`gpo_backward`] as plain loops, items in parallel.
+pub fn backward_twin<T: Real>(
+    (offsets, kind): (&[u32], &[u32]),
+    g: &[T],
+    cols: usize,
+    order: &[u32],
+    (theta, lengths): (&[T], usize),
+    d_features: &mut [T],
+) {
+    let (stride, slots) = (padded(cols), padded(lengths));
+    let items = g.par_chunks_exact(stride).zip(rows_of(offsets, d_features, stride)).enumerate();
+    items.for_each(|(i, (g, df))| {
+        let order = &order[offsets[i] as usize * stride..][..df.len()];
+        for (order, &w) in order.chunks_exact(stride).zip(&theta[kind[i] as usize * slots..]) {
+            for (d, (&k, &g)) in order.iter().zip(g).enumerate() {
+                df[k as usize * stride + d] = w * g;
+            }
+        }
+    });
+}
+
+/// [`gpo_dots`] as plain loops, items in parallel.
+pub fn dots_twin<T: Real>(
+    offsets: &[u32],
+    g: &[T],
+    features: &[T],
+    cols: usize,
+    order: &[u32],
+    parts: &mut [T],
+) {
+    let stride = padded(cols);
+    let items = g.par_chunks_exact(stride).zip(rows_of(offsets, parts, 1)).enumerate();
+    items.for_each(|(i, (g, parts))| {
+        let first = offsets[i] as usize * stride;
+        for (t, part) in parts.iter_mut().enumerate() {
+            let order = &order[first + t * stride..][..stride];
+            let value = |d: usize| features[first + order[d] as usize * stride + d];
+            *part = (0..stride).fold(T::zero(), |sum, d| sum + g[d] * value(d));
+        }
+    });
+}
+
+/// The rows of each item.
+fn rows_of<'a, T: Send>(
+    offsets: &[u32],
+    mut values: &'a mut [T],
+    stride: usize,
+) -> rayon::vec::IntoIter<&'a mut [T]> {
+    let mut items = Vec::with_capacity(offsets.len());
+    for item in offsets.windows(2) {
+        let (rows, rest) = values.split_at_mut((item[1] - item[0]) as usize * stride);
+        items.push(rows);
+        values = rest;
+    }
+    items.into_par_iter()
+}

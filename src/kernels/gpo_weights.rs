@@ -1,0 +1,152 @@
+//! The weights of the generalised pooling operator and their backward (vse-models.md section 2.1).
+
+use super::gru::Chains;
+use super::{Access, KernelSpec, Ragged, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, MatMut, Slice, padded};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "gpo_weights",
+    source: include_str!("../../shaders/gpo_weights.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
+    name: "gpo_weights_backward",
+    source: include_str!("../../shaders/gpo_weights_backward.wgsl"),
+    params: BackwardParams::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+/// One over the softmax's temperature of 0.1.
+const SHARPNESS: f32 = 10.0;
+
+params!(slots: u32, stride4: u32, sharpness: f32);
+params!(BackwardParams { slots: u32, items: u32, sharpness: f32 });
+
+/// `theta [count, slots]` of the chains' lengths from the GRU's `states [(1 + count) slots, hidden]` and `v [hidden]`;
+/// `mean [count slots, hidden]` holds the mean of both directions' states. Overwrites both, with zeros past a length.
+pub fn gpo_weights(
+    commands: &mut Commands,
+    chains: Chains,
+    states: Mat,
+    v: Slice<f32>,
+    mut mean: MatMut,
+    mut theta: MatMut,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let out = (mean.data.host()?, theta.data.host()?);
+            twin(chains.lengths.host()?, chains.longest, states.data.host()?, v.host()?, states.cols, out);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params {
+                slots: chains.slots() as u32,
+                stride4: states.stride() as u32 / 4,
+                sharpness: SHARPNESS,
+            };
+            let regions = [
+                states.data.region()?,
+                v.region()?,
+                chains.lengths.region()?,
+                mean.data.region()?,
+                theta.data.region()?,
+            ];
+            let cost = (4 * chains.rows() * states.stride()) as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [chains.count, 1, 1], cost)
+        }
+    }
+}
+
+/// Gradient of the scores `[count, slots]` from the items' `parts [rows]` of theta's; zero past a length. Overwrites.
+pub fn gpo_weights_backward(
+    commands: &mut Commands,
+    chains: Chains,
+    items: Ragged,
+    parts: Slice<f32>,
+    theta: Mat,
+    mut d_scores: MatMut,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let ragged = (items.offsets.host()?, items.kind.host()?);
+            let lengths = (chains.lengths.host()?, chains.longest);
+            backward_twin(lengths, ragged, parts.host()?, theta.data.host()?, d_scores.data.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = BackwardParams {
+                slots: chains.slots() as u32,
+                items: items.count as u32,
+                sharpness: SHARPNESS,
+            };
+            let regions = [
+                parts.region()?,
+                items.offsets.region()?,
+                items.kind.region()?,
+                chains.lengths.region()?,
+                theta.data.region()?,
+                d_scores.data.region()?,
+            ];
+            let cost = (chains.count * chains.slots() * (items.count + 4)) as f64;
+            recorder.dispatch(&BACKWARD_SPEC, &lanes(recorder), &params, &regions, [chains.count, 1, 1], cost)
+        }
+    }
+}
+
+/// [`gpo_weights`] as plain loops.
+pub fn twin<T: Real>(
+    lengths: &[u32],
+    longest: usize,
+    states: &[T],
+    v: &[T],
+    hidden: usize,
+    (mean, theta): (&mut [T], &mut [T]),
+) {
+    let (slots, stride) = (padded(longest), padded(hidden));
+    mean.fill(T::zero());
+    theta.fill(T::zero());
+    let (forward, backward) = states.split_at(slots * stride);
+    for (c, &length) in lengths.iter().enumerate() {
+        let theta = &mut theta[c * slots..][..length as usize];
+        for (t, score) in theta.iter_mut().enumerate() {
+            let at = (c * slots + t) * stride;
+            let mean = &mut mean[at..][..hidden];
+            for j in 0..hidden {
+                mean[j] = T::of(0.5) * (forward[t * stride + j] + backward[at + j]);
+                *score += v[j] * mean[j];
+            }
+            *score *= T::of(SHARPNESS.into());
+        }
+        let top = theta.iter().fold(T::min_value(), |top, &s| top.max(s));
+        theta.iter_mut().for_each(|s| *s = (*s - top).exp());
+        let total = theta.iter().fold(T::zero(), |total, &e| total + e);
+        theta.iter_mut().for_each(|e| *e /= total);
+    }
+}
+
+/// [`gpo_weights_backward`] as plain loops.
+pub fn backward_twin<T: Real>(
+    (lengths, longest): (&[u32], usize),
+    (offsets, kind): (&[u32], &[u32]),
+    parts: &[T],
+    theta: &[T],
+    d_scores: &mut [T],
+) {
+    let slots = padded(longest);
+    d_scores.fill(T::zero());
+    for (item, &kind) in offsets.windows(2).zip(kind) {
+        let ds = &mut d_scores[kind as usize * slots..];
+        let parts = &parts[item[0] as usize..item[1] as usize];
+        ds.iter_mut().zip(parts).for_each(|(ds, &part)| *ds += part);
+    }
+    for (c, &length) in lengths.iter().enumerate() {
+        let (theta, ds) = (&theta[c * slots..][..length as usize], &mut d_scores[c * slots..]);
+        let along = theta.iter().zip(&*ds).fold(T::zero(), |along, (&w, &d)| along + w * d);
+        ds.iter_mut().zip(theta).for_each(|(ds, &w)| *ds = T::of(SHARPNESS.into()) * w * (*ds - along));
+    }
+}
