@@ -124,6 +124,22 @@ impl Pipeline {
         wait(self.step_async(batch, objective, rate))
     }
 
+    /// [`Pipeline::step`] on local features, where the head pools them (image side, text side): the items of a side with
+    /// `offsets` own the rows `offsets[i]..offsets[i + 1]` of its features `[rows, dim]`, of which there are at least one
+    /// each; a side without (an empty slice) is pooled already, a row an item.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::step`]; offsets that are wrong, or that the head does not go with.
+    pub fn step_local(
+        &mut self,
+        batch: Features,
+        offsets: [&[u32]; 2],
+        objective: &Objective,
+        rate: f64,
+    ) -> Result<()> {
+        wait(self.step_local_async(batch, offsets, objective, rate))
+    }
+
     /// What the steps since the last call did. Waits for the device.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::config::TrainConfig;
 use crate::data::Standardizer;
 use crate::eval::Recall;
 use crate::files::write_whole;
-use crate::head::{Head, Layout, Segment};
+use crate::head::{Head, Layout};
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -95,9 +95,8 @@ impl Checkpoint {
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
         let mut add = |prefix: &str, head: &Head| {
             for segment in head.layout.segments() {
-                let shape =
-                    if segment.rows == 1 { vec![segment.cols] } else { vec![segment.rows, segment.cols] };
-                tensors.push((format!("{prefix}{}", segment.name), shape, head.get(&segment)));
+                let name = format!("{prefix}{}", segment.name);
+                tensors.push((name, segment.shape(), segment.get(&head.values)));
             }
         };
         add("", &self.head);
@@ -155,8 +154,8 @@ impl Checkpoint {
         }
         let progress: Progress =
             serde_json::from_str(progress).map_err(|e| fault("metadata of a run", &e))?;
-        let too_large =
-            progress.dims.iter().any(|&dim| dim == 0 || dim.saturating_mul(progress.config.embed) >= 1 << 31);
+        let layout = Layout::of(progress.dims, &progress.config);
+        let too_large = progress.dims.contains(&0) || layout.largest() >= 1 << 31;
         if too_large || progress.config.embed == 0 {
             let found = format!("{:?} to {}", progress.dims, progress.config.embed);
             return Err(fault("widths of a head", &found));
@@ -181,13 +180,11 @@ impl Checkpoint {
                 )),
             }
         };
-        let layout = Layout { dims: progress.dims, embed: progress.config.embed };
         let parameters = |prefix: &str| -> Result<Head> {
             let mut head = Head { layout, values: vec![0.0; layout.len()], standardize: None };
             for segment in layout.segments() {
-                let Segment { name, rows, cols, .. } = segment;
-                let shape = if rows == 1 { vec![cols] } else { vec![rows, cols] };
-                head.set(&segment, &read(&format!("{prefix}{name}"), &shape)?)?;
+                let values = read(&format!("{prefix}{}", segment.name), &segment.shape())?;
+                segment.set(&mut head.values, &values)?;
             }
             Ok(head)
         };

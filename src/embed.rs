@@ -1,10 +1,10 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
 use crate::data::{Dataset, Gather, Side, Split};
-use crate::device::{Buffer, Device, Matrix};
+use crate::device::{Buffer, Device};
+use crate::encoder::Encoder;
 use crate::eval::Recall;
-use crate::head::{Head, Layout};
-use crate::kernels::{Product, l2norm, matmul};
+use crate::head::Head;
 use crate::{Error, Result};
 
 /// Rows that are embedded at a time.
@@ -19,7 +19,18 @@ impl Head {
         self.check_dataset(dataset)?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let gather = Gather::new(self.standardize.clone(), 0.0)?;
-        device.wait(embed(device, &self.layout, &values, &gather, dataset, side, rows))
+        let chunk = CHUNK.min(rows.len()).max(1);
+        let mut encoder = Encoder::new(device, self, side, chunk)?;
+        let (mut host, mut out) = (Vec::new(), Vec::with_capacity(rows.len() * self.dim()));
+        for rows in rows.chunks(chunk) {
+            gather.rows(dataset, side, rows, &mut host)?;
+            encoder.upload(device, &host, &[])?;
+            let mut commands = device.commands();
+            encoder.forward(&mut commands, &values, false)?;
+            commands.submit()?;
+            out.extend(device.wait(encoder.unit.to_rows(device))?);
+        }
+        Ok(out)
     }
 
     pub(crate) fn check_dataset(&self, dataset: &Dataset) -> Result<()> {
@@ -46,41 +57,4 @@ impl Head {
         let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;
         Recall::folds(device, &images, &texts, self.dim(), &rows.text_image, folds)
     }
-}
-
-/// [`Head::embed`] with its parameters on the device.
-async fn embed(
-    device: &Device,
-    layout: &Layout,
-    values: &Buffer<f32>,
-    gather: &Gather,
-    dataset: &Dataset,
-    side: Side,
-    rows: &[u32],
-) -> Result<Vec<f32>> {
-    let chunk = CHUNK.min(rows.len());
-    let mut features = Matrix::new(device, "embed.features", chunk, layout.dims[side as usize])?;
-    let mut projected = Matrix::new(device, "embed.projected", chunk, layout.embed)?;
-    let mut unit = Matrix::new(device, "embed.unit", chunk, layout.embed)?;
-    let mut norms = Buffer::new(device, "embed.norms", chunk)?;
-    let (mut host, mut out) = (Vec::new(), Vec::with_capacity(rows.len() * layout.embed));
-    for rows in rows.chunks(chunk.max(1)) {
-        gather.rows(dataset, side, rows, &mut host)?;
-        features.buffer.write(device, 0, &host)?;
-        let range = 0..rows.len();
-        let mut commands = device.commands();
-        let product = Product::nt(features.rows(range.clone()), layout.weight_of(values, side));
-        let product = Product { bias: Some(layout.bias_of(values, side)), ..product };
-        matmul(&mut commands, product, projected.rows_mut(range.clone()))?;
-        l2norm(
-            &mut commands,
-            projected.rows(range.clone()),
-            unit.rows_mut(range),
-            norms.part_mut(0..rows.len()),
-        )?;
-        commands.submit()?;
-        let embedded = unit.to_rows(device).await?;
-        out.extend_from_slice(&embedded[..rows.len() * layout.embed]);
-    }
-    Ok(out)
 }

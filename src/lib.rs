@@ -4,8 +4,10 @@
 mod config;
 #[doc(hidden)]
 pub mod device;
+mod encoder;
 mod error;
 mod eval;
+mod gpo;
 mod head;
 #[doc(hidden)]
 pub mod kernels;
@@ -27,6 +29,8 @@ mod embed;
 #[cfg(not(target_arch = "wasm32"))]
 mod files;
 #[cfg(not(target_arch = "wasm32"))]
+mod local;
+#[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
 pub use config::{ImageEncoder, Optimizer, Pooling, Schedule, TrainConfig};
@@ -43,5 +47,6 @@ pub use pipeline::{Features, Pipeline, StepStats};
 pub use {
     checkpoint::{Best, Checkpoint},
     data::{Dataset, Split},
+    local::{EncoderGradients, Gpo, GpoGradients, Pooled},
     trainer::{Epoch, Event, Trainer},
 };

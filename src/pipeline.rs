@@ -1,19 +1,18 @@
 //! The training step: from a batch of features to updated parameters, as a list of dispatches.
 //!
 //! ```text
-//! features -> matmul (+ bias) -> l2norm -> objective -> l2norm_backward -> matmul, column_sum
-//!          -> sum_squares -> record -> adamw | sgd
+//! features -> encoder -> objective -> encoder, backward -> sum_squares -> record -> adamw | sgd
 //! ```
 //!
-//! Owns the parameters on the device, the optimiser's state and every buffer of a step. Nothing is read back inside a
+//! Owns the parameters on the device, the optimiser's state and, through the encoders, every buffer of a step. Nothing is read back inside a
 //! step: each leaves one row in the records, which [`Pipeline::records`] collects.
 
 use crate::config::{Optimizer, TrainConfig};
-use crate::device::{Buffer, Commands, Device, MatMut, Matrix, pad_rows, padded};
-use crate::head::{Head, Layout, Segment, Side};
+use crate::device::{Buffer, Commands, Device, pad_rows};
+use crate::encoder::Encoder;
+use crate::head::{Head, Layout, Side};
 use crate::kernels::{
-    AdamwParams, PARTS, Product, RECORD, SgdParams, StepRecord, adamw, column_sum, l2norm, l2norm_backward,
-    matmul, record, sgd, sum_squares,
+    AdamwParams, PARTS, RECORD, SgdParams, StepRecord, adamw, column_sum, record, sgd, sum_squares,
 };
 use crate::objective::{InfonceParams, Inputs, Objective, Workspace};
 use crate::{Error, Result};
@@ -48,31 +47,6 @@ pub struct Features<'a> {
     pub ids: &'a [u32],
 }
 
-/// One side of the head in a step.
-struct Tower {
-    features: Matrix,
-    projected: Matrix,
-    unit: Matrix,
-    norms: Buffer<f32>,
-    /// Gradient at the unit rows, and at the projected rows.
-    d_unit: Matrix,
-    d_projected: Matrix,
-}
-
-impl Tower {
-    fn new(device: &Device, name: &str, pairs: usize, dim: usize, embed: usize) -> Result<Self> {
-        let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), pairs, cols);
-        Ok(Self {
-            features: matrix("features", dim)?,
-            projected: matrix("projected", embed)?,
-            unit: matrix("unit", embed)?,
-            norms: Buffer::new(device, &format!("{name}.norms"), pairs)?,
-            d_unit: matrix("d_unit", embed)?,
-            d_projected: matrix("d_projected", embed)?,
-        })
-    }
-}
-
 /// Trains a [`Head`] on batches of features, one step at a time.
 ///
 /// For people who stream their own features; [`crate::Trainer`] drives it over a dataset.
@@ -89,7 +63,7 @@ pub struct Pipeline {
     gradients: Buffer<f32>,
     /// The optimiser's first and second moment (AdamW) or momentum and nothing (SGD).
     moments: [Buffer<f32>; 2],
-    towers: [Tower; 2],
+    encoders: [Encoder; 2],
     ids: Buffer<u32>,
     workspace: Workspace,
     parts: Buffer<f32>,
@@ -123,7 +97,7 @@ impl Pipeline {
         let layout = head.layout;
         let len = layout.len();
         let values = Buffer::from_slice(device, "head", &head.values)?;
-        let tower = |name, side: usize| Tower::new(device, name, pairs, layout.dims[side], layout.embed);
+        let encoder = |side| Encoder::new(device, &head, side, pairs);
         Ok(Self {
             device: device.clone(),
             layout,
@@ -135,7 +109,7 @@ impl Pipeline {
             values,
             gradients: Buffer::new(device, "d.head", len)?,
             moments: [Buffer::new(device, "optimizer.m", len)?, Buffer::new(device, "optimizer.v", len)?],
-            towers: [tower("image", 0)?, tower("text", 1)?],
+            encoders: [encoder(Side::Image)?, encoder(Side::Text)?],
             ids: Buffer::new(device, "ids", pairs)?,
             workspace: Workspace::new(device, pairs, layout.embed)?,
             parts: Buffer::new(device, "gradient.parts", PARTS)?,
@@ -154,27 +128,42 @@ impl Pipeline {
     /// # Errors
     /// Those of [`Pipeline::step`].
     pub async fn step_async(&mut self, batch: Features<'_>, objective: &Objective, rate: f64) -> Result<()> {
+        self.step_local_async(batch, [&[], &[]], objective, rate).await
+    }
+
+    /// [`Pipeline::step_local`] without waiting.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::step_local`].
+    pub async fn step_local_async(
+        &mut self,
+        batch: Features<'_>,
+        offsets: [&[u32]; 2],
+        objective: &Objective,
+        rate: f64,
+    ) -> Result<()> {
         let [p, q] = self.layout.dims;
         let shapes = [batch.images.len(), batch.texts.len(), batch.ids.len()];
         let ids = if self.mask { self.pairs } else { shapes[2] };
-        if shapes != [self.pairs * p, self.pairs * q, ids] {
+        let rows = offsets.map(|offsets| offsets.last().map_or(self.pairs, |&rows| rows as usize));
+        if shapes != [rows[0] * p, rows[1] * q, ids] {
             return Err(Error::config(
                 "batch",
-                format!("{0} x {p} image, {0} x {q} text values and {ids} ids", self.pairs),
+                format!("{} x {p} image, {} x {q} text values and {ids} ids", rows[0], rows[1]),
                 format!("{}, {} and {}", shapes[0], shapes[1], shapes[2]),
                 "give batches of the size that the pipeline was made for",
             ));
         }
         objective.validate()?;
         let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
-        self.step_padded(&images, &texts, batch.ids, objective, rate).await
+        self.step_padded([&images, &texts], offsets, batch.ids, objective, rate).await
     }
 
-    /// [`Pipeline::step_async`] on rows that are padded already.
+    /// [`Pipeline::step_local_async`] on rows that are padded already.
     pub(crate) async fn step_padded(
         &mut self,
-        images: &[f32],
-        texts: &[f32],
+        rows: [&[f32]; 2],
+        offsets: [&[u32]; 2],
         ids: &[u32],
         objective: &Objective,
         rate: f64,
@@ -182,17 +171,23 @@ impl Pipeline {
         if self.recorded == RECORDS {
             self.fetch_records().await?;
         }
+        for ((encoder, rows), offsets) in self.encoders.iter_mut().zip(rows).zip(offsets) {
+            encoder.upload(&self.device, rows, offsets)?;
+            if encoder.unit.rows != self.pairs {
+                let advice = "give batches of the size that the pipeline was made for";
+                return Err(Error::config(
+                    "batch",
+                    format!("{} pairs", self.pairs),
+                    encoder.unit.rows,
+                    advice,
+                ));
+            }
+        }
         self.step += 1;
         let mut commands = self.device.commands();
         let layout = self.layout;
-        for ((tower, side), features) in
-            self.towers.iter_mut().zip([Side::Image, Side::Text]).zip([images, texts])
-        {
-            tower.features.buffer.write(&self.device, 0, features)?;
-            let product = Product::nt(tower.features.view(), layout.weight_of(&self.values, side));
-            let product = Product { bias: Some(layout.bias_of(&self.values, side)), ..product };
-            matmul(&mut commands, product, tower.projected.view_mut())?;
-            l2norm(&mut commands, tower.projected.view(), tower.unit.view_mut(), tower.norms.view_mut())?;
+        for encoder in &mut self.encoders {
+            encoder.forward(&mut commands, &self.values, true)?;
         }
         if self.mask {
             self.ids.write(&self.device, 0, ids)?;
@@ -203,7 +198,7 @@ impl Pipeline {
                 self.temperature = Some(*params);
             }
         }
-        let [image, text] = &mut self.towers;
+        let [image, text] = &mut self.encoders;
         let inputs = Inputs {
             images: image.unit.view(),
             texts: text.unit.view(),
@@ -212,13 +207,8 @@ impl Pipeline {
             scale: 1.0,
         };
         self.workspace.gradient(&mut commands, objective, inputs, [&mut image.d_unit, &mut text.d_unit])?;
-        for (tower, side) in self.towers.iter_mut().zip([Side::Image, Side::Text]) {
-            let Tower { features, unit, norms, d_unit, d_projected, .. } = tower;
-            l2norm_backward(&mut commands, d_unit.view(), unit.view(), norms.view(), d_projected.view_mut())?;
-            let Segment { rows, cols, range, .. } = layout.weight(side);
-            let d_weight = MatMut { data: self.gradients.part_mut(range), rows, cols, stride: padded(cols) };
-            matmul(&mut commands, Product::tn(d_projected.view(), features.view()), d_weight)?;
-            column_sum(&mut commands, d_projected.view(), self.gradients.part_mut(layout.bias(side).range))?;
+        for encoder in &mut self.encoders {
+            encoder.backward((&self.device, &mut commands), &self.values, &mut self.gradients)?;
         }
         let learned = matches!(objective, Objective::Infonce(InfonceParams { learn_temperature: true, .. }));
         if learned {
@@ -302,7 +292,10 @@ impl Pipeline {
     /// # Errors
     /// Those of [`Pipeline::head`].
     pub async fn head_async(&self) -> Result<Head> {
-        let values = self.values.read(&self.device, 0..self.layout.len()).await?;
+        let mut values = self.values.read(&self.device, 0..self.layout.len()).await?;
+        for encoder in &self.encoders {
+            encoder.running(&self.device, &mut values).await?;
+        }
         Ok(Head { values, ..self.head.clone() })
     }
 
@@ -329,6 +322,9 @@ impl Pipeline {
         self.values.write(&self.device, 0, values)?;
         for (buffer, values) in self.moments.iter_mut().zip(moments) {
             buffer.write(&self.device, 0, values)?;
+        }
+        for encoder in &mut self.encoders {
+            encoder.set_running(&self.device, values)?;
         }
         self.step = step;
         if let Objective::Infonce(params) = objective {

@@ -115,7 +115,7 @@ impl Trainer {
         config.validate()?;
         let dataset = dataset.into();
         let dims = [dataset.image_dim(), dataset.text_dim()];
-        let mut head = Head::new(dims[0], dims[1], config.embed, config.seed)?;
+        let mut head = Head::for_config(dims[0], dims[1], &config)?;
         if config.standardize {
             let train = dataset.split(Split::Train);
             let fit = |side, rows: &[u32]| Standardizer::fit(&dataset, side, rows);
@@ -243,7 +243,7 @@ impl Trainer {
             zero_rows += batch.zero_rows;
             lr = config.rate(epoch, self.progress.step, total);
             let Batch { images, texts, ids, .. } = &batch;
-            self.device.wait(self.pipeline.step_padded(images, texts, ids, &objective, lr))?;
+            self.device.wait(self.pipeline.step_padded([images, texts], [&[], &[]], ids, &objective, lr))?;
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
         }
