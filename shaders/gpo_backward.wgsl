@@ -1,7 +1,7 @@
 // Backward of the generalised pooling to the features: df_(t)d = theta_t g_id                       (vse-models.md section 2.1)
 //
 //   g           [items, cols]       gradient at the pooled rows                                   read
-//   order       [rows, cols]        of gpo.wgsl                                                   read
+//   order       [rows, cols]        of gpo_order.wgsl                                               read
 //   offsets     [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)               read
 //   kind        [items]             row of theta that belongs to the item's length                read
 //   theta       [lengths, slots]                                                                  read

@@ -2,7 +2,7 @@
 //                                                                                                   (vse-models.md section 2.1)
 //   g         [items, cols]       gradient at the pooled rows                                     read
 //   features  [rows, cols] f                                                                      read
-//   order     [rows, cols]        of gpo.wgsl                                                     read
+//   order     [rows, cols]        of gpo_order.wgsl                                                 read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)                 read
 //   parts     [rows]                                                                              overwritten
 //

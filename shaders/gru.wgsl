@@ -28,7 +28,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> projected: array<f32>;
-@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4f>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> lengths: array<u32>;
 @group(0) @binding(5) var<storage, read_write> states: array<f32>;
@@ -69,9 +69,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             if (inside && j < params.hidden) {
                 let row = vec3u(first + j) + vec3u(0u, 1u, 2u) * params.hidden;
                 var a = vec3f(bias[row.x], bias[row.y], bias[row.z]);
-                let w = row * params.hidden_stride;
-                for (var k = 0u; k < params.hidden; k += 1u) {
-                    a += vec3f(weight[w.x + k], weight[w.y + k], weight[w.z + k]) * h[k];
+                let w = row * params.hidden_stride / 4u;
+                for (var k = 0u; k < params.hidden_stride / 4u; k += 1u) {
+                    let four = vec4f(h[4u * k], h[4u * k + 1u], h[4u * k + 2u], h[4u * k + 3u]);
+                    a += vec3f(dot(weight[w.x + k], four), dot(weight[w.y + k], four), dot(weight[w.z + k], four));
                 }
                 let p = t * params.projected_stride;
                 let r = sigma(projected[p + row.x] + a.x);

@@ -43,6 +43,12 @@ var<workgroup> dr: array<f32, UNITS>;
 var<workgroup> dz: array<f32, UNITS>;
 var<workgroup> dq: array<f32, UNITS>;
 
+// Of W, at four rows.
+fn column(row: vec4u, j: u32) -> vec4f {
+    let at = row * params.hidden_stride + j;
+    return vec4f(weight[at.x], weight[at.y], weight[at.z], weight[at.w]);
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let chain = group.x;
@@ -53,8 +59,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         length = lengths[chain - 1u];
         first = 3u * hidden;
     }
-    for (var j = lane; j < hidden; j += LANES) {
+    for (var j = lane; j < params.hidden_stride; j += LANES) {
         carry[j] = 0.0;
+        dr[j] = 0.0;
+        dz[j] = 0.0;
+        dq[j] = 0.0;
     }
     workgroupBarrier();
     for (var step = 0u; step < params.slots; step += 1u) {
@@ -101,11 +110,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         for (var j = lane; j < hidden; j += LANES) {
             if (inside) {
+                let z = first + hidden;
+                let c = z + hidden;
                 var sum = 0.0;
-                for (var k = 0u; k < hidden; k += 1u) {
-                    let w = (first + k) * params.hidden_stride + j;
-                    let to_next_gate = hidden * params.hidden_stride;
-                    sum += weight[w] * dr[k] + weight[w + to_next_gate] * dz[k] + weight[w + 2u * to_next_gate] * dq[k];
+                for (var k = 0u; k < hidden; k += 4u) {
+                    // Past the last unit the gradients are zero.
+                    let unit = min(vec4u(k) + vec4u(0u, 1u, 2u, 3u), vec4u(hidden - 1u));
+                    sum += dot(column(vec4u(first) + unit, j), vec4f(dr[k], dr[k + 1u], dr[k + 2u], dr[k + 3u]));
+                    sum += dot(column(vec4u(z) + unit, j), vec4f(dz[k], dz[k + 1u], dz[k + 2u], dz[k + 3u]));
+                    sum += dot(column(vec4u(c) + unit, j), vec4f(dq[k], dq[k + 1u], dq[k + 2u], dq[k + 3u]));
                 }
                 carry[j] += sum;
             }

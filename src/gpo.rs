@@ -1,7 +1,7 @@
 //! Generalised pooling of a batch on the device: its weights, its forward, its backward (vse-models.md section 2.1).
 //!
 //! ```text
-//! encoding -> matmul -> gru -> gpo_weights -> gpo
+//! encoding -> matmul -> gru -> gpo_weights; features -> gpo_order -> gpo
 //! gpo_backward, gpo_dots -> gpo_weights_backward -> gru_backward -> matmul, column_sum
 //! ```
 //!
@@ -12,7 +12,7 @@ use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Matrix, padd
 use crate::head::GpoLayout;
 use crate::kernels::{
     Chains, GruGradient, GruTrace, GruWeights, Product, Ragged, column_sum, gpo, gpo_backward, gpo_dots,
-    gpo_weights, gpo_weights_backward, gru, gru_backward, matmul,
+    gpo_order, gpo_weights, gpo_weights_backward, gru, gru_backward, matmul,
 };
 use crate::{Error, Result};
 
@@ -184,8 +184,9 @@ impl Gpo {
         let (v, states) = (layout.v.of(values).data, self.states.view());
         gpo_weights(commands, chains, states, v, self.mean.view_mut(), self.theta.view_mut())?;
         let items = ragged(&self.offsets, &self.kind, self.items, self.longest);
-        let order = self.order.part_mut(0..features.rows * features.stride());
-        gpo(commands, items, features, self.theta.view(), pooled, order)
+        let size = features.rows * features.stride();
+        gpo_order(commands, items, features, self.order.part_mut(0..size))?;
+        gpo(commands, items, features, self.order.part(0..size), self.theta.view(), pooled)
     }
 
     /// From the gradient `g [items, cols]` at the pooled rows: `d_features [rows, cols]`, and the gradients of the parameters,

@@ -1,22 +1,30 @@
 //! The generalised pooling operator over the items of a batch, and its backwards (vse-models.md section 2.1).
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::{Access, KernelSpec, Real, lanes, stretches};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
 use rayon::prelude::*;
+
+pub(super) static ORDER_SPEC: KernelSpec = KernelSpec {
+    name: "gpo_order",
+    source: include_str!("../../shaders/gpo_order.wgsl"),
+    params: OrderParams::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "gpo",
     source: include_str!("../../shaders/gpo.wgsl"),
     params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     workgroup: [64, 1, 1],
 };
 
 pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
     name: "gpo_backward",
     source: include_str!("../../shaders/gpo_backward.wgsl"),
-    params: BackwardParams::MEMBERS,
+    params: Params::MEMBERS,
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     workgroup: [64, 1, 1],
 };
@@ -29,8 +37,8 @@ pub(super) static DOTS_SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-params!(stride4: u32, slots: u32, item_offset: u32);
-params!(BackwardParams { stride4: u32, slots: u32 });
+params!(OrderParams { stride4: u32, item_offset: u32 });
+params!(stride4: u32, slots: u32);
 params!(DotsParams { stride4: u32 });
 
 /// Items of different lengths, one after the other.
@@ -45,47 +53,66 @@ pub struct Ragged<'a> {
     pub longest: usize,
 }
 
-/// Pools `features [rows, cols]` to `pooled [count, cols]` by `theta`; at an item's t-th row, `order [rows, cols]` tells
-/// which of its rows, counted from its first, holds the t-th largest value. Overwrites both.
+/// At an item's t-th row, `order [rows, cols]` tells which of its rows, counted from its first, holds the t-th largest
+/// value; of equal values the lower row comes first. Overwrites.
+pub fn gpo_order(
+    commands: &mut Commands,
+    items: Ragged,
+    features: Mat,
+    mut order: SliceMut<u32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            order_twin(items.offsets.host()?, features.data.host()?, features.cols, order.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let regions = [features.data.region()?, items.offsets.region()?, order.region()?];
+            // Every value is compared with its column of the item: as many items as a submission should hold.
+            let cost = features.stride() as f64 * (items.longest as f64 * (2.0 * items.longest as f64 + 8.0));
+            let step = ((recorder.budget / cost) as usize).clamp(1, 65_535);
+            for item in stretches(items.count, step) {
+                let params =
+                    OrderParams { stride4: features.stride() as u32 / 4, item_offset: item.start as u32 };
+                let columns = (features.stride() / 4).div_ceil(recorder.lanes as usize);
+                let grid = [columns, items.longest, item.len()];
+                let cost = item.len() as f64 * cost;
+                recorder.dispatch(&ORDER_SPEC, &lanes(recorder), &params, &regions, grid, cost)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Pools `features [rows, cols]` in the order of [`gpo_order`] to `pooled [count, cols]` by `theta`. Overwrites.
 pub fn gpo(
     commands: &mut Commands,
     items: Ragged,
     features: Mat,
+    order: Slice<u32>,
     theta: Mat,
     mut pooled: MatMut,
-    mut order: SliceMut<u32>,
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
             let ragged = (items.offsets.host()?, items.kind.host()?);
             let theta = (theta.data.host()?, theta.cols);
-            let out = (pooled.data.host()?, order.host()?);
-            twin(ragged, features.data.host()?, features.cols, theta, out);
+            twin(ragged, features.data.host()?, features.cols, order.host()?, theta, pooled.data.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
+            let params = Params { stride4: features.stride() as u32 / 4, slots: theta.stride() as u32 };
             let regions = [
                 features.data.region()?,
+                order.region()?,
                 items.offsets.region()?,
                 items.kind.region()?,
                 theta.data.region()?,
                 pooled.data.region()?,
-                order.region()?,
             ];
-            // Every value is compared with its column of the item: as many items as a submission should hold.
-            let cost = features.stride() as f64 * (items.longest as f64 * (2.0 * items.longest as f64 + 8.0));
-            let step = ((recorder.budget / cost) as usize).clamp(1, 65_535);
-            for first in (0..items.count).step_by(step) {
-                let count = step.min(items.count - first);
-                let params = Params {
-                    stride4: features.stride() as u32 / 4,
-                    slots: theta.stride() as u32,
-                    item_offset: first as u32,
-                };
-                let grid = [(features.stride() / 4).div_ceil(recorder.lanes as usize), count, 1];
-                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, count as f64 * cost)?;
-            }
-            Ok(())
+            let grid = [(features.stride() / 4).div_ceil(recorder.lanes as usize), items.count, 1];
+            let cost = 4.0 * (features.rows * features.stride()) as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)
         }
     }
 }
@@ -107,7 +134,7 @@ pub fn gpo_backward(
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let params = BackwardParams { stride4: g.stride() as u32 / 4, slots: theta.stride() as u32 };
+            let params = Params { stride4: g.stride() as u32 / 4, slots: theta.stride() as u32 };
             let regions = [
                 g.data.region()?,
                 order.region()?,
@@ -156,28 +183,39 @@ pub fn gpo_dots(
     }
 }
 
+/// [`gpo_order`] as a stable sort of every column, items in parallel.
+pub fn order_twin<T: Real>(offsets: &[u32], features: &[T], cols: usize, order: &mut [u32]) {
+    let stride = padded(cols);
+    let items = rows_of(offsets, order, stride).enumerate();
+    items.for_each(|(i, order)| {
+        let features = &features[offsets[i] as usize * stride..][..order.len()];
+        let mut column: Vec<(T, u32)> = Vec::new();
+        for d in 0..stride {
+            column.clear();
+            column.extend(features[d..].iter().step_by(stride).zip(0..).map(|(&f, k)| (f, k)));
+            column.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(std::cmp::Ordering::Equal));
+            column.iter().enumerate().for_each(|(t, &(_, k))| order[t * stride + d] = k);
+        }
+    });
+}
+
 /// [`gpo`] as plain loops, items in parallel; `theta` is (values, columns).
 pub fn twin<T: Real>(
     (offsets, kind): (&[u32], &[u32]),
     features: &[T],
     cols: usize,
+    order: &[u32],
     (theta, lengths): (&[T], usize),
-    (pooled, order): (&mut [T], &mut [u32]),
+    pooled: &mut [T],
 ) {
     let (stride, slots) = (padded(cols), padded(lengths));
-    let items = pooled.par_chunks_exact_mut(stride).zip(rows_of(offsets, order, stride)).enumerate();
-    items.for_each(|(i, (pooled, order))| {
-        let features = &features[offsets[i] as usize * stride..][..order.len()];
-        let theta = &theta[kind[i] as usize * slots..];
-        let mut column: Vec<(T, u32)> = Vec::new();
-        for (d, x) in pooled.iter_mut().enumerate() {
-            column.clear();
-            column.extend(features[d..].iter().step_by(stride).zip(0..).map(|(&f, k)| (f, k)));
-            // Stable: of equal values the lower row is first.
-            column.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(std::cmp::Ordering::Equal));
-            *x = column.iter().zip(theta).fold(T::zero(), |sum, (&(f, _), &w)| sum + w * f);
-            for (t, &(_, k)) in column.iter().enumerate() {
-                order[t * stride + d] = k;
+    pooled.par_chunks_exact_mut(stride).enumerate().for_each(|(i, pooled)| {
+        let rows = offsets[i] as usize * stride..offsets[i + 1] as usize * stride;
+        let (features, order) = (&features[rows.clone()], &order[rows]);
+        pooled.fill(T::zero());
+        for (order, &w) in order.chunks_exact(stride).zip(&theta[kind[i] as usize * slots..]) {
+            for (d, (x, &k)) in pooled.iter_mut().zip(order).enumerate() {
+                *x += w * features[k as usize * stride + d];
             }
         }
     });

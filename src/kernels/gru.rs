@@ -1,7 +1,8 @@
 //! The bidirectional GRU of the generalised pooling operator, and its backward (vse-models.md section 2.1).
 
-use super::{Access, KernelSpec, Real, lanes, sigma};
+use super::{Access, KernelSpec, Real, sigma};
 use crate::Result;
+use crate::device::Recorder;
 use crate::device::{Commands, Mat, MatMut, Slice, padded};
 use rayon::prelude::*;
 
@@ -54,6 +55,13 @@ impl Params {
             projected_stride: padded(6 * hidden) as u32,
         }
     }
+}
+
+/// A lane a unit, on software adapters too: steps come one after the other, and some drivers (llvmpipe) end an invocation
+/// after 65,535 iterations of all its loops together.
+fn lanes(recorder: &Recorder, hidden: usize) -> [(&'static str, String); 1] {
+    let units = hidden.next_power_of_two().min(256);
+    [("LANES", format!("{}u", units.max(recorder.lanes as usize)))]
 }
 
 /// The chains of a GRU: one forward over `longest` positions, and one backward over each of `lengths`.
@@ -123,7 +131,7 @@ pub fn gru(
             let cost = (chains.rows() * hidden) as f64 * (6.0 * hidden as f64 + 60.0);
             recorder.dispatch(
                 &SPEC,
-                &lanes(recorder),
+                &lanes(recorder, hidden),
                 &Params::of(&chains, hidden),
                 &regions,
                 [1 + chains.count, 1, 1],
@@ -189,7 +197,7 @@ pub fn gru_backward(
             let grid = [1 + chains.count, 1, 1];
             recorder.dispatch(
                 &BACKWARD_SPEC,
-                &lanes(recorder),
+                &lanes(recorder, hidden),
                 &Params::of(&chains, hidden),
                 &regions,
                 grid,

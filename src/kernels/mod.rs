@@ -65,7 +65,7 @@ pub use adamw::{AdamwParams, adamw};
 pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
-pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots};
+pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots, gpo_order};
 pub use gpo_weights::{gpo_weights, gpo_weights_backward};
 pub use gru::{Chains, GRU_UNITS, GruGradient, GruTrace, GruWeights, gru, gru_backward};
 pub use hardest::{Hardest, hardest};
@@ -88,7 +88,9 @@ pub mod twin {
     pub use super::batch_norm::{backward_twin as batch_norm_backward, twin as batch_norm};
     pub use super::column_sum::twin as column_sum;
     pub use super::compose::twin as compose;
-    pub use super::gpo::{backward_twin as gpo_backward, dots_twin as gpo_dots, twin as gpo};
+    pub use super::gpo::{
+        backward_twin as gpo_backward, dots_twin as gpo_dots, order_twin as gpo_order, twin as gpo,
+    };
     pub use super::gpo_weights::{backward_twin as gpo_weights_backward, twin as gpo_weights};
     pub use super::gru::{backward_twin as gru_backward, twin as gru};
     pub use super::hardest::twin as hardest;
@@ -167,6 +169,7 @@ pub static KERNELS: &[&KernelSpec] = &[
     &gpo::SPEC,
     &gpo::BACKWARD_SPEC,
     &gpo::DOTS_SPEC,
+    &gpo::ORDER_SPEC,
     &gpo_weights::SPEC,
     &gpo_weights::BACKWARD_SPEC,
     &gru::SPEC,

@@ -8,12 +8,13 @@ mod random;
 mod bench;
 mod blocks;
 mod fields;
+mod local;
 mod matmul;
 mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 19] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 29] = [
         ("matmul", matmul::matmul),
         ("l2norm", rows::l2norm),
         ("l2norm_backward", rows::l2norm_backward),
@@ -32,6 +33,16 @@ fn main() {
         ("record", steps::record),
         ("adamw", steps::adamw),
         ("sgd", steps::sgd),
+        ("gru", local::gru),
+        ("gru_backward", local::gru_backward),
+        ("gpo_weights", local::gpo_weights),
+        ("gpo_weights_backward", local::gpo_weights_backward),
+        ("gpo_order", local::gpo_order),
+        ("gpo", local::gpo),
+        ("gpo_backward", local::gpo_backward),
+        ("gpo_dots", local::gpo_dots),
+        ("batch_norm", local::batch_norm),
+        ("batch_norm_backward", local::batch_norm_backward),
         ("guard", bench::guard),
     ];
     common::run(tests.map(|(name, test)| (name.to_string(), test)).to_vec())
