@@ -11,10 +11,20 @@ use wgoal::kernels::KERNELS;
 type Outcome = Result<(), Failed>;
 
 /// A small wrong in every page, as a broken compiler might make it: (page, what is replaced, by what).
-const WRONGS: [(&str, &str, &str); 18] = [
+const WRONGS: [(&str, &str, &str); 28] = [
     ("adamw", "sqrt(second)", "second"),
+    ("batch_norm", "squared / max(count - 1.0, 1.0)", "squared / count"),
+    ("batch_norm_backward", "select(1.0, params.repeats, last)", "1.0"),
     ("column_sum", "i < params.rows", "i + 1u < params.rows"),
     ("compose", "other[j].y * y", "0.999 * other[j].y * y"),
+    ("gpo", "sum += theta", "sum += 1.001 * theta"),
+    ("gpo_backward", "params.slots + t]", "params.slots]"),
+    ("gpo_dots", "d < width", "d + 1u < width"),
+    ("gpo_order", ">= f", "> f"),
+    ("gpo_weights", "0.5 * both", "0.499 * both"),
+    ("gpo_weights_backward", "- along)", "- 0.999 * along)"),
+    ("gru", "after = (1.0 - z) * c", "after = (1.0 - z) * r"),
+    ("gru_backward", "let unit = min(vec4u(k)", "let unit = min(vec4u(0u)"),
     ("hardest", "i < best_index[lane]", "i > best_index[lane]"),
     ("hinge_sum", "- positive[j] > 0.0", "- positive[j] >= 0.0"),
     ("infonce", "rate * a;", "a;"),

@@ -4,6 +4,7 @@
 //! poison value, and an error that is not a number counts as infinite.
 
 mod kernels;
+mod local;
 mod step;
 
 use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Slice, SliceMut, pad_rows, padded};
@@ -53,7 +54,7 @@ pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
         healthy &= finding.passed();
         report(&finding);
     };
-    for (name, allowed, kernel) in kernels::CHECKS {
+    for (name, allowed, kernel) in kernels::CHECKS.iter().chain(local::CHECKS) {
         check((*name).into(), *allowed, &|lab| kernel(lab).map(|()| lab.worst));
     }
     for objective in objectives() {
