@@ -100,9 +100,12 @@ pub(super) struct Array<E> {
     file: Arc<PositionedFile>,
     start: u64,
     pub dtype: E,
+    /// Rows, those of all items where the array has items.
     pub rows: usize,
     /// Values of one row.
     pub cols: usize,
+    /// Rows of each item of a three-dimensional array.
+    pub group: Option<usize>,
 }
 
 /// Features `[rows, cols]`, read by row.
@@ -110,14 +113,15 @@ pub(super) type FeatureFile = Array<Float>;
 
 impl<E: Element> Array<E> {
     pub fn open(source: &Source, name: &str) -> Result<Self> {
-        Self::from_header(source.header(name)?)
+        Self::from_header(source.header(name)?, E::AXES)
     }
 
     fn open_npy(path: &Path) -> Result<Self> {
-        Self::from_header(npy_header(path)?)
+        Self::from_header(npy_header(path)?, E::AXES)
     }
 
-    fn from_header(header: Header) -> Result<Self> {
+    /// Checks type and shape; of three axes the first two are items and their rows.
+    fn from_header(header: Header, axes: &[&str]) -> Result<Self> {
         let Header { label, file, start, dtype: name, shape, alone } = header;
         let Some(dtype) = E::parse(name.trim_matches('\'')) else {
             let advice = format!("convert the array, for example with numpy's astype('{}')", E::ADVISED);
@@ -126,16 +130,17 @@ impl<E: Element> Array<E> {
         let fault = |expected: String, advice: &str| {
             Err(Error::data(&label, expected, format!("shape {shape:?}"), advice))
         };
-        if shape.len() != E::AXES.len() {
-            return fault(format!("shape [{}]", E::AXES.join(", ")), "reshape the array");
+        if shape.len() != axes.len() {
+            return fault(format!("shape [{}]", axes.join(", ")), "reshape the array");
         }
         if shape.contains(&0) {
-            return fault(
-                format!("{} above 0", E::AXES.join(" and ")),
-                "write the array again with its rows",
-            );
+            return fault(format!("{} above 0", axes.join(" and ")), "write the array again with its rows");
         }
-        let (rows, cols) = (shape[0], shape.get(1).copied().unwrap_or(1));
+        let (rows, cols, group) = match shape[..] {
+            [items, rows, cols] => (items.saturating_mul(rows), cols, Some(rows as usize)),
+            [rows, cols] => (rows, cols, None),
+            _ => (shape[0], 1, None),
+        };
         if rows > u32::MAX.into() || cols > MAX_COLUMNS {
             let limits = format!("at most {} rows and {MAX_COLUMNS} columns", u32::MAX);
             return fault(limits, "check how the array was made, or use a part of it");
@@ -143,11 +148,30 @@ impl<E: Element> Array<E> {
         if alone {
             file.check_length(&label, start + rows * cols * dtype.size() as u64)?;
         }
-        Ok(Self { label, file, start, dtype, rows: rows as usize, cols: cols as usize })
+        Ok(Self { label, file, start, dtype, rows: rows as usize, cols: cols as usize, group })
     }
 }
 
 impl FeatureFile {
+    /// Opens an array of several rows an item: `[items, rows, columns]`, or `[rows, columns]` if it is `ragged`.
+    pub fn open_local(source: &Source, name: &str, ragged: bool) -> Result<Self> {
+        let axes: &[&str] = if ragged { &["rows", "columns"] } else { &["items", "rows", "columns"] };
+        Self::from_header(source.header(name)?, axes)
+    }
+
+    /// Rows, columns and type, as numbers.
+    pub fn shape(&self) -> [u64; 3] {
+        [self.rows as u64, self.cols as u64, self.dtype as u64]
+    }
+
+    /// A row as messages name it.
+    fn place(&self, row: usize) -> String {
+        match self.group {
+            None => format!("{} row {row}", self.label),
+            Some(group) => format!("{} item {} row {}", self.label, row / group, row % group),
+        }
+    }
+
     /// Reads one row into `out`, which holds `cols` values, and returns whether all of them are zero.
     ///
     /// `scratch` is working space, kept by the caller so that it is allocated once. A value that is no
@@ -160,7 +184,7 @@ impl FeatureFile {
         }
         scratch.resize(self.cols * self.dtype.size(), 0);
         let position = self.start + (row as u64) * scratch.len() as u64;
-        self.file.read(|| format!("{} row {row}", self.label), scratch, position)?;
+        self.file.read(|| self.place(row), scratch, position)?;
         match self.dtype {
             Float::F16 => decode_f16(scratch, out),
             Float::F32 => decode(bytemuck::cast_slice(scratch), out, f32::from_le_bytes),
@@ -170,7 +194,7 @@ impl FeatureFile {
         let largest = out.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
         if largest >= f32::INFINITY.to_bits() {
             let column = out.iter().position(|x| !x.is_finite()).unwrap_or(0);
-            let thing = format!("{} row {row} column {column}", self.label);
+            let thing = format!("{} column {column}", self.place(row));
             let advice = "replace the value, or leave the row out of the dataset";
             return Err(Error::data(thing, "a finite f32 value", out[column], advice));
         }

@@ -146,6 +146,14 @@ impl Source {
         }
     }
 
+    /// Whether there is an array `name`, sound or not.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => fs::symlink_metadata(folder.join(format!("{name}.npy"))).is_ok(),
+            Self::Safetensors(tensors) => tensors.metadata.info(name).is_some(),
+        }
+    }
+
     /// The header of the array `name`.
     pub fn header(&self, name: &str) -> Result<Header> {
         match self {

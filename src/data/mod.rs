@@ -6,16 +6,19 @@
 mod array;
 mod batch;
 mod file;
+mod local;
 
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
 use crate::{Error, Result};
 use array::{Array, FeatureFile, Integer};
 use file::Source;
+use local::Local;
 
 pub use crate::files::write_file;
 pub use crate::head::{Side, Standardizer};
@@ -73,12 +76,63 @@ pub struct SplitRows {
     pub text_image: Vec<u32>,
 }
 
+/// The features of one side: a row an item, several rows an item (regions, tokens), or both.
+#[derive(Debug)]
+struct Features {
+    pooled: Option<FeatureFile>,
+    local: Option<Local>,
+    /// Number of images or texts.
+    items: usize,
+    /// The array that tells it.
+    label: String,
+}
+
+impl Features {
+    /// `pooled` may be missing where there are local features.
+    fn open(source: &Source, side: Side) -> Result<Self> {
+        let local = Local::open(source, side)?;
+        let name = pooled_name(side);
+        let pooled = match local.is_none() || source.has(name) {
+            true => Some(FeatureFile::open(source, name)?),
+            false => None,
+        };
+        if let (Some(pooled), Some(local)) = (&pooled, &local) {
+            local.check_items(pooled)?;
+        }
+        let counted = pooled.as_ref().map(|pooled| (pooled.rows, &pooled.label));
+        let counted = counted.or_else(|| local.as_ref().map(|local| (local.items(), local.label())));
+        let (items, label) = counted.map_or((0, source.label(name)), |(items, label)| (items, label.clone()));
+        Ok(Self { pooled, local, items, label })
+    }
+
+    /// What the items are counted by, for messages.
+    fn counted(&self) -> String {
+        let what = if self.pooled.is_some() { "row" } else { "item" };
+        format!("{what} of {}", self.label)
+    }
+
+    /// What the fingerprint holds of the row an item.
+    fn pooled_shape(&self) -> [u64; 3] {
+        self.pooled.as_ref().map_or([0; 3], FeatureFile::shape)
+    }
+}
+
+/// The array of one row an item.
+fn pooled_name(side: Side) -> &'static str {
+    match side {
+        Side::Image => "images",
+        Side::Text => "texts",
+    }
+}
+
 /// An open dataset: N images and M texts with cached features, each text the caption of one image.
+///
+/// A side has one row of features an item (`images`, `texts`), several (`image_regions [N, R, P']`, or `[T, P']` with
+/// `region_offsets [N + 1]`; `text_tokens` with `text_offsets` likewise), or both; a head uses one of them.
 #[derive(Debug)]
 pub struct Dataset {
     name: String,
-    images: FeatureFile,
-    texts: FeatureFile,
+    sides: [Features; 2],
     splits: [SplitRows; 3],
     captions: Option<Vec<String>>,
     image_names: Option<Vec<String>>,
@@ -96,21 +150,20 @@ impl Dataset {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let source = Source::open(path)?;
-        let images = FeatureFile::open(&source, "images")?;
-        let texts = FeatureFile::open(&source, "texts")?;
-        let text_image = text_to_image(&source, images.rows, &texts)?;
-        let splits = split_rows(&source, images.rows, &text_image)?;
-        let names = |file: &str, array: &FeatureFile| match &source {
-            Source::Folder(folder) => read_lines(&folder.join(file), array),
+        let sides = [Features::open(&source, Side::Image)?, Features::open(&source, Side::Text)?];
+        let [images, texts] = &sides;
+        let text_image = text_to_image(&source, images.items, texts)?;
+        let splits = split_rows(&source, images.items, &text_image)?;
+        let names = |file: &str, side: &Features| match &source {
+            Source::Folder(folder) => read_lines(&folder.join(file), side),
             Source::Safetensors(_) => Ok(None),
         };
         Ok(Self {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-            captions: names("captions.txt", &texts)?,
-            image_names: names("image_names.txt", &images)?,
-            fingerprint: fingerprint(&images, &texts, &text_image, &splits),
-            images,
-            texts,
+            captions: names("captions.txt", texts)?,
+            image_names: names("image_names.txt", images)?,
+            fingerprint: fingerprint(&sides, &text_image, &splits),
+            sides,
             splits,
         })
     }
@@ -120,29 +173,50 @@ impl Dataset {
         self.name.clone()
     }
 
-    /// Values of one image row (P).
+    /// Values of one image row (P); of a region where there are only regions.
     pub fn image_dim(&self) -> usize {
-        self.images.cols
+        self.dim(Side::Image)
     }
 
-    /// Values of one text row (Q).
+    /// Values of one text row (Q); of a token where there are only tokens.
     pub fn text_dim(&self) -> usize {
-        self.texts.cols
+        self.dim(Side::Text)
     }
 
     /// Number of images (N), those in no split included.
     pub fn images(&self) -> usize {
-        self.images.rows
+        self.sides[0].items
     }
 
     /// Number of texts (M).
     pub fn texts(&self) -> usize {
-        self.texts.rows
+        self.sides[1].items
     }
 
-    /// Values of one row of this side.
+    /// Values of one row of this side; of a local row where there are only such.
     pub fn dim(&self, side: Side) -> usize {
-        self.features(side).cols
+        let pooled = self.sides[side as usize].pooled.as_ref();
+        pooled.map(|file| file.cols).or(self.local_dim(side)).unwrap_or(0)
+    }
+
+    /// Values of one local row of this side (P' of a region, Q' of a token); `None` where there are none.
+    pub fn local_dim(&self, side: Side) -> Option<usize> {
+        self.local(side).map(|local| local.rows.cols)
+    }
+
+    /// Most local rows of an item of this side; `None` where there are none.
+    pub fn local_len(&self, side: Side) -> Option<usize> {
+        self.local(side).map(Local::longest)
+    }
+
+    /// The local rows of an item, to be read by [`Dataset::read_local_row`]: never empty where the side has local
+    /// features and the item exists, else empty.
+    pub fn local_rows(&self, side: Side, item: usize) -> Range<usize> {
+        self.local(side).map_or(0..0, |local| local.rows_of(item))
+    }
+
+    fn local(&self, side: Side) -> Option<&Local> {
+        self.sides[side as usize].local.as_ref()
     }
 
     /// The rows of a split.
@@ -173,22 +247,40 @@ impl Dataset {
     /// A row out of range, a value that is no finite f32 (named by file, row and column), and a file that
     /// can no longer be read.
     pub fn read_row(&self, side: Side, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<bool> {
-        self.features(side).read_row(row, scratch, out)
+        match &self.sides[side as usize].pooled {
+            Some(file) => file.read_row(row, scratch, out),
+            None => Err(self.lacks(pooled_name(side), local::names(side).0)),
+        }
     }
 
-    fn features(&self, side: Side) -> &FeatureFile {
-        match side {
-            Side::Image => &self.images,
-            Side::Text => &self.texts,
+    /// Reads one local row as [`Dataset::read_row`] does, counted over all items: see [`Dataset::local_rows`].
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read_row`].
+    pub fn read_local_row(
+        &self,
+        side: Side,
+        row: usize,
+        scratch: &mut Vec<u8>,
+        out: &mut [f32],
+    ) -> Result<bool> {
+        match self.local(side) {
+            Some(local) => local.rows.read_row(row, scratch, out),
+            None => Err(self.lacks(local::names(side).0, pooled_name(side))),
         }
+    }
+
+    fn lacks(&self, wanted: &str, there: &str) -> Error {
+        let advice = format!("add {wanted}, or choose the pooling that {there} needs");
+        Error::data(&self.name, wanted, format!("{there} alone"), advice)
     }
 }
 
 /// The image row of every text.
-fn text_to_image(source: &Source, images: usize, texts: &FeatureFile) -> Result<Vec<u32>> {
+fn text_to_image(source: &Source, images: usize, texts: &Features) -> Result<Vec<u32>> {
     let array = Array::<Integer>::open(source, "text_to_image")?;
-    if array.rows != texts.rows {
-        let expected = format!("{} values, one for each row of {}", texts.rows, texts.label);
+    if array.rows != texts.items {
+        let expected = format!("{} values, one for each {}", texts.items, texts.counted());
         return Err(Error::data(array.label, expected, array.rows, "write the image row of every text"));
     }
     let rows = array.read_all()?;
@@ -260,8 +352,8 @@ fn split_rows(source: &Source, images: usize, text_image: &[u32]) -> Result<[Spl
     Ok(splits)
 }
 
-/// The lines of a text file that may be missing, one for each row of `array`.
-fn read_lines(path: &Path, array: &FeatureFile) -> Result<Option<Vec<String>>> {
+/// The lines of a text file that may be missing, one for each item of `side`.
+fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
     let fault =
         |expected: String, found: String, advice| Err(Error::data(path.display(), expected, found, advice));
     let bytes = match fs::read(path) {
@@ -277,30 +369,26 @@ fn read_lines(path: &Path, array: &FeatureFile) -> Result<Option<Vec<String>>> {
         }
     };
     let lines: Vec<_> = text.lines().map(str::to_string).collect();
-    if lines.len() != array.rows {
+    if lines.len() != side.items {
         let found = format!("{} lines", lines.len());
-        let expected = format!("{} lines, one for each row of {}", array.rows, array.label);
+        let expected = format!("{} lines, one for each {}", side.items, side.counted());
         return fault(expected, found, "correct the file, or remove it");
     }
     Ok(Some(lines))
 }
 
-/// FNV-1a, 64 bits, over the numbers and the lengths of the lists.
-fn fingerprint(
-    images: &FeatureFile,
-    texts: &FeatureFile,
-    text_image: &[u32],
-    splits: &[SplitRows; 3],
-) -> u64 {
-    let shapes = [images, texts].map(|array| [array.rows as u64, array.cols as u64, array.dtype as u64]);
+/// FNV-1a, 64 bits, over the numbers and the lengths of the lists. Local features come last and only where there are any.
+fn fingerprint(sides: &[Features; 2], text_image: &[u32], splits: &[SplitRows; 3]) -> u64 {
     let lists = [text_image, &splits[0].images, &splits[1].images, &splits[2].images];
     let numbers = lists
         .iter()
         .flat_map(|list| std::iter::once(list.len() as u64).chain(list.iter().map(|&row| row.into())));
-    shapes
-        .into_iter()
-        .flatten()
+    let local = sides.iter().zip(1u64..).filter_map(|(side, tag)| Some((side.local.as_ref()?, tag)));
+    sides
+        .iter()
+        .flat_map(Features::pooled_shape)
         .chain(numbers)
+        .chain(local.flat_map(|(local, tag)| std::iter::once(tag).chain(local.numbers())))
         .flat_map(u64::to_le_bytes)
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
