@@ -3,6 +3,7 @@
 use crate::objective::Objective;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,47 @@ pub enum ImageEncoder {
     ResidualMlp,
 }
 
+/// Probability that size augmentation leaves a region out.
+const REGION_DROPOUT: f64 = 0.2;
+
+/// Over how many steps the learning rate rises from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Warmup {
+    /// This many.
+    Steps(u64),
+    /// A share of all steps.
+    Share {
+        /// Of 100.
+        percent: f64,
+    },
+}
+
+impl Warmup {
+    /// Its steps, of `total`.
+    fn steps(self, total: u64) -> u64 {
+        match self {
+            Self::Steps(steps) => steps,
+            Self::Share { percent } => (total as f64 * percent / 100.0).round() as u64,
+        }
+    }
+}
+
+/// Parsed from a number of steps (`500`) or a percentage of them (`10%`).
+impl FromStr for Warmup {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = match text.strip_suffix('%') {
+            None => text.parse().ok().map(Self::Steps),
+            Some(number) => number.parse().ok().map(|percent| Self::Share { percent }),
+        };
+        let expected = "a number of steps, or a percentage as in 10%";
+        parsed
+            .ok_or_else(|| Error::config("--lr-warmup", expected, format!("'{text}'"), "give one of the two"))
+    }
+}
+
 /// Everything that decides what a training run computes; together with a dataset and a kind of device it decides every
 /// bit of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,14 +136,16 @@ pub struct TrainConfig {
     pub lr: f64,
     /// Weight decay, on every parameter but a learned temperature.
     pub weight_decay: f64,
+    /// Whether biases decay as well.
+    pub decay_biases: bool,
     /// Largest norm of the gradient over all parameters; 0 clips nothing.
     pub clip: f32,
     /// The course of the learning rate.
     pub schedule: Schedule,
     /// The learning rate is divided by ten after each of these numbers of epochs.
     pub lr_drop: Vec<usize>,
-    /// Steps over which the learning rate rises from 0.
-    pub lr_warmup: usize,
+    /// Over how many steps the learning rate rises from 0; its course begins after them.
+    pub lr_warmup: Warmup,
     /// First epochs that train on the hinge over all negatives, which keeps hardest-negative training from collapsing;
     /// InfoNCE, which sees all negatives anyway, ignores it.
     pub warmup_epochs: usize,
@@ -109,7 +153,13 @@ pub struct TrainConfig {
     pub standardize: bool,
     /// Probability that an input feature is zeroed in training.
     pub dropout: f32,
-    /// Decides the first weights, the order of the pairs and the dropout.
+    /// Size augmentation in training (vse-models.md section 2.4): a region is left out with probability 0.2, a token
+    /// with `token_dropout`. Without effect on a side without local features.
+    pub size_augment: bool,
+    /// Probability that size augmentation leaves a token out. The reference selects a word with probability 0.2, and
+    /// removes 0.4 of those; the others it replaces, which cached tokens do not allow.
+    pub token_dropout: f64,
+    /// Decides the first weights, the order of the pairs, the dropout and the size augmentation.
     pub seed: u64,
     /// Other captions of an image are no negatives of it; off reproduces the papers.
     pub mask_same_image: bool,
@@ -134,13 +184,16 @@ impl Default for TrainConfig {
             optimizer: Optimizer::default(),
             lr: 5e-4,
             weight_decay: 1e-4,
+            decay_biases: true,
             clip: 2.0,
             schedule: Schedule::default(),
             lr_drop: Vec::new(),
-            lr_warmup: 0,
+            lr_warmup: Warmup::Steps(0),
             warmup_epochs: 0,
             standardize: false,
             dropout: 0.0,
+            size_augment: false,
+            token_dropout: 0.08,
             seed: 0,
             mask_same_image: true,
             patience: 0,
@@ -170,8 +223,13 @@ impl TrainConfig {
         check(decay.is_finite() && decay >= 0.0, "--weight-decay", not_negative, &decay)?;
         check(self.clip.is_finite() && self.clip >= 0.0, "--clip", not_negative, &self.clip)?;
         check((0.0..1.0).contains(&self.dropout), "--dropout", "a number in [0, 1)", &self.dropout)?;
+        let token_dropout = self.token_dropout;
+        check((0.0..1.0).contains(&token_dropout), "--token-dropout", "a number in [0, 1)", &token_dropout)?;
         check(!self.lr_drop.contains(&0), "--lr-drop", "numbers of epochs of 1 or more", &0)?;
         let unit = |x: f64| (0.0..1.0).contains(&x);
+        if let Warmup::Share { percent } = self.lr_warmup {
+            check((0.0..=100.0).contains(&percent), "--lr-warmup", "0% to 100%", &format!("{percent}%"))?;
+        }
         match self.optimizer {
             Optimizer::AdamW { beta1, beta2, epsilon } => {
                 check(unit(beta1), "optimizer beta1", "a number in [0, 1)", &beta1)?;
@@ -192,14 +250,25 @@ impl TrainConfig {
     /// Learning rate of a step, both counted from 0, of `total` steps.
     pub fn rate(&self, epoch: usize, step: u64, total: u64) -> f64 {
         let drops = self.lr_drop.iter().filter(|&&after| epoch >= after).count();
-        let warmup = ((step + 1) as f64 / self.lr_warmup.max(1) as f64).min(1.0);
-        let done = step as f64 / total.max(1) as f64;
+        let rising = self.lr_warmup.steps(total);
+        let warmup = ((step + 1) as f64 / rising.max(1) as f64).min(1.0);
+        let done = step.saturating_sub(rising) as f64 / total.saturating_sub(rising).max(1) as f64;
         let course = match self.schedule {
             Schedule::Constant => 1.0,
             Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
             Schedule::Linear => 1.0 - done,
         };
         self.lr * 0.1f64.powi(drops as i32) * warmup * course
+    }
+
+    /// Pooling of images and of texts.
+    pub fn pooling(&self) -> [Pooling; 2] {
+        [self.image_pooling, self.text_pooling]
+    }
+
+    /// Probabilities that training leaves out a region and a token (vse-models.md section 2.4).
+    pub fn row_dropout(&self) -> [f64; 2] {
+        if self.size_augment { [REGION_DROPOUT, self.token_dropout] } else { [0.0; 2] }
     }
 
     /// The objective of an epoch counted from 0: the warm-up's, then the run's own.
@@ -221,7 +290,8 @@ mod tests {
 
     #[test]
     fn rates_follow_warmup_drops_and_course() {
-        let config = TrainConfig { lr: 1.0, lr_drop: vec![2, 3], lr_warmup: 4, ..Default::default() };
+        let config =
+            TrainConfig { lr: 1.0, lr_drop: vec![2, 3], lr_warmup: Warmup::Steps(4), ..Default::default() };
         assert_eq!([0, 1, 3, 9].map(|step| config.rate(0, step, 100)), [0.25, 0.5, 1.0, 1.0]);
         for (epoch, expected) in [(1, 1.0), (2, 0.1), (3, 0.01)] {
             assert_relative_eq!(config.rate(epoch, 50, 100), expected, max_relative = 1e-12);
@@ -232,6 +302,37 @@ mod tests {
         }
         let linear = TrainConfig { lr: 1.0, schedule: Schedule::Linear, ..Default::default() };
         assert_relative_eq!(linear.rate(0, 25, 100), 0.75);
+    }
+
+    #[test]
+    fn a_course_begins_after_the_warmup_and_ends_at_the_last_step() {
+        let config = TrainConfig {
+            lr: 2.0,
+            schedule: Schedule::Linear,
+            lr_warmup: "10%".parse().unwrap(),
+            ..Default::default()
+        };
+        // 20 of 200 steps rise; of the other 180 a quarter, half and all are done.
+        for (step, expected) in [(0, 0.1), (9, 1.0), (19, 2.0), (20, 2.0), (65, 1.5), (110, 1.0), (200, 0.0)]
+        {
+            assert_relative_eq!(config.rate(3, step, 200), expected, epsilon = 1e-12);
+        }
+        // The course of a run that is all warm-up never begins.
+        let all = TrainConfig { lr_warmup: "100%".parse().unwrap(), ..config.clone() };
+        assert_relative_eq!(all.rate(0, 99, 200), 1.0);
+        assert_relative_eq!(all.rate(0, 199, 200), 2.0);
+        let counted = TrainConfig { lr_warmup: "20".parse().unwrap(), ..config.clone() };
+        assert!((0..200).all(|step| counted.rate(0, step, 200) == config.rate(0, step, 200)));
+        assert!(
+            "ten".parse::<Warmup>().is_err()
+                && "%".parse::<Warmup>().is_err()
+                && "1.5".parse::<Warmup>().is_err()
+        );
+        for warmup in [Warmup::Steps(7), Warmup::Share { percent: 2.5 }] {
+            let text = serde_json::to_string(&warmup).unwrap();
+            assert_eq!(serde_json::from_str::<Warmup>(&text).unwrap(), warmup, "{text}");
+        }
+        assert!(TrainConfig { lr_warmup: Warmup::Share { percent: 101.0 }, ..config }.validate().is_err());
     }
 
     #[test]

@@ -31,9 +31,11 @@ mod files;
 #[cfg(not(target_arch = "wasm32"))]
 mod local;
 #[cfg(not(target_arch = "wasm32"))]
+mod recipe;
+#[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
-pub use config::{ImageEncoder, Optimizer, Pooling, Schedule, TrainConfig};
+pub use config::{ImageEncoder, Optimizer, Pooling, Schedule, TrainConfig, Warmup};
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
 pub use eval::{Ranking, Recall};
@@ -48,5 +50,6 @@ pub use {
     checkpoint::{Best, Checkpoint},
     data::{Dataset, Split},
     local::{EncoderGradients, Gpo, GpoGradients, Pooled},
+    recipe::{RECIPES, Recipe},
     trainer::{Epoch, Event, Trainer},
 };

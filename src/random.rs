@@ -11,6 +11,8 @@ pub(crate) enum Purpose {
     ImageDropout = 2,
     TextDropout = 3,
     Weights = 4,
+    ImageRows = 5,
+    TextRows = 6,
 }
 
 pub(crate) fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {

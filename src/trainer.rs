@@ -114,12 +114,15 @@ impl Trainer {
     pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
         config.validate()?;
         let dataset = dataset.into();
-        let dims = [dataset.image_dim(), dataset.text_dim()];
+        let [image, text] = config.pooling();
+        let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
         let mut head = Head::for_config(dims[0], dims[1], &config)?;
         if config.standardize {
             let train = dataset.split(Split::Train);
-            let fit = |side, rows: &[u32]| Standardizer::fit(&dataset, side, rows);
-            head.standardize = Some([fit(Side::Image, &train.images)?, fit(Side::Text, &train.texts)?]);
+            head.standardize = Some([
+                Standardizer::fit(&dataset, Side::Image, image, &train.images)?,
+                Standardizer::fit(&dataset, Side::Text, text, &train.texts)?,
+            ]);
         }
         let progress = Progress::new(config, fingerprint(&dataset), dims);
         Self::assemble(device, dataset, head, progress)
@@ -163,9 +166,12 @@ impl Trainer {
     fn assemble(device: &Device, dataset: Arc<Dataset>, head: Head, progress: Progress) -> Result<Self> {
         let config = &progress.config;
         let pairs = config.batch.min(dataset.split(Split::Train).texts.len());
+        let gather = Gather::new(head.standardize.clone(), config.dropout)?
+            .with_pooling(config.pooling())
+            .with_row_dropout(config.row_dropout())?;
         Ok(Self {
             device: device.clone(),
-            gather: Arc::new(Gather::new(head.standardize.clone(), config.dropout)?),
+            gather: Arc::new(gather),
             pipeline: Pipeline::new(device, head, config, pairs)?,
             dataset,
             progress,

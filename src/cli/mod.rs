@@ -8,7 +8,7 @@ mod gradient;
 mod run_folder;
 mod train;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,19 @@ impl Cli {
     }
 }
 
+/// An option that is on or off.
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
+}
+
 /// Which device, on every command that computes.
 #[derive(Args)]
 pub struct DeviceArg {
@@ -109,8 +122,8 @@ pub struct ObjectiveArgs {
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Learn the temperature of infonce, within 0.001 and 0.5
-    #[arg(long)]
-    learn_temperature: bool,
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    learn_temperature: Option<Switch>,
 }
 
 impl ObjectiveArgs {
@@ -130,8 +143,10 @@ impl ObjectiveArgs {
             ("circle-margin", self.circle_margin.is_some()),
         ];
         let margin = ("margin", self.margin.is_some());
-        let infonce =
-            [("temperature", self.temperature.is_some()), ("learn-temperature", self.learn_temperature)];
+        let infonce = [
+            ("temperature", self.temperature.is_some()),
+            ("learn-temperature", self.learn_temperature.is_some()),
+        ];
         let mut unused: Vec<(&str, bool)> = Vec::new();
         match &mut objective {
             Objective::Goal(_, _, params) => {
@@ -150,7 +165,8 @@ impl ObjectiveArgs {
             }
             Objective::Infonce(params) => {
                 set(&mut params.temperature, self.temperature);
-                params.learn_temperature |= self.learn_temperature;
+                params.learn_temperature =
+                    self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
                 unused.extend(goal.into_iter().chain([margin]));
             }
             _ => {}

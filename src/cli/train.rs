@@ -1,7 +1,8 @@
 //! `wgoal train`: one run in one folder, resumable.
 
 use super::run_folder::{Earlier, RunFolder};
-use super::{DeviceArg, ObjectiveArgs, print_json, say};
+use super::{DeviceArg, ObjectiveArgs, Switch, print_json, say};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -9,17 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use wgoal::{
-    Dataset, Error, ErrorKind, Event, Optimizer, Recall, Result, Schedule, Split, TrainConfig, Trainer,
+    Dataset, Error, ErrorKind, Event, ImageEncoder, Optimizer, Pooling, RECIPES, Recall, Result, Schedule,
+    Split, TrainConfig, Trainer, Warmup,
 };
 
 /// The dataset that comes with the project.
 const EXAMPLE: &str = "data/clipart-mini";
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Switch {
-    On,
-    Off,
-}
 
 #[derive(Clone, Copy, ValueEnum)]
 enum OptimizerName {
@@ -34,12 +30,54 @@ enum ScheduleName {
     Linear,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolingName {
+    None,
+    Mean,
+    Max,
+    Gpo,
+}
+
+impl From<PoolingName> for Pooling {
+    fn from(name: PoolingName) -> Self {
+        match name {
+            PoolingName::None => Self::None,
+            PoolingName::Mean => Self::Mean,
+            PoolingName::Max => Self::Max,
+            PoolingName::Gpo => Self::Gpo,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EncoderName {
+    Linear,
+    ResidualMlp,
+}
+
+/// The names of all recipes, each with what it is.
+fn recipes() -> PossibleValuesParser {
+    PossibleValuesParser::new(RECIPES.map(|recipe| PossibleValue::new(recipe.name).help(recipe.summary)))
+}
+
 #[derive(Args)]
 pub struct TrainArgs {
     /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
     dataset: Option<PathBuf>,
+    /// The training of a published model, to start from: other options override it
+    #[arg(long, value_name = "NAME", value_parser = recipes())]
+    recipe: Option<String>,
     #[command(flatten)]
     objective: ObjectiveArgs,
+    /// What makes one vector of an image: images.npy (none), or image_regions pooled [none]
+    #[arg(long, value_name = "POOLING")]
+    image_pooling: Option<PoolingName>,
+    /// What makes one vector of a caption: texts.npy (none), or text_tokens pooled [none]
+    #[arg(long, value_name = "POOLING")]
+    text_pooling: Option<PoolingName>,
+    /// What maps image features to the embedding [linear]
+    #[arg(long, value_name = "ENCODER")]
+    image_encoder: Option<EncoderName>,
     /// Passes over the training captions [30]
     #[arg(long)]
     epochs: Option<usize>,
@@ -55,16 +93,22 @@ pub struct TrainArgs {
     /// Weight decay [0.0001]
     #[arg(long, allow_negative_numbers = true)]
     weight_decay: Option<f64>,
+    /// Whether biases decay as well [on]
+    #[arg(long, value_name = "on|off")]
+    decay_biases: Option<Switch>,
+    /// Decays of adamw's moments [0.9,0.999]
+    #[arg(long, value_delimiter = ',', value_name = "B1,B2")]
+    betas: Option<Vec<f64>>,
     /// Largest gradient norm, 0 for no clipping [2]
     #[arg(long, allow_negative_numbers = true)]
     clip: Option<f32>,
     /// Divide the learning rate by ten after each of these numbers of epochs
     #[arg(long, value_delimiter = ',', value_name = "E1,E2")]
     lr_drop: Option<Vec<usize>>,
-    /// Steps over which the learning rate rises [0]
+    /// Steps over which the learning rate rises, or a percentage of all steps, as in 10% [0]
     #[arg(long, value_name = "STEPS")]
-    lr_warmup: Option<usize>,
-    /// Course of the learning rate [constant]
+    lr_warmup: Option<String>,
+    /// Course of the learning rate after its rise [constant]
     #[arg(long)]
     schedule: Option<ScheduleName>,
     /// First epochs on the hinge over all negatives [0]
@@ -82,7 +126,13 @@ pub struct TrainArgs {
     /// Probability that an input feature is zeroed in training [0]
     #[arg(long, allow_negative_numbers = true)]
     dropout: Option<f32>,
-    /// Decides first weights, order and dropout [0]
+    /// Leave out regions and tokens at random in training
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    size_augment: Option<Switch>,
+    /// Probability that --size-augment leaves out a token; that of a region is 0.2 [0.08]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    token_dropout: Option<f64>,
+    /// Decides first weights, order, dropout and augmentation [0]
     #[arg(long)]
     seed: Option<u64>,
     /// Whether other captions of an image are no negatives of it [on]
@@ -132,17 +182,32 @@ impl TrainArgs {
                 return Err(Error::new(ErrorKind::Config, "--momentum", "--optimizer sgd", momentum, advice));
             }
         };
+        let optimizer = match (self.betas.as_deref(), optimizer) {
+            (None, optimizer) => optimizer,
+            (Some(&[beta1, beta2]), Optimizer::AdamW { epsilon, .. }) => {
+                Optimizer::AdamW { beta1, beta2, epsilon }
+            }
+            (Some(betas), _) => {
+                let (expected, advice) = ("two numbers, and --optimizer adamw", "give them as in 0.9,0.999");
+                return Err(Error::new(ErrorKind::Config, "--betas", expected, format!("{betas:?}"), advice));
+            }
+        };
         let config = TrainConfig {
             objective: self.objective.apply(base.objective)?,
             epochs: self.epochs.unwrap_or(base.epochs),
             batch: self.batch.unwrap_or(base.batch),
             embed: self.embed.unwrap_or(base.embed),
-            image_pooling: base.image_pooling,
-            text_pooling: base.text_pooling,
-            image_encoder: base.image_encoder,
+            image_pooling: self.image_pooling.map_or(base.image_pooling, Pooling::from),
+            text_pooling: self.text_pooling.map_or(base.text_pooling, Pooling::from),
+            image_encoder: match self.image_encoder {
+                None => base.image_encoder,
+                Some(EncoderName::Linear) => ImageEncoder::Linear,
+                Some(EncoderName::ResidualMlp) => ImageEncoder::ResidualMlp,
+            },
             optimizer,
             lr: self.lr.unwrap_or(base.lr),
             weight_decay: self.weight_decay.unwrap_or(base.weight_decay),
+            decay_biases: self.decay_biases.map_or(base.decay_biases, Switch::is_on),
             clip: self.clip.unwrap_or(base.clip),
             schedule: match self.schedule {
                 None => base.schedule,
@@ -151,12 +216,17 @@ impl TrainArgs {
                 Some(ScheduleName::Linear) => Schedule::Linear,
             },
             lr_drop: self.lr_drop.clone().unwrap_or(base.lr_drop),
-            lr_warmup: self.lr_warmup.unwrap_or(base.lr_warmup),
+            lr_warmup: match &self.lr_warmup {
+                None => base.lr_warmup,
+                Some(text) => text.parse::<Warmup>()?,
+            },
             warmup_epochs: self.warmup_epochs.unwrap_or(base.warmup_epochs),
             standardize: self.standardize || base.standardize,
             dropout: self.dropout.unwrap_or(base.dropout),
+            size_augment: self.size_augment.map_or(base.size_augment, Switch::is_on),
+            token_dropout: self.token_dropout.unwrap_or(base.token_dropout),
             seed: self.seed.unwrap_or(base.seed),
-            mask_same_image: self.mask_same_image.map_or(base.mask_same_image, |s| matches!(s, Switch::On)),
+            mask_same_image: self.mask_same_image.map_or(base.mask_same_image, Switch::is_on),
             patience: self.patience.unwrap_or(base.patience),
         };
         config.validate()?;
@@ -169,12 +239,13 @@ impl TrainArgs {
             (Some(out), false) => RunFolder::refuse_if_used(out).map(|()| None)?,
             _ => None,
         };
-        let config = match &earlier {
-            None => self.apply(TrainConfig::default())?,
-            Some(earlier) => self.apply_to_resumed(&earlier.config)?,
-        };
         let path = self.dataset_path(earlier.as_ref());
         let dataset = Arc::new(Dataset::open(&path)?);
+        let recipe = self.recipe.as_ref().map(|name| TrainConfig::recipe(name, &dataset)).transpose()?;
+        let config = match &earlier {
+            None => self.apply(recipe.unwrap_or_default())?,
+            Some(earlier) => self.apply_to_resumed(&earlier.config, recipe)?,
+        };
         let device = self.device.open()?;
         if let Some(before) =
             earlier.as_ref().map(|earlier| &earlier.device).filter(|d| **d != device.to_string())
@@ -218,8 +289,8 @@ impl TrainArgs {
     }
 
     /// Only the number of epochs may change: anything else would be another run.
-    fn apply_to_resumed(&self, before: &TrainConfig) -> Result<TrainConfig> {
-        let config = self.apply(before.clone())?;
+    fn apply_to_resumed(&self, before: &TrainConfig, recipe: Option<TrainConfig>) -> Result<TrainConfig> {
+        let config = self.apply(recipe.unwrap_or_else(|| before.clone()))?;
         let same = TrainConfig { epochs: before.epochs, ..config.clone() };
         if same != *before {
             let (old, new) = (serde_json::to_value(before), serde_json::to_value(&same));

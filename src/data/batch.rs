@@ -1,4 +1,5 @@
-//! Training batches: their order, standardisation, input dropout, and the worker that prepares them.
+//! Training batches: their order, pooling, standardisation, size augmentation, input dropout, and the worker that
+//! prepares them.
 //!
 //! Owns everything random about the data, all of it a pure function of seed, epoch and batch, so that a run
 //! resumed at any epoch sees the same bits. It uploads nothing and holds no more than a few batches.
@@ -11,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 use super::{Dataset, Side, Split};
+use crate::config::Pooling;
 use crate::head::Standardizer;
 use crate::random::{Purpose, random};
 use crate::{Error, Result};
@@ -46,26 +48,31 @@ pub fn row_stride(dim: usize) -> usize {
 }
 
 impl Standardizer {
-    /// Reads `rows` of one side once and fits every column.
+    /// Reads the items `rows` of one side once and fits every column: over the rows that `pooling` makes of them, and
+    /// over all of their local rows where the device pools ([`Pooling::Gpo`]).
     ///
     /// # Errors
-    /// Those of [`Dataset::read_row`].
-    pub fn fit(dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Self> {
-        let dim = dataset.dim(side);
-        let (mut scratch, mut values) = (Vec::new(), vec![0.0; dim]);
-        let (mut mean, mut squares) = (vec![0f64; dim], vec![0f64; dim]);
-        for (seen, &row) in rows.iter().enumerate() {
-            dataset.read_row(side, row as usize, &mut scratch, &mut values)?;
-            // Welford's update: exact for a constant column, and safe where the mean dwarfs the deviation.
-            let share = 1.0 / (seen + 1) as f64;
-            for ((mean, squares), &x) in mean.iter_mut().zip(&mut squares).zip(&values) {
-                let before = f64::from(x) - *mean;
-                *mean += before * share;
-                *squares += before * (f64::from(x) - *mean);
+    /// Those of [`Gather::items`].
+    pub fn fit(dataset: &Dataset, side: Side, pooling: Pooling, rows: &[u32]) -> Result<Self> {
+        let dim = dataset.width(side, pooling)?;
+        let gather = Gather::default().with_pooling([pooling; 2]);
+        let (mut values, mut offsets) = (Vec::new(), Vec::new());
+        let (mut mean, mut squares, mut seen) = (vec![0f64; dim], vec![0f64; dim], 0u64);
+        for item in rows.chunks(1) {
+            gather.items(dataset, side, item, &mut values, &mut offsets)?;
+            for row in values.chunks_exact(row_stride(dim)) {
+                // Welford's update: exact for a constant column, and safe where the mean dwarfs the deviation.
+                seen += 1;
+                let share = 1.0 / seen as f64;
+                for ((mean, squares), &x) in mean.iter_mut().zip(&mut squares).zip(row) {
+                    let before = f64::from(x) - *mean;
+                    *mean += before * share;
+                    *squares += before * (f64::from(x) - *mean);
+                }
             }
         }
         let inverse = |squares: f64| {
-            let inverse = (rows.len() as f64 / squares).sqrt() as f32;
+            let inverse = (seen as f64 / squares).sqrt() as f32;
             if inverse.is_finite() { inverse } else { 0.0 }
         };
         Ok(Self {
@@ -81,11 +88,14 @@ impl Standardizer {
     }
 }
 
-/// How rows become input: standardised or not, with or without dropout.
+/// How the features of items become input: pooled or not, standardised or not, and in training with size augmentation and
+/// dropout.
 #[derive(Debug, Clone, Default)]
 pub struct Gather {
     standardize: Option<[Standardizer; 2]>,
     dropout: f32,
+    pooling: [Pooling; 2],
+    row_dropout: [f64; 2],
 }
 
 impl Gather {
@@ -96,18 +106,82 @@ impl Gather {
     /// A probability outside of [0, 1).
     pub fn new(standardize: Option<[Standardizer; 2]>, dropout: f32) -> Result<Self> {
         if (0.0..1.0).contains(&dropout) {
-            return Ok(Self { standardize, dropout });
+            return Ok(Self { standardize, dropout, ..Self::default() });
         }
         Err(Error::config("input dropout", "a probability of at least 0 and below 1", dropout, "change it"))
     }
 
-    /// Gathers `rows` of one side into `out`, without dropout: `[rows.len(), row_stride(dim)]` row-major,
-    /// the padding zero. Reuses the allocation of `out`; returns how many rows were all zero in the dataset.
+    /// The same with another pooling of images and texts.
+    #[must_use]
+    pub fn with_pooling(self, pooling: [Pooling; 2]) -> Self {
+        Self { pooling, ..self }
+    }
+
+    /// The same with size augmentation in training (vse-models.md section 2.4): the probabilities that a region and a
+    /// token are left out.
+    ///
+    /// Every row is left out or kept on its own. The reference may keep none; here one row, drawn evenly, is kept then,
+    /// since nothing can be pooled over none.
     ///
     /// # Errors
-    /// Those of [`Dataset::read_row`], and standardizers of another dimension.
+    /// A probability outside of [0, 1).
+    pub fn with_row_dropout(self, row_dropout: [f64; 2]) -> Result<Self> {
+        match row_dropout.iter().find(|p| !(0.0..1.0).contains(*p)) {
+            None => Ok(Self { row_dropout, ..self }),
+            Some(p) => Err(Error::config(
+                "size augmentation",
+                "a probability of at least 0 and below 1",
+                p,
+                "change it",
+            )),
+        }
+    }
+
+    /// Gathers the items `rows` of one side into `out`, without dropout and augmentation: `[rows.len(), row_stride(dim)]`
+    /// row-major, the padding zero. Reuses the allocation of `out`; returns how many rows were all zero in the dataset.
+    ///
+    /// # Errors
+    /// Those of [`Gather::items`], and a side that the device pools, whose items have several rows.
     pub fn rows(&self, dataset: &Dataset, side: Side, rows: &[u32], out: &mut Vec<f32>) -> Result<usize> {
-        let dim = dataset.dim(side);
+        if self.pooling[side as usize] == Pooling::Gpo {
+            let (expected, advice) = ("pooling on the host", "gather items, which gives offsets as well");
+            return Err(Error::config("rows of a dataset", expected, "gpo", advice));
+        }
+        self.items(dataset, side, rows, out, &mut Vec::new())
+    }
+
+    /// Gathers items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]` row-major, the
+    /// padding zero, `dim` being [`Dataset::width`].
+    ///
+    /// Where the device pools ([`Pooling::Gpo`]), item i owns the rows `offsets[i]..offsets[i + 1]`, one at least; else
+    /// every item has one row and `offsets` stays empty. Reuses both allocations; returns how many of the rows read were
+    /// all zero.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read_row`] and [`Dataset::width`], and standardizers of another dimension.
+    pub fn items(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        out: &mut Vec<f32>,
+        offsets: &mut Vec<u32>,
+    ) -> Result<usize> {
+        self.gather(dataset, side, items, None, out, offsets)
+    }
+
+    /// [`Gather::items`], with size augmentation where there are random numbers for it.
+    fn gather(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        rng: Option<ChaCha8Rng>,
+        out: &mut Vec<f32>,
+        offsets: &mut Vec<u32>,
+    ) -> Result<usize> {
+        let pooling = self.pooling[side as usize];
+        let dim = dataset.width(side, pooling)?;
         let standardizer = self.standardize.as_ref().map(|sides| &sides[side as usize]);
         if let Some(Standardizer { mean, inverse_std }) = standardizer {
             if mean.len() != dim || inverse_std.len() != dim {
@@ -116,17 +190,91 @@ impl Gather {
                 return Err(Error::data(thing, format!("{dim} columns"), mean.len(), advice));
             }
         }
-        out.resize(rows.len() * row_stride(dim), 0.0);
+        let stride = row_stride(dim);
         let (mut scratch, mut zero_rows) = (Vec::new(), 0);
-        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(row_stride(dim))) {
-            let (out, padding) = out.split_at_mut(dim);
+        offsets.clear();
+        if pooling == Pooling::None {
+            out.resize(items.len() * stride, 0.0);
+            for (&row, out) in items.iter().zip(out.chunks_exact_mut(stride)) {
+                zero_rows +=
+                    usize::from(dataset.read_row(side, row as usize, &mut scratch, &mut out[..dim])?);
+            }
+        } else {
+            let rows = self.local_rows(dataset, side, items, rng, offsets)?;
+            let kept = if pooling == Pooling::Gpo { rows.len() } else { items.len() };
+            out.resize(kept * stride, 0.0);
+            let mut read = |row: u32, out: &mut [f32]| -> Result<()> {
+                zero_rows +=
+                    usize::from(dataset.read_local_row(side, row as usize, &mut scratch, &mut out[..dim])?);
+                Ok(())
+            };
+            if pooling == Pooling::Gpo {
+                rows.iter().zip(out.chunks_exact_mut(stride)).try_for_each(|(&row, out)| read(row, out))?;
+            } else {
+                let mut values = vec![0.0; dim];
+                for (own, out) in offsets.windows(2).zip(out.chunks_exact_mut(stride)) {
+                    let own = &rows[own[0] as usize..own[1] as usize];
+                    let (first, others) = (own[0], &own[1..]);
+                    read(first, out)?;
+                    for &row in others {
+                        read(row, &mut values)?;
+                        pool(pooling, &mut out[..dim], &values);
+                    }
+                    if pooling == Pooling::Mean {
+                        out[..dim].iter_mut().for_each(|x| *x /= own.len() as f32);
+                    }
+                }
+                offsets.clear();
+            }
+        }
+        for out in out.chunks_exact_mut(stride) {
+            let (row, padding) = out.split_at_mut(dim);
             padding.fill(0.0);
-            zero_rows += usize::from(dataset.read_row(side, row as usize, &mut scratch, out)?);
             if let Some(standardizer) = standardizer {
-                standardizer.apply(out);
+                standardizer.apply(row);
             }
         }
         Ok(zero_rows)
+    }
+
+    /// The local rows of items, those left out by the augmentation missing; and where each item's own start among them.
+    fn local_rows(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        mut rng: Option<ChaCha8Rng>,
+        offsets: &mut Vec<u32>,
+    ) -> Result<Vec<u32>> {
+        let probability = self.row_dropout[side as usize];
+        let threshold = (probability * 4_294_967_296.0).round() as u64;
+        let mut rows: Vec<u32> = Vec::new();
+        offsets.push(0);
+        for &item in items {
+            let own = dataset.local_rows(side, item as usize);
+            if own.is_empty() {
+                let expected = format!("an item below {}", dataset.items(side));
+                return Err(Error::data(dataset.name(), expected, item, "ask for an item of this dataset"));
+            }
+            let (first, before) = (own.start as u32, rows.len());
+            let own = first..own.end as u32;
+            match rng.as_mut().filter(|_| threshold > 0) {
+                None => rows.extend(own),
+                Some(rng) => {
+                    let count = own.len() as u64;
+                    rows.extend(own.filter(|_| u64::from(rng.next_u32()) >= threshold));
+                    if rows.len() == before {
+                        rows.push(first + ((u64::from(rng.next_u32()) * count) >> 32) as u32);
+                    }
+                }
+            }
+            let total = u32::try_from(rows.len()).map_err(|_| {
+                let advice = "choose a smaller batch";
+                Error::config("a batch", "fewer than 2^32 local rows", rows.len(), advice)
+            })?;
+            offsets.push(total);
+        }
+        Ok(rows)
     }
 
     /// Zeroes features at random and scales the others so that every mean stays.
@@ -147,17 +295,27 @@ impl Gather {
     }
 }
 
+/// Pools one more row into `out`; the mean is divided by the number of rows later.
+fn pool(pooling: Pooling, out: &mut [f32], row: &[f32]) {
+    let combine: fn(f32, f32) -> f32 = if pooling == Pooling::Max { f32::max } else { |a, b| a + b };
+    out.iter_mut().zip(row).for_each(|(out, &x)| *out = combine(*out, x));
+}
+
 /// One batch on the host, ready for upload: row-major f32, padding zero. Its memory returns to the worker
 /// when it is dropped.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Image features `[rows, row_stride(image_dim)]`; row i is the image of pair i.
+    /// Image features `[rows, row_stride(dim)]`, row i being the image of pair i; where the device pools,
+    /// `[local rows, row_stride(dim)]`, see `offsets`.
     pub images: Vec<f32>,
-    /// Text features `[rows, row_stride(text_dim)]`.
+    /// Text features likewise.
     pub texts: Vec<f32>,
+    /// Of images and texts: pair i owns the local rows `offsets[i]..offsets[i + 1]`, one at least. Empty where there is
+    /// one row a pair.
+    pub offsets: [Vec<u32>; 2],
     /// Image row of each pair in the dataset; equal for captions of one image.
     pub ids: Vec<u32>,
-    /// How many of the `2 * rows` feature rows were all zero in the dataset.
+    /// How many of the feature rows that were read were all zero in the dataset.
     pub zero_rows: usize,
     /// Pairs.
     pub rows: usize,
@@ -211,9 +369,13 @@ impl Batches {
             out.ids.clear();
             out.ids.extend(pairs.iter().map(image));
             out.rows = pairs.len();
-            out.zero_rows = gather.rows(&dataset, Side::Image, &out.ids, &mut out.images)?;
-            out.zero_rows += gather.rows(&dataset, Side::Text, &texts, &mut out.texts)?;
             let rng = |purpose| random(purpose, seed, epoch, step as u32);
+            let Batch { images, ids, offsets: [image_offsets, text_offsets], .. } = out;
+            let image_rng = Some(rng(Purpose::ImageRows));
+            out.zero_rows = gather.gather(&dataset, Side::Image, ids, image_rng, images, image_offsets)?;
+            let text_rng = Some(rng(Purpose::TextRows));
+            out.zero_rows +=
+                gather.gather(&dataset, Side::Text, &texts, text_rng, &mut out.texts, text_offsets)?;
             gather.drop_features(&mut out.images, rng(Purpose::ImageDropout));
             gather.drop_features(&mut out.texts, rng(Purpose::TextDropout));
             Ok(())

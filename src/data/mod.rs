@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
+use crate::config::Pooling;
 use crate::{Error, Result};
 use array::{Array, FeatureFile, Integer};
 use file::Source;
@@ -199,6 +200,24 @@ impl Dataset {
         pooled.map(|file| file.cols).or(self.local_dim(side)).unwrap_or(0)
     }
 
+    /// Number of images or texts.
+    pub fn items(&self, side: Side) -> usize {
+        self.sides[side as usize].items
+    }
+
+    /// Values of one row that a head of this pooling is given.
+    ///
+    /// # Errors
+    /// A side without the features that the pooling needs.
+    pub fn width(&self, side: Side, pooling: Pooling) -> Result<usize> {
+        match (pooling, &self.sides[side as usize].pooled, self.local_dim(side)) {
+            (Pooling::None, Some(file), _) => Ok(file.cols),
+            (Pooling::None, None, _) => Err(self.lacks(side, false)),
+            (_, _, Some(dim)) => Ok(dim),
+            (_, _, None) => Err(self.lacks(side, true)),
+        }
+    }
+
     /// Values of one local row of this side (P' of a region, Q' of a token); `None` where there are none.
     pub fn local_dim(&self, side: Side) -> Option<usize> {
         self.local(side).map(|local| local.rows.cols)
@@ -249,7 +268,7 @@ impl Dataset {
     pub fn read_row(&self, side: Side, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<bool> {
         match &self.sides[side as usize].pooled {
             Some(file) => file.read_row(row, scratch, out),
-            None => Err(self.lacks(pooled_name(side), local::names(side).0)),
+            None => Err(self.lacks(side, false)),
         }
     }
 
@@ -266,12 +285,19 @@ impl Dataset {
     ) -> Result<bool> {
         match self.local(side) {
             Some(local) => local.rows.read_row(row, scratch, out),
-            None => Err(self.lacks(local::names(side).0, pooled_name(side))),
+            None => Err(self.lacks(side, true)),
         }
     }
 
-    fn lacks(&self, wanted: &str, there: &str) -> Error {
-        let advice = format!("add {wanted}, or choose the pooling that {there} needs");
+    /// The side has no local features, or nothing else.
+    fn lacks(&self, side: Side, local: bool) -> Error {
+        let (pooled, rows) = (pooled_name(side), local::names(side).0);
+        let (wanted, there, other) = match local {
+            true => (rows, pooled, "none"),
+            false => (pooled, rows, "mean, max or gpo"),
+        };
+        let side = if side == Side::Image { "image" } else { "text" };
+        let advice = format!("add {wanted}, or choose --{side}-pooling {other}");
         Error::data(&self.name, wanted, format!("{there} alone"), advice)
     }
 }

@@ -50,8 +50,9 @@ fn train_writes_a_run_and_a_summary() {
     assert_eq!(metrics.iter().rfind(|line| line["best"] == true).unwrap()["epoch"], summary["best_epoch"]);
 
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
-    let expected = "batch clip dataset device dropout embed epochs lr lr_drop lr_warmup mask_same_image objective \
-                    optimizer patience schedule seed standardize warmup_epochs weight_decay wgoal";
+    let expected = "batch clip dataset decay_biases device dropout embed epochs image_encoder image_pooling lr lr_drop \
+                    lr_warmup mask_same_image objective optimizer patience schedule seed size_augment standardize \
+                    text_pooling token_dropout warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);
     assert_eq!((&config["dataset"], &config["batch"]), (&json!(place.path("data")), &json!(16)));
 }
