@@ -4,6 +4,8 @@
 mod batches;
 #[path = "data/faults.rs"]
 mod faults;
+#[path = "data/local.rs"]
+mod local;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -15,6 +15,8 @@ use crate::{Error, Result};
 
 /// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.
 const MAX_COLUMNS: u64 = 1 << 20;
+/// What to do about an array of other axes.
+const RESHAPE: &str = "reshape the array";
 /// Bytes that integers are read by; a multiple of every width.
 const CHUNK: usize = 1 << 16;
 
@@ -113,15 +115,15 @@ pub(super) type FeatureFile = Array<Float>;
 
 impl<E: Element> Array<E> {
     pub fn open(source: &Source, name: &str) -> Result<Self> {
-        Self::from_header(source.header(name)?, E::AXES)
+        Self::from_header(source.header(name)?, E::AXES, RESHAPE)
     }
 
     fn open_npy(path: &Path) -> Result<Self> {
-        Self::from_header(npy_header(path)?, E::AXES)
+        Self::from_header(npy_header(path)?, E::AXES, RESHAPE)
     }
 
-    /// Checks type and shape; of three axes the first two are items and their rows.
-    fn from_header(header: Header, axes: &[&str]) -> Result<Self> {
+    /// Checks type and shape; of three axes the first two are items and their rows. `advice` is for other axes.
+    fn from_header(header: Header, axes: &[&str], advice: &str) -> Result<Self> {
         let Header { label, file, start, dtype: name, shape, alone } = header;
         let Some(dtype) = E::parse(name.trim_matches('\'')) else {
             let advice = format!("convert the array, for example with numpy's astype('{}')", E::ADVISED);
@@ -131,7 +133,7 @@ impl<E: Element> Array<E> {
             Err(Error::data(&label, expected, format!("shape {shape:?}"), advice))
         };
         if shape.len() != axes.len() {
-            return fault(format!("shape [{}]", axes.join(", ")), "reshape the array");
+            return fault(format!("shape [{}]", axes.join(", ")), advice);
         }
         if shape.contains(&0) {
             return fault(format!("{} above 0", axes.join(" and ")), "write the array again with its rows");
@@ -153,10 +155,17 @@ impl<E: Element> Array<E> {
 }
 
 impl FeatureFile {
-    /// Opens an array of several rows an item: `[items, rows, columns]`, or `[rows, columns]` if it is `ragged`.
-    pub fn open_local(source: &Source, name: &str, ragged: bool) -> Result<Self> {
-        let axes: &[&str] = if ragged { &["rows", "columns"] } else { &["items", "rows", "columns"] };
-        Self::from_header(source.header(name)?, axes)
+    /// Opens an array of several rows an item: `[items, rows, columns]`, or `[rows, columns]` where an array `offsets` is
+    /// there to tell whose they are.
+    pub fn open_local(source: &Source, name: &str, offsets: &str) -> Result<Self> {
+        let header = source.header(name)?;
+        match source.has(offsets) {
+            true => Self::from_header(header, Float::AXES, RESHAPE),
+            false => {
+                let advice = format!("{RESHAPE}, or add {offsets} if items differ in rows");
+                Self::from_header(header, &["items", "rows", "columns"], &advice)
+            }
+        }
     }
 
     /// Rows, columns and type, as numbers.

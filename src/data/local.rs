@@ -39,16 +39,10 @@ impl Local {
     /// `None` where there is neither of the arrays.
     pub fn open(source: &Source, side: Side) -> Result<Option<Self>> {
         let (name, offsets) = names(side);
-        let ragged = source.has(offsets);
-        if !ragged && !source.has(name) {
+        if !source.has(offsets) && !source.has(name) {
             return Ok(None);
         }
-        let rows = FeatureFile::open_local(source, name, ragged).map_err(|error| match ragged {
-            true => error,
-            false => {
-                error.with_advice(format!("write the array again, or add {offsets} if items differ in rows"))
-            }
-        })?;
+        let rows = FeatureFile::open_local(source, name, offsets)?;
         let (items, label) = match rows.group {
             Some(group) => (Items::Even(group), rows.label.clone()),
             None => {

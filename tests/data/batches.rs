@@ -79,8 +79,8 @@ fn a_batch_holds_its_pairs_in_padded_rows() {
 #[test]
 fn batches_do_not_depend_on_the_speed_of_their_consumer() {
     let dataset = clipart();
-    let sides =
-        [Side::Image, Side::Text].map(|side| Standardizer::fit(&dataset, side, Pooling::None, &[1, 2, 3, 4]).unwrap());
+    let sides = [Side::Image, Side::Text]
+        .map(|side| Standardizer::fit(&dataset, side, Pooling::None, &[1, 2, 3, 4]).unwrap());
     let gather = Arc::new(Gather::new(Some(sides), 0.3).unwrap());
     let run = |seed, epoch, pause| {
         let batches = Batches::new(dataset.clone(), gather.clone(), 200, seed, epoch).unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The message of the error, the folder's path replaced.
-fn message<T>(dir: &TempDir, result: wgoal::Result<T>) -> String {
+pub fn message<T>(dir: &TempDir, result: wgoal::Result<T>) -> String {
     let error = result.err().expect("this should be refused");
     error.to_string().replace(&dir.path().display().to_string(), "DIR")
 }
@@ -91,7 +91,7 @@ fn every_malformed_folder_is_refused_with_its_own_message() {
 }
 
 /// One expected message a line.
-fn compare(found: &[String], expected: &str) {
+pub fn compare(found: &[String], expected: &str) {
     for (found, expected) in found.iter().zip(expected.lines()) {
         assert_eq!(found, expected);
     }
