@@ -6,6 +6,7 @@ use crate::Result;
 use crate::device::{Adapters, Device, DeviceInfo};
 use crate::eval::Recall;
 use crate::head::Head;
+use crate::negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 use crate::objective::{GradientOptions, Gradients, Objective};
 use crate::pipeline::{Features, Pipeline, StepStats};
 
@@ -81,6 +82,24 @@ impl Objective {
     ) -> Result<Gradients> {
         wait(self.gradients_async(device, images, texts, dim, options))
     }
+}
+
+/// Draws a false partner for each of N images and N texts of width `dim`, row i of both being a pair, in proportion to
+/// softmax(S / t) + 1e-5: the hard negatives of X-VLM's matching loss (vse-models.md section 4). `images` and `texts` are
+/// `[N, dim]` row-major, unit rows where S is to hold cosines.
+///
+/// The same seed and embeddings draw the same on one device; on another, rounding may move a draw that falls between two.
+///
+/// # Errors
+/// When the shapes disagree, a value is not finite, a pair has no other to draw, or the device fails.
+pub fn hard_negatives(
+    device: &Device,
+    images: &[f32],
+    texts: &[f32],
+    dim: usize,
+    options: NegativeOptions,
+) -> Result<HardNegatives> {
+    wait(hard_negatives_async(device, images, texts, dim, options))
 }
 
 impl Recall {

@@ -3,8 +3,9 @@
 //! Similarities come in strips of queries that fit a binding; ranks are counted on the device. Among equal similarities
 //! the lower index comes first, so a collapsed model does not look perfect.
 
-use crate::device::{Buffer, Device, Matrix, pad_rows};
-use crate::kernels::{Product, RankBlock, matmul, ranks};
+use crate::device::{Buffer, Device};
+use crate::kernels::{RankBlock, ranks};
+use crate::strips::Strips;
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -37,7 +38,7 @@ pub struct Recall {
 
 impl Ranking {
     /// From the 0-based ranks of all queries.
-    fn of(ranks: &[u32]) -> Self {
+    pub(crate) fn of(ranks: &[u32]) -> Self {
         let n = ranks.len() as f64;
         let within = |k: u32| 100.0 * ranks.iter().filter(|&&rank| rank < k).count() as f64 / n;
         let mut sorted = ranks.to_vec();
@@ -115,11 +116,15 @@ impl Recall {
         }
         let (i2t, t2i): (Vec<_>, Vec<_>) = results.into_iter().unzip();
         let (i2t, t2i) = (Ranking::mean(&i2t), Ranking::mean(&t2i));
-        Ok(Self { i2t, t2i, rsum: i2t.sum() + t2i.sum() })
+        Ok(Self::from_rankings(i2t, t2i))
     }
 }
 
 impl Recall {
+    pub(crate) fn from_rankings(i2t: Ranking, t2i: Ranking) -> Self {
+        Self { i2t, t2i, rsum: i2t.sum() + t2i.sum() }
+    }
+
     /// The rsum that random embeddings are expected to reach, by the shape of a split: `text_image` numbers the image of
     /// each text among `images`.
     pub fn chance(images: usize, text_image: &[u32]) -> f64 {
@@ -145,36 +150,20 @@ async fn rank(
     (candidates, candidate_ids): (&[f32], &[u32]),
     dim: usize,
 ) -> Result<Vec<u32>> {
-    let (n, m) = (query_ids.len(), candidate_ids.len());
+    let n = query_ids.len();
     let query_ids = Buffer::from_slice(device, "eval.query_ids", query_ids)?;
     let candidate_ids = Buffer::from_slice(device, "eval.candidate_ids", candidate_ids)?;
-    let strip = device.strip_rows(n, m, dim);
-    let mut similarity = Matrix::new(device, "eval.similarity", strip, m)?;
     let mut out = Buffer::new(device, "eval.ranks", n)?;
+    let mut strips = Strips::new(device, queries, candidates, dim)?;
     let mut commands = device.commands();
-    // Candidates in parts that fit a binding each, side by side in the columns of a strip.
-    let part = device.strip_rows(m, 1, dim);
-    let parts = candidates.chunks(part * dim).enumerate().map(|(i, values)| {
-        let rows = values.len() / dim;
-        Ok((i * part..i * part + rows, Matrix::from_rows(device, "eval.candidates", rows, dim, values)?))
-    });
-    let parts: Vec<_> = parts.collect::<Result<_>>()?;
-    let mut strip_queries = Matrix::new(device, "eval.queries", strip, dim)?;
-    for first in (0..n).step_by(strip) {
-        let rows = first..(first + strip).min(n);
-        // Written between the strips, so what reads the strip before must be on its way.
-        commands.submit()?;
-        strip_queries.buffer.write(device, 0, &pad_rows(&queries[rows.start * dim..rows.end * dim], dim))?;
-        for (cols, candidates) in &parts {
-            let product = Product::nt(strip_queries.rows(0..rows.len()), candidates.view());
-            matmul(&mut commands, product, similarity.cols_mut(rows.len(), cols.clone()))?;
-        }
+    for strip in strips.ranges() {
+        let similarity = strips.compute(&mut commands, &strip)?;
         let block = RankBlock {
             query_ids: query_ids.view(),
             candidate_ids: candidate_ids.view(),
-            query_offset: rows.start,
+            query_offset: strip.start,
         };
-        ranks(&mut commands, similarity.rows(0..rows.len()), block, out.view_mut())?;
+        ranks(&mut commands, similarity, block, out.view_mut())?;
     }
     commands.submit()?;
     out.read(device, 0..n).await
@@ -196,6 +185,11 @@ fn check_shapes(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32], f
         let expected = format!("a divisor of the {n} images");
         return Err(Error::config("--folds", expected, folds, "choose another number of folds"));
     }
+    check_truth(n, text_image)
+}
+
+/// Every text belongs to one of `n` images, and every image has a text.
+pub(crate) fn check_truth(n: usize, text_image: &[u32]) -> Result<()> {
     let mut seen = vec![false; n];
     for (text, &image) in text_image.iter().enumerate() {
         match seen.get_mut(image as usize) {

@@ -1,6 +1,7 @@
 //! Files that appear whole or not at all.
 
 use crate::{Error, ErrorKind, Result};
+use safetensors::tensor::{Dtype, TensorView};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -43,4 +44,32 @@ pub(crate) fn write_whole(
 /// Any failure to write; a file that was there is then still the old one.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, |out| out.write_all(bytes))
+}
+
+/// The values of a tensor to be written.
+#[derive(Debug, Clone, Copy)]
+pub enum Values<'a> {
+    /// Features, embeddings, scores.
+    F32(&'a [f32]),
+    /// Row numbers.
+    U32(&'a [u32]),
+}
+
+/// Writes tensors (name, shape, values) as a safetensors file that appears whole or not at all.
+///
+/// # Errors
+/// A shape that is not that of its values, and any failure to write; a file that was there is then still the old one.
+pub fn write_tensors(path: &Path, tensors: &[(&str, &[usize], Values)]) -> Result<()> {
+    let unwritable = |e: safetensors::SafeTensorError| {
+        Error::data(path.display(), "tensors that can be written", e, "give the shapes of the values")
+    };
+    let mut views = Vec::new();
+    for &(name, shape, values) in tensors {
+        let (dtype, bytes): (_, &[u8]) = match values {
+            Values::F32(values) => (Dtype::F32, bytemuck::cast_slice(values)),
+            Values::U32(values) => (Dtype::U32, bytemuck::cast_slice(values)),
+        };
+        views.push((name, TensorView::new(dtype, shape.to_vec(), bytes).map_err(unwritable)?));
+    }
+    write_file(path, &safetensors::serialize(views, None).map_err(unwritable)?)
 }

@@ -11,9 +11,11 @@ mod gpo;
 mod head;
 #[doc(hidden)]
 pub mod kernels;
+mod negatives;
 mod objective;
 mod pipeline;
 mod random;
+mod strips;
 
 // What waits, has files or starts threads: everywhere but in a browser.
 #[cfg(not(target_arch = "wasm32"))]
@@ -33,6 +35,8 @@ mod local;
 #[cfg(not(target_arch = "wasm32"))]
 mod recipe;
 #[cfg(not(target_arch = "wasm32"))]
+mod rerank;
+#[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
 pub use config::{ImageEncoder, Optimizer, Pooling, Schedule, TrainConfig, Warmup};
@@ -40,6 +44,7 @@ pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
 pub use eval::{Ranking, Recall};
 pub use head::{Head, Side};
+pub use negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 pub use objective::{
     GoalParams, GradientOptions, Gradients, InfonceParams, Objective, PairWeight, TripletWeight,
 };
@@ -47,9 +52,11 @@ pub use pipeline::{Features, Pipeline, StepStats};
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use {
+    blocking::hard_negatives,
     checkpoint::{Best, Checkpoint},
     data::{Dataset, Split},
     local::{EncoderGradients, Gpo, GpoGradients, Pooled},
     recipe::{RECIPES, Recipe},
+    rerank::{Candidates, TopK},
     trainer::{Epoch, Event, Trainer},
 };

@@ -13,6 +13,7 @@ pub(crate) enum Purpose {
     Weights = 4,
     ImageRows = 5,
     TextRows = 6,
+    Negatives = 7,
 }
 
 pub(crate) fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {

@@ -4,7 +4,7 @@ use super::{DeviceArg, print_json, say};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use wgoal::{Checkpoint, Dataset, Recall, Result, Split};
+use wgoal::{Candidates, Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Side, Split};
 
 #[derive(Args)]
 pub struct EvalArgs {
@@ -18,6 +18,15 @@ pub struct EvalArgs {
     /// Mean over this many disjoint stretches of images (COCO 1K: 5)
     #[arg(long, default_value_t = 1)]
     folds: usize,
+    /// Candidates of every query to write for another model to score
+    #[arg(long, value_name = "K", requires = "write_candidates")]
+    top: Option<usize>,
+    /// The .safetensors file of the candidates: images, texts, image_to_text, text_to_image, in rows of the dataset
+    #[arg(long, value_name = "FILE", requires = "top")]
+    write_candidates: Option<PathBuf>,
+    /// That file with image_to_text_score and text_to_image_score added: recall by these, all others last
+    #[arg(long, value_name = "FILE", conflicts_with = "top")]
+    rerank: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
     /// One line of JSON
@@ -31,6 +40,9 @@ struct Summary {
     folds: usize,
     #[serde(flatten)]
     recall: Recall,
+    /// Recall before re-ranking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_stage: Option<Recall>,
     device: String,
 }
 
@@ -40,12 +52,43 @@ impl EvalArgs {
         let checkpoint = Checkpoint::load(&self.checkpoint)?;
         let dataset = Dataset::open(&self.dataset)?;
         let device = self.device.open()?;
-        let recall = checkpoint.head().recall(&device, &dataset, split, self.folds)?;
+        if self.folds != 1 && (self.top.is_some() || self.rerank.is_some()) {
+            let advice = "leave --folds out: candidates are chosen in the whole split";
+            return Err(Error::new(
+                ErrorKind::Config,
+                "--folds",
+                "1 with --top and --rerank",
+                self.folds,
+                advice,
+            ));
+        }
+        let (head, rows) = (checkpoint.head(), dataset.split(split));
+        let images = head.embed(&device, &dataset, Side::Image, &rows.images)?;
+        let texts = head.embed(&device, &dataset, Side::Text, &rows.texts)?;
+        let first = Recall::folds(&device, &images, &texts, head.dim(), &rows.text_image, self.folds)?;
+        if let (Some(k), Some(path)) = (self.top, &self.write_candidates) {
+            let candidates = Candidates::top(&device, &images, &texts, head.dim(), k)?;
+            candidates.save(path, rows)?;
+            let (texts, images) = (candidates.texts.k, candidates.images.k);
+            eprintln!("{}: {texts} texts of every image, {images} images of every text", path.display());
+        }
+        let reranked = match &self.rerank {
+            None => None,
+            Some(path) => {
+                let scored = Candidates::load_scored(path, rows)?;
+                Some(Recall::of_candidates(&scored, rows.images.len(), &rows.text_image)?)
+            }
+        };
         if self.json {
             let (split, device) = (split.to_string(), device.to_string());
-            return print_json(&Summary { split, folds: self.folds, recall, device });
+            let first_stage = reranked.map(|_| first);
+            let recall = reranked.unwrap_or(first);
+            return print_json(&Summary { split, folds: self.folds, recall, first_stage, device });
         }
-        say(recall);
+        say(first);
+        if let Some(reranked) = reranked {
+            say(format!("\nre-ranked:\n{reranked}"));
+        }
         Ok(())
     }
 }

@@ -2,10 +2,11 @@
 
 use super::{DeviceArg, ObjectiveArgs, say};
 use clap::Args;
-use safetensors::tensor::{Dtype, TensorView};
 use std::path::PathBuf;
-use wgoal::data::{read_ids_npy, read_matrix_npy, write_file};
-use wgoal::{Error, ErrorKind, GradientOptions, Result, TrainConfig};
+use wgoal::data::{Values, read_ids_npy, read_matrix_npy, write_tensors};
+use wgoal::{
+    Error, ErrorKind, GradientOptions, NegativeOptions, Objective, Result, TrainConfig, hard_negatives,
+};
 
 #[derive(Args)]
 pub struct GradientArgs {
@@ -26,6 +27,12 @@ pub struct GradientArgs {
     /// Upstream gradient
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     scale: f32,
+    /// Draw a false partner of every row too, in proportion to softmax(S/t) + 1e-5: sampled_text_index, sampled_image_index
+    #[arg(long, value_name = "SEED")]
+    sample_negatives: Option<u64>,
+    /// t of --sample-negatives [that of infonce, else 0.07]
+    #[arg(long, value_name = "T", requires = "sample_negatives", allow_negative_numbers = true)]
+    sample_temperature: Option<f32>,
     #[command(flatten)]
     device: DeviceArg,
     /// The .safetensors file to write
@@ -52,29 +59,39 @@ impl GradientArgs {
         let options = GradientOptions { normalize: self.normalize, ids: ids.as_deref(), scale: self.scale };
         let g = objective.gradients(&device, &images, &texts, dim, options)?;
 
-        let (matrix, vector) = (vec![rows, dim], vec![rows]);
-        let bytes = |values| bytemuck::cast_slice::<f32, u8>(values);
-        let (loss, temperature) = ([g.loss], [g.temperature]);
-        let tensors = [
-            ("grad_images", Dtype::F32, &matrix, bytes(&g.images)),
-            ("grad_texts", Dtype::F32, &matrix, bytes(&g.texts)),
-            ("positive", Dtype::F32, &vector, bytes(&g.positive)),
-            ("hardest_text", Dtype::F32, &vector, bytes(&g.hardest_text)),
-            ("hardest_image", Dtype::F32, &vector, bytes(&g.hardest_image)),
-            ("hardest_text_index", Dtype::U32, &vector, bytemuck::cast_slice(&g.hardest_text_index)),
-            ("hardest_image_index", Dtype::U32, &vector, bytemuck::cast_slice(&g.hardest_image_index)),
-            ("loss", Dtype::F32, &vec![], bytes(&loss)),
-            ("grad_temperature", Dtype::F32, &vec![], bytes(&temperature)),
-        ];
-        let unwritable = |e: safetensors::SafeTensorError| {
-            let expected = "tensors that can be written";
-            Error::new(ErrorKind::Data, self.out.display(), expected, e, "report this as a bug")
+        let sampled = match self.sample_negatives {
+            None => None,
+            Some(seed) => {
+                let temperature = match (self.sample_temperature, objective) {
+                    (Some(temperature), _) => temperature,
+                    (None, Objective::Infonce(params)) => params.temperature,
+                    (None, _) => NegativeOptions::default().temperature,
+                };
+                let unit =
+                    |values: &[f32]| if self.normalize { unit_rows(values, dim) } else { values.to_vec() };
+                let options = NegativeOptions { ids: ids.as_deref(), temperature, seed };
+                Some(hard_negatives(&device, &unit(&images), &unit(&texts), dim, options)?)
+            }
         };
-        let views = tensors.into_iter().map(|(name, dtype, shape, data)| {
-            Ok((name, TensorView::new(dtype, shape.clone(), data).map_err(unwritable)?))
-        });
-        let bytes = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(unwritable)?;
-        write_file(&self.out, &bytes)?;
+
+        let (matrix, vector) = ([rows, dim], [rows]);
+        let (loss, temperature) = ([g.loss], [g.temperature]);
+        let mut tensors: Vec<(&str, &[usize], Values)> = vec![
+            ("grad_images", &matrix, Values::F32(&g.images)),
+            ("grad_texts", &matrix, Values::F32(&g.texts)),
+            ("positive", &vector, Values::F32(&g.positive)),
+            ("hardest_text", &vector, Values::F32(&g.hardest_text)),
+            ("hardest_image", &vector, Values::F32(&g.hardest_image)),
+            ("hardest_text_index", &vector, Values::U32(&g.hardest_text_index)),
+            ("hardest_image_index", &vector, Values::U32(&g.hardest_image_index)),
+            ("loss", &[], Values::F32(&loss)),
+            ("grad_temperature", &[], Values::F32(&temperature)),
+        ];
+        if let Some(sampled) = &sampled {
+            tensors.push(("sampled_text_index", &vector, Values::U32(&sampled.texts)));
+            tensors.push(("sampled_image_index", &vector, Values::U32(&sampled.images)));
+        }
+        write_tensors(&self.out, &tensors)?;
         say(format!(
             "{objective}: loss {} over {rows} pairs of width {dim}, in {}",
             g.loss,
@@ -82,4 +99,13 @@ impl GradientArgs {
         ));
         Ok(())
     }
+}
+
+/// The rows over their lengths, as the device normalises them.
+fn unit_rows(values: &[f32], dim: usize) -> Vec<f32> {
+    let unit = |row: &[f32]| {
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt() + 1e-8;
+        row.iter().map(|x| x / length).collect::<Vec<_>>()
+    };
+    values.chunks_exact(dim).flat_map(unit).collect()
 }

@@ -21,7 +21,7 @@ use array::{Array, FeatureFile, Integer};
 use file::Source;
 use local::Local;
 
-pub use crate::files::write_file;
+pub use crate::files::{Values, write_file, write_tensors};
 pub use crate::head::{Side, Standardizer};
 pub use array::{read_ids_npy, read_matrix_npy, write_matrix_npy};
 pub use batch::{Batch, Batches, Gather, pair_order, row_stride, steps_per_epoch};

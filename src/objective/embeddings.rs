@@ -63,7 +63,15 @@ impl Objective {
         options: GradientOptions<'_>,
     ) -> Result<Gradients> {
         self.validate()?;
-        let pairs = check_embeddings(images, texts, dim, options)?;
+        let pairs = check_embeddings(images, texts, dim, options.ids)?;
+        if !options.scale.is_finite() {
+            return Err(Error::config(
+                "scale",
+                "a finite number",
+                options.scale,
+                "give the upstream gradient",
+            ));
+        }
         let mut x = Matrix::from_rows(device, "images", pairs, dim, images)?;
         let mut y = Matrix::from_rows(device, "texts", pairs, dim, texts)?;
         let mut gradients =
@@ -123,8 +131,13 @@ impl Objective {
     }
 }
 
-/// The number of pairs, once shapes and values are what a gradient can take.
-fn check_embeddings(images: &[f32], texts: &[f32], dim: usize, options: GradientOptions) -> Result<usize> {
+/// The number of pairs, once shapes and values are those of a batch of embeddings.
+pub(crate) fn check_embeddings(
+    images: &[f32],
+    texts: &[f32],
+    dim: usize,
+    ids: Option<&[u32]>,
+) -> Result<usize> {
     let pairs = images.len().checked_div(dim).unwrap_or(0);
     if pairs == 0 || images.len() != pairs * dim || texts.len() != images.len() {
         return Err(Error::config(
@@ -144,14 +157,11 @@ fn check_embeddings(images: &[f32], texts: &[f32], dim: usize, options: Gradient
             ));
         }
     }
-    if let Some(ids) = options.ids {
+    if let Some(ids) = ids {
         if ids.len() != pairs {
             let expected = format!("{pairs} numbers, one a pair");
             return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
         }
-    }
-    if !options.scale.is_finite() {
-        return Err(Error::config("scale", "a finite number", options.scale, "give the upstream gradient"));
     }
     Ok(pairs)
 }

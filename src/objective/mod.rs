@@ -6,6 +6,7 @@
 mod embeddings;
 mod gradient;
 
+pub(crate) use embeddings::check_embeddings;
 pub use embeddings::{GradientOptions, Gradients};
 pub(crate) use gradient::{Inputs, Workspace};
 

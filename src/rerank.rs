@@ -1,0 +1,268 @@
+//! Two-stage retrieval (vse-models.md section 4): the embeddings choose the top K candidates of every query, another
+//! model scores those, and everything outside gets -100.
+//!
+//! Owns choosing, ranking, and the file that goes to the other model and comes back. It knows nothing of that model.
+
+use crate::data::SplitRows;
+use crate::device::Device;
+use crate::eval::{Ranking, Recall};
+use crate::files::{Values, write_tensors};
+use crate::strips::Strips;
+use crate::{Error, Result};
+use bytemuck::Pod;
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::Path;
+
+/// The score of what the first stage left out.
+const OUTSIDE: f32 = -100.0;
+
+/// The top K candidates of every query of one direction, best first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TopK {
+    /// Candidates of a query.
+    pub k: usize,
+    /// Their indices, `[queries, k]` row-major.
+    pub index: Vec<u32>,
+    /// Their scores, `[queries, k]`.
+    pub score: Vec<f32>,
+}
+
+/// The candidates of both directions. Images and texts are numbered by their position among the embeddings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Candidates {
+    /// Texts of every image.
+    pub texts: TopK,
+    /// Images of every text.
+    pub images: TopK,
+}
+
+impl TopK {
+    /// Of `queries [n, dim]` against `candidates [m, dim]`, by similarity, among equals by index.
+    fn of(device: &Device, queries: &[f32], candidates: &[f32], dim: usize, k: usize) -> Result<Self> {
+        let m = candidates.len() / dim;
+        let mut top = Self { k: k.min(m), ..Self::default() };
+        let mut strips = Strips::new(device, queries, candidates, dim)?;
+        let mut order: Vec<u32> = Vec::new();
+        for strip in strips.ranges() {
+            for row in device.wait(strips.read(&strip))?.chunks_exact(m) {
+                let before = |&a: &u32, &b: &u32| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b));
+                order.clear();
+                order.extend(0..m as u32);
+                if top.k < m {
+                    order.select_nth_unstable_by(top.k, before);
+                }
+                order[..top.k].sort_unstable_by(before);
+                top.index.extend(&order[..top.k]);
+                top.score.extend(order[..top.k].iter().map(|&c| row[c as usize]));
+            }
+        }
+        Ok(top)
+    }
+
+    /// 0-based ranks of the best candidate that is right for each query, of `candidates` in all; among equal scores the
+    /// lower index comes first, as everywhere.
+    fn ranks(&self, right: &[Vec<u32>], candidates: usize) -> Vec<u32> {
+        let queries = self.index.chunks_exact(self.k).zip(self.score.chunks_exact(self.k)).zip(right);
+        let rank = |((index, score), right): ((&[u32], &[f32]), &Vec<u32>)| {
+            let listed = || index.iter().copied().zip(score.iter().copied());
+            let of = |&candidate: &u32| {
+                let own = listed().find(|(c, _)| *c == candidate).map_or(OUTSIDE, |(_, score)| score);
+                let before = |(c, score): &(u32, f32)| *score > own || (*score == own && *c < candidate);
+                let outside = if own > OUTSIDE {
+                    0
+                } else if own < OUTSIDE {
+                    candidates - self.k
+                } else {
+                    candidate as usize - index.iter().filter(|&&c| c < candidate).count()
+                };
+                listed().filter(before).count() + outside
+            };
+            right.iter().map(of).min().unwrap_or(candidates) as u32
+        };
+        queries.map(rank).collect()
+    }
+}
+
+/// The tensors of one direction, in the candidates' file and in that of their scores.
+struct Names {
+    index: &'static str,
+    cosine: &'static str,
+    score: &'static str,
+}
+
+const TEXTS: Names =
+    Names { index: "image_to_text", cosine: "image_to_text_cosine", score: "image_to_text_score" };
+const IMAGES: Names =
+    Names { index: "text_to_image", cosine: "text_to_image_cosine", score: "text_to_image_score" };
+
+impl Candidates {
+    /// The `k` texts of highest similarity of every image, and images of every text (all, where there are fewer), of unit
+    /// embeddings `images [n, dim]` and `texts [m, dim]`, row-major.
+    ///
+    /// # Errors
+    /// Shapes that disagree, a `k` of 0, a failing device.
+    pub fn top(device: &Device, images: &[f32], texts: &[f32], dim: usize, k: usize) -> Result<Self> {
+        let whole = |values: &[f32]| !values.is_empty() && dim > 0 && values.len().is_multiple_of(dim);
+        if k == 0 || !whole(images) || !whole(texts) {
+            let found = format!("{} and {} values, top {k}", images.len(), texts.len());
+            let expected = format!("rows of width {dim}, and 1 candidate or more");
+            return Err(Error::config(
+                "candidates",
+                expected,
+                found,
+                "give matrices of embeddings, and --top 1 or more",
+            ));
+        }
+        Ok(Self {
+            texts: TopK::of(device, images, texts, dim, k)?,
+            images: TopK::of(device, texts, images, dim, k)?,
+        })
+    }
+
+    /// Writes a safetensors file for another model, in the dataset's own row numbers: `images [n]` and `texts [m]`, the
+    /// queries; `image_to_text [n, K]` and `text_to_image [m, K]`, the candidates of each, best first (U32); and
+    /// `image_to_text_cosine`, `text_to_image_cosine`, of the same shapes (F32).
+    ///
+    /// # Errors
+    /// Candidates of another split, and any failure to write.
+    pub fn save(&self, path: &Path, split: &SplitRows) -> Result<()> {
+        let (n, m) = (split.images.len(), split.texts.len());
+        let rows = |top: &TopK, rows: &[u32], queries: usize| -> Result<Vec<u32>> {
+            let found =
+                top.index.iter().map(|&index| rows.get(index as usize).copied()).collect::<Option<Vec<_>>>();
+            found.filter(|found| found.len() == queries * top.k).ok_or_else(|| {
+                let expected = format!("candidates of {n} images and {m} texts");
+                Error::config("candidates", expected, "others", "give the split that they were chosen in")
+            })
+        };
+        let texts = rows(&self.texts, &split.texts, n)?;
+        let images = rows(&self.images, &split.images, m)?;
+        let (text_shape, image_shape) = ([n, self.texts.k], [m, self.images.k]);
+        write_tensors(
+            path,
+            &[
+                ("images", &[n], Values::U32(&split.images)),
+                ("texts", &[m], Values::U32(&split.texts)),
+                (TEXTS.index, &text_shape, Values::U32(&texts)),
+                (TEXTS.cosine, &text_shape, Values::F32(&self.texts.score)),
+                (IMAGES.index, &image_shape, Values::U32(&images)),
+                (IMAGES.cosine, &image_shape, Values::F32(&self.images.score)),
+            ],
+        )
+    }
+
+    /// Reads the file of [`Candidates::save`] with two more tensors, `image_to_text_score` and `text_to_image_score`: the
+    /// other model's scores (F32) in the shapes of the candidates. Tensors of cosines are not needed.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a tensor that is missing or of another type or shape, queries other than those of the
+    /// split, a candidate that is not in the split or listed twice, a score that is not finite.
+    pub fn load_scored(path: &Path, split: &SplitRows) -> Result<Self> {
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Error::data(
+                path.display(),
+                "a safetensors file",
+                e,
+                "give the file of --write-candidates with its scores",
+            )
+        };
+        let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&e))?;
+        let file = Scored { path, tensors };
+        Ok(Self {
+            texts: file.direction(&TEXTS, ("images", &split.images), &split.texts)?,
+            images: file.direction(&IMAGES, ("texts", &split.texts), &split.images)?,
+        })
+    }
+}
+
+/// A file of scored candidates.
+struct Scored<'a> {
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
+}
+
+impl Scored<'_> {
+    fn fault(&self, thing: impl Display, expected: impl Display, found: impl Display) -> Error {
+        let advice = "add the scores to the file of --write-candidates, and change nothing else in it";
+        Error::data(format!("{} tensor {thing}", self.path.display()), expected, found, advice)
+    }
+
+    /// A tensor of this shape, in which `None` is any size above 0: its last size and its values.
+    fn read<T: Pod>(&self, name: &str, dtype: Dtype, shape: &[Option<usize>]) -> Result<(usize, Vec<T>)> {
+        let sizes: Vec<_> =
+            shape.iter().map(|size| size.map_or("K".into(), |size| size.to_string())).collect();
+        let expected = format!("{dtype:?} [{}]", sizes.join(", "));
+        let Ok(tensor) = self.tensors.tensor(name) else {
+            return Err(self.fault(name, expected, "none of this name"));
+        };
+        let found = tensor.shape();
+        let fits =
+            |(&found, size): (&usize, &Option<usize>)| found > 0 && size.is_none_or(|size| size == found);
+        if tensor.dtype() != dtype || found.len() != shape.len() || !found.iter().zip(shape).all(fits) {
+            return Err(self.fault(name, expected, format!("{:?} {found:?}", tensor.dtype())));
+        }
+        Ok((found.last().copied().unwrap_or(0), bytemuck::pod_collect_to_vec(tensor.data())))
+    }
+
+    /// The candidates of `queries` among `others`, dataset rows both, by their positions there.
+    fn direction(&self, names: &Names, (name, queries): (&str, &[u32]), others: &[u32]) -> Result<TopK> {
+        let n = queries.len();
+        let (_, found) = self.read::<u32>(name, Dtype::U32, &[Some(n)])?;
+        if let Some(at) = queries.iter().zip(&found).position(|(query, found)| query != found) {
+            let expected = format!("row {} of the dataset, as in the split", queries[at]);
+            return Err(self.fault(format!("{name} position {at}"), expected, found[at]));
+        }
+        let (k, rows) = self.read::<u32>(names.index, Dtype::U32, &[Some(n), None])?;
+        let (_, score) = self.read::<f32>(names.score, Dtype::F32, &[Some(n), Some(k)])?;
+        let place = |name: &str, at: usize| format!("{name} row {} column {}", at / k, at % k);
+        if let Some(at) = score.iter().position(|score| !score.is_finite()) {
+            return Err(self.fault(place(names.score, at), "a finite number", score[at]));
+        }
+        let positions: HashMap<u32, u32> = others.iter().copied().zip(0..).collect();
+        // The query that listed a candidate last.
+        let mut listed = vec![None; others.len()];
+        let index = rows.iter().enumerate().map(|(at, row)| match positions.get(row) {
+            None => Err(self.fault(place(names.index, at), "a row of the dataset in the split", row)),
+            Some(&position) => match listed[position as usize].replace(at / k) == Some(at / k) {
+                true => Err(self.fault(place(names.index, at), "a candidate not listed before", row)),
+                false => Ok(position),
+            },
+        });
+        Ok(TopK { k, index: index.collect::<Result<_>>()?, score })
+    }
+}
+
+impl Recall {
+    /// Of scored candidates (vse-models.md section 4): what is no candidate has the score -100. `text_image` gives for
+    /// each text the position of its image among `images`.
+    ///
+    /// # Errors
+    /// Candidates of other numbers of images and texts, and those of [`Recall::of`].
+    pub fn of_candidates(candidates: &Candidates, images: usize, text_image: &[u32]) -> Result<Self> {
+        crate::eval::check_truth(images, text_image)?;
+        let texts = text_image.len();
+        let fits = |top: &TopK, queries: usize, others: usize| {
+            top.k > 0
+                && top.index.len() == queries * top.k
+                && top.score.len() == top.index.len()
+                && top.index.iter().all(|&index| (index as usize) < others)
+        };
+        if !fits(&candidates.texts, images, texts) || !fits(&candidates.images, texts, images) {
+            let expected = format!("those of {images} images and {texts} texts");
+            return Err(Error::config(
+                "candidates",
+                expected,
+                "others",
+                "rank the split they were chosen in",
+            ));
+        }
+        let mut captions = vec![Vec::new(); images];
+        text_image.iter().zip(0..).for_each(|(&image, text)| captions[image as usize].push(text));
+        let own: Vec<Vec<u32>> = text_image.iter().map(|&image| vec![image]).collect();
+        let i2t = Ranking::of(&candidates.texts.ranks(&captions, texts));
+        Ok(Self::from_rankings(i2t, Ranking::of(&candidates.images.ranks(&own, images))))
+    }
+}

@@ -1,0 +1,73 @@
+//! Similarities S = Q Cᵀ of queries and candidates, in strips: as many queries at a time as fit a binding.
+//!
+//! Owns the strips' memory, and the way onto the device and back. What is made of a strip is its user's.
+
+use crate::Result;
+use crate::device::{Commands, Device, Mat, Matrix, pad_rows};
+use crate::kernels::{Product, matmul};
+use std::ops::Range;
+
+/// `queries [n, dim]` against `candidates [m, dim]`.
+pub(crate) struct Strips<'a> {
+    device: &'a Device,
+    queries: &'a [f32],
+    dim: usize,
+    /// Queries of a strip, and in all.
+    strip: usize,
+    count: usize,
+    /// Candidates in parts that fit a binding each, side by side in the columns of a strip.
+    candidates: Vec<(Range<usize>, Matrix)>,
+    own: Matrix,
+    similarity: Matrix,
+}
+
+impl<'a> Strips<'a> {
+    pub fn new(device: &'a Device, queries: &'a [f32], candidates: &[f32], dim: usize) -> Result<Self> {
+        let (count, others) = (queries.len() / dim, candidates.len() / dim);
+        let strip = device.strip_rows(count, others, dim);
+        let part = device.strip_rows(others, 1, dim);
+        let parts = candidates.chunks(part * dim).enumerate().map(|(i, values)| {
+            let rows = values.len() / dim;
+            Ok((i * part..i * part + rows, Matrix::from_rows(device, "strip.candidates", rows, dim, values)?))
+        });
+        Ok(Self {
+            candidates: parts.collect::<Result<_>>()?,
+            own: Matrix::new(device, "strip.queries", strip, dim)?,
+            similarity: Matrix::new(device, "strip.similarity", strip, others)?,
+            device,
+            queries,
+            dim,
+            strip,
+            count,
+        })
+    }
+
+    /// The queries of each strip, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (count, strip) = (self.count, self.strip);
+        (0..count).step_by(strip.max(1)).map(move |first| first..(first + strip).min(count))
+    }
+
+    /// Queues the similarities of `queries`, a strip, and gives where they will be: `[queries, m]`.
+    pub fn compute(&mut self, commands: &mut Commands, queries: &Range<usize>) -> Result<Mat<'_>> {
+        // Written between the strips, so what reads the strip before must be on its way.
+        commands.submit()?;
+        let values = &self.queries[queries.start * self.dim..queries.end * self.dim];
+        self.own.buffer.write(self.device, 0, &pad_rows(values, self.dim))?;
+        for (cols, candidates) in &self.candidates {
+            let product = Product::nt(self.own.rows(0..queries.len()), candidates.view());
+            matmul(commands, product, self.similarity.cols_mut(queries.len(), cols.clone()))?;
+        }
+        Ok(self.similarity.rows(0..queries.len()))
+    }
+
+    /// The similarities of `queries`, a strip, row-major `[queries, m]`.
+    pub async fn read(&mut self, queries: &Range<usize>) -> Result<Vec<f32>> {
+        let mut commands = self.device.commands();
+        self.compute(&mut commands, queries)?;
+        commands.submit()?;
+        let mut values = self.similarity.to_rows(self.device).await?;
+        values.truncate(queries.len() * self.similarity.cols);
+        Ok(values)
+    }
+}
