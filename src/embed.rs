@@ -1,5 +1,6 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
+use crate::config::Pooling;
 use crate::data::{Dataset, Gather, Side, Split};
 use crate::device::{Buffer, Device};
 use crate::encoder::Encoder;
@@ -7,7 +8,7 @@ use crate::eval::Recall;
 use crate::head::Head;
 use crate::{Error, Result};
 
-/// Rows that are embedded at a time.
+/// Rows that are embedded at a time, local ones where the device pools.
 const CHUNK: usize = 1024;
 
 impl Head {
@@ -18,13 +19,16 @@ impl Head {
     pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
         self.check_dataset(dataset)?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
-        let gather = Gather::new(self.standardize.clone(), 0.0)?;
-        let chunk = CHUNK.min(rows.len()).max(1);
+        let pooling = self.layout.pooling;
+        let gather = Gather::new(self.standardize.clone(), 0.0)?.with_pooling(pooling);
+        let longest = if pooling[side as usize] == Pooling::Gpo { dataset.local_len(side) } else { None };
+        let chunk = (CHUNK / longest.unwrap_or(1)).min(rows.len()).max(1);
         let mut encoder = Encoder::new(device, self, side, chunk)?;
-        let (mut host, mut out) = (Vec::new(), Vec::with_capacity(rows.len() * self.dim()));
+        let (mut host, mut offsets) = (Vec::new(), Vec::new());
+        let mut out = Vec::with_capacity(rows.len() * self.dim());
         for rows in rows.chunks(chunk) {
-            gather.rows(dataset, side, rows, &mut host)?;
-            encoder.upload(device, &host, &[])?;
+            gather.items(dataset, side, rows, &mut host, &mut offsets)?;
+            encoder.upload(device, &host, &offsets)?;
             let mut commands = device.commands();
             encoder.forward(&mut commands, &values, false)?;
             commands.submit()?;
@@ -34,7 +38,8 @@ impl Head {
     }
 
     pub(crate) fn check_dataset(&self, dataset: &Dataset) -> Result<()> {
-        let found = [dataset.image_dim(), dataset.text_dim()];
+        let [image, text] = self.layout.pooling;
+        let found = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
         if found == self.layout.dims {
             return Ok(());
         }

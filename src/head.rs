@@ -39,8 +39,8 @@ pub(crate) struct Layout {
     pub embed: usize,
     /// A perceptron beside the linear layer of the images.
     pub mlp: bool,
-    /// Sides that are pooled by the generalised operator.
-    pub gpo: [bool; 2],
+    /// What makes one vector of an item's features, of each side.
+    pub pooling: [Pooling; 2],
 }
 
 /// A parameter of the head.
@@ -154,7 +154,7 @@ pub(crate) struct Segments {
 
 impl Layout {
     pub fn linear(dims: [usize; 2], embed: usize) -> Self {
-        Self { dims, embed, mlp: false, gpo: [false; 2] }
+        Self { dims, embed, mlp: false, pooling: [Pooling::None; 2] }
     }
 
     /// Elements of the largest matrix.
@@ -165,8 +165,8 @@ impl Layout {
 
     /// What a configuration asks for.
     pub fn of(dims: [usize; 2], config: &TrainConfig) -> Self {
-        let gpo = [config.image_pooling, config.text_pooling].map(|pooling| pooling == Pooling::Gpo);
-        Self { dims, embed: config.embed, mlp: config.image_encoder == ImageEncoder::ResidualMlp, gpo }
+        let mlp = config.image_encoder == ImageEncoder::ResidualMlp;
+        Self { dims, embed: config.embed, mlp, pooling: config.pooling() }
     }
 
     pub fn parts(&self) -> Segments {
@@ -189,8 +189,9 @@ impl Layout {
         };
         let layers = self.mlp.then(|| [layer("first", m, self.dims[0]), layer("second", embed, m)]);
         let norm = self.mlp.then(|| all.add("image.mlp.norm".into(), 2, m, Start::Rows(&[1.0, 0.0])));
-        let [image_gpo, text_gpo] = [(self.gpo[0], "image.gpo."), (self.gpo[1], "text.gpo.")]
-            .map(|(is, prefix)| is.then(|| all.gpo(prefix, GPO)));
+        let [image, text] = self.pooling;
+        let [image_gpo, text_gpo] = [(image, "image.gpo."), (text, "text.gpo.")]
+            .map(|(pooling, prefix)| (pooling == Pooling::Gpo).then(|| all.gpo(prefix, GPO)));
         let temperature = all.add("temperature".into(), 1, 1, ZERO);
         let running = self.mlp.then(|| all.add("image.mlp.running".into(), 2, m, Start::Rows(&[0.0, 1.0])));
         let mlp = match (layers, norm, running) {

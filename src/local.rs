@@ -333,6 +333,6 @@ impl Head {
     }
 
     fn offsets<'a>(&self, side: Side, packed: &'a Packed) -> &'a [u32] {
-        if self.layout.gpo[side as usize] { &packed.offsets } else { &[] }
+        if self.layout.pooling[side as usize] == crate::config::Pooling::Gpo { &packed.offsets } else { &[] }
     }
 }

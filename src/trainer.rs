@@ -248,8 +248,9 @@ impl Trainer {
             let batch = batch?;
             zero_rows += batch.zero_rows;
             lr = config.rate(epoch, self.progress.step, total);
-            let Batch { images, texts, ids, .. } = &batch;
-            self.device.wait(self.pipeline.step_padded([images, texts], [&[], &[]], ids, &objective, lr))?;
+            let Batch { images, texts, offsets: [image, text], ids, .. } = &batch;
+            let work = self.pipeline.step_padded([images, texts], [image, text], ids, &objective, lr);
+            self.device.wait(work)?;
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
         }
