@@ -241,14 +241,6 @@ impl Encoder {
         self.mlp.as_ref().map(|mlp| mlp.repeats)
     }
 
-    /// Takes up running statistics from a head's values.
-    pub fn set_running(&mut self, device: &Device, values: &[f32]) -> Result<()> {
-        match &mut self.mlp {
-            None => Ok(()),
-            Some(mlp) => mlp.running.write(device, 0, &values[mlp.layout.running.range.clone()]),
-        }
-    }
-
     /// Puts the running statistics in their place of a head's values. Waits.
     pub async fn running(&self, device: &Device, values: &mut [f32]) -> Result<()> {
         if let Some(Mlp { layout, running, .. }) = &self.mlp {
