@@ -131,6 +131,16 @@ impl Encoder {
                 ));
             }
         };
+        if let (Device::Gpu(gpu), true) = (device, self.pooling.is_some() || self.mlp.is_some()) {
+            // What goes over the rows in other ways than a matrix product takes them whole.
+            let (bytes, most) = (4 * padded(embed) * (count + 1), gpu.max_binding());
+            if bytes > most {
+                let thing = format!("{} batch of {count} rows", self.name);
+                let (expected, found) = (format!("at most {most} bytes of them"), format!("{bytes} bytes"));
+                let advice = "use a smaller --batch or --embed, or --device cpu";
+                return Err(Error::device(thing, expected, found, advice));
+            }
+        }
         let name = self.name;
         let padding = usize::from(self.mlp.is_some());
         reshape(device, &format!("{name}.features"), &mut self.features, count + padding, dim)?;
@@ -239,14 +249,6 @@ impl Encoder {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn padding(&self) -> Option<usize> {
         self.mlp.as_ref().map(|mlp| mlp.repeats)
-    }
-
-    /// Takes up running statistics from a head's values.
-    pub fn set_running(&mut self, device: &Device, values: &[f32]) -> Result<()> {
-        match &mut self.mlp {
-            None => Ok(()),
-            Some(mlp) => mlp.running.write(device, 0, &values[mlp.layout.running.range.clone()]),
-        }
     }
 
     /// Puts the running statistics in their place of a head's values. Waits.

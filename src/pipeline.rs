@@ -311,20 +311,15 @@ impl Pipeline {
         Ok([m.read(&self.device, all.clone()).await?, v.read(&self.device, all).await?])
     }
 
-    /// Goes on from an earlier state of the same layout.
+    /// Goes on from the state that training the head so far has left.
     pub(crate) fn restore(
         &mut self,
-        values: &[f32],
         moments: &[Vec<f32>; 2],
         step: u64,
         objective: &Objective,
     ) -> Result<()> {
-        self.values.write(&self.device, 0, values)?;
         for (buffer, values) in self.moments.iter_mut().zip(moments) {
             buffer.write(&self.device, 0, values)?;
-        }
-        for encoder in &mut self.encoders {
-            encoder.set_running(&self.device, values)?;
         }
         self.step = step;
         if let Objective::Infonce(params) = objective {

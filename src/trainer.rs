@@ -153,12 +153,11 @@ impl Trainer {
                 "resume with the same features, captions and splits",
             ));
         }
-        let values = head.values.clone();
         let best = progress.best.map(|_| Head { values: best, ..head.clone() });
         let step = progress.step;
         let mut trainer = Self::assemble(device, dataset, head, progress)?;
         let objective = trainer.progress.config.objective;
-        trainer.pipeline.restore(&values, &moments, step, &objective)?;
+        trainer.pipeline.restore(&moments, step, &objective)?;
         trainer.best = best;
         Ok(trainer)
     }

@@ -8,8 +8,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use random::Random;
 use wgoal::device::Adapters;
 use wgoal::{
-    Dataset, Device, DeviceKind, Features, GradientOptions, Head, InfonceParams, Objective, Pipeline, Recall,
-    TrainConfig, Trainer,
+    Dataset, Device, DeviceKind, Features, GradientOptions, Head, ImageEncoder, InfonceParams, Objective,
+    Pipeline, Pooling, Recall, Side, TrainConfig, Trainer,
 };
 use wgpu::Limits;
 
@@ -155,11 +155,53 @@ fn everything(device: &Device) -> Outcome {
         let own: Vec<u32> = (0..pairs as u32).collect();
         Recall::of(device, x, y, 3, &own)?;
     }
+    local_features(device)?;
     // Reading, embedding, validation and both optimisers.
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     for optimizer in [wgoal::Optimizer::default(), wgoal::Optimizer::Sgd { momentum: 0.9 }] {
         let config = TrainConfig { epochs: 1, embed: 64, optimizer, ..Default::default() };
         Trainer::new(device, Dataset::open(data)?, config)?.run_epoch()?;
+    }
+    Ok(())
+}
+
+/// Regions and tokens, pooled on the device: batches of different sizes, one of them after the other.
+fn local_features(device: &Device) -> Outcome {
+    let config = TrainConfig {
+        embed: 65,
+        image_pooling: Pooling::Gpo,
+        text_pooling: Pooling::Gpo,
+        image_encoder: ImageEncoder::ResidualMlp,
+        mask_same_image: false,
+        ..Default::default()
+    };
+    let (mut random, pairs) = (Random::new(2), 37);
+    let mut pipeline = Pipeline::new(device, Head::for_config(130, 33, &config)?, &config, pairs)?;
+    for longest in [1, 36, 7] {
+        let mut offsets = vec![0];
+        (0..pairs).for_each(|i| offsets.push(offsets[i] + 1 + random.below(longest) as u32));
+        let rows = offsets[pairs] as usize;
+        let (images, texts) = (random.values(rows * 130), random.values(rows * 33));
+        let batch = Features { images: &images, texts: &texts, ids: &[] };
+        pipeline.step_local(batch, [&offsets, &offsets], &config.objective, 1e-3)?;
+    }
+    pipeline.records()?;
+    let head = pipeline.head()?;
+    // All rows of a batch go into one binding, and it is said where they do not.
+    let rows = 9000;
+    let found = head.encode(device, Side::Image, &vec![1.0; rows * 130], &vec![1; rows]);
+    match (found, device) {
+        (Ok(_), Device::Gpu(gpu)) if gpu.max_binding() >= rows * 68 * 4 => {}
+        (Err(error), Device::Gpu(gpu)) if gpu.max_binding() < rows * 68 * 4 => {
+            let said = error.to_string().contains("image batch of 9000 rows: expected at most 2097152 bytes");
+            said.then_some(()).ok_or_else(|| error.to_string())?;
+        }
+        (found, _) => return Err(format!("{} rows: {:?}", rows, found.map(|rows| rows.len())).into()),
+    }
+    for (side, dim) in [(Side::Image, 130), (Side::Text, 33)] {
+        let features = random.values(3 * 5 * dim);
+        head.encode(device, side, &features, &[5, 1, 2])?;
+        head.encode_backward(device, side, &features, &[5, 1, 2], &random.values(3 * 65))?;
     }
     Ok(())
 }

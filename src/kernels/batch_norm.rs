@@ -194,16 +194,21 @@ pub fn backward_twin<T: Real>(
     let (d_scale, d_shift) = d_affine.split_at_mut(stride);
     d_scale.fill(T::zero());
     d_shift.fill(T::zero());
-    let g = |at: usize| if y[at] > T::zero() { dy[at] } else { T::zero() };
-    let n = |at: usize| (x[at] - mean[at % stride]) * inverse[at % stride];
-    for at in 0..(rows - 1) * stride {
-        d_shift[at % stride] += g(at);
-        d_scale[at % stride] += g(at) * n(at);
+    let row = |i: usize| [x, y, dy].map(|values| &values[i * stride..][..stride]);
+    let normal = |x: &[T], k: usize| (x[k] - mean[k]) * inverse[k];
+    for i in 0..rows - 1 {
+        let [x, y, dy] = row(i);
+        for k in (0..stride).filter(|&k| y[k] > T::zero()) {
+            d_shift[k] += dy[k];
+            d_scale[k] += dy[k] * normal(x, k);
+        }
     }
-    for at in 0..rows * stride {
-        let (k, last) = (at % stride, at / stride + 1 == rows);
-        let g = if last { T::zero() } else { g(at) };
-        let spread = (d_shift[k] + n(at) * d_scale[k]) / count;
-        dx[at] = affine[k] * inverse[k] * (g - spread) * weight(at / stride, rows, repeats);
+    for (i, dx) in dx.chunks_exact_mut(stride).enumerate() {
+        let ([x, y, dy], weight) = (row(i), weight::<T>(i, rows, repeats));
+        for k in 0..stride {
+            let g = if i + 1 < rows && y[k] > T::zero() { dy[k] } else { T::zero() };
+            let spread = (d_shift[k] + normal(x, k) * d_scale[k]) / count;
+            dx[k] = affine[k] * inverse[k] * (g - spread) * weight;
+        }
     }
 }
