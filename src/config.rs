@@ -273,12 +273,12 @@ impl TrainConfig {
 
     /// The objective of an epoch counted from 0: the warm-up's, then the run's own.
     pub fn objective_of(&self, epoch: usize) -> Objective {
-        match self.objective {
-            Objective::Infonce(_) => self.objective,
+        match &self.objective {
+            Objective::Infonce(_) => self.objective.clone(),
             objective if epoch < self.warmup_epochs => {
                 Objective::HingeSum { margin: objective.margin().unwrap_or(crate::objective::HINGE_MARGIN) }
             }
-            objective => objective,
+            objective => objective.clone(),
         }
     }
 }
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn warmup_trains_on_all_negatives_with_the_objectives_margin() {
         let objective = Objective::Hinge { margin: 0.3 };
-        let config = TrainConfig { objective, warmup_epochs: 1, ..Default::default() };
+        let config = TrainConfig { objective: objective.clone(), warmup_epochs: 1, ..Default::default() };
         assert_eq!(config.objective_of(0), Objective::HingeSum { margin: 0.3 });
         assert_eq!(config.objective_of(1), objective);
     }

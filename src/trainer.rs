@@ -156,7 +156,7 @@ impl Trainer {
         let best = progress.best.map(|_| Head { values: best, ..head.clone() });
         let step = progress.step;
         let mut trainer = Self::assemble(device, dataset, head, progress)?;
-        let objective = trainer.progress.config.objective;
+        let objective = trainer.progress.config.objective.clone();
         trainer.pipeline.restore(&moments, step, &objective)?;
         trainer.best = best;
         Ok(trainer)

@@ -162,7 +162,7 @@ fn hinge_far_negatives(device: &Device) -> Outcome {
         for objective in
             [Objective::Hinge { margin: 0.2 }, Objective::Goal(TripletWeight::Con, PairWeight::Con, goal)]
         {
-            let g = of(objective)?;
+            let g = of(objective.clone())?;
             check(
                 (g.loss - loss).abs() < 1e-6 && (all.loss - loss).abs() < 1e-6,
                 format!("{objective}: loss {}", g.loss),
@@ -221,7 +221,7 @@ fn ten_steps(device: &Device) -> Outcome {
         ("infonce", Objective::Infonce(InfonceParams::default())),
     ] {
         let config = TrainConfig {
-            objective,
+            objective: objective.clone(),
             optimizer: Optimizer::AdamW { beta1: c[1], beta2: c[2], epsilon: c[3] },
             weight_decay: c[4],
             clip: c[5] as f32,

@@ -25,7 +25,7 @@ pub(super) fn allowed(objective: &Objective) -> f64 {
 /// One step of plain gradient descent at rate 1, so that the change of the parameters is the gradient.
 pub(super) fn check(lab: &mut Lab, objective: &Objective) -> Result<f64> {
     let config = TrainConfig {
-        objective: *objective,
+        objective: objective.clone(),
         optimizer: Optimizer::Sgd { momentum: 0.0 },
         weight_decay: 0.0,
         clip: 0.0,

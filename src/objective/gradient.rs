@@ -123,7 +123,7 @@ impl Workspace {
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
         let goal = match *objective {
-            Objective::Goal(triplet, pair, params) => WeightParams {
+            Objective::Goal(triplet, pair, ref params) => WeightParams {
                 triplet,
                 pair,
                 tau: params.tau,

@@ -109,7 +109,7 @@ impl InfonceParams {
 /// assert_eq!(objective.to_string(), "cir:sig-ms");
 /// # Ok::<(), wgoal::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Objective {
