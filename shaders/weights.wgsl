@@ -19,6 +19,7 @@
 //   coefficients  [pairs] (scale T P+, scale T P-)                       overwritten
 //   loss          [pairs] n - p, or max(0, margin + n - p) with `hinge`  overwritten
 //
+// A file of one's own takes the place of the section `weights` (src/objective/custom).
 // Grid: one invocation a pair.
 
 struct Params {
@@ -33,6 +34,14 @@ struct Params {
     circle: f32,     // the circle margin m
     margin: f32,
     scale: f32,
+    own_0: f32,      // parameters of a file of one's own
+    own_1: f32,
+    own_2: f32,
+    own_3: f32,
+    own_4: f32,
+    own_5: f32,
+    own_6: f32,
+    own_7: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -45,6 +54,7 @@ struct Params {
 
 const LANES = 64u;
 
+// section weights
 // e^z kept among the normal numbers, so that neither it nor its inverse leaves them.
 fn bounded_exp(z: f32) -> f32 {
     return exp(clamp(z, -87.0, 87.0));
@@ -74,6 +84,11 @@ fn pair_weights(p: f32, n: f32, r: vec2f) -> vec2f {
     }
 }
 
+fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
+    return open * triplet_weight(p, n) * pair_weights(p, n, relative);
+}
+// end of section
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let i = id.x;
@@ -93,6 +108,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
             cost = 0.0;
         }
     }
-    coefficients[i] = open * triplet_weight(p, n) * pair_weights(p, n, r);
+    coefficients[i] = weigh(open, p, n, r);
     loss[i] = cost;
 }

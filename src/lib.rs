@@ -46,7 +46,8 @@ pub use eval::{Ranking, Recall};
 pub use head::{Head, Side};
 pub use negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 pub use objective::{
-    GoalParams, GradientOptions, Gradients, InfonceParams, Objective, PairWeight, TripletWeight,
+    CustomWeights, GoalParams, GradientOptions, Gradients, InfonceParams, Objective, PairWeight,
+    TripletWeight,
 };
 pub use pipeline::{Features, Pipeline, StepStats};
 

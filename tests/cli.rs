@@ -13,3 +13,5 @@ mod place;
 mod runs;
 #[path = "cli/sparse.rs"]
 mod sparse;
+#[path = "cli/weights.rs"]
+mod weights;

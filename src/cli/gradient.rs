@@ -62,7 +62,7 @@ impl GradientArgs {
         let sampled = match self.sample_negatives {
             None => None,
             Some(seed) => {
-                let temperature = match (self.sample_temperature, objective) {
+                let temperature = match (self.sample_temperature, &objective) {
                     (Some(temperature), _) => temperature,
                     (None, Objective::Infonce(params)) => params.temperature,
                     (None, _) => NegativeOptions::default().temperature,

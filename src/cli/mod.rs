@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use wgoal::{Device, DeviceInfo, Error, ErrorKind, Objective, Result};
+use wgoal::{CustomWeights, Device, DeviceInfo, Error, ErrorKind, Objective, Result};
 
 /// Trains a joint image-text projection head on cached features, on any GPU or on the CPU.
 #[derive(Parser)]
@@ -94,7 +94,8 @@ impl DeviceArg {
 /// The parameters of objectives.
 #[derive(Args, Clone, Default)]
 pub struct ObjectiveArgs {
-    /// con|nca|cir : con|lin|lin-ms|sig|sig-ms (as in cir:sig-ms), hinge, hinge-sum, infonce or infonce-masked
+    /// con|nca|cir : con|lin|lin-ms|sig|sig-ms (as in cir:sig-ms), hinge, hinge-sum, infonce, infonce-masked or
+    /// custom
     #[arg(long, value_name = "NAME")]
     objective: Option<String>,
     /// Margin of the hinge [0.2]; on a GOAL objective, closes triplets that satisfy it [off]
@@ -124,12 +125,33 @@ pub struct ObjectiveArgs {
     /// Learn the temperature of infonce, within 0.001 and 0.5
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     learn_temperature: Option<Switch>,
+    /// The WGSL file of custom: triplet_weight(p, n) -> f32 and pair_weights(p, n) -> vec2f
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// A value for a parameter of that file, an `override name: f32 = value;`; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, allow_hyphen_values = true)]
+    param: Vec<(String, f32)>,
+}
+
+/// NAME=VALUE
+fn parameter(text: &str) -> std::result::Result<(String, f32), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let value = value.parse().map_err(|e| format!("{e}: `{value}`"))?;
+    Ok((name.to_string(), value))
 }
 
 impl ObjectiveArgs {
     /// The objective that results from `base` (used where none is named) and the parameters given.
     fn apply(&self, base: Objective) -> Result<Objective> {
+        let given = self.param.iter().map(|(name, value)| (name.as_str(), *value));
         let mut objective = match &self.objective {
+            name if name.as_deref().is_none_or(|name| name == "custom") && self.weights.is_some() => {
+                let path = self.weights.as_deref().unwrap_or(Path::new(""));
+                Objective::Custom {
+                    weights: CustomWeights::open(path, given.clone())?,
+                    margin: base.margin(),
+                }
+            }
             Some(name) if *name != base.to_string() => name.parse()?,
             _ => base,
         };
@@ -147,6 +169,7 @@ impl ObjectiveArgs {
             ("temperature", self.temperature.is_some()),
             ("learn-temperature", self.learn_temperature.is_some()),
         ];
+        let custom = [("weights", self.weights.is_some()), ("param", !self.param.is_empty())];
         let mut unused: Vec<(&str, bool)> = Vec::new();
         match &mut objective {
             Objective::Goal(_, _, params) => {
@@ -157,17 +180,24 @@ impl ObjectiveArgs {
                 set(&mut params.threshold, self.threshold);
                 set(&mut params.circle, self.circle_margin);
                 params.margin = self.margin.or(params.margin);
-                unused.extend(infonce);
+                unused.extend(infonce.into_iter().chain(custom));
             }
             Objective::Hinge { margin } | Objective::HingeSum { margin } => {
                 set(margin, self.margin);
-                unused.extend(goal.into_iter().chain(infonce));
+                unused.extend(goal.into_iter().chain(infonce).chain(custom));
             }
             Objective::Infonce(params) => {
                 set(&mut params.temperature, self.temperature);
                 params.learn_temperature =
                     self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
-                unused.extend(goal.into_iter().chain([margin]));
+                unused.extend(goal.into_iter().chain([margin]).chain(custom));
+            }
+            Objective::Custom { weights, margin } => {
+                if self.weights.is_none() && !self.param.is_empty() {
+                    *weights = weights.with(given)?;
+                }
+                *margin = self.margin.or(*margin);
+                unused.extend(goal.into_iter().chain(infonce));
             }
             _ => {}
         }

@@ -312,6 +312,8 @@ impl Gpu {
         let key = constants
             .iter()
             .fold(spec.name.to_string(), |key, (name, value)| format!("{key} {name}={value}"));
+        // A section's text begins on a line of its own.
+        let label = key.lines().next().unwrap_or_default();
         if let Some(pipeline) = lock(&self.0.pipelines).get(&key) {
             return Ok(pipeline.clone());
         }
@@ -320,7 +322,7 @@ impl Gpu {
         let device = &self.0.device;
         let refusal = refusal(device, wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&key),
+            label: Some(label),
             source: wgpu::ShaderSource::Wgsl(source.into()),
         };
         let module = if cfg!(debug_assertions) || std::env::var_os("WGOAL_CHECKED_SHADERS").is_some() {
@@ -350,7 +352,7 @@ impl Gpu {
             immediate_size: 0,
         });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&key),
+            label: Some(label),
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some("main"),
@@ -363,14 +365,14 @@ impl Gpu {
         });
         if let Some(error) = refusal() {
             return Err(Error::device(
-                format!("kernel {key} on {}", self.0.info.name),
+                format!("kernel {label} on {}", self.0.info.name),
                 "a shader that the driver accepts",
                 error,
                 "choose another --device and report this with the output of `wgoal devices`",
             ));
         }
         let pipeline = Arc::new(Pipeline { layout, pipeline });
-        lock(&self.0.pipelines).insert(key, pipeline.clone());
+        lock(&self.0.pipelines).insert(key.clone(), pipeline.clone());
         Ok(pipeline)
     }
 }

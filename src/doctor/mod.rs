@@ -8,7 +8,7 @@ mod local;
 mod step;
 
 use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Slice, SliceMut, pad_rows, padded};
-use crate::objective::{InfonceParams, Objective};
+use crate::objective::{CustomWeights, InfonceParams, Objective};
 use crate::{Error, ErrorKind, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -57,7 +57,7 @@ pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
     for (name, allowed, kernel) in kernels::CHECKS.iter().chain(local::CHECKS) {
         check((*name).into(), *allowed, &|lab| kernel(lab).map(|()| lab.worst));
     }
-    for objective in objectives() {
+    for objective in objectives().chain(custom()) {
         check(format!("step {objective}"), step::allowed(&objective), &|lab| step::check(lab, &objective));
     }
     healthy
@@ -73,6 +73,12 @@ fn objectives() -> impl Iterator<Item = Objective> {
         Objective::Infonce(learned),
         Objective::Infonce(masked),
     ])
+}
+
+/// A combination as a weight file.
+fn custom() -> Option<Objective> {
+    let weights = CustomWeights::new("cir_sig.wgsl", include_str!("../../examples/weights/cir_sig.wgsl"), []);
+    Some(Objective::Custom { weights: weights.ok()?, margin: None })
 }
 
 /// Outputs start as this, which no kernel computes.

@@ -40,7 +40,7 @@ pub(super) fn check(lab: &mut Lab, objective: &Objective) -> Result<f64> {
     let records = pipeline.records()?;
     let after = pipeline.head()?;
 
-    let (loss, gradient) = twin_gradient(&head, [&images, &texts], &ids, objective);
+    let (loss, gradient) = twin_gradient(&head, [&images, &texts], &ids, objective)?;
     let trained = 0..head.layout.temperature().start;
     let change: Vec<f32> = trained.clone().map(|k| head.values[k] - after.values[k]).collect();
     // The change is read off parameters of size 1, to whose last bit it is exact.
@@ -59,7 +59,12 @@ fn wide(values: &[f32]) -> Vec<f64> {
 }
 
 /// Value and gradient of the objective at the parameters, laid out as they are.
-fn twin_gradient(head: &Head, features: [&[f32]; 2], ids: &[u32], objective: &Objective) -> (f64, Vec<f64>) {
+fn twin_gradient(
+    head: &Head,
+    features: [&[f32]; 2],
+    ids: &[u32],
+    objective: &Objective,
+) -> Result<(f64, Vec<f64>)> {
     let layout = head.layout;
     let features = [wide(&pad_rows(features[0], DIMS[0])), wide(&pad_rows(features[1], DIMS[1]))];
     let size = PAIRS * padded(EMBED);
@@ -73,7 +78,7 @@ fn twin_gradient(head: &Head, features: [&[f32]; 2], ids: &[u32], objective: &Ob
         twin::matmul(operands.0, operands.1, Some(&bias), false, &mut z);
         twin::l2norm(&z, EMBED, &mut unit[s], &mut norms[s]);
     }
-    let (loss, d_unit) = field(&unit, ids, objective);
+    let (loss, d_unit) = field(&unit, ids, objective)?;
     let mut gradient = vec![0.0; layout.len()];
     for side in [Side::Image, Side::Text] {
         let s = side as usize;
@@ -84,7 +89,7 @@ fn twin_gradient(head: &Head, features: [&[f32]; 2], ids: &[u32], objective: &Ob
         twin::matmul(operands.0, operands.1, None, false, &mut gradient[range]);
         twin::column_sum(&dz, EMBED, &mut gradient[layout.bias(side).range]);
     }
-    (loss, gradient)
+    Ok((loss, gradient))
 }
 
 fn parameters(layout: &Layout, head: &Head, side: Side) -> (Vec<f64>, Vec<f64>) {
@@ -93,7 +98,7 @@ fn parameters(layout: &Layout, head: &Head, side: Side) -> (Vec<f64>, Vec<f64>) 
 }
 
 /// Value and gradient at the unit rows.
-fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> (f64, [Vec<f64>; 2]) {
+fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> Result<(f64, [Vec<f64>; 2])> {
     let n = PAIRS;
     let shape = [n, EMBED];
     let mut s = vec![0.0; n * padded(n)];
@@ -134,6 +139,14 @@ fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> (f64, [V
             dense(&s);
             true
         }
+        Objective::Custom { weights, margin } => {
+            for (d, (value, index)) in mined.iter().enumerate() {
+                let (coefficients, loss) = (&mut coefficients[d], &mut losses[d]);
+                let mined = (&p[..], &value[..], &index[..]);
+                twin::custom_weights(weights, (*margin, 1.0), mined, coefficients, loss, n)?;
+            }
+            true
+        }
         _ => {
             let params = weight_params(objective);
             for (d, (block, (value, index))) in blocks.iter().zip(&mined).enumerate() {
@@ -161,7 +174,7 @@ fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> (f64, [V
             twin::compose(others, EMBED, of(own), of(other), accumulate, &mut gradients[own]);
         }
     }
-    (losses.iter().flatten().sum(), gradients)
+    Ok((losses.iter().flatten().sum(), gradients))
 }
 
 fn weight_params(objective: &Objective) -> WeightParams {

@@ -80,7 +80,7 @@ pub use relative::{Relative, relative};
 pub use sgd::{SgdParams, sgd};
 pub use sum_squares::{PARTS, sum_squares};
 pub use violations::{Violations, violations};
-pub use weights::{WeightParams, weights};
+pub use weights::{OWN, WEIGHTS_PAGE, WEIGHTS_SECTION, WeightParams, custom_weights, weights, weights_at};
 
 /// The CPU twins, as oracles for tests.
 pub mod twin {
@@ -105,7 +105,7 @@ pub mod twin {
     pub use super::sgd::twin as sgd;
     pub use super::sum_squares::twin as sum_squares;
     pub use super::violations::twin as violations;
-    pub use super::weights::twin as weights;
+    pub use super::weights::{custom_twin as custom_weights, twin as weights};
 }
 
 use crate::device::{Recorder, Region, padded};
@@ -114,7 +114,9 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Numbers that a CPU twin computes with.
-pub trait Real: num_traits::Float + num_traits::NumAssign + Default + Send + Sync + 'static {
+pub trait Real:
+    num_traits::Float + num_traits::NumAssign + Default + std::fmt::Display + Send + Sync + 'static
+{
     /// The nearest number to `value`.
     fn of(value: f64) -> Self;
 }
@@ -192,13 +194,27 @@ pub static KERNELS: &[&KernelSpec] = &[
 ];
 
 /// Rewrites the values of `const NAME = value;` lines of a shader. This is how tile sizes, which WGSL's `override`
-/// cannot express for a thread's own arrays, live in one language.
+/// cannot express for a thread's own arrays, live in one language. A name `section NAME` stands for the lines between
+/// `// section NAME` and `// end of section`.
 ///
 /// # Errors
-/// When a constant does not occur exactly once.
+/// When a constant does not occur exactly once, or a section is not there.
 pub fn specialise(source: &str, constants: &[(&str, String)]) -> Result<String> {
     let mut lines: Vec<String> = source.lines().map(str::to_string).collect();
     for (name, value) in constants {
+        if name.starts_with("section ") {
+            let find = |line: &str| lines.iter().position(|found| found.strip_prefix("// ") == Some(line));
+            let (Some(first), Some(last)) = (find(name), find("end of section")) else {
+                return Err(Error::config(
+                    format!("shader {name}"),
+                    format!("lines `// {name}` and `// end of section`"),
+                    "none",
+                    "mark the section in the shader",
+                ));
+            };
+            lines.splice(first + 1..last, value.lines().map(str::to_string));
+            continue;
+        }
         let start = format!("const {name} = ");
         let mut matching = lines.iter_mut().filter(|line| line.starts_with(&start));
         match (matching.next(), matching.next()) {

@@ -7,8 +7,8 @@ use super::{GoalParams, InfonceParams, Objective, PairWeight, TripletWeight};
 use crate::Result;
 use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice};
 use crate::kernels::{
-    Block, Composition, Hardest, InfonceField, Product, Relative, Violations, WeightParams, compose, hardest,
-    hinge_sum, infonce, log_sum_exp, matmul, relative, violations, weights,
+    Block, Composition, Hardest, InfonceField, Product, Relative, Violations, WeightParams, compose,
+    custom_weights, hardest, hinge_sum, infonce, log_sum_exp, matmul, relative, violations, weights,
 };
 use std::ops::Range;
 
@@ -148,6 +148,18 @@ impl Workspace {
             Objective::HingeSum { margin } => {
                 self.mine(commands, &inputs, objective)?;
                 return self.hinge_sum(commands, margin, &inputs, [dx, dy]);
+            }
+            Objective::Custom { ref weights, margin } => {
+                self.mine(commands, &inputs, objective)?;
+                let pairs = self.pairs;
+                for direction in [&mut self.images, &mut self.texts] {
+                    let mined = (self.positive.view(), direction.value.view(), direction.index.view());
+                    let (coefficients, loss) = (direction.coefficients.view_mut(), direction.loss.view_mut());
+                    let sums = direction.sums.view();
+                    let options = (margin, inputs.scale);
+                    custom_weights(commands, weights, options, mined, sums, coefficients, loss, pairs)?;
+                }
+                return self.compose(commands, &inputs, [dx, dy], false);
             }
             Objective::Infonce(params) => {
                 self.mine(commands, &inputs, objective)?;

@@ -3,10 +3,12 @@
 //! An [`Objective`] is a value with a name such as `cir:sig-ms`; [`Objective::gradients`] is the whole gradient for
 //! people who bring their own encoder, and `gradient` the dispatches that the trainer uses.
 
+mod custom;
 mod embeddings;
 mod gradient;
 
 pub(crate) use embeddings::check_embeddings;
+pub use custom::CustomWeights;
 pub use embeddings::{GradientOptions, Gradients};
 pub(crate) use gradient::{Inputs, Workspace};
 
@@ -127,6 +129,13 @@ pub enum Objective {
     },
     /// Symmetric InfoNCE (X-VLM's contrastive term), a mean over the batch.
     Infonce(InfonceParams),
+    /// The GOAL gradient with weights from a WGSL file, a sum over the batch.
+    Custom {
+        /// T, P⁺ and P⁻.
+        weights: CustomWeights,
+        /// Closes every triplet with margin + n − p ≤ 0.
+        margin: Option<f32>,
+    },
 }
 
 /// Margin of the hinge triplet where none is given.
@@ -157,6 +166,7 @@ impl Objective {
             Self::Goal(_, _, params) => params.margin,
             Self::Hinge { margin } | Self::HingeSum { margin } => Some(*margin),
             Self::Infonce(_) => None,
+            Self::Custom { margin, .. } => *margin,
         }
     }
 
@@ -165,6 +175,7 @@ impl Objective {
         match self {
             Self::Goal(_, _, params) => params.margin.is_some(),
             Self::Hinge { .. } => true,
+            Self::Custom { margin, .. } => margin.is_some(),
             _ => false,
         }
     }
@@ -228,6 +239,10 @@ impl FromStr for Objective {
             "infonce-masked" => {
                 return Ok(Self::Infonce(InfonceParams { leave_out: true, ..Default::default() }));
             }
+            "custom" => {
+                let expected = "a file that defines its weights";
+                return Err(Error::config("objective `custom`", expected, "none", "add --weights FILE.wgsl"));
+            }
             _ => {}
         }
         let find = || {
@@ -239,7 +254,7 @@ impl FromStr for Objective {
         find().ok_or_else(|| {
             Error::config(
                 format!("objective `{name}`"),
-                "TRIPLET:PAIR, hinge, hinge-sum, infonce or infonce-masked",
+                "TRIPLET:PAIR, hinge, hinge-sum, infonce, infonce-masked or custom",
                 "another name",
                 "choose TRIPLET from con, nca, cir and PAIR from con, lin, lin-ms, sig, sig-ms, as in cir:sig-ms",
             )
@@ -259,6 +274,7 @@ impl fmt::Display for Objective {
             Self::HingeSum { .. } => f.write_str("hinge-sum"),
             Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),
             Self::Infonce(_) => f.write_str("infonce"),
+            Self::Custom { .. } => f.write_str("custom"),
         }
     }
 }

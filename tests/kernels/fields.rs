@@ -5,7 +5,7 @@ use crate::blocks::{Batch, CASES, DIRECTIONS, SAME_IMAGE, TEMPERATURES};
 use crate::random::wide;
 use wgoal::device::padded;
 use wgoal::kernels::{self, InfonceField, SameImage, Violations, WeightParams, twin};
-use wgoal::{Device, PairWeight, TripletWeight};
+use wgoal::{CustomWeights, Device, PairWeight, TripletWeight};
 
 pub fn hinge_sum(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
@@ -192,6 +192,82 @@ pub fn weights(device: &Device) -> Outcome {
         // Where T leaves f32's normal numbers it errs by the smallest of them, times a pair weight below 1024.
         let tiny = 1024.0 * f64::from(f32::MIN_POSITIVE);
         let allowed = |k: usize| (relative + 8.0 * ROUNDING) * coefficients[k].abs() + absolute + tiny;
+        bench.near("coefficients", &found, &coefficients, allowed)?;
+        bench.near("loss", &found_loss, &loss, |_| 0.0)
+    })
+}
+
+/// Every construct that a weight file may have, at least once.
+const CONSTRUCTS: &str = "
+override gamma: f32 = 2.0;
+override half_gamma = gamma / 2.0;
+const OFFSETS = vec3f(0.25, 0.5, 0.75);
+
+fn series(x: f32, terms: i32) -> f32 {   // e^x
+    var sum = 1.0;
+    var term = 1.0;
+    for (var k = 1; k <= terms; k++) {
+        term *= x / f32(k);
+        if (abs(term) < 1e-9) { break; }
+        if (k == 3 && x == 1.25) { continue; }
+        sum += term;
+    }
+    return sum;
+}
+
+fn kind(p: f32, n: f32) -> u32 {
+    var bits = select(0u, 1u, p > n) | (select(0u, 1u, n >= 0.0) << 1u);
+    while (bits > 3u) { bits -= 4u; }
+    return bits;
+}
+
+fn triplet_weight(p: f32, n: f32) -> f32 {
+    switch kind(p, n) {
+        case 0u: { return series(-abs(p - n), 12); }
+        case 1u, 2u: { return mix(1.0, 2.0, smoothstep(-1.0, 1.0, n)); }
+        default: { break; }
+    }
+    let v = vec3f(p, n, half_gamma) * OFFSETS;
+    return dot(v.zyx, vec3f(1.0)) + length(v) + max(v.x, max(v.y, v.z)) + round(gamma);
+}
+
+fn pair_weights(p: f32, n: f32) -> vec2f {
+    var w = vec2f(1.0, 2.0);
+    w.x = clamp(1.0 - p, 0.0, 2.0);
+    w[1] += select(n, -n, n < 0.0) + f32(i32(4.0 * p) % 3) / 8.0 + sqrt(step(0.0, p));
+    if (any(w > vec2f(1.5)) && !all(w > vec2f(1.5))) { w *= 0.5; } else { w -= OFFSETS.xy; }
+    return w + pow(vec2f(2.0), vec2f(p, n));
+}
+";
+
+pub fn custom_weights(device: &Device) -> Outcome {
+    let examples = ["cir_sig", "angles"].map(|name| {
+        std::fs::read_to_string(format!("{}/examples/weights/{name}.wgsl", env!("CARGO_MANIFEST_DIR")))
+    });
+    let [cir_sig, angles] = examples;
+    let sources = [CONSTRUCTS.to_string(), cir_sig?, angles?];
+    // WGSL grants acos the error of atan2, 4096 units in the last place.
+    let allowed_errors = [2e-5, 2e-5, 2e-3];
+    let cases = [(1, 0, None), (65, 0, Some(8.0 / 64.0)), (257, 0, None), (127, 1, None), (127, 2, None)];
+    each_lanes(device, &cases, |bench, random, (pairs, which, margin)| {
+        let weights = CustomWeights::new("test.wgsl", &sources[which], [])?;
+        let [p, n] = [(); 2].map(|()| (0..pairs).map(|_| random.coarse(64)).collect::<Vec<_>>());
+        let mut index = random.indices(pairs, pairs);
+        index[pairs / 2] = pairs as u32 / 2;
+        let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
+        let (wide_p, wide_n) = (wide(&p), wide(&n));
+        let mined = (&wide_p[..], &wide_n[..], &index[..]);
+        twin::custom_weights(&weights, (margin, 0.75), mined, &mut coefficients, &mut loss, pairs)?;
+        let (p, n, index) = (bench.array(&p)?, bench.array(&n)?, bench.array(&index)?);
+        let sums = bench.poisoned(4 * pairs)?;
+        let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);
+        bench.run(|commands| {
+            let mined = (p.get(), n.get(), index.get());
+            let (coefficients, loss) = (found.get_mut(), found_loss.get_mut());
+            let options = (margin, 0.75);
+            kernels::custom_weights(commands, &weights, options, mined, sums.get(), coefficients, loss, pairs)
+        })?;
+        let allowed = |k: usize| allowed_errors[which] * (1.0 + coefficients[k].abs());
         bench.near("coefficients", &found, &coefficients, allowed)?;
         bench.near("loss", &found_loss, &loss, |_| 0.0)
     })

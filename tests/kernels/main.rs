@@ -14,7 +14,7 @@ mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 29] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 30] = [
         ("matmul", matmul::matmul),
         ("l2norm", rows::l2norm),
         ("l2norm_backward", rows::l2norm_backward),
@@ -29,6 +29,7 @@ fn main() {
         ("hinge_sum", fields::hinge_sum),
         ("infonce", fields::infonce),
         ("weights", fields::weights),
+        ("custom_weights", fields::custom_weights),
         ("sum_squares", steps::sum_squares),
         ("record", steps::record),
         ("adamw", steps::adamw),

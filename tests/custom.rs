@@ -1,0 +1,168 @@
+//! Weight files: the built-in combinations written as files, parameters, configurations, and what is refused.
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/random.rs"]
+mod random;
+
+use common::check;
+use libtest_mimic::{Failed, Trial};
+use random::Random;
+use wgoal::{CustomWeights, Device, GoalParams, GradientOptions, Objective, TrainConfig};
+
+type Outcome = Result<(), Failed>;
+
+const COMMON: &str = "
+    override tau: f32 = 1.0;
+    override alpha: f32 = 2.0;
+    override beta: f32 = 10.0;
+    override lambda: f32 = 0.5;
+    override circle: f32 = 0.5;
+    fn bounded_exp(z: f32) -> f32 { return exp(clamp(z, -87.0, 87.0)); }
+    fn sigma(z: f32) -> f32 { return 1.0 / (1.0 + bounded_exp(-z)); }
+";
+
+const TRIPLETS: [(&str, &str); 3] = [
+    ("con", "1.0"),
+    ("nca", "sigma(tau * (n - p))"),
+    ("cir", "sigma(tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * circle * circle))"),
+];
+
+const PAIRS: [(&str, &str); 3] = [
+    ("con", "vec2f(1.0)"),
+    ("lin", "vec2f(1.0 - p, n)"),
+    (
+        "sig",
+        "vec2f(1.0 / (bounded_exp(alpha * (p - lambda)) + 1.0), 1.0 / (bounded_exp(-beta * (n - lambda)) + 1.0))",
+    ),
+];
+
+fn file(triplet: &str, pair: &str) -> String {
+    format!(
+        "{COMMON}fn triplet_weight(p: f32, n: f32) -> f32 {{ return {triplet}; }}\nfn pair_weights(p: f32, n: f32) -> \
+         vec2f {{ return {pair}; }}"
+    )
+}
+
+/// Every combination without relative terms, to the bit.
+fn combinations(device: &Device) -> Outcome {
+    const DIM: usize = 6;
+    let mut random = Random::new(3);
+    let (images, texts) = (random.values(37 * DIM), random.values(37 * DIM));
+    let params = GoalParams { tau: 3.0, alpha: 2.5, beta: 20.0, lambda: 0.4, ..Default::default() };
+    let given = [("tau", 3.0), ("alpha", 2.5), ("beta", 20.0), ("lambda", 0.4)];
+    for ((triplet, t), (pair, q)) in TRIPLETS.iter().flat_map(|t| PAIRS.map(|q| (t, q))) {
+        let name = format!("{triplet}:{pair}");
+        for margin in [None, Some(0.3)] {
+            let Objective::Goal(t0, p0, _) = name.parse::<Objective>()? else { return Err("no GOAL".into()) };
+            let built_in = Objective::Goal(t0, p0, GoalParams { margin, ..params });
+            let weights = CustomWeights::new("combination.wgsl", &file(t, q), given)?;
+            let custom = Objective::Custom { weights, margin };
+            let options = GradientOptions { normalize: true, scale: 0.7, ..Default::default() };
+            let [a, b] = [&built_in, &custom].map(|o| o.gradients(device, &images, &texts, DIM, options));
+            let (a, b) = (a?, b?);
+            check(a.images.iter().any(|x| *x != 0.0), format!("{name}: no gradient"))?;
+            let same = a.images == b.images && a.texts == b.texts && a.loss == b.loss;
+            check(same, format!("{name}, margin {margin:?}: {:?} and {:?}", &a.images[..6], &b.images[..6]))?;
+        }
+    }
+    Ok(())
+}
+
+fn parameters() -> Outcome {
+    let source = "override gamma: f32 = 2.0; override my_override: f32 = gamma / 4; // override\n\
+                  override late = 3.5;\n\
+                  fn triplet_weight(p: f32, n: f32) -> f32 { return gamma; }\n\
+                  fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(my_override, late * n); }";
+    let weights = CustomWeights::new("mine.wgsl", source, [])?;
+    check(weights.at(0.5f64, 2.0)? == [2.0, 0.5, 7.0], format!("{:?}", weights.at(0.5f64, 2.0)?))?;
+    let names: Vec<_> = weights.parameters().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    check(names == ["gamma=2", "my_override=0.5", "late=3.5"], format!("{names:?}"))?;
+    let weights = weights.with([("gamma", -8.0)])?.with([("late", 1e-3)])?;
+    let found = weights.at(0.5f32, 2.0)?;
+    check(found == [-8.0, -2.0, 2e-3], format!("{found:?}"))?;
+
+    let config = TrainConfig { objective: Objective::Custom { weights, margin: None }, ..Default::default() };
+    let written = serde_json::to_string(&config).map_err(|e| e.to_string())?;
+    let read: TrainConfig = serde_json::from_str(&written).map_err(|e| e.to_string())?;
+    check(read == config, written)?;
+    let Objective::Custom { weights, .. } = read.objective else { return Err("not custom".into()) };
+    check(weights.at(0.5f32, 2.0)? == found, "other weights after reading")
+}
+
+const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0); }";
+const TRIPLET: &str = "fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0; }";
+
+/// Text of a file, and parts of the message.
+fn refused() -> Outcome {
+    let both = |before: &str| format!("{before}\n{TRIPLET}\n{PAIR}");
+    let triplet = |body: &str| format!("{PAIR}\nfn triplet_weight(p: f32, n: f32) -> f32 {{\n    {body}\n}}");
+    let cases = [
+        (
+            TRIPLET.to_string(),
+            "mine.wgsl: expected `fn pair_weights(p: f32, n: f32) -> vec2f`, found no function",
+        ),
+        (
+            PAIR.to_string(),
+            "mine.wgsl: expected `fn triplet_weight(p: f32, n: f32) -> f32`, found no function",
+        ),
+        (format!("{PAIR}\nfn triplet_weight(p: f32) -> f32 {{ return 1.0; }}"), "mine.wgsl, line 2, column "),
+        (
+            format!("{TRIPLET}\nfn pair_weights(p: f32, n: f32) -> vec3f {{ return vec3f(p); }}"),
+            "line 2, column ",
+        ),
+        (triplet("return p +;"), "mine.wgsl, line 3, column 15: expected WGSL, found expected expression"),
+        (
+            triplet("return tau * p;"),
+            "mine.wgsl, line 3, column 12: expected WGSL, found no definition in scope",
+        ),
+        (triplet("return vec2f(p, n);"), "mine.wgsl, line 3, column "),
+        (triplet("return 1 / 0;"), "mine.wgsl, line 3, column "),
+        (triplet("workgroupBarrier(); return p;"), "mine.wgsl, line 3, column 5: expected arithmetic"),
+        (triplet("var a = array<f32, 2>(p, n); return a[0];"), "line 3, column "),
+        (triplet("return f32(countOneBits(u32(p)));"), "found countonebits"),
+        (
+            both("@group(0) @binding(9) var<storage> s: array<f32>;"),
+            "mine.wgsl, line 1, column 23: expected weights that depend on p and n alone, found a binding",
+        ),
+        (both("var<private> s: f32;"), "found a variable of the module"),
+        (both("@compute @workgroup_size(1) fn run() {}"), "found the entry point `run`"),
+        (
+            both("\nfn positive() -> f32 { return 1.0; }"),
+            "mine.wgsl, line 2, column 4: expected names that the kernel does not use itself, found `positive`",
+        ),
+        (both("const LANES = 3;"), "`LANES`"),
+        (
+            both("override flag: bool = true;"),
+            "mine.wgsl, line 1, column 1: expected a parameter of type f32",
+        ),
+        (both("override gamma: f32;"), "expected a parameter with a value"),
+        (triplet("return 1.0 / (1.0 - p);"), "triplet_weight of mine.wgsl at p = 1"),
+        (triplet("return exp(100.0 * n);"), "triplet_weight of mine.wgsl at p = -1"),
+        (triplet("return sqrt(1.0 - p * p);"), "found NaN"),
+        (triplet("loop { if (p > 2.0) { break; } } return p;"), "found a loop that does not end"),
+    ];
+    for (source, expected) in cases {
+        match CustomWeights::new("mine.wgsl", &source, []) {
+            Ok(_) => return Err(format!("accepted: {source}").into()),
+            Err(error) => {
+                check(error.to_string().contains(expected), format!("{expected:?} is not in: {error}"))?
+            }
+        }
+    }
+    let weights =
+        |parameter| CustomWeights::new("mine.wgsl", &both("override gamma: f32 = 1.0;"), [parameter]);
+    for (parameter, expected) in [
+        (("delta", 1.0), "--param: expected a parameter of mine.wgsl: gamma, found `delta`"),
+        (("gamma", f32::NAN), "--param gamma: expected a finite number, found NaN"),
+    ] {
+        let error = weights(parameter).map_err(|e| e.to_string()).err().unwrap_or_default();
+        check(error.contains(expected), format!("{expected:?} is not in: {error}"))?;
+    }
+    Ok(())
+}
+
+fn main() {
+    let others = vec![Trial::test("parameters", parameters), Trial::test("refused", refused)];
+    common::run_with(vec![("combinations".into(), combinations)], others)
+}
