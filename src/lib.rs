@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "the parts that only the trainer uses"))]
 
+mod analysis;
 mod config;
 #[doc(hidden)]
 pub mod device;
@@ -39,6 +40,7 @@ mod rerank;
 #[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
+pub use analysis::{Analysis, Plane, Region, plot};
 pub use config::{ImageEncoder, Optimizer, Pooling, Schedule, TrainConfig, Warmup};
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};

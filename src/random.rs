@@ -14,6 +14,7 @@ pub(crate) enum Purpose {
     ImageRows = 5,
     TextRows = 6,
     Negatives = 7,
+    Analysis = 8,
 }
 
 pub(crate) fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {

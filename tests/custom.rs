@@ -129,7 +129,7 @@ fn refused() -> Outcome {
         (both("@compute @workgroup_size(1) fn run() {}"), "found the entry point `run`"),
         (
             both("\nfn positive() -> f32 { return 1.0; }"),
-            "mine.wgsl, line 2, column 4: expected names that the kernel does not use itself, found `positive`",
+            "mine.wgsl, line 2, column 1: expected names that the kernel does not use itself, found `positive`",
         ),
         (both("const LANES = 3;"), "`LANES`"),
         (

@@ -1,5 +1,6 @@
 //! Arguments and commands. Results go to standard output, everything else to standard error.
 
+mod analyze;
 mod bench;
 mod doctor;
 mod embed;
@@ -32,6 +33,8 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// The gradient of an objective at given embeddings
     Gradient(gradient::GradientArgs),
+    /// Whether an objective's gradient is that of a loss, where it pushes the wrong way, where f32 cannot hold it
+    Analyze(analyze::AnalyzeArgs),
     /// Measure speed
     Bench {
         #[command(subcommand)]
@@ -54,6 +57,7 @@ impl Cli {
             Command::Eval(args) => args.run(),
             Command::Embed(args) => args.run(),
             Command::Gradient(args) => args.run(),
+            Command::Analyze(args) => args.run(),
             Command::Bench { what } => what.run(),
             Command::Doctor(args) => args.run(),
             Command::Devices { json } => devices(json),

@@ -1,14 +1,14 @@
 //! A whole training step in f64, made of the twins, and the device's against it.
 
 use super::{Lab, error};
-use crate::Result;
 use crate::config::{Optimizer, TrainConfig};
 use crate::data::Side;
 use crate::device::{pad_rows, padded};
 use crate::head::{Head, Layout, Segment};
-use crate::kernels::{Block, WeightParams, twin};
-use crate::objective::{Objective, PairWeight, TripletWeight};
+use crate::kernels::{Block, twin};
+use crate::objective::{Objective, PairWeight};
 use crate::pipeline::{Features, Pipeline};
+use crate::{Error, Result};
 
 const PAIRS: usize = 67;
 const DIMS: [usize; 2] = [45, 29];
@@ -148,7 +148,14 @@ fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> Result<(
             true
         }
         _ => {
-            let params = weight_params(objective);
+            let Some(params) = objective.weight_params(1.0) else {
+                return Err(Error::config(
+                    objective,
+                    "an objective with a twin",
+                    "none",
+                    "report this as a bug",
+                ));
+            };
             for (d, (block, (value, index))) in blocks.iter().zip(&mined).enumerate() {
                 let mut sums = vec![0.0; 4 * n];
                 let rates = match params.pair {
@@ -175,22 +182,4 @@ fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> Result<(
         }
     }
     Ok((losses.iter().flatten().sum(), gradients))
-}
-
-fn weight_params(objective: &Objective) -> WeightParams {
-    let (triplet, pair, goal) = match objective {
-        Objective::Goal(triplet, pair, params) => (*triplet, *pair, *params),
-        _ => (TripletWeight::Con, PairWeight::Con, Default::default()),
-    };
-    WeightParams {
-        triplet,
-        pair,
-        tau: goal.tau,
-        alpha: goal.alpha,
-        beta: goal.beta,
-        lambda: goal.lambda,
-        circle: goal.circle,
-        margin: objective.margin(),
-        scale: 1.0,
-    }
 }

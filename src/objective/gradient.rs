@@ -3,12 +3,12 @@
 //! The similarity matrix comes in blocks of rows that fit a binding. With a single block it is computed once, with more
 //! it is recomputed for the passes that need all hardest negatives first; N x N is never held.
 
-use super::{GoalParams, InfonceParams, Objective, PairWeight, TripletWeight};
+use super::{GoalParams, InfonceParams, Objective, PairWeight};
 use crate::Result;
 use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice};
 use crate::kernels::{
-    Block, Composition, Hardest, InfonceField, Product, Relative, Violations, WeightParams, compose,
-    custom_weights, hardest, hinge_sum, infonce, log_sum_exp, matmul, relative, violations, weights,
+    Block, Composition, Hardest, InfonceField, Product, Relative, Violations, compose, custom_weights,
+    hardest, hinge_sum, infonce, log_sum_exp, matmul, relative, violations, weights,
 };
 use std::ops::Range;
 
@@ -122,29 +122,8 @@ impl Workspace {
         inputs: Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
-        let goal = match *objective {
-            Objective::Goal(triplet, pair, ref params) => WeightParams {
-                triplet,
-                pair,
-                tau: params.tau,
-                alpha: params.alpha,
-                beta: params.beta,
-                lambda: params.lambda,
-                circle: params.circle,
-                margin: params.margin,
-                scale: inputs.scale,
-            },
-            Objective::Hinge { margin } => WeightParams {
-                triplet: TripletWeight::Con,
-                pair: PairWeight::Con,
-                tau: 1.0,
-                alpha: 1.0,
-                beta: 1.0,
-                lambda: 0.0,
-                circle: 0.0,
-                margin: Some(margin),
-                scale: inputs.scale,
-            },
+        match *objective {
+            Objective::Goal(..) | Objective::Hinge { .. } => {}
             Objective::HingeSum { margin } => {
                 self.mine(commands, &inputs, objective)?;
                 return self.hinge_sum(commands, margin, &inputs, [dx, dy]);
@@ -165,7 +144,8 @@ impl Workspace {
                 self.mine(commands, &inputs, objective)?;
                 return self.infonce(commands, &params, &inputs, [dx, dy]);
             }
-        };
+        }
+        let Some(goal) = objective.weight_params(inputs.scale) else { return Ok(()) };
         self.mine(commands, &inputs, objective)?;
         if let (Objective::Goal(.., params), PairWeight::LinMs | PairWeight::SigMs) = (objective, goal.pair) {
             self.relative_sets(commands, &inputs, params, goal.pair == PairWeight::SigMs)?;
@@ -336,7 +316,7 @@ fn dense(
 mod tests {
     use super::*;
     use crate::device::Adapters;
-    use crate::objective::{GoalParams, InfonceParams};
+    use crate::objective::{GoalParams, InfonceParams, TripletWeight};
 
     /// Gradients and losses through blocks of `rows` rows.
     fn by_blocks(device: &Device, objective: &Objective, masked: bool, rows: usize) -> [Vec<f32>; 4] {

@@ -12,7 +12,7 @@ pub use custom::CustomWeights;
 pub use embeddings::{GradientOptions, Gradients};
 pub(crate) use gradient::{Inputs, Workspace};
 
-use crate::kernels::SameImage;
+use crate::kernels::{SameImage, WeightParams};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -168,6 +168,20 @@ impl Objective {
             Self::Infonce(_) => None,
             Self::Custom { margin, .. } => *margin,
         }
+    }
+
+    /// The weights of the triplets on the hardest negative, where the `weights` kernel has them.
+    pub(crate) fn weight_params(&self, scale: f32) -> Option<WeightParams> {
+        let (triplet, pair, params) = match self {
+            Self::Goal(triplet, pair, params) => (*triplet, *pair, *params),
+            Self::Hinge { margin } => {
+                let params = GoalParams { margin: Some(*margin), ..Default::default() };
+                (TripletWeight::Con, PairWeight::Con, params)
+            }
+            _ => return None,
+        };
+        let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = params;
+        Some(WeightParams { triplet, pair, tau, alpha, beta, lambda, circle, margin, scale })
     }
 
     /// Whether triplets on the hardest negative close once a margin is satisfied.

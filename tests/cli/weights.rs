@@ -43,3 +43,17 @@ fn faults_are_told_by_place() {
         assert!(output.code == 1 && output.stderr.contains(expected), "{options}: {}", output.stderr);
     }
 }
+
+#[test]
+fn analyze_tells_and_draws() {
+    let place = Place::new();
+    let text = place.ok("analyze cir:lin --tau 3 --plot plane.svg");
+    assert!(text.starts_with("cir:lin: the gradient of a loss\n"), "{text}");
+    assert!(String::from_utf8(place.read("plane.svg")).unwrap().contains("cir:lin: T P⁺"));
+    let json = place.json("analyze infonce --json");
+    assert_eq!(keys(&json).join(" "), "asymmetry integrable objective plane wrong_in_batches");
+    assert_eq!((&json["integrable"], &json["plane"]), (&json!(true), &json!(null)));
+    std::fs::write(place.path("mine.wgsl"), FILE).unwrap();
+    let json = place.json("analyze custom --weights mine.wgsl --param gamma=1 --json");
+    assert_eq!((&json["integrable"], &json["plane"]["positive"]), (&json!(false), &json!([0.0, 2.0])));
+}

@@ -234,7 +234,7 @@ fn triplet_weight(p: f32, n: f32) -> f32 {
 fn pair_weights(p: f32, n: f32) -> vec2f {
     var w = vec2f(1.0, 2.0);
     w.x = clamp(1.0 - p, 0.0, 2.0);
-    w[1] += select(n, -n, n < 0.0) + f32(i32(4.0 * p) % 3) / 8.0 + sqrt(step(0.0, p));
+    w[1] += select(n, -n, n < 0.0) + f32(i32(4.0 * abs(p)) % 3) / 8.0 + sqrt(step(0.0, p));
     if (any(w > vec2f(1.5)) && !all(w > vec2f(1.5))) { w *= 0.5; } else { w -= OFFSETS.xy; }
     return w + pow(vec2f(2.0), vec2f(p, n));
 }

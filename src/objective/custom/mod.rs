@@ -195,11 +195,11 @@ impl CustomWeights {
     fn check_finite(&self) -> Result<()> {
         const STEPS: i16 = 20;
         let grid = |k: i16| match k {
-            0 => -1.000_001,
-            STEPS => 1.000_001,
-            k => 2.0 * f32::from(k) / f32::from(STEPS) - 1.0,
+            ..0 => -1.000_001,
+            0..=STEPS => 2.0 * f32::from(k) / f32::from(STEPS) - 1.0,
+            _ => 1.000_001,
         };
-        for (p, n) in (0..=STEPS).flat_map(|p| (0..=STEPS).map(move |n| (grid(p), grid(n)))) {
+        for (p, n) in (-1..=STEPS + 1).flat_map(|p| (-1..=STEPS + 1).map(move |n| (grid(p), grid(n)))) {
             let weights = self.at(p, n)?;
             let bad = weights.iter().zip(["triplet_weight", "pair_weights.x", "pair_weights.y"]);
             if let Some((value, name)) = bad.into_iter().find(|(value, _)| !value.is_finite()) {

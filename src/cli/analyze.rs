@@ -1,0 +1,38 @@
+//! `wgoal analyze`: what kind of gradient an objective has.
+
+use super::{ObjectiveArgs, print_json, say};
+use clap::Args;
+use std::path::PathBuf;
+use wgoal::data::write_file;
+use wgoal::{Result, TrainConfig};
+
+#[derive(Args)]
+pub struct AnalyzeArgs {
+    /// The objective, as --objective would name it
+    #[arg(value_name = "OBJECTIVE")]
+    name: Option<String>,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Draw T P+ and T P- over p and n into this file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+impl AnalyzeArgs {
+    pub fn run(self) -> Result<()> {
+        let arguments = ObjectiveArgs { objective: self.name.or(self.objective.objective), ..self.objective };
+        let objective = arguments.apply(TrainConfig::default().objective)?;
+        let analysis = objective.analyze()?;
+        if let Some(path) = &self.plot {
+            write_file(path, wgoal::plot(&objective)?.as_bytes())?;
+        }
+        if self.json {
+            return print_json(&analysis);
+        }
+        say(analysis);
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! What `Objective::analyze` finds, against goal-math.md section 8 and closed forms.
+
+use wgoal::{CustomWeights, GoalParams, Objective};
+
+fn goal(name: &str, tau: f32) -> Objective {
+    match name.parse().unwrap() {
+        Objective::Goal(triplet, pair, params) => {
+            Objective::Goal(triplet, pair, GoalParams { tau, ..params })
+        }
+        other => other,
+    }
+}
+
+/// Asymmetry at tau = 3 as measured on the published code, on other batches; `None` for an integrable one.
+#[test]
+fn integrable_combinations_are_told_from_the_others() {
+    let table = [
+        ("con:con", None),
+        ("nca:con", None),
+        ("con:lin", None),
+        ("con:sig", None),
+        ("cir:lin", None),
+        ("hinge", None),
+        ("hinge-sum", None),
+        ("infonce", None),
+        ("con:lin-ms", Some([0.14, 0.24])),
+        ("con:sig-ms", Some([0.15, 0.4])),
+        ("nca:lin", Some([0.06, 0.2])),
+        ("nca:lin-ms", Some([0.16, 0.25])),
+        ("nca:sig", Some([0.08, 0.2])),
+        ("nca:sig-ms", Some([0.12, 0.4])),
+        ("cir:con", Some([0.2, 0.5])),
+        ("cir:lin-ms", Some([0.12, 0.2])),
+        ("cir:sig", Some([0.06, 0.1])),
+        ("cir:sig-ms", Some([0.11, 0.4])),
+    ];
+    for (name, expected) in table {
+        let analysis = goal(name, 3.0).analyze().unwrap();
+        let [low, high] = analysis.asymmetry;
+        assert_eq!(analysis.integrable, expected.is_none(), "{name}: {analysis}");
+        match expected {
+            None => assert!(high < 1e-6, "{name}: {high}"),
+            Some([least, most]) => {
+                assert!(high >= least && high <= 2.0 * most && low > 1e-3, "{name}: {low} {high}")
+            }
+        }
+    }
+}
+
+#[test]
+fn curl_is_that_of_the_closed_form() {
+    // nca:lin: T = sigma(tau (n - p)), so the curl is tau T (1 - T) (1 - p - n), largest at p = n = -1: 3/4 tau.
+    let plane = goal("nca:lin", 3.0).analyze().unwrap().plane.unwrap();
+    assert!((plane.curl - 0.75 * 3.0).abs() < 1e-6, "{}", plane.curl);
+    // con:lin-ms has none within a triplet.
+    let plane = goal("con:lin-ms", 3.0).analyze().unwrap().plane.unwrap();
+    assert!(plane.curl < 1e-9, "{}", plane.curl);
+}
+
+#[test]
+fn wrong_directions_and_overflow_are_found() {
+    let plane = |name: &str, params| match name.parse().unwrap() {
+        Objective::Goal(triplet, pair, _) => {
+            Objective::Goal(triplet, pair, params).analyze().unwrap().plane.unwrap()
+        }
+        _ => unreachable!(),
+    };
+    let usual = GoalParams::default();
+    let lin = plane("con:lin", usual);
+    assert!(lin.positive_wrong.is_none());
+    let region = lin.negative_wrong.unwrap();
+    assert!((region.share - 100.0 / 201.0).abs() < 1e-9, "{region:?}");
+    assert!(region.p == [-1.0, 1.0] && region.n[0] == -1.0, "{region:?}");
+    assert!((region.n[1] + 0.01).abs() < 1e-9, "{region:?}");
+    assert!(lin.positive == [0.0, 2.0] && lin.negative == [-1.0, 1.0]);
+    let sig = plane("con:sig", usual);
+    assert!(sig.negative_wrong.is_none() && sig.positive_wrong.is_none() && sig.overflow.is_empty());
+    // 1 / e^(-beta (n - lambda)) at n = 1
+    let sig_ms = plane("con:sig-ms", usual);
+    assert!((sig_ms.negative[1] - 5f64.exp()).abs() < 1e-9 && sig_ms.overflow.is_empty());
+    let steep = plane("con:sig-ms", GoalParams { beta: 200.0, ..usual });
+    assert!(steep.overflow.len() == 1 && steep.overflow[0].contains("n > 0.94"), "{:?}", steep.overflow);
+    // Easy positives are pushed away by lin-ms: only the batches show it.
+    let batches = "con:lin-ms".parse::<Objective>().unwrap().analyze().unwrap().wrong_in_batches.unwrap();
+    assert!(batches[1] < 1.0, "{batches:?}");
+}
+
+#[test]
+fn weight_files_are_examined_like_the_built_in_ones() {
+    let source = std::fs::read_to_string("examples/weights/cir_sig.wgsl").unwrap();
+    let weights = CustomWeights::new("cir_sig.wgsl", &source, [("tau", 3.0)]).unwrap();
+    let custom = Objective::Custom { weights, margin: None }.analyze().unwrap();
+    let built_in = goal("cir:sig", 3.0).analyze().unwrap();
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+    assert!(
+        near(custom.asymmetry[0], built_in.asymmetry[0]) && near(custom.asymmetry[1], built_in.asymmetry[1])
+    );
+    assert!(near(custom.plane.unwrap().curl, built_in.plane.unwrap().curl));
+}
+
+#[test]
+fn plots_are_drawn_where_there_are_weights() {
+    let svg = wgoal::plot(&goal("nca:lin", 3.0)).unwrap();
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+    assert!(svg.matches("<rect").count() == 1 + 2 * (50 * 50 + 60), "{}", svg.matches("<rect").count());
+    let error = wgoal::plot(&"infonce".parse().unwrap()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("--plot: expected an objective with weights over p and n, found infonce"),
+        "{error}"
+    );
+}
