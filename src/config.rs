@@ -55,6 +55,8 @@ pub enum Pooling {
     Mean,
     /// The largest of each column of an item's local features, before the encoder.
     Max,
+    /// The cached row, then the mean, then the largest of each column of the local features, side by side.
+    Joined,
     /// The generalised pooling operator, learned, after the encoder (vse-models.md section 2.1).
     Gpo,
 }
@@ -68,6 +70,40 @@ pub enum ImageEncoder {
     Linear,
     /// A linear layer plus a two-layer perceptron with batch norm (vse-models.md section 2.2).
     ResidualMlp,
+}
+
+/// Whose features x, once pooled where the host pools them, become sign(x) √|x|: power normalisation (Perronnin et al.,
+/// 2010), which evens out the bursts of features that are a network's activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignedRoot {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of images.
+    Images,
+    /// Those of texts.
+    Texts,
+    /// Both sides'.
+    Both,
+}
+
+impl SignedRoot {
+    /// Whether images, whether texts.
+    pub(crate) fn sides(self) -> [bool; 2] {
+        [matches!(self, Self::Images | Self::Both), matches!(self, Self::Texts | Self::Both)]
+    }
+}
+
+/// What the weights of the linear layers are before training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// Random (Glorot and Bengio, 2010), as in VSE++.
+    #[default]
+    Xavier,
+    /// Canonical correlation analysis of the training pairs; see [`crate::Baseline`]. Linear heads only.
+    Cca,
 }
 
 /// Probability that size augmentation leaves a region out.
@@ -130,6 +166,8 @@ pub struct TrainConfig {
     pub text_pooling: Pooling,
     /// What maps image features to the embedding.
     pub image_encoder: ImageEncoder,
+    /// What the weights start from.
+    pub init: Init,
     /// The update rule.
     pub optimizer: Optimizer,
     /// Learning rate.
@@ -149,6 +187,8 @@ pub struct TrainConfig {
     /// First epochs that train on the hinge over all negatives, which keeps hardest-negative training from collapsing;
     /// InfoNCE, which sees all negatives anyway, ignores it.
     pub warmup_epochs: usize,
+    /// Whose features x become sign(x) √|x| first.
+    pub signed_root: SignedRoot,
     /// Shift and scale every input column by its mean and deviation over the training rows.
     pub standardize: bool,
     /// Probability that an input feature is zeroed in training.
@@ -181,6 +221,7 @@ impl Default for TrainConfig {
             image_pooling: Pooling::default(),
             text_pooling: Pooling::default(),
             image_encoder: ImageEncoder::default(),
+            init: Init::default(),
             optimizer: Optimizer::default(),
             lr: 5e-4,
             weight_decay: 1e-4,
@@ -190,6 +231,7 @@ impl Default for TrainConfig {
             lr_drop: Vec::new(),
             lr_warmup: Warmup::Steps(0),
             warmup_epochs: 0,
+            signed_root: SignedRoot::default(),
             standardize: false,
             dropout: 0.0,
             size_augment: false,
@@ -208,6 +250,15 @@ impl TrainConfig {
     /// Names the first option that is not.
     pub fn validate(&self) -> Result<()> {
         self.objective.validate()?;
+        if self.init == Init::Cca && !self.is_linear() {
+            let advice = "use --image-encoder linear and poolings other than gpo, or --init xavier";
+            return Err(Error::config(
+                "--init cca",
+                "linear heads",
+                "pooling or an encoder that is learned",
+                advice,
+            ));
+        }
         let check = |ok: bool, option: &str, expected: &str, found: &dyn std::fmt::Display| match ok {
             true => Ok(()),
             false => Err(Error::config(option, expected, found, format!("change {option}, or leave it out"))),
@@ -245,6 +296,19 @@ impl TrainConfig {
                 check(unit(momentum), "--momentum", "a number in [0, 1)", &momentum)
             }
         }
+    }
+
+    /// The same for a closed form: learned pooling becomes the mean, and the encoder linear.
+    #[must_use]
+    pub fn in_closed_form(&self) -> Self {
+        let linear = |pooling| if pooling == Pooling::Gpo { Pooling::Mean } else { pooling };
+        let [image_pooling, text_pooling] = self.pooling().map(linear);
+        Self { image_pooling, text_pooling, image_encoder: ImageEncoder::Linear, ..self.clone() }
+    }
+
+    /// Whether both sides are linear in what the device is given.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.image_encoder == ImageEncoder::Linear && !self.pooling().contains(&Pooling::Gpo)
     }
 
     /// Learning rate of a step, both counted from 0, of `total` steps.

@@ -1,7 +1,7 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
-use crate::config::Pooling;
-use crate::data::{Dataset, Gather, Side, Split};
+use crate::config::{Pooling, TrainConfig};
+use crate::data::{Dataset, Gather, Side, Split, Standardizer};
 use crate::device::{Buffer, Device};
 use crate::encoder::Encoder;
 use crate::eval::Recall;
@@ -12,6 +12,31 @@ use crate::{Error, Result};
 const CHUNK: usize = 1024;
 
 impl Head {
+    /// A fresh head for a dataset: that of [`Head::for_config`], and where the configuration asks for it, the
+    /// standardisation of the training rows.
+    ///
+    /// # Errors
+    /// Those of [`Head::for_config`]; a dataset without the features that the configuration pools; a bad value in a row.
+    pub fn for_dataset(dataset: &Dataset, config: &TrainConfig) -> Result<Self> {
+        let [image, text] = config.pooling();
+        let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
+        let mut head = Self::for_config(dims[0], dims[1], config)?;
+        if config.standardize {
+            let (train, gather) = (dataset.split(Split::Train), head.gather(0.0)?);
+            head.standardize = Some([
+                Standardizer::fit(dataset, Side::Image, &gather, &train.images)?,
+                Standardizer::fit(dataset, Side::Text, &gather, &train.texts)?,
+            ]);
+        }
+        Ok(head)
+    }
+
+    /// How the head takes a dataset's rows, in training with dropout of the features.
+    pub(crate) fn gather(&self, dropout: f32) -> Result<Gather> {
+        let gather = Gather::new(self.standardize.clone(), dropout)?;
+        Ok(gather.with_pooling(self.layout.pooling).with_signed_root(self.layout.signed_root))
+    }
+
     /// Embeds rows of one side of a dataset: unit rows `[rows, dim]`, row-major.
     ///
     /// # Errors
@@ -20,7 +45,7 @@ impl Head {
         self.check_dataset(dataset)?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let pooling = self.layout.pooling;
-        let gather = Gather::new(self.standardize.clone(), 0.0)?.with_pooling(pooling);
+        let gather = self.gather(0.0)?;
         let longest = if pooling[side as usize] == Pooling::Gpo { dataset.local_len(side) } else { None };
         let chunk = (CHUNK / longest.unwrap_or(1)).min(rows.len()).max(1);
         let mut encoder = Encoder::new(device, self, side, chunk)?;

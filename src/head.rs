@@ -41,6 +41,8 @@ pub(crate) struct Layout {
     pub mlp: bool,
     /// What makes one vector of an item's features, of each side.
     pub pooling: [Pooling; 2],
+    /// Whether the square root of each side's features is taken.
+    pub signed_root: [bool; 2],
 }
 
 /// A parameter of the head.
@@ -154,7 +156,7 @@ pub(crate) struct Segments {
 
 impl Layout {
     pub fn linear(dims: [usize; 2], embed: usize) -> Self {
-        Self { dims, embed, mlp: false, pooling: [Pooling::None; 2] }
+        Self { dims, embed, mlp: false, pooling: [Pooling::None; 2], signed_root: [false; 2] }
     }
 
     /// Elements of the largest matrix.
@@ -166,7 +168,8 @@ impl Layout {
     /// What a configuration asks for.
     pub fn of(dims: [usize; 2], config: &TrainConfig) -> Self {
         let mlp = config.image_encoder == ImageEncoder::ResidualMlp;
-        Self { dims, embed: config.embed, mlp, pooling: config.pooling() }
+        let signed_root = config.signed_root.sides();
+        Self { dims, embed: config.embed, mlp, pooling: config.pooling(), signed_root }
     }
 
     pub fn parts(&self) -> Segments {

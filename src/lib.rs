@@ -2,6 +2,8 @@
 #![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "the parts that only the trainer uses"))]
 
 mod analysis;
+#[cfg(not(target_arch = "wasm32"))]
+mod baseline;
 mod config;
 #[doc(hidden)]
 pub mod device;
@@ -41,7 +43,9 @@ mod rerank;
 mod trainer;
 
 pub use analysis::{Analysis, Plane, Region, plot};
-pub use config::{ImageEncoder, Optimizer, Pooling, Schedule, TrainConfig, Warmup};
+#[cfg(not(target_arch = "wasm32"))]
+pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
+pub use config::{ImageEncoder, Init, Optimizer, Pooling, Schedule, SignedRoot, TrainConfig, Warmup};
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
 pub use eval::{Ranking, Recall};

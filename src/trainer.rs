@@ -3,9 +3,10 @@
 //! Owns the order of things; the step itself is [`Pipeline`]'s. Everything random is a function of seed, epoch and batch,
 //! so a run resumed from any epoch's checkpoint goes on to the same bits.
 
+use crate::baseline::start_from_cca;
 use crate::checkpoint::{Best, Checkpoint, Progress, State};
-use crate::config::TrainConfig;
-use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, Standardizer, steps_per_epoch};
+use crate::config::{Init, TrainConfig};
+use crate::data::{Batch, Batches, Dataset, Gather, Split, steps_per_epoch};
 use crate::device::Device;
 use crate::eval::Recall;
 use crate::head::Head;
@@ -114,16 +115,11 @@ impl Trainer {
     pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
         config.validate()?;
         let dataset = dataset.into();
-        let [image, text] = config.pooling();
-        let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
-        let mut head = Head::for_config(dims[0], dims[1], &config)?;
-        if config.standardize {
-            let train = dataset.split(Split::Train);
-            head.standardize = Some([
-                Standardizer::fit(&dataset, Side::Image, image, &train.images)?,
-                Standardizer::fit(&dataset, Side::Text, text, &train.texts)?,
-            ]);
+        let mut head = Head::for_dataset(&dataset, &config)?;
+        if config.init == Init::Cca {
+            start_from_cca(&mut head, device, &dataset, &config)?;
         }
+        let dims = head.layout.dims;
         let progress = Progress::new(config, fingerprint(&dataset), dims);
         Self::assemble(device, dataset, head, progress)
     }
@@ -165,9 +161,7 @@ impl Trainer {
     fn assemble(device: &Device, dataset: Arc<Dataset>, head: Head, progress: Progress) -> Result<Self> {
         let config = &progress.config;
         let pairs = config.batch.min(dataset.split(Split::Train).texts.len());
-        let gather = Gather::new(head.standardize.clone(), config.dropout)?
-            .with_pooling(config.pooling())
-            .with_row_dropout(config.row_dropout())?;
+        let gather = head.gather(config.dropout)?.with_row_dropout(config.row_dropout())?;
         Ok(Self {
             device: device.clone(),
             gather: Arc::new(gather),
@@ -188,6 +182,11 @@ impl Trainer {
         if let Some(on_event) = &mut self.on_event {
             on_event(event);
         }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The dataset.
@@ -322,6 +321,15 @@ impl Trainer {
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
         let state = State { moments: self.device.wait(self.pipeline.moments())?, best };
         Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state) })
+    }
+}
+
+impl Checkpoint {
+    /// A head that no training run made, as a checkpoint of no epochs. Of `config` counts what makes features into input.
+    pub fn of(head: Head, dataset: &Dataset, config: TrainConfig) -> Self {
+        let config = TrainConfig { embed: head.dim(), ..config };
+        let progress = Progress::new(config, fingerprint(dataset), head.layout.dims);
+        Self { head, progress, state: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Arguments and commands. Results go to standard output, everything else to standard error.
 
 mod analyze;
+mod baseline;
 mod bench;
 mod doctor;
 mod embed;
@@ -27,6 +28,8 @@ pub struct Cli {
 enum Command {
     /// Train a head on a dataset, validating after every epoch
     Train(Box<train::TrainArgs>),
+    /// Fit a head in closed form, to compare a trained one with
+    Baseline(baseline::BaselineArgs),
     /// Recall of a checkpoint on a split of a dataset
     Eval(eval::EvalArgs),
     /// Write the embeddings of a split: images.npy and texts.npy, unit rows in f32
@@ -54,6 +57,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Train(args) => args.run(),
+            Command::Baseline(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Embed(args) => args.run(),
             Command::Gradient(args) => args.run(),

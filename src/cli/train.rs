@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use wgoal::{
-    Dataset, Error, ErrorKind, Event, ImageEncoder, Optimizer, Pooling, RECIPES, Recall, Result, Schedule,
-    Split, TrainConfig, Trainer, Warmup,
+    Baseline, ClosedForm, Dataset, Error, ErrorKind, Event, ImageEncoder, Init, Optimizer, Pooling, RECIPES,
+    REGULARIZATIONS, Recall, Result, Schedule, Side, SignedRoot, Split, TrainConfig, Trainer, Warmup,
 };
 
 /// The dataset that comes with the project.
@@ -35,6 +35,7 @@ enum PoolingName {
     None,
     Mean,
     Max,
+    Joined,
     Gpo,
 }
 
@@ -44,9 +45,35 @@ impl From<PoolingName> for Pooling {
             PoolingName::None => Self::None,
             PoolingName::Mean => Self::Mean,
             PoolingName::Max => Self::Max,
+            PoolingName::Joined => Self::Joined,
             PoolingName::Gpo => Self::Gpo,
         }
     }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RootName {
+    None,
+    Images,
+    Texts,
+    Both,
+}
+
+impl From<RootName> for SignedRoot {
+    fn from(name: RootName) -> Self {
+        match name {
+            RootName::None => Self::None,
+            RootName::Images => Self::Images,
+            RootName::Texts => Self::Texts,
+            RootName::Both => Self::Both,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum InitName {
+    Xavier,
+    Cca,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -60,6 +87,35 @@ fn recipes() -> PossibleValuesParser {
     PossibleValuesParser::new(RECIPES.map(|recipe| PossibleValue::new(recipe.name).help(recipe.summary)))
 }
 
+/// What makes features into input.
+#[derive(Args)]
+pub struct InputArgs {
+    /// What makes one vector of an image: images.npy (none), image_regions pooled, or both joined [none]
+    #[arg(long, value_name = "POOLING")]
+    image_pooling: Option<PoolingName>,
+    /// What makes one vector of a caption: texts.npy (none), text_tokens pooled, or both joined [none]
+    #[arg(long, value_name = "POOLING")]
+    text_pooling: Option<PoolingName>,
+    /// Whose features x become sign(x) sqrt(|x|) first [none]
+    #[arg(long, value_name = "SIDES")]
+    signed_root: Option<RootName>,
+    /// Shift and scale the features by the training rows' mean and deviation
+    #[arg(long)]
+    standardize: bool,
+}
+
+impl InputArgs {
+    pub fn apply(&self, base: TrainConfig) -> TrainConfig {
+        TrainConfig {
+            image_pooling: self.image_pooling.map_or(base.image_pooling, Pooling::from),
+            text_pooling: self.text_pooling.map_or(base.text_pooling, Pooling::from),
+            signed_root: self.signed_root.map_or(base.signed_root, SignedRoot::from),
+            standardize: self.standardize || base.standardize,
+            ..base
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct TrainArgs {
     /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
@@ -69,15 +125,14 @@ pub struct TrainArgs {
     recipe: Option<String>,
     #[command(flatten)]
     objective: ObjectiveArgs,
-    /// What makes one vector of an image: images.npy (none), or image_regions pooled [none]
-    #[arg(long, value_name = "POOLING")]
-    image_pooling: Option<PoolingName>,
-    /// What makes one vector of a caption: texts.npy (none), or text_tokens pooled [none]
-    #[arg(long, value_name = "POOLING")]
-    text_pooling: Option<PoolingName>,
+    #[command(flatten)]
+    input: InputArgs,
     /// What maps image features to the embedding [linear]
     #[arg(long, value_name = "ENCODER")]
     image_encoder: Option<EncoderName>,
+    /// What the weights start from: random, or the closed form of `wgoal baseline cca` [xavier]
+    #[arg(long)]
+    init: Option<InitName>,
     /// Passes over the training captions [30]
     #[arg(long)]
     epochs: Option<usize>,
@@ -120,9 +175,6 @@ pub struct TrainArgs {
     /// Momentum of sgd [0.9]
     #[arg(long, allow_negative_numbers = true)]
     momentum: Option<f64>,
-    /// Shift and scale the features by the training rows' mean and deviation
-    #[arg(long)]
-    standardize: bool,
     /// Probability that an input feature is zeroed in training [0]
     #[arg(long, allow_negative_numbers = true)]
     dropout: Option<f32>,
@@ -149,9 +201,20 @@ pub struct TrainArgs {
     /// Go on with the run in --out; options may be left out, and none may differ but --epochs and --device
     #[arg(long, requires = "out")]
     resume: bool,
+    /// Leave out what the closed forms reach on the same features
+    #[arg(long)]
+    no_baselines: bool,
     /// End with one line of JSON on standard output
     #[arg(long)]
     json: bool,
+}
+
+/// Test rsum of what needs no training.
+#[derive(Serialize)]
+struct Baselines {
+    cca: f64,
+    ridge: f64,
+    chance: f64,
 }
 
 /// The last line of `--json`.
@@ -160,6 +223,8 @@ struct Summary {
     best_epoch: usize,
     val: Recall,
     test: Recall,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baselines: Option<Baselines>,
     device: String,
     seconds_training: f64,
 }
@@ -193,12 +258,15 @@ impl TrainArgs {
             }
         };
         let config = TrainConfig {
-            objective: self.objective.apply(base.objective)?,
+            objective: self.objective.apply(base.objective.clone())?,
             epochs: self.epochs.unwrap_or(base.epochs),
             batch: self.batch.unwrap_or(base.batch),
             embed: self.embed.unwrap_or(base.embed),
-            image_pooling: self.image_pooling.map_or(base.image_pooling, Pooling::from),
-            text_pooling: self.text_pooling.map_or(base.text_pooling, Pooling::from),
+            init: match self.init {
+                None => base.init,
+                Some(InitName::Xavier) => Init::Xavier,
+                Some(InitName::Cca) => Init::Cca,
+            },
             image_encoder: match self.image_encoder {
                 None => base.image_encoder,
                 Some(EncoderName::Linear) => ImageEncoder::Linear,
@@ -215,19 +283,19 @@ impl TrainArgs {
                 Some(ScheduleName::Cosine) => Schedule::Cosine,
                 Some(ScheduleName::Linear) => Schedule::Linear,
             },
-            lr_drop: self.lr_drop.clone().unwrap_or(base.lr_drop),
+            lr_drop: self.lr_drop.clone().unwrap_or_else(|| base.lr_drop.clone()),
             lr_warmup: match &self.lr_warmup {
                 None => base.lr_warmup,
                 Some(text) => text.parse::<Warmup>()?,
             },
             warmup_epochs: self.warmup_epochs.unwrap_or(base.warmup_epochs),
-            standardize: self.standardize || base.standardize,
             dropout: self.dropout.unwrap_or(base.dropout),
             size_augment: self.size_augment.map_or(base.size_augment, Switch::is_on),
             token_dropout: self.token_dropout.unwrap_or(base.token_dropout),
             seed: self.seed.unwrap_or(base.seed),
             mask_same_image: self.mask_same_image.map_or(base.mask_same_image, Switch::is_on),
             patience: self.patience.unwrap_or(base.patience),
+            ..self.input.apply(base)
         };
         config.validate()?;
         Ok(config)
@@ -355,6 +423,7 @@ impl TrainArgs {
             "\nbest epoch {} by validation rsum {:.1}; on the test split:",
             best.epoch, best.recall.rsum
         );
+        let baselines = if self.no_baselines { None } else { baselines(&trainer)? };
         if self.json {
             eprintln!("{test}");
             let device = device.to_string();
@@ -362,15 +431,45 @@ impl TrainArgs {
                 best_epoch: best.epoch,
                 val: best.recall,
                 test,
+                baselines,
                 device,
                 seconds_training,
             });
         }
         say(test);
-        say(format!("chance: rsum {:.1}", chance(&trainer)));
+        match baselines {
+            Some(Baselines { cca, ridge, chance }) => {
+                say(format!(
+                    "without training: rsum {cca:.1} by CCA, {ridge:.1} by ridge regression, {chance:.1} by chance"
+                ));
+            }
+            None => say(format!("chance: rsum {:.1}", chance(&trainer))),
+        }
         say(format!("head: {}", folder.path().join("best.safetensors").display()));
         Ok(())
     }
+}
+
+/// What the closed forms reach on the same features; none, with a note, where that would take long.
+fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
+    // Their work grows with the cube of the width and with the pairs.
+    const WIDTH: usize = 2048;
+    const PAIRS: usize = 200_000;
+    // A pooling that is learned is compared with that of the mean.
+    let config = trainer.config().in_closed_form();
+    let (dataset, device) = (trainer.dataset(), trainer.device());
+    let [image, text] = config.pooling();
+    let widest = dataset.width(Side::Image, image)?.max(dataset.width(Side::Text, text)?);
+    if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
+        eprintln!("note: no closed form to compare with on data this large; `wgoal baseline` computes it");
+        return Ok(None);
+    }
+    let rsum = |form| -> Result<f64> {
+        let baseline = Baseline::fit(form, device, dataset, &config, &REGULARIZATIONS)?;
+        Ok(baseline.head.recall(device, dataset, Split::Test, 1)?.rsum)
+    };
+    let (cca, ridge) = (rsum(ClosedForm::Cca)?, rsum(ClosedForm::Ridge)?);
+    Ok(Some(Baselines { cca, ridge, chance: chance(trainer) }))
 }
 
 /// What an untrained head would reach on the test split.

@@ -48,14 +48,13 @@ pub fn row_stride(dim: usize) -> usize {
 }
 
 impl Standardizer {
-    /// Reads the items `rows` of one side once and fits every column: over the rows that `pooling` makes of them, and
-    /// over all of their local rows where the device pools ([`Pooling::Gpo`]).
+    /// Reads the items `rows` of one side once and fits every column: over the rows that `gather`, which must not
+    /// standardise itself, makes of them, and over all of their local rows where the device pools ([`Pooling::Gpo`]).
     ///
     /// # Errors
     /// Those of [`Gather::items`].
-    pub fn fit(dataset: &Dataset, side: Side, pooling: Pooling, rows: &[u32]) -> Result<Self> {
-        let dim = dataset.width(side, pooling)?;
-        let gather = Gather::default().with_pooling([pooling; 2]);
+    pub fn fit(dataset: &Dataset, side: Side, gather: &Gather, rows: &[u32]) -> Result<Self> {
+        let dim = dataset.width(side, gather.pooling[side as usize])?;
         let (mut values, mut offsets) = (Vec::new(), Vec::new());
         let (mut mean, mut squares, mut seen) = (vec![0f64; dim], vec![0f64; dim], 0u64);
         for item in rows.chunks(1) {
@@ -95,6 +94,7 @@ pub struct Gather {
     standardize: Option<[Standardizer; 2]>,
     dropout: f32,
     pooling: [Pooling; 2],
+    signed_root: [bool; 2],
     row_dropout: [f64; 2],
 }
 
@@ -115,6 +115,12 @@ impl Gather {
     #[must_use]
     pub fn with_pooling(self, pooling: [Pooling; 2]) -> Self {
         Self { pooling, ..self }
+    }
+
+    /// The same with the signed square root of the features of images, of texts; after the pooling where the host pools.
+    #[must_use]
+    pub fn with_signed_root(self, signed_root: [bool; 2]) -> Self {
+        Self { signed_root, ..self }
     }
 
     /// The same with size augmentation in training (vse-models.md section 2.4): the probabilities that a region and a
@@ -191,7 +197,7 @@ impl Gather {
             }
         }
         let stride = row_stride(dim);
-        let (mut scratch, mut zero_rows) = (Vec::new(), 0);
+        let (mut scratch, mut cached_scratch, mut zero_rows) = (Vec::new(), Vec::new(), 0);
         offsets.clear();
         if pooling == Pooling::None {
             out.resize(items.len() * stride, 0.0);
@@ -204,24 +210,35 @@ impl Gather {
             let kept = if pooling == Pooling::Gpo { rows.len() } else { items.len() };
             out.resize(kept * stride, 0.0);
             let mut read = |row: u32, out: &mut [f32]| -> Result<()> {
-                zero_rows +=
-                    usize::from(dataset.read_local_row(side, row as usize, &mut scratch, &mut out[..dim])?);
+                zero_rows += usize::from(dataset.read_local_row(side, row as usize, &mut scratch, out)?);
                 Ok(())
             };
             if pooling == Pooling::Gpo {
-                rows.iter().zip(out.chunks_exact_mut(stride)).try_for_each(|(&row, out)| read(row, out))?;
+                rows.iter()
+                    .zip(out.chunks_exact_mut(stride))
+                    .try_for_each(|(&row, out)| read(row, &mut out[..dim]))?;
             } else {
-                let mut values = vec![0.0; dim];
-                for (own, out) in offsets.windows(2).zip(out.chunks_exact_mut(stride)) {
+                // Of joined features the cached row comes first, then the mean, then the largest.
+                let local = dataset.local_dim(side).unwrap_or(0);
+                let mut values = vec![0.0; local];
+                let spans = offsets.windows(2).zip(items).zip(out.chunks_exact_mut(stride));
+                for ((own, &item), out) in spans {
                     let own = &rows[own[0] as usize..own[1] as usize];
-                    let (first, others) = (own[0], &own[1..]);
-                    read(first, out)?;
-                    for &row in others {
-                        read(row, &mut values)?;
-                        pool(pooling, &mut out[..dim], &values);
+                    let (cached, pooled) =
+                        out[..dim].split_at_mut(if pooling == Pooling::Joined { dim - 2 * local } else { 0 });
+                    if !cached.is_empty() {
+                        dataset.read_row(side, item as usize, &mut cached_scratch, cached)?;
                     }
-                    if pooling == Pooling::Mean {
-                        out[..dim].iter_mut().for_each(|x| *x /= own.len() as f32);
+                    let kinds: &[Pooling] =
+                        if pooling == Pooling::Joined { &[Pooling::Mean, Pooling::Max] } else { &[pooling] };
+                    for (i, &row) in own.iter().enumerate() {
+                        read(row, &mut values)?;
+                        for (&kind, out) in kinds.iter().zip(pooled.chunks_exact_mut(local)) {
+                            pool(kind, i == 0, out, &values);
+                        }
+                    }
+                    if kinds[0] == Pooling::Mean {
+                        pooled[..local].iter_mut().for_each(|x| *x /= own.len() as f32);
                     }
                 }
                 offsets.clear();
@@ -230,6 +247,9 @@ impl Gather {
         for out in out.chunks_exact_mut(stride) {
             let (row, padding) = out.split_at_mut(dim);
             padding.fill(0.0);
+            if self.signed_root[side as usize] {
+                row.iter_mut().for_each(|x| *x = x.abs().sqrt().copysign(*x));
+            }
             if let Some(standardizer) = standardizer {
                 standardizer.apply(row);
             }
@@ -296,7 +316,10 @@ impl Gather {
 }
 
 /// Pools one more row into `out`; the mean is divided by the number of rows later.
-fn pool(pooling: Pooling, out: &mut [f32], row: &[f32]) {
+fn pool(pooling: Pooling, first: bool, out: &mut [f32], row: &[f32]) {
+    if first {
+        return out.copy_from_slice(row);
+    }
     let combine: fn(f32, f32) -> f32 = if pooling == Pooling::Max { f32::max } else { |a, b| a + b };
     out.iter_mut().zip(row).for_each(|(out, &x)| *out = combine(*out, x));
 }

@@ -213,6 +213,8 @@ impl Dataset {
         match (pooling, &self.sides[side as usize].pooled, self.local_dim(side)) {
             (Pooling::None, Some(file), _) => Ok(file.cols),
             (Pooling::None, None, _) => Err(self.lacks(side, false)),
+            (Pooling::Joined, None, _) => Err(self.lacks(side, false)),
+            (Pooling::Joined, Some(file), Some(dim)) => Ok(file.cols + 2 * dim),
             (_, _, Some(dim)) => Ok(dim),
             (_, _, None) => Err(self.lacks(side, true)),
         }

@@ -7,8 +7,8 @@ mod custom;
 mod embeddings;
 mod gradient;
 
-pub(crate) use embeddings::check_embeddings;
 pub use custom::CustomWeights;
+pub(crate) use embeddings::check_embeddings;
 pub use embeddings::{GradientOptions, Gradients};
 pub(crate) use gradient::{Inputs, Workspace};
 

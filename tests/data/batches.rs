@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use wgoal::Pooling;
 use wgoal::data::{Batch, Batches, Gather, Standardizer, pair_order, row_stride, steps_per_epoch};
 
 fn clipart() -> Arc<Dataset> {
@@ -80,7 +79,7 @@ fn a_batch_holds_its_pairs_in_padded_rows() {
 fn batches_do_not_depend_on_the_speed_of_their_consumer() {
     let dataset = clipart();
     let sides = [Side::Image, Side::Text]
-        .map(|side| Standardizer::fit(&dataset, side, Pooling::None, &[1, 2, 3, 4]).unwrap());
+        .map(|side| Standardizer::fit(&dataset, side, &Gather::default(), &[1, 2, 3, 4]).unwrap());
     let gather = Arc::new(Gather::new(Some(sides), 0.3).unwrap());
     let run = |seed, epoch, pause| {
         let batches = Batches::new(dataset.clone(), gather.clone(), 200, seed, epoch).unwrap();
@@ -159,9 +158,9 @@ fn a_row_vector_is_reused_and_its_padding_cleared() {
 fn standardised_columns_have_mean_zero_and_deviation_one() {
     let dataset = clipart();
     let rows = &dataset.split(Split::Train).images;
-    let fitted = Standardizer::fit(&dataset, Side::Image, Pooling::None, rows).unwrap();
+    let fitted = Standardizer::fit(&dataset, Side::Image, &Gather::default(), rows).unwrap();
     let texts = &dataset.split(Split::Train).texts;
-    let text = Standardizer::fit(&dataset, Side::Text, Pooling::None, texts).unwrap();
+    let text = Standardizer::fit(&dataset, Side::Text, &Gather::default(), texts).unwrap();
     let gather = Gather::new(Some([fitted.clone(), text]), 0.0).unwrap();
     let mut out = Vec::new();
     gather.rows(&dataset, Side::Image, rows, &mut out).unwrap();
@@ -195,7 +194,7 @@ fn standardisation_is_safe_for_constant_and_far_columns() {
     let dir = write(&files);
     let dataset = Dataset::open(dir.path()).unwrap();
     let Standardizer { mean, inverse_std } =
-        Standardizer::fit(&dataset, Side::Image, Pooling::None, &[0, 1, 2, 3, 4, 5]).unwrap();
+        Standardizer::fit(&dataset, Side::Image, &Gather::default(), &[0, 1, 2, 3, 4, 5]).unwrap();
     assert_eq!(mean, [7.1, 1e6, 0.1, 0.0, 2.5]);
     assert_eq!((inverse_std[0], inverse_std[1], inverse_std[2], inverse_std[3]), (0.0, 1.0, 0.0, 0.0));
     assert!((inverse_std[4] - (6.0f32 / 17.5).sqrt()).abs() < 1e-6);

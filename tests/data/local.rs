@@ -193,7 +193,9 @@ fn standardisation_is_over_the_rows_that_the_head_sees() {
     let dataset = open(&local_files("<f4", "<i8"));
     let items = [1, 4, 7, 10];
     for pooling in [Pooling::Mean, Pooling::Max, Pooling::Gpo] {
-        let fitted = Standardizer::fit(&dataset, Side::Text, pooling, &items).unwrap();
+        let fitted =
+            Standardizer::fit(&dataset, Side::Text, &Gather::default().with_pooling([pooling; 2]), &items)
+                .unwrap();
         let rows: Vec<_> = items
             .iter()
             .flat_map(|&item| pooled(pooling, &rows_of(&dataset, Side::Text, item as usize)))

@@ -1,0 +1,82 @@
+//! `wgoal baseline`: a head in closed form, to compare a trained one with.
+
+use super::train::InputArgs;
+use super::{DeviceArg, make_folder, print_json, say};
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+use wgoal::{Baseline, Checkpoint, ClosedForm, Dataset, REGULARIZATIONS, Recall, Result, Split, TrainConfig};
+
+#[derive(Args)]
+pub struct BaselineArgs {
+    /// cca (regularised canonical correlation analysis) or ridge (regression of one side on the other)
+    form: String,
+    /// Folder or .safetensors file
+    dataset: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
+    /// Width of the joint embedding of cca; that of ridge is the width of a side's features [256]
+    #[arg(long)]
+    embed: Option<usize>,
+    /// Multiples of the mean variance of the features, of which validation chooses one [0.03,0.1,0.3,1]
+    #[arg(long, value_delimiter = ',', value_name = "R1,R2", allow_negative_numbers = true)]
+    regularization: Option<Vec<f64>>,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Folder for best.safetensors, a head like any other
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// End with one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct Summary {
+    form: String,
+    regularization: f64,
+    embed: usize,
+    val: Recall,
+    test: Recall,
+    device: String,
+}
+
+impl BaselineArgs {
+    pub fn run(self) -> Result<()> {
+        let form: ClosedForm = self.form.parse()?;
+        let base =
+            TrainConfig { embed: self.embed.unwrap_or(TrainConfig::default().embed), ..Default::default() };
+        let config = self.input.apply(base);
+        config.validate()?;
+        let dataset = Dataset::open(&self.dataset)?;
+        let device = self.device.open()?;
+        let grid = self.regularization.as_deref().unwrap_or(&REGULARIZATIONS);
+        let baseline = Baseline::fit(form, &device, &dataset, &config, grid)?;
+        let Baseline { regularization, val, head, .. } = &baseline;
+        let test = head.recall(&device, &dataset, Split::Test, 1)?;
+        eprintln!(
+            "{form}, {} wide, regularisation {regularization} by validation rsum {:.1}; on the test split:",
+            head.dim(),
+            val.rsum
+        );
+        if let Some(out) = &self.out {
+            let file = make_folder(out)?.join("best.safetensors");
+            Checkpoint::of(head.clone(), &dataset, config).save(&file)?;
+            eprintln!("head: {}", file.display());
+        }
+        if self.json {
+            eprintln!("{test}");
+            return print_json(&Summary {
+                form: form.to_string(),
+                regularization: *regularization,
+                embed: head.dim(),
+                val: *val,
+                test,
+                device: device.to_string(),
+            });
+        }
+        say(test);
+        Ok(())
+    }
+}
