@@ -47,7 +47,9 @@ impl TopK {
         let mut order: Vec<u32> = Vec::new();
         for strip in strips.ranges() {
             for row in device.wait(strips.read(&strip))?.chunks_exact(m) {
-                let before = |&a: &u32, &b: &u32| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b));
+                // Plus zero, so that the two zeros are equal.
+                let of = |c: u32| row[c as usize] + 0.0;
+                let before = |&a: &u32, &b: &u32| of(b).total_cmp(&of(a)).then(a.cmp(&b));
                 order.clear();
                 order.extend(0..m as u32);
                 if top.k < m {
