@@ -32,7 +32,7 @@ enum Command {
     Baseline(baseline::BaselineArgs),
     /// Recall of a checkpoint on a split of a dataset
     Eval(eval::EvalArgs),
-    /// Write the embeddings of a split: images.npy and texts.npy, unit rows in f32
+    /// Write the embeddings of a split, unit rows in f32
     Embed(embed::EmbedArgs),
     /// The gradient of an objective at given embeddings
     Gradient(gradient::GradientArgs),

@@ -23,7 +23,7 @@ use local::Local;
 
 pub use crate::files::{Values, write_file, write_tensors};
 pub use crate::head::{Side, Standardizer};
-pub use array::{read_ids_npy, read_matrix_npy, write_matrix_npy};
+pub use array::{read_ids_npy, read_matrix_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
 pub use batch::{Batch, Batches, Gather, pair_order, row_stride, steps_per_epoch};
 
 /// A part of a dataset.
