@@ -248,6 +248,11 @@ impl Layout {
 }
 
 impl Segment {
+    /// Whether it is a bias, or scale and shift of a norm.
+    pub fn is_bias(&self) -> bool {
+        self.name.ends_with(".norm") || self.name.contains(".bias")
+    }
+
     /// The parameter in a flat buffer.
     pub fn of<'a>(&self, values: &'a Buffer<f32>) -> Mat<'a> {
         Mat { data: values.part(self.range.clone()), rows: self.rows, cols: self.cols }

@@ -55,7 +55,8 @@ pub struct Pipeline {
     layout: Layout,
     head: Head,
     optimizer: Optimizer,
-    weight_decay: f64,
+    /// Parts of the parameters and the weight decay of each; the temperature has none.
+    decays: Vec<(std::ops::Range<usize>, f64)>,
     clip: f32,
     mask: bool,
     pairs: usize,
@@ -102,7 +103,7 @@ impl Pipeline {
             device: device.clone(),
             layout,
             optimizer: config.optimizer,
-            weight_decay: config.weight_decay,
+            decays: decays(&layout, config),
             clip: config.clip,
             mask: config.mask_same_image,
             pairs,
@@ -232,7 +233,9 @@ impl Pipeline {
         record(&mut commands, from, self.records.view_mut(), self.factor.view_mut())?;
         self.recorded += 1;
         let unbounded = (f32::MIN, f32::MAX);
-        self.update(&mut commands, 0..temperature.start, rate, self.weight_decay, unbounded)?;
+        for (range, decay) in self.decays.clone() {
+            self.update(&mut commands, range, rate, decay, unbounded)?;
+        }
         if learned {
             self.update(&mut commands, temperature, rate, 0.0, InfonceParams::BOUNDS)?;
         }
@@ -327,4 +330,15 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// All trained parameters but the temperature at once, or one by one where some do not decay.
+fn decays(layout: &Layout, config: &TrainConfig) -> Vec<(std::ops::Range<usize>, f64)> {
+    let end = layout.temperature().start;
+    if config.decay_biases {
+        return vec![(0..end, config.weight_decay)];
+    }
+    let segments = layout.segments().into_iter().filter(|segment| segment.range.end <= end);
+    let decay = |bias: bool| if bias { 0.0 } else { config.weight_decay };
+    segments.map(|segment| (segment.range.clone(), decay(segment.is_bias()))).collect()
 }
