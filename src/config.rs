@@ -283,8 +283,8 @@ impl TrainConfig {
         }
         match self.optimizer {
             Optimizer::AdamW { beta1, beta2, epsilon } => {
-                check(unit(beta1), "optimizer beta1", "a number in [0, 1)", &beta1)?;
-                check(unit(beta2), "optimizer beta2", "a number in [0, 1)", &beta2)?;
+                check(unit(beta1), "--betas", "a number in [0, 1)", &beta1)?;
+                check(unit(beta2), "--betas", "a number in [0, 1)", &beta2)?;
                 check(
                     epsilon.is_finite() && epsilon as f32 > 0.0,
                     "optimizer epsilon",

@@ -5,6 +5,8 @@
 mod faults;
 #[path = "cli/interface.rs"]
 mod interface;
+#[path = "cli/local.rs"]
+mod local;
 #[path = "cli/options.rs"]
 mod options;
 #[path = "cli/place.rs"]
@@ -15,3 +17,5 @@ mod runs;
 mod sparse;
 #[path = "cli/weights.rs"]
 mod weights;
+#[path = "cli/stages.rs"]
+mod stages;

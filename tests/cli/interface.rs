@@ -120,6 +120,38 @@ fn embed_writes_unit_rows() {
     }
 }
 
+#[test]
+fn embed_writes_what_indexes_read() {
+    let place = Place::new();
+    place.train("run", "");
+    for format in ["npy", "fvecs", "fbin", "safetensors"] {
+        place.ok(&format!(
+            "embed run/best.safetensors data --split val --out z --device cpu --format {format}"
+        ));
+    }
+    let numbers = |bytes: &[u8]| bytes.chunks(4).map(|b| b.try_into().unwrap()).collect::<Vec<[u8; 4]>>();
+    let (tensors, _) = read_tensors(&place.read("z/embeddings.safetensors"));
+    for (name, rows, from) in [("images", 8, 24), ("texts", 16, 48)] {
+        let bytes = place.read(&format!("z/{name}.npy"));
+        let expected = npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap();
+        assert_eq!((floats(&tensors[name]), &tensors[name].1[..]), (expected.clone(), &[rows, 4][..]));
+        let ids =
+            bytemuck::pod_collect_to_vec::<u8, u32>(&tensors[&format!("{}_rows", &name[..name.len() - 1])].2);
+        assert_eq!(ids, (from..from + rows as u32).collect::<Vec<_>>());
+
+        let fvecs = numbers(&place.read(&format!("z/{name}.fvecs")));
+        assert_eq!(fvecs.len(), rows * 5);
+        assert!(fvecs.iter().step_by(5).all(|&n| i32::from_le_bytes(n) == 4));
+        let values: Vec<f32> =
+            fvecs.chunks(5).flat_map(|row| &row[1..]).map(|&x| f32::from_le_bytes(x)).collect();
+        assert_eq!(values, expected);
+
+        let fbin = numbers(&place.read(&format!("z/{name}.fbin")));
+        assert_eq!([fbin[0], fbin[1]].map(i32::from_le_bytes), [rows as i32, 4]);
+        assert_eq!(fbin[2..].iter().map(|&x| f32::from_le_bytes(x)).collect::<Vec<_>>(), expected);
+    }
+}
+
 fn gradient(place: &Place, args: &str) -> std::collections::BTreeMap<String, Tensor> {
     place.ok(&format!("gradient --images x.npy --texts y.npy --device cpu --out g.safetensors {args}"));
     read_tensors(&place.read("g.safetensors")).0

@@ -43,9 +43,13 @@ fn options_change_the_result() {
         "--schedule cosine",
         "--schedule linear",
         "--lr-warmup 5",
+        "--lr-warmup 50%",
+        "--lr-warmup 50% --schedule linear",
         "--lr-drop 1",
         "--lr 0.001",
         "--weight-decay 0.5",
+        "--weight-decay 0.5 --decay-biases off",
+        "--betas 0.8,0.9",
         "--clip 0.01",
         "--warmup-epochs 1",
         "--dropout 0.3",
@@ -87,6 +91,9 @@ fn the_learning_rate_follows_its_options() {
     };
     assert_eq!(rates("drop", "--lr-drop 1,3"), [1e6, 1e5, 1e5, 1e4]);
     assert_eq!(rates("warmup", "--lr-warmup 6"), [5e5, 1e6, 1e6, 1e6]);
+    assert_eq!(rates("share", "--lr-warmup 50%"), [5e5, 1e6, 1e6, 1e6]);
+    // The course begins after the warm-up: of the six steps left 2 and 5 are done.
+    assert_eq!(rates("both", "--lr-warmup 50% --schedule linear"), [5e5, 1e6, 666_667.0, 166_667.0]);
     // The last step of an epoch is the third, so done are 2, 5, 8 and 11 of 12.
     assert_eq!(rates("linear", "--schedule linear"), [833_333.0, 583_333.0, 333_333.0, 83_333.0]);
     assert_eq!(rates("cosine", "--schedule cosine"), [933_013.0, 629_410.0, 250_000.0, 17_037.0]);
