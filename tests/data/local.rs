@@ -294,6 +294,14 @@ fn augmentation_repeats_by_seed_comes_before_pooling_and_ends_with_training() {
             assert_eq!(mean.images, padded(&expected), "the same regions are left out");
         }
     }
+    // Sides of the same shape lose rows of their own.
+    let mut files = local_files("<f4", "<i8");
+    files.insert("text_tokens.npy", npy("<f4", &[M, R, Q2], &floats("<f4", &features(M * R, Q2))));
+    files.remove("text_offsets.npy");
+    let even = open(&files);
+    let differ = batches(&even, &gather(Pooling::Gpo), 9, 0).iter().all(|b| b.offsets[0] != b.offsets[1]);
+    assert!(differ);
+
     let (mut out, mut starts) = (Vec::new(), Vec::new());
     gather(Pooling::Gpo).items(&dataset, Side::Text, &[10, 2], &mut out, &mut starts).unwrap();
     assert_eq!(starts, [0, 6, 11]);
