@@ -38,7 +38,7 @@ fn negatives(device: &Device) -> Outcome {
             }
         }
         for (direction, counts) in counts.iter().enumerate() {
-            for query in 0..n {
+            for (query, counts) in counts.iter().enumerate() {
                 let logits: Vec<f64> = (0..n)
                     .map(|other| {
                         let (i, j) = if direction == 0 { (query, other) } else { (other, query) };
@@ -51,10 +51,10 @@ fn negatives(device: &Device) -> Outcome {
                     false => logits[other].exp() / sum + 1e-5,
                 };
                 let total: f64 = (0..n).map(weight).sum();
-                for other in 0..n {
+                for (other, &count) in counts.iter().enumerate() {
                     let p = weight(other) / total;
                     let (mean, sigma) = (p * DRAWS as f64, (DRAWS as f64 * p * (1.0 - p)).sqrt());
-                    let found = f64::from(counts[query][other]);
+                    let found = f64::from(count);
                     let near = (found - mean).abs() <= 4.5 * sigma.max(0.7);
                     check(
                         near && (p > 0.0 || found == 0.0),
@@ -109,6 +109,22 @@ fn top(device: &Device) -> Outcome {
         check(Candidates::top(device, images, &[1.0; 4], 2, k).is_err(), "refused")?;
     }
     Ok(())
+}
+
+/// Where similarities come in many strips and candidates in parts, all is as where they come at once.
+fn strips(device: &Device) -> Outcome {
+    let (n, dim) = (331, 40);
+    let limited = wgoal::device::Adapters::find().open(&device.info().index.to_string())?;
+    if let Device::Gpu(gpu) = &limited {
+        gpu.limit_bindings(40 << 10);
+    }
+    let mut random = Random::new(5);
+    let (images, texts) = (coarse(&mut random, n * dim), coarse(&mut random, n * dim));
+    let top = |device: &Device| Candidates::top(device, &images, &texts, dim, 9);
+    check(top(device)? == top(&limited)?, "candidates")?;
+    let options = NegativeOptions { temperature: 2.0, ..Default::default() };
+    let drawn = |device: &Device| hard_negatives(device, &images, &texts, dim, options);
+    check(drawn(device)? == drawn(&limited)?, "negatives")
 }
 
 /// Ranks in the whole matrix of scores, -100 wherever there is no candidate.
@@ -177,6 +193,7 @@ fn main() {
     common::run(vec![
         ("negatives".into(), negatives),
         ("top".into(), top),
+        ("strips".into(), strips),
         ("reranked".into(), reranked),
         ("by_cosine".into(), by_cosine),
     ])
