@@ -15,7 +15,7 @@ mod place;
 mod runs;
 #[path = "cli/sparse.rs"]
 mod sparse;
-#[path = "cli/weights.rs"]
-mod weights;
 #[path = "cli/stages.rs"]
 mod stages;
+#[path = "cli/weights.rs"]
+mod weights;
