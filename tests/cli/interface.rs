@@ -21,7 +21,7 @@ fn assert_recall(recall: &Value) {
 fn train_writes_a_run_and_a_summary() {
     let place = Place::new();
     let summary = place.train("run", "--epochs 5");
-    assert_eq!(keys(&summary), ["best_epoch", "device", "seconds_training", "test", "val"]);
+    assert_eq!(keys(&summary), ["baselines", "best_epoch", "device", "seconds_training", "test", "val"]);
     assert_recall(&summary["val"]);
     assert_recall(&summary["test"]);
     assert!(summary["device"].as_str().unwrap().starts_with("CPU, "), "{summary}");
@@ -50,8 +50,9 @@ fn train_writes_a_run_and_a_summary() {
     assert_eq!(metrics.iter().rfind(|line| line["best"] == true).unwrap()["epoch"], summary["best_epoch"]);
 
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
-    let expected = "batch clip dataset decay_biases device dropout embed epochs image_encoder image_pooling lr lr_drop \
-                    lr_warmup mask_same_image objective optimizer patience schedule seed size_augment standardize \
+    let expected = "batch clip dataset decay_biases device dropout embed epochs image_encoder image_pooling init lr \
+                    lr_drop lr_warmup mask_same_image objective optimizer patience schedule seed signed_root \
+                    size_augment standardize \
                     text_pooling token_dropout warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);
     assert_eq!((&config["dataset"], &config["batch"]), (&json!(place.path("data")), &json!(16)));
