@@ -15,7 +15,7 @@
 //   previous   [chains * slots, hidden]     h                     overwritten
 //   gates      [chains * slots, 4 hidden]   r, z, c, q            overwritten
 //
-// Grid: one workgroup a chain; lanes share the units.
+// Grid: one workgroup a chain, a lane a unit.
 
 struct Params {
     hidden: u32,
@@ -36,9 +36,7 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> gates: array<f32>;
 
 const LANES = 64u;
-const UNITS = 512u;          // largest hidden
-var<workgroup> h: array<f32, UNITS>;
-var<workgroup> next: array<f32, UNITS>;
+var<workgroup> h: array<f32, LANES>;
 
 fn sigma(a: f32) -> f32 {
     return 1.0 / (1.0 + exp(clamp(-a, -87.0, 87.0)));
@@ -53,49 +51,42 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         length = lengths[chain - 1u];
         first = 3u * params.hidden;
     }
-    for (var j = lane; j < params.hidden_stride; j += LANES) {
-        h[j] = 0.0;
-        next[j] = 0.0;
-    }
+    let own = lane < params.hidden;
+    let j = min(lane, params.hidden - 1u);
+    let row = vec3u(first + j) + vec3u(0u, 1u, 2u) * params.hidden;
+    let w = row * params.hidden_stride / 4u;
+    h[lane] = 0.0;
     workgroupBarrier();
     for (var step = 0u; step < params.slots; step += 1u) {
         let inside = step < length;
         let t = select(step, length - 1u - step, inside && chain > 0u);
         let at = chain * params.slots + t;
-        for (var j = lane; j < params.hidden_stride; j += LANES) {
-            var before = 0.0;
-            var after = 0.0;
-            var gate = vec4f(0.0);
-            if (inside && j < params.hidden) {
-                let row = vec3u(first + j) + vec3u(0u, 1u, 2u) * params.hidden;
-                var a = vec3f(bias[row.x], bias[row.y], bias[row.z]);
-                let w = row * params.hidden_stride / 4u;
-                for (var k = 0u; k < params.hidden_stride / 4u; k += 1u) {
-                    let four = vec4f(h[4u * k], h[4u * k + 1u], h[4u * k + 2u], h[4u * k + 3u]);
-                    a += vec3f(dot(weight[w.x + k], four), dot(weight[w.y + k], four), dot(weight[w.z + k], four));
-                }
-                let p = t * params.projected_stride;
-                let r = sigma(projected[p + row.x] + a.x);
-                let z = sigma(projected[p + row.y] + a.y);
-                let c = tanh(clamp(projected[p + row.z] + r * a.z, -15.0, 15.0));
-                before = h[j];
-                after = (1.0 - z) * c + z * before;
-                gate = vec4f(r, z, c, a.z);
-            }
-            previous[at * params.hidden_stride + j] = before;
-            states[at * params.hidden_stride + j] = after;
-            if (j < params.hidden) {
-                let g = at * 4u * params.hidden + j;
-                gates[g] = gate.x;
-                gates[g + params.hidden] = gate.y;
-                gates[g + 2u * params.hidden] = gate.z;
-                gates[g + 3u * params.hidden] = gate.w;
-            }
-            next[j] = after;
+        var a = vec3f(bias[row.x], bias[row.y], bias[row.z]);
+        for (var k = 0u; k < params.hidden_stride / 4u; k += 1u) {
+            let four = vec4f(h[4u * k], h[4u * k + 1u], h[4u * k + 2u], h[4u * k + 3u]);
+            a += vec3f(dot(weight[w.x + k], four), dot(weight[w.y + k], four), dot(weight[w.z + k], four));
+        }
+        let p = t * params.projected_stride;
+        let r = sigma(projected[p + row.x] + a.x);
+        let z = sigma(projected[p + row.y] + a.y);
+        let c = tanh(clamp(projected[p + row.z] + r * a.z, -15.0, 15.0));
+        let before = h[j];
+        let after = (1.0 - z) * c + z * before;
+        if (lane < params.hidden_stride) {
+            previous[at * params.hidden_stride + lane] = select(0.0, before, inside && own);
+            states[at * params.hidden_stride + lane] = select(0.0, after, inside && own);
+        }
+        if (own) {
+            let gate = select(vec4f(0.0), vec4f(r, z, c, a.z), inside);
+            let g = at * 4u * params.hidden + j;
+            gates[g] = gate.x;
+            gates[g + params.hidden] = gate.y;
+            gates[g + 2u * params.hidden] = gate.z;
+            gates[g + 3u * params.hidden] = gate.w;
         }
         workgroupBarrier();
-        for (var j = lane; j < params.hidden; j += LANES) {
-            h[j] = next[j];
+        if (inside && own) {
+            h[lane] = after;
         }
         workgroupBarrier();
     }

@@ -15,7 +15,7 @@
 //   d_input   [chains * slots, 6 hidden]      dr, dz, dc in the columns of the direction       overwritten, else zero
 //   d_hidden  [chains * slots, 6 hidden]      dr, dz, dq likewise                              overwritten, else zero
 //
-// Grid: one workgroup a chain; lanes share the units.
+// Grid: one workgroup a chain, a lane a unit.
 
 struct Params {
     hidden: u32,
@@ -37,14 +37,12 @@ struct Params {
 @group(0) @binding(8) var<storage, read_write> d_hidden: array<f32>;
 
 const LANES = 64u;
-const UNITS = 512u;          // largest hidden
-var<workgroup> carry: array<f32, UNITS>;
-var<workgroup> dr: array<f32, UNITS>;
-var<workgroup> dz: array<f32, UNITS>;
-var<workgroup> dq: array<f32, UNITS>;
+var<workgroup> dr: array<f32, LANES>;
+var<workgroup> dz: array<f32, LANES>;
+var<workgroup> dq: array<f32, LANES>;
 
 // Of W, at four rows.
-fn column(row: vec4u, j: u32) -> vec4f {
+fn column_of(row: vec4u, j: u32) -> vec4f {
     let at = row * params.hidden_stride + j;
     return vec4f(weight[at.x], weight[at.y], weight[at.z], weight[at.w]);
 }
@@ -59,70 +57,62 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         length = lengths[chain - 1u];
         first = 3u * hidden;
     }
-    for (var j = lane; j < params.hidden_stride; j += LANES) {
-        carry[j] = 0.0;
-        dr[j] = 0.0;
-        dz[j] = 0.0;
-        dq[j] = 0.0;
-    }
-    workgroupBarrier();
+    let own = lane < hidden;
+    let j = min(lane, hidden - 1u);
+    var carry = 0.0;         // from the step after
     for (var step = 0u; step < params.slots; step += 1u) {
         let inside = step < length;
         let t = select(step, length - 1u - step, inside && chain == 0u);
         let at = chain * params.slots + t;
-        var ds = 0.0;
-        if (inside && chain > 0u) {
-            ds = d_scores[(chain - 1u) * params.slots + t];
-        } else if (inside) {
-            for (var other = 0u; other + 1u < params.chains; other += 1u) {
-                ds += d_scores[other * params.slots + t];
-            }
+        var all = 0.0;
+        for (var other = 0u; other + 1u < params.chains; other += 1u) {
+            all += d_scores[other * params.slots + t];
         }
-        // What is not the direction's own columns is zero.
-        for (var j = lane; j < params.projected_stride; j += LANES) {
-            if (!inside || j < first || j >= first + 3u * hidden) {
-                d_input[at * params.projected_stride + j] = 0.0;
-                d_hidden[at * params.projected_stride + j] = 0.0;
-            }
+        let ds = select(d_scores[(max(chain, 1u) - 1u) * params.slots + t], all, chain == 0u);
+        let gate = at * 4u * hidden + j;
+        let r = gates[gate];
+        let z = gates[gate + hidden];
+        let c = gates[gate + 2u * hidden];
+        let q = gates[gate + 3u * hidden];
+        let g = 0.5 * ds * v[j] + carry;
+        let dc = g * (1.0 - z) * (1.0 - c * c);
+        let d_z = g * (previous[at * params.hidden_stride + j] - c) * z * (1.0 - z);
+        let d = select(vec4f(0.0), vec4f(dc * q * r * (1.0 - r), d_z, dc, dc * r), inside && own);
+        dr[lane] = d.x;
+        dz[lane] = d.y;
+        dq[lane] = d.w;
+        let out = at * params.projected_stride;
+        if (own) {
+            // The columns of the direction, and those of the other one.
+            let to = vec3u(out + first + j) + vec3u(0u, 1u, 2u) * hidden;
+            d_input[to.x] = d.x;
+            d_input[to.y] = d.y;
+            d_input[to.z] = d.z;
+            d_hidden[to.x] = d.x;
+            d_hidden[to.y] = d.y;
+            d_hidden[to.z] = d.w;
+            let none = vec3u(out + 3u * hidden - first + j) + vec3u(0u, 1u, 2u) * hidden;
+            d_input[none.x] = 0.0;
+            d_input[none.y] = 0.0;
+            d_input[none.z] = 0.0;
+            d_hidden[none.x] = 0.0;
+            d_hidden[none.y] = 0.0;
+            d_hidden[none.z] = 0.0;
         }
-        for (var j = lane; j < hidden; j += LANES) {
-            if (inside) {
-                let gate = at * 4u * hidden + j;
-                let r = gates[gate];
-                let z = gates[gate + hidden];
-                let c = gates[gate + 2u * hidden];
-                let q = gates[gate + 3u * hidden];
-                let g = 0.5 * ds * v[j] + carry[j];
-                let dc = g * (1.0 - z) * (1.0 - c * c);
-                dr[j] = dc * q * r * (1.0 - r);
-                dz[j] = g * (previous[at * params.hidden_stride + j] - c) * z * (1.0 - z);
-                dq[j] = dc * r;
-                carry[j] = g * z;
-                let out = at * params.projected_stride + first + j;
-                d_input[out] = dr[j];
-                d_input[out + hidden] = dz[j];
-                d_input[out + 2u * hidden] = dc;
-                d_hidden[out] = dr[j];
-                d_hidden[out + hidden] = dz[j];
-                d_hidden[out + 2u * hidden] = dq[j];
-            }
+        if (6u * hidden + lane < params.projected_stride) {
+            d_input[out + 6u * hidden + lane] = 0.0;
+            d_hidden[out + 6u * hidden + lane] = 0.0;
         }
         workgroupBarrier();
-        for (var j = lane; j < hidden; j += LANES) {
-            if (inside) {
-                let z = first + hidden;
-                let c = z + hidden;
-                var sum = 0.0;
-                for (var k = 0u; k < hidden; k += 4u) {
-                    // Past the last unit the gradients are zero.
-                    let unit = min(vec4u(k) + vec4u(0u, 1u, 2u, 3u), vec4u(hidden - 1u));
-                    sum += dot(column(vec4u(first) + unit, j), vec4f(dr[k], dr[k + 1u], dr[k + 2u], dr[k + 3u]));
-                    sum += dot(column(vec4u(z) + unit, j), vec4f(dz[k], dz[k + 1u], dz[k + 2u], dz[k + 3u]));
-                    sum += dot(column(vec4u(c) + unit, j), vec4f(dq[k], dq[k + 1u], dq[k + 2u], dq[k + 3u]));
-                }
-                carry[j] += sum;
-            }
+        var sum = g * z;
+        for (var k = 0u; k < hidden; k += 4u) {
+            // Past the last unit the gradients are zero.
+            let unit = min(vec4u(k) + vec4u(0u, 1u, 2u, 3u), vec4u(hidden - 1u)) + vec4u(first);
+            sum += dot(column_of(unit, j), vec4f(dr[k], dr[k + 1u], dr[k + 2u], dr[k + 3u]));
+            sum += dot(column_of(unit + hidden, j), vec4f(dz[k], dz[k + 1u], dz[k + 2u], dz[k + 3u]));
+            sum += dot(column_of(unit + 2u * hidden, j), vec4f(dq[k], dq[k + 1u], dq[k + 2u], dq[k + 3u]));
         }
+        carry = sum;
         workgroupBarrier();
     }
 }

@@ -146,7 +146,7 @@ impl Gpo {
     /// encoding of 32 and states of 32.
     ///
     /// # Errors
-    /// An encoding of odd width or 0, states of width 0 or above 512.
+    /// An encoding of odd width or 0, states of width 0 or above 256.
     pub fn new(encoding: usize, hidden: usize, seed: u64) -> Result<Self> {
         let zero = |width: usize| [vec![0.0; 3 * hidden * width], vec![0.0; 3 * hidden * width]];
         if encoding == 0 || encoding % 2 == 1 || !(1..=GRU_UNITS).contains(&hidden) || encoding > 1 << 16 {

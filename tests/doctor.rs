@@ -24,7 +24,7 @@ const WRONGS: [(&str, &str, &str); 28] = [
     ("gpo_weights", "0.5 * both", "0.499 * both"),
     ("gpo_weights_backward", "- along)", "- 0.999 * along)"),
     ("gru", "after = (1.0 - z) * c", "after = (1.0 - z) * r"),
-    ("gru_backward", "let unit = min(vec4u(k)", "let unit = min(vec4u(0u)"),
+    ("gru_backward", "sum = g * z", "sum = 0.999 * g * z"),
     ("hardest", "i < best_index[lane]", "i > best_index[lane]"),
     ("hinge_sum", "- positive[j] > 0.0", "- positive[j] >= 0.0"),
     ("infonce", "rate * a;", "a;"),

@@ -39,8 +39,8 @@ pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-/// Units of a direction that the pages have room for.
-pub const GRU_UNITS: usize = 512;
+/// Units of a direction: a lane each, as many as every adapter grants.
+pub const GRU_UNITS: usize = 256;
 
 params!(hidden: u32, slots: u32, longest: u32, chains: u32, hidden_stride: u32, projected_stride: u32);
 
@@ -57,11 +57,10 @@ impl Params {
     }
 }
 
-/// A lane a unit, on software adapters too: steps come one after the other, and some drivers (llvmpipe) end an invocation
-/// after 65,535 iterations of all its loops together.
+/// A lane a unit, on software adapters too.
 fn lanes(recorder: &Recorder, hidden: usize) -> [(&'static str, String); 1] {
-    let units = hidden.next_power_of_two().min(256);
-    [("LANES", format!("{}u", units.max(recorder.lanes as usize)))]
+    let units = padded(hidden).next_power_of_two().max(recorder.lanes as usize);
+    [("LANES", format!("{units}u"))]
 }
 
 /// The chains of a GRU: one forward over `longest` positions, and one backward over each of `lengths`.

@@ -9,7 +9,7 @@ use wgoal::kernels::{self, Chains, GruGradient, GruTrace, GruWeights, NormGradie
 
 /// (lengths of the backward chains, hidden)
 const CHAINS: &[(&[u32], usize)] =
-    &[(&[1], 1), (&[2, 1], 3), (&[1, 2, 3, 4, 5, 6, 7], 6), (&[33], 32), (&[5, 9, 36], 31), (&[3, 1], 257)];
+    &[(&[1], 1), (&[2, 1], 3), (&[1, 2, 3, 4, 5, 6, 7], 6), (&[33], 32), (&[5, 9, 36], 31), (&[3, 1], 256)];
 
 fn longest(lengths: &[u32]) -> usize {
     lengths.iter().fold(0, |longest, &length| longest.max(length as usize))
