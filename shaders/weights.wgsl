@@ -8,6 +8,8 @@
 //   lin-ms   (1 - R+) (1 - p)                  (1 + R-) n
 //   sig      sigma(-alpha (p - lambda))        sigma(beta (n - lambda))
 //   sig-ms   1 / (e^(alpha (p-lambda)) + R+)   1 / (e^(-beta (n-lambda)) + R-)
+//   circle   max(1 + m - p, 0)                 max(n + m, 0)     with T circle = sigma(tau (P- (n - m) + P+ (1 - m - p)))
+//   contrastive  1                             [n > lambda]
 //
 // R+ and R- are the means over the relative sets, 0 where a set is empty. With `hinge`, a triplet with
 // margin + n - p <= 0 is closed, and so is an anchor whose only negative is its own pair (vse-models.md section 1).
@@ -17,15 +19,16 @@
 //   index         [pairs] h                                              read
 //   sums          [pairs] relative sums (relative.wgsl), zero if unused  read
 //   coefficients  [pairs] (scale T P+, scale T P-)                       overwritten
-//   loss          [pairs] n - p, or max(0, margin + n - p) with `hinge`  overwritten
+//   loss          [pairs] by `loss`; 0 where closed                      overwritten
 //
 // A file of one's own takes the place of the section `weights` (src/objective/custom).
 // Grid: one invocation a pair.
 
 struct Params {
     pairs: u32,
-    triplet: u32,    // 0 con, 1 nca, 2 cir
-    pair: u32,       // 0 con, 1 lin, 2 lin-ms, 3 sig, 4 sig-ms
+    triplet: u32,    // 0 con, 1 nca, 2 cir, 3 circle
+    pair: u32,       // 0 con, 1 lin, 2 lin-ms, 3 sig, 4 sig-ms, 5 circle, 6 contrastive
+    loss: u32,       // 0 n - p, or margin + n - p with hinge; the others as in anchor_loss
     hinge: u32,
     tau: f32,
     alpha: f32,
@@ -67,6 +70,11 @@ fn sigma(z: f32) -> f32 {
 fn triplet_weight(p: f32, n: f32) -> f32 {
     switch params.triplet {
         case 1u: { return sigma(params.tau * (n - p)); }
+        case 3u: {
+            let pull = max(1.0 + params.circle - p, 0.0);
+            let push = max(n + params.circle, 0.0);
+            return sigma(params.tau * (push * (n - params.circle) + pull * (1.0 - params.circle - p)));
+        }
         case 2u: { return sigma(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * params.circle * params.circle)); }
         default: { return 1.0; }
     }
@@ -80,6 +88,8 @@ fn pair_weights(p: f32, n: f32, r: vec2f) -> vec2f {
         case 2u: { return vec2f((1.0 - r.x) * (1.0 - p), (1.0 + r.y) * n); }
         case 3u: { return vec2f(1.0 / (bounded_exp(zp) + 1.0), 1.0 / (bounded_exp(zn) + 1.0)); }
         case 4u: { return vec2f(1.0 / (bounded_exp(zp) + r.x), 1.0 / (bounded_exp(zn) + r.y)); }
+        case 5u: { return vec2f(max(1.0 + params.circle - p, 0.0), max(n + params.circle, 0.0)); }
+        case 6u: { return vec2f(1.0, select(0.0, 1.0, n > params.lambda)); }
         default: { return vec2f(1.0); }
     }
 }
@@ -88,6 +98,30 @@ fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
     return open * triplet_weight(p, n) * pair_weights(p, n, relative);
 }
 // end of section
+
+fn softplus(z: f32) -> f32 {
+    return max(z, 0.0) + log(1.0 + exp(max(-abs(z), -87.0)));
+}
+
+// The losses that have these gradients (goal-math.md section 8), at a triplet that is open.
+fn anchor_loss(p: f32, n: f32, cost: f32) -> f32 {
+    let m = params.circle;
+    switch params.loss {
+        case 1u: { return softplus(params.tau * (n - p)) / params.tau; }
+        case 2u: { return 0.5 * (1.0 - p) * (1.0 - p) + 0.5 * n * n; }
+        case 3u: {
+            return softplus(-params.alpha * (p - params.lambda)) / params.alpha
+                + softplus(params.beta * (n - params.lambda)) / params.beta;
+        }
+        case 4u: { return softplus(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * m * m)) / (2.0 * params.tau); }
+        case 5u: {
+            let z = max(n + m, 0.0) * (n - m) + max(1.0 + m - p, 0.0) * (1.0 - m - p);
+            return softplus(params.tau * z) / params.tau;
+        }
+        case 6u: { return 1.0 - p + max(n - params.lambda, 0.0); }
+        default: { return cost; }
+    }
+}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -107,6 +141,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
             open = 0.0;
             cost = 0.0;
         }
+    }
+    if (params.hinge == 0u || cost > 0.0) {
+        cost = anchor_loss(p, n, cost);
     }
     coefficients[i] = weigh(open, p, n, r);
     loss[i] = cost;

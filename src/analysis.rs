@@ -5,7 +5,7 @@
 //! field A on the similarities of small random batches, relative sets and all.
 
 use crate::device::padded;
-use crate::kernels::{Block, twin, weights_at};
+use crate::kernels::{Block, loss_at, twin, weights_at};
 use crate::objective::{Objective, PairWeight};
 use crate::random::{Purpose, random};
 use crate::{Error, Result};
@@ -92,6 +92,17 @@ impl Objective {
             weights[0] = 0.0;
         }
         Ok(Some(weights))
+    }
+
+    /// The loss of one triplet in f64; `None` where the gradient is not that of a function of p and n.
+    pub fn loss_at(&self, p: f64, n: f64) -> Option<f64> {
+        let params = match self {
+            Self::Loss(..) | Self::Hinge { .. } => self.weight_params(1.0)?,
+            _ => return None,
+        };
+        let cost = n - p + f64::from(params.margin.unwrap_or(0.0));
+        let closed = params.margin.is_some() && cost <= 0.0;
+        Some(if closed { 0.0 } else { loss_at(&params, p, n, cost) })
     }
 
     /// Examines the gradient; takes well under a second.
@@ -188,6 +199,10 @@ impl Field {
                 &mut [0.0; 4 * N],
                 [it, ti],
             );
+            return Ok(Self { a, pair_weights });
+        }
+        if let Some(params) = objective.exponential_params(1.0) {
+            twin::exponential(&mut a, N, None, &params);
             return Ok(Self { a, pair_weights });
         }
         let mut mined = [([0.0; N], [0; N]); 2];

@@ -52,7 +52,7 @@ pub use eval::{Ranking, Recall};
 pub use head::{Head, Side};
 pub use negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 pub use objective::{
-    CustomWeights, GoalParams, GradientOptions, Gradients, InfonceParams, Objective, PairWeight,
+    CustomWeights, GoalParams, GradientOptions, Gradients, InfonceParams, Loss, Objective, PairWeight,
     TripletWeight,
 };
 pub use pipeline::{Features, Pipeline, StepStats};

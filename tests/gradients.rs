@@ -5,8 +5,8 @@ mod random;
 
 use random::{Random, wide};
 use wgoal::device::padded;
-use wgoal::kernels::{Block, SameImage, WeightParams, twin};
-use wgoal::{PairWeight, TripletWeight};
+use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, twin};
+use wgoal::{Loss, PairWeight, TripletWeight};
 
 const PAIRS: usize = 7;
 const WIDTH: usize = 5;
@@ -111,7 +111,8 @@ const DIRECTIONS: [fn(usize, usize, usize) -> Block; 2] = [Block::images, Block:
 
 fn params(triplet: TripletWeight, pair: PairWeight, margin: Option<f32>) -> WeightParams {
     let (tau, alpha, beta, lambda) = (3.0, 2.0, 10.0, 0.5);
-    WeightParams { triplet, pair, tau, alpha, beta, lambda, circle: 0.5, margin, scale: 1.0 }
+    let loss = Loss::Triplet;
+    WeightParams { triplet, pair, loss, tau, alpha, beta, lambda, circle: 0.5, margin, scale: 1.0 }
 }
 
 /// The GOAL gradient as the pipeline assembles it; also the sizes of all relative sets.
@@ -301,5 +302,91 @@ fn l2norm_backward_is_the_gradient_of_l2norm() {
         });
         let error = (dz[at] - expected).abs();
         assert!(error <= ALLOWED, "dz[{at}]: {}, by differences {expected}", dz[at]);
+    }
+}
+
+/// Named losses on the hardest negative: the value that the kernel reports, written down anew, and its gradient.
+#[test]
+fn named_losses_are_the_integrals_of_their_weights() {
+    let (tau, alpha, beta, lambda, m) = (3.0, 2.0, 10.0, 0.5, 0.5);
+    let losses: [(Loss, &dyn Fn(f64, f64) -> f64); 6] = [
+        (Loss::Triplet, &|p, n| n - p),
+        (Loss::NtXent, &|p, n| ((tau * p).exp() / ((tau * p).exp() + (tau * n).exp())).ln() / -tau),
+        (Loss::SquaredPair, &|p, n| (p - 1.0).powi(2) / 2.0 + n.powi(2) / 2.0),
+        (Loss::BinomialDeviance, &|p, n| {
+            (1.0 + (-alpha * (p - lambda)).exp()).ln() / alpha
+                + (1.0 + (beta * (n - lambda)).exp()).ln() / beta
+        }),
+        (Loss::Circle, &|p, n| {
+            (1.0 + (tau * ((n + m) * (n - m) - (1.0 + m - p) * (p - 1.0 + m))).exp()).ln() / (2.0 * tau)
+        }),
+        (Loss::Contrastive, &|p, n| 1.0 - p + if n > lambda { n - lambda } else { 0.0 }),
+    ];
+    for seed in 0..3 {
+        let batch = Batch::random(seed);
+        for (loss, value) in losses {
+            let (triplet, pair) = loss.combination().unwrap();
+            let params = WeightParams { loss, ..params(triplet, pair, None) };
+            let (gradients, _) = goal(&batch, &params);
+            let total = |batch: &Batch| batch.triplets().into_iter().map(|(p, n)| value(p, n)).sum();
+            descends(loss.name(), &batch, &gradients, total);
+            for (p, n) in batch.triplets() {
+                let found: f64 = loss_at(&params, p, n, n - p);
+                assert!((found - value(p, n)).abs() < 1e-12, "{}: {found}, {}", loss.name(), value(p, n));
+            }
+        }
+    }
+}
+
+/// The circle loss as published: the gradient is that of its value with the factors held fixed.
+#[test]
+fn the_detached_circle_loss_holds_its_factors() {
+    let (tau, m) = (3.0, 0.5);
+    let (triplet, pair) = Loss::CircleDetached.combination().unwrap();
+    let params = WeightParams { loss: Loss::CircleDetached, ..params(triplet, pair, None) };
+    for (p, n) in [(0.9, 0.2), (-0.3, 0.8), (0.1, -0.7), (1.0, 1.0)] {
+        let (pull, push) = (f64::max(1.0 + m - p, 0.0), f64::max(n + m, 0.0));
+        let value = |p: f64, n: f64| softplus(tau * (push * (n - m) - pull * (p - 1.0 + m))) / tau;
+        let [t, positive, negative] = wgoal::kernels::weights_at(&params, p, n, [0.0; 2]);
+        let slopes = [-slope(p, |p| value(p, n)), slope(n, |n| value(p, n))];
+        for (found, expected) in [t * positive, t * negative].into_iter().zip(slopes) {
+            assert!((found - expected).abs() < 1e-8, "at {p}, {n}: {found}, by differences {expected}");
+        }
+        let found: f64 = loss_at(&params, p, n, n - p);
+        assert!((found - value(p, n)).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn losses_over_all_negatives_are_those_of_their_papers() {
+    for (seed, ids) in [(0, None), (1, None), (2, Some(&IDS[..]))] {
+        for (lifted, margin) in [(false, 0.0), (true, 1.0), (true, -2.0)] {
+            let params = ExponentialParams { lifted, rate: 3.0, alpha: 2.0, lambda: 0.5, margin, scale: 1.0 };
+            let batch = Batch::random(seed);
+            let mut field = batch.similarity();
+            let [it, ti] = twin::exponential(&mut field, PAIRS, ids, &params);
+            let direction = |s: &dyn Fn(usize, usize) -> f64| -> f64 {
+                let anchor = |i: usize| {
+                    let negative = |&j: &usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
+                    let negatives = (0..PAIRS).filter(negative).map(|j| s(i, j));
+                    if lifted {
+                        let sum: f64 = negatives.map(|s| (3.0 * s).exp()).sum();
+                        return (f64::from(margin) - s(i, i) + sum.ln() / 3.0).max(0.0);
+                    }
+                    let sum: f64 = negatives.map(|s| (3.0 * (s - 0.5)).exp()).sum();
+                    (1.0 + (-2.0 * (s(i, i) - 0.5)).exp()).ln() / 2.0 + (1.0 + sum).ln() / 3.0
+                };
+                (0..PAIRS).map(anchor).sum()
+            };
+            let value = |batch: &Batch| direction(&|i, j| batch.s(i, j)) + direction(&|i, j| batch.s(j, i));
+            let (found, expected) = (it.iter().chain(&ti).sum::<f64>(), value(&batch));
+            let what = format!("lifted {lifted}, margin {margin}, seed {seed}");
+            assert!((found - expected).abs() < 1e-12 * expected.abs().max(1.0), "{what}: {found} {expected}");
+            if expected > 0.0 {
+                descends(&what, &batch, &through(&field, &batch), value);
+            } else {
+                assert!(field.iter().all(|a| *a == 0.0), "{what}");
+            }
+        }
     }
 }

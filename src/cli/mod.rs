@@ -102,8 +102,9 @@ impl DeviceArg {
 /// The parameters of objectives.
 #[derive(Args, Clone, Default)]
 pub struct ObjectiveArgs {
-    /// con|nca|cir : con|lin|lin-ms|sig|sig-ms (as in cir:sig-ms), hinge, hinge-sum, infonce, infonce-masked or
-    /// custom
+    /// con|nca|cir : con|lin|lin-ms|sig|sig-ms (as in cir:sig-ms), triplet, nt-xent, squared-pair,
+    /// binomial-deviance, circle, circle-detached, contrastive, multi-similarity, lifted, hinge, hinge-sum, infonce,
+    /// infonce-masked or custom
     #[arg(long, value_name = "NAME")]
     objective: Option<String>,
     /// Margin of the hinge [0.2]; on a GOAL objective, closes triplets that satisfy it [off]
@@ -180,7 +181,7 @@ impl ObjectiveArgs {
         let custom = [("weights", self.weights.is_some()), ("param", !self.param.is_empty())];
         let mut unused: Vec<(&str, bool)> = Vec::new();
         match &mut objective {
-            Objective::Goal(_, _, params) => {
+            Objective::Goal(_, _, params) | Objective::Loss(_, params) => {
                 set(&mut params.tau, self.tau);
                 set(&mut params.alpha, self.alpha);
                 set(&mut params.beta, self.beta);

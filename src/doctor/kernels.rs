@@ -4,7 +4,7 @@ use super::{Lab, POISON, Pair};
 use crate::Result;
 use crate::device::{Commands, padded};
 use crate::kernels::{self, *};
-use crate::objective::{PairWeight, TripletWeight};
+use crate::objective::{Loss, PairWeight, TripletWeight};
 
 /// Pairs of a batch, and width of its embeddings.
 const N: usize = 67;
@@ -21,6 +21,8 @@ pub(super) const CHECKS: &[(&str, f64, fn(&mut Lab) -> Result<()>)] = &[
     ("compose", 1e-5, compose),
     ("violations", 1e-5, violations),
     ("hinge_sum", 0.0, hinge_sum),
+    ("exponential_sum", 2e-5, exponential_sum),
+    ("exponential_field", 2e-5, exponential_field),
     ("log_sum_exp", 2e-5, log_sum_exp),
     ("infonce", 2e-5, infonce),
     ("column_sum", 1e-5, column_sum),
@@ -155,6 +157,61 @@ fn relative(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+fn exponential_sum(lab: &mut Lab) -> Result<()> {
+    for block in directions() {
+        let m = mined(lab, &block)?;
+        let mut state = lab.poison(4 * N)?;
+        let (mined, rate) = ((m.positive.get(), m.value.get()), 10.0);
+        lab.run(|commands| {
+            let s = m.similarity.mat(N, N);
+            kernels::exponential_sum(commands, &block, s, Some(m.ids.get()), mined, rate, state.get_mut())
+        })?;
+        let mut expected = state.wide();
+        let (s, p, n) = (m.similarity.wide(), m.positive.wide(), m.value.wide());
+        twin::exponential_sum(&block, &s, Some(&m.ids.host), (&p, &n), rate.into(), &mut expected);
+        lab.compare(&state, &expected)?;
+    }
+    Ok(())
+}
+
+fn exponential_field(lab: &mut Lab) -> Result<()> {
+    for lifted in [false, true] {
+        let ids = lab.indices(N, 40)?;
+        let mut field = lab.matrix(N, N)?;
+        let states = [(); 2].map(|()| {
+            // (p, n, sum, 0); no similarity is above n = 1.
+            let state = lab.numbers(N).into_iter().flat_map(|p| [p, 1.0, 3.0 + p, 0.0]).collect();
+            lab.pair(state)
+        });
+        let [it, ti] = states;
+        let (it, ti) = (it?, ti?);
+        let params =
+            ExponentialParams { lifted, rate: 4.0, alpha: 2.0, lambda: 0.5, margin: -0.75, scale: 0.7 };
+        let (mut expected, mut losses) = (field.wide(), [vec![0.0; N], vec![0.0; N]]);
+        let [loss_it, loss_ti] = &mut losses;
+        let wide = [&it.wide()[..], &ti.wide()[..]];
+        twin::exponential_field(&mut expected, (0, N), Some(&ids.host), wide, &params, [loss_it, loss_ti]);
+        let (mut found_it, mut found_ti) = (lab.poison(N)?, lab.poison(N)?);
+        lab.run(|commands| {
+            let losses = [found_it.get_mut(), found_ti.get_mut()];
+            let states = [it.get(), ti.get()];
+            kernels::exponential_field(
+                commands,
+                field.mat_mut(N, N),
+                0,
+                Some(ids.get()),
+                states,
+                &params,
+                losses,
+            )
+        })?;
+        lab.compare(&field, &expected)?;
+        lab.compare(&found_it, &losses[0])?;
+        lab.compare(&found_ti, &losses[1])?;
+    }
+    Ok(())
+}
+
 fn weights(lab: &mut Lab) -> Result<()> {
     let (positive, value, index) = (lab.vector(N)?, lab.vector(N)?, lab.indices(N, N as u32)?);
     let sums =
@@ -166,6 +223,7 @@ fn weights(lab: &mut Lab) -> Result<()> {
             let params = WeightParams {
                 triplet,
                 pair,
+                loss: Loss::Triplet,
                 tau: 3.0,
                 alpha: 2.0,
                 beta: 10.0,

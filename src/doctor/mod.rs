@@ -8,7 +8,7 @@ mod local;
 mod step;
 
 use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Slice, SliceMut, pad_rows, padded};
-use crate::objective::{CustomWeights, InfonceParams, Objective};
+use crate::objective::{CustomWeights, InfonceParams, Loss, Objective};
 use crate::{Error, ErrorKind, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -67,7 +67,8 @@ fn objectives() -> impl Iterator<Item = Objective> {
     let margin = 0.2;
     let masked = InfonceParams { leave_out: true, ..Default::default() };
     let learned = InfonceParams { learn_temperature: true, ..Default::default() };
-    Objective::goal_combinations().chain([
+    let losses = Loss::ALL.into_iter().map(|loss| Objective::Loss(loss, loss.params()));
+    Objective::goal_combinations().chain(losses).chain([
         Objective::Hinge { margin },
         Objective::HingeSum { margin },
         Objective::Infonce(learned),

@@ -117,7 +117,15 @@ fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> Result<(
         twin::matmul((field, square, false), (y, shape, false), None, false, &mut gradients[0]);
         twin::matmul((field, square, true), (x, shape, false), None, false, &mut gradients[1]);
     };
+    let exponential = objective.exponential_params(1.0);
     let sparse = match objective {
+        _ if exponential.is_some() => {
+            if let Some(params) = exponential {
+                losses = twin::exponential(&mut s, n, Some(ids), &params);
+            }
+            dense(&s);
+            false
+        }
         Objective::Infonce(params) => {
             let (same, t) = ((Some(ids), params.same_image()), f64::from(params.temperature));
             let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];

@@ -44,6 +44,8 @@ mod adamw;
 mod batch_norm;
 mod column_sum;
 mod compose;
+mod exponential_field;
+mod exponential_sum;
 mod gpo;
 mod gpo_weights;
 mod gru;
@@ -65,6 +67,8 @@ pub use adamw::{AdamwParams, adamw};
 pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
+pub use exponential_field::{ExponentialParams, exponential_field};
+pub use exponential_sum::exponential_sum;
 pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots, gpo_order};
 pub use gpo_weights::{gpo_weights, gpo_weights_backward};
 pub use gru::{Chains, GRU_UNITS, GruGradient, GruTrace, GruWeights, gru, gru_backward};
@@ -80,7 +84,9 @@ pub use relative::{Relative, relative};
 pub use sgd::{SgdParams, sgd};
 pub use sum_squares::{PARTS, sum_squares};
 pub use violations::{Violations, violations};
-pub use weights::{OWN, WEIGHTS_PAGE, WEIGHTS_SECTION, WeightParams, custom_weights, weights, weights_at};
+pub use weights::{
+    OWN, WEIGHTS_PAGE, WEIGHTS_SECTION, WeightParams, custom_weights, loss_at, weights, weights_at,
+};
 
 /// The CPU twins, as oracles for tests.
 pub mod twin {
@@ -88,6 +94,8 @@ pub mod twin {
     pub use super::batch_norm::{backward_twin as batch_norm_backward, twin as batch_norm};
     pub use super::column_sum::twin as column_sum;
     pub use super::compose::twin as compose;
+    pub use super::exponential_field::{twin as exponential_field, whole_twin as exponential};
+    pub use super::exponential_sum::twin as exponential_sum;
     pub use super::gpo::{
         backward_twin as gpo_backward, dots_twin as gpo_dots, order_twin as gpo_order, twin as gpo,
     };
@@ -176,6 +184,8 @@ pub static KERNELS: &[&KernelSpec] = &[
     &gpo_weights::BACKWARD_SPEC,
     &gru::SPEC,
     &gru::BACKWARD_SPEC,
+    &exponential_field::SPEC,
+    &exponential_sum::SPEC,
     &hardest::SPEC,
     &hinge_sum::SPEC,
     &infonce::SPEC,

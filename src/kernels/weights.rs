@@ -1,9 +1,10 @@
 //! Triplet weight x pair weights of every anchor, one direction (goal-math.md sections 3 and 4).
 
+use super::exponential_field::softplus;
 use super::{Access, KernelSpec, Real, lanes, sigma};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut};
-use crate::objective::{CustomWeights, PairWeight, TripletWeight};
+use crate::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "weights",
@@ -18,7 +19,7 @@ pub const WEIGHTS_PAGE: &str = SPEC.source;
 /// Name of that section.
 pub const WEIGHTS_SECTION: &str = "section weights";
 
-params!(pairs: u32, triplet: u32, pair: u32, hinge: u32, tau: f32, alpha: f32, beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32,
+params!(pairs: u32, triplet: u32, pair: u32, loss: u32, hinge: u32, tau: f32, alpha: f32, beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32,
     own_0: f32, own_1: f32, own_2: f32, own_3: f32, own_4: f32, own_5: f32, own_6: f32, own_7: f32);
 
 /// Parameters that a file of one's own may have.
@@ -29,6 +30,8 @@ pub const OWN: usize = 8;
 pub struct WeightParams {
     pub triplet: TripletWeight,
     pub pair: PairWeight,
+    /// What is reported as the loss; `Triplet` is n - p.
+    pub loss: Loss,
     pub tau: f32,
     pub alpha: f32,
     pub beta: f32,
@@ -63,6 +66,7 @@ pub fn weights(
                 pairs: pairs as u32,
                 triplet: params.triplet as u32,
                 pair: params.pair as u32,
+                loss: params.loss as u32,
                 hinge: params.margin.is_some().into(),
                 tau: params.tau,
                 alpha: params.alpha,
@@ -174,6 +178,10 @@ pub fn weights_at<T: Real>(params: &WeightParams, p: T, n: T, [r_pos, r_neg]: [T
             let offset = of(2.0) * of(params.circle) * of(params.circle);
             sigma(of(params.tau) * ((one - p) * (one - p) + n * n - offset))
         }
+        TripletWeight::Circle => {
+            let (m, [pull, push]) = (of(params.circle), circle(params, p, n));
+            sigma(of(params.tau) * (push * (n - m) + pull * (one - m - p)))
+        }
     };
     // Kept among f32's normal numbers, as in the shader, so that neither the power nor its inverse leaves them.
     let exp = |z: T| z.max(of(-87.0)).min(of(87.0)).exp();
@@ -185,8 +193,38 @@ pub fn weights_at<T: Real>(params: &WeightParams, p: T, n: T, [r_pos, r_neg]: [T
         PairWeight::LinMs => ((one - r_pos) * (one - p), (one + r_neg) * n),
         PairWeight::Sig => (one / (exp(zp) + one), one / (exp(zn) + one)),
         PairWeight::SigMs => (one / (exp(zp) + r_pos), one / (exp(zn) + r_neg)),
+        PairWeight::Circle => circle(params, p, n).into(),
+        PairWeight::Contrastive => (one, if n > of(params.lambda) { one } else { T::zero() }),
     };
     [triplet, pull, push]
+}
+
+/// The self-paced factors of the circle loss (Sun et al. 2020).
+fn circle<T: Real>(params: &WeightParams, p: T, n: T) -> [T; 2] {
+    let m = T::of(params.circle.into());
+    [(T::one() + m - p).max(T::zero()), (n + m).max(T::zero())]
+}
+
+/// The loss of an open triplet, `cost` being margin + n - p.
+pub fn loss_at<T: Real>(params: &WeightParams, p: T, n: T, cost: T) -> T {
+    let of = |x: f32| T::of(x.into());
+    let [tau, alpha, beta, lambda, m] =
+        [params.tau, params.alpha, params.beta, params.lambda, params.circle].map(of);
+    let (one, two) = (T::one(), T::of(2.0));
+    match params.loss {
+        Loss::NtXent => softplus(tau * (n - p)) / tau,
+        Loss::SquaredPair => ((one - p) * (one - p) + n * n) / two,
+        Loss::BinomialDeviance => {
+            softplus(-alpha * (p - lambda)) / alpha + softplus(beta * (n - lambda)) / beta
+        }
+        Loss::Circle => softplus(tau * ((one - p) * (one - p) + n * n - two * m * m)) / (two * tau),
+        Loss::CircleDetached => {
+            let [pull, push] = circle(params, p, n);
+            softplus(tau * (push * (n - m) + pull * (one - m - p))) / tau
+        }
+        Loss::Contrastive => one - p + (n - lambda).max(T::zero()),
+        Loss::Triplet | Loss::MultiSimilarity | Loss::Lifted => cost,
+    }
 }
 
 /// [`weights`] as a plain loop; `mined` is (p, n, h).
@@ -206,6 +244,7 @@ pub fn twin<T: Real>(
         let (cost, open) = opened(params.margin, params.scale, n - p, index[i] as usize == i);
         coefficients[2 * i] = open * triplet * pull;
         coefficients[2 * i + 1] = open * triplet * push;
-        loss[i] = cost;
+        let closed = params.margin.is_some() && cost == T::zero();
+        loss[i] = if closed { cost } else { loss_at(params, p, n, cost) };
     }
 }

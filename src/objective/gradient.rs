@@ -7,8 +7,9 @@ use super::{GoalParams, InfonceParams, Objective, PairWeight};
 use crate::Result;
 use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice};
 use crate::kernels::{
-    Block, Composition, Hardest, InfonceField, Product, Relative, Violations, compose, custom_weights,
-    hardest, hinge_sum, infonce, log_sum_exp, matmul, relative, violations, weights,
+    Block, Composition, ExponentialParams, Hardest, InfonceField, Product, Relative, Violations, compose,
+    custom_weights, exponential_field, exponential_sum, hardest, hinge_sum, infonce, log_sum_exp, matmul,
+    relative, violations, weights,
 };
 use std::ops::Range;
 
@@ -123,7 +124,7 @@ impl Workspace {
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
         match *objective {
-            Objective::Goal(..) | Objective::Hinge { .. } => {}
+            Objective::Goal(..) | Objective::Loss(..) | Objective::Hinge { .. } => {}
             Objective::HingeSum { margin } => {
                 self.mine(commands, &inputs, objective)?;
                 return self.hinge_sum(commands, margin, &inputs, [dx, dy]);
@@ -145,8 +146,11 @@ impl Workspace {
                 return self.infonce(commands, &params, &inputs, [dx, dy]);
             }
         }
-        let Some(goal) = objective.weight_params(inputs.scale) else { return Ok(()) };
         self.mine(commands, &inputs, objective)?;
+        if let Some(params) = objective.exponential_params(inputs.scale) {
+            return self.exponential(commands, &params, &inputs, [dx, dy]);
+        }
+        let Some(goal) = objective.weight_params(inputs.scale) else { return Ok(()) };
         if let (Objective::Goal(.., params), PairWeight::LinMs | PairWeight::SigMs) = (objective, goal.pair) {
             self.relative_sets(commands, &inputs, params, goal.pair == PairWeight::SigMs)?;
         }
@@ -266,6 +270,45 @@ impl Workspace {
         self.compose(commands, inputs, [dx, dy], true)
     }
 
+    fn exponential(
+        &mut self,
+        commands: &mut Commands,
+        params: &ExponentialParams,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        for rows in blocks(self.pairs, self.block_rows) {
+            if self.block_rows < self.pairs {
+                self.similarity(commands, inputs, &rows)?;
+            }
+            let s = self.similarity.rows(0..rows.len());
+            for (direction, block) in directions(&mut self.images, &mut self.texts) {
+                let block = block(rows.start, rows.len(), self.pairs);
+                let mined = (self.positive.view(), direction.value.view());
+                exponential_sum(
+                    commands,
+                    &block,
+                    s,
+                    inputs.ids,
+                    mined,
+                    params.rate,
+                    direction.sums.view_mut(),
+                )?;
+            }
+        }
+        for rows in blocks(self.pairs, self.block_rows) {
+            if self.block_rows < self.pairs {
+                self.similarity(commands, inputs, &rows)?;
+            }
+            let field = self.similarity.rows_mut(0..rows.len());
+            let states = [self.images.sums.view(), self.texts.sums.view()];
+            let losses = [self.images.loss.view_mut(), self.texts.loss.view_mut()];
+            exponential_field(commands, field, rows.start, inputs.ids, states, params, losses)?;
+            dense(commands, self.similarity.rows(0..rows.len()), inputs, &rows, [&mut *dx, &mut *dy])?;
+        }
+        Ok(())
+    }
+
     fn infonce(
         &mut self,
         commands: &mut Commands,
@@ -316,7 +359,7 @@ fn dense(
 mod tests {
     use super::*;
     use crate::device::Adapters;
-    use crate::objective::{GoalParams, InfonceParams, TripletWeight};
+    use crate::objective::{GoalParams, InfonceParams, Loss, TripletWeight};
 
     /// Gradients and losses through blocks of `rows` rows.
     fn by_blocks(device: &Device, objective: &Objective, masked: bool, rows: usize) -> [Vec<f32>; 4] {
@@ -356,6 +399,8 @@ mod tests {
             goal(TripletWeight::Cir, PairWeight::SigMs),
             Objective::Hinge { margin: 0.2 },
             Objective::HingeSum { margin: 0.2 },
+            Objective::Loss(Loss::MultiSimilarity, Loss::MultiSimilarity.params()),
+            Objective::Loss(Loss::Lifted, Loss::Lifted.params()),
             Objective::Infonce(InfonceParams::default()),
             Objective::Infonce(InfonceParams { leave_out: true, ..Default::default() }),
         ];

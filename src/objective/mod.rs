@@ -12,7 +12,7 @@ pub(crate) use embeddings::check_embeddings;
 pub use embeddings::{GradientOptions, Gradients};
 pub(crate) use gradient::{Inputs, Workspace};
 
-use crate::kernels::{SameImage, WeightParams};
+use crate::kernels::{ExponentialParams, SameImage, WeightParams};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,6 +28,8 @@ pub enum TripletWeight {
     Nca,
     /// σ(τ ((1−p)² + n² − 2m²)), the weight of the circle loss
     Cir,
+    /// The same with the circle loss's factors clamped at 0: σ(τ (P⁻ (n − m) + P⁺ (1 − m − p)))
+    Circle,
 }
 
 /// Weights of the positive and the negative pair inside a triplet (goal-math.md section 4).
@@ -44,6 +46,10 @@ pub enum PairWeight {
     Sig,
     /// The multi-similarity form of `Sig`, with relative sets
     SigMs,
+    /// max(1 + m − p, 0), max(n + m, 0): the circle loss, its factors detached
+    Circle,
+    /// 1, and 1 where n > λ: the contrastive loss
+    Contrastive,
 }
 
 /// Parameters of the GOAL weights; the defaults are those of the published code (goal-math.md section 6).
@@ -99,6 +105,82 @@ impl InfonceParams {
     }
 }
 
+/// A loss with a name of its own, of one positive and the negatives of an anchor, summed over both directions of the
+/// batch. The gradient is exactly that of the value, but for `CircleDetached`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Loss {
+    /// n − p, or max(0, margin + n − p) with a margin: `con:con`
+    Triplet,
+    /// (1/τ) log(1 + e^(τ(n−p))), NT-Xent with one negative: `nca:con`
+    NtXent,
+    /// ½(1−p)² + ½n²: `con:lin`
+    SquaredPair,
+    /// (1/α) log(1 + e^(−α(p−λ))) + (1/β) log(1 + e^(β(n−λ))): `con:sig`
+    BinomialDeviance,
+    /// (1/2τ) log(1 + e^(τ((1−p)² + n² − 2m²))), the circle loss with its factors differentiated: `cir:lin`
+    Circle,
+    /// (1/τ) log(1 + e^(τ(P⁻(n−m) + P⁺(1−m−p)))), P⁺ = max(1+m−p, 0) and P⁻ = max(n+m, 0) held fixed in the gradient, as
+    /// published (Sun et al. 2020): `circle:circle`
+    CircleDetached,
+    /// 1 − p + max(0, n − λ): `con:contrastive`
+    Contrastive,
+    /// (1/α) log(1 + e^(−α(p−λ))) + (1/β) log(1 + Σ e^(β(s−λ))) over all negatives, without mining (Wang et al. 2019)
+    MultiSimilarity,
+    /// max(0, margin − p + (1/τ) log Σ e^(τs)) over all negatives (Oh Song et al. 2016, on similarities)
+    Lifted,
+}
+
+impl Loss {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Triplet,
+        Self::NtXent,
+        Self::SquaredPair,
+        Self::BinomialDeviance,
+        Self::Circle,
+        Self::CircleDetached,
+        Self::Contrastive,
+        Self::MultiSimilarity,
+        Self::Lifted,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Triplet => "triplet",
+            Self::NtXent => "nt-xent",
+            Self::SquaredPair => "squared-pair",
+            Self::BinomialDeviance => "binomial-deviance",
+            Self::Circle => "circle",
+            Self::CircleDetached => "circle-detached",
+            Self::Contrastive => "contrastive",
+            Self::MultiSimilarity => "multi-similarity",
+            Self::Lifted => "lifted",
+        }
+    }
+
+    /// The weights on the hardest negative that make its gradient; `None` where all negatives count.
+    pub fn combination(self) -> Option<(TripletWeight, PairWeight)> {
+        Some(match self {
+            Self::Triplet => (TripletWeight::Con, PairWeight::Con),
+            Self::NtXent => (TripletWeight::Nca, PairWeight::Con),
+            Self::SquaredPair => (TripletWeight::Con, PairWeight::Lin),
+            Self::BinomialDeviance => (TripletWeight::Con, PairWeight::Sig),
+            Self::Circle => (TripletWeight::Cir, PairWeight::Lin),
+            Self::CircleDetached => (TripletWeight::Circle, PairWeight::Circle),
+            Self::Contrastive => (TripletWeight::Con, PairWeight::Contrastive),
+            Self::MultiSimilarity | Self::Lifted => return None,
+        })
+    }
+
+    /// Its parameters where none are given: GOAL's, and a margin of 1 for `Lifted`.
+    pub fn params(self) -> GoalParams {
+        GoalParams { margin: (self == Self::Lifted).then_some(1.0), ..Default::default() }
+    }
+}
+
 /// An objective on a batch of N image embeddings and their N text embeddings.
 ///
 /// Parsed from `TRIPLET:PAIR` (`con`, `nca`, `cir` and `con`, `lin`, `lin-ms`, `sig`, `sig-ms`), `hinge`, `hinge-sum`,
@@ -129,6 +211,8 @@ pub enum Objective {
     },
     /// Symmetric InfoNCE (X-VLM's contrastive term), a mean over the batch.
     Infonce(InfonceParams),
+    /// A named loss, a sum over the batch.
+    Loss(Loss, GoalParams),
     /// The GOAL gradient with weights from a WGSL file, a sum over the batch.
     Custom {
         /// T, P⁺ and P⁻.
@@ -141,29 +225,36 @@ pub enum Objective {
 /// Margin of the hinge triplet where none is given.
 pub(crate) const HINGE_MARGIN: f32 = 0.2;
 
-const TRIPLETS: [(&str, TripletWeight); 3] =
-    [("con", TripletWeight::Con), ("nca", TripletWeight::Nca), ("cir", TripletWeight::Cir)];
+/// The published ones first.
+const TRIPLETS: [(&str, TripletWeight); 4] = [
+    ("con", TripletWeight::Con),
+    ("nca", TripletWeight::Nca),
+    ("cir", TripletWeight::Cir),
+    ("circle", TripletWeight::Circle),
+];
 
-const PAIRS: [(&str, PairWeight); 5] = [
+const PAIRS: [(&str, PairWeight); 7] = [
     ("con", PairWeight::Con),
     ("lin", PairWeight::Lin),
     ("lin-ms", PairWeight::LinMs),
     ("sig", PairWeight::Sig),
     ("sig-ms", PairWeight::SigMs),
+    ("circle", PairWeight::Circle),
+    ("contrastive", PairWeight::Contrastive),
 ];
 
 impl Objective {
     /// The 15 GOAL combinations at their default parameters, triplet weight by triplet weight.
     pub fn goal_combinations() -> impl Iterator<Item = Self> {
-        TRIPLETS.into_iter().flat_map(|(_, triplet)| {
-            PAIRS.into_iter().map(move |(_, pair)| Self::Goal(triplet, pair, GoalParams::default()))
+        TRIPLETS.into_iter().take(3).flat_map(|(_, triplet)| {
+            PAIRS.into_iter().take(5).map(move |(_, pair)| Self::Goal(triplet, pair, GoalParams::default()))
         })
     }
 
     /// The margin, where the objective has one.
     pub fn margin(&self) -> Option<f32> {
         match self {
-            Self::Goal(_, _, params) => params.margin,
+            Self::Goal(_, _, params) | Self::Loss(_, params) => params.margin,
             Self::Hinge { margin } | Self::HingeSum { margin } => Some(*margin),
             Self::Infonce(_) => None,
             Self::Custom { margin, .. } => *margin,
@@ -172,8 +263,14 @@ impl Objective {
 
     /// The weights of the triplets on the hardest negative, where the `weights` kernel has them.
     pub(crate) fn weight_params(&self, scale: f32) -> Option<WeightParams> {
+        let mut loss = Loss::Triplet;
         let (triplet, pair, params) = match self {
             Self::Goal(triplet, pair, params) => (*triplet, *pair, *params),
+            Self::Loss(named, params) => {
+                loss = *named;
+                let (triplet, pair) = named.combination()?;
+                (triplet, pair, *params)
+            }
             Self::Hinge { margin } => {
                 let params = GoalParams { margin: Some(*margin), ..Default::default() };
                 (TripletWeight::Con, PairWeight::Con, params)
@@ -181,13 +278,27 @@ impl Objective {
             _ => return None,
         };
         let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = params;
-        Some(WeightParams { triplet, pair, tau, alpha, beta, lambda, circle, margin, scale })
+        Some(WeightParams { triplet, pair, loss, tau, alpha, beta, lambda, circle, margin, scale })
+    }
+
+    /// The loss over all negatives by exponentials, where it is one.
+    pub(crate) fn exponential_params(&self, scale: f32) -> Option<ExponentialParams> {
+        let (lifted, params) = match self {
+            Self::Loss(Loss::MultiSimilarity, params) => (false, params),
+            Self::Loss(Loss::Lifted, params) => (true, params),
+            _ => return None,
+        };
+        let GoalParams { tau, alpha, beta, lambda, margin, .. } = *params;
+        let (rate, margin) = (if lifted { tau } else { beta }, margin.unwrap_or(0.0));
+        Some(ExponentialParams { lifted, rate, alpha, lambda, margin, scale })
     }
 
     /// Whether triplets on the hardest negative close once a margin is satisfied.
     pub(crate) fn closes_triplets(&self) -> bool {
         match self {
             Self::Goal(_, _, params) => params.margin.is_some(),
+            // Over all negatives, the own pair is none.
+            Self::Loss(loss, params) => params.margin.is_some() || loss.combination().is_none(),
             Self::Hinge { .. } => true,
             Self::Custom { margin, .. } => margin.is_some(),
             _ => false,
@@ -216,7 +327,7 @@ impl Objective {
             check(margin.is_finite(), "margin", "a finite number", margin)?;
         }
         match self {
-            Self::Goal(_, _, params) => {
+            Self::Goal(_, _, params) | Self::Loss(_, params) => {
                 positive("tau", params.tau)?;
                 positive("alpha", params.alpha)?;
                 positive("beta", params.beta)?;
@@ -259,6 +370,9 @@ impl FromStr for Objective {
             }
             _ => {}
         }
+        if let Some(loss) = Loss::ALL.into_iter().find(|loss| loss.name() == name) {
+            return Ok(Self::Loss(loss, loss.params()));
+        }
         let find = || {
             let (triplet, pair) = name.split_once(':')?;
             let triplet = TRIPLETS.iter().find(|(name, _)| *name == triplet)?.1;
@@ -268,7 +382,7 @@ impl FromStr for Objective {
         find().ok_or_else(|| {
             Error::config(
                 format!("objective `{name}`"),
-                "TRIPLET:PAIR, hinge, hinge-sum, infonce, infonce-masked or custom",
+                "TRIPLET:PAIR, a loss, hinge, hinge-sum, infonce, infonce-masked or custom",
                 "another name",
                 "choose TRIPLET from con, nca, cir and PAIR from con, lin, lin-ms, sig, sig-ms, as in cir:sig-ms",
             )
@@ -284,6 +398,7 @@ impl fmt::Display for Objective {
                 let pair = PAIRS.iter().find(|(_, p)| p == pair).map_or("", |(name, _)| name);
                 write!(f, "{triplet}:{pair}")
             }
+            Self::Loss(loss, _) => f.write_str(loss.name()),
             Self::Hinge { .. } => f.write_str("hinge"),
             Self::HingeSum { .. } => f.write_str("hinge-sum"),
             Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),

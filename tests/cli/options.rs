@@ -10,9 +10,12 @@ fn every_objective_trains() {
     let place = Place::new();
     let pairs = ["con", "lin", "lin-ms", "sig", "sig-ms"];
     let goal = ["con", "nca", "cir"].into_iter().flat_map(|t| pairs.map(|p| format!("{t}:{p}")));
+    let losses = wgoal::Loss::ALL.into_iter().map(|loss| loss.name().to_string());
+    // `triplet` is con:con to the last bit.
+    let losses = losses.filter(|name| name != "triplet");
     let others = ["hinge", "hinge-sum", "infonce", "infonce-masked"].map(String::from);
     let mut results = BTreeMap::new();
-    for objective in goal.chain(others) {
+    for objective in goal.chain(others).chain(losses) {
         let out = objective.replace(':', "-");
         let summary = place.train(&out, &format!("--objective {objective}"));
         assert!(summary["test"]["rsum"].is_f64());
@@ -28,7 +31,7 @@ fn every_objective_trains() {
             panic!("{objective} trained to the same as {other}");
         }
     }
-    assert_eq!(results.len(), 19);
+    assert_eq!(results.len(), 27);
 }
 
 #[test]

@@ -77,6 +77,15 @@ impl Batch {
         (p, n, h)
     }
 
+    /// States of a direction for losses by exponentials.
+    pub fn exponential_states(&self, direction: Direction, rate: f32) -> Vec<f64> {
+        let (p, n, _) = self.mined_without(direction, true);
+        let (whole, mut state) = (direction(0, self.pairs, self.pairs), vec![f64::NAN; 4 * self.pairs]);
+        let s = wide(&self.similarity);
+        twin::exponential_sum(&whole, &s, self.ids.as_deref(), (&p, &n), rate.into(), &mut state);
+        state
+    }
+
     /// States of a direction for InfoNCE.
     pub fn states(&self, direction: Direction, same_image: SameImage, temperature: f32) -> Vec<f64> {
         let mut state = vec![f64::NAN; 4 * self.pairs];
@@ -266,6 +275,38 @@ pub fn log_sum_exp(device: &Device) -> Outcome {
                     };
                     bench.near("state", &found, &state, allowed)?;
                 }
+            }
+        }
+        Ok(())
+    })
+}
+
+pub fn exponential_sum(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let pairs = batch.pairs;
+        let (s, ids) = (bench.array(&batch.similarity)?, batch.ids.as_ref());
+        let ids = ids.map(|ids| bench.array(ids)).transpose()?;
+        for (direction, rate) in
+            DIRECTIONS.into_iter().flat_map(|direction| [(direction, 3.0), (direction, 300.0)])
+        {
+            let (p, n, _) = batch.mined_without(direction, true);
+            let single = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+            let (p, n) = (bench.array(&single(&p))?, bench.array(&single(&n))?);
+            let state = batch.exponential_states(direction, rate);
+            for &rows in batch.cuts() {
+                let mut found = bench.poisoned(4 * pairs)?;
+                bench.run(|commands| {
+                    batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
+                        let s = s.mat(pairs, pairs).part(&strip);
+                        let (ids, mined) = (ids.as_ref().map(Array::get), (p.get(), n.get()));
+                        kernels::exponential_sum(commands, &block, s, ids, mined, rate, found.get_mut())
+                    })
+                })?;
+                let relative = exp_error(2.2 * f64::from(rate)) + sum_error(pairs);
+                bench.near("state", &found, &state, |k| {
+                    if k % 4 == 2 { relative * state[k] + 1e-35 } else { 0.0 }
+                })?;
             }
         }
         Ok(())

@@ -4,8 +4,8 @@ use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
 use crate::blocks::{Batch, CASES, DIRECTIONS, SAME_IMAGE, TEMPERATURES};
 use crate::random::wide;
 use wgoal::device::padded;
-use wgoal::kernels::{self, InfonceField, SameImage, Violations, WeightParams, twin};
-use wgoal::{CustomWeights, Device, PairWeight, TripletWeight};
+use wgoal::kernels::{self, ExponentialParams, InfonceField, SameImage, Violations, WeightParams, twin};
+use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};
 
 pub fn hinge_sum(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
@@ -130,6 +130,7 @@ pub fn weights(device: &Device) -> Outcome {
     let usual = WeightParams {
         triplet: TripletWeight::Con,
         pair: Con,
+        loss: Loss::Triplet,
         tau: 3.0,
         alpha: 2.0,
         beta: 10.0,
@@ -149,6 +150,11 @@ pub fn weights(device: &Device) -> Outcome {
             // Beyond the range of e in f32 at both ends.
             cases.push((127, WeightParams { triplet, pair, tau: 100.0, ..usual }));
             cases.push((127, WeightParams { triplet, pair, alpha: 200.0, beta: 300.0, ..usual }));
+        }
+    }
+    for (loss, margin) in Loss::ALL.into_iter().flat_map(|loss| [(loss, None), (loss, Some(8.0 / 64.0))]) {
+        if let Some((triplet, pair)) = loss.combination() {
+            cases.push((65, WeightParams { triplet, pair, loss, margin, ..usual }));
         }
     }
     each_lanes(device, &cases, |bench, random, (pairs, params)| {
@@ -182,18 +188,76 @@ pub fn weights(device: &Device) -> Outcome {
         let [tau, alpha, beta] = [params.tau, params.alpha, params.beta].map(f64::from);
         let triplet = match params.triplet {
             TripletWeight::Con => 0.0,
-            TripletWeight::Nca | TripletWeight::Cir => exp_error(6.0 * tau),
+            TripletWeight::Nca | TripletWeight::Cir | TripletWeight::Circle => exp_error(6.0 * tau),
         };
         let (relative, absolute) = match params.pair {
-            Con => (triplet, 0.0),
-            Lin | LinMs => (triplet, 64.0 * ROUNDING),
+            Con | PairWeight::Contrastive => (triplet, 0.0),
+            Lin | LinMs | PairWeight::Circle => (triplet, 64.0 * ROUNDING),
             Sig | SigMs => (triplet + exp_error(1.6 * alpha.max(beta)), 0.0),
         };
         // Where T leaves f32's normal numbers it errs by the smallest of them, times a pair weight below 1024.
         let tiny = 1024.0 * f64::from(f32::MIN_POSITIVE);
         let allowed = |k: usize| (relative + 8.0 * ROUNDING) * coefficients[k].abs() + absolute + tiny;
         bench.near("coefficients", &found, &coefficients, allowed)?;
-        bench.near("loss", &found_loss, &loss, |_| 0.0)
+        // A softplus errs with its exponent, and WGSL grants a logarithm near 1 an absolute error of 2^-21.
+        let rate = 1.6 * tau.max(alpha).max(beta);
+        let allowed = |i: usize| match params.loss {
+            Loss::Triplet => 0.0,
+            _ => (exp_error(rate) + 16.0 * ROUNDING) * (1.0 + loss[i].abs()),
+        };
+        bench.near("loss", &found_loss, &loss, allowed)
+    })
+}
+
+const EXPONENTIALS: [ExponentialParams; 3] = {
+    let usual =
+        ExponentialParams { lifted: false, rate: 10.0, alpha: 2.0, lambda: 0.5, margin: 0.25, scale: 0.75 };
+    let steep = ExponentialParams { rate: 300.0, alpha: 100.0, ..usual };
+    [usual, steep, ExponentialParams { lifted: true, rate: 3.0, ..usual }]
+};
+
+pub fn exponential_field(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let (pairs, stride) = (batch.pairs, padded(batch.pairs));
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        for params in EXPONENTIALS {
+            // Both sides take the same states, rounded once.
+            let states = DIRECTIONS.map(|direction| -> Vec<f32> {
+                batch.exponential_states(direction, params.rate).into_iter().map(|x| x as f32).collect()
+            });
+            let mut field = wide(&batch.similarity);
+            let mut losses = [vec![f64::NAN; pairs], vec![f64::NAN; pairs]];
+            let [it, ti] = &mut losses;
+            let wide_states = states.each_ref().map(|state| wide(state));
+            let [state_it, state_ti] = &wide_states;
+            let whole = [&state_it[..], &state_ti[..]];
+            twin::exponential_field(&mut field, (0, pairs), batch.ids.as_deref(), whole, &params, [it, ti]);
+            let relative = exp_error(2.2 * f64::from(params.rate.max(params.alpha)));
+            let allowed = |at: usize| {
+                let inside = if at % stride < pairs { 1e-37 } else { 0.0 };
+                relative * field[at].abs() + inside
+            };
+            let (states_it, states_ti) = (bench.array(&states[0])?, bench.array(&states[1])?);
+            for &rows in batch.cuts() {
+                let mut found = bench.array(&batch.similarity)?;
+                let (mut found_it, mut found_ti) = (bench.poisoned(pairs)?, bench.poisoned(pairs)?);
+                bench.run(|commands| {
+                    batch.strips(rows).into_iter().try_for_each(|strip| {
+                        let states = [states_it.get(), states_ti.get()];
+                        let losses = [found_it.get_mut(), found_ti.get_mut()];
+                        let (field, ids) = (found.strip(&strip, pairs), ids.as_ref().map(Array::get));
+                        kernels::exponential_field(commands, field, strip.start, ids, states, &params, losses)
+                    })
+                })?;
+                bench.near("field", &found, &field, allowed)?;
+                for (found, expected) in [(&found_it, &losses[0]), (&found_ti, &losses[1])] {
+                    // n - lambda and the logarithm over the rate may cancel.
+                    bench.near("loss", found, expected, |i| 32.0 * ROUNDING * (2.0 + expected[i].abs()))?;
+                }
+            }
+        }
+        Ok(())
     })
 }
 

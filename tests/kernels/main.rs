@@ -14,7 +14,7 @@ mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 30] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 32] = [
         ("matmul", matmul::matmul),
         ("l2norm", rows::l2norm),
         ("l2norm_backward", rows::l2norm_backward),
@@ -28,6 +28,8 @@ fn main() {
         ("log_sum_exp", blocks::log_sum_exp),
         ("hinge_sum", fields::hinge_sum),
         ("infonce", fields::infonce),
+        ("exponential_sum", blocks::exponential_sum),
+        ("exponential_field", fields::exponential_field),
         ("weights", fields::weights),
         ("custom_weights", fields::custom_weights),
         ("sum_squares", steps::sum_squares),

@@ -1,0 +1,105 @@
+// Field of a loss that weighs all negatives of an anchor by exponentials, in the place of S
+//
+//   multi-similarity (Wang et al. 2019, one positive, no mining):
+//     L = (1/alpha) log(1 + e^(-alpha (p - lambda)))  +  (1/rate) log(1 + sum_k e^(rate (s_k - lambda)))
+//   lifted structure (Oh Song et al. 2016, one positive, on similarities):
+//     L = max(0, margin - p + (1/rate) log sum_k e^(rate s_k))
+//
+//   w(s) = dL/ds = e^(rate (s - n)) / (Sigma + e^(rate (lambda - n)))    or    e^(rate (s - n)) / Sigma,  0 where L = 0
+//   A_ij = scale (w_i(S_ij) + w_j(S_ij)),  0 where i and j are no negatives      A_ii = scale (dL_i/dp + dL'_i/dp)
+//
+//   ids                 [pairs] as in hardest.wgsl                          read
+//   state_it, state_ti  [pairs] (p, n, Sigma) from exponential_sum.wgsl     read
+//   field               [rows, pairs] holds S of rows row_offset.., becomes A
+//   loss_it, loss_ti    [pairs] L, rows of the block overwritten
+//
+// Grid: x over columns / LANES, y rows of the block.
+
+struct Params {
+    rows: u32,
+    pairs: u32,
+    stride: u32,       // floats in a row of field
+    row_offset: u32,
+    mask: u32,
+    lifted: u32,       // 0 multi-similarity, 1 lifted structure
+    rate: f32,
+    alpha: f32,
+    lambda: f32,
+    margin: f32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> ids: array<u32>;
+@group(0) @binding(2) var<storage, read> state_it: array<vec4f>;
+@group(0) @binding(3) var<storage, read> state_ti: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> field: array<f32>;
+@group(0) @binding(5) var<storage, read_write> loss_it: array<f32>;
+@group(0) @binding(6) var<storage, read_write> loss_ti: array<f32>;
+
+const LANES = 64u;
+
+fn bounded_exp(z: f32) -> f32 {
+    return exp(clamp(z, -87.0, 87.0));
+}
+
+fn softplus(z: f32) -> f32 {
+    return max(z, 0.0) + log(1.0 + bounded_exp(-abs(z)));
+}
+
+// Sigma with, for multi-similarity, the 1 beside the sum.
+fn denominator(state: vec4f) -> f32 {
+    return state.z + select(bounded_exp(params.rate * (params.lambda - state.y)), 0.0, params.lifted != 0u);
+}
+
+fn anchor_loss(state: vec4f) -> f32 {
+    if (params.lifted == 0u) {
+        let negatives = state.y - params.lambda + log(denominator(state)) / params.rate;
+        return softplus(-params.alpha * (state.x - params.lambda)) / params.alpha + max(negatives, 0.0);
+    }
+    if (state.z <= 0.0) {
+        return 0.0;
+    }
+    return max(params.margin - state.x + state.y + log(state.z) / params.rate, 0.0);
+}
+
+fn pull(state: vec4f) -> f32 {
+    if (params.lifted == 0u) {
+        return 1.0 / (1.0 + bounded_exp(params.alpha * (state.x - params.lambda)));
+    }
+    return select(0.0, 1.0, anchor_loss(state) > 0.0);
+}
+
+fn push(s: f32, state: vec4f) -> f32 {
+    if (params.lifted != 0u && anchor_loss(state) <= 0.0) {
+        return 0.0;
+    }
+    return exp(max(params.rate * (s - state.y), -87.0)) / denominator(state);
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: vec3u) {
+    let i = group.y + params.row_offset;
+    let j = id.x;
+    if (j >= params.pairs) {
+        return;
+    }
+    let at = group.y * params.stride + j;
+    let s = field[at];
+    let row = state_it[i];
+    let column = state_ti[j];
+    var negative = i != j;
+    if (params.mask != 0u) {
+        negative = ids[i] != ids[j];
+    }
+    var a = 0.0;
+    if (negative) {
+        a = params.scale * (push(s, row) + push(s, column));
+    }
+    if (i == j) {
+        a = -params.scale * (pull(row) + pull(column));
+        loss_it[i] = anchor_loss(row);
+        loss_ti[i] = anchor_loss(column);
+    }
+    field[at] = a;
+}

@@ -1,0 +1,68 @@
+// Sum of exponentials over all negatives of every anchor, one direction: what multi-similarity and lifted structure share
+//
+//   Sigma_a = sum over the negatives c of a of  e^(rate (S_ac - n_a))
+//
+// n_a is the hardest of them (hardest.wgsl, the own pair left out), so every exponent is 0 or less.
+// Blocks and strides as in hardest.wgsl; block by block the sums add up.
+//
+//   similarity  block of S                      read
+//   ids         [pairs] as in hardest.wgsl      read
+//   positive    [pairs] p                       read
+//   value       [pairs] n                       read
+//   state       [pairs] (p, n, Sigma, 0)
+//
+// Grid: one workgroup an anchor of the block.
+
+struct Params {
+    anchors: u32,
+    candidates: u32,
+    anchor_stride: u32,
+    candidate_stride: u32,
+    anchor_offset: u32,
+    candidate_offset: u32,
+    mask: u32,
+    rate: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> similarity: array<f32>;
+@group(0) @binding(2) var<storage, read> ids: array<u32>;
+@group(0) @binding(3) var<storage, read> positive: array<f32>;
+@group(0) @binding(4) var<storage, read> value: array<f32>;
+@group(0) @binding(5) var<storage, read_write> state: array<vec4f>;
+
+const LANES = 64u;
+var<workgroup> partial: array<f32, LANES>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let anchor = group.x + params.anchor_offset;
+    let start = group.x * params.anchor_stride;
+    let n = value[anchor];
+    var sum = 0.0;
+    for (var c = lane; c < params.candidates; c += LANES) {
+        let candidate = c + params.candidate_offset;
+        var negative = candidate != anchor;
+        if (params.mask != 0u) {
+            negative = ids[candidate] != ids[anchor];
+        }
+        if (negative) {
+            sum += exp(max(params.rate * (similarity[start + c * params.candidate_stride] - n), -87.0));
+        }
+    }
+    partial[lane] = sum;
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            partial[lane] += partial[lane + half];
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        var earlier = 0.0;
+        if (params.candidate_offset != 0u) {
+            earlier = state[anchor].z;
+        }
+        state[anchor] = vec4f(positive[anchor], n, earlier + partial[0], 0.0);
+    }
+}

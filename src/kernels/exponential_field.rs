@@ -1,0 +1,177 @@
+//! Field of multi-similarity or lifted structure, in the place of the similarities.
+
+use super::{Access, Block, KernelSpec, Real, exponential_sum, hardest, lanes, sigma};
+use crate::Result;
+use crate::device::{Commands, MatMut, Region, Slice, SliceMut, padded};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "exponential_field",
+    source: include_str!("../../shaders/exponential_field.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::ReadWrite,
+        Access::ReadWrite,
+        Access::ReadWrite,
+    ],
+    workgroup: [64, 1, 1],
+};
+
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, lifted: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, scale: f32);
+
+/// Which loss, with its parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct ExponentialParams {
+    /// Lifted structure; else multi-similarity.
+    pub lifted: bool,
+    /// Scale of the negatives' exponents.
+    pub rate: f32,
+    /// Scale of multi-similarity's positive exponent.
+    pub alpha: f32,
+    /// Centre of multi-similarity's exponents.
+    pub lambda: f32,
+    /// Margin of lifted structure.
+    pub margin: f32,
+    /// Upstream gradient.
+    pub scale: f32,
+}
+
+/// Turns the similarities of images `row_offset..` against all texts into A, in place, from the states of
+/// [`exponential_sum`] (images, texts), and writes those rows of the losses.
+pub fn exponential_field(
+    commands: &mut Commands,
+    mut field: MatMut,
+    row_offset: usize,
+    ids: Option<Slice<u32>>,
+    states: [Slice<f32>; 2],
+    params: &ExponentialParams,
+    [mut loss_it, mut loss_ti]: [SliceMut<f32>; 2],
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let ids = ids.map(|ids| ids.host()).transpose()?;
+            let (pairs, states) = (field.cols, [states[0].host()?, states[1].host()?]);
+            let losses = [loss_it.host()?, loss_ti.host()?];
+            twin(field.data.host()?, (row_offset, pairs), ids, states, params, losses);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let (rows, pairs) = (field.rows, field.cols);
+            let ExponentialParams { lifted, rate, alpha, lambda, margin, scale } = *params;
+            let block = Params {
+                rows: rows as u32,
+                pairs: pairs as u32,
+                stride: field.stride as u32,
+                row_offset: row_offset as u32,
+                mask: ids.is_some().into(),
+                lifted: lifted.into(),
+                rate,
+                alpha,
+                lambda,
+                margin,
+                scale,
+            };
+            let regions = [
+                ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
+                states[0].region()?,
+                states[1].region()?,
+                field.data.region()?,
+                loss_it.region()?,
+                loss_ti.region()?,
+            ];
+            let grid = [pairs.div_ceil(recorder.lanes as usize), rows, 1];
+            let cost = 80.0 * rows as f64 * pairs as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &block, &regions, grid, cost)
+        }
+    }
+}
+
+/// log(1 + e^z), exact on both tails.
+pub(super) fn softplus<T: Real>(z: T) -> T {
+    z.max(T::zero()) + (-z.abs()).exp().ln_1p()
+}
+
+/// An anchor's share in the field.
+struct Anchor<T> {
+    n: T,
+    /// What divides the exponentials; `None` where the loss is 0.
+    denominator: Option<T>,
+    pull: T,
+    loss: T,
+}
+
+impl<T: Real> Anchor<T> {
+    fn new(params: &ExponentialParams, state: &[T]) -> Self {
+        let of = |x: f32| T::of(x.into());
+        let [rate, alpha, lambda] = [params.rate, params.alpha, params.lambda].map(of);
+        let (p, n, sum, zero) = (state[0], state[1], state[2], T::zero());
+        if params.lifted {
+            let cost = of(params.margin) - p + n + sum.ln() / rate;
+            let open = sum > zero && cost > zero;
+            let (pull, loss) = if open { (T::one(), cost) } else { (zero, zero) };
+            return Self { n, denominator: open.then_some(sum), pull, loss };
+        }
+        let one = (rate * (lambda - n)).max(of(-87.0)).min(of(87.0)).exp();
+        let negatives = (n - lambda + (sum + one).ln() / rate).max(zero);
+        let z = -alpha * (p - lambda);
+        Self { n, denominator: Some(sum + one), pull: sigma(z), loss: softplus(z) / alpha + negatives }
+    }
+
+    fn push(&self, rate: T, s: T) -> T {
+        self.denominator.map_or(T::zero(), |denominator| (rate * (s - self.n)).exp() / denominator)
+    }
+}
+
+/// [`exponential_field`] as a plain loop over images `first..` of `pairs`.
+pub fn twin<T: Real>(
+    field: &mut [T],
+    (first, pairs): (usize, usize),
+    ids: Option<&[u32]>,
+    states: [&[T]; 2],
+    params: &ExponentialParams,
+    [loss_it, loss_ti]: [&mut [T]; 2],
+) {
+    let [rows, columns] = states.map(|states| {
+        states.chunks_exact(4).take(pairs).map(|state| Anchor::new(params, state)).collect::<Vec<_>>()
+    });
+    let (rate, scale) = (T::of(params.rate.into()), T::of(params.scale.into()));
+    let losses = loss_it.iter_mut().zip(loss_ti).skip(first).collect::<Vec<_>>();
+    field.par_chunks_exact_mut(padded(pairs)).zip(losses).enumerate().for_each(|(row, (field, losses))| {
+        let i = row + first;
+        for (j, s) in field[..pairs].iter_mut().enumerate() {
+            let negative = match ids {
+                Some(ids) => ids[i] != ids[j],
+                None => i != j,
+            };
+            *s = match (i == j, negative) {
+                (true, _) => -scale * (rows[i].pull + columns[i].pull),
+                (_, true) => scale * (rows[i].push(rate, *s) + columns[j].push(rate, *s)),
+                _ => T::zero(),
+            };
+        }
+        (*losses.0, *losses.1) = (rows[i].loss, columns[i].loss);
+    });
+}
+
+/// Mining, sums and field of a whole batch: the similarities become A; the losses of both directions.
+pub fn whole_twin<T: Real>(
+    field: &mut [T],
+    pairs: usize,
+    ids: Option<&[u32]>,
+    params: &ExponentialParams,
+) -> [Vec<T>; 2] {
+    let states = [Block::images(0, pairs, pairs), Block::texts(0, pairs, pairs)].map(|block| {
+        let (mut p, mut n, mut h) = (vec![T::zero(); pairs], vec![T::zero(); pairs], vec![0; pairs]);
+        hardest::twin(&block, field, ids, true, &mut p, &mut n, &mut h);
+        let mut state = vec![T::zero(); 4 * pairs];
+        exponential_sum::twin(&block, field, ids, (&p, &n), T::of(params.rate.into()), &mut state);
+        state
+    });
+    let mut losses = [vec![T::zero(); pairs], vec![T::zero(); pairs]];
+    let [it, ti] = &mut losses;
+    twin(field, (0, pairs), ids, [&states[0], &states[1]], params, [it, ti]);
+    losses
+}

@@ -1,0 +1,74 @@
+//! Sum of exponentials over all negatives of every anchor, one direction: what multi-similarity and lifted structure share.
+
+use super::{Access, Block, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "exponential_sum",
+    source: include_str!("../../shaders/exponential_sum.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(block mask: u32, rate: f32);
+
+/// Writes (p, n, sum over the negatives of e^(rate (s - n)), 0) of every anchor, `state [pairs, 4]`, from p and the hardest
+/// negatives n; blocks add up.
+pub fn exponential_sum(
+    commands: &mut Commands,
+    block: &Block,
+    similarity: Mat,
+    ids: Option<Slice<u32>>,
+    (positive, value): (Slice<f32>, Slice<f32>),
+    rate: f32,
+    mut state: SliceMut<f32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let ids = ids.map(|ids| ids.host()).transpose()?;
+            let mined = (positive.host()?, value.host()?);
+            twin(block, similarity.data.host()?, ids, mined, rate, state.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params { mask: ids.is_some().into(), rate, ..Params::on(block) };
+            let regions = [
+                similarity.data.region()?,
+                ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
+                positive.region()?,
+                value.region()?,
+                state.region()?,
+            ];
+            let cost = 20.0 * block.anchors as f64 * block.candidates as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
+        }
+    }
+}
+
+/// [`exponential_sum`] as a plain loop; `mined` is (p, n).
+pub fn twin<T: Real>(
+    block: &Block,
+    similarity: &[T],
+    ids: Option<&[u32]>,
+    (positive, value): (&[T], &[T]),
+    rate: T,
+    state: &mut [T],
+) {
+    let mut states: Vec<_> = state.chunks_exact_mut(4).collect();
+    for (k, state) in states[block.anchor_offset..][..block.anchors].iter_mut().enumerate() {
+        let anchor = k + block.anchor_offset;
+        let earlier = if block.candidate_offset == 0 { T::zero() } else { state[2] };
+        state.copy_from_slice(&[positive[anchor], value[anchor], earlier, T::zero()]);
+    }
+    block.sweep(similarity, &mut states, |state, anchor, candidate, s| {
+        let negative = match ids {
+            Some(ids) => ids[candidate] != ids[anchor],
+            None => candidate != anchor,
+        };
+        if negative {
+            state[2] += (rate * (s - state[1])).exp();
+        }
+    });
+}
