@@ -150,8 +150,16 @@ fn parameter(text: &str) -> std::result::Result<(String, f32), String> {
 }
 
 impl ObjectiveArgs {
-    /// The objective that results from `base` (used where none is named) and the parameters given.
+    /// The objective that results from `base` (used where none is named) and the parameters given; says which of them
+    /// have no effect.
     fn apply(&self, base: Objective) -> Result<Objective> {
+        let objective = self.resolve(base)?;
+        self.note_unused(&objective);
+        Ok(objective)
+    }
+
+    /// The objective that results from `base` (used where none is named) and the parameters given.
+    fn resolve(&self, base: Objective) -> Result<Objective> {
         let given = self.param.iter().map(|(name, value)| (name.as_str(), *value));
         let mut objective = match &self.objective {
             name if name.as_deref().is_none_or(|name| name == "custom") && self.weights.is_some() => {
@@ -165,6 +173,36 @@ impl ObjectiveArgs {
             _ => base,
         };
         let set = |field: &mut f32, value: Option<f32>| *field = value.unwrap_or(*field);
+        match &mut objective {
+            Objective::Goal(_, _, params) | Objective::Loss(_, params) => {
+                set(&mut params.tau, self.tau);
+                set(&mut params.alpha, self.alpha);
+                set(&mut params.beta, self.beta);
+                set(&mut params.lambda, self.lambda);
+                set(&mut params.threshold, self.threshold);
+                set(&mut params.circle, self.circle_margin);
+                params.margin = self.margin.or(params.margin);
+            }
+            Objective::Hinge { margin } | Objective::HingeSum { margin } => set(margin, self.margin),
+            Objective::Infonce(params) => {
+                set(&mut params.temperature, self.temperature);
+                params.learn_temperature =
+                    self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
+            }
+            Objective::Custom { weights, margin } => {
+                if self.weights.is_none() && !self.param.is_empty() {
+                    *weights = weights.with(given)?;
+                }
+                *margin = self.margin.or(*margin);
+            }
+            _ => {}
+        }
+        objective.validate()?;
+        Ok(objective)
+    }
+
+    /// Says which of the parameters given have no effect on `objective`.
+    fn note_unused(&self, objective: &Objective) {
         let goal = [
             ("tau", self.tau.is_some()),
             ("alpha", self.alpha.is_some()),
@@ -179,42 +217,18 @@ impl ObjectiveArgs {
             ("learn-temperature", self.learn_temperature.is_some()),
         ];
         let custom = [("weights", self.weights.is_some()), ("param", !self.param.is_empty())];
-        let mut unused: Vec<(&str, bool)> = Vec::new();
-        match &mut objective {
-            Objective::Goal(_, _, params) | Objective::Loss(_, params) => {
-                set(&mut params.tau, self.tau);
-                set(&mut params.alpha, self.alpha);
-                set(&mut params.beta, self.beta);
-                set(&mut params.lambda, self.lambda);
-                set(&mut params.threshold, self.threshold);
-                set(&mut params.circle, self.circle_margin);
-                params.margin = self.margin.or(params.margin);
-                unused.extend(infonce.into_iter().chain(custom));
+        let unused: Vec<(&str, bool)> = match objective {
+            Objective::Goal(..) | Objective::Loss(..) => infonce.into_iter().chain(custom).collect(),
+            Objective::Hinge { .. } | Objective::HingeSum { .. } => {
+                goal.into_iter().chain(infonce).chain(custom).collect()
             }
-            Objective::Hinge { margin } | Objective::HingeSum { margin } => {
-                set(margin, self.margin);
-                unused.extend(goal.into_iter().chain(infonce).chain(custom));
-            }
-            Objective::Infonce(params) => {
-                set(&mut params.temperature, self.temperature);
-                params.learn_temperature =
-                    self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
-                unused.extend(goal.into_iter().chain([margin]).chain(custom));
-            }
-            Objective::Custom { weights, margin } => {
-                if self.weights.is_none() && !self.param.is_empty() {
-                    *weights = weights.with(given)?;
-                }
-                *margin = self.margin.or(*margin);
-                unused.extend(goal.into_iter().chain(infonce));
-            }
-            _ => {}
-        }
+            Objective::Infonce(_) => goal.into_iter().chain([margin]).chain(custom).collect(),
+            Objective::Custom { .. } => goal.into_iter().chain(infonce).collect(),
+            _ => Vec::new(),
+        };
         for (name, _) in unused.into_iter().filter(|(_, given)| *given) {
             eprintln!("note: --{name} has no effect on {objective}");
         }
-        objective.validate()?;
-        Ok(objective)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `wgoal train`: one run in one folder, resumable.
 
-use super::run_folder::{Earlier, RunFolder};
+use super::run_folder::RunFolder;
 use super::{DeviceArg, ObjectiveArgs, Switch, print_json, say};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
@@ -88,7 +88,7 @@ fn recipes() -> PossibleValuesParser {
 }
 
 /// What makes features into input.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct InputArgs {
     /// What makes one vector of an image: images.npy (none), image_regions pooled, or both joined [none]
     #[arg(long, value_name = "POOLING")]
@@ -116,15 +116,14 @@ impl InputArgs {
     }
 }
 
-#[derive(Args)]
-pub struct TrainArgs {
-    /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
-    dataset: Option<PathBuf>,
+/// What decides a run.
+#[derive(Args, Clone)]
+pub struct RunOptions {
     /// The training of a published model, to start from: other options override it
     #[arg(long, value_name = "NAME", value_parser = recipes())]
-    recipe: Option<String>,
+    pub recipe: Option<String>,
     #[command(flatten)]
-    objective: ObjectiveArgs,
+    pub objective: ObjectiveArgs,
     #[command(flatten)]
     input: InputArgs,
     /// What maps image features to the embedding [linear]
@@ -186,13 +185,21 @@ pub struct TrainArgs {
     token_dropout: Option<f64>,
     /// Decides first weights, order, dropout and augmentation [0]
     #[arg(long)]
-    seed: Option<u64>,
+    pub seed: Option<u64>,
     /// Whether other captions of an image are no negatives of it [on]
     #[arg(long, value_name = "on|off")]
     mask_same_image: Option<Switch>,
     /// Stop after this many epochs without a better validation rsum, 0 never [0]
     #[arg(long, value_name = "EPOCHS")]
     patience: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
+    dataset: Option<PathBuf>,
+    #[command(flatten)]
+    options: RunOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// Folder for config.json, metrics.jsonl, best.safetensors and last.safetensors [a new one in runs/]
@@ -229,9 +236,9 @@ struct Summary {
     seconds_training: f64,
 }
 
-impl TrainArgs {
+impl RunOptions {
     /// The configuration that results from `base` and the options given.
-    fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
+    pub fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
         let optimizer = match (self.optimizer, self.momentum, base.optimizer) {
             (None, None, optimizer) => optimizer,
             (Some(OptimizerName::Adamw), None, optimizer @ Optimizer::AdamW { .. }) => optimizer,
@@ -258,7 +265,7 @@ impl TrainArgs {
             }
         };
         let config = TrainConfig {
-            objective: self.objective.apply(base.objective.clone())?,
+            objective: self.objective.resolve(base.objective.clone())?,
             epochs: self.epochs.unwrap_or(base.epochs),
             batch: self.batch.unwrap_or(base.batch),
             embed: self.embed.unwrap_or(base.embed),
@@ -301,19 +308,29 @@ impl TrainArgs {
         Ok(config)
     }
 
+    /// The configuration of the recipe named.
+    pub fn recipe(&self, dataset: &Dataset) -> Result<Option<TrainConfig>> {
+        self.recipe.as_ref().map(|name| TrainConfig::recipe(name, dataset)).transpose()
+    }
+}
+
+impl TrainArgs {
     pub fn run(self) -> Result<()> {
         let earlier = match (&self.out, self.resume) {
             (Some(out), true) => Some(RunFolder::load(out)?),
             (Some(out), false) => RunFolder::refuse_if_used(out).map(|()| None)?,
             _ => None,
         };
-        let path = self.dataset_path(earlier.as_ref());
+        let path = dataset_path(
+            self.dataset.clone().or_else(|| earlier.as_ref().map(|earlier| earlier.dataset.clone())),
+        );
         let dataset = Arc::new(Dataset::open(&path)?);
-        let recipe = self.recipe.as_ref().map(|name| TrainConfig::recipe(name, &dataset)).transpose()?;
+        let recipe = self.options.recipe(&dataset)?;
         let config = match &earlier {
-            None => self.apply(recipe.unwrap_or_default())?,
+            None => self.options.apply(recipe.unwrap_or_default())?,
             Some(earlier) => self.apply_to_resumed(&earlier.config, recipe)?,
         };
+        self.options.objective.note_unused(&config.objective);
         let device = self.device.open()?;
         if let Some(before) =
             earlier.as_ref().map(|earlier| &earlier.device).filter(|d| **d != device.to_string())
@@ -333,17 +350,6 @@ impl TrainArgs {
         self.train(trainer, folder, &device.to_string())
     }
 
-    /// The one given, that of the run to resume, or the project's own.
-    fn dataset_path(&self, earlier: Option<&Earlier>) -> PathBuf {
-        let path = self.dataset.clone().or_else(|| earlier.map(|earlier| earlier.dataset.clone()));
-        match (path, std::env::var_os("CARGO_MANIFEST_DIR")) {
-            (Some(path), _) => path,
-            // `cargo run` may be called from any folder of the project.
-            (None, Some(project)) if !PathBuf::from(EXAMPLE).exists() => PathBuf::from(project).join(EXAMPLE),
-            (None, _) => PathBuf::from(EXAMPLE),
-        }
-    }
-
     /// Says of a device that failed in the middle of a run where the run stands.
     fn lost(&self, error: Error, trainer: &Trainer, folder: &RunFolder) -> Error {
         if error.kind() != ErrorKind::Device {
@@ -358,7 +364,7 @@ impl TrainArgs {
 
     /// Only the number of epochs may change: anything else would be another run.
     fn apply_to_resumed(&self, before: &TrainConfig, recipe: Option<TrainConfig>) -> Result<TrainConfig> {
-        let config = self.apply(recipe.unwrap_or_else(|| before.clone()))?;
+        let config = self.options.apply(recipe.unwrap_or_else(|| before.clone()))?;
         let same = TrainConfig { epochs: before.epochs, ..config.clone() };
         if same != *before {
             let (old, new) = (serde_json::to_value(before), serde_json::to_value(&same));
@@ -470,6 +476,16 @@ fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
     };
     let (cca, ridge) = (rsum(ClosedForm::Cca)?, rsum(ClosedForm::Ridge)?);
     Ok(Some(Baselines { cca, ridge, chance: chance(trainer) }))
+}
+
+/// The dataset given, or that of the project.
+pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
+    match (given, std::env::var_os("CARGO_MANIFEST_DIR")) {
+        (Some(path), _) => path,
+        // `cargo run` may be called from any folder of the project.
+        (None, Some(project)) if !PathBuf::from(EXAMPLE).exists() => PathBuf::from(project).join(EXAMPLE),
+        (None, _) => PathBuf::from(EXAMPLE),
+    }
 }
 
 /// What an untrained head would reach on the test split.
