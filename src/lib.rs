@@ -40,6 +40,10 @@ mod recipe;
 #[cfg(not(target_arch = "wasm32"))]
 mod rerank;
 #[cfg(not(target_arch = "wasm32"))]
+mod statistics;
+#[cfg(not(target_arch = "wasm32"))]
+mod sweep;
+#[cfg(not(target_arch = "wasm32"))]
 mod trainer;
 
 pub use analysis::{Analysis, Plane, Region, plot};
@@ -65,5 +69,7 @@ pub use {
     local::{EncoderGradients, Gpo, GpoGradients, Pooled},
     recipe::{RECIPES, Recipe},
     rerank::{Candidates, TopK},
+    statistics::TTest,
+    sweep::{Row, Run, Score, Sweep, SweepProgress, Table, Variant},
     trainer::{Epoch, Event, Trainer},
 };

@@ -17,5 +17,7 @@ mod runs;
 mod sparse;
 #[path = "cli/stages.rs"]
 mod stages;
+#[path = "cli/sweep.rs"]
+mod sweep;
 #[path = "cli/weights.rs"]
 mod weights;

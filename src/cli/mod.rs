@@ -8,6 +8,7 @@ mod embed;
 mod eval;
 mod gradient;
 mod run_folder;
+mod sweep;
 mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -30,6 +31,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Fit a head in closed form, to compare a trained one with
     Baseline(baseline::BaselineArgs),
+    /// Train many objectives with several seeds, and compare them in a table
+    Sweep(Box<sweep::SweepArgs>),
     /// Recall of a checkpoint on a split of a dataset
     Eval(eval::EvalArgs),
     /// Write the embeddings of a split, unit rows in f32
@@ -58,6 +61,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => args.run(),
             Command::Baseline(args) => args.run(),
+            Command::Sweep(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Embed(args) => args.run(),
             Command::Gradient(args) => args.run(),

@@ -1,0 +1,173 @@
+//! `wgoal sweep`: the table of the paper in one process, resumable.
+
+use super::train::{RunOptions, dataset_path};
+use super::{DeviceArg, say, to_json};
+use clap::{Args, Parser};
+use std::path::PathBuf;
+use std::time::Instant;
+use wgoal::data::write_file;
+use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Sweep, SweepProgress, TrainConfig, Variant};
+
+#[derive(Args)]
+pub struct SweepArgs {
+    /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
+    dataset: Option<PathBuf>,
+    /// `all` (the 15 of GOAL, hinge and infonce), or names
+    #[arg(long, value_name = "all|LIST", value_delimiter = ',', default_value = "all")]
+    objectives: Vec<String>,
+    /// Each variant is trained with every one of them
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0,1,2")]
+    seeds: Vec<u64>,
+    /// Options of train with the values to try, as in tau=1,5,10 lr=1e-4,5e-4; each objective gets its own best point, by
+    /// mean validation rsum
+    #[arg(long, value_name = "OPTION=LIST", num_args = 1..)]
+    grid: Vec<String>,
+    /// The objective to test the others against [con:con, or the first]
+    #[arg(long, value_name = "NAME")]
+    baseline: Option<String>,
+    #[command(flatten)]
+    options: RunOptions,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Folder for results.jsonl, table.md, table.csv, table.json and the chosen heads; given again, the sweep goes on
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// The options of one point of the grid.
+#[derive(Parser)]
+struct Point {
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+/// An option and the values to try.
+struct Axis {
+    option: String,
+    values: Vec<String>,
+}
+
+fn refuse(option: &str, expected: &str, found: impl std::fmt::Display, advice: &str) -> Error {
+    Error::new(ErrorKind::Config, option, expected, found, advice)
+}
+
+impl Axis {
+    fn parse(text: &str) -> Result<Self> {
+        let usable = |(option, values): (&str, &str)| {
+            let values: Vec<String> = values.split(',').map(String::from).collect();
+            let whole = !option.is_empty() && values.iter().all(|value| !value.is_empty());
+            whole.then(|| Self { option: option.into(), values })
+        };
+        text.split_once('=').and_then(usable).ok_or_else(|| {
+            let advice = "give an option of train with the values to try, as in tau=1,5,10";
+            refuse("--grid", "OPTION=LIST", text, advice)
+        })
+    }
+
+    /// `config` with one of the values.
+    fn apply(&self, value: &str, config: &TrainConfig) -> Result<TrainConfig> {
+        let text = format!("{}={value}", self.option);
+        if ["objective", "seed", "recipe"].contains(&self.option.as_str()) {
+            let advice = "give --objectives, --seeds, or one --recipe for all";
+            return Err(refuse("--grid", "an option that a grid can vary", text, advice));
+        }
+        let point = Point::try_parse_from(["wgoal", &format!("--{text}")]).map_err(|e| {
+            let message = e.to_string();
+            let first = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            refuse("--grid", "options of train with values that they take", &text, first)
+        })?;
+        point.options.apply(config.clone())
+    }
+}
+
+impl SweepArgs {
+    pub fn run(self) -> Result<()> {
+        if let Some(name) = &self.options.objective.objective {
+            return Err(refuse("--objective", "--objectives", name, "name it in --objectives"));
+        }
+        if let Some(seed) = self.options.seed {
+            return Err(refuse("--seed", "--seeds", seed, "name it in --seeds"));
+        }
+        let dataset = Dataset::open(dataset_path(self.dataset.clone()))?;
+        let sweep = Sweep::new(self.variants(&dataset)?, self.seeds.clone(), self.baseline.as_deref())?;
+        let device = self.device.open()?;
+        let (start, mut first) = (Instant::now(), 0);
+        let table =
+            sweep.run(&device, dataset, &self.out, |SweepProgress { run, done, total, .. }| {
+                let Some(run) = run else {
+                    first = done;
+                    let out = self.out.display();
+                    return eprintln!("{done} of {total} runs are in {out}");
+                };
+                let left = start.elapsed().as_secs_f64() / (done - first) as f64 * (total - done) as f64;
+                let result = match (&run.best, &run.diverged) {
+                    (Some(best), _) => format!("val rsum {:5.1} in epoch {}", best.recall.rsum, best.epoch),
+                    (None, why) => format!("diverged: {}", why.as_deref().unwrap_or_default()),
+                };
+                eprintln!(
+                    "{done}/{total}  {:10} {}  seed {}  {result}  {:.1} s, about {} left",
+                    run.objective,
+                    run.point,
+                    run.seed,
+                    run.seconds,
+                    duration(left)
+                );
+            })?;
+        let markdown = table.to_markdown();
+        write_file(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
+        write_file(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
+        write_file(&self.out.join("table.md"), markdown.as_bytes())?;
+        say(markdown.trim_end());
+        Ok(())
+    }
+
+    /// Every objective at every point of the grid that makes a difference to it.
+    fn variants(&self, dataset: &Dataset) -> Result<Vec<Variant>> {
+        let axes = self.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
+        let mut variants = Vec::new();
+        for name in self.objectives() {
+            let mut options = self.options.clone();
+            options.objective.objective = Some(name);
+            let config = options.apply(options.recipe(dataset)?.unwrap_or_default())?;
+            let mut points = vec![Variant { point: String::new(), config: config.clone() }];
+            for axis in &axes {
+                let (mut finer, mut matters) = (Vec::new(), false);
+                for coarse in &points {
+                    for value in &axis.values {
+                        let config = axis.apply(value, &coarse.config)?;
+                        matters |= config != coarse.config;
+                        let point = format!("{} {}={value}", coarse.point, axis.option).trim_start().into();
+                        finer.push(Variant { point, config });
+                    }
+                }
+                // A scale of GOAL is nothing to InfoNCE: its points do not name it.
+                if matters {
+                    points = finer;
+                }
+            }
+            variants.extend(points);
+        }
+        Ok(variants)
+    }
+
+    /// Their names, with `all` spelt out.
+    fn objectives(&self) -> Vec<String> {
+        let names = self.objectives.iter().flat_map(|name| match name.as_str() {
+            "all" => {
+                let goal = Objective::goal_combinations().map(|objective| objective.to_string());
+                goal.chain(["hinge", "infonce"].map(String::from)).collect()
+            }
+            name => vec![name.to_string()],
+        });
+        names.collect()
+    }
+}
+
+/// In words that need no precision.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}

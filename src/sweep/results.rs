@@ -1,0 +1,193 @@
+//! `results.jsonl`: the plan of a sweep, then a line for each run and each evaluation on the test split.
+
+use super::{Sweep, Variant};
+use crate::checkpoint::Best;
+use crate::config::TrainConfig;
+use crate::data::Dataset;
+use crate::eval::Recall;
+use crate::files::write_file;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Run {
+    /// Name of the objective.
+    pub objective: String,
+    /// Point of the grid.
+    pub point: String,
+    /// Seed.
+    pub seed: u64,
+    /// The best epoch by validation rsum; `None` where the run diverged.
+    pub best: Option<Best>,
+    /// Why the run did not come to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverged: Option<String>,
+    /// What it ran on.
+    pub device: String,
+    /// Time it took.
+    pub seconds: f64,
+}
+
+/// A chosen head on the test split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Test {
+    pub objective: String,
+    pub point: String,
+    pub seed: u64,
+    pub recall: Recall,
+}
+
+/// What decides the results; the first line of their file.
+#[derive(Serialize)]
+pub(super) struct Plan<'a> {
+    dataset: String,
+    objectives: Vec<String>,
+    seeds: &'a [u64],
+    settings: Vec<&'a TrainConfig>,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(sweep: &'a Sweep, dataset: &Dataset) -> Self {
+        let name = |variant: &Variant| format!("{} {}", variant.objective(), variant.point).trim_end().into();
+        Self {
+            dataset: format!("{} {:016x}", dataset.name(), dataset.fingerprint()),
+            objectives: sweep.variants.iter().map(name).collect(),
+            seeds: &sweep.seeds,
+            settings: sweep.variants.iter().map(|variant| &variant.config).collect(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Run(Run),
+    Test(Test),
+}
+
+/// The results so far, and the file that they are appended to.
+pub(super) struct Results {
+    pub runs: Vec<Run>,
+    pub tests: Vec<Test>,
+    path: PathBuf,
+    file: File,
+}
+
+impl Results {
+    /// Opens the results of `plan` in the folder `out`, which is made where it is missing; what a killed sweep left of a
+    /// last line is dropped.
+    pub fn open(out: &Path, plan: &Plan) -> Result<Self> {
+        let path = out.join("results.jsonl");
+        std::fs::create_dir_all(out).map_err(unwritable(out))?;
+        let written = match std::fs::read(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&path)(e)),
+            written => written.unwrap_or_default(),
+        };
+        let whole = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let text = String::from_utf8_lossy(&written[..whole]);
+        let plan = to_line(plan)?;
+        let mut lines = text.split_inclusive('\n');
+        match lines.next() {
+            None => write_file(&path, plan.as_bytes())?,
+            Some(earlier) if earlier == plan => {
+                if whole < written.len() {
+                    write_file(&path, &written[..whole])?;
+                }
+            }
+            Some(earlier) => return Err(other_plan(&path, earlier, &plan)),
+        }
+        let heads = out.join("heads");
+        std::fs::create_dir_all(&heads).map_err(unwritable(&heads))?;
+        let (mut runs, mut tests) = (Vec::new(), Vec::new());
+        for (number, line) in lines.enumerate() {
+            match serde_json::from_str(line) {
+                Ok(Line::Run(run)) => runs.push(run),
+                Ok(Line::Test(test)) => tests.push(test),
+                Err(e) => {
+                    let thing = format!("{} line {}", path.display(), number + 2);
+                    let advice = "take the line out, or choose another --out";
+                    return Err(Error::checkpoint(thing, "a result of a sweep", e, advice));
+                }
+            }
+        }
+        let file = OpenOptions::new().append(true).open(&path).map_err(unwritable(&path))?;
+        Ok(Self { runs, tests, path, file })
+    }
+
+    pub fn run(&self, objective: &str, point: &str, seed: u64) -> Option<&Run> {
+        self.runs.iter().find(|run| run.objective == objective && run.point == point && run.seed == seed)
+    }
+
+    pub fn test(&self, objective: &str, point: &str, seed: u64) -> Option<&Test> {
+        self.tests.iter().find(|test| test.objective == objective && test.point == point && test.seed == seed)
+    }
+
+    pub fn add_run(&mut self, run: Run) -> Result<()> {
+        self.append(&Line::Run(run.clone()))?;
+        self.runs.push(run);
+        Ok(())
+    }
+
+    pub fn add_test(&mut self, test: Test) -> Result<()> {
+        self.append(&Line::Test(test.clone()))?;
+        self.tests.push(test);
+        Ok(())
+    }
+
+    fn append(&mut self, line: &Line) -> Result<()> {
+        let line = to_line(line)?;
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        written.map_err(unwritable(&self.path))
+    }
+}
+
+fn to_line(value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string(value);
+    text.map(|text| text + "\n")
+        .map_err(|e| Error::checkpoint("results.jsonl", "numbers", e, "report this as a bug"))
+}
+
+fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    |e| {
+        let advice = "check the folder, its space and its rights";
+        Error::checkpoint(path.display(), "a file that can be written", e, advice)
+    }
+}
+
+/// Names the first thing in which two plans differ.
+fn other_plan(path: &Path, earlier: &str, plan: &str) -> Error {
+    let advice = "give the options that the sweep was started with, or another --out";
+    let (old, new) = (serde_json::from_str::<Value>(earlier), serde_json::from_str::<Value>(plan));
+    match (old, new) {
+        (Ok(old), Ok(new)) if old.get("settings").is_some() => {
+            let (place, old, new) = difference(String::new(), &old, &new).unwrap_or_default();
+            Error::checkpoint(path.display(), format!("{place} = {old}"), format!("{place} = {new}"), advice)
+        }
+        _ => Error::checkpoint(
+            path.display(),
+            "the results of a sweep",
+            "another file",
+            "choose another --out",
+        ),
+    }
+}
+
+fn difference(place: String, old: &Value, new: &Value) -> Option<(String, String, String)> {
+    let within = |key: &str| if place.is_empty() { key.to_string() } else { format!("{place}.{key}") };
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
+            a.iter().find_map(|(key, old)| difference(within(key), old, &b[key]))
+        }
+        // Options of all runs: their names have been compared, so the number of the first that differs says nothing.
+        (Value::Array(a), Value::Array(b)) if place == "settings" && a.len() == b.len() => {
+            a.iter().zip(b).find_map(|(old, new)| difference(String::new(), old, new))
+        }
+        _ => (old != new).then(|| (place, old.to_string(), new.to_string())),
+    }
+}

@@ -1,0 +1,189 @@
+//! The table of a sweep: recall on the test split at the chosen point of each objective.
+
+use super::Sweep;
+use super::results::Results;
+use crate::statistics::{TTest, deviation, mean};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Recall on the test split, an objective a row; see [`Sweep::run`](super::Sweep::run).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Table {
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Seeds, in the order of [`Score::values`].
+    pub seeds: Vec<u64>,
+    /// What the runs ran on.
+    pub devices: Vec<String>,
+    /// The objective that the others are tested against.
+    pub baseline: String,
+    /// In the order of the objectives.
+    pub rows: Vec<Row>,
+}
+
+/// An objective at its chosen point.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Row {
+    /// Name.
+    pub objective: String,
+    /// Points of its grid.
+    pub points: usize,
+    /// Its runs that diverged, over all points.
+    pub diverged: usize,
+    /// The chosen point, and all that follows: `None` where every point diverged.
+    pub point: Option<String>,
+    /// R@1, image to text.
+    pub i2t_r1: Option<Score>,
+    /// R@1, text to image.
+    pub t2i_r1: Option<Score>,
+    /// Sum of the six recalls.
+    pub rsum: Option<Score>,
+    /// The same on validation, which the point was chosen by.
+    pub val_rsum: Option<Score>,
+}
+
+/// A number over the seeds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Score {
+    /// Mean.
+    pub mean: f64,
+    /// Sample standard deviation; `None` of a single seed.
+    pub sd: Option<f64>,
+    /// Of each seed.
+    pub values: Vec<f64>,
+    /// Against the baseline, seed by seed; `None` for the baseline itself and where there is no spread to test by.
+    pub test: Option<TTest>,
+}
+
+impl Score {
+    fn new(values: Vec<f64>, baseline: Option<&Self>) -> Self {
+        let test = baseline.and_then(|baseline| TTest::paired(&values, &baseline.values));
+        Self { mean: mean(&values), sd: deviation(&values), values, test }
+    }
+
+    fn to_markdown(&self) -> String {
+        let sd = self.sd.map_or(String::new(), |sd| format!(" ± {sd:.1}"));
+        format!("{:.1}{sd}", self.mean)
+    }
+}
+
+impl Table {
+    pub(super) fn new(sweep: &Sweep, dataset: String, results: &Results) -> Self {
+        let mut devices: Vec<String> = Vec::new();
+        for run in &results.runs {
+            if !devices.contains(&run.device) {
+                devices.push(run.device.clone());
+            }
+        }
+        let base = Row::new(sweep, results, &sweep.baseline, None);
+        let rows = sweep.objectives().into_iter().map(|objective| match objective == sweep.baseline {
+            true => base.clone(),
+            false => Row::new(sweep, results, &objective, Some(&base)),
+        });
+        let rows = rows.collect();
+        Self { dataset, seeds: sweep.seeds.clone(), devices, baseline: sweep.baseline.clone(), rows }
+    }
+
+    /// As a table of Markdown with a heading that says what the numbers are.
+    pub fn to_markdown(&self) -> String {
+        let Self { dataset, seeds, devices, baseline, rows } = self;
+        let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        let mut text = format!(
+            "# {dataset}: recall on the test split\n\n\
+             Mean ± sample standard deviation over the seeds {seeds}, on {}. p is that of a two-sided paired t-test over \
+             seeds against {baseline}, n/a where there are fewer than two seeds or no spread; it is not corrected for the \
+             number of rows.",
+            devices.join(" and "),
+        );
+        if rows.iter().any(|row| row.points > 1) {
+            text += " Each objective is at the point of its grid with the best mean rsum on validation; the test split was \
+                     not looked at before that choice.";
+        }
+        text += "\n\n| triplet | pair | i2t R@1 | p | t2i R@1 | p | rsum | p | val rsum | point |\n\
+                 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n";
+        for row in rows {
+            let (triplet, pair) = row.objective.split_once(':').unwrap_or((&row.objective, ""));
+            let _ = write!(text, "| {triplet} | {pair} |");
+            for score in [&row.i2t_r1, &row.t2i_r1, &row.rsum] {
+                let (number, p) = match score {
+                    None => ("diverged".into(), "n/a".into()),
+                    Some(score) if row.objective == *baseline => (score.to_markdown(), "baseline".into()),
+                    Some(score) => (score.to_markdown(), p_value(score.test)),
+                };
+                let _ = write!(text, " {number} | {p} |");
+            }
+            let validation = row.val_rsum.as_ref().map_or(String::new(), Score::to_markdown);
+            let _ = writeln!(text, " {validation} | {} |", row.point.as_deref().unwrap_or_default());
+        }
+        text
+    }
+
+    /// As comma-separated values with a header line, unrounded; empty where there is no number.
+    pub fn to_csv(&self) -> String {
+        let mut text = String::from("objective,point,diverged");
+        for name in ["i2t_r1", "t2i_r1", "rsum", "val_rsum"] {
+            let _ = write!(text, ",{name},{name}_sd,{name}_p");
+        }
+        text.push('\n');
+        for row in &self.rows {
+            let _ = write!(
+                text,
+                "{},{},{}",
+                row.objective,
+                row.point.as_deref().unwrap_or_default(),
+                row.diverged
+            );
+            for score in [&row.i2t_r1, &row.t2i_r1, &row.rsum, &row.val_rsum] {
+                let number = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
+                let score = score.as_ref();
+                let _ = write!(
+                    text,
+                    ",{},{},{}",
+                    number(score.map(|score| score.mean)),
+                    number(score.and_then(|score| score.sd)),
+                    number(score.and_then(|score| score.test).map(|test| test.p)),
+                );
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl Row {
+    fn new(sweep: &Sweep, results: &Results, objective: &str, baseline: Option<&Self>) -> Self {
+        let points = sweep.points(objective);
+        let point = sweep.choose(results, objective).map(|chosen| points[chosen].point.clone());
+        let tests: Option<Vec<_>> = point.as_ref().and_then(|point| {
+            sweep.seeds.iter().map(|&seed| Some(results.test(objective, point, seed)?.recall)).collect()
+        });
+        let score = |of: fn(&crate::Recall) -> f64, baseline: Option<&Option<Score>>| {
+            let values = tests.as_ref()?.iter().map(of).collect();
+            Some(Score::new(values, baseline.and_then(Option::as_ref)))
+        };
+        let validation = point.as_ref().and_then(|point| sweep.validation(results, objective, point));
+        let base_validation = baseline.and_then(|row| row.val_rsum.as_ref());
+        let diverged = |run: &&super::Run| run.objective == objective && run.best.is_none();
+        Self {
+            objective: objective.into(),
+            points: points.len(),
+            diverged: results.runs.iter().filter(diverged).count(),
+            i2t_r1: score(|recall| recall.i2t.r1, baseline.map(|row| &row.i2t_r1)),
+            t2i_r1: score(|recall| recall.t2i.r1, baseline.map(|row| &row.t2i_r1)),
+            rsum: score(|recall| recall.rsum, baseline.map(|row| &row.rsum)),
+            val_rsum: validation.map(|values| Score::new(values, base_validation)),
+            point,
+        }
+    }
+}
+
+fn p_value(test: Option<TTest>) -> String {
+    match test {
+        None => "n/a".into(),
+        Some(test) if test.p < 0.001 => "< 0.001".into(),
+        Some(test) => format!("{:.3}", test.p),
+    }
+}

@@ -1,0 +1,244 @@
+//! Sweeps that repeat and that are cut, what their tables say, and what they refuse.
+
+use super::place::*;
+use serde_json::Value;
+
+const TABLES: [&str; 3] = ["table.md", "table.csv", "table.json"];
+const SMALL: &str = "--epochs 2 --embed 4 --batch 16 --device cpu";
+
+fn results(place: &Place, out: &str) -> Vec<Value> {
+    let text = String::from_utf8(place.read(&format!("{out}/results.jsonl"))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_same_tables(place: &Place, one: &str, other: &str) {
+    for name in TABLES {
+        assert!(place.read(&format!("{one}/{name}")) == place.read(&format!("{other}/{name}")), "{name}");
+    }
+}
+
+/// A sweep cut anywhere, in the middle of a line or between two, goes on with what is missing and ends with the same bytes.
+#[test]
+fn a_sweep_that_was_cut_ends_with_the_same_tables() {
+    let place = Place::new();
+    let sweep = format!("sweep data --objectives con:con,hinge --seeds 0,1 --grid lr=0.001,0.1 {SMALL}");
+    place.ok(&format!("{sweep} --out whole"));
+    // The plan, then for each objective four runs and a test for each seed.
+    let whole = place.read("whole/results.jsonl");
+    let lines: Vec<&[u8]> = whole.split_inclusive(|&byte| byte == b'\n').collect();
+    let kinds: Vec<_> =
+        results(&place, "whole").iter().skip(1).map(|line| keys(line)[0].to_string()).collect();
+    assert_eq!(kinds.join(" "), ["run run run run test test"; 2].join(" "));
+    assert_eq!(place.names("whole/heads").len(), 4, "the chosen heads, one a seed and objective");
+
+    for (kept, half, runs) in
+        [(0, true, 8), (1, false, 8), (3, true, 6), (5, false, 4), (6, true, 4), (9, true, 2)]
+    {
+        let out = format!("cut{kept}");
+        std::fs::create_dir_all(place.path(&out).join("heads")).unwrap();
+        for name in place.names("whole/heads") {
+            std::fs::copy(place.path("whole/heads").join(&name), place.path(&out).join("heads").join(&name))
+                .unwrap();
+        }
+        let mut left = lines[..kept].concat();
+        if half {
+            left.extend(&lines[kept][..lines[kept].len() / 2]);
+        }
+        std::fs::write(place.path(&out).join("results.jsonl"), left).unwrap();
+        let output = place.run(&format!("{sweep} --out {out}"));
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let told = output.stderr.lines().filter(|line| line.contains("val rsum")).count();
+        assert_eq!(told, runs, "{kept} lines kept:\n{}", output.stderr);
+        assert_same_tables(&place, "whole", &out);
+        assert_eq!(place.names("whole/heads"), place.names(&format!("{out}/heads")));
+    }
+    // A finished one trains nothing, and needs no heads.
+    std::fs::remove_dir_all(place.path("whole/heads")).unwrap();
+    let again = place.run(&format!("{sweep} --out whole --baseline con:con"));
+    assert!(again.stderr.contains("8 of 8 runs are in whole") && !again.stderr.contains("val rsum"));
+    assert_eq!(place.read("whole/results.jsonl"), whole);
+    assert_same_tables(&place, "whole", "cut3");
+}
+
+/// Killed for real, at whatever moment.
+#[cfg(unix)]
+#[test]
+fn a_sweep_that_was_killed_goes_on() {
+    use std::process::{Command, Stdio};
+    let place = Place::new();
+    let sweep = format!("sweep data --objectives con:con,cir:sig-ms,infonce --seeds 3,5 {SMALL} --epochs 60");
+    let sweep = sweep.replace("--epochs 2 ", "");
+    place.ok(&format!("{sweep} --out whole"));
+    let mut kills = 0;
+    for runs in [1, 2, 4] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wgoal"))
+            .args(format!("{sweep} --out killed").split(' '))
+            .current_dir(place.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let path = place.path("killed/results.jsonl");
+        while std::fs::read_to_string(&path).unwrap_or_default().lines().count() <= runs {
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    assert!(kills >= 2, "most of the kills must hit");
+    place.ok(&format!("{sweep} --out killed"));
+    assert_same_tables(&place, "whole", "killed");
+    assert_eq!(place.names("whole/heads"), place.names("killed/heads"));
+    assert_eq!(results(&place, "whole").len(), results(&place, "killed").len());
+}
+
+/// The runs are those of `train`, and the table is theirs.
+#[test]
+fn the_table_is_that_of_the_runs() {
+    let place = Place::new();
+    let stdout = place
+        .ok(&format!("sweep data --objectives con:con,nca:lin --seeds 0,1,2 --lr 0.05 {SMALL} --out sweep"));
+    assert_eq!(stdout.as_bytes(), place.read("sweep/table.md"));
+    let test = |objective: &str, seed: u32| {
+        let out = format!("{}{seed}", objective.replace(':', ""));
+        place.train(&out, &format!("--objective {objective} --lr 0.05 --seed {seed}"))
+    };
+    let runs = ["con:con", "nca:lin"].map(|objective| [0, 1, 2].map(|seed| test(objective, seed)));
+    let of = |run: &Value, pointer: &str| run.pointer(pointer).unwrap().as_f64().unwrap();
+    let table: Value = serde_json::from_slice(&place.read("sweep/table.json")).unwrap();
+    let csv = String::from_utf8(place.read("sweep/table.csv")).unwrap();
+    let csv: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!((csv.len(), csv.iter().all(|line| line.len() == 15)), (3, true), "{csv:?}");
+    for (row, runs) in runs.iter().enumerate() {
+        for (place, (name, pointer)) in [
+            ("i2t_r1", "/test/i2t/r1"),
+            ("t2i_r1", "/test/t2i/r1"),
+            ("rsum", "/test/rsum"),
+            ("val_rsum", "/val/rsum"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let score = &table["rows"][row][name];
+            let [a, b, c] = [0, 1, 2].map(|seed| of(&runs[seed], pointer));
+            assert_eq!(score["values"], serde_json::json!([a, b, c]));
+            let mean = (a + b + c) / 3.0;
+            let sd = (((a - mean).powi(2) + (b - mean).powi(2) + (c - mean).powi(2)) / 2.0).sqrt();
+            assert!(
+                (of(score, "/mean") - mean).abs() < 1e-9 && (of(score, "/sd") - sd).abs() < 1e-9,
+                "{score}"
+            );
+            assert_eq!(csv[row + 1][3 + 3 * place].parse::<f64>().unwrap(), of(score, "/mean"));
+            let printed = format!("| {mean:.1} ± {sd:.1} |");
+            assert!(stdout.lines().nth(6 + row).unwrap().contains(&printed), "{printed} in\n{stdout}");
+        }
+    }
+    // With two degrees of freedom p has a closed form.
+    let differences =
+        [0, 1, 2].map(|seed| of(&runs[1][seed], "/test/rsum") - of(&runs[0][seed], "/test/rsum"));
+    let mean = differences.iter().sum::<f64>() / 3.0;
+    let t = mean / (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / 2.0 / 3.0).sqrt();
+    let p = 1.0 - t.abs() / (t * t + 2.0).sqrt();
+    let found = &table["rows"][1]["rsum"]["test"];
+    assert!((of(found, "/t") - t).abs() < 1e-9 && (of(found, "/p") - p).abs() < 1e-9, "{found} {t} {p}");
+    assert_eq!((&table["rows"][0]["rsum"]["test"], &table["baseline"]), (&Value::Null, &"con:con".into()));
+}
+
+#[test]
+fn one_seed_has_no_deviation_and_no_test() {
+    let place = Place::new();
+    let stdout = place.ok(&format!("sweep data --objectives hinge,infonce --seeds 4 {SMALL} --out sweep"));
+    assert!(
+        stdout.contains("against hinge")
+            && !stdout.lines().any(|line| line.starts_with('|') && line.contains('±'))
+    );
+    assert!(stdout.lines().last().unwrap().contains("| n/a |"), "{stdout}");
+}
+
+#[test]
+fn all_is_the_papers_table() {
+    let place = Place::new();
+    let stdout =
+        place.ok(&format!("sweep data --seeds 0 {SMALL} --epochs 1 --out sweep").replace("--epochs 2 ", ""));
+    let rows: Vec<_> = stdout.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    let names: Vec<_> =
+        rows.iter().map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(rows.len(), 17);
+    assert_eq!((&*names[0], &*names[5], &*names[14]), ("| con con", "| nca con", "| cir sig-ms"));
+    assert!(names[15].starts_with("| hinge") && names[16].starts_with("| infonce"));
+}
+
+/// The point is the one that validation prefers, whatever the test split says; an option without effect on an objective
+/// makes no points of it.
+#[test]
+fn the_grid_is_chosen_by_validation() {
+    let place = Place::new();
+    let options = "--epochs 3 --embed 4 --batch 16 --device cpu";
+    let grid = "--grid tau=1,8 lr=1e-30,0.01,0.05";
+    place.ok(&format!("sweep data --objectives nca:con,infonce --seeds 0,1 {grid} {options} --out sweep"));
+    let results = results(&place, "sweep");
+    let runs: Vec<_> = results.iter().filter_map(|line| line.get("run")).collect();
+    let tests: Vec<_> = results.iter().filter_map(|line| line.get("test")).collect();
+    assert_eq!((runs.len(), tests.len()), (2 * 6 + 2 * 3, 4));
+    let table: Value = serde_json::from_slice(&place.read("sweep/table.json")).unwrap();
+    for row in table["rows"].as_array().unwrap() {
+        let mut sums = std::collections::BTreeMap::<&str, f64>::new();
+        for run in runs.iter().filter(|run| run["objective"] == row["objective"]) {
+            *sums.entry(run["point"].as_str().unwrap()).or_default() +=
+                run["best"]["recall"]["rsum"].as_f64().unwrap();
+        }
+        assert_eq!(sums.len(), if row["objective"] == "infonce" { 3 } else { 6 });
+        let best = sums.values().copied().fold(f64::MIN, f64::max);
+        let chosen = row["point"].as_str().unwrap();
+        assert_eq!(sums[chosen], best, "{chosen} of {sums:?}");
+        assert!(sums.values().any(|&sum| sum < best) && !chosen.contains("1e-30"), "{sums:?}");
+        // The test split is looked at for this point alone.
+        let of = tests.iter().filter(|test| test["objective"] == row["objective"]);
+        assert!(of.clone().count() == 2 && of.clone().all(|test| test["point"] == *chosen));
+    }
+}
+
+#[test]
+fn a_point_that_diverges_is_ruled_out() {
+    let place = Place::new();
+    let sweep = format!("sweep data --objectives con:con,cir:lin --seeds 0,1 {SMALL} --out");
+    let stdout = place.ok(&format!("{sweep} some --grid lr=1e300,0.01"));
+    assert!(stdout.lines().last().unwrap().ends_with("| lr=0.01 |"), "{stdout}");
+    let stdout = place.ok(&format!("{sweep} all --lr 1e300"));
+    assert!(stdout.lines().last().unwrap().contains("| diverged | n/a |"), "{stdout}");
+    let csv = String::from_utf8(place.read("all/table.csv")).unwrap();
+    assert!(csv.lines().last().unwrap().starts_with("cir:lin,,2,,,"), "{csv}");
+}
+
+#[test]
+fn results_of_other_options_are_refused() {
+    let place = Place::new();
+    let sweep =
+        |args: &str| place.run(&format!("sweep data --batch 16 --embed 4 --device cpu --out sweep {args}"));
+    let first = "--objectives con:con --seeds 0,1 --epochs 1 --grid lr=0.01,0.02";
+    assert_eq!(sweep(first).code, 0);
+    let before = place.listing();
+    let advice = "give the options that the sweep was started with, or another --out";
+    for (args, difference) in [
+        (first.replace("--epochs 1", "--epochs 2"), "expected epochs = 1, found epochs = 2"),
+        (first.replace("0,1", "0,2"), "expected seeds = [0,1], found seeds = [0,2]"),
+        (
+            first.replace("con:con", "con:lin"),
+            r#"expected objectives = ["con:con lr=0.01","con:con lr=0.02"], found objectives = ["con:lin lr=0.01","con:lin lr=0.02"]"#,
+        ),
+        (format!("{first} --tau 3"), "expected objective.goal"),
+    ] {
+        let output = sweep(&args);
+        let last = output.stderr.lines().last().unwrap();
+        assert!(output.code == 1 && last.contains(difference) && last.ends_with(advice), "{args}: {last}");
+        assert!(last.starts_with("error: sweep/results.jsonl: "), "{last}");
+        assert!(place.listing() == before, "{args}");
+    }
+    std::fs::write(place.path("sweep/results.jsonl"), "something else\n").unwrap();
+    assert!(sweep(first).stderr.contains("expected the results of a sweep, found another file"));
+}
