@@ -219,7 +219,9 @@ fn train(device: &Device, dataset: &Arc<Dataset>, variant: &Variant, seed: u64, 
     let start = Instant::now();
     let config = TrainConfig { seed, ..variant.config.clone() };
     let mut trainer = Trainer::new(device, dataset.clone(), config)?;
-    let trained: Result<()> = trainer.epochs().try_for_each(|epoch| epoch.map(drop));
+    let mut collapsed = false;
+    let trained: Result<()> =
+        trainer.epochs().try_for_each(|epoch| epoch.map(|epoch| collapsed |= epoch.collapse.is_some()));
     let diverged = match trained {
         Ok(()) => None,
         Err(error) if error.kind() == ErrorKind::Diverged => Some(error.to_string()),
@@ -235,6 +237,7 @@ fn train(device: &Device, dataset: &Arc<Dataset>, variant: &Variant, seed: u64, 
         seed,
         best,
         diverged,
+        collapsed,
         device: device.to_string(),
         seconds: start.elapsed().as_secs_f64(),
     })

@@ -65,6 +65,9 @@ pub struct Epoch {
     pub val: Recall,
     /// Whether it is the best so far.
     pub best: bool,
+    /// That training on the hardest negatives has collapsed, in words with what to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collapse: Option<String>,
     /// Time spent on it, validation included.
     pub seconds: f64,
 }
@@ -266,7 +269,7 @@ impl Trainer {
         let mean = |field: fn(&StepStats) -> f32| {
             records.iter().map(|record| f64::from(field(record))).sum::<f64>() / records.len() as f64
         };
-        Ok(Epoch {
+        let mut result = Epoch {
             epoch: epoch + 1,
             loss: mean(|r| r.loss),
             positive: mean(|r| r.positive),
@@ -278,8 +281,15 @@ impl Trainer {
             zero_rows,
             val,
             best,
-            seconds: start.elapsed().as_secs_f64(),
-        })
+            collapse: None,
+            seconds: 0.0,
+        };
+        let split = self.dataset.split(Split::Val);
+        let chance = Recall::chance(split.images.len(), &split.text_image);
+        let pairs = config.batch.min(self.dataset.split(Split::Train).texts.len());
+        result.collapse = collapse(&result, &objective, config.warmup_epochs, pairs, chance);
+        result.seconds = start.elapsed().as_secs_f64();
+        Ok(result)
     }
 
     /// Recall of the head as it is now.
@@ -335,6 +345,45 @@ impl Checkpoint {
 
 fn fingerprint(dataset: &Dataset) -> String {
     format!("{:016x}", dataset.fingerprint())
+}
+
+/// How far similarities, and losses of a triplet, may be apart and still count as the same.
+const SAME: f64 = 0.02;
+
+/// Whether an epoch on the hardest negatives of `pairs` has collapsed, in words: the loss at the value that it has where
+/// all similarities are equal, positives no nearer than the hardest negatives, and validation at chance. Each of the
+/// first two occurs in good training as well, on the way from the one side of the plateau to the other.
+fn collapse(
+    epoch: &Epoch,
+    objective: &Objective,
+    warmup_epochs: usize,
+    pairs: usize,
+    chance: f64,
+) -> Option<String> {
+    if matches!(objective, Objective::HingeSum { .. } | Objective::Infonce(_)) {
+        return None;
+    }
+    let Epoch { loss, positive, hardest, val, .. } = epoch;
+    let triplets = 2.0 * pairs as f64;
+    let plateau = triplets * f64::from(objective.margin().unwrap_or(0.0).max(0.0));
+    // Up to twice chance, less where chance is a good part of 600.
+    let at_chance = val.rsum <= chance * (2.0 - chance / 600.0);
+    if (loss - plateau).abs() > SAME * triplets || (positive - hardest).abs() > SAME || !at_chance {
+        return None;
+    }
+    let advice = [
+        (warmup_epochs == 0, "--warmup-epochs 1"),
+        (true, "a lower --lr"),
+        (objective.margin().is_some(), "a smaller --margin"),
+    ];
+    let advice: Vec<_> = advice.iter().filter(|(applies, _)| *applies).map(|(_, words)| *words).collect();
+    Some(format!(
+        "training has collapsed: similarities are nearly all the same (positive {positive:.3}, hardest negative \
+         {hardest:.3}), the loss {loss:.3} stands at its plateau of {plateau:.3}, and validation is at chance (rsum {:.1}, \
+         chance {chance:.1}); start again with {}, or --objective infonce",
+        val.rsum,
+        advice.join(", ")
+    ))
 }
 
 /// A step whose numbers are not finite ends the run; the checkpoint of the epoch before is still good.

@@ -407,7 +407,7 @@ impl TrainArgs {
             folder.path().display()
         );
         let start = Instant::now();
-        let mut warned = false;
+        let (mut warned, mut collapsed) = (false, false);
         while !trainer.finished() {
             let epoch = trainer.run_epoch().map_err(|error| self.lost(error, &trainer, &folder))?;
             folder.record(&trainer, &epoch)?;
@@ -416,6 +416,10 @@ impl TrainArgs {
                 warned = true;
                 let rows = epoch.zero_rows;
                 bar.suspend(|| eprintln!("warning: {rows} of the feature rows read are zero throughout"));
+            }
+            if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
+                collapsed = true;
+                bar.suspend(|| eprintln!("warning: {collapse}"));
             }
         }
         bar.finish_and_clear();

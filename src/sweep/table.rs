@@ -32,6 +32,8 @@ pub struct Row {
     pub points: usize,
     /// Its runs that diverged, over all points.
     pub diverged: usize,
+    /// Its runs that collapsed at the chosen point.
+    pub collapsed: usize,
     /// The chosen point, and all that follows: `None` where every point diverged.
     pub point: Option<String>,
     /// R@1, image to text.
@@ -116,26 +118,25 @@ impl Table {
                 let _ = write!(text, " {number} | {p} |");
             }
             let validation = row.val_rsum.as_ref().map_or(String::new(), Score::to_markdown);
-            let _ = writeln!(text, " {validation} | {} |", row.point.as_deref().unwrap_or_default());
+            let _ = write!(text, " {validation} | {}", row.point.as_deref().unwrap_or_default());
+            if row.collapsed > 0 {
+                let _ = write!(text, " ({} of {} runs collapsed)", row.collapsed, self.seeds.len());
+            }
+            text += " |\n";
         }
         text
     }
 
     /// As comma-separated values with a header line, unrounded; empty where there is no number.
     pub fn to_csv(&self) -> String {
-        let mut text = String::from("objective,point,diverged");
+        let mut text = String::from("objective,point,diverged,collapsed");
         for name in ["i2t_r1", "t2i_r1", "rsum", "val_rsum"] {
             let _ = write!(text, ",{name},{name}_sd,{name}_p");
         }
         text.push('\n');
         for row in &self.rows {
-            let _ = write!(
-                text,
-                "{},{},{}",
-                row.objective,
-                row.point.as_deref().unwrap_or_default(),
-                row.diverged
-            );
+            let point = row.point.as_deref().unwrap_or_default();
+            let _ = write!(text, "{},{point},{},{}", row.objective, row.diverged, row.collapsed);
             for score in [&row.i2t_r1, &row.t2i_r1, &row.rsum, &row.val_rsum] {
                 let number = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
                 let score = score.as_ref();
@@ -166,11 +167,15 @@ impl Row {
         };
         let validation = point.as_ref().and_then(|point| sweep.validation(results, objective, point));
         let base_validation = baseline.and_then(|row| row.val_rsum.as_ref());
+        let collapsed = |run: &&super::Run| {
+            run.objective == objective && run.collapsed && Some(&run.point) == point.as_ref()
+        };
         let diverged = |run: &&super::Run| run.objective == objective && run.best.is_none();
         Self {
             objective: objective.into(),
             points: points.len(),
             diverged: results.runs.iter().filter(diverged).count(),
+            collapsed: results.runs.iter().filter(collapsed).count(),
             i2t_r1: score(|recall| recall.i2t.r1, baseline.map(|row| &row.i2t_r1)),
             t2i_r1: score(|recall| recall.t2i.r1, baseline.map(|row| &row.t2i_r1)),
             rsum: score(|recall| recall.rsum, baseline.map(|row| &row.rsum)),

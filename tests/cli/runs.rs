@@ -148,3 +148,49 @@ fn kills_do_not_show() {
     assert_eq!(untimed("killed").len(), EPOCHS);
     assert_eq!(untimed("killed"), untimed("whole"));
 }
+
+/// A head that stops telling anything from anything is named once, with what to change; one that learns is not.
+#[test]
+fn a_collapse_is_named() {
+    let place = Place::new();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
+    let train = |options: &str, out: &str| {
+        let output =
+            place.run(&format!("train {data} --device cpu {options} --json --no-baselines --out {out}"));
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let lines = output.stderr.lines().filter(|line| line.starts_with("warning: training has collapsed"));
+        let epochs: Vec<_> = place.metrics(out).iter().map(|line| line.get("collapse").is_some()).collect();
+        (lines.map(String::from).collect::<Vec<_>>(), epochs)
+    };
+    let (lines, epochs) = train("--objective hinge --embed 2 --lr 0.05 --epochs 6", "collapsed");
+    assert!(
+        lines.len() == 1 && !epochs[0] && epochs[1..].iter().filter(|&&epoch| epoch).count() >= 3,
+        "{epochs:?}"
+    );
+    let (says, advice) = lines[0].split_once("; ").unwrap();
+    assert_eq!(
+        advice,
+        "start again with --warmup-epochs 1, a lower --lr, a smaller --margin, or --objective infonce"
+    );
+    for part in ["hardest negative 1.000", "at its plateau of 51.200", "chance 2"] {
+        assert!(says.contains(part), "{part} in {says}");
+    }
+    let line = place.metrics("collapsed").into_iter().find_map(|line| line.get("collapse").cloned());
+    assert_eq!(format!("warning: {}", line.unwrap().as_str().unwrap()), lines[0]);
+
+    // Similarities near 1 and a loss near its plateau, but what is left of them still tells pairs apart.
+    for (i, options) in
+        ["--objective hinge --lr 0.05 --embed 64", "--objective hinge", "--objective con:con --lr 0.01", ""]
+            .into_iter()
+            .chain([
+                "--objective cir:lin",
+                "--objective nca:sig",
+                "--objective infonce",
+                "--objective hinge-sum",
+            ])
+            .enumerate()
+    {
+        let (lines, epochs) = train(&format!("{options} --epochs 4"), &format!("healthy{i}"));
+        assert!(lines.is_empty() && epochs == [false; 4], "{options}: {lines:?}");
+    }
+}

@@ -113,7 +113,7 @@ fn the_table_is_that_of_the_runs() {
     let table: Value = serde_json::from_slice(&place.read("sweep/table.json")).unwrap();
     let csv = String::from_utf8(place.read("sweep/table.csv")).unwrap();
     let csv: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!((csv.len(), csv.iter().all(|line| line.len() == 15)), (3, true), "{csv:?}");
+    assert_eq!((csv.len(), csv.iter().all(|line| line.len() == 16)), (3, true), "{csv:?}");
     for (row, runs) in runs.iter().enumerate() {
         for (place, (name, pointer)) in [
             ("i2t_r1", "/test/i2t/r1"),
@@ -133,7 +133,7 @@ fn the_table_is_that_of_the_runs() {
                 (of(score, "/mean") - mean).abs() < 1e-9 && (of(score, "/sd") - sd).abs() < 1e-9,
                 "{score}"
             );
-            assert_eq!(csv[row + 1][3 + 3 * place].parse::<f64>().unwrap(), of(score, "/mean"));
+            assert_eq!(csv[row + 1][4 + 3 * place].parse::<f64>().unwrap(), of(score, "/mean"));
             let printed = format!("| {mean:.1} ± {sd:.1} |");
             assert!(stdout.lines().nth(6 + row).unwrap().contains(&printed), "{printed} in\n{stdout}");
         }
@@ -212,7 +212,7 @@ fn a_point_that_diverges_is_ruled_out() {
     let stdout = place.ok(&format!("{sweep} all --lr 1e300"));
     assert!(stdout.lines().last().unwrap().contains("| diverged | n/a |"), "{stdout}");
     let csv = String::from_utf8(place.read("all/table.csv")).unwrap();
-    assert!(csv.lines().last().unwrap().starts_with("cir:lin,,2,,,"), "{csv}");
+    assert!(csv.lines().last().unwrap().starts_with("cir:lin,,2,0,,,"), "{csv}");
 }
 
 #[test]
