@@ -51,6 +51,7 @@ fn a_sweep_that_was_cut_ends_with_the_same_tables() {
         let told = output.stderr.lines().filter(|line| line.contains("val rsum")).count();
         assert_eq!(told, runs, "{kept} lines kept:\n{}", output.stderr);
         assert_same_tables(&place, "whole", &out);
+        assert_eq!(results(&place, &out).len(), lines.len(), "whole lines only");
         assert_eq!(place.names("whole/heads"), place.names(&format!("{out}/heads")));
     }
     // A finished one trains nothing, and needs no heads.
