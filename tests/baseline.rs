@@ -1,0 +1,298 @@
+//! Heads in closed form against the definitions, and training that collapses, through the public API.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use wgoal::data::{Side, write_matrix_npy};
+use wgoal::{
+    Baseline, ClosedForm, Dataset, Device, Event, Head, Init, Objective, Split, TrainConfig, Trainer,
+};
+
+/// Numbers with mean 0 and variance 1, from a linear congruential sequence.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let uniform = (self.0 >> 32) as f64 / 4_294_967_296.0;
+        3f64.sqrt() * (2.0 * uniform - 1.0)
+    }
+}
+
+fn write_u32(path: &Path, values: &[u32]) {
+    use npyz::WriterBuilder;
+    let mut bytes = Vec::new();
+    let mut npy = npyz::WriteOptions::new()
+        .default_dtype()
+        .shape(&[values.len() as u64])
+        .writer(&mut bytes)
+        .begin_nd()
+        .unwrap();
+    npy.extend(values).unwrap();
+    npy.finish().unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A dataset of `rows` pairs, the last 16 for validation and test; `pair` fills the features of one.
+fn dataset(
+    rows: u32,
+    [p, q]: [usize; 2],
+    mut pair: impl FnMut(&mut Numbers, &mut [f32], &mut [f32]),
+) -> Arc<Dataset> {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut x, mut y) = (vec![0.0; rows as usize * p], vec![0.0; rows as usize * q]);
+    let mut numbers = Numbers(rows.into());
+    x.chunks_mut(p).zip(y.chunks_mut(q)).for_each(|(x, y)| pair(&mut numbers, x, y));
+    let path = |name: &str| folder.path().join(name);
+    write_matrix_npy(&path("images.npy"), rows as usize, p, &x).unwrap();
+    write_matrix_npy(&path("texts.npy"), rows as usize, q, &y).unwrap();
+    write_u32(&path("text_to_image.npy"), &(0..rows).collect::<Vec<_>>());
+    for (name, rows) in [("train", 0..rows - 16), ("val", rows - 16..rows - 8), ("test", rows - 8..rows)] {
+        write_u32(&path(&format!("split_{name}.npy")), &rows.collect::<Vec<_>>());
+    }
+    // Files stay readable through their handles.
+    Arc::new(Dataset::open(folder.path()).unwrap())
+}
+
+/// Means, and covariances of both sides' columns together, by the definition.
+struct Moments {
+    dims: [usize; 2],
+    mean: Vec<f64>,
+    covariance: Vec<Vec<f64>>,
+}
+
+impl Moments {
+    fn of(dataset: &Dataset) -> Self {
+        let dims = [dataset.image_dim(), dataset.text_dim()];
+        let width = dims[0] + dims[1];
+        let split = dataset.split(Split::Train);
+        let rows: Vec<Vec<f64>> = (split.texts.iter().zip(&split.text_image))
+            .map(|(&text, &image)| {
+                let mut row = vec![0f32; width];
+                let (x, y) = row.split_at_mut(dims[0]);
+                let image = split.images[image as usize] as usize;
+                dataset.read_row(Side::Image, image, &mut Vec::new(), x).unwrap();
+                dataset.read_row(Side::Text, text as usize, &mut Vec::new(), y).unwrap();
+                row.into_iter().map(f64::from).collect()
+            })
+            .collect();
+        let n = rows.len() as f64;
+        let mean: Vec<f64> = (0..width).map(|i| rows.iter().map(|row| row[i]).sum::<f64>() / n).collect();
+        let product = |i: usize, j: usize| {
+            rows.iter().map(|row| (row[i] - mean[i]) * (row[j] - mean[j])).sum::<f64>() / n
+        };
+        let covariance = (0..width).map(|i| (0..width).map(|j| product(i, j)).collect()).collect();
+        Self { dims, mean, covariance }
+    }
+
+    fn first(&self, side: Side) -> usize {
+        if side == Side::Image { 0 } else { self.dims[0] }
+    }
+
+    /// (C of `rows` with `cols`) v.
+    fn times(&self, rows: Side, cols: Side, v: &[f64]) -> Vec<f64> {
+        let row = |i: usize| &self.covariance[self.first(rows) + i][self.first(cols)..];
+        (0..self.dims[rows as usize]).map(|i| row(i).iter().zip(v).map(|(c, v)| c * v).sum()).collect()
+    }
+
+    /// (C + r tr(C) / d I) v of one side.
+    fn regularised(&self, side: Side, r: f64, v: &[f64]) -> Vec<f64> {
+        let (first, dim) = (self.first(side), self.dims[side as usize]);
+        let mean = (first..first + dim).map(|i| self.covariance[i][i]).sum::<f64>() / dim as f64;
+        self.times(side, side, v).iter().zip(v).map(|(c, v)| c + r * mean * v).collect()
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// One side's weight by rows, and its bias.
+fn rows(head: &Head, side: Side) -> (Vec<Vec<f64>>, Vec<f64>) {
+    let (weight, bias) = head.side(side);
+    let double = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    (weight.chunks(head.feature_dim(side)).map(double).collect(), double(&bias))
+}
+
+fn fit(form: ClosedForm, dataset: &Dataset, embed: usize, r: f64) -> Baseline {
+    let config = TrainConfig { embed, ..Default::default() };
+    Baseline::fit(form, &Device::cpu(), dataset, &config, &[r]).unwrap()
+}
+
+/// Awkward features: a constant column, two that are equal, large means, a shared part; `rows` may be fewer than columns.
+fn awkward(rows: u32, dims: [usize; 2]) -> Arc<Dataset> {
+    dataset(rows, dims, |numbers, x, y| {
+        x.fill_with(|| numbers.next() as f32);
+        y.fill_with(|| numbers.next() as f32);
+        y[0] = x[0] + 0.3 * y[0];
+        x[1] = 3.0;
+        x[2] = x[0];
+        x.iter_mut().for_each(|x| *x += 20.0);
+    })
+}
+
+const SHAPES: [(u32, [usize; 2]); 3] = [(76, [7, 4]), (76, [4, 7]), (22, [11, 8])];
+
+/// Cxy wy = ρ Kx wx and Cyx wx = ρ Ky wy: the generalised eigenproblem, and directions of one side apart in K.
+#[test]
+fn cca_solves_its_eigenproblem() {
+    for (count, dims) in SHAPES {
+        let (data, r) = (awkward(count, dims), 0.05);
+        let moments = Moments::of(&data);
+        let Baseline { head, correlations, .. } = fit(ClosedForm::Cca, &data, 3, r);
+        assert_eq!((correlations.len(), head.dim()), (3, 3));
+        assert!(correlations.is_sorted_by(|a, b| a >= b) && correlations[0] < 1.0 && correlations[0] > 0.5);
+        let ((wx, bx), (wy, by)) = (rows(&head, Side::Image), rows(&head, Side::Text));
+        let mut scales = Vec::new();
+        for k in 0..3 {
+            let rho = correlations[k];
+            let kx = moments.regularised(Side::Image, r, &wx[k]);
+            let ky = moments.regularised(Side::Text, r, &wy[k]);
+            // Each side has a scale of its own, one for all directions.
+            let cy = moments.times(Side::Image, Side::Text, &wy[k]);
+            let cx = moments.times(Side::Text, Side::Image, &wx[k]);
+            for (c, k) in [(&cy, &kx), (&cx, &ky)] {
+                let scale = dot(c, k) / dot(k, k);
+                scales.push(scale / rho);
+                let residual: f64 = c.iter().zip(k).map(|(c, k)| (c - scale * k).powi(2)).sum();
+                assert!((residual / dot(c, c)).sqrt() < 1e-5, "{dims:?} {k:?}");
+            }
+            let (a, b) = (scales[2 * k], scales[2 * k + 1]);
+            assert!((a * b - 1.0).abs() < 1e-4 && (a - scales[0]).abs() < 1e-4 * scales[0], "{scales:?}");
+            for other in 0..k {
+                let (own, cross) = (dot(&wx[k], &kx), dot(&wx[other], &kx));
+                assert!(
+                    cross.abs()
+                        < 1e-4 * own.max(dot(&wx[other], &moments.regularised(Side::Image, r, &wx[other])))
+                );
+            }
+            for (w, b, mean) in [(&wx, &bx, &moments.mean[..dims[0]]), (&wy, &by, &moments.mean[dims[0]..])] {
+                assert!((b[k] + dot(&w[k], mean)).abs() < 1e-4, "centred");
+            }
+        }
+    }
+}
+
+#[test]
+fn cca_recovers_known_correlations() {
+    let known: [f64; 3] = [0.9, 0.6, 0.3];
+    let data = dataset(8016, [5, 3], |numbers, x, y| {
+        x.fill_with(|| numbers.next() as f32);
+        for (i, rho) in known.iter().enumerate() {
+            let own = (1.0 - rho * rho).sqrt() * numbers.next();
+            y[i] = (10.0 * (rho * f64::from(x[i]) + own)) as f32 + 7.0;
+        }
+    });
+    let found = fit(ClosedForm::Cca, &data, 3, 1e-6).correlations;
+    assert!(found.iter().zip(known).all(|(a, b)| (a - b).abs() < 0.03), "{found:?}");
+}
+
+/// K B = C for the side that is mapped, up to the scale of its layer; the other side is only centred.
+#[test]
+fn ridge_satisfies_the_normal_equations() {
+    for (count, dims) in SHAPES {
+        let (data, r) = (awkward(count, dims), 0.05);
+        let moments = Moments::of(&data);
+        let head = fit(ClosedForm::Ridge, &data, 3, r).head;
+        // As wide as the side that is predicted.
+        let (from, to) =
+            if head.dim() == dims[1] { (Side::Image, Side::Text) } else { (Side::Text, Side::Image) };
+        let (w, _) = rows(&head, from);
+        let (identity, _) = rows(&head, to);
+        let mut scale = None;
+        for (k, w) in w.iter().enumerate() {
+            assert!(identity[k].iter().enumerate().all(|(i, x)| (*x != 0.0) == (i == k)));
+            let unit: Vec<f64> = (0..head.dim()).map(|i| f64::from(u8::from(i == k))).collect();
+            let (left, right) = (moments.regularised(from, r, w), moments.times(from, to, &unit));
+            if dot(&right, &right) < 1e-20 {
+                assert!(dot(w, w) < 1e-12, "a constant column is predicted by its mean");
+                continue;
+            }
+            let own = *scale.get_or_insert(dot(&left, &right) / dot(&right, &right));
+            let residual: f64 = left.iter().zip(&right).map(|(l, r)| (l - own * r).powi(2)).sum();
+            assert!((residual / (own * own * dot(&right, &right))).sqrt() < 1e-5, "{dims:?} {k}");
+        }
+        assert!(scale.is_some());
+    }
+}
+
+/// Texts are images and some noise, all features `offset` away from 0.
+fn learnable(offset: f32) -> Arc<Dataset> {
+    dataset(144, [6, 5], |numbers, x, y| {
+        x.fill_with(|| numbers.next() as f32);
+        x.iter_mut().for_each(|x| *x += offset);
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = *x + 0.2 * numbers.next() as f32);
+    })
+}
+
+#[test]
+fn training_starts_from_cca() {
+    let data = learnable(0.0);
+    // So small a rate that the first head is still there; the sixth to eighth direction do not exist.
+    let config =
+        TrainConfig { embed: 8, lr: 1e-12, weight_decay: 0.0, epochs: 1, batch: 16, ..Default::default() };
+    let train = |init| {
+        let config = TrainConfig { init, ..config.clone() };
+        let mut trainer = Trainer::new(&Device::cpu(), data.clone(), config).unwrap();
+        trainer.run_epoch().unwrap();
+        trainer.best().unwrap().head().clone()
+    };
+    let (cca, again, xavier) = (train(Init::Cca), train(Init::Cca), train(Init::Xavier));
+    assert!(cca == again);
+    let baseline = Baseline::fit(
+        ClosedForm::Cca,
+        &Device::cpu(),
+        &data,
+        &TrainConfig { embed: 8, ..Default::default() },
+        &wgoal::REGULARIZATIONS,
+    );
+    let baseline = baseline.unwrap().head;
+    assert_eq!(baseline.dim(), 5);
+    for side in [Side::Image, Side::Text] {
+        let dim = data.dim(side);
+        let [cca, xavier, baseline] = [&cca, &xavier, &baseline].map(|head| head.side(side).0);
+        let square = |w: &[f32]| w.iter().map(|x| f64::from(x * x)).sum::<f64>() / w.len() as f64;
+        assert!(cca[5 * dim..].iter().zip(&xavier[5 * dim..]).all(|(a, b)| (a - b).abs() < 1e-6));
+        // The same directions; the scale is that of a fresh layer.
+        let ratio = f64::from(cca[0] / baseline[0]);
+        assert!(cca.iter().zip(&baseline).all(|(a, b)| (f64::from(*a) - ratio * f64::from(*b)).abs() < 1e-5));
+        assert!((0.5..2.0).contains(&(square(&cca[..5 * dim]) / square(&xavier)).sqrt()));
+    }
+}
+
+/// Warnings of a run, and the epochs that events told of.
+fn warnings(data: &Arc<Dataset>, config: TrainConfig) -> (Vec<String>, Vec<usize>) {
+    let mut trainer = Trainer::new(&Device::cpu(), data.clone(), config).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let events = told.clone();
+    trainer.on_event(move |event| {
+        if let Event::Collapsed { epoch } = event {
+            events.lock().unwrap().push(epoch);
+        }
+    });
+    let warnings = trainer.epochs().filter_map(|epoch| epoch.unwrap().warning).collect();
+    (warnings, told.lock().unwrap().clone())
+}
+
+#[test]
+fn a_collapse_is_told() {
+    let config = TrainConfig { embed: 4, batch: 16, epochs: 12, clip: 0.0, ..Default::default() };
+    // Far from 0 all rows look alike, and steps this large never align the two sides: each has its one point.
+    let (alike, apart) = (learnable(100.0), learnable(0.0));
+    let hinge = Objective::Hinge { margin: 0.2 };
+    let (told, epochs) =
+        warnings(&alike, TrainConfig { objective: hinge.clone(), lr: 1000.0, ..config.clone() });
+    assert!(!told.is_empty() && told.len() == epochs.len(), "{told:?}");
+    for words in
+        ["training has collapsed: ", "plateau 2 x batch x margin = 6.4", "start again with --warmup-epochs 1"]
+    {
+        assert!(told[0].contains(words), "{}", told[0]);
+    }
+    // Learning steadily, or on all negatives: nothing to tell.
+    for objective in ["hinge", "con:con", "cir:sig-ms", "infonce"] {
+        let objective: Objective = objective.parse().unwrap();
+        let healthy = TrainConfig { objective, lr: 0.01, clip: 2.0, ..config.clone() };
+        assert_eq!(warnings(&apart, healthy), (vec![], vec![]));
+    }
+    let all = TrainConfig { objective: hinge, lr: 1000.0, warmup_epochs: 12, ..config };
+    assert_eq!(warnings(&alike, all), (vec![], vec![]));
+}
