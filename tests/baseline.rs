@@ -1,11 +1,9 @@
-//! Heads in closed form against the definitions, and training that collapses, through the public API.
+//! Heads in closed form against the definitions, through the public API.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use wgoal::data::{Side, write_matrix_npy};
-use wgoal::{
-    Baseline, ClosedForm, Dataset, Device, Event, Head, Init, Objective, Split, TrainConfig, Trainer,
-};
+use wgoal::{Baseline, ClosedForm, Dataset, Device, Head, Init, Split, TrainConfig, Trainer};
 
 /// Numbers with mean 0 and variance 1, from a linear congruential sequence.
 struct Numbers(u64);
@@ -138,12 +136,13 @@ fn cca_solves_its_eigenproblem() {
     for (count, dims) in SHAPES {
         let (data, r) = (awkward(count, dims), 0.05);
         let moments = Moments::of(&data);
-        let Baseline { head, correlations, .. } = fit(ClosedForm::Cca, &data, 3, r);
-        assert_eq!((correlations.len(), head.dim()), (3, 3));
+        let Baseline { head, correlations, .. } = fit(ClosedForm::Cca, &data, 2, r);
+        assert_eq!((correlations.len(), head.dim()), (2, 2));
         assert!(correlations.is_sorted_by(|a, b| a >= b) && correlations[0] < 1.0 && correlations[0] > 0.5);
         let ((wx, bx), (wy, by)) = (rows(&head, Side::Image), rows(&head, Side::Text));
         let mut scales = Vec::new();
-        for k in 0..3 {
+        // Two columns of the images add nothing to the others, so where there are four, two directions are all.
+        for k in 0..2 {
             let rho = correlations[k];
             let kx = moments.regularised(Side::Image, r, &wx[k]);
             let ky = moments.regularised(Side::Text, r, &wy[k]);
@@ -257,42 +256,4 @@ fn training_starts_from_cca() {
         assert!(cca.iter().zip(&baseline).all(|(a, b)| (f64::from(*a) - ratio * f64::from(*b)).abs() < 1e-5));
         assert!((0.5..2.0).contains(&(square(&cca[..5 * dim]) / square(&xavier)).sqrt()));
     }
-}
-
-/// Warnings of a run, and the epochs that events told of.
-fn warnings(data: &Arc<Dataset>, config: TrainConfig) -> (Vec<String>, Vec<usize>) {
-    let mut trainer = Trainer::new(&Device::cpu(), data.clone(), config).unwrap();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let events = told.clone();
-    trainer.on_event(move |event| {
-        if let Event::Collapsed { epoch } = event {
-            events.lock().unwrap().push(epoch);
-        }
-    });
-    let warnings = trainer.epochs().filter_map(|epoch| epoch.unwrap().warning).collect();
-    (warnings, told.lock().unwrap().clone())
-}
-
-#[test]
-fn a_collapse_is_told() {
-    let config = TrainConfig { embed: 4, batch: 16, epochs: 12, clip: 0.0, ..Default::default() };
-    // Far from 0 all rows look alike, and steps this large never align the two sides: each has its one point.
-    let (alike, apart) = (learnable(100.0), learnable(0.0));
-    let hinge = Objective::Hinge { margin: 0.2 };
-    let (told, epochs) =
-        warnings(&alike, TrainConfig { objective: hinge.clone(), lr: 1000.0, ..config.clone() });
-    assert!(!told.is_empty() && told.len() == epochs.len(), "{told:?}");
-    for words in
-        ["training has collapsed: ", "plateau 2 x batch x margin = 6.4", "start again with --warmup-epochs 1"]
-    {
-        assert!(told[0].contains(words), "{}", told[0]);
-    }
-    // Learning steadily, or on all negatives: nothing to tell.
-    for objective in ["hinge", "con:con", "cir:sig-ms", "infonce"] {
-        let objective: Objective = objective.parse().unwrap();
-        let healthy = TrainConfig { objective, lr: 0.01, clip: 2.0, ..config.clone() };
-        assert_eq!(warnings(&apart, healthy), (vec![], vec![]));
-    }
-    let all = TrainConfig { objective: hinge, lr: 1000.0, warmup_epochs: 12, ..config };
-    assert_eq!(warnings(&alike, all), (vec![], vec![]));
 }
