@@ -11,12 +11,14 @@ use wgoal::kernels::KERNELS;
 type Outcome = Result<(), Failed>;
 
 /// A small wrong in every page, as a broken compiler might make it: (page, what is replaced, by what).
-const WRONGS: [(&str, &str, &str); 28] = [
+const WRONGS: [(&str, &str, &str); 30] = [
     ("adamw", "sqrt(second)", "second"),
     ("batch_norm", "squared / max(count - 1.0, 1.0)", "squared / count"),
     ("batch_norm_backward", "select(1.0, params.repeats, last)", "1.0"),
     ("column_sum", "i < params.rows", "i + 1u < params.rows"),
     ("compose", "other[j].y * y", "0.999 * other[j].y * y"),
+    ("exponential_field", "+ push(s, column)", "+ 1.001 * push(s, column)"),
+    ("exponential_sum", "earlier + partial[0]", "earlier + 1.001 * partial[0]"),
     ("gpo", "sum += theta", "sum += 1.001 * theta"),
     ("gpo_backward", "params.slots + t]", "params.slots]"),
     ("gpo_dots", "d < width", "d + 1u < width"),
