@@ -40,7 +40,7 @@ pub struct ExponentialParams {
 }
 
 /// Turns the similarities of images `row_offset..` against all texts into A, in place, from the states of
-/// [`exponential_sum`] (images, texts), and writes those rows of the losses.
+/// [`exponential_sum`](super::exponential_sum()) (images, texts), and writes those rows of the losses.
 pub fn exponential_field(
     commands: &mut Commands,
     mut field: MatMut,
