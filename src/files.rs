@@ -1,6 +1,6 @@
-//! Files that appear whole or not at all.
+//! Files: what is written appears whole or not at all; what else the core must not do in a browser.
 
-use crate::{Error, ErrorKind, Result};
+use crate::{CustomWeights, Error, ErrorKind, Result};
 use safetensors::tensor::{Dtype, TensorView};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -72,4 +72,23 @@ pub fn write_tensors(path: &Path, tensors: &[(&str, &[usize], Values)]) -> Resul
         views.push((name, TensorView::new(dtype, shape.to_vec(), bytes).map_err(unwritable)?));
     }
     write_file(path, &safetensors::serialize(views, None).map_err(unwritable)?)
+}
+
+/// What waits for a disk, apart from the core that runs in a browser.
+impl CustomWeights {
+    /// [`CustomWeights::new`] on a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and those of [`CustomWeights::new`].
+    pub fn open<'a>(
+        path: impl AsRef<Path>,
+        parameters: impl IntoIterator<Item = (&'a str, f32)>,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let source = std::fs::read_to_string(path).map_err(|e| {
+            let advice = "give --weights a WGSL file with triplet_weight and pair_weights";
+            Error::config(path.display(), "a text file that can be read", e, advice)
+        })?;
+        Self::new(&path.display().to_string(), &source, parameters)
+    }
 }

@@ -71,23 +71,6 @@ impl CustomWeights {
         Text { file: file.into(), source: source.into(), parameters }.try_into()
     }
 
-    /// [`CustomWeights::new`] on a file.
-    ///
-    /// # Errors
-    /// A file that cannot be read, and those of [`CustomWeights::new`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn open<'a>(
-        path: impl AsRef<std::path::Path>,
-        parameters: impl IntoIterator<Item = (&'a str, f32)>,
-    ) -> Result<Self> {
-        let path = path.as_ref();
-        let source = std::fs::read_to_string(path).map_err(|e| {
-            let advice = "give --weights a WGSL file with triplet_weight and pair_weights";
-            Error::config(path.display(), "a text file that can be read", e, advice)
-        })?;
-        Self::new(&path.display().to_string(), &source, parameters)
-    }
-
     /// The same weights with other values for some parameters.
     ///
     /// # Errors
