@@ -6,7 +6,8 @@
 // g its. With the two exchanged, and X in the place of Y, it is the gradient at the texts. Each row gathers what it is
 // due, in ascending j: no atomics, the same bits every time.
 //
-//   y            [y_rows, cols] rows y_offset.. of Y: the others add nothing       read
+//   y            [y_rows, cols] rows y_offset.. of Y: the others add nothing. Those from `pairs` on are a memory bank's,
+//                which is mined but no anchor    read
 //   own, other   [pairs] coefficients (c+, c-)                                    read
 //   own_index    [pairs] h                                                        read
 //   other_index  [pairs] g                                                        read
@@ -21,6 +22,7 @@ struct Params {
     row_offset: u32,
     y_offset: u32,
     y_rows: u32,
+    pairs: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -49,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         return;
     }
     var sum = own[i].y * y_at(own_index[i], k) - (own[i].x + other[i].x) * y_at(i, k);
-    for (var j = params.y_offset; j < params.y_offset + params.y_rows; j += 1u) {
+    for (var j = params.y_offset; j < min(params.y_offset + params.y_rows, params.pairs); j += 1u) {
         if (other_index[j] == i) {
             sum += other[j].y * y[(j - params.y_offset) * params.stride4 + k];
         }

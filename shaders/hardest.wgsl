@@ -5,6 +5,8 @@
 // a * anchor_stride + c * candidate_stride. A block that does not start at candidate 0 goes on from what is stored.
 // With `exclude_own` the diagonal is left out instead, as the hinge does; an anchor without a negative then keeps
 // n = -1 and h = its own number.
+// With `bounded`, only candidates after (bound_value, bound_index) in the order of mining count, similarities falling,
+// indices rising: the next hardest, round by round, or with p for the value the hardest of those below the positive.
 // Ties: the lowest index wins, within a lane by the order of the walk, between lanes and blocks by comparison.
 //
 //   similarity  block of S                                                        read
@@ -12,6 +14,7 @@
 //   positive    [pairs] p_i = S_ii, written where the block holds the diagonal
 //   value       [pairs] n_i
 //   index       [pairs] h_i
+//   bound_value, bound_index  [pairs]                                             read
 //
 // Grid: one workgroup an anchor of the block.
 
@@ -24,6 +27,7 @@ struct Params {
     candidate_offset: u32,   // pair number of the block's first candidate
     mask: u32,
     exclude_own: u32,
+    bounded: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -32,6 +36,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> positive: array<f32>;
 @group(0) @binding(4) var<storage, read_write> value: array<f32>;
 @group(0) @binding(5) var<storage, read_write> index: array<u32>;
+@group(0) @binding(6) var<storage, read> bound_value: array<f32>;
+@group(0) @binding(7) var<storage, read> bound_index: array<u32>;
 
 const LANES = 64u;
 const NOTHING = -3.4e38;   // below every similarity
@@ -44,6 +50,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let start = group.x * params.anchor_stride;
     var n = NOTHING;
     var h = 0xffffffffu;
+    var top = -NOTHING;
+    var top_index = 0u;
+    if (params.bounded != 0u) {
+        top = bound_value[anchor];
+        top_index = bound_index[anchor];
+    }
     for (var c = lane; c < params.candidates; c += LANES) {
         let candidate = c + params.candidate_offset;
         var s = similarity[start + c * params.candidate_stride];
@@ -55,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 s = NOTHING;
             }
         }
-        if (s > n) {
+        if (s > n && (s < top || (s == top && candidate > top_index))) {
             n = s;
             h = candidate;
         }

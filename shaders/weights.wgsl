@@ -12,7 +12,8 @@
 //   contrastive  1                             [n > lambda]
 //
 // R+ and R- are the means over the relative sets, 0 where a set is empty. With `hinge`, a triplet with
-// margin + n - p <= 0 is closed, and so is an anchor whose only negative is its own pair (vse-models.md section 1).
+// margin + n - p <= 0 is closed: coefficients and loss are 0; with `exclude_own` so is that of an anchor whose negative is
+// its own pair (it has none).
 //
 //   positive      [pairs] p                                              read
 //   value         [pairs] n                                              read
@@ -21,7 +22,8 @@
 //   coefficients  [pairs] (scale T P+, scale T P-)                       overwritten
 //   loss          [pairs] by `loss`; 0 where closed                      overwritten
 //
-// A file of one's own takes the place of the section `weights` (src/objective/custom).
+// A file of one's own takes the place of the section `weights` (src/objective/custom); both sections also stand in
+// dense_sum.wgsl and dense_field.wgsl.
 // Grid: one invocation a pair.
 
 struct Params {
@@ -30,6 +32,7 @@ struct Params {
     pair: u32,       // 0 con, 1 lin, 2 lin-ms, 3 sig, 4 sig-ms, 5 circle, 6 contrastive
     loss: u32,       // 0 n - p, or margin + n - p with hinge; the others as in anchor_loss
     hinge: u32,
+    exclude_own: u32,
     tau: f32,
     alpha: f32,
     beta: f32,
@@ -99,6 +102,7 @@ fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
 }
 // end of section
 
+// section triplet
 fn softplus(z: f32) -> f32 {
     return max(z, 0.0) + log(1.0 + exp(max(-abs(z), -87.0)));
 }
@@ -123,28 +127,30 @@ fn anchor_loss(p: f32, n: f32, cost: f32) -> f32 {
     }
 }
 
+// Coefficients of the positive and of the negative, and the loss; r holds R+ and R-.
+fn weighed_triplet(p: f32, n: f32, r: vec2f) -> vec3f {
+    var cost = n - p;
+    if (params.hinge != 0u) {
+        cost += params.margin;
+        if (cost <= 0.0) {
+            return vec3f(0.0);
+        }
+    }
+    return vec3f(weigh(params.scale, p, n, r), anchor_loss(p, n, cost));
+}
+// end of section
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let i = id.x;
     if (i >= params.pairs) {
         return;
     }
-    let p = positive[i];
-    let n = value[i];
     let s = sums[i];
-    let r = s.xz / max(s.yw, vec2f(1.0));
-    var open = params.scale;
-    var cost = n - p;
-    if (params.hinge != 0u) {
-        cost += params.margin;
-        if (cost <= 0.0 || index[i] == i) {
-            open = 0.0;
-            cost = 0.0;
-        }
+    var weighed = vec3f(0.0);
+    if (params.exclude_own == 0u || index[i] != i) {
+        weighed = weighed_triplet(positive[i], value[i], s.xz / max(s.yw, vec2f(1.0)));
     }
-    if (params.hinge == 0u || cost > 0.0) {
-        cost = anchor_loss(p, n, cost);
-    }
-    coefficients[i] = weigh(open, p, n, r);
-    loss[i] = cost;
+    coefficients[i] = weighed.xy;
+    loss[i] = weighed.z;
 }

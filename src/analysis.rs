@@ -5,8 +5,8 @@
 //! field A on the similarities of small random batches, relative sets and all.
 
 use crate::device::padded;
-use crate::kernels::{Block, loss_at, twin, weights_at};
-use crate::objective::{Objective, PairWeight};
+use crate::kernels::{loss_at, weights_at};
+use crate::objective::{Field, Objective, PairWeight};
 use crate::random::{Purpose, random};
 use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
@@ -83,12 +83,9 @@ impl Objective {
     /// # Errors
     /// A weight file that cannot be evaluated there.
     pub fn weights_at(&self, p: f64, n: f64) -> Result<Option<[f64; 3]>> {
-        let mut weights = match (self, self.weight_params(1.0)) {
-            (Self::Custom { weights, .. }, _) => weights.at(p, n)?,
-            (_, Some(params)) => weights_at(&params, p, n, [0.0; 2]),
-            _ => return Ok(None),
-        };
-        if self.closes_triplets() && self.margin().is_some_and(|margin| f64::from(margin) + n - p <= 0.0) {
+        let Some(params) = self.weight_params(1.0) else { return Ok(None) };
+        let mut weights = weights_at(&params, p, n, [0.0; 2])?;
+        if params.margin.is_some_and(|margin| f64::from(margin) + n - p <= 0.0) {
             weights[0] = 0.0;
         }
         Ok(Some(weights))
@@ -98,6 +95,7 @@ impl Objective {
     pub fn loss_at(&self, p: f64, n: f64) -> Option<f64> {
         let params = match self {
             Self::Loss(..) | Self::Hinge { .. } => self.weight_params(1.0)?,
+            Self::Over(_, objective) => return objective.loss_at(p, n),
             _ => return None,
         };
         let cost = n - p + f64::from(params.margin.unwrap_or(0.0));
@@ -116,9 +114,10 @@ impl Objective {
         for batch in 0..BATCHES {
             let s = similarities(batch);
             widen(&mut asymmetry, asymmetry_at(self, &s)?);
-            for weights in Field::at(self, &s)?.pair_weights.iter().flatten() {
+            // T is not negative, so that signs are those of the pair weights.
+            for weights in Field::at(self, &s, N, None)?.triplets {
                 triplets += 1.0;
-                for (wrong, weight) in wrong.iter_mut().zip(weights) {
+                for (wrong, weight) in wrong.iter_mut().zip(&weights) {
                     *wrong += f64::from(u8::from(*weight < 0.0));
                 }
             }
@@ -129,7 +128,8 @@ impl Objective {
             objective: self.to_string(),
             integrable: asymmetry[1] <= ROUNDING && curl <= ROUNDING * (1.0 + size(plane.as_ref())),
             asymmetry,
-            wrong_in_batches: plane.is_some().then(|| wrong.map(|count| count / triplets)),
+            wrong_in_batches: (plane.is_some() && triplets > 0.0)
+                .then(|| wrong.map(|count| count / triplets)),
             plane,
         })
     }
@@ -167,90 +167,6 @@ fn similarities(batch: u64) -> Vec<f64> {
     s
 }
 
-/// A on the similarities of a batch, and what it is made of.
-struct Field {
-    a: Vec<f64>,
-    /// (P⁺, P⁻) of both directions, where there are such weights.
-    pair_weights: [Vec<[f64; 2]>; 2],
-}
-
-impl Field {
-    fn at(objective: &Objective, s: &[f64]) -> Result<Self> {
-        let blocks = [Block::images(0, N, N), Block::texts(0, N, N)];
-        let mut a = s.to_vec();
-        let mut pair_weights = [Vec::new(), Vec::new()];
-        let mut losses = [[0.0; N]; 2];
-        let mut p = [0.0; N];
-        if let Objective::Infonce(params) = objective {
-            let (same, t) = ((None, params.same_image()), f64::from(params.temperature));
-            let states = blocks.map(|block| {
-                let mut state = [0.0; 4 * N];
-                twin::log_sum_exp(&block, s, same, t, &mut state);
-                state
-            });
-            let [it, ti] = &mut losses;
-            twin::infonce(
-                &mut a,
-                (0, N),
-                same,
-                t,
-                [&states[0], &states[1]],
-                1.0,
-                &mut [0.0; 4 * N],
-                [it, ti],
-            );
-            return Ok(Self { a, pair_weights });
-        }
-        if let Some(params) = objective.exponential_params(1.0) {
-            twin::exponential(&mut a, N, None, &params);
-            return Ok(Self { a, pair_weights });
-        }
-        let mut mined = [([0.0; N], [0; N]); 2];
-        for (block, (value, index)) in blocks.iter().zip(&mut mined) {
-            twin::hardest(block, s, None, objective.closes_triplets(), &mut p, value, index);
-        }
-        let mut coefficients = [[0.0; 2 * N]; 2];
-        if let Objective::HingeSum { margin } = objective {
-            let margin = (f64::from(*margin), 1.0);
-            for ((block, coefficients), loss) in blocks.iter().zip(&mut coefficients).zip(&mut losses) {
-                twin::violations(block, s, &p, None, margin, coefficients, loss);
-            }
-            twin::hinge_sum(&mut a, 0, &p, None, margin);
-        } else {
-            a.fill(0.0);
-        }
-        for (d, (block, (value, index))) in blocks.iter().zip(&mined).enumerate() {
-            let triplets = (&p[..], &value[..], &index[..]);
-            if let Objective::Custom { weights, margin } = objective {
-                let (coefficients, loss) = (&mut coefficients[d], &mut losses[d]);
-                twin::custom_weights(weights, (*margin, 1.0), triplets, coefficients, loss, N)?;
-            } else if let Some(params) = objective.weight_params(1.0) {
-                let mut sums = [0.0; 4 * N];
-                let rates = match params.pair {
-                    PairWeight::LinMs => Some(None),
-                    PairWeight::SigMs => Some(Some((params.alpha.into(), params.beta.into()))),
-                    _ => None,
-                };
-                if let (Some(rates), Objective::Goal(.., goal)) = (rates, objective) {
-                    twin::relative(block, s, triplets, None, rates, goal.threshold.into(), &mut sums);
-                }
-                twin::weights(&params, triplets, &sums, &mut coefficients[d], &mut losses[d], N);
-            }
-            // T is not negative, so that signs are those of the pair weights.
-            pair_weights[d] = coefficients[d].chunks_exact(2).map(|c| [c[0], c[1]]).collect();
-        }
-        let stride = padded(N);
-        for i in 0..N {
-            a[i * stride + i] -= coefficients[0][2 * i] + coefficients[1][2 * i];
-            if !matches!(objective, Objective::HingeSum { .. }) {
-                a[i * stride + mined[0].1[i] as usize] += coefficients[0][2 * i + 1];
-                a[mined[1].1[i] as usize * stride + i] += coefficients[1][2 * i + 1];
-            }
-        }
-        Ok(Self { a, pair_weights })
-    }
-}
-
 /// ‖J − Jᵀ‖ / ‖J‖ of the field at the similarities `s`, 0 where the field is constant.
 fn asymmetry_at(objective: &Objective, s: &[f64]) -> Result<f64> {
     let places: Vec<_> = (0..N * N).map(|at| at / N * padded(N) + at % N).collect();
@@ -259,7 +175,7 @@ fn asymmetry_at(objective: &Objective, s: &[f64]) -> Result<f64> {
         let field = |step: f64| {
             let mut moved = s.to_vec();
             moved[at] += step;
-            Field::at(objective, &moved)
+            Field::at(objective, &moved, N, None)
         };
         let (above, below) = (field(STEP)?.a, field(-STEP)?.a);
         rows.push(places.iter().map(|&k| (above[k] - below[k]) / (2.0 * STEP)).collect::<Vec<f64>>());
@@ -318,6 +234,7 @@ fn plane(objective: &Objective) -> Result<Option<Plane>> {
 fn overflow(objective: &Objective) -> Vec<String> {
     // ln of the largest f32
     const LIMIT: f64 = 88.7;
+    let objective = if let Objective::Over(_, objective) = objective { objective } else { objective };
     let Objective::Goal(_, pair, params) = objective else { return Vec::new() };
     let [alpha, beta, lambda] = [params.alpha, params.beta, params.lambda].map(f64::from);
     let mut found = Vec::new();
@@ -344,14 +261,14 @@ impl fmt::Display for Analysis {
         let [low, high] = self.asymmetry;
         write!(f, "asymmetry |J - J'| / |J| over {BATCHES} batches of {N} pairs: {low:.2e} to {high:.2e}")?;
         let Some(plane) = &self.plane else {
-            return write!(f, "\nT, P+ and P- do not apply: it weighs all negatives of an anchor at once");
+            return write!(f, "\nT, P+ and P- do not apply: its gradient is not that of single triplets");
         };
         write!(f, "\nover p, n in [-1, 1], relative sets empty:")?;
         write!(f, "\n  curl in one triplet's plane: at most {:.2e}", plane.curl)?;
         for (name, [low, high]) in [("T ", plane.triplet), ("P+", plane.positive), ("P-", plane.negative)] {
             write!(f, "\n  {name} from {low:.4} to {high:.4}")?;
         }
-        let [away, closer] = self.wrong_in_batches.unwrap_or_default();
+        let [away, closer] = self.wrong_in_batches.map_or([None; 2], |shares| shares.map(Some));
         for (what, region, share) in [
             ("P+ < 0, positives pushed away", &plane.positive_wrong, away),
             ("P- < 0, negatives pulled in", &plane.negative_wrong, closer),
@@ -368,7 +285,9 @@ impl fmt::Display for Analysis {
                     n[1]
                 )?,
             }
-            write!(f, "; {:.1} % of the batches' triplets", 100.0 * share)?;
+            if let Some(share) = share {
+                write!(f, "; {:.1} % of the batches' triplets", 100.0 * share)?;
+            }
         }
         for what in &plane.overflow {
             write!(f, "\n  beyond f32: {what}; clamped at e^87")?;

@@ -8,7 +8,7 @@ use crate::eval::Recall;
 use crate::head::Head;
 use crate::negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 use crate::objective::{GradientOptions, Gradients, Objective};
-use crate::pipeline::{Features, Pipeline, StepStats};
+use crate::pipeline::{External, Features, Pipeline, StepStats};
 
 pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
     pollster::block_on(work)
@@ -156,7 +156,37 @@ impl Pipeline {
         objective: &Objective,
         rate: f64,
     ) -> Result<()> {
-        wait(self.step_local_async(batch, offsets, objective, rate))
+        wait(self.step_local_async(batch, offsets, objective, rate, None))
+    }
+
+    /// [`Pipeline::step_local`] with a gradient from elsewhere added to the objective's at the unit embeddings, such as
+    /// that of a matching loss (X-VLM) that another program computes on the same batch. Waits for the embeddings.
+    ///
+    /// ```
+    /// use wgoal::{Device, Features, Head, Pipeline, TrainConfig};
+    /// let config = TrainConfig { embed: 4, mask_same_image: false, ..Default::default() };
+    /// let mut pipeline = Pipeline::new(&Device::cpu(), Head::new(3, 3, 4, 0)?, &config, 2)?;
+    /// let batch = Features { images: &[1.0, 0.0, 2.0, 0.5, 1.0, 0.0], texts: &[0.0, 1.0, 1.0, 2.0, 0.0, 1.0], ids: &[] };
+    /// // The gradient of the sum of squared distances of the pairs.
+    /// let mut distance = |x: &[f32], y: &[f32]| {
+    ///     let difference: Vec<f32> = x.iter().zip(y).map(|(x, y)| 2.0 * (x - y)).collect();
+    ///     Ok([difference.clone(), difference.iter().map(|d| -d).collect()])
+    /// };
+    /// pipeline.step_with(batch, [&[], &[]], &config.objective, 1e-3, &mut distance)?;
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::step_local`] and of `external`; gradients of another shape, or not finite.
+    pub fn step_with(
+        &mut self,
+        batch: Features,
+        offsets: [&[u32]; 2],
+        objective: &Objective,
+        rate: f64,
+        external: External<'_>,
+    ) -> Result<()> {
+        wait(self.step_local_async(batch, offsets, objective, rate, Some(external)))
     }
 
     /// What the steps since the last call did. Waits for the device.

@@ -187,6 +187,12 @@ pub struct TrainConfig {
     /// First epochs that train on the hinge over all negatives, which keeps hardest-negative training from collapsing;
     /// InfoNCE, which sees all negatives anyway, ignores it.
     pub warmup_epochs: usize,
+    /// Pairs of a memory bank, rounded down to whole batches: the embeddings of the last batches of the epoch are further
+    /// candidates for mining, those of the same image left out (cross-batch memory, Wang et al., 2020); 0 is none. Relative
+    /// sets are the batch's alone.
+    pub memory_bank: usize,
+    /// First epochs without the memory bank, in which embeddings still move fast.
+    pub bank_warmup: usize,
     /// Whose features x become sign(x) √|x| first.
     pub signed_root: SignedRoot,
     /// Shift and scale every input column by its mean and deviation over the training rows.
@@ -231,6 +237,8 @@ impl Default for TrainConfig {
             lr_drop: Vec::new(),
             lr_warmup: Warmup::Steps(0),
             warmup_epochs: 0,
+            memory_bank: 0,
+            bank_warmup: 1,
             signed_root: SignedRoot::default(),
             standardize: false,
             dropout: 0.0,
@@ -258,6 +266,11 @@ impl TrainConfig {
                 "pooling or an encoder that is learned",
                 advice,
             ));
+        }
+        if self.memory_bank > 0 && !self.objective.mines() {
+            let expected = "an objective that mines negatives";
+            let advice = "leave it out, or choose an objective on the hardest, semi-hard or top:K negatives";
+            return Err(Error::config("--memory-bank", expected, &self.objective, advice));
         }
         let check = |ok: bool, option: &str, expected: &str, found: &dyn std::fmt::Display| match ok {
             true => Ok(()),
@@ -338,7 +351,7 @@ impl TrainConfig {
     /// The objective of an epoch counted from 0: the warm-up's, then the run's own.
     pub fn objective_of(&self, epoch: usize) -> Objective {
         match &self.objective {
-            Objective::Infonce(_) => self.objective.clone(),
+            objective if objective.infonce().is_some() => objective.clone(),
             objective if epoch < self.warmup_epochs => {
                 Objective::HingeSum { margin: objective.margin().unwrap_or(crate::objective::HINGE_MARGIN) }
             }

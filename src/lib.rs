@@ -2,6 +2,7 @@
 #![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "the parts that only the trainer uses"))]
 
 mod analysis;
+mod bank;
 #[cfg(not(target_arch = "wasm32"))]
 mod baseline;
 mod config;
@@ -56,10 +57,10 @@ pub use eval::{Ranking, Recall};
 pub use head::{Head, Side};
 pub use negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 pub use objective::{
-    CustomWeights, GoalParams, GradientOptions, Gradients, InfonceParams, Loss, Objective, PairWeight,
-    TripletWeight,
+    CustomWeights, GoalParams, GradientOptions, Gradients, InfonceParams, Loss, Negatives, Objective,
+    PairWeight, TripletWeight,
 };
-pub use pipeline::{Features, Pipeline, StepStats};
+pub use pipeline::{External, Features, Pipeline, StepStats};
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use {

@@ -7,12 +7,14 @@
 //! Owns the parameters on the device, the optimiser's state and, through the encoders, every buffer of a step. Nothing is read back inside a
 //! step: each leaves one row in the records, which [`Pipeline::records`] collects.
 
+use crate::bank::Bank;
 use crate::config::{Optimizer, TrainConfig};
-use crate::device::{Buffer, Commands, Device, pad_rows};
+use crate::device::{Buffer, Commands, Device, Matrix, pad_rows};
 use crate::encoder::Encoder;
 use crate::head::{Head, Layout, Side};
 use crate::kernels::{
-    AdamwParams, PARTS, RECORD, SgdParams, StepRecord, adamw, column_sum, record, sgd, sum_squares,
+    AdamwParams, PARTS, RECORD, SgdParams, StepRecord, accumulate, adamw, column_sum, record, sgd,
+    sum_squares,
 };
 use crate::objective::{InfonceParams, Inputs, Objective, Workspace};
 use crate::{Error, Result};
@@ -43,9 +45,13 @@ pub struct Features<'a> {
     pub images: &'a [f32],
     /// `[pairs, text_dim]`
     pub texts: &'a [f32],
-    /// Image of each pair; read only if the configuration masks same-image pairs.
+    /// Image of each pair; read only if the configuration masks same-image pairs or has a memory bank.
     pub ids: &'a [u32],
 }
+
+/// A gradient from elsewhere: takes the unit embeddings of a batch's images and texts, `[pairs, embed]` row-major, and
+/// gives the gradients of its loss at both, to be added to the objective's.
+pub type External<'a> = &'a mut dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]>;
 
 /// Trains a [`Head`] on batches of features, one step at a time.
 ///
@@ -66,6 +72,12 @@ pub struct Pipeline {
     moments: [Buffer<f32>; 2],
     encoders: [Encoder; 2],
     ids: Buffer<u32>,
+    bank: Option<Bank>,
+    /// Epochs before the bank is filled, and whether it is.
+    bank_warmup: usize,
+    banking: bool,
+    /// Gradients from elsewhere at the unit rows, once there have been any.
+    external: Option<[Matrix; 2]>,
     workspace: Workspace,
     parts: Buffer<f32>,
     factor: Buffer<f32>,
@@ -81,7 +93,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline that trains `head` on batches of exactly `pairs` pairs.
     ///
-    /// Of `config` it uses the optimiser, weight decay, clip and mask.
+    /// Of `config` it uses the optimiser, weight decay, clip, mask and memory bank.
     ///
     /// # Errors
     /// An option out of range, or a device without the memory.
@@ -99,6 +111,8 @@ impl Pipeline {
         let len = layout.len();
         let values = Buffer::from_slice(device, "head", &head.values)?;
         let encoder = |side| Encoder::new(device, &head, side, pairs);
+        let bank =
+            (config.memory_bank > 0).then(|| Bank::new(device, config.memory_bank, pairs, layout.embed));
         Ok(Self {
             device: device.clone(),
             layout,
@@ -112,7 +126,11 @@ impl Pipeline {
             moments: [Buffer::new(device, "optimizer.m", len)?, Buffer::new(device, "optimizer.v", len)?],
             encoders: [encoder(Side::Image)?, encoder(Side::Text)?],
             ids: Buffer::new(device, "ids", pairs)?,
-            workspace: Workspace::new(device, pairs, layout.embed)?,
+            bank: bank.transpose()?,
+            bank_warmup: config.bank_warmup,
+            banking: true,
+            external: None,
+            workspace: Workspace::new(device, pairs, layout.embed, config.memory_bank / pairs * pairs)?,
             parts: Buffer::new(device, "gradient.parts", PARTS)?,
             factor: Buffer::new(device, "gradient.factor", 1)?,
             records: Buffer::new(device, "records", RECORDS * RECORD)?,
@@ -124,12 +142,19 @@ impl Pipeline {
         })
     }
 
+    /// Begins an epoch, counted from 0: the memory bank is emptied, so that an epoch depends on nothing but the parameters,
+    /// and from the configured epoch on it is filled and mined. Without a call it is from the first step.
+    pub fn start_epoch(&mut self, epoch: usize) {
+        self.banking = epoch >= self.bank_warmup;
+        self.bank.iter_mut().for_each(Bank::clear);
+    }
+
     /// [`Pipeline::step`] without waiting.
     ///
     /// # Errors
     /// Those of [`Pipeline::step`].
     pub async fn step_async(&mut self, batch: Features<'_>, objective: &Objective, rate: f64) -> Result<()> {
-        self.step_local_async(batch, [&[], &[]], objective, rate).await
+        self.step_local_async(batch, [&[], &[]], objective, rate, None).await
     }
 
     /// [`Pipeline::step_local`] without waiting.
@@ -142,10 +167,11 @@ impl Pipeline {
         offsets: [&[u32]; 2],
         objective: &Objective,
         rate: f64,
+        external: Option<External<'_>>,
     ) -> Result<()> {
         let [p, q] = self.layout.dims;
         let shapes = [batch.images.len(), batch.texts.len(), batch.ids.len()];
-        let ids = if self.mask { self.pairs } else { shapes[2] };
+        let ids = if self.mask || self.bank.is_some() { self.pairs } else { shapes[2] };
         let rows = offsets.map(|offsets| offsets.last().map_or(self.pairs, |&rows| rows as usize));
         if shapes != [rows[0] * p, rows[1] * q, ids] {
             return Err(Error::config(
@@ -157,7 +183,7 @@ impl Pipeline {
         }
         objective.validate()?;
         let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
-        self.step_padded([&images, &texts], offsets, batch.ids, objective, rate).await
+        self.step_padded([&images, &texts], offsets, batch.ids, objective, rate, external).await
     }
 
     /// [`Pipeline::step_local_async`] on rows that are padded already.
@@ -168,6 +194,7 @@ impl Pipeline {
         ids: &[u32],
         objective: &Objective,
         rate: f64,
+        external: Option<External<'_>>,
     ) -> Result<()> {
         if self.recorded == RECORDS {
             self.fetch_records().await?;
@@ -190,10 +217,19 @@ impl Pipeline {
         for encoder in &mut self.encoders {
             encoder.forward(&mut commands, &self.values, true)?;
         }
+        let added = external.is_some();
+        if let Some(external) = external {
+            commands.submit()?;
+            self.take_external(external).await?;
+        }
         if self.mask {
             self.ids.write(&self.device, 0, ids)?;
         }
-        if let Objective::Infonce(params) = objective {
+        let mut bank = self.bank.as_mut().filter(|_| self.banking);
+        if let Some(bank) = &mut bank {
+            bank.begin(&self.device, ids)?;
+        }
+        if let Some(params) = objective.infonce() {
             if self.temperature != Some(*params) {
                 self.values.write(&self.device, layout.temperature().start, &[params.temperature])?;
                 self.temperature = Some(*params);
@@ -206,12 +242,20 @@ impl Pipeline {
             ids: self.mask.then(|| self.ids.view()),
             temperature: self.values.part(layout.temperature()),
             scale: 1.0,
+            bank: bank.as_ref().and_then(|bank| bank.rows()),
         };
         self.workspace.gradient(&mut commands, objective, inputs, [&mut image.d_unit, &mut text.d_unit])?;
+        if let Some(bank) = &mut bank {
+            bank.push(&mut commands, [&image.unit, &text.unit])?;
+        }
+        for (external, encoder) in self.external.iter().flatten().zip([image, text]).filter(|_| added) {
+            let (from, to) = (external.buffer.view(), encoder.d_unit.buffer.view_mut());
+            accumulate(&mut commands, (from, external.buffer.len()), 1.0, (to, 0), true)?;
+        }
         for encoder in &mut self.encoders {
             encoder.backward((&self.device, &mut commands), &self.values, &mut self.gradients)?;
         }
-        let learned = matches!(objective, Objective::Infonce(InfonceParams { learn_temperature: true, .. }));
+        let learned = objective.infonce().is_some_and(|params| params.learn_temperature);
         if learned {
             let dt = self.gradients.part_mut(layout.temperature());
             column_sum(&mut commands, self.workspace.temperature_gradient(), dt)?;
@@ -239,7 +283,43 @@ impl Pipeline {
         if learned {
             self.update(&mut commands, temperature, rate, 0.0, InfonceParams::BOUNDS)?;
         }
-        commands.submit()
+        commands.submit()?;
+        match &mut self.bank {
+            Some(bank) if self.banking => bank.end(&self.device, ids),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands the batch's embeddings out, and takes the gradients back to the device.
+    async fn take_external(&mut self, external: External<'_>) -> Result<()> {
+        let (device, pairs, embed) = (&self.device, self.pairs, self.layout.embed);
+        let [image, text] = &self.encoders;
+        let unit = [image.unit.to_rows(device).await?, text.unit.to_rows(device).await?];
+        let gradients = external(&unit[0], &unit[1])?;
+        for (name, gradient) in ["images", "texts"].into_iter().zip(&gradients) {
+            let fault = |found: String| {
+                let expected = format!("{pairs} x {embed} finite numbers");
+                let advice = "give the gradient at the embeddings that were handed out";
+                Error::config(format!("external gradient at {name}"), expected, found, advice)
+            };
+            if gradient.len() != pairs * embed {
+                return Err(fault(format!("{} numbers", gradient.len())));
+            }
+            if let Some(at) = gradient.iter().position(|x| !x.is_finite()) {
+                return Err(fault(format!("{} in row {}", gradient[at], at / embed)));
+            }
+        }
+        let matrices = match &mut self.external {
+            Some(matrices) => matrices,
+            none => none.insert([
+                Matrix::new(device, "external.images", pairs, embed)?,
+                Matrix::new(device, "external.texts", pairs, embed)?,
+            ]),
+        };
+        for (matrix, gradient) in matrices.iter_mut().zip(&gradients) {
+            matrix.buffer.write(device, 0, &pad_rows(gradient, embed))?;
+        }
+        Ok(())
     }
 
     /// One optimiser step of some of the parameters.
@@ -325,9 +405,7 @@ impl Pipeline {
             buffer.write(&self.device, 0, values)?;
         }
         self.step = step;
-        if let Objective::Infonce(params) = objective {
-            self.temperature = Some(*params);
-        }
+        self.temperature = objective.infonce().copied().or(self.temperature);
         Ok(())
     }
 }

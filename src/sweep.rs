@@ -211,7 +211,11 @@ impl Sweep {
 
 /// Where the head of a run is kept until its objective's point is chosen, and after if it is that one.
 fn head_path(out: &Path, objective: &str, number: usize, seed: u64) -> PathBuf {
-    out.join("heads").join(format!("{}-{}-s{seed}.safetensors", objective.replace(':', "-"), number + 1))
+    out.join("heads").join(format!(
+        "{}-{}-s{seed}.safetensors",
+        objective.replace([':', '@', '+', '*'], "-"),
+        number + 1
+    ))
 }
 
 /// One run from start to end, its best head saved as `path`.

@@ -242,6 +242,7 @@ impl Trainer {
         let steps = self.steps_per_epoch();
         let total = (steps * config.epochs) as u64;
         let objective = config.objective_of(epoch);
+        self.pipeline.start_epoch(epoch);
         let (mut zero_rows, mut lr) = (0, 0.0);
         let batches =
             Batches::new(self.dataset.clone(), self.gather.clone(), config.batch, config.seed, epoch as u64)?;
@@ -250,7 +251,7 @@ impl Trainer {
             zero_rows += batch.zero_rows;
             lr = config.rate(epoch, self.progress.step, total);
             let Batch { images, texts, offsets: [image, text], ids, .. } = &batch;
-            let work = self.pipeline.step_padded([images, texts], [image, text], ids, &objective, lr);
+            let work = self.pipeline.step_padded([images, texts], [image, text], ids, &objective, lr, None);
             self.device.wait(work)?;
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
@@ -277,7 +278,7 @@ impl Trainer {
             gradient_norm: mean(|r| r.gradient_norm),
             clipped: mean(|r| f32::from(u8::from(r.clipped))),
             lr,
-            temperature: matches!(objective, Objective::Infonce(_)).then(|| head.temperature()),
+            temperature: objective.infonce().map(|_| head.temperature()),
             zero_rows,
             val,
             best,
@@ -360,7 +361,11 @@ fn collapse(
     pairs: usize,
     chance: f64,
 ) -> Option<String> {
-    if matches!(objective, Objective::HingeSum { .. } | Objective::Infonce(_)) {
+    // Of several losses, or losses of several negatives, the plateau is not known.
+    if matches!(
+        objective,
+        Objective::HingeSum { .. } | Objective::Infonce(_) | Objective::Over(..) | Objective::Sum(_)
+    ) {
         return None;
     }
     let Epoch { loss, positive, hardest, val, .. } = epoch;

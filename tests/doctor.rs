@@ -11,7 +11,7 @@ use wgoal::kernels::KERNELS;
 type Outcome = Result<(), Failed>;
 
 /// A small wrong in every page, as a broken compiler might make it: (page, what is replaced, by what).
-const WRONGS: [(&str, &str, &str); 30] = [
+const WRONGS: [(&str, &str, &str); 31] = [
     ("adamw", "sqrt(second)", "second"),
     ("batch_norm", "squared / max(count - 1.0, 1.0)", "squared / count"),
     ("batch_norm_backward", "select(1.0, params.repeats, last)", "1.0"),
@@ -28,7 +28,8 @@ const WRONGS: [(&str, &str, &str); 30] = [
     ("gru", "after = (1.0 - z) * c", "after = (1.0 - z) * r"),
     ("gru_backward", "sum = g * z", "sum = 0.999 * g * z"),
     ("hardest", "i < best_index[lane]", "i > best_index[lane]"),
-    ("hinge_sum", "- positive[j] > 0.0", "- positive[j] >= 0.0"),
+    ("dense_field", "positive[j], s,", "positive[i], s,"),
+    ("accumulate", "params.weight * x[k]", "1.001 * params.weight * x[k]"),
     ("infonce", "rate * a;", "a;"),
     ("l2norm", "sqrt(partial[0])", "1.0001 * sqrt(partial[0])"),
     ("l2norm_backward", "if (r > 0.0)", "if (r >= 0.0)"),
@@ -40,7 +41,7 @@ const WRONGS: [(&str, &str, &str); 30] = [
     ("relative", "sums[anchor] = partial[0];", "sums[anchor] = partial[0] + vec4f(0.0, 1.0, 0.0, 0.0);"),
     ("sgd", "params.decay * w[k]", "0.0"),
     ("sum_squares", "k < params.count4", "k + 1u < params.count4"),
-    ("violations", "vec2f(1.0, cost)", "vec2f(1.001, cost)"),
+    ("dense_sum", "vec2f(total.x, 0.0)", "vec2f(1.001 * total.x, 0.0)"),
     ("weights", "n * n - 2.0", "n - 2.0"),
 ];
 

@@ -110,9 +110,7 @@ fn whole(direction: fn(usize, usize, usize) -> Block) -> Block {
 const DIRECTIONS: [fn(usize, usize, usize) -> Block; 2] = [Block::images, Block::texts];
 
 fn params(triplet: TripletWeight, pair: PairWeight, margin: Option<f32>) -> WeightParams {
-    let (tau, alpha, beta, lambda) = (3.0, 2.0, 10.0, 0.5);
-    let loss = Loss::Triplet;
-    WeightParams { triplet, pair, loss, tau, alpha, beta, lambda, circle: 0.5, margin, scale: 1.0 }
+    WeightParams { triplet, pair, margin, exclude_own: margin.is_some(), tau: 3.0, ..Default::default() }
 }
 
 /// The GOAL gradient as the pipeline assembles it; also the sizes of all relative sets.
@@ -122,7 +120,7 @@ fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
     let [(it, h), (ti, g)] = DIRECTIONS.map(|direction| {
         let block = whole(direction);
         let (mut p, mut n, mut h) = ([0.0; PAIRS], [0.0; PAIRS], [0; PAIRS]);
-        twin::hardest(&block, &similarity, None, false, &mut p, &mut n, &mut h);
+        twin::hardest(&block, &similarity, (None, false, None), (&mut p, &mut n, &mut h));
         let mut sums = [0.0; 4 * PAIRS];
         if params.pair == PairWeight::SigMs {
             let rates = Some((params.alpha.into(), params.beta.into()));
@@ -130,13 +128,13 @@ fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
         }
         members += sums.chunks_exact(4).map(|sums| sums[1] + sums[3]).sum::<f64>();
         let (mut coefficients, mut loss) = ([0.0; 2 * PAIRS], [0.0; PAIRS]);
-        twin::weights(params, (&p, &n, &h), &sums, &mut coefficients, &mut loss, PAIRS);
+        twin::weights(params, (&p, &n, &h), &sums, &mut coefficients, &mut loss, PAIRS).unwrap();
         (coefficients, h)
     });
     let [x, y] = &batch.0;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
-    twin::compose(y, WIDTH, (&it, &h), (&ti, &g), false, &mut gradients[0]);
-    twin::compose(x, WIDTH, (&ti, &g), (&it, &h), false, &mut gradients[1]);
+    twin::compose((y, 0), WIDTH, (&it, &h), (&ti, &g), false, &mut gradients[0]);
+    twin::compose((x, 0), WIDTH, (&ti, &g), (&it, &h), false, &mut gradients[1]);
     (gradients, members)
 }
 
@@ -201,32 +199,45 @@ fn hinge_is_the_gradient_of_its_loss() {
 }
 
 #[test]
-fn hinge_sum_is_the_gradient_of_its_loss() {
+fn triplets_of_all_negatives_are_the_gradient_of_their_loss() {
+    let hinge = params(TripletWeight::Con, PairWeight::Con, Some(MARGIN as f32));
+    let deviance =
+        WeightParams { loss: Loss::BinomialDeviance, ..params(TripletWeight::Con, PairWeight::Sig, None) };
+    for weights in [hinge, deviance] {
+        all_negatives(&weights);
+    }
+}
+
+fn all_negatives(weights: &WeightParams) {
     for (seed, ids) in [(0, None), (1, None), (2, Some(&IDS[..]))] {
         let batch = Batch::random(seed);
         let mut field = batch.similarity();
         let p: Vec<_> = (0..PAIRS).map(|i| batch.s(i, i)).collect();
         let [it, ti] = DIRECTIONS.map(|direction| {
             let (mut coefficients, mut loss) = ([0.0; 2 * PAIRS], [0.0; PAIRS]);
-            let weights = (MARGIN, 1.0);
-            twin::violations(&whole(direction), &field, &p, ids, weights, &mut coefficients, &mut loss);
+            twin::dense_sum(&whole(direction), &field, &p, ids, weights, &mut coefficients, &mut loss)
+                .unwrap();
             coefficients
         });
-        twin::hinge_sum(&mut field, 0, &p, ids, (MARGIN, 1.0));
+        twin::dense_field(&mut field, 0, &p, ids, weights).unwrap();
         let mut gradients = through(&field, &batch);
         let [x, y] = &batch.0;
         let (own, other) = ((&it[..], &[0; PAIRS][..]), (&ti[..], &[0; PAIRS][..]));
-        twin::compose(y, WIDTH, own, other, true, &mut gradients[0]);
-        twin::compose(x, WIDTH, other, own, true, &mut gradients[1]);
+        twin::compose((y, 0), WIDTH, own, other, true, &mut gradients[0]);
+        twin::compose((x, 0), WIDTH, other, own, true, &mut gradients[1]);
         let loss = |batch: &Batch| -> f64 {
             let negative = |i: usize, j: usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
             let cost = |i: usize, j: usize| {
-                let cost = |p: f64| (MARGIN + batch.s(i, j) - p).max(0.0);
+                let n = batch.s(i, j);
+                let cost = |p: f64| match weights.margin {
+                    Some(_) => (MARGIN + n - p).max(0.0),
+                    None => softplus(-2.0 * (p - 0.5)) / 2.0 + softplus(10.0 * (n - 0.5)) / 10.0,
+                };
                 if negative(i, j) { cost(batch.s(i, i)) + cost(batch.s(j, j)) } else { 0.0 }
             };
             (0..PAIRS * PAIRS).map(|at| cost(at / PAIRS, at % PAIRS)).sum()
         };
-        descends(&format!("hinge-sum, seed {seed}"), &batch, &gradients, loss);
+        descends(&format!("{:?}, seed {seed}", weights.pair), &batch, &gradients, loss);
     }
 }
 
@@ -347,7 +358,7 @@ fn the_detached_circle_loss_holds_its_factors() {
     for (p, n) in [(0.9, 0.2), (-0.3, 0.8), (0.1, -0.7), (1.0, 1.0)] {
         let (pull, push) = (f64::max(1.0 + m - p, 0.0), f64::max(n + m, 0.0));
         let value = |p: f64, n: f64| softplus(tau * (push * (n - m) - pull * (p - 1.0 + m))) / tau;
-        let [t, positive, negative] = wgoal::kernels::weights_at(&params, p, n, [0.0; 2]);
+        let [t, positive, negative] = wgoal::kernels::weights_at(&params, p, n, [0.0; 2]).unwrap();
         let slopes = [-slope(p, |p| value(p, n)), slope(n, |n| value(p, n))];
         for (found, expected) in [t * positive, t * negative].into_iter().zip(slopes) {
             assert!((found - expected).abs() < 1e-8, "at {p}, {n}: {found}, by differences {expected}");

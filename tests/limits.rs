@@ -120,7 +120,17 @@ impl Profile {
 
 /// Every objective by its name, and InfoNCE with what it learns.
 fn objectives() -> Vec<Objective> {
-    let named = ["hinge", "hinge-sum", "infonce", "infonce-masked"].map(|name| name.parse().unwrap());
+    let named = [
+        "hinge",
+        "hinge-sum",
+        "infonce",
+        "infonce-masked",
+        "cir:sig-ms@top:2",
+        "nca:lin@semi-hard",
+        "cir:sig@all",
+        "infonce+0.5*cir:con@top:2",
+    ]
+    .map(|name| name.parse().unwrap());
     let learned = InfonceParams { learn_temperature: true, ..Default::default() };
     Objective::goal_combinations().chain(named).chain([Objective::Infonce(learned)]).collect()
 }

@@ -4,9 +4,7 @@ use super::{DeviceArg, ObjectiveArgs, say};
 use clap::Args;
 use std::path::PathBuf;
 use wgoal::data::{Values, read_ids_npy, read_matrix_npy, write_tensors};
-use wgoal::{
-    Error, ErrorKind, GradientOptions, NegativeOptions, Objective, Result, TrainConfig, hard_negatives,
-};
+use wgoal::{Error, ErrorKind, GradientOptions, NegativeOptions, Result, TrainConfig, hard_negatives};
 
 #[derive(Args)]
 pub struct GradientArgs {
@@ -62,11 +60,9 @@ impl GradientArgs {
         let sampled = match self.sample_negatives {
             None => None,
             Some(seed) => {
-                let temperature = match (self.sample_temperature, &objective) {
-                    (Some(temperature), _) => temperature,
-                    (None, Objective::Infonce(params)) => params.temperature,
-                    (None, _) => NegativeOptions::default().temperature,
-                };
+                let usual = NegativeOptions::default().temperature;
+                let usual = objective.infonce().map_or(usual, |params| params.temperature);
+                let temperature = self.sample_temperature.unwrap_or(usual);
                 let unit =
                     |values: &[f32]| if self.normalize { unit_rows(values, dim) } else { values.to_vec() };
                 let options = NegativeOptions { ids: ids.as_deref(), temperature, seed };

@@ -108,9 +108,13 @@ impl DeviceArg {
 pub struct ObjectiveArgs {
     /// con|nca|cir : con|lin|lin-ms|sig|sig-ms (as in cir:sig-ms), triplet, nt-xent, squared-pair,
     /// binomial-deviance, circle, circle-detached, contrastive, multi-similarity, lifted, hinge, hinge-sum, infonce,
-    /// infonce-masked or custom
+    /// infonce-masked or custom; or a weighted sum of them, as in infonce+0.5*cir:sig-ms
     #[arg(long, value_name = "NAME")]
     objective: Option<String>,
+    /// Negatives of an anchor that an objective on triplets weighs: hardest, semi-hard (the hardest below the positive),
+    /// top:K or all [hardest]
+    #[arg(long, value_name = "WHICH")]
+    negatives: Option<String>,
     /// Margin of the hinge [0.2]; on a GOAL objective, closes triplets that satisfy it [off]
     #[arg(long, allow_negative_numbers = true)]
     margin: Option<f32>,
@@ -164,20 +168,33 @@ impl ObjectiveArgs {
 
     /// The objective that results from `base` (used where none is named) and the parameters given.
     fn resolve(&self, base: Objective) -> Result<Objective> {
-        let given = self.param.iter().map(|(name, value)| (name.as_str(), *value));
-        let mut objective = match &self.objective {
-            name if name.as_deref().is_none_or(|name| name == "custom") && self.weights.is_some() => {
-                let path = self.weights.as_deref().unwrap_or(Path::new(""));
-                Objective::Custom {
-                    weights: CustomWeights::open(path, given.clone())?,
-                    margin: base.margin(),
-                }
+        let named = |name: &str| match &self.weights {
+            Some(path) if name == "custom" => {
+                let given = self.param.iter().map(|(name, value)| (name.as_str(), *value));
+                let weights = CustomWeights::open(path, given)?;
+                Ok(Objective::Custom { weights, margin: base.margin() })
             }
-            Some(name) if *name != base.to_string() => name.parse()?,
+            _ => name.parse(),
+        };
+        let mut objective = match &self.objective {
+            None if self.weights.is_some() => named("custom")?,
+            Some(name) if self.weights.is_some() || *name != base.to_string() => {
+                Objective::parse_with(name, named)?
+            }
             _ => base,
         };
+        self.set(&mut objective)?;
+        if let Some(negatives) = &self.negatives {
+            objective = objective.over(negatives.parse()?)?;
+        }
+        objective.validate()?;
+        Ok(objective)
+    }
+
+    /// Sets the parameters given in an objective, or in all terms of a sum.
+    fn set(&self, objective: &mut Objective) -> Result<()> {
         let set = |field: &mut f32, value: Option<f32>| *field = value.unwrap_or(*field);
-        match &mut objective {
+        match objective {
             Objective::Goal(_, _, params) | Objective::Loss(_, params) => {
                 set(&mut params.tau, self.tau);
                 set(&mut params.alpha, self.alpha);
@@ -195,44 +212,53 @@ impl ObjectiveArgs {
             }
             Objective::Custom { weights, margin } => {
                 if self.weights.is_none() && !self.param.is_empty() {
-                    *weights = weights.with(given)?;
+                    *weights =
+                        weights.with(self.param.iter().map(|(name, value)| (name.as_str(), *value)))?;
                 }
                 *margin = self.margin.or(*margin);
             }
+            Objective::Over(_, objective) => self.set(objective)?,
+            Objective::Sum(terms) => terms.iter_mut().try_for_each(|(_, term)| self.set(term))?,
             _ => {}
         }
-        objective.validate()?;
-        Ok(objective)
+        Ok(())
     }
 
     /// Says which of the parameters given have no effect on `objective`.
     fn note_unused(&self, objective: &Objective) {
-        let goal = [
+        let given = [
             ("tau", self.tau.is_some()),
             ("alpha", self.alpha.is_some()),
             ("beta", self.beta.is_some()),
             ("lambda", self.lambda.is_some()),
             ("threshold", self.threshold.is_some()),
             ("circle-margin", self.circle_margin.is_some()),
-        ];
-        let margin = ("margin", self.margin.is_some());
-        let infonce = [
+            ("margin", self.margin.is_some()),
             ("temperature", self.temperature.is_some()),
             ("learn-temperature", self.learn_temperature.is_some()),
+            ("weights", self.weights.is_some()),
+            ("param", !self.param.is_empty()),
         ];
-        let custom = [("weights", self.weights.is_some()), ("param", !self.param.is_empty())];
-        let unused: Vec<(&str, bool)> = match objective {
-            Objective::Goal(..) | Objective::Loss(..) => infonce.into_iter().chain(custom).collect(),
-            Objective::Hinge { .. } | Objective::HingeSum { .. } => {
-                goal.into_iter().chain(infonce).chain(custom).collect()
-            }
-            Objective::Infonce(_) => goal.into_iter().chain([margin]).chain(custom).collect(),
-            Objective::Custom { .. } => goal.into_iter().chain(infonce).collect(),
-            _ => Vec::new(),
-        };
-        for (name, _) in unused.into_iter().filter(|(_, given)| *given) {
+        for (name, _) in given.into_iter().filter(|(name, given)| *given && !takes(objective, name)) {
             eprintln!("note: --{name} has no effect on {objective}");
         }
+    }
+}
+
+/// Whether an objective, or a term of a sum, has a parameter.
+fn takes(objective: &Objective, parameter: &str) -> bool {
+    let infonce = ["temperature", "learn-temperature"];
+    let custom = ["weights", "param"];
+    match objective {
+        Objective::Goal(..) | Objective::Loss(..) => {
+            !infonce.contains(&parameter) && !custom.contains(&parameter)
+        }
+        Objective::Hinge { .. } | Objective::HingeSum { .. } => parameter == "margin",
+        Objective::Infonce(_) => infonce.contains(&parameter),
+        Objective::Custom { .. } => parameter == "margin" || custom.contains(&parameter),
+        Objective::Over(_, objective) => takes(objective, parameter),
+        Objective::Sum(terms) => terms.iter().any(|(_, term)| takes(term, parameter)),
+        _ => true,
     }
 }
 

@@ -168,6 +168,12 @@ pub struct RunOptions {
     /// First epochs on the hinge over all negatives [0]
     #[arg(long, value_name = "K")]
     warmup_epochs: Option<usize>,
+    /// Pairs of a memory bank, whole batches: mine among the embeddings of the epoch's last batches too; 0 is none [0]
+    #[arg(long, value_name = "PAIRS")]
+    memory_bank: Option<usize>,
+    /// First epochs without the memory bank [1]
+    #[arg(long, value_name = "EPOCHS")]
+    bank_warmup: Option<usize>,
     /// Update rule [adamw]
     #[arg(long)]
     optimizer: Option<OptimizerName>,
@@ -296,6 +302,8 @@ impl RunOptions {
                 Some(text) => text.parse::<Warmup>()?,
             },
             warmup_epochs: self.warmup_epochs.unwrap_or(base.warmup_epochs),
+            memory_bank: self.memory_bank.unwrap_or(base.memory_bank),
+            bank_warmup: self.bank_warmup.unwrap_or(base.bank_warmup),
             dropout: self.dropout.unwrap_or(base.dropout),
             size_augment: self.size_augment.map_or(base.size_augment, Switch::is_on),
             token_dropout: self.token_dropout.unwrap_or(base.token_dropout),
@@ -344,8 +352,10 @@ impl TrainArgs {
                 Trainer::resume(&device, dataset.clone(), checkpoint.with_epochs(config.epochs))?
             }
         };
-        let name =
-            || format!("{}-{}-s{}", dataset.name(), config.objective, config.seed).replace([':', '.'], "-");
+        let name = || {
+            format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
+                .replace([':', '.', '@', '+', '*'], "-")
+        };
         let folder = RunFolder::open(self.out.clone(), &name(), &trainer, &device, &path)?;
         self.train(trainer, folder, &device.to_string())
     }

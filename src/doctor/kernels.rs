@@ -4,7 +4,7 @@ use super::{Lab, POISON, Pair};
 use crate::Result;
 use crate::device::{Commands, padded};
 use crate::kernels::{self, *};
-use crate::objective::{Loss, PairWeight, TripletWeight};
+use crate::objective::{PairWeight, TripletWeight};
 
 /// Pairs of a batch, and width of its embeddings.
 const N: usize = 67;
@@ -19,8 +19,9 @@ pub(super) const CHECKS: &[(&str, f64, fn(&mut Lab) -> Result<()>)] = &[
     ("relative", 2e-5, relative),
     ("weights", 2e-5, weights),
     ("compose", 1e-5, compose),
-    ("violations", 1e-5, violations),
-    ("hinge_sum", 0.0, hinge_sum),
+    ("dense_sum", 1e-5, dense_sum),
+    ("dense_field", 1e-5, dense_field),
+    ("accumulate", 1e-6, accumulate),
     ("exponential_sum", 2e-5, exponential_sum),
     ("exponential_field", 2e-5, exponential_field),
     ("log_sum_exp", 2e-5, log_sum_exp),
@@ -104,7 +105,7 @@ fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
     let similarity = lab.matrix(N, N)?.host.iter().map(|s| (s * 63.0).round() / 64.0).collect();
     let (similarity, ids) = (lab.pair(similarity)?, lab.indices(N, 40)?);
     let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
-    twin::hardest(block, &similarity.host, Some(&ids.host), false, &mut p, &mut n, &mut h);
+    twin::hardest(block, &similarity.host, (Some(&ids.host), false, None), (&mut p, &mut n, &mut h));
     let (positive, value, index) = (lab.pair(p)?, lab.pair(n)?, lab.pair(h)?);
     Ok(Mined { similarity, ids, positive, value, index })
 }
@@ -114,16 +115,29 @@ fn directions() -> [Block; 2] {
     [Block::images(0, N, N), Block::texts(0, N, N)]
 }
 
+/// The hardest, and the next after them.
 fn hardest(lab: &mut Lab) -> Result<()> {
     for block in directions() {
         let m = mined(lab, &block)?;
-        let (mut positive, mut value) = (lab.pair(m.positive.host.clone())?, lab.poison(N)?);
-        let mut index = lab.poison_indices(N)?;
-        let out = Hardest { positive: positive.get_mut(), value: value.get_mut(), index: index.get_mut() };
         let (s, ids) = (m.similarity.mat(N, N), Some(m.ids.get()));
-        lab.run(|commands| kernels::hardest(commands, &block, s, ids, false, out))?;
-        lab.compare(&value, &m.value.wide())?;
-        lab.compare_indices(&index, &m.index.host)?;
+        let (mut positive, mut p) = (lab.pair(m.positive.host.clone())?, m.positive.host.clone());
+        let (mut next_n, mut next_h) = (vec![0.0; N], vec![0; N]);
+        let below = (&m.value.host[..], &m.index.host[..]);
+        let from = (Some(&m.ids.host[..]), true, Some(below));
+        twin::hardest(&block, &m.similarity.host, from, (&mut p, &mut next_n, &mut next_h));
+        let below = Below { value: m.value.get(), index: m.index.get() };
+        for (exclude_own, below, n, h) in
+            [(false, None, &m.value.host, &m.index.host), (true, Some(below), &next_n, &next_h)]
+        {
+            let (mut value, mut index) = (lab.poison(N)?, lab.poison_indices(N)?);
+            let out =
+                Hardest { positive: positive.get_mut(), value: value.get_mut(), index: index.get_mut() };
+            let from = Candidates { ids, exclude_own, below };
+            lab.run(|commands| kernels::hardest(commands, &block, s, from, out))?;
+            let n: Vec<f64> = n.iter().map(|&n| n.into()).collect();
+            lab.compare(&value, &n)?;
+            lab.compare_indices(&index, h)?;
+        }
     }
     Ok(())
 }
@@ -220,17 +234,15 @@ fn weights(lab: &mut Lab) -> Result<()> {
     let pairs = [PairWeight::Con, PairWeight::Lin, PairWeight::LinMs, PairWeight::Sig, PairWeight::SigMs];
     for triplet in [TripletWeight::Con, TripletWeight::Nca, TripletWeight::Cir] {
         for (pair, margin) in pairs.into_iter().flat_map(|pair| [(pair, None), (pair, Some(0.2))]) {
+            let exclude_own = margin.is_some();
             let params = WeightParams {
                 triplet,
                 pair,
-                loss: Loss::Triplet,
-                tau: 3.0,
-                alpha: 2.0,
-                beta: 10.0,
-                lambda: 0.5,
-                circle: 0.5,
                 margin,
+                exclude_own,
+                tau: 3.0,
                 scale: 0.7,
+                ..Default::default()
             };
             let (mut coefficients, mut loss) = (lab.poison(2 * N)?, lab.poison(N)?);
             let mined = (positive.get(), value.get(), index.get());
@@ -240,7 +252,7 @@ fn weights(lab: &mut Lab) -> Result<()> {
             })?;
             let (mut c, mut l) = (coefficients.wide(), loss.wide());
             let (p, n) = (positive.wide(), value.wide());
-            twin::weights(&params, (&p, &n, &index.host), &sums.wide(), &mut c, &mut l, N);
+            twin::weights(&params, (&p, &n, &index.host), &sums.wide(), &mut c, &mut l, N)?;
             lab.compare(&coefficients, &c)?;
             lab.compare(&loss, &l)?;
         }
@@ -260,44 +272,67 @@ fn compose(lab: &mut Lab) -> Result<()> {
         other_index: other_index.get(),
         accumulate: false,
     };
-    lab.run(|commands| kernels::compose(commands, y.mat(N, D), from, dx.mat_mut(N, D)))?;
+    lab.run(|commands| kernels::compose(commands, (y.mat(N, D), 0), from, dx.mat_mut(N, D)))?;
     let mut expected = dx.wide();
     let (wide_own, wide_other) = (own.wide(), other.wide());
     let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_index.host[..]));
-    twin::compose(&y.wide(), D, own, other, false, &mut expected);
+    twin::compose((&y.wide(), 0), D, own, other, false, &mut expected);
     lab.compare(&dx, &expected)
 }
 
 /// Dyadic, so that no comparison with it is a matter of rounding.
 const MARGIN: f32 = 13.0 / 64.0;
 
-fn violations(lab: &mut Lab) -> Result<()> {
-    for block in directions() {
+/// Weights that say something at every p and n, closed by the margin or not.
+fn dense_weights() -> impl Iterator<Item = WeightParams> {
+    let usual =
+        WeightParams { triplet: TripletWeight::Cir, pair: PairWeight::Sig, scale: 0.5, ..Default::default() };
+    [None, Some(MARGIN)].into_iter().map(move |margin| WeightParams { margin, ..usual.clone() })
+}
+
+fn dense_sum(lab: &mut Lab) -> Result<()> {
+    for (block, weights) in
+        directions().into_iter().flat_map(|block| dense_weights().map(move |w| (block, w)))
+    {
         let m = mined(lab, &block)?;
         let (mut coefficients, mut loss) = (lab.poison(2 * N)?, lab.poison(N)?);
-        let from =
-            Violations { positive: m.positive.get(), ids: Some(m.ids.get()), margin: MARGIN, scale: 0.5 };
+        let from = Dense { positive: m.positive.get(), ids: Some(m.ids.get()), weights: &weights };
         lab.run(|commands| {
             let out = (coefficients.get_mut(), loss.get_mut());
-            kernels::violations(commands, &block, m.similarity.mat(N, N), from, out.0, out.1)
+            kernels::dense_sum(commands, &block, m.similarity.mat(N, N), from, out.0, out.1)
         })?;
         let (mut c, mut l) = (coefficients.wide(), loss.wide());
         let (s, p, ids) = (m.similarity.wide(), m.positive.wide(), Some(&m.ids.host[..]));
-        twin::violations(&block, &s, &p, ids, (MARGIN.into(), 0.5), &mut c, &mut l);
+        twin::dense_sum(&block, &s, &p, ids, &weights, &mut c, &mut l)?;
         lab.compare(&coefficients, &c)?;
         lab.compare(&loss, &l)?;
     }
     Ok(())
 }
 
-fn hinge_sum(lab: &mut Lab) -> Result<()> {
-    let m = mined(lab, &directions()[0])?;
-    let mut field = lab.pair(m.similarity.host.clone())?;
-    let from = Violations { positive: m.positive.get(), ids: Some(m.ids.get()), margin: MARGIN, scale: 0.5 };
-    lab.run(|commands| kernels::hinge_sum(commands, field.mat_mut(N, N), 0, from))?;
-    let mut expected = m.similarity.wide();
-    twin::hinge_sum(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), (MARGIN.into(), 0.5));
-    lab.compare(&field, &expected)
+fn dense_field(lab: &mut Lab) -> Result<()> {
+    for weights in dense_weights() {
+        let m = mined(lab, &directions()[0])?;
+        let mut field = lab.pair(m.similarity.host.clone())?;
+        let from = Dense { positive: m.positive.get(), ids: Some(m.ids.get()), weights: &weights };
+        lab.run(|commands| kernels::dense_field(commands, field.mat_mut(N, N), 0, from))?;
+        let mut expected = m.similarity.wide();
+        twin::dense_field(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), &weights)?;
+        lab.compare(&field, &expected)?;
+    }
+    Ok(())
+}
+
+fn accumulate(lab: &mut Lab) -> Result<()> {
+    for (at, add) in [(0, false), (12, true), (64, true)] {
+        let x = lab.vector(N)?;
+        let mut out = lab.vector(N + at)?;
+        let mut expected = out.wide();
+        twin::accumulate(&x.wide(), 0.375, &mut expected[at..], add);
+        lab.run(|commands| kernels::accumulate(commands, (x.get(), N), 0.375, (out.get_mut(), at), add))?;
+        lab.compare(&out, &expected)?;
+    }
+    Ok(())
 }
 
 /// 1/16: z = s / t is exact.

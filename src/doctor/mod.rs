@@ -68,12 +68,21 @@ fn objectives() -> impl Iterator<Item = Objective> {
     let masked = InfonceParams { leave_out: true, ..Default::default() };
     let learned = InfonceParams { learn_temperature: true, ..Default::default() };
     let losses = Loss::ALL.into_iter().map(|loss| Objective::Loss(loss, loss.params()));
-    Objective::goal_combinations().chain(losses).chain([
-        Objective::Hinge { margin },
-        Objective::HingeSum { margin },
-        Objective::Infonce(learned),
-        Objective::Infonce(masked),
-    ])
+    Objective::goal_combinations()
+        .chain(losses)
+        .chain([
+            Objective::Hinge { margin },
+            Objective::HingeSum { margin },
+            Objective::Infonce(learned),
+            Objective::Infonce(masked),
+        ])
+        .chain(composed())
+}
+
+/// Other negatives, and a sum.
+fn composed() -> impl Iterator<Item = Objective> {
+    let names = ["cir:sig-ms@top:3", "nca:lin@semi-hard", "cir:sig@all", "infonce+0.5*cir:con@top:2+2*hinge"];
+    names.into_iter().filter_map(|name| name.parse().ok())
 }
 
 /// A combination as a weight file.

@@ -1,14 +1,14 @@
 //! A whole training step in f64, made of the twins, and the device's against it.
 
 use super::{Lab, error};
+use crate::Result;
 use crate::config::{Optimizer, TrainConfig};
 use crate::data::Side;
 use crate::device::{pad_rows, padded};
 use crate::head::{Head, Layout, Segment};
-use crate::kernels::{Block, twin};
-use crate::objective::{Objective, PairWeight};
+use crate::kernels::twin;
+use crate::objective::{Field, Objective, PairWeight, Term};
 use crate::pipeline::{Features, Pipeline};
-use crate::{Error, Result};
 
 const PAIRS: usize = 67;
 const DIMS: [usize; 2] = [45, 29];
@@ -16,10 +16,8 @@ const EMBED: usize = 37;
 
 /// Rounding of the similarities, enlarged by what the weights make of it.
 pub(super) fn allowed(objective: &Objective) -> f64 {
-    match objective {
-        Objective::Goal(_, PairWeight::SigMs, _) => 2e-4,
-        _ => 5e-5,
-    }
+    let steep = |term: Term| matches!(term.objective, Objective::Goal(_, PairWeight::SigMs, _));
+    if objective.terms().into_iter().any(steep) { 2e-4 } else { 5e-5 }
 }
 
 /// One step of plain gradient descent at rate 1, so that the change of the parameters is the gradient.
@@ -99,95 +97,12 @@ fn parameters(layout: &Layout, head: &Head, side: Side) -> (Vec<f64>, Vec<f64>) 
 
 /// Value and gradient at the unit rows.
 fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> Result<(f64, [Vec<f64>; 2])> {
-    let n = PAIRS;
-    let shape = [n, EMBED];
-    let mut s = vec![0.0; n * padded(n)];
+    let (shape, square) = ([PAIRS, EMBED], [PAIRS, PAIRS]);
+    let mut s = vec![0.0; PAIRS * padded(PAIRS)];
     twin::matmul((x, shape, false), (y, shape, true), None, false, &mut s);
-    let blocks = [Block::images(0, n, n), Block::texts(0, n, n)];
-    let mut p = vec![0.0; n];
-    let mut mined = [(vec![0.0; n], vec![0; n]), (vec![0.0; n], vec![0; n])];
-    for (block, (value, index)) in blocks.iter().zip(&mut mined) {
-        twin::hardest(block, &s, Some(ids), objective.closes_triplets(), &mut p, value, index);
-    }
-    let mut coefficients = [vec![0.0; 2 * n], vec![0.0; 2 * n]];
-    let mut losses = [vec![0.0; n], vec![0.0; n]];
+    let Field { a, loss, .. } = Field::at(objective, &s, PAIRS, Some(ids))?;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; x.len()]];
-    let square = [n, n];
-    let mut dense = |field: &[f64]| {
-        twin::matmul((field, square, false), (y, shape, false), None, false, &mut gradients[0]);
-        twin::matmul((field, square, true), (x, shape, false), None, false, &mut gradients[1]);
-    };
-    let exponential = objective.exponential_params(1.0);
-    let sparse = match objective {
-        _ if exponential.is_some() => {
-            if let Some(params) = exponential {
-                losses = twin::exponential(&mut s, n, Some(ids), &params);
-            }
-            dense(&s);
-            false
-        }
-        Objective::Infonce(params) => {
-            let (same, t) = ((Some(ids), params.same_image()), f64::from(params.temperature));
-            let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];
-            for (block, state) in blocks.iter().zip(&mut states) {
-                twin::log_sum_exp(block, &s, same, t, state);
-            }
-            let [it, ti] = &mut losses;
-            let states = [&states[0][..], &states[1][..]];
-            twin::infonce(&mut s, (0, n), same, t, states, 1.0, &mut vec![0.0; 4 * n], [it, ti]);
-            dense(&s);
-            false
-        }
-        Objective::HingeSum { margin } => {
-            let margin = (f64::from(*margin), 1.0);
-            for ((block, coefficients), loss) in blocks.iter().zip(&mut coefficients).zip(&mut losses) {
-                twin::violations(block, &s, &p, Some(ids), margin, coefficients, loss);
-            }
-            twin::hinge_sum(&mut s, 0, &p, Some(ids), margin);
-            dense(&s);
-            true
-        }
-        Objective::Custom { weights, margin } => {
-            for (d, (value, index)) in mined.iter().enumerate() {
-                let (coefficients, loss) = (&mut coefficients[d], &mut losses[d]);
-                let mined = (&p[..], &value[..], &index[..]);
-                twin::custom_weights(weights, (*margin, 1.0), mined, coefficients, loss, n)?;
-            }
-            true
-        }
-        _ => {
-            let Some(params) = objective.weight_params(1.0) else {
-                return Err(Error::config(
-                    objective,
-                    "an objective with a twin",
-                    "none",
-                    "report this as a bug",
-                ));
-            };
-            for (d, (block, (value, index))) in blocks.iter().zip(&mined).enumerate() {
-                let mut sums = vec![0.0; 4 * n];
-                let rates = match params.pair {
-                    PairWeight::LinMs => Some(None),
-                    PairWeight::SigMs => Some(Some((params.alpha.into(), params.beta.into()))),
-                    _ => None,
-                };
-                if let Some(rates) = rates {
-                    let threshold = f64::from(0.1f32);
-                    twin::relative(block, &s, (&p, value, index), Some(ids), rates, threshold, &mut sums);
-                }
-                let (coefficients, loss) = (&mut coefficients[d], &mut losses[d]);
-                twin::weights(&params, (&p, value, index), &sums, coefficients, loss, n);
-            }
-            true
-        }
-    };
-    if sparse {
-        let accumulate = matches!(objective, Objective::HingeSum { .. });
-        for (own, other) in [(0, 1), (1, 0)] {
-            let of = |d: usize| (&coefficients[d][..], &mined[d].1[..]);
-            let others = if own == 0 { y } else { x };
-            twin::compose(others, EMBED, of(own), of(other), accumulate, &mut gradients[own]);
-        }
-    }
-    Ok((losses.iter().flatten().sum(), gradients))
+    twin::matmul((&a, square, false), (y, shape, false), None, false, &mut gradients[0]);
+    twin::matmul((&a, square, true), (x, shape, false), None, false, &mut gradients[1]);
+    Ok((loss, gradients))
 }

@@ -14,7 +14,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32);
+params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32, pairs: u32);
 
 /// Coefficients `[pairs, 2]` and mined indices `[pairs]` of both directions, `own` being the one whose anchors receive
 /// the gradient.
@@ -28,31 +28,41 @@ pub struct Composition<'a> {
     pub accumulate: bool,
 }
 
-/// dx = A Y by rows, where `y [pairs, cols]` holds the other side's embeddings.
-pub fn compose(commands: &mut Commands, y: Mat, from: Composition, mut dx: MatMut) -> Result<()> {
+/// dx = A Y by rows. `y [rows, cols]` holds rows `y_offset..` of the other side's embeddings, of which dx gets its due:
+/// those of the batch, or from number `dx.rows` on those of a memory bank, which are mined but no anchors.
+pub fn compose(
+    commands: &mut Commands,
+    (y, y_offset): (Mat, usize),
+    from: Composition,
+    mut dx: MatMut,
+) -> Result<()> {
     let Composition { own, own_index, other, other_index, accumulate } = from;
     match commands {
         Commands::Cpu => {
             let own = (own.host()?, own_index.host()?);
             let other = (other.host()?, other_index.host()?);
-            twin(y.data.host()?, y.cols, own, other, accumulate, dx.data.host()?);
+            let pairs = dx.rows;
+            let dx = &mut dx.data.host()?[..pairs * y.stride()];
+            twin((&y.data.host()?[..y.rows * y.stride()], y_offset), y.cols, own, other, accumulate, dx);
             Ok(())
         }
         Commands::Gpu(recorder) => {
             let stride = y.stride();
             let held = recorder.rows_per_binding(stride);
             // Every row walks all pairs: rows are dispatched by as many as a submission should hold.
-            let cost = stride as f64 / 4.0 * (2.0 * y.rows.min(held) as f64 + 16.0);
+            let walked = if y_offset < dx.rows { y.rows.min(held) } else { 0 };
+            let cost = stride as f64 / 4.0 * (2.0 * walked as f64 + 16.0);
             let step = ((recorder.budget / cost) as usize / 64 * 64).clamp(64, held);
             let part = |of: &Range<usize>| of.start * stride..of.end * stride;
-            for rows in stretches(y.rows, step) {
+            for rows in stretches(dx.rows, step) {
                 for from in stretches(y.rows, held) {
                     let params = Params {
                         stride4: stride as u32 / 4,
                         accumulate: (accumulate || from.start > 0).into(),
                         row_offset: rows.start as u32,
-                        y_offset: from.start as u32,
+                        y_offset: (y_offset + from.start) as u32,
                         y_rows: from.len() as u32,
+                        pairs: dx.rows as u32,
                     };
                     let regions = [
                         y.data.region()?.part(part(&from)),
@@ -72,9 +82,9 @@ pub fn compose(commands: &mut Commands, y: Mat, from: Composition, mut dx: MatMu
     }
 }
 
-/// [`compose`] as a plain loop; `own` and `other` are (coefficients, indices).
+/// [`compose`] as a plain loop; `own` and `other` are (coefficients, indices), `y` comes with the number of its first row.
 pub fn twin<T: Real>(
-    y: &[T],
+    (y, y_offset): (&[T], usize),
     cols: usize,
     (own, own_index): (&[T], &[u32]),
     (other, other_index): (&[T], &[u32]),
@@ -82,17 +92,30 @@ pub fn twin<T: Real>(
     dx: &mut [T],
 ) {
     let stride = padded(cols);
-    let pairs = y.len() / stride;
-    let row = |i: usize| &y[i * stride..][..stride];
+    let (rows, pairs) = (y.len() / stride, dx.len() / stride);
+    let row = |i: usize| i.checked_sub(y_offset).and_then(|i| y.get(i * stride..(i + 1) * stride));
+    // Who mined whom, by the one that was mined: the anchors of row i are mined[first[i]..first[i + 1]], in ascending order.
+    let anchors = y_offset.min(pairs)..(y_offset + rows).min(pairs);
+    let mut first = vec![0u32; pairs + 2];
+    let due = |j: usize| (other_index[j] as usize).min(pairs);
+    anchors.clone().for_each(|j| first[due(j) + 1] += 1);
+    (0..=pairs).for_each(|i| first[i + 1] += first[i]);
+    let (mut next, mut mined) = (first.clone(), vec![0u32; anchors.len()]);
+    for j in anchors {
+        mined[next[due(j)] as usize] = j as u32;
+        next[due(j)] += 1;
+    }
     dx.par_chunks_exact_mut(stride).enumerate().with_min_len(16).for_each(|(i, dx)| {
         if !accumulate {
             dx.fill(T::zero());
         }
-        let mut add = |weight: T, y: &[T]| dx.iter_mut().zip(y).for_each(|(d, &y)| *d += weight * y);
+        let mut add = |weight: T, y: Option<&[T]>| {
+            dx.iter_mut().zip(y.unwrap_or_default()).for_each(|(d, &y)| *d += weight * y);
+        };
         add(-(own[2 * i] + other[2 * i]), row(i));
         add(own[2 * i + 1], row(own_index[i] as usize));
-        for j in (0..pairs).filter(|&j| other_index[j] as usize == i) {
-            add(other[2 * j + 1], row(j));
+        for &j in &mined[first[i] as usize..first[i + 1] as usize] {
+            add(other[2 * j as usize + 1], row(j as usize));
         }
     });
 }

@@ -165,7 +165,7 @@ pub fn whole_twin<T: Real>(
 ) -> [Vec<T>; 2] {
     let states = [Block::images(0, pairs, pairs), Block::texts(0, pairs, pairs)].map(|block| {
         let (mut p, mut n, mut h) = (vec![T::zero(); pairs], vec![T::zero(); pairs], vec![0; pairs]);
-        hardest::twin(&block, field, ids, true, &mut p, &mut n, &mut h);
+        hardest::twin(&block, field, (ids, true, None), (&mut p, &mut n, &mut h));
         let mut state = vec![T::zero(); 4 * pairs];
         exponential_sum::twin(&block, field, ids, (&p, &n), T::of(params.rate.into()), &mut state);
         state

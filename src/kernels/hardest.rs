@@ -8,11 +8,37 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "hardest",
     source: include_str!("../../shaders/hardest.wgsl"),
     params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[
+        Access::Read,
+        Access::Read,
+        Access::ReadWrite,
+        Access::ReadWrite,
+        Access::ReadWrite,
+        Access::Read,
+        Access::Read,
+    ],
     workgroup: [64, 1, 1],
 };
 
-params!(block mask: u32, exclude_own: u32);
+params!(block mask: u32, exclude_own: u32, bounded: u32);
+
+/// Which candidates count.
+#[derive(Clone, Copy)]
+pub struct Candidates<'a> {
+    /// Of equal ids they are no negatives.
+    pub ids: Option<Slice<'a, u32>>,
+    /// The anchor's own pair takes part as -1 (GOAL), or not at all (hinge).
+    pub exclude_own: bool,
+    /// Only those after it.
+    pub below: Option<Below<'a>>,
+}
+
+/// A place of every anchor in the order of mining, similarities falling, indices rising; both `[pairs]`.
+#[derive(Clone, Copy)]
+pub struct Below<'a> {
+    pub value: Slice<'a, f32>,
+    pub index: Slice<'a, u32>,
+}
 
 /// What mining one direction writes, all `[pairs]`.
 pub struct Hardest<'a> {
@@ -25,32 +51,38 @@ pub struct Hardest<'a> {
 }
 
 /// Mines a block: n = max of M over the candidates, h the smallest index that attains it; blocks in ascending order of
-/// candidates continue each other. With `ids`, candidates of the anchor's own image are no negatives. The anchor's own pair
-/// takes part as -1 (GOAL), or with `exclude_own` not at all (hinge).
+/// candidates continue each other.
 pub fn hardest(
     commands: &mut Commands,
     block: &Block,
     similarity: Mat,
-    ids: Option<Slice<u32>>,
-    exclude_own: bool,
+    from: Candidates,
     mut out: Hardest,
 ) -> Result<()> {
+    let Candidates { ids, exclude_own, below } = from;
     match commands {
         Commands::Cpu => {
             let ids = ids.map(|ids| ids.host()).transpose()?;
-            let (value, index) = (out.value.host()?, out.index.host()?);
-            twin(block, similarity.data.host()?, ids, exclude_own, out.positive.host()?, value, index);
+            let below = below.map(|below| Ok((below.value.host()?, below.index.host()?))).transpose()?;
+            let out = (out.positive.host()?, out.value.host()?, out.index.host()?);
+            twin(block, similarity.data.host()?, (ids, exclude_own, below), out);
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let params =
-                Params { mask: ids.is_some().into(), exclude_own: exclude_own.into(), ..Params::on(block) };
+            let params = Params {
+                mask: ids.is_some().into(),
+                exclude_own: exclude_own.into(),
+                bounded: below.is_some().into(),
+                ..Params::on(block)
+            };
             let regions = [
                 similarity.data.region()?,
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
                 out.positive.region()?,
                 out.value.region()?,
                 out.index.region()?,
+                below.map_or(Ok(Region::NOTHING), |below| below.value.region())?,
+                below.map_or(Ok(Region::NOTHING), |below| below.index.region())?,
             ];
             let cost = 8.0 * block.anchors as f64 * block.candidates as f64;
             recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
@@ -58,15 +90,12 @@ pub fn hardest(
     }
 }
 
-/// [`hardest`] as a plain loop.
+/// [`hardest`] as a plain loop; the candidates are (ids, exclude_own, below), the output (p, n, h).
 pub fn twin<T: Real>(
     block: &Block,
     similarity: &[T],
-    ids: Option<&[u32]>,
-    exclude_own: bool,
-    positive: &mut [T],
-    value: &mut [T],
-    index: &mut [u32],
+    (ids, exclude_own, below): (Option<&[u32]>, bool, Option<(&[T], &[u32])>),
+    (positive, value, index): (&mut [T], &mut [T], &mut [u32]),
 ) {
     let anchors = block.anchor_offset..block.anchor_offset + block.anchors;
     if block.candidate_offset == 0 {
@@ -92,7 +121,10 @@ pub fn twin<T: Real>(
         } else {
             s
         };
-        if m > **n {
+        let counts = below.is_none_or(|(value, index)| {
+            m < value[anchor] || (m == value[anchor] && candidate > index[anchor] as usize)
+        });
+        if m > **n && counts {
             **n = m;
             **h = candidate as u32;
         }

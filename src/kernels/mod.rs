@@ -6,14 +6,63 @@
 //! laid out as [`crate::device::padded`] says.
 
 /// Declares a kernel's parameter block and lists its members, so that a test can hold it against the shader's.
-/// `block` puts the six members in front that all kernels on a [`Block`] share, and `on(&Block)` fills them. A
-/// name in front is that of a second block in the file.
+/// `block` puts the six members in front that all kernels on a [`Block`] share, and `on(&Block)` fills them; `weights`
+/// puts those at the end that the weights of triplets take, and `weighing(&WeightParams)` fills them. A name in front is
+/// that of a second block in the file.
 macro_rules! params {
+    (block weights $($field:ident: $ty:ident),* $(,)?) => {
+        params!(
+            weights anchors: u32, candidates: u32, anchor_stride: u32, candidate_stride: u32,
+            anchor_offset: u32, candidate_offset: u32, $($field: $ty),*
+        );
+        params!(on);
+    };
     (block $($field:ident: $ty:ident),* $(,)?) => {
         params!(
             anchors: u32, candidates: u32, anchor_stride: u32, candidate_stride: u32,
             anchor_offset: u32, candidate_offset: u32, $($field: $ty),*
         );
+        params!(on);
+    };
+    (weights $($field:ident: $ty:ident),* $(,)?) => {
+        params!(
+            $($field: $ty,)* triplet: u32, pair: u32, loss: u32, hinge: u32, exclude_own: u32, tau: f32, alpha: f32,
+            beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32, own_0: f32, own_1: f32, own_2: f32,
+            own_3: f32, own_4: f32, own_5: f32, own_6: f32, own_7: f32
+        );
+        impl Params {
+            fn weighing(self, weights: &$crate::kernels::WeightParams) -> Self {
+                let own = |k: usize| {
+                    let own = weights.custom.as_ref().and_then(|custom| custom.parameters().get(k));
+                    own.map_or(0.0, |(_, value)| *value)
+                };
+                Self {
+                    triplet: weights.triplet as u32,
+                    pair: weights.pair as u32,
+                    loss: weights.loss as u32,
+                    hinge: weights.margin.is_some().into(),
+                    exclude_own: weights.exclude_own.into(),
+                    tau: weights.tau,
+                    alpha: weights.alpha,
+                    beta: weights.beta,
+                    lambda: weights.lambda,
+                    circle: weights.circle,
+                    margin: weights.margin.unwrap_or(0.0),
+                    scale: weights.scale,
+                    own_0: own(0),
+                    own_1: own(1),
+                    own_2: own(2),
+                    own_3: own(3),
+                    own_4: own(4),
+                    own_5: own(5),
+                    own_6: own(6),
+                    own_7: own(7),
+                    ..self
+                }
+            }
+        }
+    };
+    (on) => {
         impl Params {
             fn on(block: &$crate::kernels::Block) -> Self {
                 Self {
@@ -40,17 +89,19 @@ macro_rules! params {
     };
 }
 
+mod accumulate;
 mod adamw;
 mod batch_norm;
 mod column_sum;
 mod compose;
+mod dense_field;
+mod dense_sum;
 mod exponential_field;
 mod exponential_sum;
 mod gpo;
 mod gpo_weights;
 mod gru;
 mod hardest;
-mod hinge_sum;
 mod infonce;
 mod l2norm;
 mod log_sum_exp;
@@ -60,20 +111,21 @@ mod record;
 mod relative;
 mod sgd;
 mod sum_squares;
-mod violations;
 mod weights;
 
+pub use accumulate::accumulate;
 pub use adamw::{AdamwParams, adamw};
 pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
+pub use dense_field::dense_field;
+pub use dense_sum::{Dense, dense_sum};
 pub use exponential_field::{ExponentialParams, exponential_field};
 pub use exponential_sum::exponential_sum;
 pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots, gpo_order};
 pub use gpo_weights::{gpo_weights, gpo_weights_backward};
 pub use gru::{Chains, GRU_UNITS, GruGradient, GruTrace, GruWeights, gru, gru_backward};
-pub use hardest::{Hardest, hardest};
-pub use hinge_sum::hinge_sum;
+pub use hardest::{Below, Candidates, Hardest, hardest};
 pub use infonce::{InfonceField, infonce};
 pub use l2norm::{l2norm, l2norm_backward};
 pub use log_sum_exp::{SameImage, log_sum_exp};
@@ -83,17 +135,19 @@ pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
 pub use sgd::{SgdParams, sgd};
 pub use sum_squares::{PARTS, sum_squares};
-pub use violations::{Violations, violations};
 pub use weights::{
-    OWN, WEIGHTS_PAGE, WEIGHTS_SECTION, WeightParams, custom_weights, loss_at, weights, weights_at,
+    OWN, WEIGHTS_SECTION, WeightParams, loss_at, weighing_pages, weight_sections, weights, weights_at,
 };
 
 /// The CPU twins, as oracles for tests.
 pub mod twin {
+    pub use super::accumulate::twin as accumulate;
     pub use super::adamw::twin as adamw;
     pub use super::batch_norm::{backward_twin as batch_norm_backward, twin as batch_norm};
     pub use super::column_sum::twin as column_sum;
     pub use super::compose::twin as compose;
+    pub use super::dense_field::twin as dense_field;
+    pub use super::dense_sum::twin as dense_sum;
     pub use super::exponential_field::{twin as exponential_field, whole_twin as exponential};
     pub use super::exponential_sum::twin as exponential_sum;
     pub use super::gpo::{
@@ -102,7 +156,6 @@ pub mod twin {
     pub use super::gpo_weights::{backward_twin as gpo_weights_backward, twin as gpo_weights};
     pub use super::gru::{backward_twin as gru_backward, twin as gru};
     pub use super::hardest::twin as hardest;
-    pub use super::hinge_sum::twin as hinge_sum;
     pub use super::infonce::twin as infonce;
     pub use super::l2norm::{backward_twin as l2norm_backward, twin as l2norm};
     pub use super::log_sum_exp::twin as log_sum_exp;
@@ -112,8 +165,7 @@ pub mod twin {
     pub use super::relative::twin as relative;
     pub use super::sgd::twin as sgd;
     pub use super::sum_squares::twin as sum_squares;
-    pub use super::violations::twin as violations;
-    pub use super::weights::{custom_twin as custom_weights, twin as weights};
+    pub use super::weights::twin as weights;
 }
 
 use crate::device::{Recorder, Region, padded};
@@ -171,11 +223,14 @@ pub struct KernelSpec {
 
 /// All shaders.
 pub static KERNELS: &[&KernelSpec] = &[
+    &accumulate::SPEC,
     &adamw::SPEC,
     &batch_norm::SPEC,
     &batch_norm::BACKWARD_SPEC,
     &column_sum::SPEC,
     &compose::SPEC,
+    &dense_field::SPEC,
+    &dense_sum::SPEC,
     &gpo::SPEC,
     &gpo::BACKWARD_SPEC,
     &gpo::DOTS_SPEC,
@@ -187,7 +242,6 @@ pub static KERNELS: &[&KernelSpec] = &[
     &exponential_field::SPEC,
     &exponential_sum::SPEC,
     &hardest::SPEC,
-    &hinge_sum::SPEC,
     &infonce::SPEC,
     &l2norm::SPEC,
     &l2norm::BACKWARD_SPEC,
@@ -199,7 +253,6 @@ pub static KERNELS: &[&KernelSpec] = &[
     &relative::SPEC,
     &sgd::SPEC,
     &sum_squares::SPEC,
-    &violations::SPEC,
     &weights::SPEC,
 ];
 
@@ -213,8 +266,7 @@ pub fn specialise(source: &str, constants: &[(&str, String)]) -> Result<String> 
     let mut lines: Vec<String> = source.lines().map(str::to_string).collect();
     for (name, value) in constants {
         if name.starts_with("section ") {
-            let find = |line: &str| lines.iter().position(|found| found.strip_prefix("// ") == Some(line));
-            let (Some(first), Some(last)) = (find(name), find("end of section")) else {
+            let Some(inside) = section_lines(lines.iter().map(String::as_str), name) else {
                 return Err(Error::config(
                     format!("shader {name}"),
                     format!("lines `// {name}` and `// end of section`"),
@@ -222,7 +274,7 @@ pub fn specialise(source: &str, constants: &[(&str, String)]) -> Result<String> 
                     "mark the section in the shader",
                 ));
             };
-            lines.splice(first + 1..last, value.lines().map(str::to_string));
+            lines.splice(inside, value.lines().map(str::to_string));
             continue;
         }
         let start = format!("const {name} = ");
@@ -241,6 +293,14 @@ pub fn specialise(source: &str, constants: &[(&str, String)]) -> Result<String> 
         }
     }
     Ok(lines.join("\n"))
+}
+
+/// The lines between `// NAME` and the next `// end of section`.
+fn section_lines<'a>(lines: impl Iterator<Item = &'a str> + Clone, name: &str) -> Option<Range<usize>> {
+    let is = |line: &str, mark: &str| line.strip_prefix("// ") == Some(mark);
+    let first = lines.clone().position(|line| is(line, name))? + 1;
+    let len = lines.skip(first).position(|line| is(line, "end of section"))?;
+    Some(first..first + len)
 }
 
 /// The `LANES` constant of the row kernels on this recorder's device.

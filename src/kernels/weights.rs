@@ -4,7 +4,7 @@ use super::exponential_field::softplus;
 use super::{Access, KernelSpec, Real, lanes, sigma};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut};
-use crate::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
+use crate::objective::{CustomWeights, GoalParams, Loss, PairWeight, TripletWeight};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "weights",
@@ -14,19 +14,32 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-/// The page, and the section of it that a file of one's own replaces.
-pub const WEIGHTS_PAGE: &str = SPEC.source;
-/// Name of that section.
-pub const WEIGHTS_SECTION: &str = "section weights";
-
-params!(pairs: u32, triplet: u32, pair: u32, loss: u32, hinge: u32, tau: f32, alpha: f32, beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32,
-    own_0: f32, own_1: f32, own_2: f32, own_3: f32, own_4: f32, own_5: f32, own_6: f32, own_7: f32);
+params!(weights pairs: u32);
 
 /// Parameters that a file of one's own may have.
 pub const OWN: usize = 8;
 
+/// Name of the section of the page that holds T, P+ and P-, and that a file of one's own replaces.
+pub const WEIGHTS_SECTION: &str = "section weights";
+const TRIPLET_SECTION: &str = "section triplet";
+
+/// Every page in which the weights may be a file's.
+pub fn weighing_pages() -> [&'static KernelSpec; 3] {
+    [&SPEC, &super::dense_sum::SPEC, &super::dense_field::SPEC]
+}
+
+/// The sections of this page, T, P+ and P- those of a file where one is given, for the other pages that have them.
+pub fn weight_sections(custom: Option<&CustomWeights>) -> [(&'static str, String); 2] {
+    let section = |name| {
+        let lines = super::section_lines(SPEC.source.lines(), name).unwrap_or_default();
+        SPEC.source.lines().skip(lines.start).take(lines.len()).collect::<Vec<_>>().join("\n")
+    };
+    let weights = custom.map_or_else(|| section(WEIGHTS_SECTION), CustomWeights::section);
+    [(WEIGHTS_SECTION, weights), (TRIPLET_SECTION, section(TRIPLET_SECTION))]
+}
+
 /// Which weights, with their parameters.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct WeightParams {
     pub triplet: TripletWeight,
     pub pair: PairWeight,
@@ -40,8 +53,33 @@ pub struct WeightParams {
     pub circle: f32,
     /// Closes triplets with margin + n - p <= 0.
     pub margin: Option<f32>,
+    /// Closes triplets whose negative is the anchor's own pair, which is what mining leaves an anchor that has none.
+    pub exclude_own: bool,
     /// Upstream gradient.
     pub scale: f32,
+    /// In the place of `triplet` and `pair`.
+    pub custom: Option<CustomWeights>,
+}
+
+/// con:con with GOAL's parameters.
+impl Default for WeightParams {
+    fn default() -> Self {
+        let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = GoalParams::default();
+        Self {
+            triplet: TripletWeight::Con,
+            pair: PairWeight::Con,
+            loss: Loss::Triplet,
+            tau,
+            alpha,
+            beta,
+            lambda,
+            circle,
+            margin,
+            exclude_own: margin.is_some(),
+            scale: 1.0,
+            custom: None,
+        }
+    }
 }
 
 /// Writes `coefficients [pairs, 2]` = (scale T P+, scale T P-) and `loss [pairs]` from p, n, h and the relative
@@ -58,25 +96,10 @@ pub fn weights(
     match commands {
         Commands::Cpu => {
             let mined = (positive.host()?, value.host()?, index.host()?);
-            twin(params, mined, sums.host()?, coefficients.host()?, loss.host()?, pairs);
-            Ok(())
+            twin(params, mined, sums.host()?, coefficients.host()?, loss.host()?, pairs)
         }
         Commands::Gpu(recorder) => {
-            let block = Params {
-                pairs: pairs as u32,
-                triplet: params.triplet as u32,
-                pair: params.pair as u32,
-                loss: params.loss as u32,
-                hinge: params.margin.is_some().into(),
-                tau: params.tau,
-                alpha: params.alpha,
-                beta: params.beta,
-                lambda: params.lambda,
-                circle: params.circle,
-                margin: params.margin.unwrap_or(0.0),
-                scale: params.scale,
-                ..Default::default()
-            };
+            let block = Params { pairs: pairs as u32, ..Default::default() }.weighing(params);
             let regions = [
                 positive.region()?,
                 value.region()?,
@@ -85,90 +108,41 @@ pub fn weights(
                 coefficients.region()?,
                 loss.region()?,
             ];
-            let grid = [pairs.div_ceil(recorder.lanes as usize), 1, 1];
-            recorder.dispatch(&SPEC, &lanes(recorder), &block, &regions, grid, 100.0 * pairs as f64)
-        }
-    }
-}
-
-/// [`weights`] with T, P+ and P- from a file; closes triplets by `margin` in the same way.
-pub fn custom_weights(
-    commands: &mut Commands,
-    custom: &CustomWeights,
-    (margin, scale): (Option<f32>, f32),
-    (positive, value, index): (Slice<f32>, Slice<f32>, Slice<u32>),
-    sums: Slice<f32>,
-    mut coefficients: SliceMut<f32>,
-    mut loss: SliceMut<f32>,
-    pairs: usize,
-) -> Result<()> {
-    match commands {
-        Commands::Cpu => {
-            let mined = (positive.host()?, value.host()?, index.host()?);
-            custom_twin(custom, (margin, scale), mined, coefficients.host()?, loss.host()?, pairs)
-        }
-        Commands::Gpu(recorder) => {
-            let own = |k: usize| custom.parameters().get(k).map_or(0.0, |(_, value)| *value);
-            let block = Params {
-                pairs: pairs as u32,
-                hinge: margin.is_some().into(),
-                margin: margin.unwrap_or(0.0),
-                scale,
-                own_0: own(0),
-                own_1: own(1),
-                own_2: own(2),
-                own_3: own(3),
-                own_4: own(4),
-                own_5: own(5),
-                own_6: own(6),
-                own_7: own(7),
-                ..Default::default()
-            };
-            let regions = [
-                positive.region()?,
-                value.region()?,
-                index.region()?,
-                sums.region()?,
-                coefficients.region()?,
-                loss.region()?,
-            ];
-            let [lanes] = lanes(recorder);
-            let constants = [lanes, (WEIGHTS_SECTION, custom.section())];
+            let mut constants = lanes(recorder).to_vec();
+            constants.extend(params.custom.as_ref().map(|custom| (WEIGHTS_SECTION, custom.section())));
             let grid = [pairs.div_ceil(recorder.lanes as usize), 1, 1];
             recorder.dispatch(&SPEC, &constants, &block, &regions, grid, 100.0 * pairs as f64)
         }
     }
 }
 
-/// [`custom_weights`] as a plain loop; an error is one of the file's evaluation.
-pub fn custom_twin<T: Real>(
-    custom: &CustomWeights,
-    (margin, scale): (Option<f32>, f32),
-    (positive, value, index): (&[T], &[T], &[u32]),
-    coefficients: &mut [T],
-    loss: &mut [T],
-    pairs: usize,
-) -> Result<()> {
-    for i in 0..pairs {
-        let (p, n) = (positive[i], value[i]);
-        let [triplet, pull, push] = custom.at(p, n)?;
-        let (cost, open) = opened(margin, scale, n - p, index[i] as usize == i);
-        coefficients[2 * i] = open * triplet * pull;
-        coefficients[2 * i + 1] = open * triplet * push;
-        loss[i] = cost;
+/// Coefficients of the positive and of the negative, and the loss, of a triplet; an error is one of a file's evaluation.
+pub(super) fn weighed_triplet<T: Real>(
+    params: &WeightParams,
+    p: T,
+    n: T,
+    relative: [T; 2],
+) -> Result<[T; 3]> {
+    let mut cost = n - p;
+    if let Some(margin) = params.margin {
+        cost += T::of(margin.into());
+        if cost <= T::zero() {
+            return Ok([T::zero(); 3]);
+        }
     }
-    Ok(())
-}
-
-/// Cost and scale of a triplet, (0, 0) where a margin closes it.
-fn opened<T: Real>(margin: Option<f32>, scale: f32, cost: T, own: bool) -> (T, T) {
-    let Some(margin) = margin else { return (cost, T::of(scale.into())) };
-    let cost = cost + T::of(margin.into());
-    if cost <= T::zero() || own { (T::zero(), T::zero()) } else { (cost, T::of(scale.into())) }
+    let [triplet, pull, push] = weights_at(params, p, n, relative)?;
+    let open = T::of(params.scale.into()) * triplet;
+    Ok([open * pull, open * push, loss_at(params, p, n, cost)])
 }
 
 /// (T, P+, P-) at p, n and the means over the relative sets.
-pub fn weights_at<T: Real>(params: &WeightParams, p: T, n: T, [r_pos, r_neg]: [T; 2]) -> [T; 3] {
+///
+/// # Errors
+/// A weight file that cannot be evaluated there.
+pub fn weights_at<T: Real>(params: &WeightParams, p: T, n: T, [r_pos, r_neg]: [T; 2]) -> Result<[T; 3]> {
+    if let Some(custom) = &params.custom {
+        return custom.at(p, n);
+    }
     let of = |x: f32| T::of(x.into());
     let one = T::one();
     let triplet = match params.triplet {
@@ -196,7 +170,7 @@ pub fn weights_at<T: Real>(params: &WeightParams, p: T, n: T, [r_pos, r_neg]: [T
         PairWeight::Circle => circle(params, p, n).into(),
         PairWeight::Contrastive => (one, if n > of(params.lambda) { one } else { T::zero() }),
     };
-    [triplet, pull, push]
+    Ok([triplet, pull, push])
 }
 
 /// The self-paced factors of the circle loss (Sun et al. 2020).
@@ -227,7 +201,7 @@ pub fn loss_at<T: Real>(params: &WeightParams, p: T, n: T, cost: T) -> T {
     }
 }
 
-/// [`weights`] as a plain loop; `mined` is (p, n, h).
+/// [`weights`] as a plain loop; `mined` is (p, n, h). An error is one of a file's evaluation.
 pub fn twin<T: Real>(
     params: &WeightParams,
     (positive, value, index): (&[T], &[T], &[u32]),
@@ -235,16 +209,15 @@ pub fn twin<T: Real>(
     coefficients: &mut [T],
     loss: &mut [T],
     pairs: usize,
-) {
+) -> Result<()> {
     for i in 0..pairs {
-        let (p, n) = (positive[i], value[i]);
         let mean = |sum: T, count: T| sum / count.max(T::one());
         let relative = [mean(sums[4 * i], sums[4 * i + 1]), mean(sums[4 * i + 2], sums[4 * i + 3])];
-        let [triplet, pull, push] = weights_at(params, p, n, relative);
-        let (cost, open) = opened(params.margin, params.scale, n - p, index[i] as usize == i);
-        coefficients[2 * i] = open * triplet * pull;
-        coefficients[2 * i + 1] = open * triplet * push;
-        let closed = params.margin.is_some() && cost == T::zero();
-        loss[i] = if closed { cost } else { loss_at(params, p, n, cost) };
+        let [pull, push, cost] = match params.exclude_own && index[i] as usize == i {
+            true => [T::zero(); 3],
+            false => weighed_triplet(params, positive[i], value[i], relative)?,
+        };
+        (coefficients[2 * i], coefficients[2 * i + 1], loss[i]) = (pull, push, cost);
     }
+    Ok(())
 }

@@ -77,12 +77,9 @@ impl Objective {
         let mut gradients =
             [Matrix::new(device, "d.images", pairs, dim)?, Matrix::new(device, "d.texts", pairs, dim)?];
         let ids = options.ids.map(|ids| Buffer::from_slice(device, "ids", ids)).transpose()?;
-        let temperature = match self {
-            Self::Infonce(params) => params.temperature,
-            _ => 1.0,
-        };
+        let temperature = self.infonce().map_or(1.0, |params| params.temperature);
         let temperature = Buffer::from_slice(device, "temperature", &[temperature])?;
-        let mut workspace = Workspace::new(device, pairs, dim)?;
+        let mut workspace = Workspace::new(device, pairs, dim, 0)?;
         let mut commands = device.commands();
         let mut norms = [Buffer::new(device, "norms", pairs)?, Buffer::new(device, "norms", pairs)?];
         if options.normalize {
@@ -98,6 +95,7 @@ impl Objective {
             ids: ids.as_ref().map(Buffer::view),
             temperature: temperature.view(),
             scale: options.scale,
+            bank: None,
         };
         let [dx, dy] = &mut gradients;
         workspace.gradient(&mut commands, self, inputs, [dx, dy])?;
@@ -116,17 +114,15 @@ impl Objective {
             images: gradients[0].to_rows(device).await?,
             texts: gradients[1].to_rows(device).await?,
             loss: loss.iter().map(|&x| f64::from(x)).sum::<f64>() as f32,
-            temperature: match self {
-                Self::Infonce(_) => {
-                    dt.to_rows(device).await?.iter().map(|&x| f64::from(x)).sum::<f64>() as f32
-                }
-                _ => 0.0,
+            temperature: match self.infonce() {
+                Some(_) => dt.to_rows(device).await?.iter().map(|&x| f64::from(x)).sum::<f64>() as f32,
+                None => 0.0,
             },
             positive: positive.read(device, 0..pairs).await?,
-            hardest_text: images.value.read(device, 0..pairs).await?,
-            hardest_text_index: images.index.read(device, 0..pairs).await?,
-            hardest_image: texts.value.read(device, 0..pairs).await?,
-            hardest_image_index: texts.index.read(device, 0..pairs).await?,
+            hardest_text: images.hardest().0.read(device, 0..pairs).await?,
+            hardest_text_index: images.hardest().1.read(device, 0..pairs).await?,
+            hardest_image: texts.hardest().0.read(device, 0..pairs).await?,
+            hardest_image_index: texts.hardest().1.read(device, 0..pairs).await?,
         })
     }
 }

@@ -3,13 +3,13 @@
 //! The similarity matrix comes in blocks of rows that fit a binding. With a single block it is computed once, with more
 //! it is recomputed for the passes that need all hardest negatives first; N x N is never held.
 
-use super::{GoalParams, InfonceParams, Objective, PairWeight};
+use super::{GoalParams, InfonceParams, Negatives, Objective, Term};
 use crate::Result;
-use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice};
+use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice, padded};
 use crate::kernels::{
-    Block, Composition, ExponentialParams, Hardest, InfonceField, Product, Relative, Violations, compose,
-    custom_weights, exponential_field, exponential_sum, hardest, hinge_sum, infonce, log_sum_exp, matmul,
-    relative, violations, weights,
+    Below, Block, Candidates, Composition, Dense, ExponentialParams, Hardest, InfonceField, Product,
+    Relative, WeightParams, accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum,
+    hardest, infonce, log_sum_exp, matmul, relative, weights,
 };
 use std::ops::Range;
 
@@ -25,30 +25,86 @@ pub(crate) struct Inputs<'a> {
     pub temperature: Slice<'a, f32>,
     /// Upstream gradient.
     pub scale: f32,
+    /// Further candidates for mining.
+    pub bank: Option<BankRows<'a>>,
+}
+
+/// Embeddings of earlier batches, `[rows, cols]` of both sides.
+#[derive(Clone, Copy)]
+pub(crate) struct BankRows<'a> {
+    pub images: Mat<'a>,
+    pub texts: Mat<'a>,
+    /// Images of the batch's pairs, then of the bank's: those of equal ids are no negatives.
+    pub ids: Slice<'a, u32>,
+}
+
+/// Negatives of one round of mining, `[pairs]`.
+struct Mined {
+    value: Buffer<f32>,
+    index: Buffer<u32>,
+}
+
+impl Mined {
+    fn new(device: &Device, label: &str, pairs: usize) -> Result<Self> {
+        let index = Buffer::new(device, &format!("{label}.index"), pairs)?;
+        Ok(Self { value: Buffer::new(device, label, pairs)?, index })
+    }
+
+    fn below(&self) -> Below<'_> {
+        Below { value: self.value.view(), index: self.index.view() }
+    }
 }
 
 /// One direction's mined negatives and what follows from them, `[pairs]` each.
 pub(super) struct Direction {
-    pub value: Buffer<f32>,
-    pub index: Buffer<u32>,
+    /// The hardest, which the records report, and those of later rounds, by turns.
+    rounds: [Mined; 3],
     /// Relative sums, or the log-sum-exp state: `[pairs, 4]`.
     sums: Buffer<f32>,
     /// (c+, c-): `[pairs, 2]`.
     coefficients: Buffer<f32>,
+    /// Of a term or a round, and of all of them.
+    part_loss: Buffer<f32>,
     pub loss: Buffer<f32>,
 }
 
 impl Direction {
     fn new(device: &Device, name: &str, pairs: usize) -> Result<Self> {
         let label = |what: &str| format!("objective.{name}.{what}");
+        let mined = |what| Mined::new(device, &label(what), pairs);
         Ok(Self {
-            value: Buffer::new(device, &label("hardest"), pairs)?,
-            index: Buffer::new(device, &label("index"), pairs)?,
+            rounds: [mined("hardest")?, mined("even")?, mined("odd")?],
             sums: Buffer::new(device, &label("sums"), 4 * pairs)?,
             coefficients: Buffer::new(device, &label("coefficients"), 2 * pairs)?,
+            part_loss: Buffer::new(device, &label("part"), pairs)?,
             loss: Buffer::new(device, &label("loss"), pairs)?,
         })
     }
+
+    /// n and h of a round, counted from 0.
+    fn mined(&self, round: usize) -> Below<'_> {
+        self.rounds[place(round)].below()
+    }
+
+    /// The hardest negatives.
+    pub fn hardest(&self) -> (&Buffer<f32>, &Buffer<u32>) {
+        (&self.rounds[0].value, &self.rounds[0].index)
+    }
+
+    /// Where a round goes, and the round before.
+    fn round(&mut self, round: usize) -> (&mut Mined, Option<&Mined>) {
+        let [first, even, odd] = &mut self.rounds;
+        match round {
+            0 => (first, None),
+            1 => (odd, Some(first)),
+            round if round % 2 == 0 => (even, Some(odd)),
+            _ => (odd, Some(even)),
+        }
+    }
+}
+
+fn place(round: usize) -> usize {
+    if round == 0 { 0 } else { 1 + round % 2 }
 }
 
 /// The memory that gradients of batches of one size need; reused from step to step.
@@ -57,11 +113,19 @@ pub(crate) struct Workspace {
     block_rows: usize,
     /// S of one block, or the field that takes its place.
     similarity: Matrix,
+    /// A strip of similarities to a memory bank.
+    to_bank: Option<Matrix>,
     pub(super) positive: Buffer<f32>,
+    /// p again, where p is also read.
+    positive_again: Buffer<f32>,
+    /// Above every index.
+    no_index: Buffer<u32>,
     pub(super) images: Direction,
     pub(super) texts: Direction,
     /// Parts of the gradient at the temperature, in column 0 of `[pairs, 4]`.
     pub(super) dt: Matrix,
+    /// Whether something is in the losses, and in the gradients.
+    begun: bool,
 }
 
 /// How a direction sees images `first..first + rows` of all `pairs`.
@@ -77,9 +141,14 @@ fn blocks(pairs: usize, block_rows: usize) -> impl Iterator<Item = Range<usize>>
 }
 
 impl Workspace {
-    /// For batches of `pairs` embeddings of width `dim`.
-    pub fn new(device: &Device, pairs: usize, dim: usize) -> Result<Self> {
-        Self::with_block_rows(device, pairs, device.strip_rows(pairs, pairs, dim))
+    /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank`.
+    pub fn new(device: &Device, pairs: usize, dim: usize, bank: usize) -> Result<Self> {
+        let mut workspace = Self::with_block_rows(device, pairs, device.strip_rows(pairs, pairs, dim))?;
+        if bank > 0 {
+            let rows = device.strip_rows(pairs, bank, dim);
+            workspace.to_bank = Some(Matrix::new(device, "objective.to_bank", rows, bank)?);
+        }
+        Ok(workspace)
     }
 
     /// A workspace whose blocks have `block_rows` rows, a multiple of 64 or all.
@@ -88,10 +157,14 @@ impl Workspace {
             pairs,
             block_rows,
             similarity: Matrix::new(device, "objective.similarity", block_rows, pairs)?,
+            to_bank: None,
             positive: Buffer::new(device, "objective.positive", pairs)?,
+            positive_again: Buffer::new(device, "objective.positive_again", pairs)?,
+            no_index: Buffer::from_slice(device, "objective.no_index", &vec![u32::MAX; pairs])?,
             images: Direction::new(device, "images", pairs)?,
             texts: Direction::new(device, "texts", pairs)?,
             dt: Matrix::new(device, "objective.dt", pairs, 1)?,
+            begun: false,
         })
     }
 
@@ -102,7 +175,7 @@ impl Workspace {
 
     /// n of both directions, images against texts first.
     pub fn hardest(&self) -> [Slice<'_, f32>; 2] {
-        [self.images.value.view(), self.texts.value.view()]
+        [&self.images, &self.texts].map(|direction| direction.hardest().0.view())
     }
 
     /// Losses of both directions; their sum is the objective's value.
@@ -123,44 +196,68 @@ impl Workspace {
         inputs: Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
-        match *objective {
-            Objective::Goal(..) | Objective::Loss(..) | Objective::Hinge { .. } => {}
-            Objective::HingeSum { margin } => {
-                self.mine(commands, &inputs, objective)?;
-                return self.hinge_sum(commands, margin, &inputs, [dx, dy]);
-            }
-            Objective::Custom { ref weights, margin } => {
-                self.mine(commands, &inputs, objective)?;
-                let pairs = self.pairs;
-                for direction in [&mut self.images, &mut self.texts] {
-                    let mined = (self.positive.view(), direction.value.view(), direction.index.view());
-                    let (coefficients, loss) = (direction.coefficients.view_mut(), direction.loss.view_mut());
-                    let sums = direction.sums.view();
-                    let options = (margin, inputs.scale);
-                    custom_weights(commands, weights, options, mined, sums, coefficients, loss, pairs)?;
+        self.begun = false;
+        for term in objective.terms() {
+            let inputs = Inputs { scale: inputs.scale * term.weight, ..inputs };
+            self.term(commands, &term, &inputs, [&mut *dx, &mut *dy])?;
+        }
+        Ok(())
+    }
+
+    fn term(
+        &mut self,
+        commands: &mut Commands,
+        term: &Term,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        self.mine(commands, inputs, term, 0)?;
+        if let Objective::Infonce(params) = term.objective {
+            self.infonce(commands, params, inputs, [dx, dy])?;
+        } else if let Some(params) = term.objective.exponential_params(inputs.scale) {
+            self.exponential(commands, &params, inputs, [dx, dy])?;
+        } else if let Some(goal) = term.weights(inputs.scale) {
+            let rounds = match term.negatives {
+                Negatives::All => return self.all(commands, &goal, term.weight, inputs, [dx, dy]),
+                Negatives::Hardest => 0..1,
+                // The first has found p.
+                Negatives::SemiHard => 1..2,
+                Negatives::Top(count) => 0..(count.get() as usize).min(self.pairs),
+            };
+            for round in rounds {
+                if round > 0 {
+                    self.mine(commands, inputs, term, round)?;
                 }
-                return self.compose(commands, &inputs, [dx, dy], false);
+                if let Some((params, exponential)) = term.relative() {
+                    self.relative_sets(commands, inputs, params, exponential, round)?;
+                }
+                for direction in [&mut self.images, &mut self.texts] {
+                    let Below { value, index } = direction.rounds[place(round)].below();
+                    let mined = (self.positive.view(), value, index);
+                    let (coefficients, loss) =
+                        (direction.coefficients.view_mut(), direction.part_loss.view_mut());
+                    weights(commands, &goal, mined, direction.sums.view(), coefficients, loss, self.pairs)?;
+                }
+                self.compose(commands, inputs, round, [&mut *dx, &mut *dy], self.begun)?;
+                self.collect(commands, term.weight)?;
             }
-            Objective::Infonce(params) => {
-                self.mine(commands, &inputs, objective)?;
-                return self.infonce(commands, &params, &inputs, [dx, dy]);
-            }
+            return Ok(());
         }
-        self.mine(commands, &inputs, objective)?;
-        if let Some(params) = objective.exponential_params(inputs.scale) {
-            return self.exponential(commands, &params, &inputs, [dx, dy]);
-        }
-        let Some(goal) = objective.weight_params(inputs.scale) else { return Ok(()) };
-        if let (Objective::Goal(.., params), PairWeight::LinMs | PairWeight::SigMs) = (objective, goal.pair) {
-            self.relative_sets(commands, &inputs, params, goal.pair == PairWeight::SigMs)?;
-        }
-        let pairs = self.pairs;
+        self.collect(commands, term.weight)
+    }
+
+    /// Adds the losses of a part to those before.
+    fn collect(&mut self, commands: &mut Commands, weight: f32) -> Result<()> {
         for direction in [&mut self.images, &mut self.texts] {
-            let mined = (self.positive.view(), direction.value.view(), direction.index.view());
-            let (coefficients, loss) = (direction.coefficients.view_mut(), direction.loss.view_mut());
-            weights(commands, &goal, mined, direction.sums.view(), coefficients, loss, pairs)?;
+            let Direction { part_loss, loss, .. } = direction;
+            if !self.begun && weight == 1.0 {
+                std::mem::swap(part_loss, loss);
+                continue;
+            }
+            accumulate(commands, (part_loss.view(), self.pairs), weight, (loss.view_mut(), 0), self.begun)?;
         }
-        self.compose(commands, &inputs, [dx, dy], false)
+        self.begun = true;
+        Ok(())
     }
 
     /// S of the rows of a block.
@@ -169,24 +266,56 @@ impl Workspace {
         matmul(commands, product, self.similarity.rows_mut(0..rows.len()))
     }
 
-    /// p, and n, h of both directions; for InfoNCE its log-sum-exps too. Where triplets close by a margin, an anchor's
-    /// own pair is no candidate: a margin is violated by a negative or not at all.
-    fn mine(&mut self, commands: &mut Commands, inputs: &Inputs, objective: &Objective) -> Result<()> {
+    /// p, and n, h of both directions; for InfoNCE its log-sum-exps too. Where triplets close by a margin, and in every
+    /// round but the first, an anchor's own pair is no candidate: a margin is violated by a negative or not at all.
+    fn mine(&mut self, commands: &mut Commands, inputs: &Inputs, term: &Term, round: usize) -> Result<()> {
+        let exclude_own = term.objective.closes_triplets() || round > 0;
+        let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
+        let Self { positive, positive_again, no_index, images, texts, .. } = self;
+        // The second time p is read too.
+        let mut mining = match semi_hard {
+            false => Mining { positive, exclude_own, round, bound: None },
+            true => {
+                let bound = Below { value: positive.view(), index: no_index.view() };
+                Mining { positive: positive_again, exclude_own, round, bound: Some(bound) }
+            }
+        };
         for rows in blocks(self.pairs, self.block_rows) {
-            self.similarity(commands, inputs, &rows)?;
+            // A single block still holds what the round before has left.
+            if round == 0 || self.block_rows < self.pairs {
+                let product = Product::nt(inputs.images.part(&rows), inputs.texts);
+                matmul(commands, product, self.similarity.rows_mut(0..rows.len()))?;
+            }
             let s = self.similarity.rows(0..rows.len());
-            for (direction, block) in directions(&mut self.images, &mut self.texts) {
+            for (direction, block) in directions(images, texts) {
                 let block = block(rows.start, rows.len(), self.pairs);
-                let out = Hardest {
-                    positive: self.positive.view_mut(),
-                    value: direction.value.view_mut(),
-                    index: direction.index.view_mut(),
-                };
-                hardest(commands, &block, s, inputs.ids, objective.closes_triplets(), out)?;
-                if let Objective::Infonce(params) = objective {
+                mining.block(commands, &block, s, inputs.ids, direction)?;
+                if let Objective::Infonce(params) = term.objective {
                     let same = (inputs.ids, params.same_image());
                     log_sum_exp(commands, &block, s, same, inputs.temperature, direction.sums.view_mut())?;
                 }
+            }
+        }
+        let (Some(bank), Some(strip), true) = (inputs.bank, &mut self.to_bank, term.mines()) else {
+            return Ok(());
+        };
+        let (step, rows) = (strip.rows, bank.images.rows);
+        strip.cols = rows;
+        for (direction, anchors, candidates) in
+            [(images, inputs.images, bank.texts), (texts, inputs.texts, bank.images)]
+        {
+            for part in blocks(self.pairs, step) {
+                let product = Product::nt(anchors.part(&part), candidates);
+                matmul(commands, product, strip.rows_mut(0..part.len()))?;
+                let block = Block {
+                    anchors: part.len(),
+                    candidates: rows,
+                    anchor_stride: padded(rows),
+                    candidate_stride: 1,
+                    anchor_offset: part.start,
+                    candidate_offset: self.pairs,
+                };
+                mining.block(commands, &block, strip.rows(0..part.len()), Some(bank.ids), direction)?;
             }
         }
         Ok(())
@@ -198,6 +327,7 @@ impl Workspace {
         inputs: &Inputs,
         params: &GoalParams,
         exponential: bool,
+        round: usize,
     ) -> Result<()> {
         for rows in blocks(self.pairs, self.block_rows) {
             if self.block_rows < self.pairs {
@@ -205,10 +335,11 @@ impl Workspace {
             }
             let s = self.similarity.rows(0..rows.len());
             for (direction, block) in directions(&mut self.images, &mut self.texts) {
+                let Below { value, index } = direction.rounds[place(round)].below();
                 let from = Relative {
                     positive: self.positive.view(),
-                    value: direction.value.view(),
-                    index: direction.index.view(),
+                    value,
+                    index,
                     ids: inputs.ids,
                     exponential,
                     alpha: params.alpha,
@@ -222,33 +353,42 @@ impl Workspace {
         Ok(())
     }
 
-    /// Both gradients from the coefficients and indices.
+    /// Both gradients from the coefficients and the indices of a round.
     fn compose(
         &self,
         commands: &mut Commands,
         inputs: &Inputs,
+        round: usize,
         [dx, dy]: [&mut Matrix; 2],
         accumulate: bool,
     ) -> Result<()> {
-        for (y, own, other, dx) in
-            [(inputs.texts, &self.images, &self.texts, dx), (inputs.images, &self.texts, &self.images, dy)]
+        let Self { images, texts, pairs, .. } = self;
+        let bank = inputs.bank.map(|bank| (bank.images, bank.texts)).unzip();
+        for (y, bank, own, other, dx) in
+            [(inputs.texts, bank.1, images, texts, dx), (inputs.images, bank.0, texts, images, dy)]
         {
             let composition = Composition {
                 own: own.coefficients.view(),
-                own_index: own.index.view(),
+                own_index: own.mined(round).index,
                 other: other.coefficients.view(),
-                other_index: other.index.view(),
+                other_index: other.mined(round).index,
                 accumulate,
             };
-            compose(commands, y, composition, dx.view_mut())?;
+            compose(commands, (y, 0), composition, dx.view_mut())?;
+            if let Some(bank) = bank {
+                let composition = Composition { accumulate: true, ..composition };
+                compose(commands, (bank, *pairs), composition, dx.view_mut())?;
+            }
         }
         Ok(())
     }
 
-    fn hinge_sum(
+    /// All negatives, without mining.
+    fn all(
         &mut self,
         commands: &mut Commands,
-        margin: f32,
+        goal: &WeightParams,
+        weight: f32,
         inputs: &Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
@@ -256,18 +396,20 @@ impl Workspace {
             if self.block_rows < self.pairs {
                 self.similarity(commands, inputs, &rows)?;
             }
-            let from =
-                Violations { positive: self.positive.view(), ids: inputs.ids, margin, scale: inputs.scale };
+            let from = Dense { positive: self.positive.view(), ids: inputs.ids, weights: goal };
             let s = self.similarity.rows(0..rows.len());
             for (direction, block) in directions(&mut self.images, &mut self.texts) {
                 let block = block(rows.start, rows.len(), self.pairs);
-                let (coefficients, loss) = (direction.coefficients.view_mut(), direction.loss.view_mut());
-                violations(commands, &block, s, from, coefficients, loss)?;
+                let (coefficients, loss) =
+                    (direction.coefficients.view_mut(), direction.part_loss.view_mut());
+                dense_sum(commands, &block, s, from, coefficients, loss)?;
             }
-            hinge_sum(commands, self.similarity.rows_mut(0..rows.len()), rows.start, from)?;
-            dense(commands, self.similarity.rows(0..rows.len()), inputs, &rows, [&mut *dx, &mut *dy])?;
+            dense_field(commands, self.similarity.rows_mut(0..rows.len()), rows.start, from)?;
+            let field = self.similarity.rows(0..rows.len());
+            dense(commands, field, inputs, &rows, [&mut *dx, &mut *dy], self.begun)?;
         }
-        self.compose(commands, inputs, [dx, dy], true)
+        self.compose(commands, &Inputs { bank: None, ..*inputs }, 0, [dx, dy], true)?;
+        self.collect(commands, weight)
     }
 
     fn exponential(
@@ -284,7 +426,7 @@ impl Workspace {
             let s = self.similarity.rows(0..rows.len());
             for (direction, block) in directions(&mut self.images, &mut self.texts) {
                 let block = block(rows.start, rows.len(), self.pairs);
-                let mined = (self.positive.view(), direction.value.view());
+                let mined = (self.positive.view(), direction.rounds[0].value.view());
                 exponential_sum(
                     commands,
                     &block,
@@ -302,9 +444,16 @@ impl Workspace {
             }
             let field = self.similarity.rows_mut(0..rows.len());
             let states = [self.images.sums.view(), self.texts.sums.view()];
-            let losses = [self.images.loss.view_mut(), self.texts.loss.view_mut()];
+            let losses = [self.images.part_loss.view_mut(), self.texts.part_loss.view_mut()];
             exponential_field(commands, field, rows.start, inputs.ids, states, params, losses)?;
-            dense(commands, self.similarity.rows(0..rows.len()), inputs, &rows, [&mut *dx, &mut *dy])?;
+            dense(
+                commands,
+                self.similarity.rows(0..rows.len()),
+                inputs,
+                &rows,
+                [&mut *dx, &mut *dy],
+                self.begun,
+            )?;
         }
         Ok(())
     }
@@ -328,7 +477,7 @@ impl Workspace {
                 scale: inputs.scale,
                 row_offset: rows.start,
             };
-            let losses = [self.images.loss.view_mut(), self.texts.loss.view_mut()];
+            let losses = [self.images.part_loss.view_mut(), self.texts.part_loss.view_mut()];
             infonce(
                 commands,
                 self.similarity.rows_mut(0..rows.len()),
@@ -336,9 +485,45 @@ impl Workspace {
                 self.dt.buffer.view_mut(),
                 losses,
             )?;
-            dense(commands, self.similarity.rows(0..rows.len()), inputs, &rows, [&mut *dx, &mut *dy])?;
+            dense(
+                commands,
+                self.similarity.rows(0..rows.len()),
+                inputs,
+                &rows,
+                [&mut *dx, &mut *dy],
+                self.begun,
+            )?;
         }
         Ok(())
+    }
+}
+
+/// One round of mining.
+struct Mining<'a> {
+    positive: &'a mut Buffer<f32>,
+    exclude_own: bool,
+    round: usize,
+    /// In the place of the round before.
+    bound: Option<Below<'a>>,
+}
+
+impl Mining<'_> {
+    fn block(
+        &mut self,
+        commands: &mut Commands,
+        block: &Block,
+        similarity: Mat,
+        ids: Option<Slice<u32>>,
+        direction: &mut Direction,
+    ) -> Result<()> {
+        let (mined, before) = direction.round(self.round);
+        let below = self.bound.or(before.map(Mined::below));
+        let out = Hardest {
+            positive: self.positive.view_mut(),
+            value: mined.value.view_mut(),
+            index: mined.index.view_mut(),
+        };
+        hardest(commands, block, similarity, Candidates { ids, exclude_own: self.exclude_own, below }, out)
     }
 }
 
@@ -349,9 +534,12 @@ fn dense(
     inputs: &Inputs,
     rows: &Range<usize>,
     [dx, dy]: [&mut Matrix; 2],
+    accumulate: bool,
 ) -> Result<()> {
-    matmul(commands, Product::nn(field, inputs.texts), dx.rows_mut(rows.clone()))?;
-    let back = Product { accumulate: rows.start > 0, ..Product::tn(field, inputs.images.part(rows)) };
+    let forth = Product { accumulate, ..Product::nn(field, inputs.texts) };
+    matmul(commands, forth, dx.rows_mut(rows.clone()))?;
+    let back =
+        Product { accumulate: accumulate || rows.start > 0, ..Product::tn(field, inputs.images.part(rows)) };
     matmul(commands, back, dy.view_mut())
 }
 
@@ -359,7 +547,7 @@ fn dense(
 mod tests {
     use super::*;
     use crate::device::Adapters;
-    use crate::objective::{GoalParams, InfonceParams, Loss, TripletWeight};
+    use crate::objective::{GoalParams, InfonceParams, Loss, PairWeight, TripletWeight};
 
     /// Gradients and losses through blocks of `rows` rows.
     fn by_blocks(device: &Device, objective: &Objective, masked: bool, rows: usize) -> [Vec<f32>; 4] {
@@ -380,6 +568,7 @@ mod tests {
             ids: masked.then(|| ids.view()),
             temperature: temperature.view(),
             scale: 0.7,
+            bank: None,
         };
         let mut commands = device.commands();
         let [dx, dy] = &mut gradients;
@@ -403,6 +592,9 @@ mod tests {
             Objective::Loss(Loss::Lifted, Loss::Lifted.params()),
             Objective::Infonce(InfonceParams::default()),
             Objective::Infonce(InfonceParams { leave_out: true, ..Default::default() }),
+            "cir:sig-ms@top:3".parse().unwrap(),
+            "nca:lin@semi-hard".parse().unwrap(),
+            "infonce+0.5*cir:con@top:2+2*cir:sig@all".parse().unwrap(),
         ];
         let adapters = Adapters::find();
         for info in adapters.devices() {

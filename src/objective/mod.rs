@@ -5,12 +5,16 @@
 
 mod custom;
 mod embeddings;
+mod field;
 mod gradient;
+mod negatives;
 
 pub use custom::CustomWeights;
 pub(crate) use embeddings::check_embeddings;
 pub use embeddings::{GradientOptions, Gradients};
-pub(crate) use gradient::{Inputs, Workspace};
+pub(crate) use field::Field;
+pub(crate) use gradient::{BankRows, Inputs, Workspace};
+pub use negatives::Negatives;
 
 use crate::kernels::{ExponentialParams, SameImage, WeightParams};
 use crate::{Error, Result};
@@ -183,14 +187,17 @@ impl Loss {
 
 /// An objective on a batch of N image embeddings and their N text embeddings.
 ///
-/// Parsed from `TRIPLET:PAIR` (`con`, `nca`, `cir` and `con`, `lin`, `lin-ms`, `sig`, `sig-ms`), `hinge`, `hinge-sum`,
-/// `infonce` or `infonce-masked`, with default parameters:
+/// Parsed from `TRIPLET:PAIR` (`con`, `nca`, `cir` and `con`, `lin`, `lin-ms`, `sig`, `sig-ms`), the name of a [`Loss`],
+/// `hinge`, `hinge-sum`, `infonce` or `infonce-masked`, with default parameters; `NAME@NEGATIVES` takes other
+/// [`Negatives`] than the hardest, and `+` and `WEIGHT*` make weighted sums:
 ///
 /// ```
 /// use wgoal::{Objective, PairWeight, TripletWeight};
 /// let objective: Objective = "cir:sig-ms".parse()?;
 /// assert!(matches!(objective, Objective::Goal(TripletWeight::Cir, PairWeight::SigMs, _)));
 /// assert_eq!(objective.to_string(), "cir:sig-ms");
+/// let sum: Objective = "infonce+0.5*cir:con@top:3".parse()?;
+/// assert!(matches!(&sum, Objective::Sum(terms) if terms.len() == 2 && terms[1].0 == 0.5));
 /// # Ok::<(), wgoal::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -220,6 +227,43 @@ pub enum Objective {
         /// Closes every triplet with margin + n − p ≤ 0.
         margin: Option<f32>,
     },
+    /// An objective on triplets over other negatives than the hardest.
+    Over(Negatives, Box<Objective>),
+    /// The sum of several objectives, each with a weight above 0.
+    Sum(Vec<(f32, Objective)>),
+}
+
+/// One addend of an objective.
+#[derive(Clone, Copy)]
+pub(crate) struct Term<'a> {
+    pub weight: f32,
+    /// Neither `Over` nor `Sum`.
+    pub objective: &'a Objective,
+    pub negatives: Negatives,
+}
+
+impl Term<'_> {
+    /// The weights of its triplets, where it is made of triplets.
+    pub fn weights(&self, scale: f32) -> Option<WeightParams> {
+        let params = self.objective.weight_params(scale)?;
+        // Of several negatives none is made up: an anchor without one contributes nothing.
+        let exclude_own = params.exclude_own || self.negatives != Negatives::Hardest;
+        Some(WeightParams { exclude_own, ..params })
+    }
+
+    /// Whether single negatives are sought out.
+    pub fn mines(&self) -> bool {
+        self.negatives != Negatives::All && self.objective.weight_params(1.0).is_some()
+    }
+
+    /// Parameters of the relative sets, and whether they are exponential, where the pair weight has such sets.
+    pub fn relative(&self) -> Option<(&GoalParams, bool)> {
+        match self.objective {
+            Objective::Goal(_, PairWeight::LinMs, params) => Some((params, false)),
+            Objective::Goal(_, PairWeight::SigMs, params) => Some((params, true)),
+            _ => None,
+        }
+    }
 }
 
 /// Margin of the hinge triplet where none is given.
@@ -258,27 +302,137 @@ impl Objective {
             Self::Hinge { margin } | Self::HingeSum { margin } => Some(*margin),
             Self::Infonce(_) => None,
             Self::Custom { margin, .. } => *margin,
+            Self::Over(_, objective) => objective.margin(),
+            Self::Sum(terms) => terms.iter().find_map(|(_, objective)| objective.margin()),
         }
     }
 
-    /// The weights of the triplets on the hardest negative, where the `weights` kernel has them.
-    pub(crate) fn weight_params(&self, scale: f32) -> Option<WeightParams> {
-        let mut loss = Loss::Triplet;
-        let (triplet, pair, params) = match self {
-            Self::Goal(triplet, pair, params) => (*triplet, *pair, *params),
-            Self::Loss(named, params) => {
-                loss = *named;
-                let (triplet, pair) = named.combination()?;
-                (triplet, pair, *params)
+    /// The same over `negatives`; of a sum, those terms that are on triplets.
+    ///
+    /// # Errors
+    /// An objective that is not on triplets, or whose relative sets need one negative at a time.
+    pub fn over(self, negatives: Negatives) -> Result<Self> {
+        let objective = match self {
+            Self::Sum(terms) if terms.iter().any(|(_, term)| term.on_triplets()) => {
+                let over = |term: Self| if term.on_triplets() { term.over(negatives) } else { Ok(term) };
+                let terms = terms.into_iter().map(|(weight, term)| Ok((weight, over(term)?)));
+                Self::Sum(terms.collect::<Result<_>>()?)
             }
-            Self::Hinge { margin } => {
-                let params = GoalParams { margin: Some(*margin), ..Default::default() };
-                (TripletWeight::Con, PairWeight::Con, params)
-            }
-            _ => return None,
+            Self::Over(_, objective) if negatives == Negatives::Hardest => *objective,
+            Self::Over(_, objective) => Self::Over(negatives, objective),
+            objective if negatives == Negatives::Hardest => objective,
+            objective => Self::Over(negatives, Box::new(objective)),
         };
-        let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = params;
-        Some(WeightParams { triplet, pair, loss, tau, alpha, beta, lambda, circle, margin, scale })
+        objective.validate()?;
+        Ok(objective)
+    }
+
+    /// Whether it is made of triplets of which the negatives can be chosen.
+    fn on_triplets(&self) -> bool {
+        !matches!(self, Self::HingeSum { .. }) && self.weight_params(1.0).is_some()
+    }
+
+    /// Parses a name as [`Objective::from_str`] does, the names between `+`, `*` and `@` by `base`.
+    ///
+    /// # Errors
+    /// Those of `base`; a weight that is no number; negatives that are none, or that the objective cannot take.
+    pub fn parse_with(name: &str, mut base: impl FnMut(&str) -> Result<Self>) -> Result<Self> {
+        let mut terms = Vec::new();
+        for term in name.split('+') {
+            let (weight, term) = match term.split_once('*') {
+                None => (1.0, term),
+                Some((weight, term)) => match weight.trim().parse() {
+                    Ok(weight) => (weight, term),
+                    Err(_) => {
+                        let advice = "write sums as in infonce+0.5*cir:sig-ms";
+                        return Err(Error::config(
+                            format!("objective `{name}`"),
+                            "WEIGHT*NAME",
+                            term,
+                            advice,
+                        ));
+                    }
+                },
+            };
+            let objective = match term.trim().split_once('@') {
+                None => base(term.trim())?,
+                Some((objective, negatives)) => base(objective)?.over(negatives.parse()?)?,
+            };
+            terms.push((weight, objective));
+        }
+        let objective = match terms.pop() {
+            Some((1.0, only)) if terms.is_empty() => only,
+            last => Self::Sum(terms.into_iter().chain(last).collect()),
+        };
+        objective.validate()?;
+        Ok(objective)
+    }
+
+    /// What it adds up.
+    pub(crate) fn terms(&self) -> Vec<Term<'_>> {
+        fn term(weight: f32, objective: &Objective) -> Term<'_> {
+            match objective {
+                Objective::Over(negatives, objective) => Term { weight, objective, negatives: *negatives },
+                Objective::HingeSum { .. } => Term { weight, objective, negatives: Negatives::All },
+                _ => Term { weight, objective, negatives: Negatives::Hardest },
+            }
+        }
+        match self {
+            Self::Sum(terms) => terms.iter().map(|(weight, objective)| term(*weight, objective)).collect(),
+            objective => vec![term(1.0, objective)],
+        }
+    }
+
+    /// The parameters of InfoNCE, where it is the objective or one of its terms.
+    pub fn infonce(&self) -> Option<&InfonceParams> {
+        self.terms().into_iter().find_map(|term| match term.objective {
+            Self::Infonce(params) => Some(params),
+            _ => None,
+        })
+    }
+
+    /// Whether single negatives are sought out, which a memory bank has more of.
+    pub fn mines(&self) -> bool {
+        self.terms().iter().any(Term::mines)
+    }
+
+    /// The weights of its triplets, where it is made of triplets.
+    pub(crate) fn weight_params(&self, scale: f32) -> Option<WeightParams> {
+        let built_in = |triplet, pair, loss, params: &GoalParams| {
+            let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = *params;
+            let exclude_own = margin.is_some();
+            let weights = WeightParams {
+                triplet,
+                pair,
+                loss,
+                tau,
+                alpha,
+                beta,
+                lambda,
+                circle,
+                margin,
+                ..Default::default()
+            };
+            Some(WeightParams { exclude_own, scale, ..weights })
+        };
+        match self {
+            Self::Goal(triplet, pair, params) => built_in(*triplet, *pair, Loss::Triplet, params),
+            Self::Loss(loss, params) => {
+                let (triplet, pair) = loss.combination()?;
+                built_in(triplet, pair, *loss, params)
+            }
+            Self::Hinge { margin } | Self::HingeSum { margin } => {
+                let params = GoalParams { margin: Some(*margin), ..Default::default() };
+                built_in(TripletWeight::Con, PairWeight::Con, Loss::Triplet, &params)
+            }
+            Self::Custom { weights, margin } => {
+                let exclude_own = margin.is_some();
+                let custom = Some(weights.clone());
+                Some(WeightParams { margin: *margin, exclude_own, scale, custom, ..Default::default() })
+            }
+            Self::Over(_, objective) => objective.weight_params(scale),
+            Self::Infonce(_) | Self::Sum(_) => None,
+        }
     }
 
     /// The loss over all negatives by exponentials, where it is one.
@@ -301,7 +455,8 @@ impl Objective {
             Self::Loss(loss, params) => params.margin.is_some() || loss.combination().is_none(),
             Self::Hinge { .. } => true,
             Self::Custom { margin, .. } => margin.is_some(),
-            _ => false,
+            Self::Over(_, objective) => objective.closes_triplets(),
+            Self::HingeSum { .. } | Self::Infonce(_) | Self::Sum(_) => false,
         }
     }
 
@@ -348,7 +503,54 @@ impl Objective {
                 let learnable = !params.learn_temperature || (low..=high).contains(&t);
                 check(learnable, "temperature", "0.001 to 0.5 where it is learned", t)
             }
-            _ => Ok(()),
+            Self::Over(negatives, objective) => {
+                objective.validate()?;
+                if !objective.on_triplets() || matches!(**objective, Self::Over(..)) {
+                    let expected =
+                        "an objective on triplets: TRIPLET:PAIR, hinge, custom, or a loss of one negative";
+                    let advice = "leave the negatives out, or choose another objective";
+                    return Err(Error::config(
+                        format!("--negatives {negatives}"),
+                        expected,
+                        objective,
+                        advice,
+                    ));
+                }
+                let sets = matches!(**objective, Self::Goal(_, PairWeight::LinMs | PairWeight::SigMs, _));
+                if sets && *negatives == Negatives::All {
+                    let expected =
+                        "a pair weight without relative sets, which every negative would have of its own";
+                    let advice = "use top:K, or the pair weight lin or sig";
+                    return Err(Error::config("--negatives all", expected, objective, advice));
+                }
+                Ok(())
+            }
+            Self::Sum(terms) => {
+                let thing = format!("objective {self}");
+                if terms.is_empty() {
+                    return Err(Error::config("sum of objectives", "at least one", "none", "name some"));
+                }
+                for (weight, objective) in terms {
+                    objective.validate()?;
+                    if !(weight.is_finite() && *weight > 0.0) {
+                        let (expected, advice) = ("weights above 0", "give each term a weight above 0");
+                        return Err(Error::config(thing, expected, weight, advice));
+                    }
+                    if matches!(objective, Self::Sum(_)) {
+                        let advice = "multiply the inner weights out";
+                        return Err(Error::config(thing, "a sum without sums in it", objective, advice));
+                    }
+                }
+                let infonce = terms.iter().filter(|(_, objective)| matches!(objective, Self::Infonce(_)));
+                match infonce.count() {
+                    0 | 1 => Ok(()),
+                    more => {
+                        let expected = "InfoNCE at most once: the head has one temperature";
+                        Err(Error::config(thing, expected, format!("{more} times"), "leave all but one out"))
+                    }
+                }
+            }
+            Self::Hinge { .. } | Self::HingeSum { .. } | Self::Custom { .. } => Ok(()),
         }
     }
 }
@@ -357,6 +559,9 @@ impl FromStr for Objective {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
+        if name.contains(['+', '*', '@']) {
+            return Self::parse_with(name, str::parse);
+        }
         match name {
             "hinge" => return Ok(Self::Hinge { margin: HINGE_MARGIN }),
             "hinge-sum" => return Ok(Self::HingeSum { margin: HINGE_MARGIN }),
@@ -404,6 +609,17 @@ impl fmt::Display for Objective {
             Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),
             Self::Infonce(_) => f.write_str("infonce"),
             Self::Custom { .. } => f.write_str("custom"),
+            Self::Over(negatives, objective) => write!(f, "{objective}@{negatives}"),
+            Self::Sum(terms) => {
+                for (k, (weight, objective)) in terms.iter().enumerate() {
+                    let plus = if k > 0 { "+" } else { "" };
+                    match weight {
+                        1.0 => write!(f, "{plus}{objective}")?,
+                        weight => write!(f, "{plus}{weight}*{objective}")?,
+                    }
+                }
+                Ok(())
+            }
         }
     }
 }

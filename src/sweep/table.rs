@@ -107,7 +107,9 @@ impl Table {
         text += "\n\n| triplet | pair | i2t R@1 | p | t2i R@1 | p | rsum | p | val rsum | point |\n\
                  | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n";
         for row in rows {
-            let (triplet, pair) = row.objective.split_once(':').unwrap_or((&row.objective, ""));
+            // Of a sum, or of other negatives than the hardest, the name is no pair of weights.
+            let weights = row.objective.split_once(':').filter(|_| !row.objective.contains(['@', '+', '*']));
+            let (triplet, pair) = weights.unwrap_or((&row.objective, ""));
             let _ = write!(text, "| {triplet} | {pair} |");
             for score in [&row.i2t_r1, &row.t2i_r1, &row.rsum] {
                 let (number, p) = match score {

@@ -1,6 +1,7 @@
 //! Every shader in every form that can be dispatched.
 
-use wgoal::kernels::{KERNELS, KernelSpec, MATMUL_VARIANTS};
+use wgoal::CustomWeights;
+use wgoal::kernels::{KERNELS, KernelSpec, MATMUL_VARIANTS, weighing_pages, weight_sections};
 
 pub type Constants = Vec<(&'static str, String)>;
 
@@ -18,5 +19,18 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
             variants.push((spec, vec![("LANES", format!("{lanes}u"))]));
         }
     }
+    let own = include_str!("../../examples/weights/angles.wgsl");
+    let own = CustomWeights::new("angles.wgsl", own, []).expect("an example that works");
+    for (spec, weights) in weighing_pages().into_iter().flat_map(|spec| [(spec, None), (spec, Some(&own))]) {
+        for lanes in [8, 64] {
+            let lanes = ("LANES", format!("{lanes}u"));
+            variants.push((spec, [lanes].into_iter().chain(weight_sections(weights)).collect()));
+        }
+    }
     variants
+}
+
+/// The same without the texts that take a section's place.
+pub fn numbers(constants: &Constants) -> Constants {
+    constants.iter().filter(|(name, _)| !name.starts_with("section ")).cloned().collect()
 }

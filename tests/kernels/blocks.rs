@@ -1,11 +1,16 @@
 //! Kernels that walk the similarity matrix by anchors, in both directions, whole and in blocks.
 
 use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
+use crate::common::check;
 use crate::random::{Random, wide};
+use libtest_mimic::Failed;
+use std::cmp::Reverse;
 use std::ops::Range;
-use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
-use wgoal::kernels::{self, Block, Hardest, Relative, SameImage, Violations, twin};
+use wgoal::kernels::{
+    self, Below, Block, Candidates, Dense, Hardest, Relative, SameImage, WeightParams, twin,
+};
+use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};
 
 /// What the similarities are. Multiples of 1/64 keep sums, differences and ties exact, so that f32 and f64 take the same
 /// branches.
@@ -73,7 +78,12 @@ impl Batch {
         let (mut p, mut n, mut h) =
             (vec![f64::NAN; self.pairs], vec![f64::NAN; self.pairs], vec![0; self.pairs]);
         let whole = direction(0, self.pairs, self.pairs);
-        twin::hardest(&whole, &wide(&self.similarity), self.ids.as_deref(), own, &mut p, &mut n, &mut h);
+        twin::hardest(
+            &whole,
+            &wide(&self.similarity),
+            (self.ids.as_deref(), own, None),
+            (&mut p, &mut n, &mut h),
+        );
         (p, n, h)
     }
 
@@ -135,7 +145,13 @@ pub fn hardest(device: &Device) -> Outcome {
                         };
                         let s = similarity.mat(pairs, pairs).part(&strip);
                         let ids = ids.as_ref().map(Array::get);
-                        kernels::hardest(commands, &block, s, ids, exclude_own, out)
+                        kernels::hardest(
+                            commands,
+                            &block,
+                            s,
+                            Candidates { ids, exclude_own, below: None },
+                            out,
+                        )
                     })
                 })?;
                 bench.near("p", &positive, &p, |_| 0.0)?;
@@ -206,36 +222,120 @@ pub fn relative(device: &Device) -> Outcome {
     })
 }
 
-pub fn violations(device: &Device) -> Outcome {
+/// Weights over all negatives: the sum of hinges, whose costs are exactly 0 now and then; some that take all of p, n and
+/// the margin; a file's.
+pub fn dense_weights() -> Result<[WeightParams; 3], Failed> {
+    let hinge = WeightParams { margin: Some(8.0 / 64.0), scale: 0.75, ..Default::default() };
+    let (triplet, pair) = (TripletWeight::Cir, PairWeight::Sig);
+    let weighed =
+        WeightParams { triplet, pair, loss: Loss::SquaredPair, tau: 3.0, margin: None, ..hinge.clone() };
+    let source = "override g: f32 = 2.0;
+        fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0 + g * n; }
+        fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(p - n, n * n); }";
+    let custom = CustomWeights::new("dense.wgsl", source, [("g", 0.5)])?;
+    Ok([hinge.clone(), weighed, WeightParams { custom: Some(custom), ..hinge }])
+}
+
+/// Of one weight that `dense_weights` makes.
+pub const DENSE_ERROR: f64 = 1e-5;
+
+pub fn dense_sum(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
         let batch = Batch::new(random, case);
         let pairs = batch.pairs;
-        let (margin, scale) = (8.0 / 64.0, 0.75); // Some costs are exactly 0.
         let similarity = bench.array(&batch.similarity)?;
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         let positive = bench.array(&batch.positive())?;
-        let from = Violations { positive: positive.get(), ids: ids.as_ref().map(Array::get), margin, scale };
-        for direction in DIRECTIONS {
+        for (weights, direction) in dense_weights()?.iter().flat_map(|w| DIRECTIONS.map(|d| (w, d))) {
+            let from = Dense { positive: positive.get(), ids: ids.as_ref().map(Array::get), weights };
             let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
-            twin::violations(
+            twin::dense_sum(
                 &direction(0, pairs, pairs),
                 &wide(&batch.similarity),
                 &wide(&batch.positive()),
                 batch.ids.as_deref(),
-                (margin.into(), scale.into()),
+                weights,
                 &mut coefficients,
                 &mut loss,
-            );
+            )?;
+            // Counts and costs of the hinge are exact; of the others every addend has its error.
+            let exact = weights.margin.is_some() && weights.custom.is_none();
+            let allowed = if exact { 0.0 } else { DENSE_ERROR * pairs as f64 };
             for &rows in batch.cuts() {
                 let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);
                 bench.run(|commands| {
                     batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
                         let s = similarity.mat(pairs, pairs).part(&strip);
-                        kernels::violations(commands, &block, s, from, found.get_mut(), found_loss.get_mut())
+                        kernels::dense_sum(commands, &block, s, from, found.get_mut(), found_loss.get_mut())
                     })
                 })?;
-                bench.near("coefficients", &found, &coefficients, |_| 0.0)?;
-                bench.near("loss", &found_loss, &loss, |_| 0.0)?;
+                bench.near("coefficients", &found, &coefficients, |_| allowed)?;
+                bench.near("loss", &found_loss, &loss, |_| allowed)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Round after round until no negative is left, and those below the positive.
+pub fn next_hardest(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let pairs = batch.pairs;
+        let (s, ids) = (wide(&batch.similarity), batch.ids.as_deref());
+        let similarity = bench.array(&batch.similarity)?;
+        let device_ids = ids.map(|ids| bench.array(ids)).transpose()?;
+        for direction in DIRECTIONS {
+            let (_, n, h) = batch.mined(direction);
+            let below_positive = (wide(&batch.positive()), vec![u32::MAX; pairs]);
+            for (start, rounds) in [((n, h), 3), (below_positive, 1)] {
+                let mut below = start;
+                for round in 0..rounds {
+                    let (mut n, mut h) = (vec![f64::NAN; pairs], vec![0; pairs]);
+                    let bound = Some((&below.0[..], &below.1[..]));
+                    let whole = direction(0, pairs, pairs);
+                    let mut p = vec![f64::NAN; pairs];
+                    twin::hardest(&whole, &s, (ids, true, bound), (&mut p, &mut n, &mut h));
+                    for a in 0..pairs {
+                        let s = |c: usize| s[a * whole.anchor_stride + c * whole.candidate_stride];
+                        let after =
+                            |c: usize| (s(c), Reverse(c)) < (below.0[a], Reverse(below.1[a] as usize));
+                        let negative =
+                            |c: &usize| ids.map_or(*c != a, |ids| ids[*c] != ids[a] && *c != a) && after(*c);
+                        let best = (0..pairs)
+                            .filter(negative)
+                            .max_by(|&a, &b| s(a).total_cmp(&s(b)).then(b.cmp(&a)));
+                        let expected = best.map_or((-1.0, a), |best| (s(best), best));
+                        let found = (n[a], h[a] as usize);
+                        check(
+                            found == expected,
+                            format!("twin, round {round}, anchor {a}: {found:?} {expected:?}"),
+                        )?;
+                    }
+                    let narrow: Vec<f32> = below.0.iter().map(|&x| x as f32).collect();
+                    let (bound_n, bound_h) = (bench.array(&narrow)?, bench.array(&below.1)?);
+                    for &rows in batch.cuts() {
+                        let mut positive = bench.poisoned(pairs)?;
+                        let (mut value, mut index) = (bench.poisoned(pairs)?, bench.poisoned::<u32>(pairs)?);
+                        bench.run(|commands| {
+                            batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
+                                let out = Hardest {
+                                    positive: positive.get_mut(),
+                                    value: value.get_mut(),
+                                    index: index.get_mut(),
+                                };
+                                let below = Below { value: bound_n.get(), index: bound_h.get() };
+                                let ids = device_ids.as_ref().map(Array::get);
+                                let from = Candidates { ids, exclude_own: true, below: Some(below) };
+                                let s = similarity.mat(pairs, pairs).part(&strip);
+                                kernels::hardest(commands, &block, s, from, out)
+                            })
+                        })?;
+                        bench.near("value", &value, &n, |_| 0.0)?;
+                        bench.equal("index", &index, &h)?;
+                    }
+                    below = (n, h);
+                }
             }
         }
         Ok(())

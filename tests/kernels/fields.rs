@@ -1,32 +1,35 @@
 //! Kernels that turn similarities, or what was mined from them, into the gradient at the similarities.
 
 use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
-use crate::blocks::{Batch, CASES, DIRECTIONS, SAME_IMAGE, TEMPERATURES};
+use crate::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights};
 use crate::random::wide;
 use wgoal::device::padded;
-use wgoal::kernels::{self, ExponentialParams, InfonceField, SameImage, Violations, WeightParams, twin};
+use wgoal::kernels::{self, Dense, ExponentialParams, InfonceField, SameImage, WeightParams, twin};
 use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};
 
-pub fn hinge_sum(device: &Device) -> Outcome {
+pub fn dense_field(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
         let batch = Batch::new(random, case);
         let pairs = batch.pairs;
-        let (margin, scale) = (8.0 / 64.0, 0.75); // Some costs are exactly 0.
-        let mut field = wide(&batch.similarity);
         let positive = batch.positive();
-        let weights = (margin.into(), scale.into());
-        twin::hinge_sum(&mut field, 0, &wide(&positive), batch.ids.as_deref(), weights);
-        let positive = bench.array(&positive)?;
+        let device_positive = bench.array(&positive)?;
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
-        let from = Violations { positive: positive.get(), ids: ids.as_ref().map(Array::get), margin, scale };
-        for &rows in batch.cuts() {
-            let mut found = bench.array(&batch.similarity)?;
-            bench.run(|commands| {
-                batch.strips(rows).into_iter().try_for_each(|strip| {
-                    kernels::hinge_sum(commands, found.strip(&strip, pairs), strip.start, from)
-                })
-            })?;
-            bench.near("field", &found, &field, |_| 0.0)?;
+        for weights in &dense_weights()? {
+            let mut field = wide(&batch.similarity);
+            twin::dense_field(&mut field, 0, &wide(&positive), batch.ids.as_deref(), weights)?;
+            let from = Dense { positive: device_positive.get(), ids: ids.as_ref().map(Array::get), weights };
+            // The hinge adds up multiples of its scale.
+            let exact = weights.margin.is_some() && weights.custom.is_none();
+            let allowed = if exact { 0.0 } else { DENSE_ERROR };
+            for &rows in batch.cuts() {
+                let mut found = bench.array(&batch.similarity)?;
+                bench.run(|commands| {
+                    batch.strips(rows).into_iter().try_for_each(|strip| {
+                        kernels::dense_field(commands, found.strip(&strip, pairs), strip.start, from)
+                    })
+                })?;
+                bench.near("field", &found, &field, |_| allowed)?;
+            }
         }
         Ok(())
     })
@@ -127,37 +130,34 @@ pub fn infonce(device: &Device) -> Outcome {
 
 pub fn weights(device: &Device) -> Outcome {
     use PairWeight::{Con, Lin, LinMs, Sig, SigMs};
-    let usual = WeightParams {
-        triplet: TripletWeight::Con,
-        pair: Con,
-        loss: Loss::Triplet,
-        tau: 3.0,
-        alpha: 2.0,
-        beta: 10.0,
-        lambda: 0.5,
-        circle: 0.5,
-        margin: None,
-        scale: 0.75,
-    };
+    let usual = WeightParams { tau: 3.0, scale: 0.75, ..Default::default() };
     let mut cases = Vec::new();
     for triplet in [TripletWeight::Con, TripletWeight::Nca, TripletWeight::Cir] {
         for (k, pair) in [Con, Lin, LinMs, Sig, SigMs].into_iter().enumerate() {
             let pairs = [31, 65, 1, 257, 1000][k];
-            cases.push((pairs, WeightParams { triplet, pair, ..usual }));
+            cases.push((pairs, WeightParams { triplet, pair, ..usual.clone() }));
             // Some costs are exactly 0.
             let margin = Some(8.0 / 64.0);
-            cases.push((65, WeightParams { triplet, pair, margin, circle: 0.25, ..usual }));
+            let exclude_own = true;
+            cases.push((
+                65,
+                WeightParams { triplet, pair, margin, exclude_own, circle: 0.25, ..usual.clone() },
+            ));
+            cases.push((31, WeightParams { triplet, pair, exclude_own, ..usual.clone() }));
             // Beyond the range of e in f32 at both ends.
-            cases.push((127, WeightParams { triplet, pair, tau: 100.0, ..usual }));
-            cases.push((127, WeightParams { triplet, pair, alpha: 200.0, beta: 300.0, ..usual }));
+            cases.push((127, WeightParams { triplet, pair, tau: 100.0, ..usual.clone() }));
+            cases.push((127, WeightParams { triplet, pair, alpha: 200.0, beta: 300.0, ..usual.clone() }));
         }
     }
     for (loss, margin) in Loss::ALL.into_iter().flat_map(|loss| [(loss, None), (loss, Some(8.0 / 64.0))]) {
         if let Some((triplet, pair)) = loss.combination() {
-            cases.push((65, WeightParams { triplet, pair, loss, margin, ..usual }));
+            cases.push((65, WeightParams { triplet, pair, loss, margin, ..usual.clone() }));
         }
     }
-    each_lanes(device, &cases, |bench, random, (pairs, params)| {
+    let numbered: Vec<_> = (0..cases.len()).collect();
+    each_lanes(device, &numbered, |bench, random, case| {
+        let (pairs, params) = &cases[case];
+        let pairs = *pairs;
         let [p, n] = [(); 2].map(|()| (0..pairs).map(|_| random.coarse(66)).collect::<Vec<_>>());
         let mut index = random.indices(pairs, pairs);
         index[pairs / 2] = pairs as u32 / 2;
@@ -174,14 +174,14 @@ pub fn weights(device: &Device) -> Outcome {
         let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
         let (wide_p, wide_n, wide_sums) = (wide(&p), wide(&n), wide(&sums));
         let mined = (&wide_p[..], &wide_n[..], &index[..]);
-        twin::weights(&params, mined, &wide_sums, &mut coefficients, &mut loss, pairs);
+        twin::weights(params, mined, &wide_sums, &mut coefficients, &mut loss, pairs)?;
         let (p, n, index) = (bench.array(&p)?, bench.array(&n)?, bench.array(&index)?);
         let sums = bench.array(&sums)?;
         let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);
         bench.run(|commands| {
             let mined = (p.get(), n.get(), index.get());
             let (coefficients, loss) = (found.get_mut(), found_loss.get_mut());
-            kernels::weights(commands, &params, mined, sums.get(), coefficients, loss, pairs)
+            kernels::weights(commands, params, mined, sums.get(), coefficients, loss, pairs)
         })?;
         // T and the sigmoids err with their exponents; (1 - p)^2 + n^2 of cir is up to 6, p - lambda and n - lambda up
         // to 1.6. Linear weights are differences of numbers below 4, with a few roundings.
@@ -321,15 +321,19 @@ pub fn custom_weights(device: &Device) -> Outcome {
         let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
         let (wide_p, wide_n) = (wide(&p), wide(&n));
         let mined = (&wide_p[..], &wide_n[..], &index[..]);
-        twin::custom_weights(&weights, (margin, 0.75), mined, &mut coefficients, &mut loss, pairs)?;
+        let exclude_own = margin.is_some();
+        let params =
+            WeightParams { custom: Some(weights), margin, exclude_own, scale: 0.75, ..Default::default() };
+        // Relative sums are not looked at.
+        let none = vec![0.0; 4 * pairs];
+        twin::weights(&params, mined, &none, &mut coefficients, &mut loss, pairs)?;
         let (p, n, index) = (bench.array(&p)?, bench.array(&n)?, bench.array(&index)?);
         let sums = bench.poisoned(4 * pairs)?;
         let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);
         bench.run(|commands| {
             let mined = (p.get(), n.get(), index.get());
             let (coefficients, loss) = (found.get_mut(), found_loss.get_mut());
-            let options = (margin, 0.75);
-            kernels::custom_weights(commands, &weights, options, mined, sums.get(), coefficients, loss, pairs)
+            kernels::weights(commands, &params, mined, sums.get(), coefficients, loss, pairs)
         })?;
         let allowed = |k: usize| allowed_errors[which] * (1.0 + coefficients[k].abs());
         bench.near("coefficients", &found, &coefficients, allowed)?;

@@ -14,19 +14,22 @@ mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 32] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 35] = [
         ("matmul", matmul::matmul),
         ("l2norm", rows::l2norm),
         ("l2norm_backward", rows::l2norm_backward),
         ("column_sum", rows::column_sum),
         ("compose", rows::compose),
+        ("compose_bank", rows::compose_bank),
         ("ranks", rows::ranks),
         ("ranks_by_hand", rows::ranks_by_hand),
         ("hardest", blocks::hardest),
         ("relative", blocks::relative),
-        ("violations", blocks::violations),
+        ("next_hardest", blocks::next_hardest),
+        ("dense_sum", blocks::dense_sum),
         ("log_sum_exp", blocks::log_sum_exp),
-        ("hinge_sum", fields::hinge_sum),
+        ("dense_field", fields::dense_field),
+        ("accumulate", steps::accumulate),
         ("infonce", fields::infonce),
         ("exponential_sum", blocks::exponential_sum),
         ("exponential_field", fields::exponential_field),

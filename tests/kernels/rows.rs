@@ -98,7 +98,7 @@ pub fn compose(device: &Device) -> Outcome {
             let (wide_own, wide_other) = (wide(&own), wide(&other));
             let (from_own, from_other) =
                 ((&wide_own[..], &own_index[..]), (&wide_other[..], &other_index[..]));
-            twin::compose(&wide(&y), cols, from_own, from_other, accumulate, &mut dx);
+            twin::compose((&wide(&y), 0), cols, from_own, from_other, accumulate, &mut dx);
             let mut found = if accumulate { bench.array(&before)? } else { bench.poisoned(dx.len())? };
             let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
             let (own_index, other_index) = (bench.array(&own_index)?, bench.array(&other_index)?);
@@ -110,7 +110,7 @@ pub fn compose(device: &Device) -> Outcome {
                 accumulate,
             };
             bench.run(|commands| {
-                kernels::compose(commands, y.mat(pairs, cols), from, found.mat_mut(pairs, cols))
+                kernels::compose(commands, (y.mat(pairs, cols), 0), from, found.mat_mut(pairs, cols))
             })?;
             // No term is larger than 1, so no partial sum than their number.
             let allowed = |at: usize| match (terms[at / padded(cols)], at % padded(cols) < cols) {
@@ -120,6 +120,38 @@ pub fn compose(device: &Device) -> Outcome {
             bench.near("dx", &found, &dx, allowed)?;
         }
         Ok(())
+    })
+}
+
+/// Mined rows beyond the batch: a memory bank's, added to what the batch's own rows give.
+pub fn compose_bank(device: &Device) -> Outcome {
+    const SHAPES: &[(usize, usize, usize)] = &[(1, 3, 1), (31, 65, 257), (130, 31, 64), (65, 257, 3)];
+    each_lanes(device, SHAPES, |bench, random, (pairs, rows, cols)| {
+        let (y, before) = (random.matrix(rows, cols), random.matrix(pairs, cols));
+        let (own, other) = (random.values(2 * pairs), random.values(2 * pairs));
+        let (own_index, other_index) =
+            (random.indices(pairs, pairs + rows), random.indices(pairs, pairs + rows));
+        let mut dx = wide(&before);
+        for (i, dx) in dx.chunks_exact_mut(padded(cols)).enumerate() {
+            if let Some(row) = (own_index[i] as usize).checked_sub(pairs) {
+                let y = &y[row * padded(cols)..][..padded(cols)];
+                dx.iter_mut().zip(y).for_each(|(d, y)| *d += f64::from(own[2 * i + 1]) * f64::from(*y));
+            }
+        }
+        let mut found = bench.array(&before)?;
+        let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
+        let (own_index, other_index) = (bench.array(&own_index)?, bench.array(&other_index)?);
+        let from = Composition {
+            own: own.get(),
+            own_index: own_index.get(),
+            other: other.get(),
+            other_index: other_index.get(),
+            accumulate: true,
+        };
+        bench.run(|commands| {
+            kernels::compose(commands, (y.mat(rows, cols), pairs), from, found.mat_mut(pairs, cols))
+        })?;
+        bench.near("dx", &found, &dx, |_| 4.0 * ROUNDING)
     })
 }
 

@@ -145,3 +145,30 @@ pub fn sgd(device: &Device) -> Outcome {
         bench.near("w", &w, &expected_w, |_| 12.0 * ROUNDING)
     })
 }
+
+pub fn accumulate(device: &Device) -> Outcome {
+    // (elements, where they go, of how many)
+    const SHAPES: &[(usize, usize, usize)] =
+        &[(1, 0, 1), (7, 0, 7), (31, 12, 64), (257, 64, 400), (1000, 4, 1004), (70_000, 0, 70_000)];
+    each_lanes(device, SHAPES, |bench, random, (len, at, size)| {
+        let (x, out) = (random.values(len), random.values(size.next_multiple_of(4)));
+        for (add, weight) in [(false, 0.75), (true, -1.5)] {
+            let mut expected = wide(&out);
+            twin::accumulate(&wide(&x), weight.into(), &mut expected[at..], add);
+            let (from, mut found) = (bench.array(&x)?, bench.array(&out)?);
+            bench.run(|commands| {
+                kernels::accumulate(commands, (from.get(), len), weight, (found.get_mut(), at), add)
+            })?;
+            // Of a vec4 that x ends in, the rest is nobody's.
+            let rest = at + len..(at + len).next_multiple_of(4);
+            let found = bench.read(&found)?;
+            for (k, (found, expected)) in
+                found.iter().zip(&expected).enumerate().filter(|(k, _)| !rest.contains(k))
+            {
+                let near = (f64::from(*found) - expected).abs() <= 4.0 * ROUNDING;
+                check(near, format!("element {k}: {found}, expected {expected}"))?;
+            }
+        }
+        Ok(())
+    })
+}

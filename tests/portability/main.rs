@@ -42,11 +42,13 @@ static FAULTS: &[Fault] = faults! {
 static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| {
     let mut pages = Vec::new();
     for (spec, constants) in variants::variants() {
-        let values: Vec<_> = constants.iter().map(|(_, value)| value.trim_end_matches('u')).collect();
+        let numbers = variants::numbers(&constants);
+        let values: Vec<_> = numbers.iter().map(|(_, value)| value.trim_end_matches('u')).collect();
         let tile = if values.len() > 1 { format!(" {}x{}", values[0], values[1]) } else { String::new() };
         pages.push(Page {
             row: format!("{}{tile}", spec.name),
-            name: [&[spec.name], &values[..]].concat().join("."),
+            // Several forms may differ by a section alone.
+            name: format!("{}.{}", [&[spec.name], &values[..]].concat().join("."), pages.len()),
             source: specialise(spec.source, &constants).unwrap_or_else(|e| panic!("{}: {e}", spec.name)),
         });
     }

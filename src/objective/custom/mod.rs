@@ -1,11 +1,12 @@
 //! Weights of one's own: a WGSL file with `triplet_weight` and `pair_weights` in the place of the built-in ones.
 //!
 //! Owns reading and checking the file, its parameters, and its evaluation on the CPU. Every `override name: f32 = value;`
-//! of the file is a parameter. On a GPU the text takes the place of a section of `shaders/weights.wgsl`.
+//! of the file is a parameter. On a GPU the text takes the place of a section of `shaders/weights.wgsl` and of the pages
+//! that share it.
 
 mod interpret;
 
-use crate::kernels::{OWN, Real, WEIGHTS_PAGE, WEIGHTS_SECTION, specialise};
+use crate::kernels::{KernelSpec, OWN, Real, WEIGHTS_SECTION, specialise, weighing_pages, weight_sections};
 use crate::{Error, Result};
 use interpret::Value;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -166,14 +167,49 @@ impl TryFrom<Text> for CustomWeights {
         let triplet = function(&text.file, &page, &module, "triplet_weight", TRIPLET)?;
         let pair = function(&text.file, &page, &module, "pair_weights", PAIR)?;
         let section = section(&device_page, &parameters);
-        check_on_the_page(&text.file, &page, &device_page, &section, &module)?;
         let weights = Self(Arc::new(Program { parameters, triplet, pair, section, module, text }));
+        for kernel in weighing_pages() {
+            weights.check_on_a_page(kernel, &page, &device_page)?;
+        }
         weights.check_finite()?;
         Ok(weights)
     }
 }
 
 impl CustomWeights {
+    /// Whether the text holds in the place of a kernel's section, where the kernel's own names are taken.
+    fn check_on_a_page(&self, kernel: &KernelSpec, page: &str, device_page: &str) -> Result<()> {
+        let Program { text: Text { file, .. }, module, .. } = &*self.0;
+        let composed = specialise(kernel.source, &weight_sections(Some(self)))?;
+        let before = composed.lines().position(|line| line == format!("// {WEIGHTS_SECTION}"));
+        // The section's text begins on a line of its own.
+        let before = before.unwrap_or(0) as u32 + 2;
+        let rest = composed.replace(device_page, "");
+        let taken = |name: &str| {
+            let declared = |line: &str| {
+                let words: Vec<_> = line.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+                let keyword = ["fn", "var", "const", "struct"].iter().any(|word| words.contains(word));
+                keyword && !line.starts_with(char::is_whitespace) && words.contains(&name)
+            };
+            rest.lines().filter(|line| !line.starts_with("//")).any(declared)
+        };
+        let functions =
+            module.functions.iter().map(|(h, f)| (f.name.as_deref(), module.functions.get_span(h)));
+        let constants =
+            module.constants.iter().map(|(h, c)| (c.name.as_deref(), module.constants.get_span(h)));
+        for (name, span) in functions.chain(constants) {
+            if let Some(name) = name.filter(|name| taken(name)) {
+                return Err(Error::config(
+                    place(file, page, span, 0),
+                    "names that the kernel does not use itself",
+                    format!("`{name}`"),
+                    "choose another name",
+                ));
+            }
+        }
+        parse(file, &composed, before).map(|_| ())
+    }
+
     /// Whether all weights are finite in f32, also where a cosine is off [−1, 1] by rounding.
     fn check_finite(&self) -> Result<()> {
         const STEPS: i16 = 20;
@@ -350,40 +386,4 @@ fn function(
             "change the function's signature",
         )),
     }
-}
-
-/// Whether the text holds in the place of the section, where the kernel's own names are taken.
-fn check_on_the_page(
-    file: &str,
-    page: &str,
-    device_page: &str,
-    section: &str,
-    module: &Module,
-) -> Result<()> {
-    let composed = specialise(WEIGHTS_PAGE, &[(WEIGHTS_SECTION, section.into())])?;
-    let before = composed.lines().position(|line| line == format!("// {WEIGHTS_SECTION}"));
-    // The section's text begins on a line of its own.
-    let before = before.unwrap_or(0) as u32 + 2;
-    let rest = composed.replace(device_page, "");
-    let taken = |name: &str| {
-        let declared = |line: &str| {
-            let words: Vec<_> = line.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
-            let keyword = ["fn", "var", "const", "struct"].iter().any(|word| words.contains(word));
-            keyword && !line.starts_with(char::is_whitespace) && words.contains(&name)
-        };
-        rest.lines().filter(|line| !line.starts_with("//")).any(declared)
-    };
-    let functions = module.functions.iter().map(|(h, f)| (f.name.as_deref(), module.functions.get_span(h)));
-    let constants = module.constants.iter().map(|(h, c)| (c.name.as_deref(), module.constants.get_span(h)));
-    for (name, span) in functions.chain(constants) {
-        if let Some(name) = name.filter(|name| taken(name)) {
-            return Err(Error::config(
-                place(file, page, span, 0),
-                "names that the kernel does not use itself",
-                format!("`{name}`"),
-                "choose another name",
-            ));
-        }
-    }
-    parse(file, &composed, before).map(|_| ())
 }

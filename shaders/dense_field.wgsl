@@ -1,0 +1,84 @@
+// Field of a GOAL gradient over all negatives, off the diagonal, in the place of S
+//
+//   A_ij = scale ( T P-(p_i, S_ij)  +  T P-(p_j, S_ij) ),  0 where i and j are no negatives
+//
+// T, P- and what closes a triplet are those of weights.wgsl, relative sets empty. The diagonal is left to compose.wgsl,
+// with the pulls of dense_sum.wgsl.
+//
+//   ids       [pairs] as in hardest.wgsl                              read
+//   positive  [pairs] p                                               read
+//   field     [rows, pairs] holds S of rows row_offset.., becomes A
+//
+// Grid: x over columns / LANES, y rows of the block.
+
+struct Params {
+    rows: u32,
+    pairs: u32,
+    stride: u32,       // floats in a row of field
+    row_offset: u32,
+    mask: u32,
+    triplet: u32,    // the members from here on as in weights.wgsl
+    pair: u32,
+    loss: u32,
+    hinge: u32,
+    exclude_own: u32,
+    tau: f32,
+    alpha: f32,
+    beta: f32,
+    lambda: f32,
+    circle: f32,
+    margin: f32,
+    scale: f32,
+    own_0: f32,
+    own_1: f32,
+    own_2: f32,
+    own_3: f32,
+    own_4: f32,
+    own_5: f32,
+    own_6: f32,
+    own_7: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> ids: array<u32>;
+@group(0) @binding(2) var<storage, read> positive: array<f32>;
+@group(0) @binding(3) var<storage, read_write> field: array<f32>;
+
+const LANES = 64u;
+
+// Those of weights.wgsl take the place of these two: what stands here is con:con, with or without a margin.
+// section weights
+fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
+    return vec2f(open);
+}
+// end of section
+
+// section triplet
+fn weighed_triplet(p: f32, n: f32, r: vec2f) -> vec3f {
+    let cost = n - p + select(0.0, params.margin, params.hinge != 0u);
+    if (params.hinge != 0u && cost <= 0.0) {
+        return vec3f(0.0);
+    }
+    return vec3f(weigh(params.scale, p, n, r), cost);
+}
+// end of section
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: vec3u) {
+    let i = group.y + params.row_offset;
+    let j = id.x;
+    if (j >= params.pairs) {
+        return;
+    }
+    let at = group.y * params.stride + j;
+    let s = field[at];
+    var negative = i != j;
+    if (params.mask != 0u) {
+        negative = ids[i] != ids[j];
+    }
+    var a = 0.0;
+    if (negative) {
+        a = weighed_triplet(positive[i], s, vec2f(0.0)).y + weighed_triplet(positive[j], s, vec2f(0.0)).y;
+    }
+    field[at] = a;
+}

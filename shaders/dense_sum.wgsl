@@ -1,0 +1,106 @@
+// Every anchor against all its negatives, not the hardest alone: how the positive is pulled, and the loss
+//
+//   pull_a = the sum over negatives k of scale T(p_a, s_ak) P+(p_a, s_ak)           loss_a = the sum of their losses
+//
+// T, P+, the loss and what closes a triplet are those of weights.wgsl, relative sets empty; dense_field.wgsl pushes the
+// negatives. With con:con and a margin it is the "sum" form of the hinge triplet (vse-models.md section 1).
+// Blocks and strides as in hardest.wgsl; block by block the sums add up.
+//
+//   similarity    block of S                      read
+//   ids           [pairs] as in hardest.wgsl      read
+//   positive      [pairs] p                       read
+//   coefficients  [pairs] (pull, 0)
+//   total_loss    [pairs]
+//
+// Grid: one workgroup an anchor of the block.
+
+struct Params {
+    anchors: u32,
+    candidates: u32,
+    anchor_stride: u32,
+    candidate_stride: u32,
+    anchor_offset: u32,
+    candidate_offset: u32,
+    mask: u32,
+    triplet: u32,    // the members from here on as in weights.wgsl
+    pair: u32,
+    loss: u32,
+    hinge: u32,
+    exclude_own: u32,
+    tau: f32,
+    alpha: f32,
+    beta: f32,
+    lambda: f32,
+    circle: f32,
+    margin: f32,
+    scale: f32,
+    own_0: f32,
+    own_1: f32,
+    own_2: f32,
+    own_3: f32,
+    own_4: f32,
+    own_5: f32,
+    own_6: f32,
+    own_7: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> similarity: array<f32>;
+@group(0) @binding(2) var<storage, read> ids: array<u32>;
+@group(0) @binding(3) var<storage, read> positive: array<f32>;
+@group(0) @binding(4) var<storage, read_write> coefficients: array<vec2f>;
+@group(0) @binding(5) var<storage, read_write> total_loss: array<f32>;
+
+const LANES = 64u;
+var<workgroup> partial: array<vec2f, LANES>;
+
+// Those of weights.wgsl take the place of these two: what stands here is con:con, with or without a margin.
+// section weights
+fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
+    return vec2f(open);
+}
+// end of section
+
+// section triplet
+fn weighed_triplet(p: f32, n: f32, r: vec2f) -> vec3f {
+    let cost = n - p + select(0.0, params.margin, params.hinge != 0u);
+    if (params.hinge != 0u && cost <= 0.0) {
+        return vec3f(0.0);
+    }
+    return vec3f(weigh(params.scale, p, n, r), cost);
+}
+// end of section
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let anchor = group.x + params.anchor_offset;
+    let start = group.x * params.anchor_stride;
+    let p = positive[anchor];
+    var sum = vec2f(0.0);
+    for (var c = lane; c < params.candidates; c += LANES) {
+        let candidate = c + params.candidate_offset;
+        var negative = candidate != anchor;
+        if (params.mask != 0u) {
+            negative = ids[candidate] != ids[anchor];
+        }
+        if (negative) {
+            sum += weighed_triplet(p, similarity[start + c * params.candidate_stride], vec2f(0.0)).xz;
+        }
+    }
+    partial[lane] = sum;
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            partial[lane] += partial[lane + half];
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        var total = partial[0];
+        if (params.candidate_offset != 0u) {
+            total += vec2f(coefficients[anchor].x, total_loss[anchor]);
+        }
+        coefficients[anchor] = vec2f(total.x, 0.0);
+        total_loss[anchor] = total.y;
+    }
+}

@@ -1,0 +1,67 @@
+//! Weighted sum of what several parts contribute: out = weight x (+ out).
+
+use super::{Access, KernelSpec, Real, lanes, stretches};
+use crate::Result;
+use crate::device::{Commands, Slice, SliceMut};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "accumulate",
+    source: include_str!("../../shaders/accumulate.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(count4: u32, at4: u32, accumulate: u32, weight: f32);
+
+/// Writes, or with `add` adds, `weight` x to the elements of `out` from `at` on; `at` is a multiple of four, `len` counts
+/// the elements of x, whose memory is whole vec4s.
+pub fn accumulate(
+    commands: &mut Commands,
+    (x, len): (Slice<f32>, usize),
+    weight: f32,
+    (mut out, at): (SliceMut<f32>, usize),
+    add: bool,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            twin(&x.host()?[..len], weight, &mut out.host()?[at..at + len], add);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let (x, out) = (x.region()?, out.region()?);
+            let len = len.next_multiple_of(4);
+            for part in stretches(len, recorder.elements_per_binding()) {
+                // Where `at` is aligned, no more of `out` is bound than is needed; else all of it.
+                let (region, first) = match at % 64 {
+                    0 => (out.part(at + part.start..at + part.end), 0),
+                    _ => (out, at + part.start),
+                };
+                let params = Params {
+                    count4: part.len() as u32 / 4,
+                    at4: first as u32 / 4,
+                    accumulate: add.into(),
+                    weight,
+                };
+                let grid = [(part.len() / 4).div_ceil(recorder.lanes as usize).min(4096), 1, 1];
+                let regions = [x.part(part.clone()), region];
+                recorder.dispatch(
+                    &SPEC,
+                    &lanes(recorder),
+                    &params,
+                    &regions,
+                    grid,
+                    2.0 * part.len() as f64,
+                )?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// [`accumulate`] as a plain loop, over the elements concerned.
+pub fn twin<T: Real>(x: &[T], weight: T, out: &mut [T], add: bool) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = weight * x + if add { *out } else { T::zero() };
+    }
+}

@@ -1,0 +1,71 @@
+//! Field of a GOAL gradient over all negatives, in the place of the similarities.
+
+use super::dense_sum::is_negative;
+use super::weights::weighed_triplet;
+use super::{Access, Dense, KernelSpec, Real, WeightParams, lanes, weight_sections};
+use crate::Result;
+use crate::device::{Commands, MatMut, Region, padded};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "dense_field",
+    source: include_str!("../../shaders/dense_field.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(weights rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32);
+
+/// Turns the similarities of images `row_offset..` against all texts into A off the diagonal, in place.
+pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize, from: Dense) -> Result<()> {
+    let Dense { positive, ids, weights } = from;
+    match commands {
+        Commands::Cpu => {
+            let ids = ids.map(|ids| ids.host()).transpose()?;
+            let pairs = field.cols;
+            twin(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights)
+        }
+        Commands::Gpu(recorder) => {
+            let (rows, pairs) = (field.rows, field.cols);
+            let params = Params {
+                rows: rows as u32,
+                pairs: pairs as u32,
+                stride: field.stride as u32,
+                row_offset: row_offset as u32,
+                mask: ids.is_some().into(),
+                ..Default::default()
+            };
+            let params = params.weighing(weights);
+            let regions = [
+                ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
+                positive.region()?,
+                field.data.region()?,
+            ];
+            let [lanes] = lanes(recorder);
+            let [weights, triplet] = weight_sections(weights.custom.as_ref());
+            let grid = [pairs.div_ceil(recorder.lanes as usize), rows, 1];
+            let cost = 120.0 * rows as f64 * pairs as f64;
+            recorder.dispatch(&SPEC, &[lanes, weights, triplet], &params, &regions, grid, cost)
+        }
+    }
+}
+
+/// [`dense_field`] as a plain loop; an error is one of a file's evaluation.
+pub fn twin<T: Real>(
+    field: &mut [T],
+    row_offset: usize,
+    positive: &[T],
+    ids: Option<&[u32]>,
+    weights: &WeightParams,
+) -> Result<()> {
+    let pairs = positive.len();
+    field.par_chunks_exact_mut(padded(pairs)).enumerate().try_for_each(|(row, field)| {
+        let i = row + row_offset;
+        for (j, s) in field[..pairs].iter_mut().enumerate() {
+            let push = |p: T| weighed_triplet(weights, p, *s, [T::zero(); 2]).map(|[_, push, _]| push);
+            *s = if is_negative(ids, i, j) { push(positive[i])? + push(positive[j])? } else { T::zero() };
+        }
+        Ok(())
+    })
+}

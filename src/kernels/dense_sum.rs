@@ -1,0 +1,101 @@
+//! Every anchor against all its negatives, one direction: how the positive is pulled, and the loss.
+
+use super::weights::weighed_triplet;
+use super::{Access, Block, KernelSpec, Real, WeightParams, lanes, weight_sections};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::{Error, Result};
+use std::sync::OnceLock;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "dense_sum",
+    source: include_str!("../../shaders/dense_sum.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(block weights mask: u32);
+
+/// What a gradient over all negatives is made from.
+#[derive(Clone, Copy)]
+pub struct Dense<'a> {
+    /// p `[pairs]`
+    pub positive: Slice<'a, f32>,
+    /// Pairs with equal ids are no negatives of each other.
+    pub ids: Option<Slice<'a, u32>>,
+    /// Weights of a triplet; those with relative sets take them as empty.
+    pub weights: &'a WeightParams,
+}
+
+/// Writes `coefficients [pairs, 2]` = (the sum of scale T P+ over the negatives, 0) and `loss [pairs]`; blocks add up.
+pub fn dense_sum(
+    commands: &mut Commands,
+    block: &Block,
+    similarity: Mat,
+    from: Dense,
+    mut coefficients: SliceMut<f32>,
+    mut loss: SliceMut<f32>,
+) -> Result<()> {
+    let Dense { positive, ids, weights } = from;
+    match commands {
+        Commands::Cpu => {
+            let ids = ids.map(|ids| ids.host()).transpose()?;
+            let (coefficients, loss) = (coefficients.host()?, loss.host()?);
+            twin(block, similarity.data.host()?, positive.host()?, ids, weights, coefficients, loss)
+        }
+        Commands::Gpu(recorder) => {
+            let params = Params { mask: ids.is_some().into(), ..Params::on(block) }.weighing(weights);
+            let regions = [
+                similarity.data.region()?,
+                ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
+                positive.region()?,
+                coefficients.region()?,
+                loss.region()?,
+            ];
+            let [lanes] = lanes(recorder);
+            let [weights, triplet] = weight_sections(weights.custom.as_ref());
+            let constants = [lanes, weights, triplet];
+            let cost = 60.0 * block.anchors as f64 * block.candidates as f64;
+            recorder.dispatch(&SPEC, &constants, &params, &regions, [block.anchors, 1, 1], cost)
+        }
+    }
+}
+
+/// [`dense_sum`] as a plain loop; an error is one of a file's evaluation.
+pub fn twin<T: Real>(
+    block: &Block,
+    similarity: &[T],
+    positive: &[T],
+    ids: Option<&[u32]>,
+    weights: &WeightParams,
+    coefficients: &mut [T],
+    loss: &mut [T],
+) -> Result<()> {
+    let failed: OnceLock<Error> = OnceLock::new();
+    let mut states: Vec<_> = coefficients.chunks_exact_mut(2).zip(loss).collect();
+    for (coefficients, loss) in &mut states[block.anchor_offset..][..block.anchors] {
+        if block.candidate_offset == 0 {
+            coefficients[0] = T::zero();
+            **loss = T::zero();
+        }
+        coefficients[1] = T::zero();
+    }
+    block.sweep(similarity, &mut states, |(coefficients, loss), anchor, candidate, s| {
+        if !is_negative(ids, anchor, candidate) {
+            return;
+        }
+        match weighed_triplet(weights, positive[anchor], s, [T::zero(); 2]) {
+            Ok([pull, _, cost]) => {
+                coefficients[0] += pull;
+                **loss += cost;
+            }
+            Err(error) => drop(failed.set(error)),
+        }
+    });
+    failed.into_inner().map_or(Ok(()), Err)
+}
+
+/// Whether two pairs are negatives of each other: of different images, or without ids different pairs.
+pub(super) fn is_negative(ids: Option<&[u32]>, i: usize, j: usize) -> bool {
+    ids.map_or(i != j, |ids| ids[i] != ids[j])
+}
