@@ -357,7 +357,7 @@ fn names() -> Outcome {
         ("hinge-sum@top:2", "--negatives top:2: expected an objective on triplets"),
         ("cir:lin@top:0", "negatives: expected hardest, semi-hard, top:K"),
         ("cir:lin@easy", "negatives: expected hardest, semi-hard, top:K"),
-        ("x*cir:lin", "objective `x*cir:lin`: expected WEIGHT*NAME"),
+        ("x*cir:lin", "objective `x*cir:lin`, before cir:lin: expected a number, found `x`"),
         ("-1*cir:lin", "objective -1*cir:lin: expected weights above 0"),
         ("infonce+0*cir:lin", "objective infonce+0*cir:lin: expected weights above 0"),
         ("infonce+infonce-masked", "objective infonce+infonce-masked: expected InfoNCE at most once"),

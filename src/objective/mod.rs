@@ -344,13 +344,9 @@ impl Objective {
                 Some((weight, term)) => match weight.trim().parse() {
                     Ok(weight) => (weight, term),
                     Err(_) => {
+                        let thing = format!("objective `{name}`, before {term}");
                         let advice = "write sums as in infonce+0.5*cir:sig-ms";
-                        return Err(Error::config(
-                            format!("objective `{name}`"),
-                            "WEIGHT*NAME",
-                            term,
-                            advice,
-                        ));
+                        return Err(Error::config(thing, "a number", format!("`{weight}`"), advice));
                     }
                 },
             };

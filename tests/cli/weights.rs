@@ -30,6 +30,32 @@ fn a_run_keeps_its_weights_and_needs_no_file_to_go_on() {
 }
 
 #[test]
+fn a_sweep_takes_a_file_and_the_values_of_its_parameters() {
+    let place = Place::new();
+    std::fs::write(place.path("mine.wgsl"), FILE).unwrap();
+    let options = "--weights mine.wgsl --seeds 0 --epochs 1 --batch 16 --embed 8 --device cpu --out sweep";
+    place.ok(&format!("sweep data --objectives con:con,custom@top:2 --grid param=gamma=1,gamma=3 {options}"));
+    let csv = String::from_utf8(place.read("sweep/table.csv")).unwrap();
+    let row = csv.lines().find(|line| line.starts_with("custom@top:2")).unwrap_or_default();
+    assert!(row.contains("gamma="), "{csv}");
+}
+
+#[test]
+fn a_run_with_a_bank_and_several_negatives_goes_on_to_the_same_bits() {
+    let place = Place::new();
+    let options = "--objective infonce+0.5*cir:con --negatives top:2 --bank-warmup 1 --memory-bank";
+    place.train("whole", &format!("{options} 64 --epochs 3"));
+    place.train("parts", &format!("{options} 64 --epochs 2"));
+    place.train("small", &format!("{options} 16 --epochs 3"));
+    place.ok("train data --resume --device cpu --out parts --epochs 3");
+    let weights = |out: &str| read_tensors(&place.read(&format!("{out}/last.safetensors"))).0;
+    assert_eq!(weights("whole")["image.weight"].2, weights("parts")["image.weight"].2);
+    assert_ne!(weights("whole")["image.weight"].2, weights("small")["image.weight"].2);
+    let config: serde_json::Value = serde_json::from_slice(&place.read("whole/config.json")).unwrap();
+    assert_eq!(config["objective"]["sum"][1][1]["over"][0], json!("top:2"));
+}
+
+#[test]
 fn faults_are_told_by_place() {
     let place = Place::new();
     std::fs::write(place.path("mine.wgsl"), FILE.replace("exp(", "expo(")).unwrap();
