@@ -4,13 +4,13 @@
 //
 // `own` is the direction whose anchors are the rows of dx, h its hardest negatives; `other` is the opposite direction,
 // g its. With the two exchanged, and X in the place of Y, it is the gradient at the texts. Each row gathers what it is
-// due, in ascending j: no atomics, the same bits every time.
+// due, in ascending j: no atomics, the same bits every time. The j of a row lie together in the order of mining.
 //
 //   y            [y_rows, cols] rows y_offset.. of Y: the others add nothing. Those from `pairs` on are a memory bank's,
 //                which is mined but no anchor    read
 //   own, other   [pairs] coefficients (c+, c-)                                    read
 //   own_index    [pairs] h                                                        read
-//   other_index  [pairs] g                                                        read
+//   other_keys   [keys] g_j pairs + j in ascending order (mined_order.wgsl)       read
 //   gradient     [rows, cols] rows row_offset.. of dX; overwritten, or added to when accumulate
 //
 // The gradient is not called dx in the code: DXC has a namespace of that name.
@@ -23,6 +23,7 @@ struct Params {
     y_offset: u32,
     y_rows: u32,
     pairs: u32,
+    keys: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -30,7 +31,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> own: array<vec2f>;
 @group(0) @binding(3) var<storage, read> own_index: array<u32>;
 @group(0) @binding(4) var<storage, read> other: array<vec2f>;
-@group(0) @binding(5) var<storage, read> other_index: array<u32>;
+@group(0) @binding(5) var<storage, read> other_keys: array<u32>;
 @group(0) @binding(6) var<storage, read_write> gradient: array<vec4f>;
 
 const LANES = 64u;
@@ -43,6 +44,21 @@ fn y_at(j: u32, k: u32) -> vec4f {
     return y[(j - params.y_offset) * params.stride4 + k];
 }
 
+// The place of the first key that is not below `wanted`.
+fn first_key(wanted: u32) -> u32 {
+    var low = 0u;
+    var high = params.keys;
+    while (low < high) {
+        let middle = (low + high) / 2u;
+        if (other_keys[middle] < wanted) {
+            low = middle + 1u;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: vec3u) {
     let i = group.y + params.row_offset;
@@ -51,10 +67,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         return;
     }
     var sum = own[i].y * y_at(own_index[i], k) - (own[i].x + other[i].x) * y_at(i, k);
-    for (var j = params.y_offset; j < min(params.y_offset + params.y_rows, params.pairs); j += 1u) {
-        if (other_index[j] == i) {
-            sum += other[j].y * y[(j - params.y_offset) * params.stride4 + k];
+    let wanted = i * params.pairs;
+    for (var at = first_key(wanted); at < params.keys; at += 1u) {
+        let j = other_keys[at] - wanted;
+        if (j >= params.pairs) {
+            break;
         }
+        sum += other[j].y * y_at(j, k);
     }
     let at = group.y * params.stride4 + k;
     if (params.accumulate != 0u) {

@@ -11,7 +11,7 @@ use wgoal::kernels::KERNELS;
 type Outcome = Result<(), Failed>;
 
 /// A small wrong in every page, as a broken compiler might make it: (page, what is replaced, by what).
-const WRONGS: [(&str, &str, &str); 31] = [
+const WRONGS: [(&str, &str, &str); 32] = [
     ("adamw", "sqrt(second)", "second"),
     ("batch_norm", "squared / max(count - 1.0, 1.0)", "squared / count"),
     ("batch_norm_backward", "select(1.0, params.repeats, last)", "1.0"),
@@ -28,6 +28,7 @@ const WRONGS: [(&str, &str, &str); 31] = [
     ("gru", "after = (1.0 - z) * c", "after = (1.0 - z) * r"),
     ("gru_backward", "sum = g * z", "sum = 0.999 * g * z"),
     ("hardest", "i < best_index[lane]", "i > best_index[lane]"),
+    ("mined_order", "(first + at) & size) == 0u", "(first + at) & size) != 0u"),
     ("dense_field", "positive[j], s,", "positive[i], s,"),
     ("accumulate", "params.weight * x[k]", "1.001 * params.weight * x[k]"),
     ("infonce", "rate * a;", "a;"),

@@ -5,7 +5,7 @@ mod random;
 
 use random::{Random, wide};
 use wgoal::device::padded;
-use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, twin};
+use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, twin};
 use wgoal::{Loss, PairWeight, TripletWeight};
 
 const PAIRS: usize = 7;
@@ -133,9 +133,16 @@ fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
     });
     let [x, y] = &batch.0;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
-    twin::compose((y, 0), WIDTH, (&it, &h), (&ti, &g), false, &mut gradients[0]);
-    twin::compose((x, 0), WIDTH, (&ti, &g), (&it, &h), false, &mut gradients[1]);
+    twin::compose((y, 0), WIDTH, (&it, &h), (&ti, &keys(&g)), false, &mut gradients[0]);
+    twin::compose((x, 0), WIDTH, (&ti, &g), (&it, &keys(&h)), false, &mut gradients[1]);
     (gradients, members)
+}
+
+/// Who mined whom.
+fn keys(h: &[u32]) -> Vec<u32> {
+    let mut keys = vec![0; mined_keys(PAIRS)];
+    twin::mined_order(h, &mut keys);
+    keys
 }
 
 /// A Y and A^T X.
@@ -222,9 +229,9 @@ fn all_negatives(weights: &WeightParams) {
         twin::dense_field(&mut field, 0, &p, ids, weights).unwrap();
         let mut gradients = through(&field, &batch);
         let [x, y] = &batch.0;
-        let (own, other) = ((&it[..], &[0; PAIRS][..]), (&ti[..], &[0; PAIRS][..]));
-        twin::compose((y, 0), WIDTH, own, other, true, &mut gradients[0]);
-        twin::compose((x, 0), WIDTH, other, own, true, &mut gradients[1]);
+        let (first, by_first) = ([0; PAIRS], keys(&[0; PAIRS]));
+        twin::compose((y, 0), WIDTH, (&it, &first), (&ti, &by_first), true, &mut gradients[0]);
+        twin::compose((x, 0), WIDTH, (&ti, &first), (&it, &by_first), true, &mut gradients[1]);
         let loss = |batch: &Batch| -> f64 {
             let negative = |i: usize, j: usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
             let cost = |i: usize, j: usize| {

@@ -18,6 +18,7 @@ pub(super) const CHECKS: &[(&str, f64, fn(&mut Lab) -> Result<()>)] = &[
     ("hardest", 0.0, hardest),
     ("relative", 2e-5, relative),
     ("weights", 2e-5, weights),
+    ("mined_order", 0.0, mined_order),
     ("compose", 1e-5, compose),
     ("dense_sum", 1e-5, dense_sum),
     ("dense_field", 1e-5, dense_field),
@@ -260,22 +261,38 @@ fn weights(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+fn mined_order(lab: &mut Lab) -> Result<()> {
+    // The last in several chunks.
+    for pairs in [1, N, 5000] {
+        let index = lab.indices(pairs, pairs as u32)?;
+        let mut expected = vec![0; mined_keys(pairs)];
+        twin::mined_order(&index.host, &mut expected);
+        let mut keys = lab.poison_indices(expected.len())?;
+        lab.run(|commands| kernels::mined_order(commands, index.get(), pairs, keys.get_mut()))?;
+        lab.compare_indices(&keys, &expected)?;
+    }
+    Ok(())
+}
+
 fn compose(lab: &mut Lab) -> Result<()> {
     let y = lab.matrix(N, D)?;
     let (own, other) = (lab.vector(2 * N)?, lab.vector(2 * N)?);
     let (own_index, other_index) = (lab.indices(N, N as u32)?, lab.indices(N, 20)?);
+    let mut keys = vec![0; mined_keys(N)];
+    twin::mined_order(&other_index.host, &mut keys);
+    let other_keys = lab.pair(keys)?;
     let mut dx = lab.poison(y.host.len())?;
     let from = Composition {
         own: own.get(),
         own_index: own_index.get(),
         other: other.get(),
-        other_index: other_index.get(),
+        other_keys: other_keys.get(),
         accumulate: false,
     };
     lab.run(|commands| kernels::compose(commands, (y.mat(N, D), 0), from, dx.mat_mut(N, D)))?;
     let mut expected = dx.wide();
     let (wide_own, wide_other) = (own.wide(), other.wide());
-    let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_index.host[..]));
+    let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_keys.host[..]));
     twin::compose((&y.wide(), 0), D, own, other, false, &mut expected);
     lab.compare(&dx, &expected)
 }

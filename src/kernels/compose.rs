@@ -1,6 +1,6 @@
 //! Composition of the gradient from coefficients and mined indices (goal-math.md section 5).
 
-use super::{Access, KernelSpec, Real, lanes, stretches};
+use super::{Access, KernelSpec, Real, lanes, mined_keys, stretches};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, padded};
 use rayon::prelude::*;
@@ -14,16 +14,16 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32, pairs: u32);
+params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32, pairs: u32, keys: u32);
 
-/// Coefficients `[pairs, 2]` and mined indices `[pairs]` of both directions, `own` being the one whose anchors receive
-/// the gradient.
+/// Coefficients `[pairs, 2]` of both directions, `own` being the one whose anchors receive the gradient; whom its anchors
+/// mined `[pairs]`, and by whom the others' were mined, in the order of `mined_order`.
 #[derive(Clone, Copy)]
 pub struct Composition<'a> {
     pub own: Slice<'a, f32>,
     pub own_index: Slice<'a, u32>,
     pub other: Slice<'a, f32>,
-    pub other_index: Slice<'a, u32>,
+    pub other_keys: Slice<'a, u32>,
     /// Add to dx instead of overwriting it.
     pub accumulate: bool,
 }
@@ -36,11 +36,11 @@ pub fn compose(
     from: Composition,
     mut dx: MatMut,
 ) -> Result<()> {
-    let Composition { own, own_index, other, other_index, accumulate } = from;
+    let Composition { own, own_index, other, other_keys, accumulate } = from;
     match commands {
         Commands::Cpu => {
             let own = (own.host()?, own_index.host()?);
-            let other = (other.host()?, other_index.host()?);
+            let other = (other.host()?, other_keys.host()?);
             let pairs = dx.rows;
             let dx = &mut dx.data.host()?[..pairs * y.stride()];
             twin((&y.data.host()?[..y.rows * y.stride()], y_offset), y.cols, own, other, accumulate, dx);
@@ -49,9 +49,8 @@ pub fn compose(
         Commands::Gpu(recorder) => {
             let stride = y.stride();
             let held = recorder.rows_per_binding(stride);
-            // Every row walks all pairs: rows are dispatched by as many as a submission should hold.
-            let walked = if y_offset < dx.rows { y.rows.min(held) } else { 0 };
-            let cost = stride as f64 / 4.0 * (2.0 * walked as f64 + 16.0);
+            // A row gathers three of Y on the average, after a search. One that all anchors mined is beyond the average.
+            let cost = stride as f64 / 4.0 * 60.0;
             let step = ((recorder.budget / cost) as usize / 64 * 64).clamp(64, held);
             let part = |of: &Range<usize>| of.start * stride..of.end * stride;
             for rows in stretches(dx.rows, step) {
@@ -63,13 +62,14 @@ pub fn compose(
                         y_offset: (y_offset + from.start) as u32,
                         y_rows: from.len() as u32,
                         pairs: dx.rows as u32,
+                        keys: mined_keys(dx.rows) as u32,
                     };
                     let regions = [
                         y.data.region()?.part(part(&from)),
                         own.region()?,
                         own_index.region()?,
                         other.region()?,
-                        other_index.region()?,
+                        other_keys.region()?,
                         dx.data.region()?.part(part(&rows)),
                     ];
                     let grid = [(stride / 4).div_ceil(recorder.lanes as usize), rows.len(), 1];
@@ -82,29 +82,18 @@ pub fn compose(
     }
 }
 
-/// [`compose`] as a plain loop; `own` and `other` are (coefficients, indices), `y` comes with the number of its first row.
+/// [`compose`] as a plain loop; `own` is (coefficients, indices), `other` (coefficients, keys), `y` comes with the number of its first row.
 pub fn twin<T: Real>(
     (y, y_offset): (&[T], usize),
     cols: usize,
     (own, own_index): (&[T], &[u32]),
-    (other, other_index): (&[T], &[u32]),
+    (other, other_keys): (&[T], &[u32]),
     accumulate: bool,
     dx: &mut [T],
 ) {
     let stride = padded(cols);
-    let (rows, pairs) = (y.len() / stride, dx.len() / stride);
+    let pairs = dx.len() / stride;
     let row = |i: usize| i.checked_sub(y_offset).and_then(|i| y.get(i * stride..(i + 1) * stride));
-    // Who mined whom, by the one that was mined: the anchors of row i are mined[first[i]..first[i + 1]], in ascending order.
-    let anchors = y_offset.min(pairs)..(y_offset + rows).min(pairs);
-    let mut first = vec![0u32; pairs + 2];
-    let due = |j: usize| (other_index[j] as usize).min(pairs);
-    anchors.clone().for_each(|j| first[due(j) + 1] += 1);
-    (0..=pairs).for_each(|i| first[i + 1] += first[i]);
-    let (mut next, mut mined) = (first.clone(), vec![0u32; anchors.len()]);
-    for j in anchors {
-        mined[next[due(j)] as usize] = j as u32;
-        next[due(j)] += 1;
-    }
     dx.par_chunks_exact_mut(stride).enumerate().with_min_len(16).for_each(|(i, dx)| {
         if !accumulate {
             dx.fill(T::zero());
@@ -114,8 +103,10 @@ pub fn twin<T: Real>(
         };
         add(-(own[2 * i] + other[2 * i]), row(i));
         add(own[2 * i + 1], row(own_index[i] as usize));
-        for &j in &mined[first[i] as usize..first[i + 1] as usize] {
-            add(other[2 * j as usize + 1], row(j as usize));
+        let wanted = (i * pairs) as u32;
+        let mined = &other_keys[other_keys.partition_point(|&key| key < wanted)..];
+        for j in mined.iter().map(|key| (key - wanted) as usize).take_while(|&j| j < pairs) {
+            add(other[2 * j + 1], row(j));
         }
     });
 }

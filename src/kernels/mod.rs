@@ -106,6 +106,7 @@ mod infonce;
 mod l2norm;
 mod log_sum_exp;
 mod matmul;
+mod mined_order;
 mod ranks;
 mod record;
 mod relative;
@@ -130,6 +131,7 @@ pub use infonce::{InfonceField, infonce};
 pub use l2norm::{l2norm, l2norm_backward};
 pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{MATMUL_VARIANTS, MatmulVariant, Product, matmul};
+pub use mined_order::{mined_keys, mined_order, mined_order_form};
 pub use ranks::{RankBlock, ranks};
 pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
@@ -160,6 +162,7 @@ pub mod twin {
     pub use super::l2norm::{backward_twin as l2norm_backward, twin as l2norm};
     pub use super::log_sum_exp::twin as log_sum_exp;
     pub use super::matmul::twin as matmul;
+    pub use super::mined_order::twin as mined_order;
     pub use super::ranks::twin as ranks;
     pub use super::record::twin as record;
     pub use super::relative::twin as relative;
@@ -248,6 +251,7 @@ pub static KERNELS: &[&KernelSpec] = &[
     &log_sum_exp::SPEC,
     &matmul::TILED_SPEC,
     &matmul::REGISTERS_SPEC,
+    &mined_order::SPEC,
     &ranks::SPEC,
     &record::SPEC,
     &relative::SPEC,

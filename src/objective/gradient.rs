@@ -9,7 +9,7 @@ use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice, padded};
 use crate::kernels::{
     Below, Block, Candidates, Composition, Dense, ExponentialParams, Hardest, InfonceField, Product,
     Relative, WeightParams, accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum,
-    hardest, infonce, log_sum_exp, matmul, relative, weights,
+    hardest, infonce, log_sum_exp, matmul, mined_keys, mined_order, relative, weights,
 };
 use std::ops::Range;
 
@@ -61,6 +61,8 @@ pub(super) struct Direction {
     rounds: [Mined; 3],
     /// Relative sums, or the log-sum-exp state: `[pairs, 4]`.
     sums: Buffer<f32>,
+    /// Who mined whom, in order.
+    keys: Buffer<u32>,
     /// (c+, c-): `[pairs, 2]`.
     coefficients: Buffer<f32>,
     /// Of a term or a round, and of all of them.
@@ -75,6 +77,7 @@ impl Direction {
         Ok(Self {
             rounds: [mined("hardest")?, mined("even")?, mined("odd")?],
             sums: Buffer::new(device, &label("sums"), 4 * pairs)?,
+            keys: Buffer::new(device, &label("keys"), mined_keys(pairs))?,
             coefficients: Buffer::new(device, &label("coefficients"), 2 * pairs)?,
             part_loss: Buffer::new(device, &label("part"), pairs)?,
             loss: Buffer::new(device, &label("loss"), pairs)?,
@@ -355,7 +358,7 @@ impl Workspace {
 
     /// Both gradients from the coefficients and the indices of a round.
     fn compose(
-        &self,
+        &mut self,
         commands: &mut Commands,
         inputs: &Inputs,
         round: usize,
@@ -363,6 +366,11 @@ impl Workspace {
         accumulate: bool,
     ) -> Result<()> {
         let Self { images, texts, pairs, .. } = self;
+        for direction in [&mut *images, &mut *texts] {
+            let Direction { rounds, keys, .. } = direction;
+            mined_order(commands, rounds[place(round)].index.view(), *pairs, keys.view_mut())?;
+        }
+        let (images, texts) = (&*images, &*texts);
         let bank = inputs.bank.map(|bank| (bank.images, bank.texts)).unzip();
         for (y, bank, own, other, dx) in
             [(inputs.texts, bank.1, images, texts, dx), (inputs.images, bank.0, texts, images, dy)]
@@ -371,7 +379,7 @@ impl Workspace {
                 own: own.coefficients.view(),
                 own_index: own.mined(round).index,
                 other: other.coefficients.view(),
-                other_index: other.mined(round).index,
+                other_keys: other.keys.view(),
                 accumulate,
             };
             compose(commands, (y, 0), composition, dx.view_mut())?;

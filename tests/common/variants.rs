@@ -1,7 +1,9 @@
 //! Every shader in every form that can be dispatched.
 
 use wgoal::CustomWeights;
-use wgoal::kernels::{KERNELS, KernelSpec, MATMUL_VARIANTS, weighing_pages, weight_sections};
+use wgoal::kernels::{
+    KERNELS, KernelSpec, MATMUL_VARIANTS, mined_order_form, weighing_pages, weight_sections,
+};
 
 pub type Constants = Vec<(&'static str, String)>;
 
@@ -19,6 +21,11 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
             variants.push((spec, vec![("LANES", format!("{lanes}u"))]));
         }
     }
+    for spec in KERNELS.iter().filter(|spec| spec.name == "mined_order") {
+        for lanes in [8, 64, 256] {
+            variants.push((spec, vec![("LANES", format!("{lanes}u")), mined_order_form(true)]));
+        }
+    }
     let own = include_str!("../../examples/weights/angles.wgsl");
     let own = CustomWeights::new("angles.wgsl", own, []).expect("an example that works");
     for (spec, weights) in weighing_pages().into_iter().flat_map(|spec| [(spec, None), (spec, Some(&own))]) {
@@ -30,7 +37,8 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     variants
 }
 
-/// The same without the texts that take a section's place.
+/// The same without the texts that take a section's place, and what chooses between forms.
 pub fn numbers(constants: &Constants) -> Constants {
-    constants.iter().filter(|(name, _)| !name.starts_with("section ")).cloned().collect()
+    let number = |(name, _): &&(&str, String)| !name.starts_with("section ") && *name != "ACROSS";
+    constants.iter().filter(number).cloned().collect()
 }

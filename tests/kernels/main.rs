@@ -14,13 +14,14 @@ mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 35] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 36] = [
         ("matmul", matmul::matmul),
         ("l2norm", rows::l2norm),
         ("l2norm_backward", rows::l2norm_backward),
         ("column_sum", rows::column_sum),
         ("compose", rows::compose),
         ("compose_bank", rows::compose_bank),
+        ("mined_order", rows::mined_order),
         ("ranks", rows::ranks),
         ("ranks_by_hand", rows::ranks_by_hand),
         ("hardest", blocks::hardest),

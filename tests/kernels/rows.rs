@@ -5,7 +5,7 @@ use crate::common::check;
 use crate::random::wide;
 use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
-use wgoal::kernels::{self, Composition, RankBlock, twin};
+use wgoal::kernels::{self, Composition, RankBlock, mined_keys, twin};
 
 /// (rows, cols)
 const SHAPES: &[(usize, usize)] =
@@ -96,17 +96,18 @@ pub fn compose(device: &Device) -> Outcome {
         for accumulate in [false, true] {
             let mut dx = wide(&before);
             let (wide_own, wide_other) = (wide(&own), wide(&other));
-            let (from_own, from_other) =
-                ((&wide_own[..], &own_index[..]), (&wide_other[..], &other_index[..]));
+            let mut keys = vec![0; mined_keys(pairs)];
+            twin::mined_order(&other_index, &mut keys);
+            let (from_own, from_other) = ((&wide_own[..], &own_index[..]), (&wide_other[..], &keys[..]));
             twin::compose((&wide(&y), 0), cols, from_own, from_other, accumulate, &mut dx);
             let mut found = if accumulate { bench.array(&before)? } else { bench.poisoned(dx.len())? };
             let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
-            let (own_index, other_index) = (bench.array(&own_index)?, bench.array(&other_index)?);
+            let (own_index, other_keys) = (bench.array(&own_index)?, bench.array(&keys)?);
             let from = Composition {
                 own: own.get(),
                 own_index: own_index.get(),
                 other: other.get(),
-                other_index: other_index.get(),
+                other_keys: other_keys.get(),
                 accumulate,
             };
             bench.run(|commands| {
@@ -140,18 +141,36 @@ pub fn compose_bank(device: &Device) -> Outcome {
         }
         let mut found = bench.array(&before)?;
         let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
-        let (own_index, other_index) = (bench.array(&own_index)?, bench.array(&other_index)?);
+        let mut keys = vec![0; mined_keys(pairs)];
+        twin::mined_order(&other_index, &mut keys);
+        let (own_index, other_keys) = (bench.array(&own_index)?, bench.array(&keys)?);
         let from = Composition {
             own: own.get(),
             own_index: own_index.get(),
             other: other.get(),
-            other_index: other_index.get(),
+            other_keys: other_keys.get(),
             accumulate: true,
         };
         bench.run(|commands| {
             kernels::compose(commands, (y.mat(rows, cols), pairs), from, found.mat_mut(pairs, cols))
         })?;
         bench.near("dx", &found, &dx, |_| 4.0 * ROUNDING)
+    })
+}
+
+pub fn mined_order(device: &Device) -> Outcome {
+    // (pairs, how many rows are mined): hubs, none in the batch, several chunks of keys.
+    const SHAPES: &[(usize, usize)] =
+        &[(1, 1), (2, 5), (31, 3), (64, 64), (65, 130), (1000, 1), (2048, 900), (5000, 6000)];
+    each_lanes(device, SHAPES, |bench, random, (pairs, mined)| {
+        let index = random.indices(pairs, mined);
+        let mut expected: Vec<_> = (0..pairs).filter(|&j| (index[j] as usize) < pairs).collect();
+        expected.sort_by_key(|&j| (index[j], j));
+        let mut expected: Vec<_> = expected.iter().map(|&j| index[j] * pairs as u32 + j as u32).collect();
+        expected.resize(mined_keys(pairs), u32::MAX);
+        let (index, mut keys) = (bench.array(&index)?, bench.poisoned(expected.len())?);
+        bench.run(|commands| kernels::mined_order(commands, index.get(), pairs, keys.get_mut()))?;
+        bench.equal("keys", &keys, &expected)
     })
 }
 

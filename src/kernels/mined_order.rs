@@ -1,0 +1,91 @@
+//! Who mined whom, in ascending order (goal-math.md section 5).
+
+use super::{Access, KernelSpec, lanes};
+use crate::Result;
+use crate::device::{Commands, Recorder, Slice, SliceMut};
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "mined_order",
+    source: include_str!("../../shaders/mined_order.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(pairs: u32, chunk: u32, begin: u32, size: u32, distance: u32);
+
+/// Keys that a workgroup sorts by itself; `CHUNK` of the page. Of twice as many a lone lane would make more than 65,535
+/// rounds of a loop, after which llvmpipe ends it.
+const CHUNK: usize = 1024;
+/// Stands for no pair.
+const NONE: u32 = u32::MAX;
+
+/// Keys that the order of `pairs` pairs takes.
+pub fn mined_keys(pairs: usize) -> usize {
+    pairs.next_power_of_two().max(2)
+}
+
+/// The constants of the page's two forms.
+pub fn mined_order_form(across: bool) -> (&'static str, String) {
+    ("ACROSS", across.to_string())
+}
+
+/// Writes `keys [mined_keys(pairs)]` = h_j `pairs` + j in ascending order, of the j whose h `[pairs]` is one of the batch;
+/// the rest is `u32::MAX`. `pairs` is at most 65,535.
+pub fn mined_order(
+    commands: &mut Commands,
+    index: Slice<u32>,
+    pairs: usize,
+    mut keys: SliceMut<u32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            twin(&index.host()?[..pairs], keys.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let count = mined_keys(pairs);
+            let chunk = count.min(CHUNK);
+            let regions = [index.region()?, keys.region()?.part(0..count)];
+            let stage = |recorder: &mut Recorder, begin: bool, size: usize, distance: Option<usize>| {
+                let params = Params {
+                    pairs: pairs as u32,
+                    chunk: chunk as u32,
+                    begin: begin.into(),
+                    size: size as u32,
+                    distance: distance.unwrap_or(0) as u32,
+                };
+                let grid = match distance {
+                    Some(_) => count / 2 / recorder.lanes as usize,
+                    None => count / chunk,
+                };
+                let [lanes] = lanes(recorder);
+                let constants = [lanes, mined_order_form(distance.is_some())];
+                let cost = 30.0 * count as f64;
+                recorder.dispatch(&SPEC, &constants, &params, &regions, [grid, 1, 1], cost)
+            };
+            stage(recorder, true, chunk, None)?;
+            let sizes = std::iter::successors(Some(2 * chunk), |size| Some(2 * size));
+            for size in sizes.take_while(|&size| size <= count) {
+                let distances = std::iter::successors(Some(size / 2), |distance| Some(distance / 2));
+                for distance in distances.take_while(|&distance| distance >= chunk) {
+                    stage(recorder, false, size, Some(distance))?;
+                }
+                stage(recorder, false, size, None)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// [`mined_order`] by the library's sort.
+pub fn twin(index: &[u32], keys: &mut [u32]) {
+    let pairs = index.len();
+    keys.fill(NONE);
+    for ((j, &h), key) in index.iter().enumerate().zip(keys.iter_mut()) {
+        if (h as usize) < pairs {
+            *key = h * pairs as u32 + j as u32;
+        }
+    }
+    keys.sort_unstable();
+}
