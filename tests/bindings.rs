@@ -5,7 +5,7 @@ mod common;
 mod random;
 
 use common::check;
-use libtest_mimic::Failed;
+use libtest_mimic::{Failed, Trial};
 use random::Random;
 use wgoal::device::Adapters;
 use wgoal::{Device, Features, GradientOptions, Head, Objective, Optimizer, Pipeline, TrainConfig};
@@ -84,7 +84,32 @@ fn steps(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// A step on 8,000 pairs of 1280 and 384 wide features to 256: memory of the device while it is under way, and the copies
+/// that uploads make on the way, which may be gone by then.
+fn a_large_batch_needs_little_memory() -> Outcome {
+    let (pairs, dims, embed) = (8000, [1280, 384], 256);
+    let Ok(device) = Adapters::find().open("vulkan:llvmpipe") else {
+        return Ok(eprintln!("skipped: lavapipe is not here"));
+    };
+    let Device::Gpu(gpu) = &device else { return Err("not an adapter".into()) };
+    let before = gpu.memory().ok_or("the backend keeps no account of memory")?;
+    let mut random = Random::new(9);
+    let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
+    let ids = random.indices(pairs, pairs);
+    let mut pipeline =
+        Pipeline::new(&device, Head::new(dims[0], dims[1], embed, 3)?, &TrainConfig::default(), pairs)?;
+    pipeline.step(Features { images: &images, texts: &texts, ids: &ids }, &"hinge".parse()?, 1e-3)?;
+    let uploads = 4 * (images.len() + texts.len()) as u64;
+    let under_way = gpu.memory().ok_or("no account")? - before + uploads;
+    let record = pipeline.records()?[0];
+    println!("{} MB on the device, loss {}", under_way / 1_000_000, record.loss);
+    // Features and their copies on the way alone are 106 MB: an account that leaves them out is none.
+    check((100_000_000..300_000_000).contains(&under_way), format!("{under_way} bytes"))?;
+    check(record.loss > 0.0 && record.gradient_norm > 0.0, format!("{record:?}"))
+}
+
 fn main() {
     let tests: [(&str, common::Test); 2] = [("gradients", gradients), ("steps", steps)];
-    common::run(tests.map(|(name, test)| (name.to_string(), test)).to_vec())
+    let memory = Trial::test("a_large_batch_needs_little_memory", a_large_batch_needs_little_memory);
+    common::run_with(tests.map(|(name, test)| (name.to_string(), test)).to_vec(), vec![memory])
 }

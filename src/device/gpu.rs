@@ -180,6 +180,11 @@ impl Gpu {
         self.0.max_binding.load(Ordering::Relaxed)
     }
 
+    /// Bytes that are allocated at the moment, where the backend keeps an account: staging of uploads included.
+    pub fn memory(&self) -> Option<u64> {
+        self.0.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
+    }
+
     /// The first fault the driver reported, as an error.
     fn check(&self) -> Result<()> {
         match lock(&self.0.fault).as_ref() {

@@ -221,13 +221,17 @@ fn window<'a>(region: Region<'a>, stride: usize, rows: &Range<usize>, cols: &Ran
     region.part(rows.start * stride + cols.start..(rows.end - 1) * stride + padded(cols.end))
 }
 
+/// Addends of a sum before it is put away: the error of a longer one in f32 grows with what it has come to.
+const ADDENDS: usize = 2048;
+
 /// Rows, columns and inner steps to take at a time, so that each operand fits a binding and the work a submission. Work is
 /// split by rows of C, or by inner steps where A is stored by them. Multiples of 64, for alignment, unless it is all.
 fn steps(recorder: &Recorder, product: &Product, c: &MatMut) -> [usize; 3] {
     let Product { a, b, a_transposed, b_transposed, .. } = *product;
     let inner = if a_transposed { a.rows } else { a.cols };
     let held = |stride: usize| recorder.rows_per_binding(stride);
-    let [mut row_step, mut col_step, mut inner_step] = [c.rows.min(held(c.stride)), c.cols, inner];
+    let [mut row_step, mut col_step, mut inner_step] =
+        [c.rows.min(held(c.stride)), c.cols, inner.min(ADDENDS)];
     let a_step = if a_transposed { &mut inner_step } else { &mut row_step };
     *a_step = held(a.stride()).min(*a_step);
     let b_step = if b_transposed { &mut col_step } else { &mut inner_step };

@@ -556,20 +556,35 @@ mod tests {
     use super::*;
     use crate::device::Adapters;
     use crate::objective::{GoalParams, InfonceParams, Loss, PairWeight, TripletWeight};
+    use crate::random::{Purpose, random};
+    use rand_chacha::rand_core::Rng;
 
-    /// Gradients and losses through blocks of `rows` rows.
-    fn by_blocks(device: &Device, objective: &Objective, masked: bool, rows: usize) -> [Vec<f32>; 4] {
-        const PAIRS: usize = 257;
-        const DIM: usize = 13;
-        let wave =
-            |phase: f32| (0..PAIRS * DIM).map(|k| (k as f32 * phase).sin() / 3.0).collect::<Vec<f32>>();
-        let matrix = |name, values: &[f32]| Matrix::from_rows(device, name, PAIRS, DIM, values).unwrap();
-        let (x, y) = (matrix("x", &wave(1.3)), matrix("y", &wave(1.7)));
-        let ids: Vec<u32> = (0..PAIRS as u32).map(|i| i % 101).collect();
+    /// Gradients and losses through blocks of `rows` rows of a batch of `pairs` embeddings of width `dim`.
+    fn by_blocks(
+        device: &Device,
+        objective: &Objective,
+        [pairs, dim]: [usize; 2],
+        masked: bool,
+        rows: usize,
+    ) -> [Vec<f32>; 4] {
+        // In general position.
+        let rows_of = |seed: u64| -> Vec<f32> {
+            let mut rng = random(Purpose::Analysis, seed, 0, 0);
+            let mut values: Vec<_> =
+                (0..pairs * dim).map(|_| rng.next_u32() as f32 / (1u32 << 31) as f32 - 1.0).collect();
+            for row in values.chunks_exact_mut(dim) {
+                let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+                row.iter_mut().for_each(|x| *x /= norm);
+            }
+            values
+        };
+        let matrix = |name, values: &[f32]| Matrix::from_rows(device, name, pairs, dim, values).unwrap();
+        let (x, y) = (matrix("x", &rows_of(1)), matrix("y", &rows_of(2)));
+        let ids: Vec<u32> = (0..pairs as u32).map(|i| i % (pairs as u32 * 2 / 5)).collect();
         let ids = Buffer::from_slice(device, "ids", &ids).unwrap();
         let temperature = Buffer::from_slice(device, "t", &[0.1]).unwrap();
-        let mut workspace = Workspace::with_block_rows(device, PAIRS, rows).unwrap();
-        let mut gradients = [matrix("dx", &wave(9.0)), matrix("dy", &wave(9.0))];
+        let mut workspace = Workspace::with_block_rows(device, pairs, rows).unwrap();
+        let mut gradients = [matrix("dx", &rows_of(3)), matrix("dy", &rows_of(3))];
         let inputs = Inputs {
             images: x.view(),
             texts: y.view(),
@@ -583,8 +598,33 @@ mod tests {
         workspace.gradient(&mut commands, objective, inputs, [dx, dy]).unwrap();
         commands.submit().unwrap();
         let read = |matrix: &Matrix| device.wait(matrix.to_rows(device)).unwrap();
-        let loss = |direction: &Direction| device.wait(direction.loss.read(device, 0..PAIRS)).unwrap();
+        let loss = |direction: &Direction| device.wait(direction.loss.read(device, 0..pairs)).unwrap();
         [read(&gradients[0]), read(&gradients[1]), loss(&workspace.images), loss(&workspace.texts)]
+    }
+
+    fn furthest(a: &[f32], b: &[f32]) -> f32 {
+        let size = b.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+        a.iter().zip(b).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / size
+    }
+
+    /// On the software adapter in strips of what it takes at a time, on the CPU all similarities at once.
+    #[test]
+    fn a_batch_of_8000_gives_the_gradient_of_the_whole() {
+        const SHAPE: [usize; 2] = [8000, 256];
+        let Ok(device) = Adapters::find().open("vulkan:llvmpipe") else {
+            return eprintln!("skipped: lavapipe is not here");
+        };
+        let rows = device.strip_rows(SHAPE[0], SHAPE[0], SHAPE[1]);
+        assert!(rows < SHAPE[0], "{rows} rows at a time");
+        for name in ["infonce", "hinge"] {
+            let objective: Objective = name.parse().unwrap();
+            let strips = by_blocks(&device, &objective, SHAPE, true, rows);
+            let whole = by_blocks(&Device::cpu(), &objective, SHAPE, true, SHAPE[0]);
+            let errors: Vec<_> =
+                strips.iter().zip(&whole).map(|(strips, whole)| furthest(strips, whole)).collect();
+            println!("{name}: {errors:?}");
+            assert!(errors.iter().all(|&error| error <= 2e-6), "{name}: {errors:?}");
+        }
     }
 
     #[test]
@@ -608,17 +648,17 @@ mod tests {
         for info in adapters.devices() {
             let device = adapters.open(&info.index.to_string()).unwrap();
             for (objective, masked) in objectives.iter().flat_map(|o| [(o, false), (o, true)]) {
-                let whole = by_blocks(&device, objective, masked, 257);
+                let whole = by_blocks(&device, objective, [257, 13], masked, 257);
                 let largest = whole[0].iter().fold(0.0f32, |m, x| m.max(x.abs()));
                 assert!(largest > 0.0 && largest.is_finite());
                 for rows in [64, 192] {
-                    let parts = by_blocks(&device, objective, masked, rows);
+                    let parts = by_blocks(&device, objective, [257, 13], masked, rows);
                     for (part, whole) in parts.iter().zip(&whole) {
-                        let scale = whole.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
-                        for (a, b) in part.iter().zip(whole) {
-                            let near = (a - b).abs() <= 5e-6 * scale;
-                            assert!(near, "{objective} masked {masked}, {rows} rows on {device}: {a} {b}");
-                        }
+                        let error = furthest(part, whole);
+                        assert!(
+                            error <= 5e-6,
+                            "{objective} masked {masked}, {rows} rows on {device}: {error:e}"
+                        );
                     }
                 }
             }
