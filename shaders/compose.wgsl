@@ -49,14 +49,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         return;
     }
     var sum = own[i].y * y_at(own_index[i], k) - (own[i].x + other[i].x) * y_at(i, k);
-    for (var j = params.y_offset; j < params.y_offset + params.y_rows; j += 1u) {
+    // The array is long enough; but a loop bounded by uniforms alone, or a branch on them, makes lavapipe compile this
+    // kernel anew at every dispatch, with their values put in.
+    let end = min(params.y_offset + params.y_rows, arrayLength(&other_index));
+    for (var j = params.y_offset; j < end; j += 1u) {
         if (other_index[j] == i) {
             sum += other[j].y * y[(j - params.y_offset) * params.stride4 + k];
         }
     }
     let at = group.y * params.stride4 + k;
-    if (params.accumulate != 0u) {
-        sum += gradient[at];
-    }
-    gradient[at] = sum;
+    // Not a branch, for that reason.
+    gradient[at] = sum + select(vec4f(0.0), gradient[at], params.accumulate != 0u);
 }
