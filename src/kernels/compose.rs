@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes, stretches};
 use crate::Result;
-use crate::device::{Commands, Mat, MatMut, Slice, padded};
+use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -33,6 +33,7 @@ pub fn compose(commands: &mut Commands, y: Mat, from: Composition, mut dx: MatMu
     let Composition { own, own_index, other, other_index, accumulate } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("compose");
             let own = (own.host()?, own_index.host()?);
             let other = (other.host()?, other_index.host()?);
             twin(y.data.host()?, y.cols, own, other, accumulate, dx.data.host()?);

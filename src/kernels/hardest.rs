@@ -2,7 +2,7 @@
 
 use super::{Access, Block, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "hardest",
@@ -37,6 +37,7 @@ pub fn hardest(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("hardest");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let (value, index) = (out.value.host()?, out.index.host()?);
             twin(block, similarity.data.host()?, ids, exclude_own, out.positive.host()?, value, index);

@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, Violations, lanes};
 use crate::Result;
-use crate::device::{Commands, MatMut, Region, padded};
+use crate::device::{Commands, MatMut, Region, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -25,6 +25,7 @@ pub fn hinge_sum(
     let Violations { positive, ids, margin, scale } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("hinge_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let pairs = field.cols;
             twin(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, (margin, scale));

@@ -42,6 +42,7 @@ macro_rules! params {
 
 mod adamw;
 mod batch_norm;
+mod ceiling;
 mod column_sum;
 mod compose;
 mod exponential_field;
@@ -60,11 +61,14 @@ mod record;
 mod relative;
 mod sgd;
 mod sum_squares;
+#[cfg(not(target_arch = "wasm32"))]
+mod tuning;
 mod violations;
 mod weights;
 
 pub use adamw::{AdamwParams, adamw};
 pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
+pub use ceiling::ceiling;
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
 pub use exponential_field::{ExponentialParams, exponential_field};
@@ -83,6 +87,8 @@ pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
 pub use sgd::{SgdParams, sgd};
 pub use sum_squares::{PARTS, sum_squares};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use tuning::Choices;
 pub use violations::{Violations, violations};
 pub use weights::{
     OWN, WEIGHTS_PAGE, WEIGHTS_SECTION, WeightParams, custom_weights, loss_at, weights, weights_at,
@@ -92,6 +98,7 @@ pub use weights::{
 pub mod twin {
     pub use super::adamw::twin as adamw;
     pub use super::batch_norm::{backward_twin as batch_norm_backward, twin as batch_norm};
+    pub use super::ceiling::twin as ceiling;
     pub use super::column_sum::twin as column_sum;
     pub use super::compose::twin as compose;
     pub use super::exponential_field::{twin as exponential_field, whole_twin as exponential};
@@ -174,6 +181,7 @@ pub static KERNELS: &[&KernelSpec] = &[
     &adamw::SPEC,
     &batch_norm::SPEC,
     &batch_norm::BACKWARD_SPEC,
+    &ceiling::SPEC,
     &column_sum::SPEC,
     &compose::SPEC,
     &gpo::SPEC,
@@ -194,6 +202,7 @@ pub static KERNELS: &[&KernelSpec] = &[
     &log_sum_exp::SPEC,
     &matmul::TILED_SPEC,
     &matmul::REGISTERS_SPEC,
+    &matmul::SUBGROUPS_SPEC,
     &ranks::SPEC,
     &record::SPEC,
     &relative::SPEC,

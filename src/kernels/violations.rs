@@ -3,7 +3,7 @@
 
 use super::{Access, Block, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "violations",
@@ -38,6 +38,7 @@ pub fn violations(
     let Violations { positive, ids, margin, scale } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("violations");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let (coefficients, loss) = (coefficients.host()?, loss.host()?);
             twin(block, similarity.data.host()?, positive.host()?, ids, (margin, scale), coefficients, loss);

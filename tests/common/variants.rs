@@ -10,7 +10,7 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     let mut variants: Vec<_> = KERNELS.iter().map(|&spec| (spec, Vec::new())).collect();
     for variant in &MATMUL_VARIANTS {
         for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
-            variants.push(variant.page(a, b));
+            variants.extend([true, false].map(|accumulated| variant.page(a, b, accumulated)));
         }
     }
     for spec in KERNELS.iter().filter(|spec| !spec.name.starts_with("matmul")) {
@@ -18,5 +18,13 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
             variants.push((spec, vec![("LANES", format!("{lanes}u"))]));
         }
     }
+    // Only one page tells an accumulated result apart.
+    let mut seen = std::collections::BTreeSet::new();
+    variants.retain(|(spec, constants)| seen.insert((spec.name, constants.clone())));
     variants
+}
+
+/// Whether a page needs subgroups, which not every device has.
+pub fn has_subgroups(source: &str) -> bool {
+    source.contains("subgroupBroadcast(")
 }
