@@ -76,8 +76,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         sum += other[j].y * y_at(j, k);
     }
     let at = group.y * params.stride4 + k;
-    if (params.accumulate != 0u) {
-        sum += gradient[at];
-    }
-    gradient[at] = sum;
+    // Not a branch, for that reason.
+    gradient[at] = sum + select(vec4f(0.0), gradient[at], params.accumulate != 0u);
 }

@@ -4,10 +4,10 @@
 mod variants;
 
 use std::collections::BTreeMap;
-use variants::{Constants, numbers, variants};
+use variants::{Constants, has_subgroups, numbers, variants};
 use wgoal::kernels::{Access, KERNELS, KernelSpec, specialise};
 use wgpu::naga::proc::Layouter;
-use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
+use wgpu::naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use wgpu::naga::{AddressSpace, Module, Scalar, StorageAccess, TypeInner, front::wgsl};
 
 /// Storage buffers, invocations and bytes of workgroup memory that every adapter grants a kernel.
@@ -20,8 +20,15 @@ fn parse(spec: &KernelSpec, constants: &Constants) -> Module {
     let source = specialise(spec.source, constants).unwrap_or_else(|e| panic!("{name}: {e}"));
     let module = wgsl::parse_str(&source)
         .unwrap_or_else(|e| panic!("{name} {constants:?}: {}", e.emit_to_string(&source)));
-    // Nothing beyond the core of WGSL.
-    let validation = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
+    // Nothing beyond the core of WGSL, subgroups aside.
+    let mut validator = match has_subgroups(spec.source) {
+        true => Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP),
+        false => Validator::new(ValidationFlags::all(), Capabilities::empty()),
+    };
+    let validation = validator
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::BASIC | SubgroupOperationSet::BALLOT)
+        .validate(&module);
     validation.unwrap_or_else(|e| panic!("{name} {constants:?}: {}", e.emit_to_string(&source)));
     module
 }
@@ -35,10 +42,14 @@ fn every_variant_keeps_its_contract() {
         let entries: Vec<_> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(entries, ["main"], "{what}");
         let workgroup = module.entry_points[0].workgroup_size;
-        let expected = match &constants[..] {
-            [] => spec.workgroup,
-            [(_, lanes)] => [lanes.trim_end_matches('u').parse().unwrap(), 1, 1],
-            [(_, x), (_, y), ..] => [x, y, "1"].map(|n| n.trim_end_matches('u').parse().unwrap()),
+        let constant = |name: &str| {
+            let value = constants.iter().find(|(n, _)| *n == name);
+            value.map(|(_, value)| value.trim_end_matches('u').parse().unwrap())
+        };
+        let expected = match (constant("LANES"), constant("LANES_X"), constant("LANES_Y")) {
+            (Some(lanes), ..) => [lanes, 1, 1],
+            (_, Some(x), Some(y)) => [x, y, 1],
+            _ => spec.workgroup,
         };
         assert_eq!(workgroup, expected, "{what}");
         assert!(workgroup.iter().product::<u32>() <= INVOCATIONS, "{what}");

@@ -1,7 +1,9 @@
-//! `wgoal bench`: what a training step takes, on data made up here. The result is checked before it is timed.
+//! `wgoal bench`: what a training step takes, on data made up here, and what the device can do at most. Results are checked
+//! before they are timed.
 
+use super::roofline::{Ceiling, Row, print_rows};
 use super::{DeviceArg, ObjectiveArgs, print_json, say};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::time::Instant;
 use wgoal::{Device, Error, ErrorKind, Features, Head, Pipeline, Result, StepStats, TrainConfig};
@@ -10,17 +12,31 @@ use wgoal::{Device, Error, ErrorKind, Features, Head, Pipeline, Result, StepStat
 pub enum BenchCommand {
     /// One training step: forward, gradient, backward, AdamW
     Step {
-        /// Pairs : image width : text width : embedding width
-        #[arg(long, value_name = "N:P:Q:D", default_value = "128:1280:384:256")]
-        shape: String,
         #[command(flatten)]
-        objective: Box<ObjectiveArgs>,
-        #[command(flatten)]
-        device: DeviceArg,
-        /// One line of JSON
+        bench: Box<BenchArgs>,
+        /// Time every kernel of the step on its own, and give each as a share of what the device can do
         #[arg(long)]
-        json: bool,
+        profile: bool,
     },
+    /// What the device can do at most, and every kernel of a step as a share of it
+    Roofline {
+        #[command(flatten)]
+        bench: Box<BenchArgs>,
+    },
+}
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Pairs : image width : text width : embedding width
+    #[arg(long, value_name = "N:P:Q:D", default_value = "128:1280:384:256")]
+    shape: String,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Serialize)]
@@ -34,6 +50,24 @@ struct Summary {
     first_step_ms: f64,
     /// Steps timed.
     steps: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Profiled>,
+}
+
+/// The kernels of a step against the ceilings.
+#[derive(Serialize)]
+struct Profiled {
+    ceiling: Ceiling,
+    kernels: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Roofline {
+    device: String,
+    shape: String,
+    objective: String,
+    #[serde(flatten)]
+    profile: Profiled,
 }
 
 /// Time to spend on samples, and how many at least and at most.
@@ -41,23 +75,37 @@ const SECONDS: f64 = 3.0;
 const SAMPLES: std::ops::RangeInclusive<usize> = 7..=201;
 /// Steps in a sample.
 const STEPS: usize = 4;
+/// Steps of a profile.
+const PROFILED: usize = 16;
 
 impl BenchCommand {
     pub fn run(self) -> Result<()> {
-        let Self::Step { shape, objective, device, json } = self;
-        let config = TrainConfig { mask_same_image: false, ..Default::default() };
-        let config = TrainConfig { objective: objective.apply(config.objective)?, ..config };
-        let dims = parse_shape(&shape)?;
-        let device = device.open()?;
-        let mut bench = Bench::new(&config, dims)?;
+        match self {
+            Self::Step { bench, profile } => bench.step(profile),
+            Self::Roofline { bench } => bench.roofline(),
+        }
+    }
+}
 
+impl BenchArgs {
+    /// An open device, the data, and a pipeline whose first step was right; the milliseconds that step took.
+    fn prepare(&self) -> Result<(Device, Bench, Pipeline, f64)> {
+        let config = TrainConfig { mask_same_image: false, ..Default::default() };
+        let config = TrainConfig { objective: self.objective.apply(config.objective)?, ..config };
+        let dims = parse_shape(&self.shape)?;
+        let device = self.device.open()?;
+        let mut bench = Bench::new(&config, dims)?;
         let start = Instant::now();
         let mut pipeline = bench.pipeline(&device)?;
         bench.step(&mut pipeline)?;
         let first = pipeline.records()?;
         let first_step_ms = 1e3 * start.elapsed().as_secs_f64();
         bench.check(&first)?;
+        Ok((device, bench, pipeline, first_step_ms))
+    }
 
+    fn step(self, profile: bool) -> Result<()> {
+        let (device, mut bench, mut pipeline, first_step_ms) = self.prepare()?;
         let mut samples = Vec::new();
         let start = Instant::now();
         while samples.len() < *SAMPLES.start()
@@ -71,23 +119,53 @@ impl BenchCommand {
             samples.push(1e3 * start.elapsed().as_secs_f64() / STEPS as f64);
         }
         samples.sort_by(f64::total_cmp);
+        let profile = if profile { Some(bench.profile(&device, &mut pipeline)?) } else { None };
         let summary = Summary {
             device: device.to_string(),
-            shape,
-            objective: config.objective.to_string(),
+            shape: self.shape,
+            objective: bench.config.objective.to_string(),
             median_ms: samples[samples.len() / 2],
             first_step_ms,
             steps: samples.len() * STEPS,
+            profile,
         };
-        if json {
+        if self.json {
             return print_json(&summary);
         }
-        let Summary { shape, objective, median_ms, steps, .. } = &summary;
+        let Summary { shape, objective, median_ms, steps, profile, .. } = &summary;
         say(format!(
             "{objective} {shape} on {device}: {median_ms:.2} ms a step (median of {steps} steps), first step {first_step_ms:.0} ms"
         ));
+        if let Some(profile) = profile {
+            print_rows(&profile.kernels);
+        }
         Ok(())
     }
+
+    fn roofline(self) -> Result<()> {
+        let (device, mut bench, mut pipeline, _) = self.prepare()?;
+        let roofline = Roofline {
+            device: device.to_string(),
+            shape: self.shape,
+            objective: bench.config.objective.to_string(),
+            profile: bench.profile(&device, &mut pipeline)?,
+        };
+        if self.json {
+            return print_json(&roofline);
+        }
+        let Roofline { device, shape, objective, profile } = &roofline;
+        say(format!("{device} can do at most"));
+        profile.ceiling.print();
+        say(format!("and a step of {objective} {shape} takes of that"));
+        print_rows(&profile.kernels);
+        Ok(())
+    }
+}
+
+/// The error of a device that computes wrongly.
+pub fn wrong(what: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
+    let advice = "this device computes wrongly: report it with the output of `wgoal devices`";
+    Error::new(ErrorKind::Device, format!("bench: {what}"), expected, found, advice)
 }
 
 struct Bench {
@@ -122,6 +200,22 @@ impl Bench {
         pipeline.step(batch, &self.config.objective, self.config.lr)
     }
 
+    /// The ceilings and, against them, the kernels of some steps.
+    fn profile(&mut self, device: &Device, pipeline: &mut Pipeline) -> Result<Profiled> {
+        let ceiling = Ceiling::of(device)?;
+        device.profile(true);
+        let mut steps = || {
+            for _ in 0..PROFILED {
+                self.step(pipeline)?;
+            }
+            pipeline.records()
+        };
+        let ran = steps();
+        let profile = device.profile(false);
+        ran?;
+        Ok(Profiled { kernels: ceiling.rows(&profile, PROFILED), ceiling })
+    }
+
     /// The first step must be what the CPU twins make of it.
     fn check(&mut self, found: &[StepStats]) -> Result<()> {
         let mut pipeline = self.pipeline(&Device::cpu())?;
@@ -134,13 +228,7 @@ impl Bench {
             {
                 Ok(())
             }
-            _ => Err(Error::new(
-                ErrorKind::Device,
-                "bench: the first step",
-                format!("{expected:?}"),
-                format!("{found:?}"),
-                "this device computes wrongly: report it with the output of `wgoal devices`",
-            )),
+            _ => Err(wrong("the first step", format!("{expected:?}"), format!("{found:?}"))),
         }
     }
 }

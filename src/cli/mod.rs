@@ -7,6 +7,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod gradient;
+mod roofline;
 mod run_folder;
 mod sweep;
 mod train;

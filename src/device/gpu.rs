@@ -4,6 +4,7 @@
 //! kernel computes; [`KernelSpec`] is the whole contract with a shader. The file is long because no other may know
 //! these things.
 
+use super::profile::Profile;
 use super::select::{DeviceInfo, DeviceKind};
 use crate::kernels::{KernelSpec, MatmulVariant, specialise};
 use crate::{Error, Result};
@@ -31,6 +32,8 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: DeviceInfo,
+    /// Lanes that every subgroup has; 0 where shaders cannot use subgroups.
+    subgroup: u32,
     params: wgpu::Buffer,
     /// Bound where a kernel's optional input is absent.
     nothing: wgpu::Buffer,
@@ -43,6 +46,11 @@ struct Inner {
     fault: Arc<Mutex<Option<String>>>,
     /// The kernel that was handed over last, for the report of a lost device.
     last: Mutex<&'static str>,
+    /// Matrix products that were measured, once the first is.
+    #[cfg(not(target_arch = "wasm32"))]
+    choices: Mutex<Option<crate::kernels::Choices>>,
+    /// What each kernel took, while [`Gpu::profile`] asks for it.
+    profile: Mutex<Option<Profile>>,
 }
 
 /// Submissions under way, and what those before have taught about the device's speed.
@@ -99,6 +107,16 @@ impl Region<'_> {
     pub const NOTHING: Region<'static> = Region { buffer: None, offset: 0, size: 16 };
 }
 
+/// Whether drivers are to bound every index and loop of the kernels: in debug builds, unless `WGOAL_SHADER_CHECKS` says `on`
+/// or `off`.
+fn shader_checks() -> bool {
+    match std::env::var("WGOAL_SHADER_CHECKS").as_deref() {
+        Ok("on") => true,
+        Ok("off") => false,
+        _ => cfg!(debug_assertions),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -121,10 +139,11 @@ impl Gpu {
     pub(super) async fn open(adapter: &wgpu::Adapter, info: DeviceInfo) -> Result<Self> {
         let limits = adapter.limits();
         let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let optional = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("wgoal"),
-                required_features: wgpu::Features::empty(),
+                required_features: adapter.features() & optional,
                 required_limits: limits,
                 experimental_features: wgpu::ExperimentalFeatures::disabled(),
                 memory_hints: wgpu::MemoryHints::Performance,
@@ -135,6 +154,10 @@ impl Gpu {
                 let advice = "update the driver, or choose another device (`wgoal devices` lists them)";
                 Error::device(&info.name, "an adapter that opens", e, advice)
             })?;
+        let subgroup = match device.features().contains(wgpu::Features::SUBGROUP) {
+            true => adapter.get_info().subgroup_min_size,
+            false => 0,
+        };
         let fault = Arc::new(Mutex::new(None));
         let seen = fault.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -160,6 +183,7 @@ impl Gpu {
             device,
             queue,
             info,
+            subgroup,
             params,
             nothing,
             pipelines: Mutex::default(),
@@ -168,11 +192,25 @@ impl Gpu {
             flight: Mutex::new(Flight { submissions: VecDeque::new(), rate, ended: Instant::now() }),
             fault,
             last: Mutex::new("nothing yet"),
+            #[cfg(not(target_arch = "wasm32"))]
+            choices: Mutex::default(),
+            profile: Mutex::default(),
         })))
     }
 
     pub fn info(&self) -> &DeviceInfo {
         &self.0.info
+    }
+
+    /// What was measured of matrix products.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn choices(&self) -> MutexGuard<'_, Option<crate::kernels::Choices>> {
+        lock(&self.0.choices)
+    }
+
+    /// Lanes that every subgroup has at least; 0 where shaders cannot use subgroups.
+    pub fn subgroup(&self) -> u32 {
+        self.0.subgroup
     }
 
     /// The largest storage binding, in bytes.
@@ -268,7 +306,7 @@ impl Gpu {
     }
 
     /// Lets the device catch up: with everything, or with one submission. In a browser it returns at once.
-    fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    pub(super) fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let poll = wgpu::PollType::Wait { submission_index, timeout: None };
         if let Err(error) = self.0.device.poll(poll) {
             lock(&self.0.fault).get_or_insert(error.to_string());
@@ -290,6 +328,11 @@ impl Gpu {
     pub fn replace_shader(&self, kernel: &str, source: String) {
         lock(&self.0.replaced).insert(kernel.into(), source);
         lock(&self.0.pipelines).clear();
+    }
+
+    /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
+    pub(super) fn profile(&self, on: bool) -> Profile {
+        std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
     }
 
     /// Cost that one submission should have, by what earlier ones took.
@@ -330,7 +373,7 @@ impl Gpu {
             label: Some(label),
             source: wgpu::ShaderSource::Wgsl(source.into()),
         };
-        let module = if cfg!(debug_assertions) || std::env::var_os("WGOAL_CHECKED_SHADERS").is_some() {
+        let module = if shader_checks() {
             device.create_shader_module(descriptor)
         } else {
             // SAFETY: every kernel guards its own indices and loops; the tests run them with the checks on.
@@ -387,6 +430,18 @@ struct Dispatch {
     bindings: wgpu::BindGroup,
     offset: u32,
     grid: [u32; 3],
+    /// For the profile: what it is, and its bytes and floating-point operations.
+    what: String,
+    bytes: f64,
+    cost: f64,
+}
+
+impl Dispatch {
+    fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bindings, &[self.offset]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
 }
 
 /// Collects dispatches for a GPU; see [`super::Commands`].
@@ -401,6 +456,8 @@ pub struct Recorder {
     pub budget: f64,
     /// Bytes of the largest storage binding.
     pub max_binding: usize,
+    /// What the next dispatches are called in a profile, if not as their kernel.
+    pub(crate) what: Option<String>,
     dispatches: Vec<Dispatch>,
     params: Vec<u8>,
     cost: f64,
@@ -417,6 +474,7 @@ impl Recorder {
             matmul: None,
             budget,
             max_binding,
+            what: None,
             dispatches: Vec::new(),
             params: Vec::new(),
             cost: 0.0,
@@ -498,7 +556,10 @@ impl Recorder {
         });
         *lock(&inner.last) = spec.name;
         let grid = grid.map(|n| n as u32);
-        self.dispatches.push(Dispatch { pipeline, bindings, offset: offset as u32, grid });
+        let what = self.what.clone().unwrap_or_else(|| spec.name.into());
+        let bytes =
+            regions.iter().filter(|region| region.buffer.is_some()).map(|region| region.size as f64).sum();
+        self.dispatches.push(Dispatch { pipeline, bindings, offset: offset as u32, grid, what, bytes, cost });
         self.cost += cost;
         Ok(())
     }
@@ -508,15 +569,15 @@ impl Recorder {
         if self.dispatches.is_empty() {
             return self.gpu.check();
         }
+        #[cfg(not(target_arch = "wasm32"))]
+        if lock(&self.gpu.0.profile).is_some() {
+            return self.submit_timed();
+        }
         let inner = &self.gpu.0;
         let mut encoder = inner.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for dispatch in &self.dispatches {
-                pass.set_pipeline(&dispatch.pipeline.pipeline);
-                pass.set_bind_group(0, &dispatch.bindings, &[dispatch.offset]);
-                pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
-            }
+            self.dispatches.iter().for_each(|dispatch| dispatch.encode(&mut pass));
         }
         let oldest = {
             // The parameters are written and used under one lock: two recorders share the buffer.
@@ -533,5 +594,66 @@ impl Recorder {
             Some(submission) => self.gpu.finish(submission),
             None => self.gpu.check(),
         }
+    }
+
+    /// Each dispatch in a pass of its own between two timestamps, where the adapter has them; else in a submission of
+    /// its own, so that its time holds the latency of one.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn submit_timed(&mut self) -> Result<()> {
+        let inner = self.gpu.0.clone();
+        let (dispatches, params) = (std::mem::take(&mut self.dispatches), std::mem::take(&mut self.params));
+        self.cost = 0.0;
+        self.gpu.wait(None)?;
+        inner.queue.write_buffer(&inner.params, 0, &params);
+        inner.queue.submit([]);
+        self.gpu.wait(None)?;
+        let count = 2 * dispatches.len() as u32;
+        let mut seconds = Vec::new();
+        if inner.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            let queries = inner.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("profile"),
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            });
+            let times = inner.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("profile"),
+                size: 8 * u64::from(count),
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            });
+            let mut encoder = inner.device.create_command_encoder(&Default::default());
+            for (i, dispatch) in (0..).zip(&dispatches) {
+                let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &queries,
+                    beginning_of_pass_write_index: Some(2 * i),
+                    end_of_pass_write_index: Some(2 * i + 1),
+                });
+                let label = Some(&dispatch.what[..]);
+                dispatch.encode(
+                    &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes }),
+                );
+            }
+            encoder.resolve_query_set(&queries, 0..count, &times, 0);
+            inner.queue.submit([encoder.finish()]);
+            let times = crate::blocking::wait(self.gpu.read(&Memory(times), 0, 8 * count as usize))?;
+            let times: Vec<u64> = bytemuck::pod_collect_to_vec(&times);
+            let period = f64::from(inner.queue.get_timestamp_period()) * 1e-9;
+            seconds.extend(times.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period));
+        } else {
+            for dispatch in &dispatches {
+                let start = Instant::now();
+                let mut encoder = inner.device.create_command_encoder(&Default::default());
+                dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()));
+                inner.queue.submit([encoder.finish()]);
+                self.gpu.wait(None)?;
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        if let Some(profile) = lock(&inner.profile).as_mut() {
+            for (dispatch, seconds) in dispatches.iter().zip(seconds) {
+                profile.add(&dispatch.what, seconds, dispatch.cost, dispatch.bytes);
+            }
+        }
+        self.gpu.check()
     }
 }

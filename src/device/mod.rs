@@ -5,10 +5,13 @@
 
 mod buffer;
 mod gpu;
+mod profile;
 mod select;
 
 pub use buffer::{Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, pad_rows, padded, unpad_rows};
 pub use gpu::{Gpu, Recorder, Region};
+pub use profile::{KernelTime, Profile};
+pub(crate) use profile::{clock, clock_of};
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
 
 use crate::Result;
@@ -83,6 +86,24 @@ impl Device {
         // A kernel may take a workgroup a row, of which a dimension has 65,535.
         let strip = by_memory.min(by_work).min(65_535);
         if strip >= rows { rows } else { (strip / 64 * 64).max(64).min(rows) }
+    }
+
+    /// From now on, times every kernel on its own, or no longer. What was timed since the last call comes back.
+    ///
+    /// On a GPU a timed step takes longer as a whole: its kernels no longer overlap, and each submission waits.
+    pub fn profile(&self, on: bool) -> Profile {
+        match self {
+            Self::Cpu(_) => profile::on_cpu(on),
+            Self::Gpu(gpu) => gpu.profile(on),
+        }
+    }
+
+    /// Waits until all submitted work is done; in a browser it returns at once.
+    pub fn finish(&self) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Gpu(gpu) => gpu.wait(None),
+        }
     }
 
     /// Starts recording work.

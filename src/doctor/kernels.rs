@@ -2,7 +2,7 @@
 
 use super::{Lab, POISON, Pair};
 use crate::Result;
-use crate::device::{Commands, padded};
+use crate::device::{Commands, Device, padded};
 use crate::kernels::{self, *};
 use crate::objective::{PairWeight, TripletWeight};
 
@@ -33,12 +33,18 @@ pub(super) const CHECKS: &[(&str, f64, fn(&mut Lab) -> Result<()>)] = &[
     ("adamw", 1e-5, adamw),
     ("sgd", 1e-5, sgd),
     ("ranks", 0.0, ranks),
+    ("ceiling", 1e-5, ceiling),
 ];
 
-/// Every variant and orientation.
+/// Every variant that the device can run, and every orientation.
 fn matmul(lab: &mut Lab) -> Result<()> {
     const P: usize = 131;
-    for variant in &MATMUL_VARIANTS {
+    let device = lab.device;
+    let runs = |variant: &&MatmulVariant| match device {
+        Device::Cpu(_) => true,
+        Device::Gpu(gpu) => variant.runs_on(gpu),
+    };
+    for variant in MATMUL_VARIANTS.iter().filter(runs) {
         for (a_transposed, b_transposed) in [(false, true), (false, false), (true, false)] {
             let (a_shape, b_shape) =
                 (if a_transposed { [P, N] } else { [N, P] }, if b_transposed { [D, P] } else { [P, D] });
@@ -515,4 +521,14 @@ fn ranks(lab: &mut Lab) -> Result<()> {
     let mut expected = vec![0; N];
     twin::ranks(&similarity.wide(), &query_ids.host, &candidate_ids.host, &mut expected);
     lab.compare_indices(&out, &expected)
+}
+
+fn ceiling(lab: &mut Lab) -> Result<()> {
+    let x = lab.vector(3 * 4096)?;
+    let mut y = lab.poison(x.host.len())?;
+    let (factor, term) = (0.75, 0.5);
+    lab.run(|commands| kernels::ceiling(commands, x.get(), x.host.len(), 2, (factor, term), y.get_mut()))?;
+    let mut expected = y.wide();
+    twin::ceiling(&x.wide(), 2, (factor.into(), term.into()), &mut expected);
+    lab.compare(&y, &expected)
 }

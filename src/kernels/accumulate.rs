@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes, stretches};
 use crate::Result;
-use crate::device::{Commands, Slice, SliceMut};
+use crate::device::{Commands, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "accumulate",
@@ -25,6 +25,7 @@ pub fn accumulate(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("accumulate");
             twin(&x.host()?[..len], weight, &mut out.host()?[at..at + len], add);
             Ok(())
         }

@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
+use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "batch_norm",
@@ -51,6 +51,7 @@ pub fn batch_norm(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("batch_norm");
             let out = [running.host()?, stats.host()?, y.data.host()?];
             twin(x.data.host()?, x.cols, repeats, training, affine.host()?, out);
             Ok(())
@@ -95,6 +96,7 @@ pub fn batch_norm_backward(
     let NormGradient { x, y, dy, stats, affine, repeats } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("batch_norm_backward");
             let read = [x.data.host()?, y.data.host()?, dy.data.host()?];
             let out = [dx.data.host()?, d_affine.host()?];
             backward_twin(read, x.cols, repeats, stats.host()?, affine.host()?, out);

@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes, stretches};
 use crate::Result;
-use crate::device::{Commands, Mat, SliceMut, padded};
+use crate::device::{Commands, Mat, SliceMut, clock, padded};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "column_sum",
@@ -18,6 +18,7 @@ params!(rows: u32, stride4: u32, accumulate: u32);
 pub fn column_sum(commands: &mut Commands, a: Mat, mut y: SliceMut<f32>) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("column_sum");
             twin(a.data.host()?, a.cols, y.host()?);
             Ok(())
         }

@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes, mined_keys, stretches};
 use crate::Result;
-use crate::device::{Commands, Mat, MatMut, Slice, padded};
+use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -39,6 +39,7 @@ pub fn compose(
     let Composition { own, own_index, other, other_keys, accumulate } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("compose");
             let own = (own.host()?, own_index.host()?);
             let other = (other.host()?, other_keys.host()?);
             let pairs = dx.rows;

@@ -4,7 +4,7 @@ use super::dense_sum::is_negative;
 use super::weights::weighed_triplet;
 use super::{Access, Dense, KernelSpec, Real, WeightParams, lanes, weight_sections};
 use crate::Result;
-use crate::device::{Commands, MatMut, Region, padded};
+use crate::device::{Commands, MatMut, Region, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -22,6 +22,8 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
     let Dense { positive, ids, weights } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("dense_field");
+            let _clock = clock("hinge_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let pairs = field.cols;
             twin(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights)

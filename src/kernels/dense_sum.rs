@@ -2,7 +2,7 @@
 
 use super::weights::weighed_triplet;
 use super::{Access, Block, KernelSpec, Real, WeightParams, lanes, weight_sections};
-use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use crate::{Error, Result};
 use std::sync::OnceLock;
 
@@ -39,6 +39,7 @@ pub fn dense_sum(
     let Dense { positive, ids, weights } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("dense_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let (coefficients, loss) = (coefficients.host()?, loss.host()?);
             twin(block, similarity.data.host()?, positive.host()?, ids, weights, coefficients, loss)

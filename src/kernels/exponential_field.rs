@@ -2,7 +2,7 @@
 
 use super::{Access, Block, KernelSpec, Real, exponential_sum, hardest, lanes, sigma};
 use crate::Result;
-use crate::device::{Commands, MatMut, Region, Slice, SliceMut, padded};
+use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -52,6 +52,7 @@ pub fn exponential_field(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("exponential_field");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let (pairs, states) = (field.cols, [states[0].host()?, states[1].host()?]);
             let losses = [loss_it.host()?, loss_ti.host()?];

@@ -2,7 +2,7 @@
 
 use super::{Access, Block, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "exponential_sum",
@@ -27,6 +27,7 @@ pub fn exponential_sum(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("exponential_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let mined = (positive.host()?, value.host()?);
             twin(block, similarity.data.host()?, ids, mined, rate, state.host()?);

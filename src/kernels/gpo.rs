@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes, stretches};
 use crate::Result;
-use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
+use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static ORDER_SPEC: KernelSpec = KernelSpec {
@@ -63,6 +63,7 @@ pub fn gpo_order(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gpo_order");
             order_twin(items.offsets.host()?, features.data.host()?, features.cols, order.host()?);
             Ok(())
         }
@@ -95,6 +96,7 @@ pub fn gpo(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gpo");
             let ragged = (items.offsets.host()?, items.kind.host()?);
             let theta = (theta.data.host()?, theta.cols);
             twin(ragged, features.data.host()?, features.cols, order.host()?, theta, pooled.data.host()?);
@@ -128,6 +130,7 @@ pub fn gpo_backward(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gpo_backward");
             let ragged = (items.offsets.host()?, items.kind.host()?);
             let theta = (theta.data.host()?, theta.cols);
             backward_twin(ragged, g.data.host()?, g.cols, order.host()?, theta, d_features.data.host()?);
@@ -162,6 +165,7 @@ pub fn gpo_dots(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gpo_dots");
             let offsets = items.offsets.host()?;
             let order = order.host()?;
             dots_twin(offsets, g.data.host()?, features.data.host()?, g.cols, order, parts.host()?);

@@ -3,7 +3,7 @@
 use super::gru::Chains;
 use super::{Access, KernelSpec, Ragged, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, MatMut, Slice, padded};
+use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "gpo_weights",
@@ -39,6 +39,7 @@ pub fn gpo_weights(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gpo_weights");
             let out = (mean.data.host()?, theta.data.host()?);
             twin(chains.lengths.host()?, chains.longest, states.data.host()?, v.host()?, states.cols, out);
             Ok(())
@@ -73,6 +74,7 @@ pub fn gpo_weights_backward(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gpo_weights_backward");
             let ragged = (items.offsets.host()?, items.kind.host()?);
             let lengths = (chains.lengths.host()?, chains.longest);
             backward_twin(lengths, ragged, parts.host()?, theta.data.host()?, d_scores.data.host()?);

@@ -3,7 +3,7 @@
 use super::{Access, KernelSpec, Real, sigma};
 use crate::Result;
 use crate::device::Recorder;
-use crate::device::{Commands, Mat, MatMut, Slice, padded};
+use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -112,6 +112,7 @@ pub fn gru(
     assert!(hidden <= GRU_UNITS && projected.cols == 6 * hidden && projected.rows == chains.slots());
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gru");
             let trace = [out.states.data.host()?, out.previous.data.host()?, out.gates.data.host()?];
             let weights = (weights.weight.data.host()?, weights.bias.host()?);
             twin(chains.lengths.host()?, chains.longest, projected.data.host()?, weights, hidden, trace);
@@ -168,6 +169,7 @@ pub fn gru_backward(
     let hidden = weight.cols;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("gru_backward");
             let trace = (previous.data.host()?, gates.data.host()?);
             let lengths = (chains.lengths.host()?, chains.longest);
             let out = [d_input.data.host()?, d_hidden.data.host()?];

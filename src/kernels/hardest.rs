@@ -2,7 +2,7 @@
 
 use super::{Access, Block, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "hardest",
@@ -62,6 +62,7 @@ pub fn hardest(
     let Candidates { ids, exclude_own, below } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("hardest");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let below = below.map(|below| Ok((below.value.host()?, below.index.host()?))).transpose()?;
             let out = (out.positive.host()?, out.value.host()?, out.index.host()?);

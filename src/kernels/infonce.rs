@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, SameImage, lanes};
 use crate::Result;
-use crate::device::{Commands, MatMut, Region, Slice, SliceMut, padded};
+use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -51,6 +51,7 @@ pub fn infonce(
     let InfonceField { ids, same_image, temperature, states, scale, row_offset } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("infonce");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let pairs = field.cols;
             let states = [states[0].host()?, states[1].host()?];

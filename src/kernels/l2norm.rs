@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, by_rows, lane_sum};
 use crate::Result;
-use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, padded};
+use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -35,7 +35,10 @@ impl Params {
 /// x = z / (|z| + 1e-8) by rows, `norms` = |z|; a zero row stays zero.
 pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMut<f32>) -> Result<()> {
     match commands {
-        Commands::Cpu => twin(z.data.host()?, z.cols, x.data.host()?, norms.host()?),
+        Commands::Cpu => {
+            let _clock = clock("l2norm");
+            twin(z.data.host()?, z.cols, x.data.host()?, norms.host()?);
+        }
         Commands::Gpu(recorder) => {
             let stride = z.stride();
             let regions = [(z.data.region()?, stride), (x.data.region()?, stride), (norms.region()?, 1)];
@@ -55,6 +58,7 @@ pub fn l2norm_backward(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("l2norm_backward");
             backward_twin(g.data.host()?, x.data.host()?, norms.host()?, g.cols, dz.data.host()?)
         }
         Commands::Gpu(recorder) => {

@@ -2,7 +2,7 @@
 
 use super::{Access, Block, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "log_sum_exp",
@@ -48,6 +48,7 @@ pub fn log_sum_exp(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("log_sum_exp");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let temperature = temperature.host()?[0];
             twin(block, similarity.data.host()?, (ids, same_image), temperature, state.host()?);

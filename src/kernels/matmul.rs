@@ -1,93 +1,140 @@
-//! C = op(A) op(B) (+ bias) (+ C). Two pages, `matmul.wgsl` (tiled through workgroup memory) and
-//! `matmul_registers.wgsl` (no barrier, for software adapters), in variants that differ by constants only.
+//! C = op(A) op(B) (+ bias) (+ C). Three pages in variants that differ by constants: `matmul.wgsl` (tiled through workgroup
+//! memory), `matmul_registers.wgsl` (no barrier, for software adapters) and `matmul_subgroups.wgsl` (rows handed round a
+//! subgroup, for those of them that have one).
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::tuning::{Class, measured};
 use super::{Access, KernelSpec, Real, stretches};
-use crate::Result;
-use crate::device::{Commands, DeviceKind, Mat, MatMut, Recorder, Region, Slice, padded};
+use crate::device::{Commands, DeviceKind, Gpu, Mat, MatMut, Recorder, Region, Slice, clock_of, padded};
+use crate::{Error, Result};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 const BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::ReadWrite];
 
-pub(super) static TILED_SPEC: KernelSpec = KernelSpec {
-    name: "matmul",
-    source: include_str!("../../shaders/matmul.wgsl"),
-    params: Params::MEMBERS,
-    bindings: BINDINGS,
-    workgroup: [16, 16, 1],
-};
+const fn page(name: &'static str, source: &'static str, workgroup: [u32; 3]) -> KernelSpec {
+    KernelSpec { name, source, params: Params::MEMBERS, bindings: BINDINGS, workgroup }
+}
 
-pub(super) static REGISTERS_SPEC: KernelSpec = KernelSpec {
-    name: "matmul_registers",
-    source: include_str!("../../shaders/matmul_registers.wgsl"),
-    params: Params::MEMBERS,
-    bindings: BINDINGS,
-    workgroup: [8, 8, 1],
-};
+pub(super) static TILED_SPEC: KernelSpec =
+    page("matmul", include_str!("../../shaders/matmul.wgsl"), [16, 16, 1]);
+
+pub(super) static REGISTERS_SPEC: KernelSpec =
+    page("matmul_registers", include_str!("../../shaders/matmul_registers.wgsl"), [8, 8, 1]);
+
+pub(super) static SUBGROUPS_SPEC: KernelSpec =
+    page("matmul_subgroups", include_str!("../../shaders/matmul_subgroups.wgsl"), [8, 1, 1]);
 
 /// A way to compute the product: which page, with which constants.
 #[derive(Debug)]
 pub struct MatmulVariant {
+    /// As in a list of them.
     pub name: &'static str,
     spec: &'static KernelSpec,
-    /// `LANES_X`, `LANES_Y` and, tiled only, `STEP`.
     constants: &'static [(&'static str, u32)],
-    /// Outputs of an invocation, rows and columns alike.
-    outputs: usize,
+    /// Rows and columns of C that a workgroup computes.
+    tile: (usize, usize),
+    /// Lanes that every subgroup of the device must have; 0 where the page knows of none.
+    subgroup: u32,
 }
 
 impl MatmulVariant {
-    fn constant(&self, name: &str) -> usize {
-        self.constants.iter().find(|(n, _)| *n == name).map_or(1, |&(_, value)| value as usize)
+    /// Whether the device grants what the page needs beyond the floor.
+    pub fn runs_on(&self, gpu: &Gpu) -> bool {
+        self.subgroup <= gpu.subgroup()
     }
 
-    /// Rows and columns of C that a workgroup computes.
-    fn tile(&self) -> (usize, usize) {
-        (self.outputs * self.constant("LANES_Y"), self.outputs * self.constant("LANES_X"))
-    }
-
-    /// The page and its constants for one orientation of the operands.
+    /// The page and its constants for one orientation of the operands, and a result that may be `accumulated`.
     pub fn page(
         &self,
         a_transposed: bool,
         b_transposed: bool,
+        accumulated: bool,
     ) -> (&'static KernelSpec, Vec<(&'static str, String)>) {
         let mut constants: Vec<_> =
             self.constants.iter().map(|(name, value)| (*name, format!("{value}u"))).collect();
         constants.push(("A_TRANSPOSED", a_transposed.to_string()));
         constants.push(("B_TRANSPOSED", b_transposed.to_string()));
+        if self.subgroup > 0 {
+            constants.push(("ACCUMULATES", accumulated.to_string()));
+        }
         (self.spec, constants)
     }
 }
 
-/// All variants: for large products, for small ones, for software adapters.
-pub static MATMUL_VARIANTS: [MatmulVariant; 3] = [
-    MatmulVariant {
-        name: "tiled 64x64",
-        spec: &TILED_SPEC,
-        constants: &[("LANES_X", 16), ("LANES_Y", 16), ("STEP", 16)],
-        outputs: 4,
-    },
-    MatmulVariant {
-        name: "tiled 32x32",
-        spec: &TILED_SPEC,
-        constants: &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 16)],
-        outputs: 4,
-    },
+const fn tiled(
+    name: &'static str,
+    constants: &'static [(&'static str, u32)],
+    tile: (usize, usize),
+) -> MatmulVariant {
+    MatmulVariant { name, spec: &TILED_SPEC, constants, tile, subgroup: 0 }
+}
+
+/// All variants: those for GPUs, from large products to small ones, then those for software adapters.
+pub static MATMUL_VARIANTS: [MatmulVariant; 6] = [
+    tiled("tiled 64x64", &[("LANES_X", 16), ("LANES_Y", 16), ("STEP", 16)], (64, 64)),
+    tiled("tiled 32x64", &[("LANES_X", 16), ("LANES_Y", 8), ("STEP", 16)], (32, 64)),
+    tiled("tiled 32x32", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 16)], (32, 32)),
+    tiled("tiled 32x32, step 8", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 8)], (32, 32)),
     MatmulVariant {
         name: "registers 8x8",
         spec: &REGISTERS_SPEC,
         constants: &[("LANES_X", 4), ("LANES_Y", 2)],
-        outputs: 8,
+        tile: (16, 32),
+        subgroup: 0,
+    },
+    MatmulVariant {
+        name: "subgroups 32x4",
+        spec: &SUBGROUPS_SPEC,
+        constants: &[],
+        tile: (32, 32),
+        subgroup: 8,
     },
 ];
 
-fn choose(kind: DeviceKind, rows: usize, cols: usize) -> &'static MatmulVariant {
-    match kind {
-        DeviceKind::Software | DeviceKind::Cpu => &MATMUL_VARIANTS[2],
-        // Enough 64 x 64 tiles to occupy a GPU, or else smaller ones.
-        _ if rows * cols >= 64 * 64 * 64 => &MATMUL_VARIANTS[0],
-        _ => &MATMUL_VARIANTS[1],
+/// Variants to choose from on a device, the one to take unmeasured first.
+pub(super) fn candidates(gpu: &Gpu, rows: usize, cols: usize) -> Vec<&'static MatmulVariant> {
+    let [tiled @ .., registers, subgroups] = &MATMUL_VARIANTS;
+    if is_software(gpu) {
+        return [subgroups, registers].into_iter().filter(|variant| variant.runs_on(gpu)).collect();
     }
+    // Enough 64 x 64 tiles to occupy a GPU, or else smaller ones.
+    let first = if rows * cols >= 64 * 64 * 64 { 0 } else { 2 };
+    let mut tiled: Vec<_> = tiled.iter().collect();
+    tiled[..=first].rotate_right(1);
+    tiled
+}
+
+fn is_software(gpu: &Gpu) -> bool {
+    matches!(gpu.info().kind, DeviceKind::Software | DeviceKind::Cpu)
+}
+
+/// The variant for a product. `WGOAL_MATMUL` may name one, or say `fixed` (nothing is measured) or `measure` (even on a
+/// software adapter, where every further pipeline costs more than a choice could save).
+fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3]) -> Result<&'static MatmulVariant> {
+    static ASKED: OnceLock<String> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| std::env::var("WGOAL_MATMUL").unwrap_or_default()).as_str();
+    let measures = match asked {
+        "" => !is_software(gpu),
+        "fixed" => false,
+        "measure" => true,
+        name => {
+            let named = MATMUL_VARIANTS.iter().find(|variant| variant.name == name && variant.runs_on(gpu));
+            return named.ok_or_else(|| {
+                let here = MATMUL_VARIANTS.iter().filter(|variant| variant.runs_on(gpu));
+                let names: Vec<_> = here.map(|variant| variant.name).collect();
+                let expected = format!("fixed, measure, or one of: {}", names.join("; "));
+                Error::config("WGOAL_MATMUL", expected, name, "unset it to have the device's best")
+            });
+        }
+    };
+    #[cfg(not(target_arch = "wasm32"))]
+    if let (true, Some(class)) = (measures, Class::of(product, shape)) {
+        return Ok(measured(gpu, class));
+    }
+    // A browser cannot wait for a measurement.
+    let _ = (measures, product);
+    Ok(candidates(gpu, shape[0], shape[1])[0])
 }
 
 /// The operands of a product.
@@ -133,6 +180,9 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
     assert_eq!(cols, if b_transposed { b.rows } else { b.cols });
     match commands {
         Commands::Cpu => {
+            let bytes = 4.0 * (rows * inner + inner * cols + rows * cols) as f64;
+            let flops = 2.0 * (rows * inner * cols) as f64;
+            let _clock = clock_of(|| described(&product, rows, cols, inner), flops, bytes);
             let (stride, a_rows, b_rows) = (c.stride, a.rows, b.rows);
             let (a_step, b_step) = (a.stride() as isize, b.stride() as isize);
             let (a_cs, a_rs) = if a_transposed { (a_step, 1) } else { (1, a_step) };
@@ -201,19 +251,31 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                             bias.unwrap_or(Region::NOTHING),
                             window(c, c_stride, &r, &col),
                         ];
-                        let kind = recorder.gpu().info().kind;
-                        let variant = recorder.matmul.unwrap_or_else(|| choose(kind, r.len(), col.len()));
-                        let (spec, constants) = variant.page(a_transposed, b_transposed);
-                        let (tile_rows, tile_cols) = variant.tile();
+                        let variant = match recorder.matmul {
+                            Some(variant) => variant,
+                            None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()])?,
+                        };
+                        let (spec, constants) =
+                            variant.page(a_transposed, b_transposed, params.accumulate != 0);
+                        let (tile_rows, tile_cols) = variant.tile;
                         let grid = [padded(col.len()).div_ceil(tile_cols), r.len().div_ceil(tile_rows), 1];
                         let cost = 2.0 * r.len() as f64 * col.len() as f64 * k.len() as f64;
+                        recorder.what = Some(described(&product, r.len(), col.len(), k.len()));
                         recorder.dispatch(spec, &constants, &params, &regions, grid, cost)?;
+                        recorder.what = None;
                     }
                 }
             }
             Ok(())
         }
     }
+}
+
+/// Name of a product in a profile.
+fn described(product: &Product, rows: usize, cols: usize, inner: usize) -> String {
+    let letter = |transposed| if transposed { 't' } else { 'n' };
+    let orientation = [product.a_transposed, product.b_transposed].map(letter);
+    format!("matmul {}{} {rows}x{cols}x{inner}", orientation[0], orientation[1])
 }
 
 /// The part of a region of row-major storage that holds some columns of some rows.

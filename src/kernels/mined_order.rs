@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, lanes};
 use crate::Result;
-use crate::device::{Commands, Recorder, Slice, SliceMut};
+use crate::device::{Commands, Recorder, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "mined_order",
@@ -40,6 +40,7 @@ pub fn mined_order(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("mined_order");
             twin(&index.host()?[..pairs], keys.host()?);
             Ok(())
         }

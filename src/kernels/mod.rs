@@ -92,6 +92,7 @@ macro_rules! params {
 mod accumulate;
 mod adamw;
 mod batch_norm;
+mod ceiling;
 mod column_sum;
 mod compose;
 mod dense_field;
@@ -112,11 +113,14 @@ mod record;
 mod relative;
 mod sgd;
 mod sum_squares;
+#[cfg(not(target_arch = "wasm32"))]
+mod tuning;
 mod weights;
 
 pub use accumulate::accumulate;
 pub use adamw::{AdamwParams, adamw};
 pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
+pub use ceiling::ceiling;
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
 pub use dense_field::dense_field;
@@ -137,6 +141,8 @@ pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
 pub use sgd::{SgdParams, sgd};
 pub use sum_squares::{PARTS, sum_squares};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use tuning::Choices;
 pub use weights::{
     OWN, WEIGHTS_SECTION, WeightParams, loss_at, weighing_pages, weight_sections, weights, weights_at,
 };
@@ -146,6 +152,7 @@ pub mod twin {
     pub use super::accumulate::twin as accumulate;
     pub use super::adamw::twin as adamw;
     pub use super::batch_norm::{backward_twin as batch_norm_backward, twin as batch_norm};
+    pub use super::ceiling::twin as ceiling;
     pub use super::column_sum::twin as column_sum;
     pub use super::compose::twin as compose;
     pub use super::dense_field::twin as dense_field;
@@ -230,6 +237,7 @@ pub static KERNELS: &[&KernelSpec] = &[
     &adamw::SPEC,
     &batch_norm::SPEC,
     &batch_norm::BACKWARD_SPEC,
+    &ceiling::SPEC,
     &column_sum::SPEC,
     &compose::SPEC,
     &dense_field::SPEC,
@@ -251,6 +259,7 @@ pub static KERNELS: &[&KernelSpec] = &[
     &log_sum_exp::SPEC,
     &matmul::TILED_SPEC,
     &matmul::REGISTERS_SPEC,
+    &matmul::SUBGROUPS_SPEC,
     &mined_order::SPEC,
     &ranks::SPEC,
     &record::SPEC,

@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, Slice, SliceMut, padded};
+use crate::device::{Commands, Mat, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -36,6 +36,7 @@ pub fn ranks(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("ranks");
             let (queries, candidates) = (block.query_ids.host()?, block.candidate_ids.host()?);
             let out = &mut ranks.host()?[block.query_offset..][..similarity.rows];
             let ids = &queries[block.query_offset..][..similarity.rows];

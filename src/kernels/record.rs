@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Slice, SliceMut};
+use crate::device::{Commands, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "record",
@@ -52,6 +52,7 @@ pub fn record(
     let StepRecord { positive, value, loss, parts, pairs, count, step, max_norm } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("record");
             let value = [value[0].host()?, value[1].host()?];
             let loss = [loss[0].host()?, loss[1].host()?];
             let row = &mut records.host()?[step * RECORD..][..RECORD];

@@ -2,7 +2,7 @@
 
 use super::{Access, Block, KernelSpec, Real, lanes};
 use crate::Result;
-use crate::device::{Commands, Mat, Region, Slice, SliceMut};
+use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "relative",
@@ -43,6 +43,7 @@ pub fn relative(
     let Relative { positive, value, index, ids, exponential, alpha, beta, threshold } = from;
     match commands {
         Commands::Cpu => {
+            let _clock = clock("relative");
             let mined = (positive.host()?, value.host()?, index.host()?);
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let rates = exponential.then_some((alpha, beta));

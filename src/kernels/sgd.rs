@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, by_elements};
 use crate::Result;
-use crate::device::{Commands, Slice, SliceMut};
+use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -35,6 +35,7 @@ pub fn sgd(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("sgd");
             twin(params, (g.host()?, factor.host()?[0]), [w.host()?, m.host()?]);
             Ok(())
         }

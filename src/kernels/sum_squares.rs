@@ -2,7 +2,7 @@
 
 use super::{Access, KernelSpec, Real, lane_sum, lanes, stretches};
 use crate::Result;
-use crate::device::{Commands, Slice, SliceMut};
+use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -27,6 +27,7 @@ pub fn sum_squares(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("sum_squares");
             twin(a.host()?, parts.host()?);
             Ok(())
         }

@@ -3,7 +3,7 @@
 use super::exponential_field::softplus;
 use super::{Access, KernelSpec, Real, lanes, sigma};
 use crate::Result;
-use crate::device::{Commands, Slice, SliceMut};
+use crate::device::{Commands, Slice, SliceMut, clock};
 use crate::objective::{CustomWeights, GoalParams, Loss, PairWeight, TripletWeight};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -95,6 +95,7 @@ pub fn weights(
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
+            let _clock = clock("weights");
             let mined = (positive.host()?, value.host()?, index.host()?);
             twin(params, mined, sums.host()?, coefficients.host()?, loss.host()?, pairs)
         }

@@ -57,7 +57,8 @@ pub fn run_with(tests: Vec<(String, Test)>, others: Vec<Trial>) -> ! {
         for (name, test) in &tests {
             let test = *test;
             let known = known_failure(EXPECTED_FAILURES, device_name, name);
-            trials.push(Trial::test(format!("{device_name}/{name}"), move || judge(known, || test(device))));
+            let trial = Trial::test(format!("{device_name}/{name}"), move || judge(known, || test(device)));
+            trials.push(trial.with_ignored_flag(lacks(device, name)));
         }
     }
     let required = std::env::var("WGOAL_REQUIRE_ADAPTERS").unwrap_or_default();
@@ -71,6 +72,14 @@ pub fn run_with(tests: Vec<(String, Test)>, others: Vec<Trial>) -> ! {
         }
     }
     libtest_mimic::run(&arguments, trials).exit()
+}
+
+/// Whether a test is of something optional that the device has not: it shows as ignored.
+fn lacks(device: &Device, test: &str) -> bool {
+    match device {
+        Device::Gpu(gpu) => test.ends_with("_subgroups") && gpu.subgroup() < 8,
+        _ => false,
+    }
 }
 
 /// Why a test is to fail on an adapter, if it is.

@@ -13,7 +13,7 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     let mut variants: Vec<_> = KERNELS.iter().map(|&spec| (spec, Vec::new())).collect();
     for variant in &MATMUL_VARIANTS {
         for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
-            variants.push(variant.page(a, b));
+            variants.extend([true, false].map(|accumulated| variant.page(a, b, accumulated)));
         }
     }
     for spec in KERNELS.iter().filter(|spec| !spec.name.starts_with("matmul")) {
@@ -34,6 +34,9 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
             variants.push((spec, [lanes].into_iter().chain(weight_sections(weights)).collect()));
         }
     }
+    // Only one page tells an accumulated result apart.
+    let mut seen = std::collections::BTreeSet::new();
+    variants.retain(|(spec, constants)| seen.insert((spec.name, constants.clone())));
     variants
 }
 
@@ -41,4 +44,9 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
 pub fn numbers(constants: &Constants) -> Constants {
     let number = |(name, _): &&(&str, String)| !name.starts_with("section ") && *name != "ACROSS";
     constants.iter().filter(number).cloned().collect()
+}
+
+/// Whether a page needs subgroups, which not every device has.
+pub fn has_subgroups(source: &str) -> bool {
+    source.contains("subgroupBroadcast(")
 }

@@ -82,7 +82,22 @@ pub fn each_product<C: Copy + Debug>(
     cases: &[C],
     test: impl Fn(&Bench, &mut Random, C) -> Outcome,
 ) -> Outcome {
-    each(device, &MATMUL_VARIANTS.each_ref().map(Variant::Matmul), cases, test)
+    let own = MATMUL_VARIANTS.iter().filter(|variant| !is_optional(variant)).map(Variant::Matmul);
+    each(device, &own.collect::<Vec<_>>(), cases, test)
+}
+
+/// Variants that not every device can run; a test of their own, so that it shows where it is left out.
+pub fn each_optional_product<C: Copy + Debug>(
+    device: &Device,
+    cases: &[C],
+    test: impl Fn(&Bench, &mut Random, C) -> Outcome,
+) -> Outcome {
+    let optional = MATMUL_VARIANTS.iter().filter(|variant| is_optional(variant)).map(Variant::Matmul);
+    each(device, &optional.collect::<Vec<_>>(), cases, test)
+}
+
+fn is_optional(variant: &MatmulVariant) -> bool {
+    variant.name.starts_with("subgroups")
 }
 
 /// Device memory with a guard behind it.

@@ -14,8 +14,9 @@ mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 36] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 38] = [
         ("matmul", matmul::matmul),
+        ("matmul_subgroups", matmul::matmul_subgroups),
         ("l2norm", rows::l2norm),
         ("l2norm_backward", rows::l2norm_backward),
         ("column_sum", rows::column_sum),
@@ -40,6 +41,7 @@ fn main() {
         ("record", steps::record),
         ("adamw", steps::adamw),
         ("sgd", steps::sgd),
+        ("ceiling", steps::ceiling),
         ("gru", local::gru),
         ("gru_backward", local::gru_backward),
         ("gpo_weights", local::gpo_weights),

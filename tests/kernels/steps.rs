@@ -172,3 +172,19 @@ pub fn accumulate(device: &Device) -> Outcome {
         Ok(())
     })
 }
+
+pub fn ceiling(device: &Device) -> Outcome {
+    const CASES: &[(usize, u32)] = &[(4096, 0), (4096, 1), (12_288, 5), (81_920, 2)];
+    each_lanes(device, CASES, |bench, random, (len, rounds)| {
+        let x = random.values(len);
+        let (factor, term) = (0.75f32, -0.5f32);
+        let mut expected = wide(&x);
+        twin::ceiling(&wide(&x), rounds, (factor.into(), term.into()), &mut expected);
+        let (x, mut y) = (bench.array(&x)?, bench.poisoned(len)?);
+        bench
+            .run(|commands| kernels::ceiling(commands, x.get(), len, rounds, (factor, term), y.get_mut()))?;
+        // Values stay below 2, and what a rounding adds shrinks with every further multiplication by 3/4.
+        let allowed = if rounds == 0 { 0.0 } else { 16.0 * ROUNDING };
+        bench.near("y", &y, &expected, |_| allowed)
+    })
+}

@@ -53,8 +53,10 @@ pub fn compile(column: &str, pages: &Path, files: &[String]) -> Vec<Verdict> {
     match column {
         "SPIR-V" => each(&|file| {
             let mut command = Command::new("spirv-val");
-            let newest = file.ends_with(".1.6.spv");
-            command.args(["--target-env", if newest { "vulkan1.3" } else { "vulkan1.0" }, file]);
+            let newest = [(".1.6.spv", "vulkan1.3"), (".1.3.spv", "vulkan1.1")];
+            let environment = newest.iter().find(|(suffix, _)| file.ends_with(suffix));
+            let environment = environment.map_or("vulkan1.0", |(_, environment)| environment);
+            command.args(["--target-env", environment, file]);
             command
         }),
         "GLSL ES" => each(&|file| {

@@ -44,7 +44,9 @@ static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| {
     for (spec, constants) in variants::variants() {
         let numbers = variants::numbers(&constants);
         let values: Vec<_> = numbers.iter().map(|(_, value)| value.trim_end_matches('u')).collect();
-        let tile = if values.len() > 1 { format!(" {}x{}", values[0], values[1]) } else { String::new() };
+        let lanes = values.first().is_some_and(|value| value.parse::<u32>().is_ok());
+        let tile =
+            if lanes && values.len() > 1 { format!(" {}x{}", values[0], values[1]) } else { String::new() };
         pages.push(Page {
             row: format!("{}{tile}", spec.name),
             // Several forms may differ by a section alone.
@@ -98,7 +100,7 @@ fn every_shader_passes(column: &str) -> Result<(), Failed> {
     }
     let mut failures: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (page, verdicts) in MATRIX.pages.iter().zip(&MATRIX.verdicts).take(crate_pages()) {
-        if let Err(error) = &verdicts[column] {
+        if let Some(Err(error)) = verdicts.get(column) {
             failures.entry(error).or_default().push(&page.name);
         }
     }

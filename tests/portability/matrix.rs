@@ -3,10 +3,11 @@
 use crate::compilers::{self, Verdict};
 use crate::floor;
 use crate::translate::{self, Checks};
+use crate::variants::has_subgroups;
 use naga::Module;
 use naga::back::hlsl::ShaderModel;
 use naga::front::wgsl;
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -21,6 +22,17 @@ pub struct Page {
     /// Name of its files.
     pub name: String,
     pub source: String,
+}
+
+impl Page {
+    /// Whether it is only for devices with subgroups, so that compilers of languages without them never meet it.
+    fn has_subgroups(&self) -> bool {
+        has_subgroups(&self.source)
+    }
+
+    fn concerns(&self, column: &str) -> bool {
+        !(self.has_subgroups() && ["GLSL ES", "FXC"].contains(&column))
+    }
 }
 
 /// The verdicts of each page by column; an absent one was skipped.
@@ -79,9 +91,11 @@ impl<'a> Matrix<'a> {
         for (row, forms) in rows {
             write!(table, "\n{row:<34}{:>6}", forms.len()).unwrap();
             for column in COLUMNS {
+                let concerned = forms.iter().any(|&i| self.pages[i].concerns(column));
                 let verdicts: Vec<_> = forms.iter().filter_map(|&i| self.verdicts[i].get(column)).collect();
                 let failed = verdicts.iter().filter(|verdict| verdict.is_err()).count();
                 let cell = match failed {
+                    _ if !concerned => "-".to_string(),
                     0 if verdicts.len() < forms.len() => "skipped".to_string(),
                     0 => "ok".to_string(),
                     _ if row.starts_with("fault") => "caught".to_string(),
@@ -110,9 +124,14 @@ fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>
             written.and_then(|bytes| std::fs::write(folder.join(&file), bytes).map_err(|e| e.to_string()));
         (column, saved.map(|()| (column != "MSL").then_some(file)))
     };
-    let mut files = vec![save("Tint", "wgsl", Ok(page.source.clone().into_bytes()))];
+    // Browsers want a line that naga cannot read.
+    let enable = if page.has_subgroups() { "enable subgroups;\n" } else { "" };
+    let mut files = vec![save("Tint", "wgsl", Ok(format!("{enable}{}", page.source).into_bytes()))];
+    let core = if page.has_subgroups() { Capabilities::SUBGROUP } else { Capabilities::empty() };
     let validate = |module: &Module, capabilities| {
-        let validated = Validator::new(ValidationFlags::all(), capabilities).validate(module);
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+        validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+        let validated = validator.validate(module);
         validated.map_err(|error| error.emit_to_string(&page.source))
     };
     let parsed = wgsl::parse_str(&page.source).map_err(|error| error.emit_to_string(&page.source));
@@ -127,12 +146,13 @@ fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>
             return files;
         }
     };
-    files.push(("naga", validate(&module, Capabilities::empty()).map(|_| None)));
+    files.push(("naga", validate(&module, core).map(|_| None)));
     let faults = floor::faults(&module, &info);
     files.push(("floor", if faults.is_empty() { Ok(None) } else { Err(faults.join("\n")) }));
     for (checks, with) in [(Checks::On, "checked"), (Checks::Off, "unchecked")] {
         let text = |written: Result<Vec<u8>, Box<dyn std::error::Error>>| written.map_err(|e| e.to_string());
-        for (major, minor) in [(1, 0), (1, 6)] {
+        // Subgroups came with SPIR-V 1.3.
+        for (major, minor) in [(1, if page.has_subgroups() { 3 } else { 0 }), (1, 6)] {
             let written = translate::spirv(&module, &info, checks, (major, minor));
             files.push(save("SPIR-V", &format!("{with}.{major}.{minor}.spv"), text(written)));
         }
@@ -145,5 +165,6 @@ fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>
         let written = translate::msl(&module, &info, checks);
         files.push(save("MSL", &format!("{with}.metal"), text(written)));
     }
+    files.retain(|(column, _)| page.concerns(column));
     files
 }

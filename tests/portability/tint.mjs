@@ -11,7 +11,9 @@ import { pathToFileURL } from 'node:url';
 const [folder, list] = process.argv.slice(2);
 const { create } = await import(pathToFileURL(`${folder}/index.js`));
 const gpu = create(['backend=null']);
-const device = await (await gpu.requestAdapter()).requestDevice();
+const adapter = await gpu.requestAdapter();
+const requiredFeatures = ['subgroups'].filter(feature => adapter.features.has(feature));
+const device = await adapter.requestDevice({ requiredFeatures });
 
 for (const file of readFileSync(list, 'utf8').split('\n').filter(Boolean)) {
     device.pushErrorScope('validation');

@@ -1,0 +1,50 @@
+// What an adapter can do at most: y_k = x_k after 4 * rounds times x <- factor * x + term
+//
+// With many rounds it computes in registers and nothing else; with none it copies. `wgoal bench roofline` times both, and
+// gives every other kernel as a share of them.
+//
+//   x, y   [count]    read; overwritten
+//
+// An invocation takes four vec4s, LANES apart: 16 chains that do not wait for each other, and a workgroup 4 * LANES in a row.
+// count is a multiple of that. Grid: any number of workgroups; together they stride through x.
+
+struct Params {
+    count4: u32,    // vec4s in x
+    rounds: u32,
+    factor: f32,
+    term: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
+
+const LANES = 64u;
+
+// By hand, where a compiler might not: a loop's own work is no arithmetic.
+fn four_times(v: vec4f, factor: vec4f, term: vec4f) -> vec4f {
+    return (((v * factor + term) * factor + term) * factor + term) * factor + term;
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+    let factor = vec4f(params.factor);
+    let term = vec4f(params.term);
+    for (var k = group.x * 4u * LANES + lane; k < params.count4; k += groups.x * 4u * LANES) {
+        var v0 = x[k];
+        var v1 = x[k + LANES];
+        var v2 = x[k + 2u * LANES];
+        var v3 = x[k + 3u * LANES];
+        for (var round = 0u; round < params.rounds; round += 1u) {
+            v0 = four_times(v0, factor, term);
+            v1 = four_times(v1, factor, term);
+            v2 = four_times(v2, factor, term);
+            v3 = four_times(v3, factor, term);
+        }
+        y[k] = v0;
+        y[k + LANES] = v1;
+        y[k + 2u * LANES] = v2;
+        y[k + 3u * LANES] = v3;
+    }
+}

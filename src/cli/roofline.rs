@@ -1,0 +1,191 @@
+//! What a device can do at most, measured on the spot, and kernels as a share of it.
+
+use super::bench::wrong;
+use super::say;
+use serde::Serialize;
+use std::time::Instant;
+use wgoal::device::{Buffer, KernelTime, MatMut, Matrix, Profile};
+use wgoal::kernels::{Product, ceiling, matmul};
+use wgoal::{Device, Result};
+
+/// The ceilings of a device.
+#[derive(Serialize)]
+pub struct Ceiling {
+    /// Floating-point operations a second: multiply and add in registers; on the CPU what the `gemm` crate reaches.
+    pub flops: f64,
+    /// Bytes a second, read and written, of a copy that no cache holds.
+    pub bytes: f64,
+    /// Seconds of one more dispatch in a submission.
+    pub dispatch: f64,
+    /// Seconds from handing over an almost empty submission to seeing its end.
+    pub submission: f64,
+    /// Seconds to read 16 bytes back.
+    pub readback: f64,
+}
+
+/// A kernel of a step, and what it is of the ceiling.
+#[derive(Serialize)]
+pub struct Row {
+    #[serde(flatten)]
+    kernel: KernelTime,
+    /// Of the time of all kernels.
+    share: f64,
+    /// Time that arithmetic or memory would need at the ceiling, of the time it took.
+    of_ceiling: f64,
+}
+
+/// How long a measurement should run at least, in seconds.
+const LONG: f64 = 0.02;
+
+impl Ceiling {
+    /// Takes about half a second.
+    pub fn of(device: &Device) -> Result<Self> {
+        let mut small = Copy::new(device, 4096)?;
+        small.check(device)?;
+        // Larger than the caches of most, and within the smallest binding.
+        let mut large = Copy::new(device, 15 << 20)?;
+        let (times, seconds) = lengthen(1, |times| large.time(device, 0, times))?;
+        let bytes = 8.0 * f64::from(times) * large.len as f64 / seconds;
+        let flops = match device {
+            Device::Gpu(_) => {
+                // Enough invocations to occupy a large GPU.
+                let mut many = Copy::new(device, 4 << 20)?;
+                let (rounds, seconds) = lengthen(16, |rounds| many.time(device, rounds, 1))?;
+                8.0 * f64::from(rounds) * many.len as f64 / seconds
+            }
+            _ => gemm_rate(device)?,
+        };
+        let one = small.time(device, 0, 1)?;
+        let many = small.time(device, 0, 65)?;
+        let readback = fastest(|| {
+            let start = Instant::now();
+            device.wait(small.y.read(device, 0..4))?;
+            Ok(start.elapsed().as_secs_f64())
+        })?;
+        let dispatch = (many - one).max(0.0) / 64.0;
+        Ok(Self { flops, bytes, dispatch, submission: one, readback })
+    }
+
+    /// The kernels of a profile of some steps, each as of one step.
+    pub fn rows(&self, profile: &Profile, steps: usize) -> Vec<Row> {
+        let total: f64 = profile.0.iter().map(|kernel| kernel.seconds).sum();
+        let row = |kernel: &KernelTime| {
+            let least = (kernel.flops / self.flops).max(kernel.bytes / self.bytes);
+            let (share, of_ceiling) = (kernel.seconds / total, least / kernel.seconds);
+            let mut kernel = kernel.clone();
+            kernel.dispatches /= steps;
+            for sum in [&mut kernel.seconds, &mut kernel.flops, &mut kernel.bytes] {
+                *sum /= steps as f64;
+            }
+            Row { kernel, share, of_ceiling }
+        };
+        profile.0.iter().map(row).collect()
+    }
+
+    pub fn print(&self) {
+        say(format!("arithmetic  {:9.1} GFLOP/s", self.flops / 1e9));
+        say(format!("streaming   {:9.1} GB/s", self.bytes / 1e9));
+        say(format!("dispatch    {:9.1} us", 1e6 * self.dispatch));
+        say(format!("submission  {:9.1} us", 1e6 * self.submission));
+        say(format!("read-back   {:9.1} us", 1e6 * self.readback));
+    }
+}
+
+/// The table of a step.
+pub fn print_rows(rows: &[Row]) {
+    say("kernel                          dispatches        ms   share   GFLOP/s      GB/s  of ceiling");
+    for Row { kernel, share, of_ceiling } in rows {
+        let KernelTime { name, dispatches, seconds, flops, bytes, .. } = kernel;
+        // On the CPU only products know their work.
+        let rate = |work: f64| if work > 0.0 { format!("{:.2}", work / seconds / 1e9) } else { "-".into() };
+        let of_ceiling =
+            if flops + bytes > 0.0 { format!("{:.0} %", 100.0 * of_ceiling) } else { "-".into() };
+        say(format!(
+            "{name:30} {dispatches:11} {:9.3} {:5.1} % {:>9} {:>9} {of_ceiling:>11}",
+            1e3 * seconds,
+            100.0 * share,
+            rate(*flops),
+            rate(*bytes),
+        ));
+    }
+    let sum = |of: fn(&KernelTime) -> f64| rows.iter().map(|row| of(&row.kernel)).sum::<f64>();
+    let (dispatches, seconds) = (sum(|kernel| kernel.dispatches as f64), sum(|kernel| kernel.seconds));
+    say(format!("{:30} {dispatches:11} {:9.3}", "all", 1e3 * seconds));
+}
+
+/// Fastest of five, after one that is not counted: what else the machine does is no part of what it can do.
+fn fastest(mut time: impl FnMut() -> Result<f64>) -> Result<f64> {
+    time()?;
+    let samples = (0..5).map(|_| time()).collect::<Result<Vec<f64>>>()?;
+    Ok(samples.into_iter().fold(f64::INFINITY, f64::min))
+}
+
+/// More of it until it takes long enough: how much, and the seconds.
+fn lengthen(mut n: u32, mut time: impl FnMut(u32) -> Result<f64>) -> Result<(u32, f64)> {
+    loop {
+        let seconds = time(n)?;
+        if seconds >= LONG || n > 1 << 20 {
+            return Ok((n, seconds));
+        }
+        n = (f64::from(n) * (1.2 * LONG / seconds).clamp(2.0, 16.0)) as u32;
+    }
+}
+
+/// Memory for the `ceiling` kernel.
+struct Copy {
+    x: Buffer<f32>,
+    y: Buffer<f32>,
+    len: usize,
+}
+
+impl Copy {
+    fn new(device: &Device, len: usize) -> Result<Self> {
+        let numbers: Vec<f32> = (0..len).map(|k| (k % 1000) as f32 * 1e-3).collect();
+        let x = Buffer::from_slice(device, "ceiling.x", &numbers)?;
+        Ok(Self { x, y: Buffer::new(device, "ceiling.y", len)?, len })
+    }
+
+    /// Seconds of `times` dispatches in one submission.
+    fn time(&mut self, device: &Device, rounds: u32, times: u32) -> Result<f64> {
+        fastest(|| {
+            let mut commands = device.commands();
+            let start = Instant::now();
+            for _ in 0..times {
+                ceiling(&mut commands, self.x.view(), self.len, rounds, (0.999, 1e-3), self.y.view_mut())?;
+            }
+            commands.submit()?;
+            device.finish()?;
+            Ok(start.elapsed().as_secs_f64())
+        })
+    }
+
+    /// What is timed must be right.
+    fn check(&mut self, device: &Device) -> Result<()> {
+        let mut commands = device.commands();
+        ceiling(&mut commands, self.x.view(), self.len, 3, (0.999, 1e-3), self.y.view_mut())?;
+        commands.submit()?;
+        let found = device.wait(self.y.read(device, 0..self.len))?;
+        let x = device.wait(self.x.read(device, 0..self.len))?;
+        let expected =
+            |&x: &f32| (0..12).fold(f64::from(x), |x, _| f64::from(0.999f32) * x + f64::from(1e-3f32));
+        match x.iter().map(expected).zip(&found).find(|(e, f)| (e - f64::from(**f)).abs() > 1e-5) {
+            None => Ok(()),
+            Some((expected, found)) => Err(wrong("the ceiling kernel", expected, found)),
+        }
+    }
+}
+
+/// Rate of a large product on the CPU.
+fn gemm_rate(device: &Device) -> Result<f64> {
+    const N: usize = 1024;
+    let values: Vec<f32> = (0..N * N).map(|k| (k % 7) as f32 - 3.0).collect();
+    let a = Matrix::from_rows(device, "a", N, N, &values)?;
+    let mut c = Matrix::new(device, "c", N, N)?;
+    let seconds = fastest(|| {
+        let start = Instant::now();
+        let c: MatMut = c.view_mut();
+        matmul(&mut device.commands(), Product::nt(a.view(), a.view()), c)?;
+        Ok(start.elapsed().as_secs_f64())
+    })?;
+    Ok(2.0 * (N * N * N) as f64 / seconds)
+}

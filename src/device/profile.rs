@@ -1,0 +1,83 @@
+//! What each kernel takes: a table that the device fills while it is asked to.
+
+use serde::Serialize;
+use std::cell::RefCell;
+use web_time::Instant;
+
+/// What the dispatches of one kernel took together.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct KernelTime {
+    /// The kernel; of matrix products also the shape and which operand is transposed.
+    pub name: String,
+    /// Times it was dispatched.
+    pub dispatches: usize,
+    /// Seconds.
+    pub seconds: f64,
+    /// Floating-point operations, by the kernels' own estimates.
+    pub flops: f64,
+    /// Bytes of all that was bound, each counted once a dispatch.
+    pub bytes: f64,
+}
+
+/// Times by kernel, in the order in which kernels first ran.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Profile(pub Vec<KernelTime>);
+
+impl Profile {
+    pub(super) fn add(&mut self, name: &str, seconds: f64, flops: f64, bytes: f64) {
+        let at = self.0.iter().position(|kernel| kernel.name == name).unwrap_or_else(|| {
+            self.0.push(KernelTime {
+                name: name.into(),
+                dispatches: 0,
+                seconds: 0.0,
+                flops: 0.0,
+                bytes: 0.0,
+            });
+            self.0.len() - 1
+        });
+        let kernel = &mut self.0[at];
+        kernel.dispatches += 1;
+        kernel.seconds += seconds;
+        kernel.flops += flops;
+        kernel.bytes += bytes;
+    }
+}
+
+thread_local! {
+    /// Of the CPU, whose kernels run on the thread that calls them.
+    static CPU: RefCell<Option<Profile>> = const { RefCell::new(None) };
+}
+
+pub(super) fn on_cpu(on: bool) -> Profile {
+    CPU.replace(on.then(Profile::default)).unwrap_or_default()
+}
+
+/// Times a kernel's CPU branch until it is dropped, if the CPU is profiled.
+pub(crate) struct Clock(Option<(Instant, KernelTime)>);
+
+/// Starts the clock of a kernel.
+pub(crate) fn clock(name: &str) -> Clock {
+    clock_of(|| name.into(), 0.0, 0.0)
+}
+
+/// Starts the clock of a kernel that knows its work.
+pub(crate) fn clock_of(name: impl FnOnce() -> String, flops: f64, bytes: f64) -> Clock {
+    let on = CPU.with_borrow(Option::is_some);
+    Clock(on.then(|| {
+        let kernel = KernelTime { name: name(), dispatches: 1, seconds: 0.0, flops, bytes };
+        (Instant::now(), kernel)
+    }))
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let Some((start, KernelTime { name, flops, bytes, .. })) = self.0.take() else { return };
+        let seconds = start.elapsed().as_secs_f64();
+        CPU.with_borrow_mut(|profile| {
+            if let Some(profile) = profile {
+                profile.add(&name, seconds, flops, bytes);
+            }
+        });
+    }
+}

@@ -1,0 +1,53 @@
+//! What a device can do at most, to hold the other kernels against; see `wgoal bench roofline`.
+
+use super::{Access, KernelSpec, Real, lanes};
+use crate::Result;
+use crate::device::{Commands, Slice, SliceMut, clock};
+use rayon::prelude::*;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "ceiling",
+    source: include_str!("../../shaders/ceiling.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(count4: u32, rounds: u32, factor: f32, term: f32);
+
+/// Writes to `y` what becomes of `x`, `len` long, after `4 * rounds` times x ← factor · x + term. `len` is a multiple of
+/// 4096, for whole workgroups of any size, and fits a binding.
+pub fn ceiling(
+    commands: &mut Commands,
+    x: Slice<f32>,
+    len: usize,
+    rounds: u32,
+    (factor, term): (f32, f32),
+    mut y: SliceMut<f32>,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let _clock = clock("ceiling");
+            twin(&x.host()?[..len], rounds, (factor, term), y.host()?);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            const GROUPS: usize = 4096;
+            let params = Params { count4: len as u32 / 4, rounds, factor, term };
+            let regions = [x.region()?.part(0..len), y.region()?.part(0..len)];
+            let grid = [(len / 16 / recorder.lanes as usize).clamp(1, GROUPS), 1, 1];
+            let cost = 8.0 * f64::from(rounds) * len as f64;
+            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)
+        }
+    }
+}
+
+/// [`ceiling`] as a plain loop.
+pub fn twin<T: Real>(x: &[T], rounds: u32, (factor, term): (T, T), y: &mut [T]) {
+    const CHUNK: usize = 1 << 14;
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = (0..4 * rounds).fold(x, |v, _| v * factor + term);
+        }
+    });
+}

@@ -1,0 +1,278 @@
+//! Which variant of the matrix product suits a GPU: measured once for each class of shapes, and remembered on disk.
+//!
+//! A class is the orientation and rows, columns and inner dimension as powers of two. A variant is taken only if it gives
+//! the very bits of the first, so that a choice is one of speed alone: the same seed gives the same bits on a device
+//! whatever was measured, remembered or forgotten there.
+
+use super::matmul::{MATMUL_VARIANTS, MatmulVariant, Product, candidates, matmul};
+use crate::device::{Commands, Device, Gpu, Matrix};
+use crate::files::write_file;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use web_time::Instant;
+
+/// What a device takes for each class.
+pub(crate) type Choices = BTreeMap<String, &'static MatmulVariant>;
+
+/// The shape of a class, and which operands are transposed.
+#[derive(Clone, Copy)]
+pub(super) struct Class {
+    shape: [usize; 3],
+    transposed: [bool; 2],
+}
+
+/// Products of less work than this are not worth a measurement.
+const LEAST: usize = 1 << 20;
+/// Larger dimensions are measured as this: enough to occupy a GPU, and little enough for a slow one.
+const LARGEST: usize = 1 << 10;
+/// What a sample should take, in seconds. A class has three samples a candidate.
+const SAMPLE: f64 = 3e-3;
+
+impl Class {
+    /// That of a product of `shape` rows, columns and inner steps, if it is worth measuring.
+    pub fn of(product: &Product, shape: [usize; 3]) -> Option<Self> {
+        let worth = shape.iter().product::<usize>() >= LEAST;
+        let shape = shape.map(|n| n.next_power_of_two().min(LARGEST));
+        worth.then_some(Self { shape, transposed: [product.a_transposed, product.b_transposed] })
+    }
+
+    fn name(&self) -> String {
+        let [rows, cols, inner] = self.shape;
+        let [a, b] = self.transposed.map(|transposed| if transposed { 't' } else { 'n' });
+        format!("{a}{b} {rows}x{cols}x{inner}")
+    }
+}
+
+/// The fastest variant for a class: as it was found before, or found now. Whatever fails leaves the first candidate.
+pub(super) fn measured(gpu: &Gpu, class: Class) -> &'static MatmulVariant {
+    let mut choices = gpu.choices();
+    let file =
+        cache_folder(|name| std::env::var_os(name).map(PathBuf::from)).map(|at| at.join(file_name(gpu)));
+    let choices = choices.get_or_insert_with(|| file.as_deref().map(load).unwrap_or_default());
+    let [rows, cols, _] = class.shape;
+    let candidates = candidates(gpu, rows, cols);
+    let known = choices.get(&class.name()).copied();
+    let known = known.filter(|known| candidates.iter().any(|candidate| candidate.name == known.name));
+    if let Some(known) = known {
+        return known;
+    }
+    let fastest = race(gpu, class, &candidates).unwrap_or(candidates[0]);
+    choices.insert(class.name(), fastest);
+    if let Some(file) = file {
+        store(&file, choices);
+    }
+    fastest
+}
+
+/// Checks every candidate against the first, and times it.
+fn race(gpu: &Gpu, class: Class, candidates: &[&'static MatmulVariant]) -> Result<&'static MatmulVariant> {
+    let device = Device::Gpu(gpu.clone());
+    let [rows, cols, inner] = class.shape;
+    let [a_shape, b_shape] = [[rows, inner], [inner, cols]];
+    let turned = |[rows, cols]: [usize; 2], transposed| if transposed { [cols, rows] } else { [rows, cols] };
+    let (a_shape, b_shape) = (turned(a_shape, class.transposed[0]), turned(b_shape, class.transposed[1]));
+    // A linear congruential sequence: any numbers of both signs will do.
+    let mut state = 1u32;
+    let mut matrix = |name, [rows, cols]: [usize; 2]| {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let values: Vec<f32> = (0..rows * cols).map(|_| next()).collect();
+        Matrix::from_rows(&device, name, rows, cols, &values)
+    };
+    let (a, b) = (matrix("tuning.a", a_shape)?, matrix("tuning.b", b_shape)?);
+    let mut c = Matrix::new(&device, "tuning.c", rows, cols)?;
+    let [a_transposed, b_transposed] = class.transposed;
+    let product = Product { a_transposed, b_transposed, ..Product::nn(a.view(), b.view()) };
+    let run = |c: &mut Matrix, variant, times: usize| -> Result<f64> {
+        let mut commands = device.commands();
+        if let Commands::Gpu(recorder) = &mut commands {
+            recorder.matmul = Some(variant);
+        }
+        let start = Instant::now();
+        for _ in 0..times {
+            matmul(&mut commands, product, c.view_mut())?;
+        }
+        commands.submit()?;
+        device.finish()?;
+        Ok(start.elapsed().as_secs_f64() / times as f64)
+    };
+    let mut first: Option<Vec<f32>> = None;
+    let mut fastest: Option<(f64, &'static MatmulVariant)> = None;
+    for &variant in candidates {
+        // The first run compiles.
+        let found = run(&mut c, variant, 1).and_then(|_| device.wait(c.to_rows(&device)));
+        let found = match (found, &first) {
+            (Ok(found), _) => found,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(_)) => {
+                warn(gpu, variant, &error.to_string());
+                continue;
+            }
+        };
+        if let Some(first) = &first {
+            let apart = first.iter().zip(&found).fold(0.0f32, |apart, (a, b)| apart.max((a - b).abs()));
+            // Sums of `inner` products of numbers below 1, taken in another order.
+            let rounding = inner as f32 * f32::EPSILON;
+            if apart > rounding || found.iter().any(|x| !x.is_finite()) {
+                warn(gpu, variant, &format!("it differs by {apart:e} from {}", candidates[0].name));
+            }
+            if first.iter().zip(&found).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                continue;
+            }
+        }
+        first.get_or_insert(found);
+        let times = (SAMPLE / run(&mut c, variant, 1)?).clamp(1.0, 64.0) as usize;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            best = best.min(run(&mut c, variant, times)?);
+        }
+        if fastest.is_none_or(|(seconds, _)| best < seconds) {
+            fastest = Some((best, variant));
+        }
+    }
+    Ok(fastest.map_or(candidates[0], |(_, variant)| variant))
+}
+
+fn warn(gpu: &Gpu, variant: &MatmulVariant, why: &str) {
+    eprintln!("warning: matrix product {} is left out on {}: {why}", variant.name, gpu.info());
+}
+
+/// A file for an adapter, its driver and interface, and the pages as they are now.
+fn file_name(gpu: &Gpu) -> String {
+    let info = gpu.info();
+    let mut hasher = DefaultHasher::new();
+    (&info.name, &info.driver, &info.backend).hash(&mut hasher);
+    for variant in &MATMUL_VARIANTS {
+        (variant.name, variant.page(false, false, false).0.source).hash(&mut hasher);
+    }
+    format!("matmul-{:016x}.json", hasher.finish())
+}
+
+/// `WGOAL_CACHE_DIR`, else the folder that the platform has for caches.
+fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let variable = |name| variable(name).filter(|path| !path.as_os_str().is_empty());
+    let platform = || match () {
+        () if cfg!(windows) => variable("LOCALAPPDATA"),
+        () if cfg!(target_os = "macos") => variable("HOME").map(|home| home.join("Library/Caches")),
+        // A relative path is to be ignored (XDG Base Directory Specification).
+        () => variable("XDG_CACHE_HOME")
+            .filter(|path| path.is_absolute())
+            .or_else(|| variable("HOME").map(|home| home.join(".cache"))),
+    };
+    variable("WGOAL_CACHE_DIR").or_else(|| platform().map(|folder| folder.join("wgoal")))
+}
+
+/// What a file remembers; one that cannot be read, or says something else, remembers nothing.
+fn load(file: &Path) -> Choices {
+    let names: BTreeMap<String, String> =
+        std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let variant = |name: &str| MATMUL_VARIANTS.iter().find(|variant| variant.name == name);
+    names.into_iter().filter_map(|(class, name)| Some((class, variant(&name)?))).collect()
+}
+
+/// Remembers, if it can: a run does not depend on it.
+fn store(file: &Path, choices: &Choices) {
+    let names: BTreeMap<&String, &str> =
+        choices.iter().map(|(class, variant)| (class, variant.name)).collect();
+    if let (Some(folder), Ok(json)) = (file.parent(), serde_json::to_vec_pretty(&names)) {
+        let _ = std::fs::create_dir_all(folder);
+        let _: std::result::Result<(), Error> = write_file(file, &json);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Adapters, DeviceKind};
+
+    fn gpus(mut test: impl FnMut(&Gpu)) {
+        let adapters = Adapters::find();
+        for info in adapters.devices().iter().filter(|info| info.kind != DeviceKind::Cpu) {
+            if let Ok(Device::Gpu(gpu)) = adapters.open(&info.index.to_string()) {
+                test(&gpu);
+            }
+        }
+    }
+
+    const CLASS: Class = Class { shape: [64, 128, 32], transposed: [false, true] };
+
+    #[test]
+    fn a_race_is_won_by_one_that_is_right() {
+        let [.., registers, _] = &MATMUL_VARIANTS;
+        gpus(|gpu| {
+            let all: Vec<_> = MATMUL_VARIANTS.iter().filter(|variant| variant.runs_on(gpu)).collect();
+            race(gpu, CLASS, &all).unwrap();
+            // As a broken driver might have it: too fast, and wrong.
+            let page = registers.page(false, true, false).0;
+            let wrong = page.source.replace("k < params.inner; k += 4u", "k < 4u; k += 4u");
+            assert_ne!(wrong, page.source);
+            gpu.replace_shader(page.name, wrong);
+            let won = race(gpu, CLASS, &[all[0], registers]).unwrap();
+            gpu.replace_shader(page.name, page.source.into());
+            assert_eq!(won.name, all[0].name, "{}", gpu.info());
+        });
+    }
+
+    /// The tiled variants take their sums in one order, so that any of them may win.
+    #[test]
+    fn tiles_of_every_size_give_the_same_bits() {
+        gpus(|gpu| {
+            let first = &MATMUL_VARIANTS[0];
+            for variant in MATMUL_VARIANTS.iter().filter(|variant| variant.name.starts_with("tiled")) {
+                let bits = |variant| {
+                    let device = Device::Gpu(gpu.clone());
+                    let values: Vec<f32> = (0..67 * 131).map(|k| (k as f32).sin()).collect();
+                    let a = Matrix::from_rows(&device, "a", 67, 131, &values).unwrap();
+                    let mut c = Matrix::new(&device, "c", 67, 67).unwrap();
+                    let mut commands = device.commands();
+                    let Commands::Gpu(recorder) = &mut commands else { panic!("{device}") };
+                    recorder.matmul = Some(variant);
+                    matmul(&mut commands, Product::nt(a.view(), a.view()), c.view_mut()).unwrap();
+                    commands.submit().unwrap();
+                    let c = device.wait(c.to_rows(&device)).unwrap();
+                    c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                };
+                assert_eq!(bits(first), bits(variant), "{} on {}", variant.name, gpu.info());
+            }
+        });
+    }
+
+    #[test]
+    fn choices_outlive_a_process_and_faults_of_the_cache_do_not_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("deep/matmul.json");
+        let choices: Choices = [("nt 64x64x64".to_string(), &MATMUL_VARIANTS[2])].into();
+        store(&file, &choices);
+        let names = |choices: &Choices| choices.values().map(|variant| variant.name).collect::<Vec<_>>();
+        assert_eq!(names(&load(&file)), ["tiled 32x32"]);
+        for damaged in ["", "{", "[1]", "{\"nt 64x64x64\": \"no such variant\"}"] {
+            std::fs::write(&file, damaged).unwrap();
+            assert!(load(&file).is_empty(), "{damaged}");
+        }
+        // A file where the folder should be.
+        store(&file.join("below/matmul.json"), &choices);
+        assert!(load(&file.join("below/matmul.json")).is_empty());
+    }
+
+    #[test]
+    fn the_cache_lies_where_the_platform_has_it() {
+        let of = |set: &'static [(&str, &str)]| {
+            cache_folder(move |name| set.iter().find(|(n, _)| *n == name).map(|(_, path)| path.into()))
+        };
+        assert_eq!(of(&[("WGOAL_CACHE_DIR", "/mine"), ("HOME", "/home/me")]), Some("/mine".into()));
+        assert_eq!(of(&[]), None);
+        if cfg!(target_os = "linux") {
+            assert_eq!(of(&[("HOME", "/home/me")]), Some("/home/me/.cache/wgoal".into()));
+            let both = of(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/cache")]);
+            assert_eq!(both, Some("/cache/wgoal".into()));
+            assert_eq!(
+                of(&[("HOME", "/h"), ("XDG_CACHE_HOME", "not/absolute")]),
+                Some("/h/.cache/wgoal".into())
+            );
+        }
+    }
+}
