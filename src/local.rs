@@ -115,7 +115,7 @@ impl Packed {
             rows.extend_from_slice(&item[..length as usize * dim]);
             offsets.push((rows.len() / dim) as u32);
         }
-        Ok(Self { rows: pad_rows(&rows, dim), offsets, longest })
+        Ok(Self { rows: pad_rows(&rows, dim).into_owned(), offsets, longest })
     }
 
     /// The inverse, with `padding` past the items' ends.

@@ -2,6 +2,7 @@
 //! before they are timed.
 
 use super::roofline::{Ceiling, Row, print_rows};
+use super::scale::{EpochBench, EvalBench, PairsBench};
 use super::{DeviceArg, ObjectiveArgs, print_json, say};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -23,6 +24,12 @@ pub enum BenchCommand {
         #[command(flatten)]
         bench: Box<BenchArgs>,
     },
+    /// The gradient of batches that grow: time and memory
+    Pairs(Box<PairsBench>),
+    /// An epoch over a large dataset of f16 features, against its matrix products
+    Epoch(Box<EpochBench>),
+    /// Recall of many images and captions, against its matrix products
+    Eval(EvalBench),
 }
 
 #[derive(Args)]
@@ -83,6 +90,9 @@ impl BenchCommand {
         match self {
             Self::Step { bench, profile } => bench.step(profile),
             Self::Roofline { bench } => bench.roofline(),
+            Self::Pairs(bench) => bench.run(),
+            Self::Epoch(bench) => bench.run(),
+            Self::Eval(bench) => bench.run(),
         }
     }
 }

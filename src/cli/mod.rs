@@ -9,6 +9,7 @@ mod eval;
 mod gradient;
 mod roofline;
 mod run_folder;
+mod scale;
 mod sweep;
 mod train;
 

@@ -6,6 +6,7 @@
 use super::{Device, gpu};
 use crate::{Error, Result};
 use bytemuck::Pod;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Elements that a device stores: `f32` or `u32`.
@@ -257,17 +258,17 @@ impl Matrix {
     }
 }
 
-/// Row-major values with every row padded by zeros to whole `vec4`s.
-pub fn pad_rows(values: &[f32], cols: usize) -> Vec<f32> {
+/// Row-major values with every row padded by zeros to whole `vec4`s; as they are, where they are padded already.
+pub fn pad_rows(values: &[f32], cols: usize) -> Cow<'_, [f32]> {
     let stride = padded(cols);
     if stride == cols || cols == 0 {
-        return values.to_vec();
+        return Cow::Borrowed(values);
     }
     let mut out = vec![0.0; values.len() / cols * stride];
     for (row, from) in out.chunks_exact_mut(stride).zip(values.chunks_exact(cols)) {
         row[..cols].copy_from_slice(from);
     }
-    out
+    Cow::Owned(out)
 }
 
 /// The inverse of [`pad_rows`].

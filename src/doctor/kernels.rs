@@ -513,7 +513,7 @@ fn sgd(lab: &mut Lab) -> Result<()> {
 fn ranks(lab: &mut Lab) -> Result<()> {
     const CANDIDATES: usize = 131;
     let coarse = lab.numbers(N * CANDIDATES).iter().map(|s| (s * 32.0).round() / 32.0).collect::<Vec<_>>();
-    let similarity = lab.pair(crate::device::pad_rows(&coarse, CANDIDATES))?;
+    let similarity = lab.pair(crate::device::pad_rows(&coarse, CANDIDATES).into_owned())?;
     let (query_ids, candidate_ids) = (lab.indices(N, 31)?, lab.indices(CANDIDATES, 30)?);
     let mut out = lab.poison_indices(N)?;
     let block = RankBlock { query_ids: query_ids.get(), candidate_ids: candidate_ids.get(), query_offset: 0 };

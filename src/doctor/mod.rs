@@ -149,7 +149,7 @@ impl Lab<'_> {
     /// A padded matrix.
     fn matrix(&mut self, rows: usize, cols: usize) -> Result<Pair<f32>> {
         let numbers = self.numbers(rows * cols);
-        self.pair(pad_rows(&numbers, cols))
+        self.pair(pad_rows(&numbers, cols).into_owned())
     }
 
     fn indices(&mut self, n: usize, below: u32) -> Result<Pair<u32>> {

@@ -42,7 +42,7 @@ impl Random {
 
     /// A matrix as devices store it, rows padded by zeros.
     pub fn matrix(&mut self, rows: usize, cols: usize) -> Vec<f32> {
-        pad_rows(&self.values(rows * cols), cols)
+        pad_rows(&self.values(rows * cols), cols).into_owned()
     }
 }
 

@@ -61,7 +61,7 @@ impl Batch {
         // Half the batch is one image, so that a whole block can lie inside it.
         let mut id = |i: usize| if i < pairs / 2 { 7 } else { random.below(pairs) as u32 };
         let ids = with_ids.then(|| (0..pairs).map(&mut id).collect());
-        Self { pairs, similarity: pad_rows(&values, pairs), ids }
+        Self { pairs, similarity: pad_rows(&values, pairs).into_owned(), ids }
     }
 
     pub fn positive(&self) -> Vec<f32> {

@@ -216,7 +216,8 @@ pub fn ranks_by_hand(device: &Device) -> Outcome {
         (7, [0.1, 0.2, 0.3, 0.4, 0.5], 5), // no right candidate
     ];
     let queries: Vec<_> = cases.iter().map(|case| case.0).collect();
-    let similarity = pad_rows(&cases.map(|case| case.1).concat(), 5);
+    let similarity = cases.map(|case| case.1).concat();
+    let similarity = pad_rows(&similarity, 5);
     let expected = cases.map(|case| case.2);
     let mut found = [0; 6];
     twin::ranks(&similarity, &queries, &ids, &mut found);
