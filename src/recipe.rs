@@ -1,7 +1,7 @@
 //! Recipes: the training of published models, and our own, as configurations to start from.
 //!
-//! Each holds what its publication trains with, as far as it applies to a head on cached features; ours holds what
-//! docs/results.md measures. Explicit options override it.
+//! Each holds what its publication trains with, as far as it applies to a head on cached features, and says where it
+//! departs from that; ours holds what docs/results.md measures. Explicit options override it.
 
 use crate::config::{ImageEncoder, Init, Optimizer, Pooling, Schedule, SignedRoot, TrainConfig, Warmup};
 use crate::data::{Dataset, Side};
@@ -32,7 +32,7 @@ pub const RECIPES: [Recipe; 4] = [
     },
     Recipe {
         name: "vse-inf",
-        summary: "VSE-infinity: learned pooling of regions and tokens, residual image encoder, hinge after a warm-up",
+        summary: "VSE-infinity: learned pooling of regions and tokens, residual image encoder, hinge, half the input dropped",
         config: vse_inf,
     },
     Recipe {
