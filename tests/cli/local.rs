@@ -134,6 +134,8 @@ fn recipes_are_bases_that_options_override() {
         json!(field(&inf, published)),
         json!([5e-4, [15], 1e-4, 2.0, 1, "gpo", "gpo", "residual-mlp", true])
     );
+    // The one value that is not published.
+    assert_eq!(inf["dropout"], 0.5);
     let other = train(
         "data",
         "d",
