@@ -1,9 +1,9 @@
 // Matrix product, rows of A handed round a subgroup: C = op(A) op(B) (+ bias) (+ C)
 //
-// For software adapters whose subgroups have 8 lanes or more, where a load that differs by lane costs as much as 60 to 100
+// For software adapters whose subgroups have 8 lanes or more, where a load that differs by lane costs as much as dozens of
 // vector products. A workgroup is 8 lanes of one subgroup and owns 32 rows x 32 columns of C, a lane 4 of the columns in
 // eight 4 x 4 accumulators. Of A each lane loads an eighth of the rows, and a broadcast from a constant lane, which costs
-// nothing, gives them to all: 8 loads for 512 products, where the page without subgroups needs 16 for 256.
+// next to nothing, gives them to all: 8 loads for 512 products, where the page without subgroups needs 16 for 256.
 //
 //   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read
 //   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read

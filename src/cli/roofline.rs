@@ -38,7 +38,7 @@ pub struct Row {
 const LONG: f64 = 0.02;
 
 impl Ceiling {
-    /// Takes about half a second.
+    /// Takes a second or so.
     pub fn of(device: &Device) -> Result<Self> {
         let mut small = Copy::new(device, 4096)?;
         small.check(device)?;
@@ -48,9 +48,9 @@ impl Ceiling {
         let bytes = 8.0 * f64::from(times) * large.len as f64 / seconds;
         let flops = match device {
             Device::Gpu(_) => {
-                // Enough invocations to occupy a large GPU.
-                let mut many = Copy::new(device, 4 << 20)?;
-                let (rounds, seconds) = lengthen(16, |rounds| many.time(device, rounds, 1))?;
+                // Chains enough to occupy a large GPU, and rounds enough that memory takes next to nothing of a slow one.
+                let mut many = Copy::new(device, 1 << 19)?;
+                let (rounds, seconds) = lengthen(512, |rounds| many.time(device, rounds, 1))?;
                 8.0 * f64::from(rounds) * many.len as f64 / seconds
             }
             _ => gemm_rate(device)?,
@@ -113,10 +113,10 @@ pub fn print_rows(rows: &[Row]) {
     say(format!("{:30} {dispatches:11} {:9.3}", "all", 1e3 * seconds));
 }
 
-/// Fastest of five, after one that is not counted: what else the machine does is no part of what it can do.
+/// Fastest of four, after one that is not counted: what else the machine does is no part of what it can do.
 fn fastest(mut time: impl FnMut() -> Result<f64>) -> Result<f64> {
     time()?;
-    let samples = (0..5).map(|_| time()).collect::<Result<Vec<f64>>>()?;
+    let samples = (0..4).map(|_| time()).collect::<Result<Vec<f64>>>()?;
     Ok(samples.into_iter().fold(f64::INFINITY, f64::min))
 }
 

@@ -220,6 +220,20 @@ fn bench_and_devices_report() {
     assert!(bench["median_ms"].as_f64().unwrap() > 0.0 && bench["steps"].as_u64().unwrap() > 0);
     assert_eq!((&bench["shape"], &bench["objective"]), (&json!("8:6:5:4"), &json!("nca:lin-ms")));
 
+    let shape = "--shape 8:6:5:4 --objective hinge --device cpu";
+    let profiled = place.json(&format!("bench step {shape} --profile --json"));
+    let roofline = place.json(&format!("bench roofline {shape} --json"));
+    for report in [&profiled["profile"], &roofline] {
+        assert_eq!(keys(&report["ceiling"]), ["bytes", "dispatch", "flops", "readback", "submission"]);
+        let kernels = report["kernels"].as_array().unwrap();
+        let products = kernels.iter().filter(|kernel| kernel["name"].as_str().unwrap().starts_with("matmul"));
+        // Forward and backward of both sides, and the similarities.
+        assert_eq!(products.map(|kernel| kernel["dispatches"].as_u64().unwrap()).sum::<u64>(), 5, "{report}");
+        let share: f64 = kernels.iter().map(|kernel| kernel["share"].as_f64().unwrap()).sum();
+        assert!((share - 1.0).abs() < 1e-9, "{report}");
+    }
+    assert!(place.ok(&format!("bench roofline {shape}")).contains("GFLOP/s"));
+
     let devices = place.json("devices --json");
     let devices = devices.as_array().unwrap();
     for (index, device) in devices.iter().enumerate() {
