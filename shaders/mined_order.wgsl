@@ -4,20 +4,19 @@
 //
 // compose.wgsl finds the anchors that mined a row by halving the list. A negative beyond the batch (a memory bank's) is no
 // row of it: its key, and those that fill the list up to a power of two, are the largest number.
-// A stage of size s merges runs of s / 2 keys: it exchanges keys at distances s / 2, s / 4 .. 1. A workgroup keeps a chunk
-// of keys in its memory for all distances below the chunk's length; where ACROSS, an invocation makes one exchange at a
-// distance above it.
+// A stage of size s merges runs of s / 2 keys: it exchanges keys at distances s / 2, s / 4 .. 1. A workgroup keeps CHUNK keys
+// in its memory: where BEGIN it makes all stages up to that size, else the distances below it of a larger stage. Where
+// ACROSS, an invocation makes one exchange at a distance of CHUNK or more. Loops around a barrier are bounded by constants,
+// which all compilers understand.
 //
 //   index  [pairs] h                 read
-//   keys   [count] a power of two    where `begin` written from index, each chunk sorted; else sorted further
+//   keys   [count] a power of two    where BEGIN written from index, each chunk sorted; else sorted further
 //
 // Grid: a workgroup a chunk, or x over count / 2 / LANES where ACROSS, which divides evenly: there are several chunks.
 
 struct Params {
     pairs: u32,
-    chunk: u32,      // keys of a workgroup, a power of two up to CHUNK
-    begin: u32,
-    size: u32,       // of the stage, unless begin
+    size: u32,       // of the stage, unless BEGIN
     distance: u32,   // where ACROSS
 }
 
@@ -26,6 +25,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> keys: array<u32>;
 
 const LANES = 64u;
+const BEGIN = true;
 const ACROSS = false;
 const CHUNK = 1024u;
 const NONE = 0xffffffffu;
@@ -38,7 +38,7 @@ fn place(k: u32, distance: u32) -> u32 {
 
 // One exchange in every pair of places at a distance, by all lanes; `first` is the chunk's first key.
 fn exchange(lane: u32, first: u32, size: u32, distance: u32) {
-    for (var k = lane; k < params.chunk / 2u; k += LANES) {
+    for (var k = lane; k < CHUNK / 2u; k += LANES) {
         let at = place(k, distance);
         let low = held[at];
         let high = held[at + distance];
@@ -51,13 +51,9 @@ fn exchange(lane: u32, first: u32, size: u32, distance: u32) {
 }
 
 fn key(j: u32) -> u32 {
-    if (j < params.pairs) {
-        let h = index[j];
-        if (h < params.pairs) {
-            return h * params.pairs + j;
-        }
-    }
-    return NONE;
+    let inside = min(j, params.pairs - 1u);
+    let h = index[inside];
+    return select(NONE, h * params.pairs + inside, inside == j && h < params.pairs);
 }
 
 @compute @workgroup_size(LANES)
@@ -72,24 +68,29 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
         return;
     }
-    let first = group.x * params.chunk;
-    for (var k = lane; k < params.chunk; k += LANES) {
-        if (params.begin != 0u) {
+    let first = group.x * CHUNK;
+    for (var k = lane; k < CHUNK; k += LANES) {
+        if (BEGIN) {
             held[k] = key(first + k);
         } else {
             held[k] = keys[first + k];
         }
     }
     workgroupBarrier();
-    var size = select(params.size, 2u, params.begin != 0u);
-    let last = select(params.size, params.chunk, params.begin != 0u);
-    for (; size <= last; size *= 2u) {
-        for (var distance = min(size, params.chunk) / 2u; distance > 0u; distance /= 2u) {
-            exchange(lane, first, size, distance);
+    if (BEGIN) {
+        for (var size = 2u; size <= CHUNK; size *= 2u) {
+            for (var distance = size / 2u; distance > 0u; distance /= 2u) {
+                exchange(lane, first, size, distance);
+                workgroupBarrier();
+            }
+        }
+    } else {
+        for (var distance = CHUNK / 2u; distance > 0u; distance /= 2u) {
+            exchange(lane, first, params.size, distance);
             workgroupBarrier();
         }
     }
-    for (var k = lane; k < params.chunk; k += LANES) {
+    for (var k = lane; k < CHUNK; k += LANES) {
         keys[first + k] = held[k];
     }
 }

@@ -1,8 +1,9 @@
 //! Hardest negative of every anchor, one direction (goal-math.md section 2).
 
-use super::{Access, Block, KernelSpec, Real, lanes};
+use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
+use std::ops::Range;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "hardest",
@@ -100,39 +101,52 @@ pub fn twin<T: Real>(
 ) {
     let anchors = block.anchor_offset..block.anchor_offset + block.anchors;
     if block.candidate_offset == 0 {
-        for anchor in anchors {
+        for anchor in anchors.clone() {
             (value[anchor], index[anchor]) = (T::neg_infinity(), anchor as u32);
         }
     } else if exclude_own {
         // Nothing found so far.
-        for anchor in anchors.filter(|&anchor| index[anchor] as usize == anchor) {
+        for anchor in anchors.clone().filter(|&anchor| index[anchor] as usize == anchor) {
             value[anchor] = T::neg_infinity();
         }
     }
-    let mut states: Vec<_> = value.iter_mut().zip(index).zip(positive).collect();
-    block.sweep(similarity, &mut states, |((n, h), p), anchor, candidate, s| {
-        let m = if candidate == anchor {
-            **p = s;
-            if exclude_own {
-                return;
-            }
-            -T::one()
-        } else if ids.is_some_and(|ids| ids[candidate] == ids[anchor]) {
-            return;
-        } else {
-            s
-        };
-        let counts = below.is_none_or(|(value, index)| {
-            m < value[anchor] || (m == value[anchor] && candidate > index[anchor] as usize)
-        });
-        if m > **n && counts {
-            **n = m;
-            **h = candidate as u32;
-        }
-    });
-    for ((n, _), _) in &mut states {
-        if **n == T::neg_infinity() {
-            **n = -T::one();
-        }
+    let candidates = block.candidate_offset..block.candidate_offset + block.candidates;
+    for own in anchors.clone().filter(|own| candidates.contains(own)) {
+        let (a, c) = (own - block.anchor_offset, own - block.candidate_offset);
+        positive[own] = similarity[a * block.anchor_stride + c * block.candidate_stride];
     }
+    let mut states: Vec<_> = value.iter_mut().zip(index).collect();
+    let begin = || ([T::neg_infinity(); LANES], [NO_PAIR; LANES]);
+    let visit = |best: &mut ([T; LANES], [u32; LANES]), lanes: &Lanes<T>| {
+        let Lanes { anchor, candidate, s } = lanes;
+        let ids = ids.map(|ids| (Lanes::<T>::of(anchor, ids), Lanes::<T>::of(candidate, ids)));
+        let (own_id, other_id) = ids.unwrap_or((*anchor, *candidate));
+        let below = below.map(|(n, h)| (Lanes::<T>::of(anchor, n), Lanes::<T>::of(anchor, h)));
+        let (top, top_index) = below.unwrap_or(([T::infinity(); LANES], [0; LANES]));
+        for k in 0..LANES {
+            let own = candidate[k] == anchor[k];
+            let m = if own { -T::one() } else { s[k] };
+            let negative = if own { !exclude_own } else { own_id[k] != other_id[k] };
+            let after = (m < top[k]) | ((m == top[k]) & (candidate[k] > top_index[k]));
+            let better = negative & after & (candidate[k] != NO_PAIR) & (m > best.0[k]);
+            best.0[k] = if better { m } else { best.0[k] };
+            best.1[k] = if better { candidate[k] } else { best.1[k] };
+        }
+    };
+    let end = |state: &mut (&mut T, &mut u32), _, best: &([T; LANES], [u32; LANES]), own: Range<usize>| {
+        let (mut m, mut candidate) = (T::neg_infinity(), NO_PAIR);
+        for k in own {
+            if best.0[k] > m || (best.0[k] == m && best.1[k] < candidate) {
+                (m, candidate) = (best.0[k], best.1[k]);
+            }
+        }
+        // Earlier blocks hold lower indices.
+        if m > *state.0 {
+            (*state.0, *state.1) = (m, candidate);
+        }
+        if *state.0 == T::neg_infinity() {
+            *state.0 = -T::one();
+        }
+    };
+    block.lanes(similarity, &mut states, begin, visit, end);
 }

@@ -1,6 +1,6 @@
 //! Field of the symmetric InfoNCE, in the place of the similarities (vse-models.md section 4).
 
-use super::{Access, KernelSpec, Real, SameImage, lanes};
+use super::{Access, KernelSpec, LANES, Real, SameImage, lanes};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -110,31 +110,40 @@ pub fn twin<T: Real>(
 ) {
     let rate = T::one() / temperature;
     let share = scale / T::of(2.0 * pairs as f64);
-    let softmax = |z: T, state: &[T]| (z - state[0]).exp() / state[1];
     let cross_entropy =
         |state: &[T]| (state[0] + state[1].ln() - state[2] / state[3]) / T::of(2.0 * pairs as f64);
     let of = |states: &[T], i: usize| [0, 1, 2, 3].map(|k| states[4 * i + k]);
+    let column = |k: usize| (0..pairs).map(|j| states[1][4 * j + k]).collect::<Vec<_>>();
+    let (tops, totals, targets) = (column(0), column(1), column(3));
     let [loss_it, loss_ti] = losses;
     let outputs = dt.par_chunks_exact_mut(4).zip(loss_it).zip(loss_ti).skip(first);
+    let arch = pulp::Arch::new();
     field.par_chunks_exact_mut(padded(pairs)).zip(outputs).enumerate().for_each(
         |(row, (field, ((dt, loss_it), loss_ti)))| {
             let i = row + first;
             let own = of(states[0], i);
-            let mut sum = T::zero();
-            for (j, s) in field[..pairs].iter_mut().enumerate() {
-                let other = of(states[1], j);
-                let role = same_image.role(ids, i, j);
-                let z = *s * rate;
-                let mut a = match role {
-                    SameImage::LeftOut => T::zero(),
-                    _ => softmax(z, &own) + softmax(z, &other),
+            let mut sums = [T::zero(); LANES];
+            arch.dispatch(|| {
+                let at = |j: usize, s: &mut T, sum: &mut T| {
+                    let z = *s * rate;
+                    let same = ids.is_some_and(|ids| ids[i] == ids[j]);
+                    let target = (i == j) | (same & (same_image == SameImage::Target));
+                    let out = same & (same_image == SameImage::LeftOut) & (i != j);
+                    let there = (z - own[0]).power_of_e() / own[1];
+                    let back = (z - tops[j]).power_of_e() / totals[j];
+                    let due = T::one() / own[3] + T::one() / targets[j];
+                    let a = if out { T::zero() } else { there + back };
+                    let a = if target { a - due } else { a };
+                    *sum += a * *s;
+                    *s = share * rate * a;
                 };
-                if role == SameImage::Target {
-                    a -= T::one() / own[3] + T::one() / other[3];
+                for (chunk, s) in field[..pairs].chunks_mut(LANES).enumerate() {
+                    for (k, (s, sum)) in s.iter_mut().zip(&mut sums).enumerate() {
+                        at(chunk * LANES + k, s, sum);
+                    }
                 }
-                sum += a * *s;
-                *s = share * rate * a;
-            }
+            });
+            let sum = sums.into_iter().fold(T::zero(), |total, sum| total + sum);
             dt.copy_from_slice(&[-share * rate * rate * sum, T::zero(), T::zero(), T::zero()]);
             *loss_it = cross_entropy(&own);
             *loss_ti = cross_entropy(&of(states[1], i));

@@ -1,8 +1,9 @@
 //! Log-sum-exp of every anchor's similarities over the temperature, one direction (vse-models.md section 4).
 
-use super::{Access, Block, KernelSpec, Real, lanes};
+use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
+use std::ops::Range;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "log_sum_exp",
@@ -23,17 +24,6 @@ pub enum SameImage {
     Target = 1,
     /// Neither.
     LeftOut = 2,
-}
-
-impl SameImage {
-    /// Whether a candidate is a target, or neither target nor negative.
-    pub(super) fn role(self, ids: Option<&[u32]>, anchor: usize, candidate: usize) -> Self {
-        match ids {
-            _ if candidate == anchor => Self::Target,
-            Some(ids) if ids[candidate] == ids[anchor] => self,
-            _ => Self::Negative,
-        }
-    }
 }
 
 /// Writes (max z, sum of e^(z - max), sum of target z, number of targets) of every anchor, `state [pairs, 4]`, with
@@ -78,33 +68,54 @@ pub fn twin<T: Real>(
     state: &mut [T],
 ) {
     let rate = T::one() / temperature;
-    // (state, the maximum before this block)
-    let mut states: Vec<_> = state.chunks_exact_mut(4).map(|state| (state, T::neg_infinity())).collect();
-    for (state, earlier) in &mut states[block.anchor_offset..][..block.anchors] {
-        if block.candidate_offset == 0 {
-            state.copy_from_slice(&[T::neg_infinity(), T::zero(), T::zero(), T::zero()]);
-        }
-        *earlier = state[0];
+    let mut states: Vec<_> = state.chunks_exact_mut(4).collect();
+    let own = block.anchor_offset..block.anchor_offset + block.anchors;
+    if block.candidate_offset == 0 {
+        let nothing = [T::neg_infinity(), T::zero(), T::zero(), T::zero()];
+        states[own.clone()].iter_mut().for_each(|state| state.copy_from_slice(&nothing));
     }
-    block.sweep(similarity, &mut states, |(state, _), anchor, candidate, s| {
-        if same_image.role(ids, anchor, candidate) != SameImage::LeftOut {
-            state[0] = state[0].max(s * rate);
+    let earlier: Vec<_> = states.iter().map(|state| state[0]).collect();
+    // Whether lanes are the anchor's targets, and whether they are left out.
+    let roles = |lanes: &Lanes<T>| {
+        let Lanes { anchor, candidate, .. } = lanes;
+        let ids = ids.map(|ids| (Lanes::<T>::of(anchor, ids), Lanes::<T>::of(candidate, ids)));
+        let (own_id, other_id) = ids.unwrap_or((*anchor, *candidate));
+        let own = |k: usize| candidate[k] == anchor[k];
+        let same = |k: usize, role| (same_image == role) & (own_id[k] == other_id[k]);
+        let none = |k: usize| candidate[k] == NO_PAIR;
+        let target: [bool; LANES] = std::array::from_fn(|k| (own(k) | same(k, SameImage::Target)) & !none(k));
+        let out: [bool; LANES] = std::array::from_fn(|k| none(k) | (same(k, SameImage::LeftOut) & !own(k)));
+        (target, out)
+    };
+    let highest = |top: &mut [T; LANES], lanes: &Lanes<T>| {
+        let (_, out) = roles(lanes);
+        for k in 0..LANES {
+            let z = lanes.s[k] * rate;
+            top[k] = if out[k] | (z <= top[k]) { top[k] } else { z };
         }
-    });
-    for (state, earlier) in &mut states[block.anchor_offset..][..block.anchors] {
-        if *earlier > T::neg_infinity() {
-            state[1] *= (*earlier - state[0]).exp();
-        }
+    };
+    let end = |state: &mut &mut [T], _, top: &[T; LANES], own: Range<usize>| {
+        state[0] = top[own].iter().copied().fold(state[0], T::max);
+    };
+    block.lanes(similarity, &mut states, || [T::neg_infinity(); LANES], highest, end);
+    let tops: Vec<_> = states.iter().map(|state| state[0]).collect();
+    for anchor in own.filter(|&anchor| earlier[anchor] > T::neg_infinity()) {
+        states[anchor][1] *= (earlier[anchor] - tops[anchor]).exp();
     }
-    block.sweep(similarity, &mut states, |(state, _), anchor, candidate, s| {
-        let z = s * rate;
-        let role = same_image.role(ids, anchor, candidate);
-        if role != SameImage::LeftOut {
-            state[1] += (z - state[0]).exp();
+    let visit = |sums: &mut [[T; LANES]; 3], lanes: &Lanes<T>| {
+        let (target, out) = roles(lanes);
+        let top = Lanes::<T>::of(&lanes.anchor, &tops);
+        for k in 0..LANES {
+            let z = lanes.s[k] * rate;
+            sums[0][k] += if out[k] { T::zero() } else { (z - top[k]).power_of_e() };
+            sums[1][k] += if target[k] { z } else { T::zero() };
+            sums[2][k] += if target[k] { T::one() } else { T::zero() };
         }
-        if role == SameImage::Target {
-            state[2] += z;
-            state[3] += T::one();
+    };
+    let end = |state: &mut &mut [T], _, sums: &[[T; LANES]; 3], own: Range<usize>| {
+        for (total, sums) in state[1..].iter_mut().zip(sums) {
+            *total = sums[own.clone()].iter().fold(*total, |total, &sum| total + sum);
         }
-    });
+    };
+    block.lanes(similarity, &mut states, || [[T::zero(); LANES]; 3], visit, end);
 }

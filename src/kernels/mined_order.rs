@@ -12,9 +12,9 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     workgroup: [64, 1, 1],
 };
 
-params!(pairs: u32, chunk: u32, begin: u32, size: u32, distance: u32);
+params!(pairs: u32, size: u32, distance: u32);
 
-/// Keys that a workgroup sorts by itself; `CHUNK` of the page. Of twice as many a lone lane would make more than 65,535
+/// Keys that a workgroup sorts by itself at most; `CHUNK` of the page. Of twice as many a lone lane would make more than 65,535
 /// rounds of a loop, after which llvmpipe ends it.
 const CHUNK: usize = 1024;
 /// Stands for no pair.
@@ -25,9 +25,20 @@ pub fn mined_keys(pairs: usize) -> usize {
     pairs.next_power_of_two().max(2)
 }
 
-/// The constants of the page's two forms.
-pub fn mined_order_form(across: bool) -> (&'static str, String) {
-    ("ACROSS", across.to_string())
+/// What a dispatch of the page does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SortForm {
+    Begin,
+    Within,
+    Across,
+}
+
+impl SortForm {
+    /// The page's constants, for chunks of so many keys.
+    pub fn constants(self, chunk: usize) -> [(&'static str, String); 3] {
+        let begin = ("BEGIN", (self == Self::Begin).to_string());
+        [begin, ("ACROSS", (self == Self::Across).to_string()), ("CHUNK", format!("{chunk}u"))]
+    }
 }
 
 /// Writes `keys [mined_keys(pairs)]` = h_j `pairs` + j in ascending order, of the j whose h `[pairs]` is one of the batch;
@@ -48,31 +59,26 @@ pub fn mined_order(
             let count = mined_keys(pairs);
             let chunk = count.min(CHUNK);
             let regions = [index.region()?, keys.region()?.part(0..count)];
-            let stage = |recorder: &mut Recorder, begin: bool, size: usize, distance: Option<usize>| {
-                let params = Params {
-                    pairs: pairs as u32,
-                    chunk: chunk as u32,
-                    begin: begin.into(),
-                    size: size as u32,
-                    distance: distance.unwrap_or(0) as u32,
+            let stage = |recorder: &mut Recorder, form: SortForm, size: usize, distance: usize| {
+                let params = Params { pairs: pairs as u32, size: size as u32, distance: distance as u32 };
+                let grid = match form {
+                    SortForm::Across => count / 2 / recorder.lanes as usize,
+                    _ => count / chunk,
                 };
-                let grid = match distance {
-                    Some(_) => count / 2 / recorder.lanes as usize,
-                    None => count / chunk,
-                };
+                let [begin, across, chunk] = form.constants(chunk);
                 let [lanes] = lanes(recorder);
-                let constants = [lanes, mined_order_form(distance.is_some())];
+                let constants = [lanes, begin, across, chunk];
                 let cost = 30.0 * count as f64;
                 recorder.dispatch(&SPEC, &constants, &params, &regions, [grid, 1, 1], cost)
             };
-            stage(recorder, true, chunk, None)?;
+            stage(recorder, SortForm::Begin, 0, 0)?;
             let sizes = std::iter::successors(Some(2 * chunk), |size| Some(2 * size));
             for size in sizes.take_while(|&size| size <= count) {
                 let distances = std::iter::successors(Some(size / 2), |distance| Some(distance / 2));
                 for distance in distances.take_while(|&distance| distance >= chunk) {
-                    stage(recorder, false, size, Some(distance))?;
+                    stage(recorder, SortForm::Across, size, distance)?;
                 }
-                stage(recorder, false, size, None)?;
+                stage(recorder, SortForm::Within, size, 0)?;
             }
             Ok(())
         }

@@ -135,7 +135,7 @@ pub use infonce::{InfonceField, infonce};
 pub use l2norm::{l2norm, l2norm_backward};
 pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{MATMUL_VARIANTS, MatmulVariant, Product, matmul};
-pub use mined_order::{mined_keys, mined_order, mined_order_form};
+pub use mined_order::{SortForm, mined_keys, mined_order};
 pub use ranks::{RankBlock, ranks};
 pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
@@ -189,17 +189,41 @@ pub trait Real:
 {
     /// The nearest number to `value`.
     fn of(value: f64) -> Self;
+
+    /// e to this power, in a form that the compiler can do for several numbers at once. In f32 right to 2 units in the
+    /// last place, powers kept within -87 and 88.
+    fn power_of_e(self) -> Self;
 }
 
 impl Real for f32 {
     fn of(value: f64) -> Self {
         value as f32
     }
+
+    #[inline(always)]
+    fn power_of_e(self) -> Self {
+        // e^x = 2^k e^r with |r| <= ln 2 / 2. Adding 1.5 2^23 rounds to a whole number and leaves it in the low bits.
+        const ROUNDER: f32 = 12_582_912.0;
+        let x = self.clamp(-87.0, 88.0);
+        let shifted = x * std::f32::consts::LOG2_E + ROUNDER;
+        let k = shifted - ROUNDER;
+        // ln 2 in two parts, the first with so few bits that its product with k is exact.
+        const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+        let r = x - k * LN_2[0] - k * LN_2[1];
+        // The series of e^r to r^7: the rest is below 6e-9.
+        let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+        let sum = series.into_iter().fold(1.0 / 5040.0, |sum, c| sum * r + c);
+        sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+    }
 }
 
 impl Real for f64 {
     fn of(value: f64) -> Self {
         value
+    }
+
+    fn power_of_e(self) -> Self {
+        self.exp()
     }
 }
 
@@ -321,6 +345,36 @@ fn lanes(recorder: &Recorder) -> [(&'static str, String); 1] {
     [("LANES", format!("{}u", recorder.lanes))]
 }
 
+/// Elements that a CPU twin looks at together.
+pub(crate) const LANES: usize = 16;
+/// Stands for no pair, in lanes past the end.
+pub(crate) const NO_PAIR: u32 = u32::MAX;
+
+/// Some elements of a block; those of candidate [`NO_PAIR`] are none.
+pub(crate) struct Lanes<T> {
+    pub anchor: [u32; LANES],
+    pub candidate: [u32; LANES],
+    pub s: [T; LANES],
+}
+
+impl<T: Real> Lanes<T> {
+    /// Values by pair number; for no pair the first.
+    #[inline(always)]
+    pub fn of<V: Copy>(pairs: &[u32; LANES], values: &[V]) -> [V; LANES] {
+        // All of one pair, or pairs in a row: no search.
+        let first = pairs[0] as usize;
+        if pairs[1] == pairs[0] {
+            return [values[first]; LANES];
+        }
+        match values.get(first..first + LANES) {
+            Some(values) => std::array::from_fn(|lane| values[lane]),
+            None => {
+                std::array::from_fn(|lane| values.get(pairs[lane] as usize).copied().unwrap_or(values[0]))
+            }
+        }
+    }
+}
+
 /// A block of the similarity matrix as one direction sees it: anchors against candidates.
 ///
 /// Both are numbered by pair. Images own rows, texts own columns of the same stored block.
@@ -359,6 +413,79 @@ impl Block {
             anchor_offset: 0,
             candidate_offset: first,
         }
+    }
+
+    /// Visits every element once, in lanes: [`LANES`] elements at a time, which a `visit` without branches does at once.
+    /// Anchors run in parallel, each with candidates in ascending order. `states` belong to the block's anchors, `begin`
+    /// makes the accumulators of some lanes, and `end(state, anchor, accumulators, lanes)` takes an anchor's own of them,
+    /// once for the block. Anchors and candidates are pair numbers.
+    pub(crate) fn lanes<T: Real, S: Send, A>(
+        &self,
+        similarity: &[T],
+        states: &mut [S],
+        begin: impl Fn() -> A + Sync,
+        visit: impl Fn(&mut A, &Lanes<T>) + Sync,
+        end: impl Fn(&mut S, usize, &A, Range<usize>) + Sync,
+    ) {
+        let states = &mut states[self.anchor_offset..self.anchor_offset + self.anchors];
+        let arch = pulp::Arch::new();
+        let iota = |first: usize| -> [u32; LANES] { std::array::from_fn(|lane| (first + lane) as u32) };
+        if self.candidate_stride == 1 {
+            // The lanes are candidates of one anchor.
+            states.par_iter_mut().enumerate().with_min_len(4).for_each(|(a, state)| {
+                let row = &similarity[a * self.anchor_stride..][..self.candidates];
+                let anchor = a + self.anchor_offset;
+                arch.dispatch(|| {
+                    let mut sums = begin();
+                    let mut lanes =
+                        Lanes { anchor: [anchor as u32; LANES], candidate: iota(0), s: [T::zero(); LANES] };
+                    for (chunk, s) in row.chunks(LANES).enumerate() {
+                        lanes.candidate = iota(self.candidate_offset + chunk * LANES);
+                        match s.try_into() {
+                            Ok(s) => lanes.s = s,
+                            Err(_) => {
+                                lanes.s[..s.len()].copy_from_slice(s);
+                                lanes.candidate[s.len()..].fill(NO_PAIR);
+                            }
+                        }
+                        visit(&mut sums, &lanes);
+                    }
+                    end(state, anchor, &sums, 0..LANES);
+                });
+            });
+            return;
+        }
+        // The lanes are anchors, of which several groups share what is read of a row.
+        const GROUPS: usize = 4;
+        states.par_chunks_mut(GROUPS * LANES).enumerate().for_each(|(chunk, states)| {
+            let first = chunk * GROUPS * LANES;
+            let width = states.len();
+            arch.dispatch(|| {
+                let mut sums: [A; GROUPS] = std::array::from_fn(|_| begin());
+                let anchors: [_; GROUPS] =
+                    std::array::from_fn(|g| iota(self.anchor_offset + first + g * LANES));
+                for c in 0..self.candidates {
+                    let row = &similarity[c * self.candidate_stride + first..][..width];
+                    let candidate = [(c + self.candidate_offset) as u32; LANES];
+                    for ((s, sums), &anchor) in row.chunks(LANES).zip(&mut sums).zip(&anchors) {
+                        let mut lanes = Lanes { anchor, candidate, s: [T::zero(); LANES] };
+                        match s.try_into() {
+                            Ok(s) => lanes.s = s,
+                            Err(_) => {
+                                lanes.s[..s.len()].copy_from_slice(s);
+                                lanes.candidate[s.len()..].fill(NO_PAIR);
+                                lanes.anchor[s.len()..].fill(self.anchor_offset as u32);
+                            }
+                        }
+                        visit(sums, &lanes);
+                    }
+                }
+                for (k, state) in states.iter_mut().enumerate() {
+                    let lane = k % LANES;
+                    end(state, self.anchor_offset + first + k, &sums[k / LANES], lane..lane + 1);
+                }
+            });
+        });
     }
 
     /// Visits every element once, anchors in parallel, an anchor's candidates in ascending order, in the order that

@@ -1,8 +1,9 @@
 //! Relative sets U and V of every anchor, one direction (goal-math.md section 4, "Relative terms").
 
-use super::{Access, Block, KernelSpec, Real, lanes};
+use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
+use std::ops::Range;
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "relative",
@@ -85,37 +86,75 @@ pub fn twin<T: Real>(
     threshold: T,
     sums: &mut [T],
 ) {
-    let p_min = positive.iter().copied().fold(T::infinity(), T::min);
-    let member = |difference: T, rate: T| {
-        let exponent = rate * difference;
-        let (value, stays) = match rates {
-            None => (difference, difference != T::zero()),
-            Some(_) => (exponent.max(T::of(-87.0)).exp(), exponent > T::of(UNDERFLOW)),
-        };
-        stays.then_some(value)
-    };
-    let (alpha, beta) = rates.unwrap_or_default();
+    let floor = positive.iter().copied().fold(T::infinity(), T::min) - threshold;
     let mut states: Vec<_> = sums.chunks_exact_mut(4).collect();
-    if block.candidate_offset == 0 {
-        states[block.anchor_offset..][..block.anchors].iter_mut().for_each(|sums| sums.fill(T::zero()));
+    let ceiling = T::of(UNDERFLOW);
+    let batch = Batch { positive, value, index, ids, floor, threshold };
+    match rates {
+        None => batch.sums(
+            block,
+            similarity,
+            &mut states,
+            |difference, _| (difference, difference != T::zero()),
+            [T::one(); 2],
+        ),
+        Some((alpha, beta)) => {
+            let member = |difference: T, rate: T| {
+                let exponent = rate * difference;
+                (exponent.max(T::of(-87.0)).power_of_e(), exponent > ceiling)
+            };
+            batch.sums(block, similarity, &mut states, member, [alpha, beta]);
+        }
     }
-    block.sweep(similarity, &mut states, |sums, anchor, candidate, s| {
-        if candidate == anchor {
-            return;
-        }
-        let (p, n) = (positive[anchor], value[anchor]);
-        if positive[candidate] <= n + threshold {
-            if let Some(u) = member(p - positive[candidate], alpha) {
-                sums[0] += u;
-                sums[1] += T::one();
+}
+
+/// What decides who is in an anchor's sets.
+struct Batch<'a, T> {
+    positive: &'a [T],
+    value: &'a [T],
+    index: &'a [u32],
+    ids: Option<&'a [u32]>,
+    floor: T,
+    threshold: T,
+}
+
+impl<T: Real> Batch<'_, T> {
+    /// `member` gives the value of a difference at a rate, and whether it stays in its set.
+    fn sums(
+        &self,
+        block: &Block,
+        similarity: &[T],
+        states: &mut [&mut [T]],
+        member: impl Fn(T, T) -> (T, bool) + Sync,
+        [alpha, beta]: [T; 2],
+    ) {
+        let begin = || [[T::zero(); LANES]; 4];
+        let visit = |sums: &mut [[T; LANES]; 4], lanes: &Lanes<T>| {
+            let Lanes { anchor, candidate, s } = lanes;
+            let (p, n) = (Lanes::<T>::of(anchor, self.positive), Lanes::<T>::of(anchor, self.value));
+            let (h, other_p) = (Lanes::<T>::of(anchor, self.index), Lanes::<T>::of(candidate, self.positive));
+            let ids = self.ids.map(|ids| (Lanes::<T>::of(anchor, ids), Lanes::<T>::of(candidate, ids)));
+            let (own_id, other_id) = ids.unwrap_or((*anchor, *candidate));
+            let count = |is_in: bool| if is_in { T::one() } else { T::zero() };
+            for k in 0..LANES {
+                let other = candidate[k] != anchor[k] && candidate[k] != NO_PAIR;
+                let (u, stays) = member(p[k] - other_p[k], alpha);
+                let in_u = other & stays & (other_p[k] <= n[k] + self.threshold);
+                sums[0][k] += if in_u { u } else { T::zero() };
+                sums[1][k] += count(in_u);
+                let (v, stays) = member(n[k] - s[k], -beta);
+                let negative = other & (candidate[k] != h[k]) & (own_id[k] != other_id[k]);
+                let in_v = negative & stays & (s[k] >= self.floor);
+                sums[2][k] += if in_v { v } else { T::zero() };
+                sums[3][k] += count(in_v);
             }
-        }
-        let masked = ids.is_some_and(|ids| ids[candidate] == ids[anchor]);
-        if candidate != index[anchor] as usize && !masked && s >= p_min - threshold {
-            if let Some(v) = member(n - s, -beta) {
-                sums[2] += v;
-                sums[3] += T::one();
+        };
+        let end = |state: &mut &mut [T], _, sums: &[[T; LANES]; 4], own: Range<usize>| {
+            for (total, sums) in state.iter_mut().zip(sums) {
+                let before = if block.candidate_offset == 0 { T::zero() } else { *total };
+                *total = sums[own.clone()].iter().fold(before, |total, &sum| total + sum);
             }
-        }
-    });
+        };
+        block.lanes(similarity, states, begin, visit, end);
+    }
 }

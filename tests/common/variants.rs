@@ -1,9 +1,7 @@
 //! Every shader in every form that can be dispatched.
 
 use wgoal::CustomWeights;
-use wgoal::kernels::{
-    KERNELS, KernelSpec, MATMUL_VARIANTS, mined_order_form, weighing_pages, weight_sections,
-};
+use wgoal::kernels::{KERNELS, KernelSpec, MATMUL_VARIANTS, SortForm, weighing_pages, weight_sections};
 
 pub type Constants = Vec<(&'static str, String)>;
 
@@ -22,8 +20,11 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
         }
     }
     for spec in KERNELS.iter().filter(|spec| spec.name == "mined_order") {
-        for lanes in [8, 64, 256] {
-            variants.push((spec, vec![("LANES", format!("{lanes}u")), mined_order_form(true)]));
+        for (lanes, chunk) in [(8, 2), (64, 128), (8, 1024), (64, 1024), (256, 1024)] {
+            for form in [SortForm::Begin, SortForm::Within, SortForm::Across] {
+                let lanes = ("LANES", format!("{lanes}u"));
+                variants.push((spec, [lanes].into_iter().chain(form.constants(chunk)).collect()));
+            }
         }
     }
     let own = include_str!("../../examples/weights/angles.wgsl");
@@ -42,7 +43,8 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
 
 /// The same without the texts that take a section's place, and what chooses between forms.
 pub fn numbers(constants: &Constants) -> Constants {
-    let number = |(name, _): &&(&str, String)| !name.starts_with("section ") && *name != "ACROSS";
+    let forms = ["BEGIN", "ACROSS", "CHUNK"];
+    let number = |(name, _): &&(&str, String)| !name.starts_with("section ") && !forms.contains(name);
     constants.iter().filter(number).cloned().collect()
 }
 
