@@ -1,6 +1,6 @@
 //! Hardest negative of every anchor, one direction (goal-math.md section 2).
 
-use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, lanes};
+use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
@@ -116,24 +116,44 @@ pub fn twin<T: Real>(
         positive[own] = similarity[a * block.anchor_stride + c * block.candidate_stride];
     }
     let mut states: Vec<_> = value.iter_mut().zip(index).collect();
-    let begin = || ([T::neg_infinity(); LANES], [NO_PAIR; LANES]);
-    let visit = |best: &mut ([T; LANES], [u32; LANES]), lanes: &Lanes<T>| {
+    block.scan(similarity, &mut states, &Best { ids, exclude_own, below, here: std::marker::PhantomData });
+}
+
+/// The best candidate of every lane.
+struct Best<'a, T> {
+    ids: Option<&'a [u32]>,
+    exclude_own: bool,
+    below: Option<(&'a [T], &'a [u32])>,
+    /// The states are borrowed elsewhere.
+    here: std::marker::PhantomData<&'a mut T>,
+}
+
+impl<'a, T: Real> Scan<T> for Best<'a, T> {
+    type Sums = ([T; LANES], [u32; LANES]);
+    type State = (&'a mut T, &'a mut u32);
+
+    fn begin(&self) -> Self::Sums {
+        ([T::neg_infinity(); LANES], [NO_PAIR; LANES])
+    }
+
+    #[inline(always)]
+    fn visit(&self, best: &mut Self::Sums, lanes: &Lanes<T>) {
         let Lanes { anchor, candidate, s } = lanes;
-        let ids = ids.map(|ids| (Lanes::<T>::of(anchor, ids), Lanes::<T>::of(candidate, ids)));
-        let (own_id, other_id) = ids.unwrap_or((*anchor, *candidate));
-        let below = below.map(|(n, h)| (Lanes::<T>::of(anchor, n), Lanes::<T>::of(anchor, h)));
+        let (own_id, other_id) = lanes.ids(self.ids);
+        let below = self.below.map(|(n, h)| (Lanes::<T>::of(anchor, n), Lanes::<T>::of(anchor, h)));
         let (top, top_index) = below.unwrap_or(([T::infinity(); LANES], [0; LANES]));
         for k in 0..LANES {
             let own = candidate[k] == anchor[k];
             let m = if own { -T::one() } else { s[k] };
-            let negative = if own { !exclude_own } else { own_id[k] != other_id[k] };
+            let negative = (own & !self.exclude_own) | (!own & (own_id[k] != other_id[k]));
             let after = (m < top[k]) | ((m == top[k]) & (candidate[k] > top_index[k]));
             let better = negative & after & (candidate[k] != NO_PAIR) & (m > best.0[k]);
             best.0[k] = if better { m } else { best.0[k] };
             best.1[k] = if better { candidate[k] } else { best.1[k] };
         }
-    };
-    let end = |state: &mut (&mut T, &mut u32), _, best: &([T; LANES], [u32; LANES]), own: Range<usize>| {
+    }
+
+    fn end(&self, (n, h): &mut Self::State, best: &Self::Sums, own: Range<usize>) {
         let (mut m, mut candidate) = (T::neg_infinity(), NO_PAIR);
         for k in own {
             if best.0[k] > m || (best.0[k] == m && best.1[k] < candidate) {
@@ -141,12 +161,11 @@ pub fn twin<T: Real>(
             }
         }
         // Earlier blocks hold lower indices.
-        if m > *state.0 {
-            (*state.0, *state.1) = (m, candidate);
+        if m > **n {
+            (**n, **h) = (m, candidate);
         }
-        if *state.0 == T::neg_infinity() {
-            *state.0 = -T::one();
+        if **n == T::neg_infinity() {
+            **n = -T::one();
         }
-    };
-    block.lanes(similarity, &mut states, begin, visit, end);
+    }
 }

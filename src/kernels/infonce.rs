@@ -122,31 +122,68 @@ pub fn twin<T: Real>(
         |(row, (field, ((dt, loss_it), loss_ti)))| {
             let i = row + first;
             let own = of(states[0], i);
-            let mut sums = [T::zero(); LANES];
-            arch.dispatch(|| {
-                let at = |j: usize, s: &mut T, sum: &mut T| {
-                    let z = *s * rate;
-                    let same = ids.is_some_and(|ids| ids[i] == ids[j]);
-                    let target = (i == j) | (same & (same_image == SameImage::Target));
-                    let out = same & (same_image == SameImage::LeftOut) & (i != j);
-                    let there = (z - own[0]).power_of_e() / own[1];
-                    let back = (z - tops[j]).power_of_e() / totals[j];
-                    let due = T::one() / own[3] + T::one() / targets[j];
-                    let a = if out { T::zero() } else { there + back };
-                    let a = if target { a - due } else { a };
-                    *sum += a * *s;
-                    *s = share * rate * a;
-                };
-                for (chunk, s) in field[..pairs].chunks_mut(LANES).enumerate() {
-                    for (k, (s, sum)) in s.iter_mut().zip(&mut sums).enumerate() {
-                        at(chunk * LANES + k, s, sum);
-                    }
-                }
-            });
-            let sum = sums.into_iter().fold(T::zero(), |total, sum| total + sum);
+            let row = Row {
+                i,
+                own,
+                field: &mut field[..pairs],
+                columns: [&tops, &totals, &targets],
+                ids,
+                same_image,
+                rate,
+                share,
+            };
+            let sum = arch.dispatch(row);
             dt.copy_from_slice(&[-share * rate * rate * sum, T::zero(), T::zero(), T::zero()]);
             *loss_it = cross_entropy(&own);
             *loss_ti = cross_entropy(&of(states[1], i));
         },
     );
+}
+
+/// One row of the field, with the instructions that the processor has; gives the sum of a s.
+struct Row<'a, T> {
+    i: usize,
+    /// The row's state.
+    own: [T; 4],
+    field: &'a mut [T],
+    /// The columns' maxima, sums and numbers of targets.
+    columns: [&'a [T]; 3],
+    ids: Option<&'a [u32]>,
+    same_image: SameImage,
+    rate: T,
+    share: T,
+}
+
+impl<T: Real> pulp::WithSimd for Row<'_, T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn with_simd<P: pulp::Simd>(self, _: P) -> T {
+        let Self { i, own, field, columns: [tops, totals, targets], ids, same_image, rate, share } = self;
+        let scale = share * rate;
+        let own_due = T::one() / own[3];
+        let mut sums = [T::zero(); LANES];
+        for (chunk, field) in field.chunks_mut(LANES).enumerate() {
+            let here = chunk * LANES..chunk * LANES + field.len();
+            let (top, total, target) = (&tops[here.clone()], &totals[here.clone()], &targets[here.clone()]);
+            // Pairs without ids are of different images.
+            let mut same = [false; LANES];
+            if let Some(ids) = ids {
+                same.iter_mut().zip(&ids[here.clone()]).for_each(|(same, &id)| *same = id == ids[i]);
+            }
+            for k in 0..field.len() {
+                let (s, is_own) = (field[k], here.start + k == i);
+                let z = s * rate;
+                let is_target = is_own | (same[k] & (same_image == SameImage::Target));
+                let is_out = same[k] & !is_own & (same_image == SameImage::LeftOut);
+                let both = (z - own[0]).power_of_e() / own[1] + (z - top[k]).power_of_e() / total[k];
+                let due = own_due + T::one() / target[k];
+                let a = both - if is_target { due } else { T::zero() };
+                let a = if is_out { T::zero() } else { a };
+                sums[k] += a * s;
+                field[k] = scale * a;
+            }
+        }
+        sums.into_iter().fold(T::zero(), |total, sum| total + sum)
+    }
 }

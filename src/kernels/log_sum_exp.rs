@@ -1,6 +1,6 @@
 //! Log-sum-exp of every anchor's similarities over the temperature, one direction (vse-models.md section 4).
 
-use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, lanes};
+use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
@@ -75,47 +75,93 @@ pub fn twin<T: Real>(
         states[own.clone()].iter_mut().for_each(|state| state.copy_from_slice(&nothing));
     }
     let earlier: Vec<_> = states.iter().map(|state| state[0]).collect();
-    // Whether lanes are the anchor's targets, and whether they are left out.
-    let roles = |lanes: &Lanes<T>| {
-        let Lanes { anchor, candidate, .. } = lanes;
-        let ids = ids.map(|ids| (Lanes::<T>::of(anchor, ids), Lanes::<T>::of(candidate, ids)));
-        let (own_id, other_id) = ids.unwrap_or((*anchor, *candidate));
-        let own = |k: usize| candidate[k] == anchor[k];
-        let same = |k: usize, role| (same_image == role) & (own_id[k] == other_id[k]);
-        let none = |k: usize| candidate[k] == NO_PAIR;
-        let target: [bool; LANES] = std::array::from_fn(|k| (own(k) | same(k, SameImage::Target)) & !none(k));
-        let out: [bool; LANES] = std::array::from_fn(|k| none(k) | (same(k, SameImage::LeftOut) & !own(k)));
-        (target, out)
-    };
-    let highest = |top: &mut [T; LANES], lanes: &Lanes<T>| {
-        let (_, out) = roles(lanes);
-        for k in 0..LANES {
-            let z = lanes.s[k] * rate;
-            top[k] = if out[k] | (z <= top[k]) { top[k] } else { z };
-        }
-    };
-    let end = |state: &mut &mut [T], _, top: &[T; LANES], own: Range<usize>| {
-        state[0] = top[own].iter().copied().fold(state[0], T::max);
-    };
-    block.lanes(similarity, &mut states, || [T::neg_infinity(); LANES], highest, end);
+    let roles = Roles { ids, same_image, rate };
+    block.scan(similarity, &mut states, &Highest(&roles));
     let tops: Vec<_> = states.iter().map(|state| state[0]).collect();
     for anchor in own.filter(|&anchor| earlier[anchor] > T::neg_infinity()) {
         states[anchor][1] *= (earlier[anchor] - tops[anchor]).exp();
     }
-    let visit = |sums: &mut [[T; LANES]; 3], lanes: &Lanes<T>| {
-        let (target, out) = roles(lanes);
-        let top = Lanes::<T>::of(&lanes.anchor, &tops);
+    block.scan(similarity, &mut states, &Sums { roles: &roles, tops: &tops });
+}
+
+/// What candidates are to anchors.
+struct Roles<'a, T> {
+    ids: Option<&'a [u32]>,
+    same_image: SameImage,
+    rate: T,
+}
+
+impl<T: Real> Roles<'_, T> {
+    /// Whether lanes are their anchors' targets, and whether they are left out.
+    #[inline(always)]
+    fn of(&self, lanes: &Lanes<T>) -> ([bool; LANES], [bool; LANES]) {
+        let Lanes { anchor, candidate, .. } = lanes;
+        let (own_id, other_id) = lanes.ids(self.ids);
+        let (mut target, mut out) = ([false; LANES], [false; LANES]);
         for k in 0..LANES {
-            let z = lanes.s[k] * rate;
+            let (own, none) = (candidate[k] == anchor[k], candidate[k] == NO_PAIR);
+            let same = own_id[k] == other_id[k];
+            target[k] = (own | (same & (self.same_image == SameImage::Target))) & !none;
+            out[k] = none | (same & !own & (self.same_image == SameImage::LeftOut));
+        }
+        (target, out)
+    }
+}
+
+/// The first pass: the largest z.
+struct Highest<'a, T>(&'a Roles<'a, T>);
+
+impl<'a, T: Real> Scan<T> for Highest<'a, T> {
+    type Sums = [T; LANES];
+    type State = &'a mut [T];
+
+    fn begin(&self) -> Self::Sums {
+        [T::neg_infinity(); LANES]
+    }
+
+    #[inline(always)]
+    fn visit(&self, top: &mut Self::Sums, lanes: &Lanes<T>) {
+        let (_, out) = self.0.of(lanes);
+        for k in 0..LANES {
+            let z = lanes.s[k] * self.0.rate;
+            top[k] = if out[k] | (z <= top[k]) { top[k] } else { z };
+        }
+    }
+
+    fn end(&self, state: &mut Self::State, top: &Self::Sums, own: Range<usize>) {
+        state[0] = top[own].iter().copied().fold(state[0], T::max);
+    }
+}
+
+/// The second: the sums.
+struct Sums<'a, T> {
+    roles: &'a Roles<'a, T>,
+    tops: &'a [T],
+}
+
+impl<'a, T: Real> Scan<T> for Sums<'a, T> {
+    type Sums = [[T; LANES]; 3];
+    type State = &'a mut [T];
+
+    fn begin(&self) -> Self::Sums {
+        [[T::zero(); LANES]; 3]
+    }
+
+    #[inline(always)]
+    fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>) {
+        let (target, out) = self.roles.of(lanes);
+        let top = Lanes::<T>::of(&lanes.anchor, self.tops);
+        for k in 0..LANES {
+            let z = lanes.s[k] * self.roles.rate;
             sums[0][k] += if out[k] { T::zero() } else { (z - top[k]).power_of_e() };
             sums[1][k] += if target[k] { z } else { T::zero() };
             sums[2][k] += if target[k] { T::one() } else { T::zero() };
         }
-    };
-    let end = |state: &mut &mut [T], _, sums: &[[T; LANES]; 3], own: Range<usize>| {
+    }
+
+    fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>) {
         for (total, sums) in state[1..].iter_mut().zip(sums) {
             *total = sums[own.clone()].iter().fold(*total, |total, &sum| total + sum);
         }
-    };
-    block.lanes(similarity, &mut states, || [[T::zero(); LANES]; 3], visit, end);
+    }
 }

@@ -346,9 +346,26 @@ fn lanes(recorder: &Recorder) -> [(&'static str, String); 1] {
 }
 
 /// Elements that a CPU twin looks at together.
-pub(crate) const LANES: usize = 16;
+pub(crate) const LANES: usize = 32;
 /// Stands for no pair, in lanes past the end.
 pub(crate) const NO_PAIR: u32 = u32::MAX;
+
+/// What a CPU twin makes of the elements of a block.
+pub(crate) trait Scan<T>: Sync {
+    /// Accumulators, one set a lane.
+    type Sums;
+    /// What an anchor keeps.
+    type State: Send;
+
+    fn begin(&self) -> Self::Sums;
+
+    /// To be inlined, whatever its size, and without branches on lanes: then it becomes vector instructions, and those that
+    /// the processor has.
+    fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>);
+
+    /// Takes an anchor's own lanes, once for the block.
+    fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>);
+}
 
 /// Some elements of a block; those of candidate [`NO_PAIR`] are none.
 pub(crate) struct Lanes<T> {
@@ -358,6 +375,15 @@ pub(crate) struct Lanes<T> {
 }
 
 impl<T: Real> Lanes<T> {
+    /// Images of the anchors and of the candidates: equal ones are no negatives of each other.
+    #[inline(always)]
+    pub fn ids(&self, ids: Option<&[u32]>) -> ([u32; LANES], [u32; LANES]) {
+        match ids {
+            Some(ids) => (Self::of(&self.anchor, ids), Self::of(&self.candidate, ids)),
+            None => (self.anchor, self.candidate),
+        }
+    }
+
     /// Values by pair number; for no pair the first.
     #[inline(always)]
     pub fn of<V: Copy>(pairs: &[u32; LANES], values: &[V]) -> [V; LANES] {
@@ -371,6 +397,76 @@ impl<T: Real> Lanes<T> {
             None => {
                 std::array::from_fn(|lane| values.get(pairs[lane] as usize).copied().unwrap_or(values[0]))
             }
+        }
+    }
+}
+
+/// Groups of lanes that share what is read of a row.
+const GROUPS: usize = 4;
+
+fn iota(first: usize) -> [u32; LANES] {
+    std::array::from_fn(|lane| (first + lane) as u32)
+}
+
+/// A scan whose lanes are candidates of one anchor, with the instructions that the processor has.
+struct AlongRow<'a, T, S: Scan<T>> {
+    scan: &'a S,
+    block: &'a Block,
+    anchor: usize,
+    row: &'a [T],
+    state: &'a mut S::State,
+}
+
+impl<T: Real, S: Scan<T>> pulp::WithSimd for AlongRow<'_, T, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<P: pulp::Simd>(self, _: P) {
+        let Self { scan, block, anchor, row, state } = self;
+        let mut sums = scan.begin();
+        let mut lanes = Lanes { anchor: [anchor as u32; LANES], candidate: iota(0), s: [T::zero(); LANES] };
+        for (chunk, s) in row.chunks(LANES).enumerate() {
+            lanes.candidate = iota(block.candidate_offset + chunk * LANES);
+            lanes.s[..s.len()].copy_from_slice(s);
+            lanes.candidate[s.len()..].fill(NO_PAIR);
+            scan.visit(&mut sums, &lanes);
+        }
+        scan.end(state, &sums, 0..LANES);
+    }
+}
+
+/// A scan whose lanes are anchors, side by side in every row.
+struct DownColumns<'a, T, S: Scan<T>> {
+    scan: &'a S,
+    block: &'a Block,
+    first: usize,
+    similarity: &'a [T],
+    states: &'a mut [S::State],
+}
+
+impl<T: Real, S: Scan<T>> pulp::WithSimd for DownColumns<'_, T, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<P: pulp::Simd>(self, _: P) {
+        let Self { scan, block, first, similarity, states } = self;
+        let offset = block.anchor_offset;
+        let mut sums: [S::Sums; GROUPS] = std::array::from_fn(|_| scan.begin());
+        let anchors: [_; GROUPS] = std::array::from_fn(|g| iota(offset + first + g * LANES));
+        for c in 0..block.candidates {
+            let row = &similarity[c * block.candidate_stride + first..][..states.len()];
+            let candidate = [(c + block.candidate_offset) as u32; LANES];
+            for ((s, sums), &anchor) in row.chunks(LANES).zip(&mut sums).zip(&anchors) {
+                let mut lanes = Lanes { anchor, candidate, s: [T::zero(); LANES] };
+                lanes.s[..s.len()].copy_from_slice(s);
+                lanes.candidate[s.len()..].fill(NO_PAIR);
+                lanes.anchor[s.len()..].fill(offset as u32);
+                scan.visit(sums, &lanes);
+            }
+        }
+        for (k, state) in states.iter_mut().enumerate() {
+            let lane = k % LANES;
+            scan.end(state, &sums[k / LANES], lane..lane + 1);
         }
     }
 }
@@ -415,75 +511,25 @@ impl Block {
         }
     }
 
-    /// Visits every element once, in lanes: [`LANES`] elements at a time, which a `visit` without branches does at once.
-    /// Anchors run in parallel, each with candidates in ascending order. `states` belong to the block's anchors, `begin`
-    /// makes the accumulators of some lanes, and `end(state, anchor, accumulators, lanes)` takes an anchor's own of them,
-    /// once for the block. Anchors and candidates are pair numbers.
-    pub(crate) fn lanes<T: Real, S: Send, A>(
-        &self,
-        similarity: &[T],
-        states: &mut [S],
-        begin: impl Fn() -> A + Sync,
-        visit: impl Fn(&mut A, &Lanes<T>) + Sync,
-        end: impl Fn(&mut S, usize, &A, Range<usize>) + Sync,
-    ) {
+    /// Visits every element once, in lanes: [`LANES`] elements at a time. Anchors run in parallel, each with candidates in
+    /// ascending order; `states` belong to the block's anchors.
+    pub(crate) fn scan<T: Real, S: Scan<T>>(&self, similarity: &[T], states: &mut [S::State], scan: &S) {
         let states = &mut states[self.anchor_offset..self.anchor_offset + self.anchors];
         let arch = pulp::Arch::new();
-        let iota = |first: usize| -> [u32; LANES] { std::array::from_fn(|lane| (first + lane) as u32) };
         if self.candidate_stride == 1 {
-            // The lanes are candidates of one anchor.
             states.par_iter_mut().enumerate().with_min_len(4).for_each(|(a, state)| {
                 let row = &similarity[a * self.anchor_stride..][..self.candidates];
-                let anchor = a + self.anchor_offset;
-                arch.dispatch(|| {
-                    let mut sums = begin();
-                    let mut lanes =
-                        Lanes { anchor: [anchor as u32; LANES], candidate: iota(0), s: [T::zero(); LANES] };
-                    for (chunk, s) in row.chunks(LANES).enumerate() {
-                        lanes.candidate = iota(self.candidate_offset + chunk * LANES);
-                        match s.try_into() {
-                            Ok(s) => lanes.s = s,
-                            Err(_) => {
-                                lanes.s[..s.len()].copy_from_slice(s);
-                                lanes.candidate[s.len()..].fill(NO_PAIR);
-                            }
-                        }
-                        visit(&mut sums, &lanes);
-                    }
-                    end(state, anchor, &sums, 0..LANES);
-                });
+                arch.dispatch(AlongRow { scan, block: self, anchor: a + self.anchor_offset, row, state });
             });
             return;
         }
-        // The lanes are anchors, of which several groups share what is read of a row.
-        const GROUPS: usize = 4;
         states.par_chunks_mut(GROUPS * LANES).enumerate().for_each(|(chunk, states)| {
-            let first = chunk * GROUPS * LANES;
-            let width = states.len();
-            arch.dispatch(|| {
-                let mut sums: [A; GROUPS] = std::array::from_fn(|_| begin());
-                let anchors: [_; GROUPS] =
-                    std::array::from_fn(|g| iota(self.anchor_offset + first + g * LANES));
-                for c in 0..self.candidates {
-                    let row = &similarity[c * self.candidate_stride + first..][..width];
-                    let candidate = [(c + self.candidate_offset) as u32; LANES];
-                    for ((s, sums), &anchor) in row.chunks(LANES).zip(&mut sums).zip(&anchors) {
-                        let mut lanes = Lanes { anchor, candidate, s: [T::zero(); LANES] };
-                        match s.try_into() {
-                            Ok(s) => lanes.s = s,
-                            Err(_) => {
-                                lanes.s[..s.len()].copy_from_slice(s);
-                                lanes.candidate[s.len()..].fill(NO_PAIR);
-                                lanes.anchor[s.len()..].fill(self.anchor_offset as u32);
-                            }
-                        }
-                        visit(sums, &lanes);
-                    }
-                }
-                for (k, state) in states.iter_mut().enumerate() {
-                    let lane = k % LANES;
-                    end(state, self.anchor_offset + first + k, &sums[k / LANES], lane..lane + 1);
-                }
+            arch.dispatch(DownColumns {
+                scan,
+                block: self,
+                first: chunk * GROUPS * LANES,
+                similarity,
+                states,
             });
         });
     }

@@ -1,6 +1,6 @@
 //! Relative sets U and V of every anchor, one direction (goal-math.md section 4, "Relative terms").
 
-use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, lanes};
+use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
@@ -88,73 +88,77 @@ pub fn twin<T: Real>(
 ) {
     let floor = positive.iter().copied().fold(T::infinity(), T::min) - threshold;
     let mut states: Vec<_> = sums.chunks_exact_mut(4).collect();
-    let ceiling = T::of(UNDERFLOW);
-    let batch = Batch { positive, value, index, ids, floor, threshold };
+    let begins = block.candidate_offset == 0;
+    let (alpha, beta) = rates.unwrap_or((T::one(), T::one()));
+    let sets = Sets { positive, value, index, ids, floor, threshold, alpha, beta, begins };
     match rates {
-        None => batch.sums(
-            block,
-            similarity,
-            &mut states,
-            |difference, _| (difference, difference != T::zero()),
-            [T::one(); 2],
-        ),
-        Some((alpha, beta)) => {
-            let member = |difference: T, rate: T| {
-                let exponent = rate * difference;
-                (exponent.max(T::of(-87.0)).power_of_e(), exponent > ceiling)
-            };
-            batch.sums(block, similarity, &mut states, member, [alpha, beta]);
-        }
+        None => block.scan(similarity, &mut states, &Values::<T, false>(sets)),
+        Some(_) => block.scan(similarity, &mut states, &Values::<T, true>(sets)),
     }
 }
 
-/// What decides who is in an anchor's sets.
-struct Batch<'a, T> {
+/// What decides who is in an anchor's sets, and with which value.
+struct Sets<'a, T> {
     positive: &'a [T],
     value: &'a [T],
     index: &'a [u32],
     ids: Option<&'a [u32]>,
     floor: T,
     threshold: T,
+    alpha: T,
+    beta: T,
+    /// Whether nothing has been added up so far.
+    begins: bool,
 }
 
-impl<T: Real> Batch<'_, T> {
-    /// `member` gives the value of a difference at a rate, and whether it stays in its set.
-    fn sums(
-        &self,
-        block: &Block,
-        similarity: &[T],
-        states: &mut [&mut [T]],
-        member: impl Fn(T, T) -> (T, bool) + Sync,
-        [alpha, beta]: [T; 2],
-    ) {
-        let begin = || [[T::zero(); LANES]; 4];
-        let visit = |sums: &mut [[T; LANES]; 4], lanes: &Lanes<T>| {
-            let Lanes { anchor, candidate, s } = lanes;
-            let (p, n) = (Lanes::<T>::of(anchor, self.positive), Lanes::<T>::of(anchor, self.value));
-            let (h, other_p) = (Lanes::<T>::of(anchor, self.index), Lanes::<T>::of(candidate, self.positive));
-            let ids = self.ids.map(|ids| (Lanes::<T>::of(anchor, ids), Lanes::<T>::of(candidate, ids)));
-            let (own_id, other_id) = ids.unwrap_or((*anchor, *candidate));
-            let count = |is_in: bool| if is_in { T::one() } else { T::zero() };
-            for k in 0..LANES {
-                let other = candidate[k] != anchor[k] && candidate[k] != NO_PAIR;
-                let (u, stays) = member(p[k] - other_p[k], alpha);
-                let in_u = other & stays & (other_p[k] <= n[k] + self.threshold);
-                sums[0][k] += if in_u { u } else { T::zero() };
-                sums[1][k] += count(in_u);
-                let (v, stays) = member(n[k] - s[k], -beta);
-                let negative = other & (candidate[k] != h[k]) & (own_id[k] != other_id[k]);
-                let in_v = negative & stays & (s[k] >= self.floor);
-                sums[2][k] += if in_v { v } else { T::zero() };
-                sums[3][k] += count(in_v);
-            }
-        };
-        let end = |state: &mut &mut [T], _, sums: &[[T; LANES]; 4], own: Range<usize>| {
-            for (total, sums) in state.iter_mut().zip(sums) {
-                let before = if block.candidate_offset == 0 { T::zero() } else { *total };
-                *total = sums[own.clone()].iter().fold(before, |total, &sum| total + sum);
-            }
-        };
-        block.lanes(similarity, states, begin, visit, end);
+/// Sums and sizes of the sets, the values exponential or linear.
+struct Values<'a, T, const EXPONENTIAL: bool>(Sets<'a, T>);
+
+impl<T: Real, const EXPONENTIAL: bool> Values<'_, T, EXPONENTIAL> {
+    /// The value of a difference, and whether it stays in its set.
+    #[inline(always)]
+    fn member(difference: T, rate: T) -> (T, bool) {
+        if !EXPONENTIAL {
+            return (difference, difference != T::zero());
+        }
+        let exponent = rate * difference;
+        (exponent.max(T::of(-87.0)).power_of_e(), exponent > T::of(UNDERFLOW))
+    }
+}
+
+impl<'a, T: Real, const EXPONENTIAL: bool> Scan<T> for Values<'a, T, EXPONENTIAL> {
+    type Sums = [[T; LANES]; 4];
+    type State = &'a mut [T];
+
+    fn begin(&self) -> Self::Sums {
+        [[T::zero(); LANES]; 4]
+    }
+
+    #[inline(always)]
+    fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>) {
+        let (Lanes { anchor, candidate, s }, sets) = (lanes, &self.0);
+        let (p, n) = (Lanes::<T>::of(anchor, sets.positive), Lanes::<T>::of(anchor, sets.value));
+        let (h, other_p) = (Lanes::<T>::of(anchor, sets.index), Lanes::<T>::of(candidate, sets.positive));
+        let (own_id, other_id) = lanes.ids(sets.ids);
+        let count = |is_in: bool| if is_in { T::one() } else { T::zero() };
+        for k in 0..LANES {
+            let other = (candidate[k] != anchor[k]) & (candidate[k] != NO_PAIR);
+            let (u, stays) = Self::member(p[k] - other_p[k], sets.alpha);
+            let in_u = other & stays & (other_p[k] <= n[k] + sets.threshold);
+            sums[0][k] += if in_u { u } else { T::zero() };
+            sums[1][k] += count(in_u);
+            let (v, stays) = Self::member(n[k] - s[k], -sets.beta);
+            let negative = other & (candidate[k] != h[k]) & (own_id[k] != other_id[k]);
+            let in_v = negative & stays & (s[k] >= sets.floor);
+            sums[2][k] += if in_v { v } else { T::zero() };
+            sums[3][k] += count(in_v);
+        }
+    }
+
+    fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>) {
+        for (total, sums) in state.iter_mut().zip(sums) {
+            let before = if self.0.begins { T::zero() } else { *total };
+            *total = sums[own.clone()].iter().fold(before, |total, &sum| total + sum);
+        }
     }
 }
