@@ -130,7 +130,7 @@ impl EvalBench {
             Ok(())
         })?;
         let perfect = found.filter(|found| found.rsum == 600.0);
-        perfect.ok_or_else(|| wrong("recall", &"rsum 600", &format!("{found:?}")))?;
+        perfect.ok_or_else(|| wrong("recall", "rsum 600", format!("{found:?}")))?;
         let products = products(&device, &[([n, m, d], false), ([m, n, d], false)])?;
         let times = EvalTimes {
             device: device.to_string(),
@@ -214,7 +214,7 @@ impl EpochBench {
         let epoch = trainer.run_epoch()?;
         let seconds = receiver.recv().unwrap_or(epoch.seconds);
         if !(epoch.loss.is_finite() && epoch.gradient_norm > 0.0) {
-            return Err(wrong("the epoch", &"a gradient", &format!("{epoch:?}")));
+            return Err(wrong("the epoch", "a gradient", format!("{epoch:?}")));
         }
         let b = self.batch.min(m);
         let shapes = [
@@ -336,7 +336,7 @@ impl PairsBench {
             })?;
             let grown_mb = peak_memory().zip(before).map(|(after, before)| after - before);
             if !loss.is_finite() {
-                return Err(wrong("the gradient", &"a finite loss", &loss));
+                return Err(wrong("the gradient", "a finite loss", loss));
             }
             // In strips, as the gradient has them: the whole may be beyond memory.
             let strip = pairs.min(1024);

@@ -234,6 +234,20 @@ fn bench_and_devices_report() {
     }
     assert!(place.ok(&format!("bench roofline {shape}")).contains("GFLOP/s"));
 
+    let eval = place.json("bench eval --shape 20:60:8 --device cpu --json");
+    let epoch = place.json("bench epoch --shape 40:120:12:8:4 --batch 16 --scratch made --device cpu --json");
+    for times in [&eval, &epoch] {
+        let [seconds, products, ratio] =
+            ["seconds", "products", "ratio"].map(|key| times[key].as_f64().unwrap());
+        assert!(products > 0.0 && (ratio - seconds / products).abs() <= 1e-9 * ratio, "{times}");
+    }
+    // Of 40 images one validates and one tests.
+    assert_eq!(epoch["steps"], json!(114 / 16));
+    assert!(std::fs::read_dir(place.path("made")).unwrap().next().is_none(), "the features are left");
+    let pairs = place.json("bench pairs --pairs 5,16 --embed 6 --device cpu --plot pairs.svg --json");
+    assert_eq!((&pairs[0]["pairs"], &pairs[1]["pairs"]), (&json!(5), &json!(16)));
+    assert!(String::from_utf8(place.read("pairs.svg")).unwrap().contains("<polyline"));
+
     let devices = place.json("devices --json");
     let devices = devices.as_array().unwrap();
     for (index, device) in devices.iter().enumerate() {
