@@ -48,8 +48,10 @@ fn a_step_on_the_cpu_allocates_no_more_than_packing_buffers_and_short_lists() {
         step();
         let (calls, bytes) = (CALLS.load(Relaxed) - calls, BYTES.load(Relaxed) - bytes);
         println!("{name}: {calls} allocations, {bytes} bytes");
-        // A copy of the features alone would be 213,000 bytes more, one of the similarities 66,000.
+        // A thread packs for each product what its share needs.
         let products = if ["hinge", "cir:sig-ms", "cir:con@top:3"].contains(&name) { 5 } else { 7 };
-        assert!(calls < 80 && bytes < products * 50_000, "{name}: {calls} allocations of {bytes} bytes");
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let (most_calls, most_bytes) = (80 + 20 * threads, threads * products * 50_000);
+        assert!(calls < most_calls && bytes < most_bytes, "{name}: {calls} allocations of {bytes} bytes");
     }
 }
