@@ -263,12 +263,6 @@ impl Workspace {
         Ok(())
     }
 
-    /// S of the rows of a block.
-    fn similarity(&mut self, commands: &mut Commands, inputs: &Inputs, rows: &Range<usize>) -> Result<()> {
-        let product = Product::nt(inputs.images.part(rows), inputs.texts);
-        matmul(commands, product, self.similarity.rows_mut(0..rows.len()))
-    }
-
     /// p, and n, h of both directions; for InfoNCE its log-sum-exps too. Where triplets close by a margin, and in every
     /// round but the first, an anchor's own pair is no candidate: a margin is violated by a negative or not at all.
     fn mine(&mut self, commands: &mut Commands, inputs: &Inputs, term: &Term, round: usize) -> Result<()> {
@@ -286,8 +280,7 @@ impl Workspace {
         for rows in blocks(self.pairs, self.block_rows) {
             // A single block still holds what the round before has left.
             if round == 0 || self.block_rows < self.pairs {
-                let product = Product::nt(inputs.images.part(&rows), inputs.texts);
-                matmul(commands, product, self.similarity.rows_mut(0..rows.len()))?;
+                similarity(commands, inputs, &rows, &mut self.similarity)?;
             }
             let s = self.similarity.rows(0..rows.len());
             for (direction, block) in directions(images, texts) {
@@ -334,7 +327,7 @@ impl Workspace {
     ) -> Result<()> {
         for rows in blocks(self.pairs, self.block_rows) {
             if self.block_rows < self.pairs {
-                self.similarity(commands, inputs, &rows)?;
+                similarity(commands, inputs, &rows, &mut self.similarity)?;
             }
             let s = self.similarity.rows(0..rows.len());
             for (direction, block) in directions(&mut self.images, &mut self.texts) {
@@ -402,7 +395,7 @@ impl Workspace {
     ) -> Result<()> {
         for rows in blocks(self.pairs, self.block_rows) {
             if self.block_rows < self.pairs {
-                self.similarity(commands, inputs, &rows)?;
+                similarity(commands, inputs, &rows, &mut self.similarity)?;
             }
             let from = Dense { positive: self.positive.view(), ids: inputs.ids, weights: goal };
             let s = self.similarity.rows(0..rows.len());
@@ -429,7 +422,7 @@ impl Workspace {
     ) -> Result<()> {
         for rows in blocks(self.pairs, self.block_rows) {
             if self.block_rows < self.pairs {
-                self.similarity(commands, inputs, &rows)?;
+                similarity(commands, inputs, &rows, &mut self.similarity)?;
             }
             let s = self.similarity.rows(0..rows.len());
             for (direction, block) in directions(&mut self.images, &mut self.texts) {
@@ -448,7 +441,7 @@ impl Workspace {
         }
         for rows in blocks(self.pairs, self.block_rows) {
             if self.block_rows < self.pairs {
-                self.similarity(commands, inputs, &rows)?;
+                similarity(commands, inputs, &rows, &mut self.similarity)?;
             }
             let field = self.similarity.rows_mut(0..rows.len());
             let states = [self.images.sums.view(), self.texts.sums.view()];
@@ -475,7 +468,7 @@ impl Workspace {
     ) -> Result<()> {
         for rows in blocks(self.pairs, self.block_rows) {
             if self.block_rows < self.pairs {
-                self.similarity(commands, inputs, &rows)?;
+                similarity(commands, inputs, &rows, &mut self.similarity)?;
             }
             let from = InfonceField {
                 ids: inputs.ids,
@@ -504,6 +497,11 @@ impl Workspace {
         }
         Ok(())
     }
+}
+
+/// S of the rows of a block.
+fn similarity(commands: &mut Commands, inputs: &Inputs, rows: &Range<usize>, s: &mut Matrix) -> Result<()> {
+    matmul(commands, Product::nt(inputs.images.part(rows), inputs.texts), s.rows_mut(0..rows.len()))
 }
 
 /// One round of mining.

@@ -1,0 +1,187 @@
+//! How CPU twins go through a block of similarities: element by element, or in lanes that the processor takes at once.
+
+use super::{Block, Real};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Elements that a CPU twin looks at together.
+pub(crate) const LANES: usize = 32;
+/// Stands for no pair, in lanes past the end.
+pub(crate) const NO_PAIR: u32 = u32::MAX;
+
+/// What a CPU twin makes of the elements of a block.
+pub(crate) trait Scan<T>: Sync {
+    /// Accumulators, one set a lane.
+    type Sums;
+    /// What an anchor keeps.
+    type State: Send;
+
+    fn begin(&self) -> Self::Sums;
+
+    /// To be inlined, whatever its size, and without branches on lanes: then it becomes vector instructions, and those that
+    /// the processor has.
+    fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>);
+
+    /// Takes an anchor's own lanes, once for the block.
+    fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>);
+}
+
+/// Some elements of a block; those of candidate [`NO_PAIR`] are none.
+pub(crate) struct Lanes<T> {
+    pub anchor: [u32; LANES],
+    pub candidate: [u32; LANES],
+    pub s: [T; LANES],
+}
+
+impl<T: Real> Lanes<T> {
+    /// Images of the anchors and of the candidates: equal ones are no negatives of each other.
+    #[inline(always)]
+    pub fn ids(&self, ids: Option<&[u32]>) -> ([u32; LANES], [u32; LANES]) {
+        match ids {
+            Some(ids) => (Self::of(&self.anchor, ids), Self::of(&self.candidate, ids)),
+            None => (self.anchor, self.candidate),
+        }
+    }
+
+    /// Values by pair number; for no pair the first.
+    #[inline(always)]
+    pub fn of<V: Copy>(pairs: &[u32; LANES], values: &[V]) -> [V; LANES] {
+        // All of one pair, or pairs in a row: no search.
+        let first = pairs[0] as usize;
+        if pairs[1] == pairs[0] {
+            return [values[first]; LANES];
+        }
+        match values.get(first..first + LANES) {
+            Some(values) => std::array::from_fn(|lane| values[lane]),
+            None => {
+                std::array::from_fn(|lane| values.get(pairs[lane] as usize).copied().unwrap_or(values[0]))
+            }
+        }
+    }
+}
+
+/// Groups of lanes that share what is read of a row.
+const GROUPS: usize = 4;
+
+fn iota(first: usize) -> [u32; LANES] {
+    std::array::from_fn(|lane| (first + lane) as u32)
+}
+
+/// A scan whose lanes are candidates of one anchor, with the instructions that the processor has.
+struct AlongRow<'a, T, S: Scan<T>> {
+    scan: &'a S,
+    block: &'a Block,
+    anchor: usize,
+    row: &'a [T],
+    state: &'a mut S::State,
+}
+
+impl<T: Real, S: Scan<T>> pulp::WithSimd for AlongRow<'_, T, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<P: pulp::Simd>(self, _: P) {
+        let Self { scan, block, anchor, row, state } = self;
+        let mut sums = scan.begin();
+        let mut lanes = Lanes { anchor: [anchor as u32; LANES], candidate: iota(0), s: [T::zero(); LANES] };
+        for (chunk, s) in row.chunks(LANES).enumerate() {
+            lanes.candidate = iota(block.candidate_offset + chunk * LANES);
+            lanes.s[..s.len()].copy_from_slice(s);
+            lanes.candidate[s.len()..].fill(NO_PAIR);
+            scan.visit(&mut sums, &lanes);
+        }
+        scan.end(state, &sums, 0..LANES);
+    }
+}
+
+/// A scan whose lanes are anchors, side by side in every row.
+struct DownColumns<'a, T, S: Scan<T>> {
+    scan: &'a S,
+    block: &'a Block,
+    first: usize,
+    similarity: &'a [T],
+    states: &'a mut [S::State],
+}
+
+impl<T: Real, S: Scan<T>> pulp::WithSimd for DownColumns<'_, T, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<P: pulp::Simd>(self, _: P) {
+        let Self { scan, block, first, similarity, states } = self;
+        let offset = block.anchor_offset;
+        let mut sums: [S::Sums; GROUPS] = std::array::from_fn(|_| scan.begin());
+        let anchors: [_; GROUPS] = std::array::from_fn(|g| iota(offset + first + g * LANES));
+        for c in 0..block.candidates {
+            let row = &similarity[c * block.candidate_stride + first..][..states.len()];
+            let candidate = [(c + block.candidate_offset) as u32; LANES];
+            for ((s, sums), &anchor) in row.chunks(LANES).zip(&mut sums).zip(&anchors) {
+                let mut lanes = Lanes { anchor, candidate, s: [T::zero(); LANES] };
+                lanes.s[..s.len()].copy_from_slice(s);
+                lanes.candidate[s.len()..].fill(NO_PAIR);
+                lanes.anchor[s.len()..].fill(offset as u32);
+                scan.visit(sums, &lanes);
+            }
+        }
+        for (k, state) in states.iter_mut().enumerate() {
+            let lane = k % LANES;
+            scan.end(state, &sums[k / LANES], lane..lane + 1);
+        }
+    }
+}
+
+impl Block {
+    /// Visits every element once, in lanes: [`LANES`] elements at a time. Anchors run in parallel, each with candidates in
+    /// ascending order; `states` belong to the block's anchors.
+    pub(crate) fn scan<T: Real, S: Scan<T>>(&self, similarity: &[T], states: &mut [S::State], scan: &S) {
+        let states = &mut states[self.anchor_offset..self.anchor_offset + self.anchors];
+        let arch = pulp::Arch::new();
+        if self.candidate_stride == 1 {
+            states.par_iter_mut().enumerate().with_min_len(4).for_each(|(a, state)| {
+                let row = &similarity[a * self.anchor_stride..][..self.candidates];
+                arch.dispatch(AlongRow { scan, block: self, anchor: a + self.anchor_offset, row, state });
+            });
+            return;
+        }
+        states.par_chunks_mut(GROUPS * LANES).enumerate().for_each(|(chunk, states)| {
+            arch.dispatch(DownColumns {
+                scan,
+                block: self,
+                first: chunk * GROUPS * LANES,
+                similarity,
+                states,
+            });
+        });
+    }
+
+    /// Visits every element once, anchors in parallel, an anchor's candidates in ascending order, in the order that
+    /// memory likes. `states` belong to the block's anchors; `visit(state, anchor, candidate, s)` takes pair numbers.
+    pub(crate) fn sweep<T: Real, S: Send>(
+        &self,
+        similarity: &[T],
+        states: &mut [S],
+        visit: impl Fn(&mut S, usize, usize, T) + Sync,
+    ) {
+        const CHUNK: usize = 32;
+        let states = &mut states[self.anchor_offset..self.anchor_offset + self.anchors];
+        states.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, states)| {
+            let first = chunk * CHUNK;
+            if self.candidate_stride == 1 {
+                for (a, state) in states.iter_mut().enumerate().map(|(a, state)| (first + a, state)) {
+                    let row = &similarity[a * self.anchor_stride..][..self.candidates];
+                    for (c, &s) in row.iter().enumerate() {
+                        visit(state, a + self.anchor_offset, c + self.candidate_offset, s);
+                    }
+                }
+            } else {
+                for c in 0..self.candidates {
+                    let row = &similarity[c * self.candidate_stride + first * self.anchor_stride..];
+                    for (a, state) in states.iter_mut().enumerate() {
+                        let s = row[a * self.anchor_stride];
+                        visit(state, first + a + self.anchor_offset, c + self.candidate_offset, s);
+                    }
+                }
+            }
+        });
+    }
+}
