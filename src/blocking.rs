@@ -10,8 +10,10 @@ use crate::negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 use crate::objective::{GradientOptions, Gradients, Objective};
 use crate::pipeline::{External, Features, Pipeline, StepStats};
 
-pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
-    pollster::block_on(work)
+/// On a thread of the pool that the CPU's kernels share their work with: from any other, each of a step's two dozen kernels
+/// would wake that pool and be woken by it.
+pub(crate) fn wait<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    rayon::scope(|_| pollster::block_on(work))
 }
 
 impl Device {
@@ -46,7 +48,7 @@ impl Device {
     }
 
     /// Waits for work on this device.
-    pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+    pub fn wait<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         wait(work)
     }
 }

@@ -51,7 +51,7 @@ pub struct Features<'a> {
 
 /// A gradient from elsewhere: takes the unit embeddings of a batch's images and texts, `[pairs, embed]` row-major, and
 /// gives the gradients of its loss at both, to be added to the objective's.
-pub type External<'a> = &'a mut dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]>;
+pub type External<'a> = &'a mut (dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]> + Send);
 
 /// Trains a [`Head`] on batches of features, one step at a time.
 ///

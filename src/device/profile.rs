@@ -1,7 +1,8 @@
 //! What each kernel takes: a table that the device fills while it is asked to.
 
 use serde::Serialize;
-use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use web_time::Instant;
 
 /// What the dispatches of one kernel took together.
@@ -44,13 +45,19 @@ impl Profile {
     }
 }
 
-thread_local! {
-    /// Of the CPU, whose kernels run on the thread that calls them.
-    static CPU: RefCell<Option<Profile>> = const { RefCell::new(None) };
+/// Of the CPU, of whichever thread its kernels are called on.
+static CPU: Mutex<Option<Profile>> = Mutex::new(None);
+/// Whether there is one: asked by every kernel, and most often there is none.
+static PROFILED: AtomicBool = AtomicBool::new(false);
+
+fn of_cpu() -> MutexGuard<'static, Option<Profile>> {
+    // A table is whole after every call, whatever its caller did then.
+    CPU.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn on_cpu(on: bool) -> Profile {
-    CPU.replace(on.then(Profile::default)).unwrap_or_default()
+    PROFILED.store(on, Ordering::Relaxed);
+    std::mem::replace(&mut *of_cpu(), on.then(Profile::default)).unwrap_or_default()
 }
 
 /// Times a kernel's CPU branch until it is dropped, if the CPU is profiled.
@@ -63,7 +70,7 @@ pub(crate) fn clock(name: &str) -> Clock {
 
 /// Starts the clock of a kernel that knows its work.
 pub(crate) fn clock_of(name: impl FnOnce() -> String, flops: f64, bytes: f64) -> Clock {
-    let on = CPU.with_borrow(Option::is_some);
+    let on = PROFILED.load(Ordering::Relaxed);
     Clock(on.then(|| {
         let kernel = KernelTime { name: name(), dispatches: 1, seconds: 0.0, flops, bytes };
         (Instant::now(), kernel)
@@ -74,10 +81,8 @@ impl Drop for Clock {
     fn drop(&mut self) {
         let Some((start, KernelTime { name, flops, bytes, .. })) = self.0.take() else { return };
         let seconds = start.elapsed().as_secs_f64();
-        CPU.with_borrow_mut(|profile| {
-            if let Some(profile) = profile {
-                profile.add(&name, seconds, flops, bytes);
-            }
-        });
+        if let Some(profile) = &mut *of_cpu() {
+            profile.add(&name, seconds, flops, bytes);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter, 2019), in PyTorch's order of operations.
 
-use super::{Access, KernelSpec, Real, by_elements};
+use super::{Access, KernelSpec, Real, by_elements, vectorized, without_subnormals};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
@@ -83,12 +83,17 @@ pub fn twin<T: Real>(params: &AdamwParams, (g, factor): (&[T], T), [w, m, v]: [&
     let (low, high) = (T::of(params.bounds.0.into()), T::of(params.bounds.1.into()));
     let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
     chunks.zip(g.par_chunks(CHUNK)).for_each(|(((w, m), v), g)| {
-        for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(g) {
-            let g = factor * g;
-            *m = beta1 * *m + (T::one() - beta1) * g;
-            *v = beta2 * *v + (T::one() - beta2) * g * g;
-            let step = step_size * *m / (v.sqrt() / root + epsilon);
-            *w = (keep * *w - step).max(low).min(high);
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(g) {
+                    let g = factor * g;
+                    *m = without_subnormals(beta1 * *m + (T::one() - beta1) * g);
+                    *v = without_subnormals(beta2 * *v + (T::one() - beta2) * g * g);
+                    let step = step_size * *m / (v.sqrt() / root + epsilon);
+                    *w = (keep * *w - step).max(low).min(high);
+                }
+            },
+        );
     });
 }

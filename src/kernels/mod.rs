@@ -197,6 +197,13 @@ pub trait Real:
     fn power_of_e(self) -> Self;
 }
 
+/// 0 in the place of a number too small to be normal: what a parameter without gradients leaves of its moments after some hundred
+/// steps, and what processors compute with several times slower. GPUs do the same by themselves.
+#[inline(always)]
+fn without_subnormals<T: Real>(x: T) -> T {
+    if x.abs() < T::min_positive_value() { T::zero() } else { x }
+}
+
 impl Real for f32 {
     fn of(value: f64) -> Self {
         value as f32
@@ -436,7 +443,14 @@ fn by_elements<P: encase::ShaderType + encase::internal::WriteInto>(
     Ok(())
 }
 
+/// Does work compiled for the vector instructions that the processor has. What it calls must be inlined.
+#[inline(always)]
+fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
 /// Sum of f(k) over 0..n in independent lanes, so that the compiler can vectorise it; the order is fixed.
+#[inline(always)]
 fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
     const LANES: usize = 16;
     let mut sums = [T::zero(); LANES];

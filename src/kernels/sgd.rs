@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
 
-use super::{Access, KernelSpec, Real, by_elements};
+use super::{Access, KernelSpec, Real, by_elements, without_subnormals};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
@@ -57,7 +57,7 @@ pub fn twin<T: Real>(params: &SgdParams, (g, factor): (&[T], T), [w, m]: [&mut [
     let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
     chunks.for_each(|((w, m), g)| {
         for ((w, m), &g) in w.iter_mut().zip(m).zip(g) {
-            *m = momentum * *m + factor * g + decay * *w;
+            *m = without_subnormals(momentum * *m + factor * g + decay * *w);
             *w = (*w - rate * *m).max(low).min(high);
         }
     });

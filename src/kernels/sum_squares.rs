@@ -1,6 +1,6 @@
 //! Squared norm of a buffer, in parts that `record` adds.
 
-use super::{Access, KernelSpec, Real, lane_sum, lanes, stretches};
+use super::{Access, KernelSpec, Real, lane_sum, lanes, stretches, vectorized};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
@@ -48,6 +48,9 @@ pub fn twin<T: Real>(a: &[T], parts: &mut [T]) {
     let stretch = a.len().div_ceil(PARTS);
     parts.par_iter_mut().enumerate().with_min_len(8).for_each(|(i, part)| {
         let a = &a[(i * stretch).min(a.len())..((i + 1) * stretch).min(a.len())];
-        *part = lane_sum(a.len(), |k| a[k] * a[k]);
+        *part = vectorized(
+            #[inline(always)]
+            || lane_sum(a.len(), |k| a[k] * a[k]),
+        );
     });
 }
