@@ -139,17 +139,33 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
     #[inline(always)]
     fn visit(&self, best: &mut Self::Sums, lanes: &Lanes<T>) {
         let Lanes { anchor, candidate, s } = lanes;
-        let (own_id, other_id) = lanes.ids(self.ids);
-        let below = self.below.map(|(n, h)| (Lanes::<T>::of(anchor, n), Lanes::<T>::of(anchor, h)));
-        let (top, top_index) = below.unwrap_or(([T::infinity(); LANES], [0; LANES]));
+        // M, and for what does not count less than anything.
+        let (mut m, none) = (*s, T::neg_infinity());
+        if let Some(ids) = self.ids {
+            let (own_id, other_id) = lanes.ids(Some(ids));
+            for k in 0..LANES {
+                m[k] = if own_id[k] == other_id[k] { none } else { m[k] };
+            }
+        }
+        let own = if self.exclude_own { none } else { -T::one() };
         for k in 0..LANES {
-            let own = candidate[k] == anchor[k];
-            let m = if own { -T::one() } else { s[k] };
-            let negative = (own & !self.exclude_own) | (!own & (own_id[k] != other_id[k]));
-            let after = (m < top[k]) | ((m == top[k]) & (candidate[k] > top_index[k]));
-            let better = negative & after & (candidate[k] != NO_PAIR) & (m > best.0[k]);
-            best.0[k] = if better { m } else { best.0[k] };
-            best.1[k] = if better { candidate[k] } else { best.1[k] };
+            m[k] = if candidate[k] == anchor[k] { own } else { m[k] };
+            m[k] = if candidate[k] == NO_PAIR { none } else { m[k] };
+        }
+        if let Some((n, h)) = self.below {
+            let (top, top_index) = (Lanes::<T>::of(anchor, n), Lanes::<T>::of(anchor, h));
+            for k in 0..LANES {
+                let after = (m[k] < top[k]) | ((m[k] == top[k]) & (candidate[k] > top_index[k]));
+                m[k] = if after { m[k] } else { none };
+            }
+        }
+        for k in 0..LANES {
+            // Chosen by bits, or the compiler makes it a choice of where to load from, lane by lane.
+            let better = m[k] > best.0[k];
+            let bits = 0u32.wrapping_sub(better.into());
+            best.1[k] = (candidate[k] & bits) | (best.1[k] & !bits);
+            let value = if better { m[k] } else { best.0[k] };
+            best.0[k] = value;
         }
     }
 

@@ -140,18 +140,20 @@ impl<'a, T: Real, const EXPONENTIAL: bool> Scan<T> for Values<'a, T, EXPONENTIAL
         let (p, n) = (Lanes::<T>::of(anchor, sets.positive), Lanes::<T>::of(anchor, sets.value));
         let (h, other_p) = (Lanes::<T>::of(anchor, sets.index), Lanes::<T>::of(candidate, sets.positive));
         let (own_id, other_id) = lanes.ids(sets.ids);
-        let count = |is_in: bool| if is_in { T::one() } else { T::zero() };
+        // 1 in a set and 0 outside, condition by condition: as numbers they stay as wide as what they are for.
+        let only_if = |condition: bool, one: T| if condition { one } else { T::zero() };
         for k in 0..LANES {
-            let other = (candidate[k] != anchor[k]) & (candidate[k] != NO_PAIR);
+            let one = only_if(candidate[k] != anchor[k], T::one());
+            let one = only_if(candidate[k] != NO_PAIR, one);
             let (u, stays) = Self::member(p[k] - other_p[k], sets.alpha);
-            let in_u = other & stays & (other_p[k] <= n[k] + sets.threshold);
-            sums[0][k] += if in_u { u } else { T::zero() };
-            sums[1][k] += count(in_u);
+            let in_u = only_if(other_p[k] <= n[k] + sets.threshold, only_if(stays, one));
+            sums[0][k] += only_if(in_u > T::zero(), u);
+            sums[1][k] += in_u;
             let (v, stays) = Self::member(n[k] - s[k], -sets.beta);
-            let negative = other & (candidate[k] != h[k]) & (own_id[k] != other_id[k]);
-            let in_v = negative & stays & (s[k] >= sets.floor);
-            sums[2][k] += if in_v { v } else { T::zero() };
-            sums[3][k] += count(in_v);
+            let in_v = only_if(s[k] >= sets.floor, only_if(stays, one));
+            let in_v = only_if(own_id[k] != other_id[k], only_if(candidate[k] != h[k], in_v));
+            sums[2][k] += only_if(in_v > T::zero(), v);
+            sums[3][k] += in_v;
         }
     }
 

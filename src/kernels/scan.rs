@@ -43,6 +43,19 @@ impl<T: Real> Lanes<T> {
         }
     }
 
+    /// Fills lanes with similarities, those that are left with no pair.
+    #[inline(always)]
+    fn take(&mut self, s: &[T]) {
+        // A length that the compiler knows, in all chunks but the last.
+        match s.try_into() {
+            Ok(s) => self.s = s,
+            Err(_) => {
+                self.s[..s.len()].copy_from_slice(s);
+                self.candidate[s.len()..].fill(NO_PAIR);
+            }
+        }
+    }
+
     /// Values by pair number; for no pair the first.
     #[inline(always)]
     pub fn of<V: Copy>(pairs: &[u32; LANES], values: &[V]) -> [V; LANES] {
@@ -86,8 +99,7 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for AlongRow<'_, T, S> {
         let mut lanes = Lanes { anchor: [anchor as u32; LANES], candidate: iota(0), s: [T::zero(); LANES] };
         for (chunk, s) in row.chunks(LANES).enumerate() {
             lanes.candidate = iota(block.candidate_offset + chunk * LANES);
-            lanes.s[..s.len()].copy_from_slice(s);
-            lanes.candidate[s.len()..].fill(NO_PAIR);
+            lanes.take(s);
             scan.visit(&mut sums, &lanes);
         }
         scan.end(state, &sums, 0..LANES);
@@ -110,22 +122,21 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for DownColumns<'_, T, S> {
     fn with_simd<P: pulp::Simd>(self, _: P) {
         let Self { scan, block, first, similarity, states } = self;
         let offset = block.anchor_offset;
-        let mut sums: [S::Sums; GROUPS] = std::array::from_fn(|_| scan.begin());
-        let anchors: [_; GROUPS] = std::array::from_fn(|g| iota(offset + first + g * LANES));
-        for c in 0..block.candidates {
-            let row = &similarity[c * block.candidate_stride + first..][..states.len()];
-            let candidate = [(c + block.candidate_offset) as u32; LANES];
-            for ((s, sums), &anchor) in row.chunks(LANES).zip(&mut sums).zip(&anchors) {
-                let mut lanes = Lanes { anchor, candidate, s: [T::zero(); LANES] };
-                lanes.s[..s.len()].copy_from_slice(s);
-                lanes.candidate[s.len()..].fill(NO_PAIR);
-                lanes.anchor[s.len()..].fill(offset as u32);
-                scan.visit(sums, &lanes);
+        // Of one group alone, or the sums would lie in memory, and on each of them hang a slow store.
+        for (group, states) in states.chunks_mut(LANES).enumerate() {
+            let first = first + group * LANES;
+            let mut sums = scan.begin();
+            let mut lanes =
+                Lanes { anchor: iota(offset + first), candidate: [0; LANES], s: [T::zero(); LANES] };
+            lanes.anchor[states.len()..].fill(offset as u32);
+            for c in 0..block.candidates {
+                lanes.candidate = [(c + block.candidate_offset) as u32; LANES];
+                lanes.take(&similarity[c * block.candidate_stride + first..][..states.len()]);
+                scan.visit(&mut sums, &lanes);
             }
-        }
-        for (k, state) in states.iter_mut().enumerate() {
-            let lane = k % LANES;
-            scan.end(state, &sums[k / LANES], lane..lane + 1);
+            for (lane, state) in states.iter_mut().enumerate() {
+                scan.end(state, &sums, lane..lane + 1);
+            }
         }
     }
 }
