@@ -1,4 +1,4 @@
-//! Matrices larger than the largest binding: the same numbers in pieces.
+//! What is bound: matrices larger than the largest binding in pieces, with the same numbers; bind groups made once.
 
 mod common;
 #[path = "common/random.rs"]
@@ -84,6 +84,32 @@ fn steps(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// A step after the second makes no bind group (the second does, since two buffers change places), and none outlives the buffers that it binds.
+fn bound_once(device: &Device) -> Outcome {
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let (pairs, dims, embed) = (21, [37, 19], 11);
+    let mut random = Random::new(10);
+    let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
+    let ids = random.indices(pairs, pairs);
+    let before = gpu.bind_groups();
+    for name in ["hinge", "cir:sig-ms", "infonce"] {
+        let objective = name.parse()?;
+        let head = Head::new(dims[0], dims[1], embed, 3)?;
+        let mut pipeline = Pipeline::new(device, head, &TrainConfig::default(), pairs)?;
+        let mut counts = Vec::new();
+        for _ in 0..5 {
+            pipeline.step(Features { images: &images, texts: &texts, ids: &ids }, &objective, 1e-3)?;
+            counts.push(gpu.bind_groups() - before);
+        }
+        let settled = counts[0] > 20 && counts[2..] == [counts[1]; 3];
+        check(settled, format!("{objective}: {counts:?} bind groups"))?;
+        drop(pipeline);
+        let left = gpu.bind_groups();
+        check(left == before, format!("{objective}: {left} bind groups are left of {before}"))?;
+    }
+    Ok(())
+}
+
 /// A step on 8,000 pairs of 1280 and 384 wide features to 256: memory of the device while it is under way, and the copies
 /// that uploads make on the way, which may be gone by then.
 fn a_large_batch_needs_little_memory() -> Outcome {
@@ -110,7 +136,8 @@ fn a_large_batch_needs_little_memory() -> Outcome {
 }
 
 fn main() {
-    let tests: [(&str, common::Test); 2] = [("gradients", gradients), ("steps", steps)];
+    let tests: [(&str, common::Test); 3] =
+        [("gradients", gradients), ("steps", steps), ("bound_once", bound_once)];
     let memory = Trial::test("a_large_batch_needs_little_memory", a_large_batch_needs_little_memory);
     common::run_with(tests.map(|(name, test)| (name.to_string(), test)).to_vec(), vec![memory])
 }

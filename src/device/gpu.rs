@@ -38,6 +38,8 @@ struct Inner {
     /// Bound where a kernel's optional input is absent.
     nothing: wgpu::Buffer,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// What was bound before, so that a step like one before makes nothing: see [`Gpu::bind`].
+    bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
     /// Shaders that stand in for a kernel's own; see [`Gpu::replace_shader`].
     replaced: Mutex<HashMap<String, String>>,
     /// Bytes of the largest storage binding; see [`Gpu::limit_bindings`].
@@ -73,8 +75,29 @@ struct Pipeline {
     pipeline: wgpu::ComputePipeline,
 }
 
+/// Buffers bound to a kernel, each with offset and size in bytes; the parameters come first.
+#[derive(PartialEq, Eq, Hash)]
+struct Bound {
+    layout: wgpu::BindGroupLayout,
+    buffers: Vec<(wgpu::Buffer, u64, u64)>,
+}
+
+/// Bind groups that are kept: batches of local features differ in their sizes, and would add to them without end.
+const MAX_BOUND: usize = 2048;
+
 /// Device memory of one buffer.
-pub struct Memory(wgpu::Buffer);
+pub struct Memory {
+    buffer: wgpu::Buffer,
+    gpu: Gpu,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // They would keep the memory alive.
+        let unbound = |bound: &Bound| bound.buffers.iter().all(|(buffer, ..)| *buffer != self.buffer);
+        lock(&self.gpu.0.bound).retain(|bound, _| unbound(bound));
+    }
+}
 
 /// A part of a buffer, in bytes.
 #[derive(Clone, Copy)]
@@ -87,7 +110,7 @@ pub struct Region<'a> {
 impl Memory {
     /// A part in elements of four bytes.
     pub(super) fn region(&self, start: usize, len: usize) -> Region<'_> {
-        Region { buffer: Some(&self.0), offset: start as u64 * 4, size: len as u64 * 4 }
+        Region { buffer: Some(&self.buffer), offset: start as u64 * 4, size: len as u64 * 4 }
     }
 }
 
@@ -187,6 +210,7 @@ impl Gpu {
             params,
             nothing,
             pipelines: Mutex::default(),
+            bound: Mutex::default(),
             replaced: Mutex::default(),
             max_binding: AtomicUsize::new(usize::try_from(max_binding).unwrap_or(usize::MAX)),
             flight: Mutex::new(Flight { submissions: VecDeque::new(), rate, ended: Instant::now() }),
@@ -263,16 +287,20 @@ impl Gpu {
                 "use a smaller --batch or --embed, or --device cpu",
             ));
         }
-        Ok(Memory(buffer))
+        Ok(Memory { buffer, gpu: self.clone() })
     }
 
     pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.0.queue.write_buffer(&memory.0, offset, bytes);
+        self.0.queue.write_buffer(&memory.buffer, offset, bytes);
         self.check()
     }
 
     /// Copies bytes back once everything submitted before has finished.
     pub(super) async fn read(&self, memory: &Memory, offset: u64, size: usize) -> Result<Vec<u8>> {
+        self.read_buffer(&memory.buffer, offset, size).await
+    }
+
+    async fn read_buffer(&self, buffer: &wgpu::Buffer, offset: u64, size: usize) -> Result<Vec<u8>> {
         if size == 0 {
             return Ok(Vec::new());
         }
@@ -283,7 +311,7 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let mut encoder = self.0.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&memory.0, offset, &staging, 0, size as u64);
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size as u64);
         self.0.queue.submit([encoder.finish()]);
         let (sender, receiver) = futures_channel::oneshot::channel();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
@@ -328,6 +356,7 @@ impl Gpu {
     pub fn replace_shader(&self, kernel: &str, source: String) {
         lock(&self.0.replaced).insert(kernel.into(), source);
         lock(&self.0.pipelines).clear();
+        lock(&self.0.bound).clear();
     }
 
     /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
@@ -353,6 +382,51 @@ impl Gpu {
             flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
         }
         Ok(())
+    }
+
+    /// Bind groups that are kept at the moment.
+    pub fn bind_groups(&self) -> usize {
+        lock(&self.0.bound).len()
+    }
+
+    /// The bind group of these buffers for a kernel; made on first use, and gone with any of the buffers.
+    fn bind(
+        &self,
+        kernel: &str,
+        pipeline: &Pipeline,
+        params_size: u64,
+        regions: &[Region],
+    ) -> wgpu::BindGroup {
+        let inner = &self.0;
+        let mut buffers = vec![(inner.params.clone(), 0, params_size)];
+        buffers.extend(regions.iter().map(|region| {
+            let buffer = region.buffer.unwrap_or(&inner.nothing).clone();
+            // A binding is whole vec4s; the allocation is rounded up to them.
+            (buffer, region.offset, region.size.next_multiple_of(16))
+        }));
+        let mut kept = lock(&inner.bound);
+        let bound = Bound { layout: pipeline.layout.clone(), buffers };
+        if let Some(group) = kept.get(&bound) {
+            return group.clone();
+        }
+        let entries: Vec<_> = (0..)
+            .zip(&bound.buffers)
+            .map(|(binding, (buffer, offset, size))| {
+                let part =
+                    wgpu::BufferBinding { buffer, offset: *offset, size: wgpu::BufferSize::new(*size) };
+                wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(part) }
+            })
+            .collect();
+        let group = inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel),
+            layout: &bound.layout,
+            entries: &entries,
+        });
+        if kept.len() >= MAX_BOUND {
+            kept.clear();
+        }
+        kept.insert(bound, group.clone());
+        group
     }
 
     /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
@@ -530,30 +604,11 @@ impl Recorder {
         let mut block = block.into_inner();
         block.resize(block.len().next_multiple_of(16), 0);
         let offset = self.params.len();
-        let size = wgpu::BufferSize::new(block.len() as u64);
+        let size = block.len() as u64;
         self.params.extend_from_slice(&block);
         self.params.resize(offset + PARAM_SLOT as usize, 0);
 
-        let uniform = wgpu::BufferBinding { buffer: &inner.params, offset: 0, size };
-        let mut entries =
-            vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
-        for (i, region) in regions.iter().enumerate() {
-            let binding = wgpu::BufferBinding {
-                buffer: region.buffer.unwrap_or(&inner.nothing),
-                offset: region.offset,
-                // A binding is whole vec4s; the allocation is rounded up to them.
-                size: wgpu::BufferSize::new(region.size.next_multiple_of(16)),
-            };
-            entries.push(wgpu::BindGroupEntry {
-                binding: i as u32 + 1,
-                resource: wgpu::BindingResource::Buffer(binding),
-            });
-        }
-        let bindings = inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(spec.name),
-            layout: &pipeline.layout,
-            entries: &entries,
-        });
+        let bindings = self.gpu.bind(spec.name, &pipeline, size, regions);
         *lock(&inner.last) = spec.name;
         let grid = grid.map(|n| n as u32);
         let what = self.what.clone().unwrap_or_else(|| spec.name.into());
@@ -635,7 +690,7 @@ impl Recorder {
             }
             encoder.resolve_query_set(&queries, 0..count, &times, 0);
             inner.queue.submit([encoder.finish()]);
-            let times = crate::blocking::wait(self.gpu.read(&Memory(times), 0, 8 * count as usize))?;
+            let times = crate::blocking::wait(self.gpu.read_buffer(&times, 0, 8 * count as usize))?;
             let times: Vec<u64> = bytemuck::pod_collect_to_vec(&times);
             let period = f64::from(inner.queue.get_timestamp_period()) * 1e-9;
             seconds.extend(times.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period));

@@ -73,9 +73,6 @@ impl<T: Real> Lanes<T> {
     }
 }
 
-/// Groups of lanes that share what is read of a row.
-const GROUPS: usize = 4;
-
 fn iota(first: usize) -> [u32; LANES] {
     std::array::from_fn(|lane| (first + lane) as u32)
 }
@@ -106,7 +103,7 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for AlongRow<'_, T, S> {
     }
 }
 
-/// A scan whose lanes are anchors, side by side in every row.
+/// A scan whose lanes are anchors, [`LANES`] at most, side by side in every row.
 struct DownColumns<'a, T, S: Scan<T>> {
     scan: &'a S,
     block: &'a Block,
@@ -122,21 +119,16 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for DownColumns<'_, T, S> {
     fn with_simd<P: pulp::Simd>(self, _: P) {
         let Self { scan, block, first, similarity, states } = self;
         let offset = block.anchor_offset;
-        // Of one group alone, or the sums would lie in memory, and on each of them hang a slow store.
-        for (group, states) in states.chunks_mut(LANES).enumerate() {
-            let first = first + group * LANES;
-            let mut sums = scan.begin();
-            let mut lanes =
-                Lanes { anchor: iota(offset + first), candidate: [0; LANES], s: [T::zero(); LANES] };
-            lanes.anchor[states.len()..].fill(offset as u32);
-            for c in 0..block.candidates {
-                lanes.candidate = [(c + block.candidate_offset) as u32; LANES];
-                lanes.take(&similarity[c * block.candidate_stride + first..][..states.len()]);
-                scan.visit(&mut sums, &lanes);
-            }
-            for (lane, state) in states.iter_mut().enumerate() {
-                scan.end(state, &sums, lane..lane + 1);
-            }
+        let mut sums = scan.begin();
+        let mut lanes = Lanes { anchor: iota(offset + first), candidate: [0; LANES], s: [T::zero(); LANES] };
+        lanes.anchor[states.len()..].fill(offset as u32);
+        for c in 0..block.candidates {
+            lanes.candidate = [(c + block.candidate_offset) as u32; LANES];
+            lanes.take(&similarity[c * block.candidate_stride + first..][..states.len()]);
+            scan.visit(&mut sums, &lanes);
+        }
+        for (lane, state) in states.iter_mut().enumerate() {
+            scan.end(state, &sums, lane..lane + 1);
         }
     }
 }
@@ -154,14 +146,8 @@ impl Block {
             });
             return;
         }
-        states.par_chunks_mut(GROUPS * LANES).enumerate().for_each(|(chunk, states)| {
-            arch.dispatch(DownColumns {
-                scan,
-                block: self,
-                first: chunk * GROUPS * LANES,
-                similarity,
-                states,
-            });
+        states.par_chunks_mut(LANES).enumerate().for_each(|(chunk, states)| {
+            arch.dispatch(DownColumns { scan, block: self, first: chunk * LANES, similarity, states });
         });
     }
 
