@@ -44,32 +44,38 @@ fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(samples[samples.len() / 2])
 }
 
-/// Seconds of products C = op(A) op(B) of the given [rows, cols, inner], one after the other; A is transposed in those
-/// marked, else B.
+/// Seconds of products C = op(A) op(B) of the given [rows, cols, inner], one after the other as in a step; A is transposed in
+/// those marked, else B.
 fn products(device: &Device, shapes: &[([usize; 3], bool)]) -> Result<f64> {
-    let mut sum = 0.0;
+    let matrix = |rows: usize, cols: usize| {
+        let values: Vec<_> = numbers().take(rows * cols).collect();
+        Matrix::from_rows(device, "bench", rows, cols, &values)
+    };
+    let mut operands = Vec::new();
     for &([rows, cols, inner], a_transposed) in shapes {
-        let matrix = |rows: usize, cols: usize| {
-            let values: Vec<_> = numbers().take(rows * cols).collect();
-            Matrix::from_rows(device, "bench", rows, cols, &values)
-        };
         let (a, b) = match a_transposed {
             true => (matrix(inner, rows)?, matrix(inner, cols)?),
             false => (matrix(rows, inner)?, matrix(cols, inner)?),
         };
-        let mut c = Matrix::new(device, "bench", rows, cols)?;
-        sum += median(|| {
-            let mut commands = device.commands();
-            let product = match a_transposed {
-                true => Product::tn(a.view(), b.view()),
-                false => Product::nt(a.view(), b.view()),
-            };
-            matmul(&mut commands, product, c.view_mut())?;
-            commands.submit()?;
-            device.wait(c.buffer.read(device, 0..4)).map(drop)
-        })?;
+        operands.push((a, b, a_transposed, Matrix::new(device, "bench", rows, cols)?));
     }
-    Ok(sum)
+    median(|| {
+        device.wait(async {
+            let mut commands = device.commands();
+            for (a, b, a_transposed, c) in &mut operands {
+                let product = match a_transposed {
+                    true => Product::tn(a.view(), b.view()),
+                    false => Product::nt(a.view(), b.view()),
+                };
+                matmul(&mut commands, product, c.view_mut())?;
+            }
+            commands.submit()?;
+            match operands.last() {
+                Some((.., c)) => c.buffer.read(device, 0..4).await.map(drop),
+                None => Ok(()),
+            }
+        })
+    })
 }
 
 /// The largest resident memory of this process so far, in MB; `None` where the system does not tell.
@@ -203,6 +209,16 @@ impl EpochBench {
         write_features(folder.path(), [n, m, p, q]).map_err(fault)?;
         let mut trainer = Trainer::new(&device, Dataset::open(folder.path())?, config)?;
         let steps = trainer.steps_per_epoch();
+        let b = self.batch.min(m);
+        let shapes = [
+            ([b, d, p], false),
+            ([b, d, q], false),
+            ([b, b, d], false),
+            ([d, p, b], true),
+            ([d, q, b], true),
+        ];
+        // Before and after, since the machine may change its pace on the way.
+        let before = products(&device, &shapes)?;
         let start = Instant::now();
         let (sender, receiver) = std::sync::mpsc::channel();
         // Validation is not the epoch's.
@@ -216,15 +232,7 @@ impl EpochBench {
         if !(epoch.loss.is_finite() && epoch.gradient_norm > 0.0) {
             return Err(wrong("the epoch", "a gradient", format!("{epoch:?}")));
         }
-        let b = self.batch.min(m);
-        let shapes = [
-            ([b, d, p], false),
-            ([b, d, q], false),
-            ([b, b, d], false),
-            ([d, p, b], true),
-            ([d, q, b], true),
-        ];
-        let products = steps as f64 * products(&device, &shapes)?;
+        let products = steps as f64 * (before + products(&device, &shapes)?) / 2.0;
         let times = EpochTimes {
             device: device.to_string(),
             shape: self.shape,
