@@ -2,7 +2,7 @@
 
 use crate::config::{Pooling, TrainConfig};
 use crate::data::{Dataset, Gather, Side, Split, Standardizer};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, Upload};
 use crate::encoder::Encoder;
 use crate::eval::Recall;
 use crate::head::Head;
@@ -53,7 +53,7 @@ impl Head {
         let mut out = Vec::with_capacity(rows.len() * self.dim());
         for rows in rows.chunks(chunk) {
             gather.items(dataset, side, rows, &mut host, &mut offsets)?;
-            encoder.upload(device, &host, &offsets)?;
+            encoder.upload(device, Upload::Given(&mut host), &offsets)?;
             let mut commands = device.commands();
             encoder.forward(&mut commands, &values, false)?;
             commands.submit()?;

@@ -9,7 +9,7 @@
 //! perceptron, one row of zeros goes after the features: it stands for the padding to the longest item, which batch norm
 //! takes for data (vse-models.md section 2.2).
 
-use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, padded};
+use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Upload, padded};
 use crate::gpo::{Gpo, check_offsets, reshape};
 use crate::head::{Head, MlpLayout, Side, SideLayout};
 use crate::kernels::{
@@ -114,7 +114,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Offsets that are missing, superfluous or wrong.
-    pub fn upload(&mut self, device: &Device, rows: &[f32], offsets: &[u32]) -> Result<()> {
+    pub fn upload(&mut self, device: &Device, rows: Upload<f32>, offsets: &[u32]) -> Result<()> {
         let (embed, dim) = (self.layout.weight.rows, self.layout.weight.cols);
         let (stride, count) = (padded(dim), rows.len() / padded(dim));
         let (items, longest) = match (&self.pooling, offsets) {
@@ -144,7 +144,7 @@ impl Encoder {
         let name = self.name;
         let padding = usize::from(self.mlp.is_some());
         reshape(device, &format!("{name}.features"), &mut self.features, count + padding, dim)?;
-        self.features.buffer.write(device, 0, rows)?;
+        self.features.buffer.take(device, rows)?;
         reshape(device, &format!("{name}.projected"), &mut self.projected, count, embed)?;
         for matrix in [&mut self.unit, &mut self.d_unit, &mut self.d_pooled] {
             reshape(device, name, matrix, items, embed)?;

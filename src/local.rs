@@ -1,6 +1,6 @@
 //! Encoders of local features on host arrays: for people who bring their own features.
 
-use crate::device::{Buffer, Device, Matrix, pad_rows, padded};
+use crate::device::{Buffer, Device, Matrix, Upload, pad_rows, padded};
 use crate::encoder::Encoder;
 use crate::gpo::Gpo as Pooling;
 use crate::head::{Allocation, GpoLayout, Head, Side};
@@ -279,7 +279,7 @@ impl Head {
         let packed = Packed::new(features, lengths, self.feature_dim(side))?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let mut encoder = Encoder::new(device, self, side, lengths.len())?;
-        encoder.upload(device, &packed.rows, self.offsets(side, &packed))?;
+        encoder.upload(device, Upload::Lent(&packed.rows), self.offsets(side, &packed))?;
         let mut commands = device.commands();
         encoder.forward(&mut commands, &values, false)?;
         commands.submit()?;
@@ -305,7 +305,7 @@ impl Head {
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let mut gradients = Buffer::new(device, "d.head", self.values.len())?;
         let mut encoder = Encoder::new(device, self, side, lengths.len())?;
-        encoder.upload(device, &packed.rows, self.offsets(side, &packed))?;
+        encoder.upload(device, Upload::Lent(&packed.rows), self.offsets(side, &packed))?;
         encoder.pad_to(packed.longest);
         encoder.d_unit.buffer.write(device, 0, &pad_rows(upstream, self.dim()))?;
         let rows = packed.rows.len() / padded(dim);

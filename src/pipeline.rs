@@ -9,7 +9,7 @@
 
 use crate::bank::Bank;
 use crate::config::{Optimizer, TrainConfig};
-use crate::device::{Buffer, Commands, Device, Matrix, pad_rows};
+use crate::device::{Buffer, Commands, Device, Matrix, Upload, pad_rows};
 use crate::encoder::Encoder;
 use crate::head::{Head, Layout, Side};
 use crate::kernels::{
@@ -183,13 +183,14 @@ impl Pipeline {
         }
         objective.validate()?;
         let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
-        self.step_padded([&images, &texts], offsets, batch.ids, objective, rate, external).await
+        let rows = [Upload::Lent(&images), Upload::Lent(&texts)];
+        self.step_padded(rows, offsets, batch.ids, objective, rate, external).await
     }
 
     /// [`Pipeline::step_local_async`] on rows that are padded already.
     pub(crate) async fn step_padded(
         &mut self,
-        rows: [&[f32]; 2],
+        rows: [Upload<'_, f32>; 2],
         offsets: [&[u32]; 2],
         ids: &[u32],
         objective: &Objective,

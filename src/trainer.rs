@@ -7,7 +7,7 @@ use crate::baseline::start_from_cca;
 use crate::checkpoint::{Best, Checkpoint, Progress, State};
 use crate::config::{Init, TrainConfig};
 use crate::data::{Batch, Batches, Dataset, Gather, Split, steps_per_epoch};
-use crate::device::Device;
+use crate::device::{Device, Upload};
 use crate::eval::Recall;
 use crate::head::Head;
 use crate::objective::Objective;
@@ -247,11 +247,12 @@ impl Trainer {
         let batches =
             Batches::new(self.dataset.clone(), self.gather.clone(), config.batch, config.seed, epoch as u64)?;
         for (step, batch) in batches.enumerate() {
-            let batch = batch?;
+            let mut batch = batch?;
             zero_rows += batch.zero_rows;
             lr = config.rate(epoch, self.progress.step, total);
-            let Batch { images, texts, offsets: [image, text], ids, .. } = &batch;
-            let work = self.pipeline.step_padded([images, texts], [image, text], ids, &objective, lr, None);
+            let Batch { images, texts, offsets: [image, text], ids, .. } = &mut batch;
+            let rows = [Upload::Given(images), Upload::Given(texts)];
+            let work = self.pipeline.step_padded(rows, [image, text], ids, &objective, lr, None);
             self.device.wait(work)?;
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });

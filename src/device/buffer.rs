@@ -24,6 +24,25 @@ enum Storage<T> {
     Gpu(gpu::Memory),
 }
 
+/// Elements on their way to a device.
+pub enum Upload<'a, T> {
+    /// To be left as they are.
+    Lent(&'a [T]),
+    /// May come back as any others.
+    Given(&'a mut Vec<T>),
+}
+
+impl<T> std::ops::Deref for Upload<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Lent(values) => values,
+            Self::Given(values) => values,
+        }
+    }
+}
+
 /// Memory of one device, zero when made.
 pub struct Buffer<T: Element> {
     storage: Storage<T>,
@@ -87,6 +106,18 @@ impl<T: Element> Buffer<T> {
             _ => return Err(foreign()),
         }
         Ok(())
+    }
+
+    /// Overwrites the elements from the first on. On the CPU memory that is given changes places with the buffer's if it is
+    /// as long, and nothing is copied.
+    pub fn take(&mut self, device: &Device, values: Upload<T>) -> Result<()> {
+        match (&mut self.storage, values) {
+            (Storage::Host(host), Upload::Given(values)) if host.len() == values.len() => {
+                std::mem::swap(host, values);
+                Ok(())
+            }
+            (_, values) => self.write(device, 0, &values),
+        }
     }
 
     /// Copies a part back to the host once all submitted work has finished.

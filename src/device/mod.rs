@@ -8,7 +8,9 @@ mod gpu;
 mod profile;
 mod select;
 
-pub use buffer::{Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, pad_rows, padded, unpad_rows};
+pub use buffer::{
+    Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, Upload, pad_rows, padded, unpad_rows,
+};
 pub use gpu::{Gpu, Recorder, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
