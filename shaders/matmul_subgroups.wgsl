@@ -92,6 +92,11 @@ fn store_tile(row: u32, col: u32, added: vec4f, tile: mat4x4f) {
     store(row + 3u, col, added, tile[3]);
 }
 
+fn either(a: mat4x4f, b: mat4x4f, second: bool) -> mat4x4f {
+    return mat4x4f(select(a[0], b[0], second), select(a[1], b[1], second),
+                   select(a[2], b[2], second), select(a[3], b[3], second));
+}
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
     let row = group.y * 32u;
@@ -149,12 +154,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     if (params.add_bias != 0u) {
         added = bias[min(col, params.cols - 1u) / 4u];
     }
-    store_tile(row, col, added, c0);
-    store_tile(row + 4u, col, added, c1);
-    store_tile(row + 8u, col, added, c2);
-    store_tile(row + 12u, col, added, c3);
-    store_tile(row + 16u, col, added, c4);
-    store_tile(row + 20u, col, added, c5);
-    store_tile(row + 24u, col, added, c6);
-    store_tile(row + 28u, col, added, c7);
+    // One tile after the other, those of rows that there are: a driver compiles every store that is written down, which would take
+    // it longer than the product.
+    let tiles = min(8u, (params.rows - row + 3u) / 4u);
+    for (var i = 0u; i < tiles; i++) {
+        let odd = (i & 1u) != 0u;
+        let low = either(either(c0, c1, odd), either(c2, c3, odd), (i & 2u) != 0u);
+        let high = either(either(c4, c5, odd), either(c6, c7, odd), (i & 2u) != 0u);
+        store_tile(row + 4u * i, col, added, either(low, high, i > 3u));
+    }
 }
