@@ -3,7 +3,7 @@
 //   x    [count]                                                                 read
 //   out  [count] elements at.. of it; overwritten, or added to when accumulate
 //
-// Grid: workgroups stride through the elements.
+// Grid: a workgroup takes a share of the elements, in one piece as memory likes it.
 
 struct Params {
     count4: u32,       // vec4s
@@ -19,8 +19,11 @@ struct Params {
 const LANES = 64u;
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-    for (var k = id.x; k < params.count4; k += groups.x * LANES) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+    let share = (params.count4 + groups.x - 1u) / groups.x;
+    let end = min((group.x + 1u) * share, params.count4);
+    for (var k = group.x * share + lane; k < end; k += LANES) {
         var sum = params.weight * x[k];
         if (params.accumulate != 0u) {
             sum += out[params.at4 + k];

@@ -10,7 +10,7 @@
 //   factor   [1] the clip factor                   read
 //   w, m, v  [count] parameter and moments         updated
 //
-// Grid: workgroups stride through the elements.
+// Grid: a workgroup takes a share of the elements, in one piece as memory likes it.
 
 struct Params {
     count4: u32,            // vec4s
@@ -34,8 +34,11 @@ struct Params {
 const LANES = 64u;
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-    for (var k = id.x; k < params.count4; k += groups.x * LANES) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+    let share = (params.count4 + groups.x - 1u) / groups.x;
+    let end = min((group.x + 1u) * share, params.count4);
+    for (var k = group.x * share + lane; k < end; k += LANES) {
         let gradient = g[k] * factor[0];
         let first = params.beta1 * m[k] + (1.0 - params.beta1) * gradient;
         let second = params.beta2 * v[k] + (1.0 - params.beta2) * gradient * gradient;

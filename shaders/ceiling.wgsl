@@ -6,7 +6,7 @@
 //   x, y   [count]    read; overwritten
 //
 // An invocation takes four vec4s, LANES apart: 16 chains that do not wait for each other, and a workgroup 4 * LANES in a row.
-// count is a multiple of that. Grid: any number of workgroups; together they stride through x.
+// count is a multiple of that. Grid: any number of workgroups, each with a share of x, in one piece.
 
 struct Params {
     count4: u32,    // vec4s in x
@@ -31,7 +31,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         @builtin(local_invocation_index) lane: u32) {
     let factor = vec4f(params.factor);
     let term = vec4f(params.term);
-    for (var k = group.x * 4u * LANES + lane; k < params.count4; k += groups.x * 4u * LANES) {
+    let blocks = params.count4 / (4u * LANES);
+    let share = (blocks + groups.x - 1u) / groups.x;
+    let end = min((group.x + 1u) * share, blocks);
+    for (var block = group.x * share; block < end; block += 1u) {
+        let k = block * 4u * LANES + lane;
         var v0 = x[k];
         var v1 = x[k + LANES];
         var v2 = x[k + 2u * LANES];

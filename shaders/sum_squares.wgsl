@@ -3,7 +3,7 @@
 //   a        [count]    read
 //   parts    [groups]   overwritten, or added to when accumulate
 //
-// Grid: any number of workgroups; together they stride through the elements.
+// Grid: any number of workgroups, each with a share of the elements, in one piece as memory likes it.
 
 struct Params {
     count4: u32,    // vec4s in a
@@ -21,7 +21,9 @@ var<workgroup> partial: array<f32, LANES>;
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
-    for (var k = group.x * LANES + lane; k < params.count4; k += groups.x * LANES) {
+    let share = (params.count4 + groups.x - 1u) / groups.x;
+    let end = min((group.x + 1u) * share, params.count4);
+    for (var k = group.x * share + lane; k < end; k += LANES) {
         sum += dot(a[k], a[k]);
     }
     partial[lane] = sum;

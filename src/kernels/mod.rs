@@ -433,7 +433,7 @@ fn by_elements<P: encase::ShaderType + encase::internal::WriteInto>(
     flops: f64,
     params: impl Fn(u32) -> P,
 ) -> Result<()> {
-    // Together the workgroups stride through the elements.
+    // Of workgroups at most: each takes a share of the elements.
     const GROUPS: usize = 4096;
     for part in stretches(len, recorder.elements_per_binding()) {
         let mut regions: Vec<_> = regions.iter().map(|region| region.part(part.clone())).collect();
