@@ -43,7 +43,7 @@ const WRONGS: [(&str, &str, &str); 34] = [
     ("record", "0.5 * (value_it[i] + value_ti[i])", "value_it[i]"),
     ("relative", "sums[anchor] = partial[0];", "sums[anchor] = partial[0] + vec4f(0.0, 1.0, 0.0, 0.0);"),
     ("sgd", "params.decay * w[k]", "0.0"),
-    ("sum_squares", "k < params.count4", "k + 1u < params.count4"),
+    ("sum_squares", "k < end", "k + 1u < end"),
     ("dense_sum", "vec2f(total.x, 0.0)", "vec2f(1.001 * total.x, 0.0)"),
     ("weights", "n * n - 2.0", "n - 2.0"),
 ];
