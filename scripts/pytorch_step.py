@@ -11,7 +11,6 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import time
 
 import torch
@@ -26,8 +25,12 @@ def hinge(s):
     return loss, loss.item()
 
 
+def mean_over(values, members):
+    return (values * members).sum(1) / members.sum(1).clamp(min=1)
+
+
 @torch.no_grad()
-def cir_sig_ms_field(s, tau=1.0, alpha=2.0, beta=10.0, threshold=0.5):
+def cir_sig_ms_field(s, tau=1.0, alpha=2.0, beta=10.0, lambda_=0.5, threshold=0.1):
     """The gradient at the similarities (goal-math.md, section 5), and the scalar that falls with it."""
     diagonal = torch.eye(len(s), dtype=torch.bool)
     positive, anchors = s.diag(), torch.arange(len(s))
@@ -37,13 +40,12 @@ def cir_sig_ms_field(s, tau=1.0, alpha=2.0, beta=10.0, threshold=0.5):
         n, index = m.max(1)
         triplet = torch.sigmoid(tau * ((1 - positive) ** 2 + n**2 - 0.5))
         u = torch.exp(alpha * (positive[:, None] - positive[None, :]))
-        in_u = ~diagonal & (positive[None, :] <= n[:, None] + 0.1)
+        in_u = ~diagonal & (positive[None, :] <= n[:, None] + threshold)
         v = torch.exp(-beta * (n[:, None] - m))
-        in_v = ~diagonal & (m >= positive.min() - 0.1)
+        in_v = ~diagonal & (m >= positive.min() - threshold)
         in_v[anchors, index] = False
-        mean = lambda values, members: (values * members).sum(1) / members.sum(1).clamp(min=1)
-        pull = triplet / (torch.exp(alpha * (positive - threshold)) + mean(u, in_u))
-        push = triplet / (torch.exp(-beta * (n - threshold)) + mean(v, in_v))
+        pull = triplet / (torch.exp(alpha * (positive - lambda_)) + mean_over(u, in_u))
+        push = triplet / (torch.exp(-beta * (n - lambda_)) + mean_over(v, in_v))
         out.diagonal().sub_(pull)
         out[anchors, index] += push
         loss += (n - positive).sum().item()

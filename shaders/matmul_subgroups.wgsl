@@ -32,7 +32,7 @@ struct Params {
 
 const A_TRANSPOSED = false;
 const B_TRANSPOSED = true;
-// Whether accumulate may be set. Without, a driver compiles 32 loads less, which is half of its work.
+// Whether accumulate may be set: loads that a driver need not compile where it is not.
 const ACCUMULATES = true;
 
 // Rows and columns past the end repeat the last: the operands may be parts of larger matrices, whose rows go on.
@@ -154,13 +154,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     if (params.add_bias != 0u) {
         added = bias[min(col, params.cols - 1u) / 4u];
     }
-    // One tile after the other, those of rows that there are: a driver compiles every store that is written down, which would take
-    // it longer than the product.
+    // One tile after the other, of the rows that there are. Written down eight times, the stores would take a driver longer to
+    // compile than all the rest.
     let tiles = min(8u, (params.rows - row + 3u) / 4u);
     for (var i = 0u; i < tiles; i++) {
         let odd = (i & 1u) != 0u;
-        let low = either(either(c0, c1, odd), either(c2, c3, odd), (i & 2u) != 0u);
-        let high = either(either(c4, c5, odd), either(c6, c7, odd), (i & 2u) != 0u);
-        store_tile(row + 4u * i, col, added, either(low, high, i > 3u));
+        let upper = either(either(c0, c1, odd), either(c2, c3, odd), (i & 2u) != 0u);
+        let lower = either(either(c4, c5, odd), either(c6, c7, odd), (i & 2u) != 0u);
+        store_tile(row + 4u * i, col, added, either(upper, lower, i > 3u));
     }
 }

@@ -1,6 +1,8 @@
 //! The forms that wait, of everything that is async: the one place where the host waits for a device.
 //!
-//! Each is its async form and nothing else. A browser's page must not wait, so none of this is there.
+//! Each is its async form and nothing else. A browser's page must not wait, so none of this is there. Who waits for the CPU lends
+//! its work to a thread of the pool that the kernels share theirs with: from any other, each of a step's two dozen kernels would
+//! wake that pool and be woken by it. Who waits for a GPU stays where it is.
 
 use crate::Result;
 use crate::device::{Adapters, Device, DeviceInfo};
@@ -10,10 +12,8 @@ use crate::negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 use crate::objective::{GradientOptions, Gradients, Objective};
 use crate::pipeline::{External, Features, Pipeline, StepStats};
 
-/// On a thread of the pool that the CPU's kernels share their work with: from any other, each of a step's two dozen kernels
-/// would wake that pool and be woken by it.
-pub(crate) fn wait<T: Send>(work: impl Future<Output = T> + Send) -> T {
-    rayon::scope(|_| pollster::block_on(work))
+pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
+    pollster::block_on(work)
 }
 
 impl Device {
@@ -47,9 +47,13 @@ impl Device {
         wait(Self::list_async())
     }
 
-    /// Waits for work on this device.
+    /// Waits for work on this device. That of the CPU runs on a thread of rayon's pool, so it must be [`Send`], and must not wait
+    /// for another thread that waits for that pool.
     pub fn wait<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
-        wait(work)
+        match self {
+            Self::Cpu(_) => rayon::scope(|_| wait(work)),
+            Self::Gpu(_) => wait(work),
+        }
     }
 }
 
@@ -82,7 +86,7 @@ impl Objective {
         dim: usize,
         options: GradientOptions,
     ) -> Result<Gradients> {
-        wait(self.gradients_async(device, images, texts, dim, options))
+        device.wait(self.gradients_async(device, images, texts, dim, options))
     }
 }
 
@@ -101,7 +105,7 @@ pub fn hard_negatives(
     dim: usize,
     options: NegativeOptions,
 ) -> Result<HardNegatives> {
-    wait(hard_negatives_async(device, images, texts, dim, options))
+    device.wait(hard_negatives_async(device, images, texts, dim, options))
 }
 
 impl Recall {
@@ -117,7 +121,7 @@ impl Recall {
         dim: usize,
         text_image: &[u32],
     ) -> Result<Self> {
-        wait(Self::of_async(device, images, texts, dim, text_image))
+        device.wait(Self::of_async(device, images, texts, dim, text_image))
     }
 
     /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five).
@@ -132,7 +136,7 @@ impl Recall {
         text_image: &[u32],
         folds: usize,
     ) -> Result<Self> {
-        wait(Self::folds_async(device, images, texts, dim, text_image, folds))
+        device.wait(Self::folds_async(device, images, texts, dim, text_image, folds))
     }
 }
 
@@ -142,7 +146,8 @@ impl Pipeline {
     /// # Errors
     /// Shapes other than the pipeline's, or a failing device.
     pub fn step(&mut self, batch: Features, objective: &Objective, rate: f64) -> Result<()> {
-        wait(self.step_async(batch, objective, rate))
+        let device = self.device();
+        device.wait(self.step_async(batch, objective, rate))
     }
 
     /// [`Pipeline::step`] on local features, where the head pools them (image side, text side): the items of a side with
@@ -158,11 +163,13 @@ impl Pipeline {
         objective: &Objective,
         rate: f64,
     ) -> Result<()> {
-        wait(self.step_local_async(batch, offsets, objective, rate, None))
+        let device = self.device();
+        device.wait(self.step_local_async(batch, offsets, objective, rate, None))
     }
 
     /// [`Pipeline::step_local`] with a gradient from elsewhere added to the objective's at the unit embeddings, such as
-    /// that of a matching loss (X-VLM) that another program computes on the same batch. Waits for the embeddings.
+    /// that of a matching loss (X-VLM) that another program computes on the same batch. Waits for the embeddings; `external` is
+    /// called on this thread.
     ///
     /// ```
     /// use wgoal::{Device, Features, Head, Pipeline, TrainConfig};

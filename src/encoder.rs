@@ -144,7 +144,7 @@ impl Encoder {
         let name = self.name;
         let padding = usize::from(self.mlp.is_some());
         reshape(device, &format!("{name}.features"), &mut self.features, count + padding, dim)?;
-        self.features.buffer.take(device, rows)?;
+        self.features.buffer.upload(device, rows)?;
         reshape(device, &format!("{name}.projected"), &mut self.projected, count, embed)?;
         for matrix in [&mut self.unit, &mut self.d_unit, &mut self.d_pooled] {
             reshape(device, name, matrix, items, embed)?;

@@ -50,7 +50,7 @@ pub struct Features<'a> {
 }
 
 /// A gradient from elsewhere: takes the unit embeddings of a batch's images and texts, `[pairs, embed]` row-major, and
-/// gives the gradients of its loss at both, to be added to the objective's.
+/// gives the gradients of its loss at both, to be added to the objective's. [`Send`], since a step may be made on another thread.
 pub type External<'a> = &'a mut (dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]> + Send);
 
 /// Trains a [`Head`] on batches of features, one step at a time.
@@ -140,6 +140,12 @@ impl Pipeline {
             temperature: None,
             head,
         })
+    }
+
+    /// Where it trains.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn device(&self) -> Device {
+        self.device.clone()
     }
 
     /// Begins an epoch, counted from 0: the memory bank is emptied, so that an epoch depends on nothing but the parameters,

@@ -84,7 +84,8 @@ fn steps(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A step after the second makes no bind group (the second does, since two buffers change places), and none outlives the buffers that it binds.
+/// A step after the second makes no bind group (the second does, since two buffers change places), and none outlives the
+/// buffers that it binds.
 fn bound_once(device: &Device) -> Outcome {
     let Device::Gpu(gpu) = device else { return Ok(()) };
     let (pairs, dims, embed) = (21, [37, 19], 11);

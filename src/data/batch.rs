@@ -324,8 +324,8 @@ fn pool(pooling: Pooling, first: bool, out: &mut [f32], row: &[f32]) {
     out.iter_mut().zip(row).for_each(|(out, &x)| *out = combine(*out, x));
 }
 
-/// One batch on the host, ready for upload: row-major f32, padding zero. Its memory returns to the worker
-/// when it is dropped.
+/// One batch on the host, ready for upload: row-major f32, padding zero. Its memory, or what a
+/// device gave for it, returns to the worker when it is dropped.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Image features `[rows, row_stride(dim)]`, row i being the image of pair i; where the device pools,

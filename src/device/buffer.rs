@@ -110,7 +110,7 @@ impl<T: Element> Buffer<T> {
 
     /// Overwrites the elements from the first on. On the CPU memory that is given changes places with the buffer's if it is
     /// as long, and nothing is copied.
-    pub fn take(&mut self, device: &Device, values: Upload<T>) -> Result<()> {
+    pub fn upload(&mut self, device: &Device, values: Upload<T>) -> Result<()> {
         match (&mut self.storage, values) {
             (Storage::Host(host), Upload::Given(values)) if host.len() == values.len() => {
                 std::mem::swap(host, values);

@@ -82,7 +82,8 @@ struct Bound {
     buffers: Vec<(wgpu::Buffer, u64, u64)>,
 }
 
-/// Bind groups that are kept: batches of local features differ in their sizes, and would add to them without end.
+/// Bind groups that are kept at most, before all are made anew: batches of local features differ in their sizes, and would add to
+/// them without end.
 const MAX_BOUND: usize = 2048;
 
 /// Device memory of one buffer.

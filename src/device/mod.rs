@@ -90,7 +90,8 @@ impl Device {
         if strip >= rows { rows } else { (strip / 64 * 64).max(64).min(rows) }
     }
 
-    /// From now on, times every kernel on its own, or no longer. What was timed since the last call comes back.
+    /// From now on, times every kernel on its own, or no longer. What was timed since the last call comes back. The CPU has one
+    /// such table, of all threads of the process.
     ///
     /// On a GPU a timed step takes longer as a whole: its kernels no longer overlap, and each submission waits.
     pub fn profile(&self, on: bool) -> Profile {

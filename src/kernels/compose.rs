@@ -1,6 +1,6 @@
 //! Composition of the gradient from coefficients and mined indices (goal-math.md section 5).
 
-use super::{Access, KernelSpec, Real, lanes, mined_keys, stretches};
+use super::{Access, KernelSpec, Real, lanes, mined_keys, stretches, vectorized};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 use rayon::prelude::*;
@@ -100,7 +100,10 @@ pub fn twin<T: Real>(
             dx.fill(T::zero());
         }
         let mut add = |weight: T, y: Option<&[T]>| {
-            dx.iter_mut().zip(y.unwrap_or_default()).for_each(|(d, &y)| *d += weight * y);
+            vectorized(
+                #[inline(always)]
+                || dx.iter_mut().zip(y.unwrap_or_default()).for_each(|(d, &y)| *d += weight * y),
+            );
         };
         add(-(own[2 * i] + other[2 * i]), row(i));
         add(own[2 * i + 1], row(own_index[i] as usize));

@@ -1,6 +1,6 @@
 //! L2 normalisation of rows and its backward (goal-math.md section 7).
 
-use super::{Access, KernelSpec, Real, by_rows, lane_sum};
+use super::{Access, KernelSpec, Real, by_rows, lane_sum, vectorized};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -80,10 +80,15 @@ pub fn twin<T: Real>(z: &[T], cols: usize, x: &mut [T], norms: &mut [T]) {
     let stride = padded(cols);
     let rows = z.par_chunks_exact(stride).zip(x.par_chunks_exact_mut(stride)).zip(norms);
     rows.with_min_len(16).for_each(|((z, x), norm)| {
-        let r = lane_sum(stride, |k| z[k] * z[k]).sqrt();
-        let scale = T::one() / (r + T::of(EPSILON.into()));
-        x.iter_mut().zip(z).for_each(|(x, &z)| *x = z * scale);
-        *norm = r;
+        *norm = vectorized(
+            #[inline(always)]
+            || {
+                let r = lane_sum(stride, |k| z[k] * z[k]).sqrt();
+                let scale = T::one() / (r + T::of(EPSILON.into()));
+                x.iter_mut().zip(z).for_each(|(x, &z)| *x = z * scale);
+                r
+            },
+        );
     });
 }
 
@@ -95,8 +100,13 @@ pub fn backward_twin<T: Real>(g: &[T], x: &[T], norms: &[T], cols: usize, dz: &m
         if r <= T::zero() {
             return dz.fill(T::zero());
         }
-        let along = lane_sum(stride, |k| x[k] * g[k]) / r;
-        let scale = T::one() / (r + T::of(EPSILON.into()));
-        dz.iter_mut().zip(g.iter().zip(x)).for_each(|(dz, (&g, &x))| *dz = g * scale - x * along);
+        vectorized(
+            #[inline(always)]
+            || {
+                let along = lane_sum(stride, |k| x[k] * g[k]) / r;
+                let scale = T::one() / (r + T::of(EPSILON.into()));
+                dz.iter_mut().zip(g.iter().zip(x)).for_each(|(dz, (&g, &x))| *dz = g * scale - x * along);
+            },
+        );
     });
 }

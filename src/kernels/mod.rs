@@ -197,8 +197,8 @@ pub trait Real:
     fn power_of_e(self) -> Self;
 }
 
-/// 0 in the place of a number too small to be normal: what a parameter without gradients leaves of its moments after some hundred
-/// steps, and what processors compute with several times slower. GPUs do the same by themselves.
+/// 0 in the place of a number too small to be normal: what a parameter without gradients leaves of its moments after some
+/// hundred steps, and what processors compute with several times slower. GPUs may do the same by themselves.
 #[inline(always)]
 fn without_subnormals<T: Real>(x: T) -> T {
     if x.abs() < T::min_positive_value() { T::zero() } else { x }
@@ -433,7 +433,7 @@ fn by_elements<P: encase::ShaderType + encase::internal::WriteInto>(
     flops: f64,
     params: impl Fn(u32) -> P,
 ) -> Result<()> {
-    // Of workgroups at most: each takes a share of the elements.
+    // Workgroups at most; each takes a share of the elements.
     const GROUPS: usize = 4096;
     for part in stretches(len, recorder.elements_per_binding()) {
         let mut regions: Vec<_> = regions.iter().map(|region| region.part(part.clone())).collect();
