@@ -32,8 +32,6 @@ struct Params {
 
 const A_TRANSPOSED = false;
 const B_TRANSPOSED = true;
-// Whether accumulate may be set: loads that a driver need not compile where it is not.
-const ACCUMULATES = true;
 
 // Rows and columns past the end repeat the last: the operands may be parts of larger matrices, whose rows go on.
 fn read_a(row: u32, k: u32) -> vec4f {
@@ -79,7 +77,7 @@ fn store(row: u32, col: u32, added: vec4f, product: vec4f) {
     let inside = vec4u(col, col + 1u, col + 2u, col + 3u) < vec4u(params.cols);
     var value = select(vec4f(0.0), product + added, inside);
     let at = row * params.c_stride + col / 4u;
-    if (ACCUMULATES && params.accumulate != 0u) {
+    if (params.accumulate != 0u) {
         value += c[at];
     }
     c[at] = value;

@@ -45,20 +45,16 @@ impl MatmulVariant {
         self.subgroup <= gpu.subgroup()
     }
 
-    /// The page and its constants for one orientation of the operands, and a result that may be `accumulated`.
+    /// The page and its constants for one orientation of the operands.
     pub fn page(
         &self,
         a_transposed: bool,
         b_transposed: bool,
-        accumulated: bool,
     ) -> (&'static KernelSpec, Vec<(&'static str, String)>) {
         let mut constants: Vec<_> =
             self.constants.iter().map(|(name, value)| (*name, format!("{value}u"))).collect();
         constants.push(("A_TRANSPOSED", a_transposed.to_string()));
         constants.push(("B_TRANSPOSED", b_transposed.to_string()));
-        if self.subgroup > 0 {
-            constants.push(("ACCUMULATES", accumulated.to_string()));
-        }
         (self.spec, constants)
     }
 }
@@ -234,8 +230,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                             Some(variant) => variant,
                             None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()])?,
                         };
-                        let (spec, constants) =
-                            variant.page(a_transposed, b_transposed, params.accumulate != 0);
+                        let (spec, constants) = variant.page(a_transposed, b_transposed);
                         let (tile_rows, tile_cols) = variant.tile;
                         let grid = [padded(col.len()).div_ceil(tile_cols), r.len().div_ceil(tile_rows), 1];
                         let cost = 2.0 * r.len() as f64 * col.len() as f64 * k.len() as f64;

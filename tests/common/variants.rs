@@ -11,7 +11,7 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     let mut variants: Vec<_> = KERNELS.iter().map(|&spec| (spec, Vec::new())).collect();
     for variant in &MATMUL_VARIANTS {
         for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
-            variants.extend([true, false].map(|accumulated| variant.page(a, b, accumulated)));
+            variants.push(variant.page(a, b));
         }
     }
     for spec in KERNELS.iter().filter(|spec| !spec.name.starts_with("matmul")) {
@@ -35,9 +35,6 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
             variants.push((spec, [lanes].into_iter().chain(weight_sections(weights)).collect()));
         }
     }
-    // Only one page tells an accumulated result apart.
-    let mut seen = std::collections::BTreeSet::new();
-    variants.retain(|(spec, constants)| seen.insert((spec.name, constants.clone())));
     variants
 }
 
