@@ -6,6 +6,7 @@
 use super::{Device, gpu};
 use crate::{Error, Result};
 use bytemuck::Pod;
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -99,7 +100,12 @@ impl<T: Element> Buffer<T> {
     /// Overwrites the elements from `at` on; ordered before any work submitted later.
     pub fn write(&mut self, device: &Device, at: usize, values: &[T]) -> Result<()> {
         match (&mut self.storage, device) {
-            (Storage::Host(host), _) => host[at..at + values.len()].copy_from_slice(values),
+            (Storage::Host(host), _) => {
+                // A batch is some megabytes, and a step waits for them.
+                const CHUNK: usize = 1 << 16;
+                let host = host[at..at + values.len()].par_chunks_mut(CHUNK);
+                host.zip(values.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+            }
             (Storage::Gpu(memory), Device::Gpu(gpu)) => {
                 gpu.write(memory, (at * size_of::<T>()) as u64, bytemuck::cast_slice(values))?;
             }
