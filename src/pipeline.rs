@@ -236,11 +236,11 @@ impl Pipeline {
         if let Some(bank) = &mut bank {
             bank.begin(&self.device, ids)?;
         }
-        if let Some(params) = objective.infonce() {
-            if self.temperature != Some(*params) {
-                self.values.write(&self.device, layout.temperature().start, &[params.temperature])?;
-                self.temperature = Some(*params);
-            }
+        if let Some(params) = objective.infonce()
+            && self.temperature != Some(*params)
+        {
+            self.values.write(&self.device, layout.temperature().start, &[params.temperature])?;
+            self.temperature = Some(*params);
         }
         let [image, text] = &mut self.encoders;
         let inputs = Inputs {

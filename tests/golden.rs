@@ -108,13 +108,13 @@ fn goal(device: &Device, file: &str) -> Outcome {
             (f64::from(g.loss) - loss).abs() <= 1e-5 * loss.abs().max(1.0),
             format!("loss {} {loss}", g.loss),
         )?;
-        if let Some((raw_x, raw_y, images, texts, subset)) = &raw {
-            if let Some(at) = subset.iter().position(|&s| s == c) {
-                let options = GradientOptions { normalize: true, ..Default::default() };
-                let g = objective.gradients(device, raw_x, raw_y, shape[1], options)?;
-                near(&format!("{objective} raw images"), &g.images, &images[at * size..][..size], allowed)?;
-                near(&format!("{objective} raw texts"), &g.texts, &texts[at * size..][..size], allowed)?;
-            }
+        if let Some((raw_x, raw_y, images, texts, subset)) = &raw
+            && let Some(at) = subset.iter().position(|&s| s == c)
+        {
+            let options = GradientOptions { normalize: true, ..Default::default() };
+            let g = objective.gradients(device, raw_x, raw_y, shape[1], options)?;
+            near(&format!("{objective} raw images"), &g.images, &images[at * size..][..size], allowed)?;
+            near(&format!("{objective} raw texts"), &g.texts, &texts[at * size..][..size], allowed)?;
         }
     }
     Ok(())

@@ -189,12 +189,12 @@ impl Gather {
         let pooling = self.pooling[side as usize];
         let dim = dataset.width(side, pooling)?;
         let standardizer = self.standardize.as_ref().map(|sides| &sides[side as usize]);
-        if let Some(Standardizer { mean, inverse_std }) = standardizer {
-            if mean.len() != dim || inverse_std.len() != dim {
-                let thing = format!("standardisation of {}", dataset.name());
-                let advice = "use the dataset that it was fitted on";
-                return Err(Error::data(thing, format!("{dim} columns"), mean.len(), advice));
-            }
+        if let Some(Standardizer { mean, inverse_std }) = standardizer
+            && (mean.len() != dim || inverse_std.len() != dim)
+        {
+            let thing = format!("standardisation of {}", dataset.name());
+            let advice = "use the dataset that it was fitted on";
+            return Err(Error::data(thing, format!("{dim} columns"), mean.len(), advice));
         }
         let stride = row_stride(dim);
         let (mut scratch, mut cached_scratch, mut zero_rows) = (Vec::new(), Vec::new(), 0);

@@ -153,11 +153,11 @@ pub(crate) fn check_embeddings(
             ));
         }
     }
-    if let Some(ids) = ids {
-        if ids.len() != pairs {
-            let expected = format!("{pairs} numbers, one a pair");
-            return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
-        }
+    if let Some(ids) = ids
+        && ids.len() != pairs
+    {
+        let expected = format!("{pairs} numbers, one a pair");
+        return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
     }
     Ok(pairs)
 }

@@ -168,10 +168,10 @@ impl<'a, T: Real> Frame<'a, T> {
                         Flow::Next | Flow::Continue => {}
                     }
                     self.block(continuing)?;
-                    if let Some(condition) = break_if {
-                        if self.get(*condition)?.truth()? {
-                            break Flow::Next;
-                        }
+                    if let Some(condition) = break_if
+                        && self.get(*condition)?.truth()?
+                    {
+                        break Flow::Next;
                     }
                     *self.steps += 1;
                     if *self.steps > STEPS {
