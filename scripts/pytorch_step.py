@@ -77,6 +77,7 @@ def pytorch_rounds(objective, n, p, q, d, seconds=1.0):
         return loss
 
     first = step()
+    assert objective != "hinge" or first > 0
     for _ in range(10):
         last = step()
     assert last < first, "the loss must fall on one batch"

@@ -475,7 +475,23 @@ fn sigma<T: Real>(z: T) -> T {
 
 #[cfg(test)]
 mod tests {
-    use super::Real;
+    use super::{AdamwParams, Real, adamw};
+
+    #[test]
+    fn moments_without_gradients_end_at_zero_and_not_below_the_normal_numbers() {
+        let unbounded = (f32::MIN, f32::MAX);
+        let params = AdamwParams {
+            rate: 1e-3,
+            betas: (0.9, 0.999),
+            epsilon: 1e-8,
+            decay: 0.0,
+            step: 900,
+            bounds: unbounded,
+        };
+        let (mut w, mut m, mut v) = ([1.0f32], [f32::MIN_POSITIVE], [f32::MIN_POSITIVE]);
+        adamw::twin(&params, (&[0.0], 1.0), [&mut w, &mut m, &mut v]);
+        assert_eq!((m, v), ([0.0], [0.0]));
+    }
 
     #[test]
     fn powers_of_e_are_right_to_two_units_in_the_last_place() {
