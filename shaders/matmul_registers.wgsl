@@ -6,7 +6,7 @@
 //   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read
 //   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read
 //   bias  [cols], added to every row when add_bias                 read
-//   c     [rows, cols], overwritten, or added to when accumulate   read, write
+//   c     [rows, cols], overwritten, or added to when ACCUMULATE   read, write
 //
 // Row strides are in vec4; stored rows are padded to whole vec4s and the padding is zero, in C as well.
 // Grid: x over columns / (8 * LANES_X), y over rows / (8 * LANES_Y).
@@ -19,7 +19,6 @@ struct Params {
     b_stride: u32,
     c_stride: u32,
     add_bias: u32,
-    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -30,6 +29,7 @@ struct Params {
 
 const A_TRANSPOSED = false;
 const B_TRANSPOSED = true;
+const ACCUMULATE = false;
 const LANES_X = 8u;
 const LANES_Y = 8u;
 
@@ -80,7 +80,7 @@ fn store(row: u32, col: u32, product: vec4f) {
     let inside = vec4u(col, col + 1u, col + 2u, col + 3u) < vec4u(params.cols);
     value = select(vec4f(0.0), value, inside);
     let at = row * params.c_stride + col / 4u;
-    if (params.accumulate != 0u) {
+    if (ACCUMULATE) {
         value += c[at];
     }
     c[at] = value;

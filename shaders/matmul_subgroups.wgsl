@@ -4,11 +4,12 @@
 // vector products. A workgroup is 8 lanes of one subgroup and owns 32 rows x 32 columns of C, a lane 4 of the columns in
 // eight 4 x 4 accumulators. Of A each lane loads an eighth of the rows, and a broadcast from a constant lane, which costs
 // next to nothing, gives them to all: 8 loads for 512 products, where the page without subgroups needs 16 for 256.
+// The operands are images: llvmpipe loads from them for all lanes at once, from a buffer in a loop over the lanes.
 //
-//   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read
-//   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read
+//   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read, an image
+//   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read, an image
 //   bias  [cols], added to every row when add_bias                 read
-//   c     [rows, cols], overwritten, or added to when accumulate   read, write
+//   c     [rows, cols], overwritten, or added to when ACCUMULATE   read, write
 //
 // Row strides are in vec4; stored rows are padded to whole vec4s and the padding is zero, in C as well.
 // Grid: x over columns / 32, y over rows / 32. Browsers want `enable subgroups;` before the first line, which naga refuses.
@@ -21,27 +22,36 @@ struct Params {
     b_stride: u32,
     c_stride: u32,
     add_bias: u32,
-    accumulate: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<vec4f>;
-@group(0) @binding(2) var<storage, read> b: array<vec4f>;
+@group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var b: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
 
 const A_TRANSPOSED = false;
 const B_TRANSPOSED = true;
+const ACCUMULATE = false;
+
+// The vec4 at an index, 2,048 of them in a row.
+fn load_a(i: u32) -> vec4f {
+    return textureLoad(a, vec2u(i & 2047u, i >> 11u));
+}
+
+fn load_b(i: u32) -> vec4f {
+    return textureLoad(b, vec2u(i & 2047u, i >> 11u));
+}
 
 // Rows and columns past the end repeat the last: the operands may be parts of larger matrices, whose rows go on.
 fn read_a(row: u32, k: u32) -> vec4f {
-    return a[min(row, params.rows - 1u) * params.a_stride + k / 4u];
+    return load_a(min(row, params.rows - 1u) * params.a_stride + k / 4u);
 }
 
 // Rows row .. row+4 of op(A) at step k. Steps past the inner dimension are zero, here or by A's padding above, so that
 // whatever B repeats there has no weight.
 fn read_a_transposed(row: u32, k: u32) -> vec4f {
-    let v = a[min(k, params.inner - 1u) * params.a_stride + min(row, params.rows - 1u) / 4u];
+    let v = load_a(min(k, params.inner - 1u) * params.a_stride + min(row, params.rows - 1u) / 4u);
     return v * select(0.0, 1.0, k < params.inner);
 }
 
@@ -50,13 +60,13 @@ fn tile_b(k: u32, col: u32) -> mat4x4f {
     let s = params.b_stride;
     if (B_TRANSPOSED) {
         let last = params.cols - 1u;
-        return transpose(mat4x4f(b[min(col, last) * s + k / 4u], b[min(col + 1u, last) * s + k / 4u],
-                                 b[min(col + 2u, last) * s + k / 4u], b[min(col + 3u, last) * s + k / 4u]));
+        return transpose(mat4x4f(load_b(min(col, last) * s + k / 4u), load_b(min(col + 1u, last) * s + k / 4u),
+                                 load_b(min(col + 2u, last) * s + k / 4u), load_b(min(col + 3u, last) * s + k / 4u)));
     }
     let last = params.inner - 1u;
     let at = min(col, params.cols - 1u) / 4u;
-    return mat4x4f(b[min(k, last) * s + at], b[min(k + 1u, last) * s + at],
-                   b[min(k + 2u, last) * s + at], b[min(k + 3u, last) * s + at]);
+    return mat4x4f(load_b(min(k, last) * s + at), load_b(min(k + 1u, last) * s + at),
+                   load_b(min(k + 2u, last) * s + at), load_b(min(k + 3u, last) * s + at));
 }
 
 // What lanes 0 to 3 hold, a column each, and lanes 4 to 7. Lane numbers must be constants.
@@ -77,7 +87,7 @@ fn store(row: u32, col: u32, added: vec4f, product: vec4f) {
     let inside = vec4u(col, col + 1u, col + 2u, col + 3u) < vec4u(params.cols);
     var value = select(vec4f(0.0), product + added, inside);
     let at = row * params.c_stride + col / 4u;
-    if (params.accumulate != 0u) {
+    if (ACCUMULATE) {
         value += c[at];
     }
     c[at] = value;

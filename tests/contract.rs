@@ -8,7 +8,9 @@ use variants::{Constants, has_subgroups, numbers, variants};
 use wgoal::kernels::{Access, KERNELS, KernelSpec, specialise};
 use wgpu::naga::proc::Layouter;
 use wgpu::naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
-use wgpu::naga::{AddressSpace, Module, Scalar, StorageAccess, TypeInner, front::wgsl};
+use wgpu::naga::{
+    AddressSpace, ImageClass, ImageDimension, Module, Scalar, StorageAccess, StorageFormat, TypeInner, front::wgsl,
+};
 
 /// Storage buffers, invocations and bytes of workgroup memory that every adapter grants a kernel.
 const STORAGE_BUFFERS: usize = 8;
@@ -76,6 +78,13 @@ fn bindings(what: &str, spec: &KernelSpec, module: &Module) {
         let access = match spec.bindings[binding as usize - 1] {
             Access::Read => StorageAccess::LOAD,
             Access::ReadWrite => StorageAccess::LOAD | StorageAccess::STORE,
+            Access::Image => {
+                let class =
+                    ImageClass::Storage { format: StorageFormat::Rgba32Float, access: StorageAccess::LOAD };
+                let image = TypeInner::Image { dim: ImageDimension::D2, arrayed: false, class };
+                assert_eq!(module.types[variable.ty].inner, image, "{what}: binding {binding}");
+                continue;
+            }
         };
         assert_eq!(variable.space, AddressSpace::Storage { access }, "{what}: binding {binding}");
     }

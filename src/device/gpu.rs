@@ -6,7 +6,7 @@
 
 use super::profile::Profile;
 use super::select::{DeviceInfo, DeviceKind};
-use crate::kernels::{KernelSpec, MatmulVariant, specialise};
+use crate::kernels::{Access, KernelSpec, MatmulVariant, specialise};
 use crate::{Error, Result};
 use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
@@ -21,6 +21,11 @@ const PARAM_SLOT: u64 = 256;
 const PARAM_SLOTS: u64 = 256;
 /// Submissions that may be queued before the host waits, so that uploads cannot pile up in memory.
 const MAX_IN_FLIGHT: usize = 3;
+/// Texels of 16 bytes in a row of the images that some kernels read their operands from, as those pages know.
+const IMAGE_ROW: u32 = 2048;
+/// Texels at the end of such a row that hold nothing: rows of a matrix would else lie a power of two apart in memory, where
+/// a cache has few places for them (a product of 2,048-wide rows is 1.5 times as fast on lavapipe).
+const IMAGE_GAP: u32 = 4;
 /// What a submission should take, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
 const SUBMISSION: f64 = 0.1;
 
@@ -40,6 +45,8 @@ struct Inner {
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     /// What was bound before, so that a step like one before makes nothing: see [`Gpu::bind`].
     bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
+    /// An image for each binding that a kernel reads as one, as large as was ever needed; see [`Access::Image`].
+    images: Mutex<HashMap<u32, Image>>,
     /// Shaders that stand in for a kernel's own; see [`Gpu::replace_shader`].
     replaced: Mutex<HashMap<String, String>>,
     /// Bytes of the largest storage binding; see [`Gpu::limit_bindings`].
@@ -75,11 +82,57 @@ struct Pipeline {
     pipeline: wgpu::ComputePipeline,
 }
 
-/// Buffers bound to a kernel, each with offset and size in bytes; the parameters come first.
+/// What is bound to a kernel; the parameters come first.
 #[derive(PartialEq, Eq, Hash)]
 struct Bound {
     layout: wgpu::BindGroupLayout,
-    buffers: Vec<(wgpu::Buffer, u64, u64)>,
+    parts: Vec<Part>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Part {
+    /// With offset and size in bytes.
+    Buffer(wgpu::Buffer, u64, u64),
+    Image(wgpu::TextureView),
+}
+
+/// Texels are the vec4s of a region in their order.
+#[derive(Clone)]
+struct Image {
+    texture: wgpu::Texture,
+    view: wgpu::TextureView,
+}
+
+/// The copy of a region that a kernel reads from an image.
+struct Copied {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+    image: wgpu::Texture,
+}
+
+impl Copied {
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let texels = (self.bytes / 16) as u32;
+        let (rows, rest) = (texels / IMAGE_ROW, texels % IMAGE_ROW);
+        for (y, width, height) in [(0, IMAGE_ROW, rows), (rows, rest, 1)] {
+            if width == 0 || height == 0 {
+                continue;
+            }
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: self.offset + 16 * u64::from(y) * u64::from(IMAGE_ROW),
+                bytes_per_row: Some(16 * IMAGE_ROW),
+                rows_per_image: None,
+            };
+            let mut target = self.image.as_image_copy();
+            target.origin.y = y;
+            encoder.copy_buffer_to_texture(
+                wgpu::TexelCopyBufferInfo { buffer: &self.buffer, layout },
+                target,
+                wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+            );
+        }
+    }
 }
 
 /// Bind groups that are kept at most, before all are made anew: batches of local features differ in their sizes, and would add to
@@ -95,8 +148,7 @@ pub struct Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // They would keep the memory alive.
-        let unbound = |bound: &Bound| bound.buffers.iter().all(|(buffer, ..)| *buffer != self.buffer);
-        lock(&self.gpu.0.bound).retain(|bound, _| unbound(bound));
+        self.gpu.unbind(|part| matches!(part, Part::Buffer(buffer, ..) if *buffer == self.buffer));
     }
 }
 
@@ -201,7 +253,7 @@ impl Gpu {
         };
         use wgpu::BufferUsages as Use;
         let params = make("params", PARAM_SLOT * PARAM_SLOTS, Use::UNIFORM | Use::COPY_DST);
-        let nothing = make("nothing", 16, Use::STORAGE);
+        let nothing = make("nothing", 16, Use::STORAGE | Use::COPY_SRC);
         let rate = info.work_per_submit() / SUBMISSION;
         Ok(Self(Arc::new(Inner {
             device,
@@ -212,6 +264,7 @@ impl Gpu {
             nothing,
             pipelines: Mutex::default(),
             bound: Mutex::default(),
+            images: Mutex::default(),
             replaced: Mutex::default(),
             max_binding: AtomicUsize::new(usize::try_from(max_binding).unwrap_or(usize::MAX)),
             flight: Mutex::new(Flight { submissions: VecDeque::new(), rate, ended: Instant::now() }),
@@ -241,6 +294,12 @@ impl Gpu {
     /// The largest storage binding, in bytes.
     pub fn max_binding(&self) -> usize {
         self.0.max_binding.load(Ordering::Relaxed)
+    }
+
+    /// Whether an image can hold what a binding can; see [`Access::Image`].
+    pub fn has_images(&self) -> bool {
+        let most = self.0.device.limits().max_texture_dimension_2d;
+        most >= IMAGE_ROW + IMAGE_GAP && u64::from(most) * 16 * u64::from(IMAGE_ROW) >= self.max_binding() as u64
     }
 
     /// Bytes that are allocated at the moment, where the backend keeps an account: staging of uploads included.
@@ -273,22 +332,74 @@ impl Gpu {
             ));
         }
         use wgpu::BufferUsages as Use;
+        let buffer = self.within_memory(label, size, |device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage: Use::STORAGE | Use::COPY_SRC | Use::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })?;
+        Ok(Memory { buffer, gpu: self.clone() })
+    }
+
+    /// What `make` makes, unless the device has no memory for it.
+    fn within_memory<T>(
+        &self,
+        label: &str,
+        bytes: u64,
+        make: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T> {
         let refusal = refusal(&self.0.device, wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage: Use::STORAGE | Use::COPY_SRC | Use::COPY_DST,
-            mapped_at_creation: false,
-        });
-        if let Some(error) = refusal() {
-            return Err(Error::device(
-                format!("buffer {label} on {}", self.0.info.name),
-                format!("{size} bytes of device memory"),
+        let made = make(&self.0.device);
+        match refusal() {
+            None => Ok(made),
+            Some(error) => Err(Error::device(
+                format!("{label} on {}", self.0.info.name),
+                format!("{bytes} bytes of device memory"),
                 error,
                 "use a smaller --batch or --embed, or --device cpu",
-            ));
+            )),
         }
-        Ok(Memory { buffer, gpu: self.clone() })
+    }
+
+    /// The image of a binding, large enough for so many bytes.
+    fn image(&self, binding: u32, bytes: u64) -> Result<Image> {
+        let mut images = lock(&self.0.images);
+        let rows = (bytes / 16).div_ceil(u64::from(IMAGE_ROW)) as u32;
+        let smaller = match images.get(&binding) {
+            Some(image) if image.texture.height() >= rows => return Ok(image.clone()),
+            smaller => smaller.map(|image| image.view.clone()),
+        };
+        // Doubled, so that it is not made often.
+        let most = self.0.device.limits().max_texture_dimension_2d.max(rows);
+        let height = rows.next_power_of_two().min(most);
+        let size = wgpu::Extent3d { width: IMAGE_ROW + IMAGE_GAP, height, depth_or_array_layers: 1 };
+        let label = format!("image of binding {binding}");
+        let bytes = 16 * u64::from(size.width) * u64::from(height);
+        let texture = self.within_memory(&label, bytes, |device| {
+            device.create_texture(&wgpu::TextureDescriptor {
+                label: Some(&label),
+                size,
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format: wgpu::TextureFormat::Rgba32Float,
+                usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
+                view_formats: &[],
+            })
+        })?;
+        let image = Image { view: texture.create_view(&Default::default()), texture };
+        images.insert(binding, image.clone());
+        if let Some(smaller) = smaller {
+            self.unbind(|part| matches!(part, Part::Image(view) if *view == smaller));
+        }
+        Ok(image)
+    }
+
+    /// Forgets the bind groups that have such a part: they would keep its memory.
+    fn unbind(&self, gone: impl Fn(&Part) -> bool) {
+        lock(&self.0.bound).retain(|bound, _| !bound.parts.iter().any(&gone));
     }
 
     pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -390,44 +501,54 @@ impl Gpu {
         lock(&self.0.bound).len()
     }
 
-    /// The bind group of these buffers for a kernel; made on first use, and gone with any of the buffers.
+    /// The bind group of these regions for a kernel, and what is to be copied into images before; made on first use, and
+    /// gone with any of the buffers.
     fn bind(
         &self,
-        kernel: &str,
+        spec: &KernelSpec,
         pipeline: &Pipeline,
         params_size: u64,
         regions: &[Region],
-    ) -> wgpu::BindGroup {
+    ) -> Result<(wgpu::BindGroup, Vec<Copied>)> {
         let inner = &self.0;
-        let mut buffers = vec![(inner.params.clone(), 0, params_size)];
-        buffers.extend(regions.iter().map(|region| {
+        let mut parts = vec![Part::Buffer(inner.params.clone(), 0, params_size)];
+        let mut copied = Vec::new();
+        for ((binding, region), access) in (1..).zip(regions).zip(spec.bindings) {
             let buffer = region.buffer.unwrap_or(&inner.nothing).clone();
             // A binding is whole vec4s; the allocation is rounded up to them.
-            (buffer, region.offset, region.size.next_multiple_of(16))
-        }));
-        let mut kept = lock(&inner.bound);
-        let bound = Bound { layout: pipeline.layout.clone(), buffers };
-        if let Some(group) = kept.get(&bound) {
-            return group.clone();
+            let bytes = region.size.next_multiple_of(16);
+            parts.push(match access {
+                Access::Read | Access::ReadWrite => Part::Buffer(buffer, region.offset, bytes),
+                Access::Image => {
+                    let image = self.image(binding, bytes)?;
+                    copied.push(Copied { buffer, offset: region.offset, bytes, image: image.texture });
+                    Part::Image(image.view)
+                }
+            });
         }
-        let entries: Vec<_> = (0..)
-            .zip(&bound.buffers)
-            .map(|(binding, (buffer, offset, size))| {
-                let part =
-                    wgpu::BufferBinding { buffer, offset: *offset, size: wgpu::BufferSize::new(*size) };
-                wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(part) }
-            })
-            .collect();
+        let mut kept = lock(&inner.bound);
+        let bound = Bound { layout: pipeline.layout.clone(), parts };
+        if let Some(group) = kept.get(&bound) {
+            return Ok((group.clone(), copied));
+        }
+        let resource = |part| match part {
+            &Part::Buffer(ref buffer, offset, size) => {
+                let size = wgpu::BufferSize::new(size);
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+            }
+            Part::Image(view) => wgpu::BindingResource::TextureView(view),
+        };
+        let entry = |(binding, part)| wgpu::BindGroupEntry { binding, resource: resource(part) };
         let group = inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel),
+            label: Some(spec.name),
             layout: &bound.layout,
-            entries: &entries,
+            entries: &(0..).zip(&bound.parts).map(entry).collect::<Vec<_>>(),
         });
         if kept.len() >= MAX_BOUND {
             kept.clear();
         }
         kept.insert(bound, group.clone());
-        group
+        Ok((group, copied))
     }
 
     /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
@@ -454,17 +575,25 @@ impl Gpu {
             // SAFETY: every kernel guards its own indices and loops; the tests run them with the checks on.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
-        let buffer = |binding, ty, dynamic| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None },
-            count: None,
+        let buffer = |ty, dynamic| wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset: dynamic,
+            min_binding_size: None,
         };
-        let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform, true)];
-        for (i, access) in spec.bindings.iter().enumerate() {
-            let ty = wgpu::BufferBindingType::Storage { read_only: access.is_read_only() };
-            entries.push(buffer(i as u32 + 1, ty, false));
-        }
+        let storage = |access: &Access| match access {
+            Access::Read => buffer(wgpu::BufferBindingType::Storage { read_only: true }, false),
+            Access::ReadWrite => buffer(wgpu::BufferBindingType::Storage { read_only: false }, false),
+            Access::Image => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: wgpu::TextureFormat::Rgba32Float,
+                view_dimension: wgpu::TextureViewDimension::D2,
+            },
+        };
+        let params = buffer(wgpu::BufferBindingType::Uniform, true);
+        let types = std::iter::once(params).chain(spec.bindings.iter().map(storage));
+        let visibility = wgpu::ShaderStages::COMPUTE;
+        let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry { binding, visibility, ty, count: None };
+        let entries: Vec<_> = (0..).zip(types).map(entry).collect();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(spec.name),
             entries: &entries,
@@ -503,6 +632,8 @@ impl Gpu {
 struct Dispatch {
     pipeline: Arc<Pipeline>,
     bindings: wgpu::BindGroup,
+    /// Into the images that it reads.
+    copied: Vec<Copied>,
     offset: u32,
     grid: [u32; 3],
     /// For the profile: what it is, and its bytes and floating-point operations.
@@ -609,13 +740,14 @@ impl Recorder {
         self.params.extend_from_slice(&block);
         self.params.resize(offset + PARAM_SLOT as usize, 0);
 
-        let bindings = self.gpu.bind(spec.name, &pipeline, size, regions);
+        let (bindings, copied) = self.gpu.bind(spec, &pipeline, size, regions)?;
         *lock(&inner.last) = spec.name;
         let grid = grid.map(|n| n as u32);
         let what = self.what.clone().unwrap_or_else(|| spec.name.into());
         let bytes =
             regions.iter().filter(|region| region.buffer.is_some()).map(|region| region.size as f64).sum();
-        self.dispatches.push(Dispatch { pipeline, bindings, offset: offset as u32, grid, what, bytes, cost });
+        let offset = offset as u32;
+        self.dispatches.push(Dispatch { pipeline, bindings, copied, offset, grid, what, bytes, cost });
         self.cost += cost;
         Ok(())
     }
@@ -631,9 +763,11 @@ impl Recorder {
         }
         let inner = &self.gpu.0;
         let mut encoder = inner.device.create_command_encoder(&Default::default());
-        {
+        // A pass takes no copies.
+        for together in self.dispatches.chunk_by(|_, next| next.copied.is_empty()) {
+            together[0].copied.iter().for_each(|copied| copied.encode(&mut encoder));
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            self.dispatches.iter().for_each(|dispatch| dispatch.encode(&mut pass));
+            together.iter().for_each(|dispatch| dispatch.encode(&mut pass));
         }
         let oldest = {
             // The parameters are written and used under one lock: two recorders share the buffer.
@@ -679,15 +813,19 @@ impl Recorder {
             });
             let mut encoder = inner.device.create_command_encoder(&Default::default());
             for (i, dispatch) in (0..).zip(&dispatches) {
-                let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &queries,
-                    beginning_of_pass_write_index: Some(2 * i),
-                    end_of_pass_write_index: Some(2 * i + 1),
-                });
                 let label = Some(&dispatch.what[..]);
-                dispatch.encode(
-                    &mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes }),
-                );
+                let timed = |begins: bool| wgpu::ComputePassDescriptor {
+                    label,
+                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                        query_set: &queries,
+                        beginning_of_pass_write_index: begins.then_some(2 * i),
+                        end_of_pass_write_index: (!begins).then_some(2 * i + 1),
+                    }),
+                };
+                // Copies count, and they lie between passes.
+                drop(encoder.begin_compute_pass(&timed(true)));
+                dispatch.copied.iter().for_each(|copied| copied.encode(&mut encoder));
+                dispatch.encode(&mut encoder.begin_compute_pass(&timed(false)));
             }
             encoder.resolve_query_set(&queries, 0..count, &times, 0);
             inner.queue.submit([encoder.finish()]);
@@ -699,6 +837,7 @@ impl Recorder {
             for dispatch in &dispatches {
                 let start = Instant::now();
                 let mut encoder = inner.device.create_command_encoder(&Default::default());
+                dispatch.copied.iter().for_each(|copied| copied.encode(&mut encoder));
                 dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()));
                 inner.queue.submit([encoder.finish()]);
                 self.gpu.wait(None)?;

@@ -11,20 +11,28 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-const BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::ReadWrite];
-
-const fn page(name: &'static str, source: &'static str, workgroup: [u32; 3]) -> KernelSpec {
-    KernelSpec { name, source, params: Params::MEMBERS, bindings: BINDINGS, workgroup }
+/// The page, with operands A and B as they come to it.
+const fn page(
+    name: &'static str,
+    source: &'static str,
+    operands: Access,
+    workgroup: [u32; 3],
+) -> KernelSpec {
+    let bindings = match operands {
+        Access::Image => &[Access::Image, Access::Image, Access::Read, Access::ReadWrite],
+        _ => &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    };
+    KernelSpec { name, source, params: Params::MEMBERS, bindings, workgroup }
 }
 
 pub(super) static TILED_SPEC: KernelSpec =
-    page("matmul", include_str!("../../shaders/matmul.wgsl"), [16, 16, 1]);
+    page("matmul", include_str!("../../shaders/matmul.wgsl"), Access::Read, [16, 16, 1]);
 
 pub(super) static REGISTERS_SPEC: KernelSpec =
-    page("matmul_registers", include_str!("../../shaders/matmul_registers.wgsl"), [8, 8, 1]);
+    page("matmul_registers", include_str!("../../shaders/matmul_registers.wgsl"), Access::Read, [8, 8, 1]);
 
 pub(super) static SUBGROUPS_SPEC: KernelSpec =
-    page("matmul_subgroups", include_str!("../../shaders/matmul_subgroups.wgsl"), [8, 1, 1]);
+    page("matmul_subgroups", include_str!("../../shaders/matmul_subgroups.wgsl"), Access::Image, [8, 1, 1]);
 
 /// A way to compute the product: which page, with which constants.
 #[derive(Debug)]
@@ -42,19 +50,21 @@ pub struct MatmulVariant {
 impl MatmulVariant {
     /// Whether the device grants what the page needs beyond the floor.
     pub fn runs_on(&self, gpu: &Gpu) -> bool {
-        self.subgroup <= gpu.subgroup()
+        self.subgroup <= gpu.subgroup() && (gpu.has_images() || !self.spec.bindings.contains(&Access::Image))
     }
 
-    /// The page and its constants for one orientation of the operands.
+    /// The page and its constants for one orientation of the operands, and for adding to C or overwriting it.
     pub fn page(
         &self,
         a_transposed: bool,
         b_transposed: bool,
+        accumulate: bool,
     ) -> (&'static KernelSpec, Vec<(&'static str, String)>) {
         let mut constants: Vec<_> =
             self.constants.iter().map(|(name, value)| (*name, format!("{value}u"))).collect();
         constants.push(("A_TRANSPOSED", a_transposed.to_string()));
         constants.push(("B_TRANSPOSED", b_transposed.to_string()));
+        constants.push(("ACCUMULATE", accumulate.to_string()));
         (self.spec, constants)
     }
 }
@@ -166,7 +176,7 @@ impl<'a> Product<'a> {
     }
 }
 
-params!(rows: u32, cols: u32, inner: u32, a_stride: u32, b_stride: u32, c_stride: u32, add_bias: u32, accumulate: u32);
+params!(rows: u32, cols: u32, inner: u32, a_stride: u32, b_stride: u32, c_stride: u32, add_bias: u32);
 
 /// The matrix product of `shaders/matmul.wgsl`. C's shape decides `rows` and `cols`.
 pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Result<()> {
@@ -216,7 +226,6 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                             b_stride: b_stride as u32 / 4,
                             c_stride: c_stride as u32 / 4,
                             add_bias: bias.is_some().into(),
-                            accumulate: (accumulate || !first).into(),
                         };
                         let (a_rows, a_cols) = if a_transposed { (&k, &r) } else { (&r, &k) };
                         let (b_rows, b_cols) = if b_transposed { (&col, &k) } else { (&k, &col) };
@@ -230,7 +239,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                             Some(variant) => variant,
                             None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()])?,
                         };
-                        let (spec, constants) = variant.page(a_transposed, b_transposed);
+                        let (spec, constants) = variant.page(a_transposed, b_transposed, accumulate || !first);
                         let (tile_rows, tile_cols) = variant.tile;
                         let grid = [padded(col.len()).div_ceil(tile_cols), r.len().div_ceil(tile_rows), 1];
                         let cost = 2.0 * r.len() as f64 * col.len() as f64 * k.len() as f64;

@@ -243,12 +243,8 @@ impl Real for f64 {
 pub enum Access {
     Read,
     ReadWrite,
-}
-
-impl Access {
-    pub fn is_read_only(self) -> bool {
-        self == Self::Read
-    }
+    /// Read from a copy in an image, whose texels are the vec4s of the region, 2,048 a row.
+    Image,
 }
 
 /// The contract with a shader: binding 0 is the uniform parameter block, then the storage bindings in order.

@@ -147,7 +147,7 @@ fn file_name(gpu: &Gpu) -> String {
     let mut hasher = DefaultHasher::new();
     (&info.name, &info.driver, &info.backend).hash(&mut hasher);
     for variant in &MATMUL_VARIANTS {
-        (variant.name, variant.page(false, false).0.source).hash(&mut hasher);
+        (variant.name, variant.page(false, false, false).0.source).hash(&mut hasher);
     }
     format!("matmul-{:016x}.json", hasher.finish())
 }
@@ -207,7 +207,7 @@ mod tests {
             let all: Vec<_> = MATMUL_VARIANTS.iter().filter(|variant| variant.runs_on(gpu)).collect();
             race(gpu, CLASS, &all).unwrap();
             // As a broken driver might have it: too fast, and wrong.
-            let page = registers.page(false, true).0;
+            let page = registers.page(false, true, false).0;
             let wrong = page.source.replace("k < params.inner; k += 4u", "k < 4u; k += 4u");
             assert_ne!(wrong, page.source);
             gpu.replace_shader(page.name, wrong);

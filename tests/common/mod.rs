@@ -4,7 +4,8 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use wgoal::device::Adapters;
+use wgoal::device::{Adapters, Gpu};
+use wgoal::kernels::MATMUL_VARIANTS;
 use wgoal::{Device, DeviceInfo, DeviceKind};
 
 pub type Test = fn(&Device) -> Result<(), Failed>;
@@ -77,9 +78,14 @@ pub fn run_with(tests: Vec<(String, Test)>, others: Vec<Trial>) -> ! {
 /// Whether a test is of something optional that the device has not: it shows as ignored.
 fn lacks(device: &Device, test: &str) -> bool {
     match device {
-        Device::Gpu(gpu) => test.ends_with("_subgroups") && gpu.subgroup() < 8,
+        Device::Gpu(gpu) => test.ends_with("_subgroups") && !runs_subgroups(gpu),
         _ => false,
     }
+}
+
+/// Whether a device runs the matrix product that needs subgroups, and images.
+pub fn runs_subgroups(gpu: &Gpu) -> bool {
+    MATMUL_VARIANTS.iter().any(|variant| variant.name.starts_with("subgroups") && variant.runs_on(gpu))
 }
 
 /// Why a test is to fail on an adapter, if it is.

@@ -18,6 +18,9 @@ const SHAPES: &[[usize; 3]] = &[
     [127, 5, 257],
     [67, 130, 18],
     [9, 6, 1000],
+    // Rows of an image: one, and several and a part.
+    [128, 5, 64],
+    [257, 33, 260],
 ];
 
 fn norm(values: impl Iterator<Item = f64>) -> f64 {

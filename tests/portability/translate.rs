@@ -26,8 +26,8 @@ impl Checks {
     }
 }
 
-/// Number, and whether it is written to, of every bound buffer.
-fn buffers(module: &Module) -> impl Iterator<Item = (ResourceBinding, bool)> + '_ {
+/// Number, and whether it is written to, of everything that is bound.
+fn bindings(module: &Module) -> impl Iterator<Item = (ResourceBinding, bool)> + '_ {
     module.global_variables.iter().filter_map(|(_, variable)| {
         let writable = match variable.space {
             AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
@@ -62,7 +62,7 @@ pub fn spirv(module: &Module, info: &ModuleInfo, checks: Checks, lang_version: (
 pub fn glsl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
     let options = glsl::Options {
         version: glsl::Version::new_gles(310),
-        binding_map: buffers(module).map(|(binding, _)| (binding, binding.binding as u8)).collect(),
+        binding_map: bindings(module).map(|(binding, _)| (binding, binding.binding as u8)).collect(),
         zero_initialize_workgroup_memory: false,
         ..Default::default()
     };
@@ -85,7 +85,7 @@ pub fn hlsl(module: &Module, info: &ModuleInfo, checks: Checks, shader_model: hl
     };
     let options = hlsl::Options {
         shader_model,
-        binding_map: buffers(module).map(target).collect(),
+        binding_map: bindings(module).map(target).collect(),
         fake_missing_bindings: false,
         // What num_workgroups is read from.
         special_constants_binding: Some(hlsl::BindTarget { space: 1, ..Default::default() }),
@@ -102,12 +102,13 @@ pub fn hlsl(module: &Module, info: &ModuleInfo, checks: Checks, shader_model: hl
 
 /// Metal 2.0's language. No compiler for it runs outside macOS, so its words are looked at instead.
 pub fn msl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
+    // A slot among the buffers and one among the textures: it takes that of its kind.
     let target = |(binding, mutable): (ResourceBinding, bool)| {
-        let buffer = msl::BindTarget { buffer: Some(binding.binding as u8), mutable, ..Default::default() };
-        (binding, buffer)
+        let slot = Some(binding.binding as u8);
+        (binding, msl::BindTarget { buffer: slot, texture: slot, mutable, ..Default::default() })
     };
     let resources = msl::EntryPointResources {
-        resources: buffers(module).map(target).collect(),
+        resources: bindings(module).map(target).collect(),
         sizes_buffer: Some(30),
         ..Default::default()
     };
