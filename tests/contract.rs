@@ -9,7 +9,8 @@ use wgoal::kernels::{Access, KERNELS, KernelSpec, specialise};
 use wgpu::naga::proc::Layouter;
 use wgpu::naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use wgpu::naga::{
-    AddressSpace, ImageClass, ImageDimension, Module, Scalar, StorageAccess, StorageFormat, TypeInner, front::wgsl,
+    AddressSpace, ImageClass, ImageDimension, Module, Scalar, StorageAccess, StorageFormat, TypeInner,
+    front::wgsl,
 };
 
 /// Storage buffers, invocations and bytes of workgroup memory that every adapter grants a kernel.

@@ -299,7 +299,8 @@ impl Gpu {
     /// Whether an image can hold what a binding can; see [`Access::Image`].
     pub fn has_images(&self) -> bool {
         let most = self.0.device.limits().max_texture_dimension_2d;
-        most >= IMAGE_ROW + IMAGE_GAP && u64::from(most) * 16 * u64::from(IMAGE_ROW) >= self.max_binding() as u64
+        most >= IMAGE_ROW + IMAGE_GAP
+            && u64::from(most) * 16 * u64::from(IMAGE_ROW) >= self.max_binding() as u64
     }
 
     /// Bytes that are allocated at the moment, where the backend keeps an account: staging of uploads included.
@@ -344,12 +345,7 @@ impl Gpu {
     }
 
     /// What `make` makes, unless the device has no memory for it.
-    fn within_memory<T>(
-        &self,
-        label: &str,
-        bytes: u64,
-        make: impl FnOnce(&wgpu::Device) -> T,
-    ) -> Result<T> {
+    fn within_memory<T>(&self, label: &str, bytes: u64, make: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         let refusal = refusal(&self.0.device, wgpu::ErrorFilter::OutOfMemory);
         let made = make(&self.0.device);
         match refusal() {

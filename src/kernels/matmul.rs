@@ -12,12 +12,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 /// The page, with operands A and B as they come to it.
-const fn page(
-    name: &'static str,
-    source: &'static str,
-    operands: Access,
-    workgroup: [u32; 3],
-) -> KernelSpec {
+const fn page(name: &'static str, source: &'static str, operands: Access, workgroup: [u32; 3]) -> KernelSpec {
     let bindings = match operands {
         Access::Image => &[Access::Image, Access::Image, Access::Read, Access::ReadWrite],
         _ => &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
@@ -239,7 +234,8 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                             Some(variant) => variant,
                             None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()])?,
                         };
-                        let (spec, constants) = variant.page(a_transposed, b_transposed, accumulate || !first);
+                        let (spec, constants) =
+                            variant.page(a_transposed, b_transposed, accumulate || !first);
                         let (tile_rows, tile_cols) = variant.tile;
                         let grid = [padded(col.len()).div_ceil(tile_cols), r.len().div_ceil(tile_rows), 1];
                         let cost = 2.0 * r.len() as f64 * col.len() as f64 * k.len() as f64;
