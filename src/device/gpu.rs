@@ -1,45 +1,33 @@
-//! The one file that knows wgpu's buffers, bind groups, pipelines and submissions.
+//! The one file that knows wgpu's buffers, images, bind groups and pipelines.
 //!
-//! A [`Recorder`] collects dispatches and hands them over in submissions of bounded work. Nothing here knows what a
-//! kernel computes; [`KernelSpec`] is the whole contract with a shader. The file is long because no other may know
-//! these things.
+//! What is done with them is in the file beside, [`super::work`]. Nothing here knows what a kernel computes;
+//! [`KernelSpec`] is the whole contract with a shader. The file is long because no other may know these things.
 
 use super::profile::Profile;
-use super::select::{DeviceInfo, DeviceKind};
-use crate::kernels::{Access, KernelSpec, MatmulVariant, specialise};
+use super::select::DeviceInfo;
+use super::work::{Flight, ImageCopy, PARAMS, Work};
+use crate::kernels::{Access, KernelSpec, specialise};
 use crate::{Error, Result};
-use encase::internal::WriteInto;
-use encase::{ShaderType, UniformBuffer};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use web_time::Instant;
 
-/// Bytes between two parameter blocks: the largest `min_uniform_buffer_offset_alignment` in use.
-const PARAM_SLOT: u64 = 256;
-/// Dispatches a submission can hold.
-const PARAM_SLOTS: u64 = 256;
-/// Submissions that may be queued before the host waits, so that uploads cannot pile up in memory.
-const MAX_IN_FLIGHT: usize = 3;
 /// Texels of 16 bytes in a row of the images that some kernels read their operands from, as those pages know.
-const IMAGE_ROW: u32 = 2048;
+pub(super) const IMAGE_ROW: u32 = 2048;
 /// Texels at the end of such a row that hold nothing: rows of a matrix would else lie a power of two apart in memory, where
 /// a cache has few places for them (a product of 2,048-wide rows is 1.5 times as fast on lavapipe).
 const IMAGE_GAP: u32 = 4;
-/// What a submission should take, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
-const SUBMISSION: f64 = 0.1;
-
 /// A GPU (or a software adapter) opened through wgpu.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu(pub(super) Arc<Inner>);
 
-struct Inner {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+pub(super) struct Inner {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
     info: DeviceInfo,
     /// Lanes that every subgroup has; 0 where shaders cannot use subgroups.
     subgroup: u32,
-    params: wgpu::Buffer,
+    pub params: wgpu::Buffer,
     /// Bound where a kernel's optional input is absent.
     nothing: wgpu::Buffer,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
@@ -51,35 +39,22 @@ struct Inner {
     replaced: Mutex<HashMap<String, String>>,
     /// Bytes of the largest storage binding; see [`Gpu::limit_bindings`].
     max_binding: AtomicUsize,
-    flight: Mutex<Flight>,
-    fault: Arc<Mutex<Option<String>>>,
+    /// What was handed over and not yet submitted.
+    pub pending: Mutex<Work>,
+    pub flight: Mutex<Flight>,
+    pub fault: Arc<Mutex<Option<String>>>,
     /// The kernel that was handed over last, for the report of a lost device.
-    last: Mutex<&'static str>,
+    pub last: Mutex<&'static str>,
     /// Matrix products that were measured, once the first is.
     #[cfg(not(target_arch = "wasm32"))]
     choices: Mutex<Option<crate::kernels::Choices>>,
     /// What each kernel took, while [`Gpu::profile`] asks for it.
-    profile: Mutex<Option<Profile>>,
+    pub profile: Mutex<Option<Profile>>,
 }
 
-/// Submissions under way, and what those before have taught about the device's speed.
-struct Flight {
-    submissions: VecDeque<Submission>,
-    /// Cost per second.
-    rate: f64,
-    /// When the last submission was seen to end.
-    ended: Instant,
-}
-
-struct Submission {
-    index: wgpu::SubmissionIndex,
-    cost: f64,
-    begun: Instant,
-}
-
-struct Pipeline {
+pub(super) struct Pipeline {
     layout: wgpu::BindGroupLayout,
-    pipeline: wgpu::ComputePipeline,
+    pub pipeline: wgpu::ComputePipeline,
 }
 
 /// What is bound to a kernel; the parameters come first.
@@ -103,45 +78,13 @@ struct Image {
     view: wgpu::TextureView,
 }
 
-/// The copy of a region that a kernel reads from an image.
-struct Copied {
-    buffer: wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
-    image: wgpu::Texture,
-}
-
-impl Copied {
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let texels = (self.bytes / 16) as u32;
-        let (rows, rest) = (texels / IMAGE_ROW, texels % IMAGE_ROW);
-        for (y, width, height) in [(0, IMAGE_ROW, rows), (rows, rest, 1)] {
-            if width == 0 || height == 0 {
-                continue;
-            }
-            let layout = wgpu::TexelCopyBufferLayout {
-                offset: self.offset + 16 * u64::from(y) * u64::from(IMAGE_ROW),
-                bytes_per_row: Some(16 * IMAGE_ROW),
-                rows_per_image: None,
-            };
-            let mut target = self.image.as_image_copy();
-            target.origin.y = y;
-            encoder.copy_buffer_to_texture(
-                wgpu::TexelCopyBufferInfo { buffer: &self.buffer, layout },
-                target,
-                wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
-            );
-        }
-    }
-}
-
 /// Bind groups that are kept at most, before all are made anew: batches of local features differ in their sizes, and would add to
 /// them without end.
 const MAX_BOUND: usize = 2048;
 
 /// Device memory of one buffer.
 pub struct Memory {
-    buffer: wgpu::Buffer,
+    pub(super) buffer: wgpu::Buffer,
     gpu: Gpu,
 }
 
@@ -174,6 +117,11 @@ impl Region<'_> {
         Self { offset: self.offset + start, size: len, ..self }
     }
 
+    /// What a kernel reads or writes of it; 0 where an optional input is absent.
+    pub(super) fn bytes(self) -> u64 {
+        if self.buffer.is_some() { self.size } else { 0 }
+    }
+
     /// Elements of four bytes.
     pub(crate) fn len(self) -> usize {
         self.size as usize / 4
@@ -193,7 +141,7 @@ fn shader_checks() -> bool {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -252,9 +200,9 @@ impl Gpu {
             })
         };
         use wgpu::BufferUsages as Use;
-        let params = make("params", PARAM_SLOT * PARAM_SLOTS, Use::UNIFORM | Use::COPY_DST);
+        let params = make("params", PARAMS, Use::UNIFORM | Use::COPY_DST);
         let nothing = make("nothing", 16, Use::STORAGE | Use::COPY_SRC);
-        let rate = info.work_per_submit() / SUBMISSION;
+        let flight = Flight::new(info.work_per_submit());
         Ok(Self(Arc::new(Inner {
             device,
             queue,
@@ -267,7 +215,8 @@ impl Gpu {
             images: Mutex::default(),
             replaced: Mutex::default(),
             max_binding: AtomicUsize::new(usize::try_from(max_binding).unwrap_or(usize::MAX)),
-            flight: Mutex::new(Flight { submissions: VecDeque::new(), rate, ended: Instant::now() }),
+            pending: Mutex::default(),
+            flight: Mutex::new(flight),
             fault,
             last: Mutex::new("nothing yet"),
             #[cfg(not(target_arch = "wasm32"))]
@@ -309,7 +258,7 @@ impl Gpu {
     }
 
     /// The first fault the driver reported, as an error.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         match lock(&self.0.fault).as_ref() {
             None => Ok(()),
             Some(fault) => Err(Error::device(
@@ -345,7 +294,12 @@ impl Gpu {
     }
 
     /// What `make` makes, unless the device has no memory for it.
-    fn within_memory<T>(&self, label: &str, bytes: u64, make: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+    pub(super) fn within_memory<T>(
+        &self,
+        label: &str,
+        bytes: u64,
+        make: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T> {
         let refusal = refusal(&self.0.device, wgpu::ErrorFilter::OutOfMemory);
         let made = make(&self.0.device);
         match refusal() {
@@ -398,17 +352,18 @@ impl Gpu {
         lock(&self.0.bound).retain(|bound, _| !bound.parts.iter().any(&gone));
     }
 
-    pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.0.queue.write_buffer(&memory.buffer, offset, bytes);
-        self.check()
-    }
-
-    /// Copies bytes back once everything submitted before has finished.
+    /// Copies bytes back once everything handed over before has finished.
     pub(super) async fn read(&self, memory: &Memory, offset: u64, size: usize) -> Result<Vec<u8>> {
+        self.flush()?;
         self.read_buffer(&memory.buffer, offset, size).await
     }
 
-    async fn read_buffer(&self, buffer: &wgpu::Buffer, offset: u64, size: usize) -> Result<Vec<u8>> {
+    pub(super) async fn read_buffer(
+        &self,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        size: usize,
+    ) -> Result<Vec<u8>> {
         if size == 0 {
             return Ok(Vec::new());
         }
@@ -425,7 +380,7 @@ impl Gpu {
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
             let _ = sender.send(result);
         });
-        self.wait(None)?;
+        self.poll(None)?;
         let refused = |found: String| {
             let advice = "resume from the last checkpoint with --resume, or choose another --device";
             Error::device(&self.0.info.name, "a result that can be read back", found, advice)
@@ -439,15 +394,6 @@ impl Gpu {
         let bytes = mapped.to_vec();
         self.check()?;
         Ok(bytes)
-    }
-
-    /// Lets the device catch up: with everything, or with one submission. In a browser it returns at once.
-    pub(super) fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        let poll = wgpu::PollType::Wait { submission_index, timeout: None };
-        if let Err(error) = self.0.device.poll(poll) {
-            lock(&self.0.fault).get_or_insert(error.to_string());
-        }
-        self.check()
     }
 
     /// Makes the device lose itself, for tests of what happens then.
@@ -467,31 +413,6 @@ impl Gpu {
         lock(&self.0.bound).clear();
     }
 
-    /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
-    pub(super) fn profile(&self, on: bool) -> Profile {
-        std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
-    }
-
-    /// Cost that one submission should have, by what earlier ones took.
-    fn work_per_submit(&self) -> f64 {
-        lock(&self.0.flight).rate * SUBMISSION
-    }
-
-    /// Waits for a submission and learns from it.
-    fn finish(&self, submission: Submission) -> Result<()> {
-        self.wait(Some(submission.index))?;
-        let mut flight = lock(&self.0.flight);
-        let now = Instant::now();
-        let seconds = now.duration_since(submission.begun.max(flight.ended)).as_secs_f64();
-        flight.ended = now;
-        // Short ones say more about overhead than about speed. Half the old estimate stays: one slow submission, of
-        // which compilation may be part, must not shrink the next to nothing.
-        if seconds > 1e-3 && submission.cost > 1e6 {
-            flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
-        }
-        Ok(())
-    }
-
     /// Bind groups that are kept at the moment.
     pub fn bind_groups(&self) -> usize {
         lock(&self.0.bound).len()
@@ -499,16 +420,16 @@ impl Gpu {
 
     /// The bind group of these regions for a kernel, and what is to be copied into images before; made on first use, and
     /// gone with any of the buffers.
-    fn bind(
+    pub(super) fn bind(
         &self,
         spec: &KernelSpec,
         pipeline: &Pipeline,
         params_size: u64,
         regions: &[Region],
-    ) -> Result<(wgpu::BindGroup, Vec<Copied>)> {
+    ) -> Result<(wgpu::BindGroup, Vec<ImageCopy>)> {
         let inner = &self.0;
         let mut parts = vec![Part::Buffer(inner.params.clone(), 0, params_size)];
-        let mut copied = Vec::new();
+        let mut copies = Vec::new();
         for ((binding, region), access) in (1..).zip(regions).zip(spec.bindings) {
             let buffer = region.buffer.unwrap_or(&inner.nothing).clone();
             // A binding is whole vec4s; the allocation is rounded up to them.
@@ -517,7 +438,7 @@ impl Gpu {
                 Access::Read | Access::ReadWrite => Part::Buffer(buffer, region.offset, bytes),
                 Access::Image => {
                     let image = self.image(binding, bytes)?;
-                    copied.push(Copied { buffer, offset: region.offset, bytes, image: image.texture });
+                    copies.push(ImageCopy { from: buffer, offset: region.offset, bytes, to: image.texture });
                     Part::Image(image.view)
                 }
             });
@@ -525,7 +446,7 @@ impl Gpu {
         let mut kept = lock(&inner.bound);
         let bound = Bound { layout: pipeline.layout.clone(), parts };
         if let Some(group) = kept.get(&bound) {
-            return Ok((group.clone(), copied));
+            return Ok((group.clone(), copies));
         }
         let resource = |part| match part {
             &Part::Buffer(ref buffer, offset, size) => {
@@ -544,11 +465,15 @@ impl Gpu {
             kept.clear();
         }
         kept.insert(bound, group.clone());
-        Ok((group, copied))
+        Ok((group, copies))
     }
 
     /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
-    fn pipeline(&self, spec: &'static KernelSpec, constants: &[(&str, String)]) -> Result<Arc<Pipeline>> {
+    pub(super) fn pipeline(
+        &self,
+        spec: &'static KernelSpec,
+        constants: &[(&str, String)],
+    ) -> Result<Arc<Pipeline>> {
         let key = constants
             .iter()
             .fold(spec.name.to_string(), |key, (name, value)| format!("{key} {name}={value}"));
@@ -622,229 +547,5 @@ impl Gpu {
         let pipeline = Arc::new(Pipeline { layout, pipeline });
         lock(&self.0.pipelines).insert(key.clone(), pipeline.clone());
         Ok(pipeline)
-    }
-}
-
-struct Dispatch {
-    pipeline: Arc<Pipeline>,
-    bindings: wgpu::BindGroup,
-    /// Into the images that it reads.
-    copied: Vec<Copied>,
-    offset: u32,
-    grid: [u32; 3],
-    /// For the profile: what it is, and its bytes and floating-point operations.
-    what: String,
-    bytes: f64,
-    cost: f64,
-}
-
-impl Dispatch {
-    fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bindings, &[self.offset]);
-        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
-    }
-}
-
-/// Collects dispatches for a GPU; see [`super::Commands`].
-pub struct Recorder {
-    gpu: Gpu,
-    /// Invocations of a workgroup of the row kernels, a power of two.
-    pub lanes: u32,
-    /// The matrix product to use whatever the shape; `None` chooses by device and shape.
-    pub matmul: Option<&'static MatmulVariant>,
-    /// Cost that one dispatch should have. Fixed by the kind of device, not by its measured speed: where work is split
-    /// decides in which order sums are taken.
-    pub budget: f64,
-    /// Bytes of the largest storage binding.
-    pub max_binding: usize,
-    /// What the next dispatches are called in a profile, if not as their kernel.
-    pub(crate) what: Option<String>,
-    dispatches: Vec<Dispatch>,
-    params: Vec<u8>,
-    cost: f64,
-}
-
-impl Recorder {
-    pub(super) fn new(gpu: Gpu) -> Self {
-        // On a software adapter a barrier is a switch of coroutines: one vector's worth of lanes has the fewest.
-        let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
-        let (budget, max_binding) = (gpu.info().work_per_submit(), gpu.max_binding());
-        Self {
-            gpu,
-            lanes,
-            matmul: None,
-            budget,
-            max_binding,
-            what: None,
-            dispatches: Vec::new(),
-            params: Vec::new(),
-            cost: 0.0,
-        }
-    }
-
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
-    /// Rows of `stride` floats that one binding and one dimension of a grid hold: a multiple of 64, so that what follows
-    /// them is aligned.
-    pub fn rows_per_binding(&self, stride: usize) -> usize {
-        let rows = self.max_binding / (4 * stride.max(1));
-        (rows.min(65_535) / 64 * 64).max(64)
-    }
-
-    /// Elements of four bytes that one binding holds, aligned likewise.
-    pub fn elements_per_binding(&self) -> usize {
-        (self.max_binding / 256 * 64).max(64)
-    }
-
-    /// Queues one dispatch. `grid` counts workgroups; `cost` is an estimate in floating-point operations, which
-    /// bounds the work of one submission.
-    pub fn dispatch<P: ShaderType + WriteInto>(
-        &mut self,
-        spec: &'static KernelSpec,
-        constants: &[(&str, String)],
-        params: &P,
-        regions: &[Region],
-        grid: [usize; 3],
-        cost: f64,
-    ) -> Result<()> {
-        let inner = &self.gpu.0.clone();
-        let limit = inner.device.limits().max_compute_workgroups_per_dimension as usize;
-        if grid.contains(&0) || grid.iter().any(|&n| n > limit) || regions.len() != spec.bindings.len() {
-            return Err(Error::device(
-                format!("kernel {}", spec.name),
-                format!("1 to {limit} workgroups a dimension and {} bindings", spec.bindings.len()),
-                format!("{grid:?} and {}", regions.len()),
-                "use a smaller --batch, or --device cpu",
-            ));
-        }
-        let full = self.params.len() as u64 == PARAM_SLOT * PARAM_SLOTS;
-        if full || (self.cost > 0.0 && self.cost + cost > self.gpu.work_per_submit()) {
-            self.submit()?;
-        }
-        let pipeline = self.gpu.pipeline(spec, constants)?;
-        let mut block = UniformBuffer::new(Vec::new());
-        block
-            .write(params)
-            .map_err(|e| Error::device(spec.name, "parameters that fit", e, "report this as a bug"))?;
-        let mut block = block.into_inner();
-        block.resize(block.len().next_multiple_of(16), 0);
-        let offset = self.params.len();
-        let size = block.len() as u64;
-        self.params.extend_from_slice(&block);
-        self.params.resize(offset + PARAM_SLOT as usize, 0);
-
-        let (bindings, copied) = self.gpu.bind(spec, &pipeline, size, regions)?;
-        *lock(&inner.last) = spec.name;
-        let grid = grid.map(|n| n as u32);
-        let what = self.what.clone().unwrap_or_else(|| spec.name.into());
-        let bytes =
-            regions.iter().filter(|region| region.buffer.is_some()).map(|region| region.size as f64).sum();
-        let offset = offset as u32;
-        self.dispatches.push(Dispatch { pipeline, bindings, copied, offset, grid, what, bytes, cost });
-        self.cost += cost;
-        Ok(())
-    }
-
-    /// Hands the queued dispatches to the device, waiting first if too many submissions are under way.
-    pub fn submit(&mut self) -> Result<()> {
-        if self.dispatches.is_empty() {
-            return self.gpu.check();
-        }
-        #[cfg(not(target_arch = "wasm32"))]
-        if lock(&self.gpu.0.profile).is_some() {
-            return self.submit_timed();
-        }
-        let inner = &self.gpu.0;
-        let mut encoder = inner.device.create_command_encoder(&Default::default());
-        // A pass takes no copies.
-        for together in self.dispatches.chunk_by(|_, next| next.copied.is_empty()) {
-            together[0].copied.iter().for_each(|copied| copied.encode(&mut encoder));
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            together.iter().for_each(|dispatch| dispatch.encode(&mut pass));
-        }
-        let oldest = {
-            // The parameters are written and used under one lock: two recorders share the buffer.
-            let mut flight = lock(&inner.flight);
-            inner.queue.write_buffer(&inner.params, 0, &self.params);
-            let index = inner.queue.submit([encoder.finish()]);
-            flight.submissions.push_back(Submission { index, cost: self.cost, begun: Instant::now() });
-            if flight.submissions.len() > MAX_IN_FLIGHT { flight.submissions.pop_front() } else { None }
-        };
-        self.dispatches.clear();
-        self.params.clear();
-        self.cost = 0.0;
-        match oldest {
-            Some(submission) => self.gpu.finish(submission),
-            None => self.gpu.check(),
-        }
-    }
-
-    /// Each dispatch in a pass of its own between two timestamps, where the adapter has them; else in a submission of
-    /// its own, so that its time holds the latency of one.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn submit_timed(&mut self) -> Result<()> {
-        let inner = self.gpu.0.clone();
-        let (dispatches, params) = (std::mem::take(&mut self.dispatches), std::mem::take(&mut self.params));
-        self.cost = 0.0;
-        self.gpu.wait(None)?;
-        inner.queue.write_buffer(&inner.params, 0, &params);
-        inner.queue.submit([]);
-        self.gpu.wait(None)?;
-        let count = 2 * dispatches.len() as u32;
-        let mut seconds = Vec::new();
-        if inner.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            let queries = inner.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("profile"),
-                ty: wgpu::QueryType::Timestamp,
-                count,
-            });
-            let times = inner.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("profile"),
-                size: 8 * u64::from(count),
-                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: false,
-            });
-            let mut encoder = inner.device.create_command_encoder(&Default::default());
-            for (i, dispatch) in (0..).zip(&dispatches) {
-                let label = Some(&dispatch.what[..]);
-                let timed = |begins: bool| wgpu::ComputePassDescriptor {
-                    label,
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: &queries,
-                        beginning_of_pass_write_index: begins.then_some(2 * i),
-                        end_of_pass_write_index: (!begins).then_some(2 * i + 1),
-                    }),
-                };
-                // Copies count, and they lie between passes.
-                drop(encoder.begin_compute_pass(&timed(true)));
-                dispatch.copied.iter().for_each(|copied| copied.encode(&mut encoder));
-                dispatch.encode(&mut encoder.begin_compute_pass(&timed(false)));
-            }
-            encoder.resolve_query_set(&queries, 0..count, &times, 0);
-            inner.queue.submit([encoder.finish()]);
-            let times = crate::blocking::wait(self.gpu.read_buffer(&times, 0, 8 * count as usize))?;
-            let times: Vec<u64> = bytemuck::pod_collect_to_vec(&times);
-            let period = f64::from(inner.queue.get_timestamp_period()) * 1e-9;
-            seconds.extend(times.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period));
-        } else {
-            for dispatch in &dispatches {
-                let start = Instant::now();
-                let mut encoder = inner.device.create_command_encoder(&Default::default());
-                dispatch.copied.iter().for_each(|copied| copied.encode(&mut encoder));
-                dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()));
-                inner.queue.submit([encoder.finish()]);
-                self.gpu.wait(None)?;
-                seconds.push(start.elapsed().as_secs_f64());
-            }
-        }
-        if let Some(profile) = lock(&inner.profile).as_mut() {
-            for (dispatch, seconds) in dispatches.iter().zip(seconds) {
-                profile.add(&dispatch.what, seconds, dispatch.cost, dispatch.bytes);
-            }
-        }
-        self.gpu.check()
     }
 }

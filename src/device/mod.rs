@@ -7,14 +7,16 @@ mod buffer;
 mod gpu;
 mod profile;
 mod select;
+mod work;
 
 pub use buffer::{
     Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, Upload, pad_rows, padded, unpad_rows,
 };
-pub use gpu::{Gpu, Recorder, Region};
+pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
+pub use work::Recorder;
 
 use crate::Result;
 use std::fmt;
@@ -105,7 +107,7 @@ impl Device {
     pub fn finish(&self) -> Result<()> {
         match self {
             Self::Cpu(_) => Ok(()),
-            Self::Gpu(gpu) => gpu.wait(None),
+            Self::Gpu(gpu) => gpu.wait(),
         }
     }
 

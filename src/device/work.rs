@@ -1,0 +1,486 @@
+//! Work for a GPU in its order: recorded, handed over, submitted in bounded pieces, and timed if asked.
+//!
+//! A [`Recorder`] collects dispatches and hands them to its [`Gpu`], which holds them with the uploads among them until they
+//! are worth a submission. Nothing here knows what a kernel computes.
+
+use super::gpu::{Gpu, IMAGE_ROW, Memory, Pipeline, Region, lock};
+use super::profile::Profile;
+use super::select::DeviceKind;
+use crate::kernels::{KernelSpec, MatmulVariant};
+use crate::{Error, Result};
+use encase::internal::WriteInto;
+use encase::{ShaderType, UniformBuffer};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use web_time::Instant;
+
+/// Bytes between two parameter blocks: the largest `min_uniform_buffer_offset_alignment` in use.
+const PARAM_SLOT: u64 = 256;
+/// Bytes of parameter blocks that a submission can hold, those of 256 dispatches.
+pub(super) const PARAMS: u64 = PARAM_SLOT * 256;
+/// Submissions that may be queued before the host waits, so that uploads cannot pile up in memory.
+const MAX_IN_FLIGHT: usize = 3;
+/// What a submission should take at most, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
+const SUBMISSION: f64 = 0.1;
+/// What a submission should take at least, unless no more work came for as long: short steps share one.
+const TOGETHER: f64 = 0.005;
+/// Bytes of uploads, beyond which a submission waits for no more.
+const STAGED: u64 = 64 << 20;
+
+/// Work in its order, with the parameters of its dispatches.
+pub(super) struct Work {
+    items: Vec<Item>,
+    params: Vec<u8>,
+    /// Of the dispatches, in floating-point operations.
+    cost: f64,
+    /// Bytes of the uploads.
+    staged: u64,
+    begun: Instant,
+}
+
+enum Item {
+    Upload(Upload),
+    Image(ImageCopy),
+    Dispatch(Dispatch),
+}
+
+/// From memory that the host has written, to a buffer.
+struct Upload {
+    from: wgpu::Buffer,
+    to: wgpu::Buffer,
+    offset: u64,
+}
+
+/// Of a region, for a kernel that reads it from an image.
+pub(super) struct ImageCopy {
+    pub from: wgpu::Buffer,
+    pub offset: u64,
+    pub bytes: u64,
+    pub to: wgpu::Texture,
+}
+
+struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    bindings: wgpu::BindGroup,
+    /// Of the parameters.
+    offset: u32,
+    grid: [u32; 3],
+    /// For the profile: what it is, and its bytes and floating-point operations.
+    what: String,
+    bytes: f64,
+    cost: f64,
+}
+
+/// Bytes that lie where the device copies them from.
+pub struct Staged(wgpu::Buffer);
+
+/// Submissions under way, and what those before have taught about the device's speed.
+pub(super) struct Flight {
+    submissions: VecDeque<Submission>,
+    /// Cost per second.
+    rate: f64,
+    /// When the last submission was seen to end.
+    ended: Instant,
+}
+
+struct Submission {
+    index: wgpu::SubmissionIndex,
+    cost: f64,
+    begun: Instant,
+}
+
+impl Flight {
+    /// Of a device that is thought to do so much in one submission.
+    pub fn new(work_per_submit: f64) -> Self {
+        Self { submissions: VecDeque::new(), rate: work_per_submit / SUBMISSION, ended: Instant::now() }
+    }
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self { items: Vec::new(), params: Vec::new(), cost: 0.0, staged: 0, begun: Instant::now() }
+    }
+}
+
+impl Work {
+    /// More work, after this.
+    fn append(&mut self, mut more: Work) {
+        if self.items.is_empty() {
+            self.begun = Instant::now();
+        }
+        let before = self.params.len() as u32;
+        for item in &mut more.items {
+            if let Item::Dispatch(dispatch) = item {
+                dispatch.offset += before;
+            }
+        }
+        self.items.append(&mut more.items);
+        self.params.append(&mut more.params);
+        self.cost += more.cost;
+        self.staged += more.staged;
+    }
+}
+
+impl Item {
+    fn is_dispatch(&self) -> bool {
+        matches!(self, Self::Dispatch(_))
+    }
+
+    /// All but dispatches, which come in passes.
+    fn encode_copy(&self, encoder: &mut wgpu::CommandEncoder) {
+        match self {
+            Self::Upload(Upload { from, to, offset }) => {
+                encoder.copy_buffer_to_buffer(from, 0, to, *offset, from.size());
+            }
+            Self::Image(copy) => copy.encode(encoder),
+            Self::Dispatch(_) => {}
+        }
+    }
+
+    fn encode_dispatch(&self, pass: &mut wgpu::ComputePass) {
+        if let Self::Dispatch(Dispatch { pipeline, bindings, offset, grid: [x, y, z], .. }) = self {
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, bindings, &[*offset]);
+            pass.dispatch_workgroups(*x, *y, *z);
+        }
+    }
+}
+
+impl ImageCopy {
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let texels = (self.bytes / 16) as u32;
+        let (rows, rest) = (texels / IMAGE_ROW, texels % IMAGE_ROW);
+        for (y, width, height) in [(0, IMAGE_ROW, rows), (rows, rest, 1)] {
+            if width == 0 || height == 0 {
+                continue;
+            }
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: self.offset + 16 * u64::from(y) * u64::from(IMAGE_ROW),
+                bytes_per_row: Some(16 * IMAGE_ROW),
+                rows_per_image: None,
+            };
+            let mut target = self.to.as_image_copy();
+            target.origin.y = y;
+            encoder.copy_buffer_to_texture(
+                wgpu::TexelCopyBufferInfo { buffer: &self.from, layout },
+                target,
+                wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+            );
+        }
+    }
+}
+
+impl Gpu {
+    /// Overwrites bytes, a multiple of 4 of them, after the work that was handed over before.
+    pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
+        if lock(&self.0.pending).items.is_empty() {
+            // wgpu puts it before whatever is submitted next.
+            self.0.queue.write_buffer(&memory.buffer, offset, bytes);
+            return self.check();
+        }
+        self.upload(memory, offset, self.stage(bytes)?)
+    }
+
+    /// Bytes, a multiple of 4 of them, where the device copies them from. Any thread may make them ready.
+    pub(super) fn stage(&self, bytes: &[u8]) -> Result<Staged> {
+        let size = bytes.len() as u64;
+        let buffer = self.within_memory("upload", size, |device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("upload"),
+                size,
+                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: true,
+            })
+        })?;
+        // A lost device maps nothing: what comes next says so.
+        if let Ok(mut mapped) = buffer.slice(..).get_mapped_range_mut() {
+            mapped.copy_from_slice(bytes);
+        }
+        buffer.unmap();
+        Ok(Staged(buffer))
+    }
+
+    /// Copies staged bytes to their place, after the work that was handed over before.
+    pub(super) fn upload(&self, memory: &Memory, offset: u64, Staged(from): Staged) -> Result<()> {
+        let staged = from.size();
+        let upload = Item::Upload(Upload { from, to: memory.buffer.clone(), offset });
+        self.hand_over(Work { items: vec![upload], staged, ..Work::default() })
+    }
+
+    /// Work to do after all that was handed over before. It waits for more, unless there is enough to be worth a submission or
+    /// no more came for a while.
+    fn hand_over(&self, work: Work) -> Result<()> {
+        let mut pending = lock(&self.0.pending);
+        if (pending.params.len() + work.params.len()) as u64 > PARAMS {
+            self.submit(std::mem::take(&mut pending))?;
+        }
+        pending.append(work);
+        let enough = pending.cost >= lock(&self.0.flight).rate * TOGETHER
+            || pending.staged >= STAGED
+            || (pending.cost > 0.0 && pending.begun.elapsed().as_secs_f64() >= TOGETHER);
+        if enough { self.submit(std::mem::take(&mut pending)) } else { self.check() }
+    }
+
+    /// Submits all that was handed over.
+    pub(super) fn flush(&self) -> Result<()> {
+        let mut pending = lock(&self.0.pending);
+        self.submit(std::mem::take(&mut pending))
+    }
+
+    /// Gives work to the driver, and waits if too many submissions are under way. The caller has what is pending locked:
+    /// submissions keep their order, and parameters are written and used at once.
+    fn submit(&self, work: Work) -> Result<()> {
+        if work.items.is_empty() {
+            return self.check();
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        if lock(&self.0.profile).is_some() {
+            return self.submit_timed(&work);
+        }
+        let inner = &self.0;
+        let mut encoder = inner.device.create_command_encoder(&Default::default());
+        for items in work.items.chunk_by(|item, next| item.is_dispatch() && next.is_dispatch()) {
+            if items[0].is_dispatch() {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                items.iter().for_each(|item| item.encode_dispatch(&mut pass));
+            } else {
+                items[0].encode_copy(&mut encoder);
+            }
+        }
+        inner.queue.write_buffer(&inner.params, 0, &work.params);
+        let index = inner.queue.submit([encoder.finish()]);
+        let oldest = {
+            let mut flight = lock(&inner.flight);
+            flight.submissions.push_back(Submission { index, cost: work.cost, begun: Instant::now() });
+            if flight.submissions.len() > MAX_IN_FLIGHT { flight.submissions.pop_front() } else { None }
+        };
+        match oldest {
+            Some(submission) => self.finish(submission),
+            None => self.check(),
+        }
+    }
+
+    /// Waits for a submission and learns from it.
+    fn finish(&self, submission: Submission) -> Result<()> {
+        self.poll(Some(submission.index))?;
+        let mut flight = lock(&self.0.flight);
+        let now = Instant::now();
+        let seconds = now.duration_since(submission.begun.max(flight.ended)).as_secs_f64();
+        flight.ended = now;
+        // Short ones say more about overhead than about speed. Half the old estimate stays: one slow submission, of
+        // which compilation may be part, must not shrink the next to nothing.
+        if seconds > 1e-3 && submission.cost > 1e6 {
+            flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
+        }
+        Ok(())
+    }
+
+    /// Lets the device catch up with everything. In a browser it returns at once.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.flush()?;
+        self.poll(None)
+    }
+
+    /// Waits for everything submitted, or for one submission.
+    pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index, timeout: None };
+        if let Err(error) = self.0.device.poll(poll) {
+            lock(&self.0.fault).get_or_insert(error.to_string());
+        }
+        self.check()
+    }
+
+    /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
+    pub(super) fn profile(&self, on: bool) -> Profile {
+        // A fault is told by whatever comes next.
+        let _ = self.flush();
+        std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
+    }
+
+    /// One dispatch after the other, copies to the images that it reads counted in: between two timestamps, where the adapter
+    /// has them; else in a submission of its own, so that its time holds the latency of one.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn submit_timed(&self, work: &Work) -> Result<()> {
+        let inner = &self.0;
+        self.poll(None)?;
+        inner.queue.write_buffer(&inner.params, 0, &work.params);
+        inner.queue.submit([]);
+        self.poll(None)?;
+        // Each a dispatch and the copies before it; the last may be copies alone.
+        let groups: Vec<_> = work.items.chunk_by(|item, _| !item.is_dispatch()).collect();
+        let seconds = if inner.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            self.time_by_stamps(&groups)?
+        } else {
+            self.time_by_clock(&groups)?
+        };
+        if let Some(profile) = lock(&inner.profile).as_mut() {
+            for (group, seconds) in groups.iter().zip(seconds) {
+                if let Some(Item::Dispatch(Dispatch { what, cost, bytes, .. })) = group.last() {
+                    profile.add(what, seconds, *cost, *bytes);
+                }
+            }
+        }
+        self.check()
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn time_by_stamps(&self, groups: &[&[Item]]) -> Result<Vec<f64>> {
+        let inner = &self.0;
+        let count = 2 * groups.len() as u32;
+        let queries = inner.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("profile"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        let times = inner.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("profile"),
+            size: 8 * u64::from(count),
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let mut encoder = inner.device.create_command_encoder(&Default::default());
+        for (i, group) in (0..).zip(groups) {
+            let (uploads, rest) =
+                group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))));
+            uploads.iter().for_each(|item| item.encode_copy(&mut encoder));
+            let pass = |begin, end| wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &queries,
+                    beginning_of_pass_write_index: begin,
+                    end_of_pass_write_index: end,
+                }),
+            };
+            // Copies lie between passes.
+            drop(encoder.begin_compute_pass(&pass(Some(2 * i), None)));
+            rest.iter().for_each(|item| item.encode_copy(&mut encoder));
+            let mut pass = encoder.begin_compute_pass(&pass(None, Some(2 * i + 1)));
+            rest.iter().for_each(|item| item.encode_dispatch(&mut pass));
+        }
+        encoder.resolve_query_set(&queries, 0..count, &times, 0);
+        inner.queue.submit([encoder.finish()]);
+        let times = crate::blocking::wait(self.read_buffer(&times, 0, 8 * count as usize))?;
+        let times: Vec<u64> = bytemuck::pod_collect_to_vec(&times);
+        let period = f64::from(inner.queue.get_timestamp_period()) * 1e-9;
+        Ok(times.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period).collect())
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn time_by_clock(&self, groups: &[&[Item]]) -> Result<Vec<f64>> {
+        let inner = &self.0;
+        let time = |group: &&[Item]| {
+            let (uploads, rest) =
+                group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))));
+            let mut encoder = inner.device.create_command_encoder(&Default::default());
+            uploads.iter().for_each(|item| item.encode_copy(&mut encoder));
+            inner.queue.submit([encoder.finish()]);
+            self.poll(None)?;
+            let start = Instant::now();
+            let mut encoder = inner.device.create_command_encoder(&Default::default());
+            rest.iter().for_each(|item| item.encode_copy(&mut encoder));
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            rest.iter().for_each(|item| item.encode_dispatch(&mut pass));
+            drop(pass);
+            inner.queue.submit([encoder.finish()]);
+            self.poll(None)?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        groups.iter().map(time).collect()
+    }
+}
+
+/// Collects dispatches for a GPU; see [`super::Commands`].
+pub struct Recorder {
+    gpu: Gpu,
+    /// Invocations of a workgroup of the row kernels, a power of two.
+    pub lanes: u32,
+    /// The matrix product to use whatever the shape; `None` chooses by device and shape.
+    pub matmul: Option<&'static MatmulVariant>,
+    /// Cost that one dispatch should have. Fixed by the kind of device, not by its measured speed: where work is split
+    /// decides in which order sums are taken.
+    pub budget: f64,
+    /// Bytes of the largest storage binding.
+    pub max_binding: usize,
+    /// What the next dispatches are called in a profile, if not as their kernel.
+    pub(crate) what: Option<String>,
+    work: Work,
+}
+
+impl Recorder {
+    pub(super) fn new(gpu: Gpu) -> Self {
+        // On a software adapter a barrier is a switch of coroutines: one vector's worth of lanes has the fewest.
+        let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
+        let (budget, max_binding) = (gpu.info().work_per_submit(), gpu.max_binding());
+        Self { gpu, lanes, matmul: None, budget, max_binding, what: None, work: Work::default() }
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Rows of `stride` floats that one binding and one dimension of a grid hold: a multiple of 64, so that what follows
+    /// them is aligned.
+    pub fn rows_per_binding(&self, stride: usize) -> usize {
+        let rows = self.max_binding / (4 * stride.max(1));
+        (rows.min(65_535) / 64 * 64).max(64)
+    }
+
+    /// Elements of four bytes that one binding holds, aligned likewise.
+    pub fn elements_per_binding(&self) -> usize {
+        (self.max_binding / 256 * 64).max(64)
+    }
+
+    /// Queues one dispatch. `grid` counts workgroups; `cost` is an estimate in floating-point operations, which
+    /// bounds the work of one submission.
+    pub fn dispatch<P: ShaderType + WriteInto>(
+        &mut self,
+        spec: &'static KernelSpec,
+        constants: &[(&str, String)],
+        params: &P,
+        regions: &[Region],
+        grid: [usize; 3],
+        cost: f64,
+    ) -> Result<()> {
+        let inner = &self.gpu.0;
+        let limit = inner.device.limits().max_compute_workgroups_per_dimension as usize;
+        if grid.contains(&0) || grid.iter().any(|&n| n > limit) || regions.len() != spec.bindings.len() {
+            return Err(Error::device(
+                format!("kernel {}", spec.name),
+                format!("1 to {limit} workgroups a dimension and {} bindings", spec.bindings.len()),
+                format!("{grid:?} and {}", regions.len()),
+                "use a smaller --batch, or --device cpu",
+            ));
+        }
+        let full = self.work.params.len() as u64 == PARAMS;
+        let most = lock(&inner.flight).rate * SUBMISSION;
+        if full || (self.work.cost > 0.0 && self.work.cost + cost > most) {
+            self.submit()?;
+        }
+        let pipeline = self.gpu.pipeline(spec, constants)?;
+        let mut block = UniformBuffer::new(Vec::new());
+        block
+            .write(params)
+            .map_err(|e| Error::device(spec.name, "parameters that fit", e, "report this as a bug"))?;
+        let mut block = block.into_inner();
+        block.resize(block.len().next_multiple_of(16), 0);
+        let offset = self.work.params.len();
+        let (bindings, copies) = self.gpu.bind(spec, &pipeline, block.len() as u64, regions)?;
+        self.work.params.extend_from_slice(&block);
+        self.work.params.resize(offset + PARAM_SLOT as usize, 0);
+
+        *lock(&self.gpu.0.last) = spec.name;
+        let (offset, grid) = (offset as u32, grid.map(|n| n as u32));
+        let what = self.what.clone().unwrap_or_else(|| spec.name.into());
+        let bytes = regions.iter().map(|region| region.bytes() as f64).sum();
+        self.work.items.extend(copies.into_iter().map(Item::Image));
+        let dispatch = Dispatch { pipeline, bindings, offset, grid, what, bytes, cost };
+        self.work.items.push(Item::Dispatch(dispatch));
+        self.work.cost += cost;
+        Ok(())
+    }
+
+    /// Hands the queued dispatches to the device.
+    pub fn submit(&mut self) -> Result<()> {
+        self.gpu.hand_over(std::mem::take(&mut self.work))
+    }
+}
