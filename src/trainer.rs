@@ -244,14 +244,31 @@ impl Trainer {
         let objective = config.objective_of(epoch);
         self.pipeline.start_epoch(epoch);
         let (mut zero_rows, mut lr) = (0, 0.0);
-        let batches =
-            Batches::new(self.dataset.clone(), self.gather.clone(), config.batch, config.seed, epoch as u64)?;
+        let batches = Batches::for_device(
+            &self.device,
+            self.dataset.clone(),
+            self.gather.clone(),
+            config.batch,
+            config.seed,
+            epoch as u64,
+        )?;
         for (step, batch) in batches.enumerate() {
             let mut batch = batch?;
             zero_rows += batch.zero_rows;
             lr = config.rate(epoch, self.progress.step, total);
-            let Batch { images, texts, offsets: [image, text], ids, .. } = &mut batch;
-            let rows = [Upload::Given(images), Upload::Given(texts)];
+            let Batch {
+                images,
+                texts,
+                staged: [staged_images, staged_texts],
+                offsets: [image, text],
+                ids,
+                ..
+            } = &mut batch;
+            let rows =
+                [(images, staged_images), (texts, staged_texts)].map(|(rows, staged)| match staged.take() {
+                    Some(staged) => Upload::Staged(staged),
+                    None => Upload::Given(rows),
+                });
             let work = self.pipeline.step_padded(rows, [image, text], ids, &objective, lr, None);
             self.device.wait(work)?;
             self.progress.step += 1;

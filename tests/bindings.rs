@@ -111,6 +111,47 @@ fn bound_once(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// Short steps, each with a batch and ids of its own, give the same bits whether they share submissions or not; and where
+/// uploads can wait with them, they do share.
+fn submissions(device: &Device) -> Outcome {
+    let (pairs, dims, embed, steps) = (5, [7, 9], 3, 6);
+    let objective = "cir:sig-ms".parse()?;
+    let config = TrainConfig { memory_bank: 2 * pairs, mask_same_image: true, ..Default::default() };
+    let run = |waits: bool| -> Result<_, Failed> {
+        let mut random = Random::new(11);
+        let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 3)?, &config, pairs)?;
+        device.finish()?;
+        let count = || if let Device::Gpu(gpu) = device { gpu.submissions() } else { 0 };
+        let before = count();
+        for _ in 0..steps {
+            let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
+            let ids = random.indices(pairs, pairs);
+            pipeline.step(Features { images: &images, texts: &texts, ids: &ids }, &objective, 1e-2)?;
+            if waits {
+                device.finish()?;
+            }
+        }
+        let (head, records) = (pipeline.head()?, pipeline.records()?);
+        Ok((count() - before, head, records))
+    };
+    run(true)?;
+    let (apart, head_apart, records_apart) = run(true)?;
+    let (mut together, head, records) = run(false)?;
+    check(records == records_apart, format!("{records:?} together, {records_apart:?} apart"))?;
+    check(head == head_apart, "the heads differ")?;
+    check(records.windows(2).all(|pair| pair[0] != pair[1]), format!("steps of one batch: {records:?}"))?;
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let shares = gpu.info().backend != "gl";
+    // A machine that is busy may be too slow for it now and then.
+    for _ in 0..20 {
+        if shares && together >= apart {
+            together = run(false)?.0;
+        }
+    }
+    let fits = if shares { together < steps as u64 } else { together >= steps as u64 };
+    check(fits && apart >= steps as u64, format!("{together} submissions together, {apart} apart"))
+}
+
 /// A step on 8,000 pairs of 1280 and 384 wide features to 256: memory of the device while it is under way, and the copies
 /// that uploads make on the way, which may be gone by then.
 fn a_large_batch_needs_little_memory() -> Outcome {
@@ -137,8 +178,12 @@ fn a_large_batch_needs_little_memory() -> Outcome {
 }
 
 fn main() {
-    let tests: [(&str, common::Test); 3] =
-        [("gradients", gradients), ("steps", steps), ("bound_once", bound_once)];
+    let tests: [(&str, common::Test); 4] = [
+        ("gradients", gradients),
+        ("steps", steps),
+        ("bound_once", bound_once),
+        ("submissions", submissions),
+    ];
     let memory = Trial::test("a_large_batch_needs_little_memory", a_large_batch_needs_little_memory);
     common::run_with(tests.map(|(name, test)| (name.to_string(), test)).to_vec(), vec![memory])
 }

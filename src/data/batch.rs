@@ -2,7 +2,7 @@
 //! prepares them.
 //!
 //! Owns everything random about the data, all of it a pure function of seed, epoch and batch, so that a run
-//! resumed at any epoch sees the same bits. It uploads nothing and holds no more than a few batches.
+//! resumed at any epoch sees the same bits. It holds no more than a few batches.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -13,6 +13,7 @@ use rand_chacha::rand_core::Rng;
 
 use super::{Dataset, Side, Split};
 use crate::config::Pooling;
+use crate::device::{Device, Staged};
 use crate::head::Standardizer;
 use crate::random::{Purpose, random};
 use crate::{Error, Result};
@@ -342,7 +343,16 @@ pub struct Batch {
     pub zero_rows: usize,
     /// Pairs.
     pub rows: usize,
+    /// Both sides' features once more, where a device has them ready.
+    pub(crate) staged: [Option<Staged>; 2],
     home: Option<Sender<Batch>>,
+}
+
+impl Batch {
+    fn stage(&mut self, device: &Device) -> Result<()> {
+        self.staged = [device.stage(&self.images)?, device.stage(&self.texts)?];
+        Ok(())
+    }
 }
 
 impl Drop for Batch {
@@ -377,6 +387,19 @@ impl Batches {
         seed: u64,
         epoch: u64,
     ) -> Result<Self> {
+        Self::for_device(&Device::cpu(), dataset, gather, batch, seed, epoch)
+    }
+
+    /// [`Batches::new`], whose thread makes the uploads to a device ready as well.
+    pub(crate) fn for_device(
+        device: &Device,
+        dataset: Arc<Dataset>,
+        gather: Arc<Gather>,
+        batch: usize,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<Self> {
+        let device = device.clone();
         if batch == 0 {
             return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
         }
@@ -401,7 +424,7 @@ impl Batches {
                 gather.gather(&dataset, Side::Text, &texts, text_rng, &mut out.texts, text_offsets)?;
             gather.drop_features(&mut out.images, rng(Purpose::ImageDropout));
             gather.drop_features(&mut out.texts, rng(Purpose::TextDropout));
-            Ok(())
+            out.stage(&device)
         })
     }
 

@@ -3,7 +3,7 @@
 //! A matrix on a device is row-major with its row stride rounded up to a multiple of four floats; the padding holds
 //! zeros, and every kernel keeps it so. That is what lets all of them read whole `vec4`s.
 
-use super::{Device, gpu};
+use super::{Device, Staged, gpu};
 use crate::{Error, Result};
 use bytemuck::Pod;
 use rayon::prelude::*;
@@ -31,16 +31,22 @@ pub enum Upload<'a, T> {
     Lent(&'a [T]),
     /// May come back as any others.
     Given(&'a mut Vec<T>),
+    /// Made ready by [`Device::stage`], for the device that did.
+    Staged(Staged),
 }
 
-impl<T> std::ops::Deref for Upload<'_, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
+impl<T> Upload<'_, T> {
+    /// Elements.
+    pub fn len(&self) -> usize {
         match self {
-            Self::Lent(values) => values,
-            Self::Given(values) => values,
+            Self::Lent(values) => values.len(),
+            Self::Given(values) => values.len(),
+            Self::Staged(staged) => staged.len() / size_of::<T>(),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -122,7 +128,13 @@ impl<T: Element> Buffer<T> {
                 std::mem::swap(host, values);
                 Ok(())
             }
-            (_, values) => self.write(device, 0, &values),
+            (_, Upload::Given(values)) => self.write(device, 0, values),
+            (_, Upload::Lent(values)) => self.write(device, 0, values),
+            (Storage::Gpu(memory), Upload::Staged(staged)) => match device {
+                Device::Gpu(gpu) => gpu.upload(memory, 0, staged),
+                Device::Cpu(_) => Err(foreign()),
+            },
+            (Storage::Host(_), Upload::Staged(_)) => Err(foreign()),
         }
     }
 

@@ -16,7 +16,7 @@ pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
-pub use work::Recorder;
+pub use work::{Recorder, Staged};
 
 use crate::Result;
 use std::fmt;
@@ -108,6 +108,19 @@ impl Device {
         match self {
             Self::Cpu(_) => Ok(()),
             Self::Gpu(gpu) => gpu.wait(),
+        }
+    }
+
+    /// Elements made ready for an [`Upload`], by any thread; `None` where the device gains nothing by it.
+    ///
+    /// # Errors
+    /// A device without the memory.
+    pub fn stage<T: Element>(&self, values: &[T]) -> Result<Option<Staged>> {
+        match self {
+            Self::Gpu(gpu) if gpu.stages() && !values.is_empty() => {
+                gpu.stage(bytemuck::cast_slice(values)).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 

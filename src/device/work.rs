@@ -71,12 +71,21 @@ struct Dispatch {
     cost: f64,
 }
 
-/// Bytes that lie where the device copies them from.
+/// Bytes that lie where a device copies them from.
+#[derive(Debug)]
 pub struct Staged(wgpu::Buffer);
+
+impl Staged {
+    pub(super) fn len(&self) -> usize {
+        self.0.size() as usize
+    }
+}
 
 /// Submissions under way, and what those before have taught about the device's speed.
 pub(super) struct Flight {
     submissions: VecDeque<Submission>,
+    /// Submissions of work so far.
+    count: u64,
     /// Cost per second.
     rate: f64,
     /// When the last submission was seen to end.
@@ -92,7 +101,12 @@ struct Submission {
 impl Flight {
     /// Of a device that is thought to do so much in one submission.
     pub fn new(work_per_submit: f64) -> Self {
-        Self { submissions: VecDeque::new(), rate: work_per_submit / SUBMISSION, ended: Instant::now() }
+        Self {
+            submissions: VecDeque::new(),
+            count: 0,
+            rate: work_per_submit / SUBMISSION,
+            ended: Instant::now(),
+        }
     }
 }
 
@@ -173,12 +187,20 @@ impl ImageCopy {
 impl Gpu {
     /// Overwrites bytes, a multiple of 4 of them, after the work that was handed over before.
     pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
+        if !self.stages() {
+            self.flush()?;
+        }
         if lock(&self.0.pending).items.is_empty() {
             // wgpu puts it before whatever is submitted next.
             self.0.queue.write_buffer(&memory.buffer, offset, bytes);
             return self.check();
         }
         self.upload(memory, offset, self.stage(bytes)?)
+    }
+
+    /// Whether uploads can be made ready beforehand. Not through GL, whose one context waits for work before it maps memory.
+    pub(super) fn stages(&self) -> bool {
+        self.info().backend != "gl"
     }
 
     /// Bytes, a multiple of 4 of them, where the device copies them from. Any thread may make them ready.
@@ -251,6 +273,7 @@ impl Gpu {
         let index = inner.queue.submit([encoder.finish()]);
         let oldest = {
             let mut flight = lock(&inner.flight);
+            flight.count += 1;
             flight.submissions.push_back(Submission { index, cost: work.cost, begun: Instant::now() });
             if flight.submissions.len() > MAX_IN_FLIGHT { flight.submissions.pop_front() } else { None }
         };
@@ -258,6 +281,11 @@ impl Gpu {
             Some(submission) => self.finish(submission),
             None => self.check(),
         }
+    }
+
+    /// Submissions of work so far.
+    pub fn submissions(&self) -> u64 {
+        lock(&self.0.flight).count
     }
 
     /// Waits for a submission and learns from it.
