@@ -14,6 +14,7 @@ use crate::gpo::{Gpo, check_offsets, reshape};
 use crate::head::{Head, MlpLayout, Side, SideLayout};
 use crate::kernels::{
     NormGradient, Product, batch_norm, batch_norm_backward, column_sum, l2norm, l2norm_backward, matmul,
+    widen,
 };
 use crate::{Error, Result};
 
@@ -22,6 +23,9 @@ pub(crate) struct Encoder {
     layout: SideLayout,
     features: Matrix,
     mlp: Option<Mlp>,
+    /// The features as f16, two in a u32, where they were uploaded as such; and whether those of this batch were.
+    halves: Buffer<u32>,
+    halved: bool,
     /// Of every row of the features.
     projected: Matrix,
     pooling: Option<Pooling>,
@@ -100,6 +104,8 @@ impl Encoder {
             name,
             layout,
             features: matrix("features", dim)?,
+            halves: Buffer::new(device, "halves", 1)?,
+            halved: false,
             mlp,
             projected: matrix("projected", embed)?,
             pooling,
@@ -144,7 +150,14 @@ impl Encoder {
         let name = self.name;
         let padding = usize::from(self.mlp.is_some());
         reshape(device, &format!("{name}.features"), &mut self.features, count + padding, dim)?;
-        self.features.buffer.upload(device, rows)?;
+        self.halved = matches!(rows, Upload::Halves(_));
+        match rows {
+            Upload::Halves(staged) => {
+                crate::gpo::fit(device, &format!("{name}.halves"), &mut self.halves, count * stride / 2)?;
+                self.halves.upload(device, Upload::Staged(staged))?;
+            }
+            rows => self.features.buffer.upload(device, rows)?,
+        }
         reshape(device, &format!("{name}.projected"), &mut self.projected, count, embed)?;
         for matrix in [&mut self.unit, &mut self.d_unit, &mut self.d_pooled] {
             reshape(device, name, matrix, items, embed)?;
@@ -169,6 +182,10 @@ impl Encoder {
     pub fn forward(&mut self, commands: &mut Commands, values: &Buffer<f32>, training: bool) -> Result<()> {
         let SideLayout { weight, bias, .. } = &self.layout;
         let count = self.projected.rows;
+        if self.halved {
+            let len = count * padded(self.features.cols);
+            widen(commands, self.halves.part(0..len / 2), self.features.buffer.view_mut(), len)?;
+        }
         let of =
             |layer: &[crate::head::Segment; 2]| -> [Mat; 2] { [layer[0].of(values), layer[1].of(values)] };
         let features = self.features.rows(0..count);

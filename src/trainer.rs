@@ -266,7 +266,7 @@ impl Trainer {
             } = &mut batch;
             let rows =
                 [(images, staged_images), (texts, staged_texts)].map(|(rows, staged)| match staged.take() {
-                    Some(staged) => Upload::Staged(staged),
+                    Some(staged) => staged,
                     None => Upload::Given(rows),
                 });
             let work = self.pipeline.step_padded(rows, [image, text], ids, &objective, lr, None);

@@ -11,7 +11,7 @@ use wgoal::kernels::KERNELS;
 type Outcome = Result<(), Failed>;
 
 /// A small wrong in every page, as a broken compiler might make it: (page, what is replaced, by what).
-const WRONGS: [(&str, &str, &str); 34] = [
+const WRONGS: [(&str, &str, &str); 35] = [
     ("adamw", "sqrt(second)", "second"),
     ("batch_norm", "squared / max(count - 1.0, 1.0)", "squared / count"),
     ("batch_norm_backward", "select(1.0, params.repeats, last)", "1.0"),
@@ -46,6 +46,7 @@ const WRONGS: [(&str, &str, &str); 34] = [
     ("sum_squares", "k < end", "k + 1u < end"),
     ("dense_sum", "vec2f(total.x, 0.0)", "vec2f(1.001 * total.x, 0.0)"),
     ("weights", "n * n - 2.0", "n - 2.0"),
+    ("widen", "unpack2x16float(pairs.y)", "unpack2x16float(pairs.x)"),
 ];
 
 fn sound(device: &Device) -> Outcome {

@@ -169,6 +169,11 @@ impl FeatureFile {
         }
     }
 
+    /// Whether its values are f16.
+    pub fn is_half(&self) -> bool {
+        matches!(self.dtype, Float::F16)
+    }
+
     /// Rows, columns and type, as numbers.
     pub fn shape(&self) -> [u64; 3] {
         [self.rows as u64, self.cols as u64, self.dtype as u64]

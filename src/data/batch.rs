@@ -13,7 +13,7 @@ use rand_chacha::rand_core::Rng;
 
 use super::{Dataset, Side, Split};
 use crate::config::Pooling;
-use crate::device::{Device, Staged};
+use crate::device::{Device, Upload};
 use crate::head::Standardizer;
 use crate::random::{Purpose, random};
 use crate::{Error, Result};
@@ -110,6 +110,14 @@ impl Gather {
             return Ok(Self { standardize, dropout, ..Self::default() });
         }
         Err(Error::config("input dropout", "a probability of at least 0 and below 1", dropout, "change it"))
+    }
+
+    /// Whether all values of a side are f16, as they are cached.
+    fn keeps_halves(&self, dataset: &Dataset, side: Side) -> bool {
+        let raw = matches!(self.pooling[side as usize], Pooling::None | Pooling::Gpo);
+        let as_they_are =
+            self.standardize.is_none() && self.dropout == 0.0 && !self.signed_root[side as usize];
+        raw && as_they_are && dataset.is_half(side, self.pooling[side as usize] == Pooling::Gpo)
     }
 
     /// The same with another pooling of images and texts.
@@ -344,13 +352,18 @@ pub struct Batch {
     /// Pairs.
     pub rows: usize,
     /// Both sides' features once more, where a device has them ready.
-    pub(crate) staged: [Option<Staged>; 2],
+    pub(crate) staged: [Option<Upload<'static, f32>>; 2],
     home: Option<Sender<Batch>>,
 }
 
 impl Batch {
-    fn stage(&mut self, device: &Device) -> Result<()> {
-        self.staged = [device.stage(&self.images)?, device.stage(&self.texts)?];
+    /// `halves` tells of either side whether all values are f16.
+    fn stage(&mut self, device: &Device, halves: [bool; 2]) -> Result<()> {
+        let stage = |rows: &[f32], halves| match halves {
+            true => Ok(device.stage_halves(rows)?.map(Upload::Halves)),
+            false => Ok(device.stage(rows)?.map(Upload::Staged)),
+        };
+        self.staged = [stage(&self.images, halves[0])?, stage(&self.texts, halves[1])?];
         Ok(())
     }
 }
@@ -400,6 +413,7 @@ impl Batches {
         epoch: u64,
     ) -> Result<Self> {
         let device = device.clone();
+        let halves = [Side::Image, Side::Text].map(|side| gather.keeps_halves(&dataset, side));
         if batch == 0 {
             return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
         }
@@ -424,7 +438,7 @@ impl Batches {
                 gather.gather(&dataset, Side::Text, &texts, text_rng, &mut out.texts, text_offsets)?;
             gather.drop_features(&mut out.images, rng(Purpose::ImageDropout));
             gather.drop_features(&mut out.texts, rng(Purpose::TextDropout));
-            out.stage(&device)
+            out.stage(&device, halves)
         })
     }
 

@@ -291,6 +291,16 @@ impl Dataset {
         }
     }
 
+    /// Whether a side's rows, or its local ones, are cached as f16.
+    fn is_half(&self, side: Side, local: bool) -> bool {
+        let file = if local {
+            self.local(side).map(|local| &local.rows)
+        } else {
+            self.sides[side as usize].pooled.as_ref()
+        };
+        file.is_some_and(FeatureFile::is_half)
+    }
+
     /// The side has no local features, or nothing else.
     fn lacks(&self, side: Side, local: bool) -> Error {
         let (pooled, rows) = (pooled_name(side), local::names(side).0);

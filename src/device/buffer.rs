@@ -6,6 +6,7 @@
 use super::{Device, Staged, gpu};
 use crate::{Error, Result};
 use bytemuck::Pod;
+use half::f16;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -26,6 +27,7 @@ enum Storage<T> {
 }
 
 /// Elements on their way to a device.
+#[derive(Debug)]
 pub enum Upload<'a, T> {
     /// To be left as they are.
     Lent(&'a [T]),
@@ -33,6 +35,8 @@ pub enum Upload<'a, T> {
     Given(&'a mut Vec<T>),
     /// Made ready by [`Device::stage`], for the device that did.
     Staged(Staged),
+    /// Made ready by [`Device::stage_halves`], likewise.
+    Halves(Staged),
 }
 
 impl<T> Upload<'_, T> {
@@ -42,6 +46,7 @@ impl<T> Upload<'_, T> {
             Self::Lent(values) => values.len(),
             Self::Given(values) => values.len(),
             Self::Staged(staged) => staged.len() / size_of::<T>(),
+            Self::Halves(staged) => staged.len() / size_of::<f16>(),
         }
     }
 
@@ -120,7 +125,7 @@ impl<T: Element> Buffer<T> {
         Ok(())
     }
 
-    /// Overwrites the elements from the first on. On the CPU memory that is given changes places with the buffer's if it is
+    /// Overwrites the elements from the first on, which halves are none of. On the CPU memory that is given changes places with the buffer's if it is
     /// as long, and nothing is copied.
     pub fn upload(&mut self, device: &Device, values: Upload<T>) -> Result<()> {
         match (&mut self.storage, values) {
@@ -134,7 +139,7 @@ impl<T: Element> Buffer<T> {
                 Device::Gpu(gpu) => gpu.upload(memory, 0, staged),
                 Device::Cpu(_) => Err(foreign()),
             },
-            (Storage::Host(_), Upload::Staged(_)) => Err(foreign()),
+            (_, Upload::Staged(_) | Upload::Halves(_)) => Err(foreign()),
         }
     }
 

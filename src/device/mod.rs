@@ -19,6 +19,8 @@ pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
 pub use work::{Recorder, Staged};
 
 use crate::Result;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use std::fmt;
 
 /// The native CPU: kernels run as their CPU twins, on all cores.
@@ -119,6 +121,21 @@ impl Device {
         match self {
             Self::Gpu(gpu) if gpu.stages() && !values.is_empty() => {
                 gpu.stage(bytemuck::cast_slice(values)).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// [`Device::stage`] of values that are all f16, as such: half the bytes. An even number of them.
+    ///
+    /// # Errors
+    /// A device without the memory.
+    pub fn stage_halves(&self, values: &[f32]) -> Result<Option<Staged>> {
+        match self {
+            Self::Gpu(gpu) if gpu.stages() && !values.is_empty() => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                gpu.stage(bytemuck::cast_slice(halves.reinterpret_cast())).map(Some)
             }
             _ => Ok(None),
         }

@@ -31,6 +31,7 @@ pub(super) const CHECKS: &[(&str, f64, fn(&mut Lab) -> Result<()>)] = &[
     ("sum_squares", 1e-5, sum_squares),
     ("record", 1e-5, record),
     ("adamw", 1e-5, adamw),
+    ("widen", 0.0, widen),
     ("sgd", 1e-5, sgd),
     ("ranks", 0.0, ranks),
     ("ceiling", 1e-5, ceiling),
@@ -356,6 +357,18 @@ fn accumulate(lab: &mut Lab) -> Result<()> {
         lab.compare(&out, &expected)?;
     }
     Ok(())
+}
+
+/// Every f16 that is finite and normal, and zero.
+fn widen(lab: &mut Lab) -> Result<()> {
+    let normal = |bits: &u16| matches!(bits & 0x7fff, 0 | 0x0400..0x7c00);
+    let halves: Vec<u16> = (0..=u16::MAX).filter(normal).collect();
+    let pairs: Vec<u32> = halves.chunks(2).map(|h| u32::from(h[0]) | u32::from(h[1]) << 16).collect();
+    let (h, mut x) = (lab.pair(pairs)?, lab.poison(halves.len())?);
+    let mut expected = vec![0.0; halves.len()];
+    twin::widen(&h.host, &mut expected);
+    lab.run(|commands| kernels::widen(commands, h.get(), x.get_mut(), halves.len()))?;
+    lab.compare(&x, &expected)
 }
 
 /// 1/16: z = s / t is exact.

@@ -117,6 +117,7 @@ mod sum_squares;
 #[cfg(not(target_arch = "wasm32"))]
 mod tuning;
 mod weights;
+mod widen;
 
 pub use accumulate::accumulate;
 pub use adamw::{AdamwParams, adamw};
@@ -147,6 +148,7 @@ pub(crate) use tuning::Choices;
 pub use weights::{
     OWN, WEIGHTS_SECTION, WeightParams, loss_at, weighing_pages, weight_sections, weights, weights_at,
 };
+pub use widen::widen;
 
 /// The CPU twins, as oracles for tests.
 pub mod twin {
@@ -177,6 +179,7 @@ pub mod twin {
     pub use super::sgd::twin as sgd;
     pub use super::sum_squares::twin as sum_squares;
     pub use super::weights::twin as weights;
+    pub use super::widen::twin as widen;
 }
 
 use scan::{LANES, Lanes, NO_PAIR, Scan};
@@ -298,6 +301,7 @@ pub static KERNELS: &[&KernelSpec] = &[
     &sgd::SPEC,
     &sum_squares::SPEC,
     &weights::SPEC,
+    &widen::SPEC,
 ];
 
 /// Rewrites the values of `const NAME = value;` lines of a shader. This is how tile sizes, which WGSL's `override`

@@ -14,7 +14,7 @@ mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 38] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 39] = [
         ("matmul", matmul::matmul),
         ("matmul_subgroups", matmul::matmul_subgroups),
         ("l2norm", rows::l2norm),
@@ -41,6 +41,7 @@ fn main() {
         ("record", steps::record),
         ("adamw", steps::adamw),
         ("sgd", steps::sgd),
+        ("widen", steps::widen),
         ("ceiling", steps::ceiling),
         ("gru", local::gru),
         ("gru_backward", local::gru_backward),

@@ -146,6 +146,25 @@ pub fn sgd(device: &Device) -> Outcome {
     })
 }
 
+pub fn widen(device: &Device) -> Outcome {
+    each_lanes(device, &[4, 12, 260, 1000, 70_000], |bench, random, len| {
+        // Any f16 below 2, subnormals and -0 among them.
+        let any = random.indices(len / 2, usize::MAX >> 32);
+        let pairs: Vec<u32> = any.iter().map(|&x| (x.wrapping_mul(0x9e37_79b9)) & 0xbfff_bfff).collect();
+        let mut expected = vec![0.0; len];
+        twin::widen(&pairs, &mut expected);
+        let (h, mut found) = (bench.array(&pairs)?, bench.poisoned(len)?);
+        bench.run(|commands| kernels::widen(commands, h.get(), found.get_mut(), len))?;
+        // A subnormal may come as 0.
+        bench.near(
+            "x",
+            &found,
+            &expected,
+            |k| if expected[k].abs() < 6.2e-5 { expected[k].abs() } else { 0.0 },
+        )
+    })
+}
+
 pub fn accumulate(device: &Device) -> Outcome {
     // (elements, where they go, of how many)
     const SHAPES: &[(usize, usize, usize)] =

@@ -1,0 +1,27 @@
+// f16 features, as they were cached, become f32: x_k = h_k, exactly, save that a device may take subnormals for 0
+//
+//   h  [count] two f16 in a u32, the first in the low bits     read
+//   x  [count]                                                 overwritten
+//
+// Grid: a workgroup takes a share of the elements, in one piece as memory likes it.
+
+struct Params {
+    count4: u32,    // vec4s of x
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> h: array<vec2u>;
+@group(0) @binding(2) var<storage, read_write> x: array<vec4f>;
+
+const LANES = 64u;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) lane: u32) {
+    let share = (params.count4 + groups.x - 1u) / groups.x;
+    let end = min((group.x + 1u) * share, params.count4);
+    for (var k = group.x * share + lane; k < end; k += LANES) {
+        let pairs = h[k];
+        x[k] = vec4f(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+    }
+}

@@ -1,0 +1,48 @@
+//! f16 features as f32, for batches that are uploaded in half the bytes.
+
+use super::{Access, KernelSpec, Real, lanes, stretches};
+use crate::Result;
+use crate::device::{Commands, Slice, SliceMut, clock};
+use half::f16;
+
+pub(super) static SPEC: KernelSpec = KernelSpec {
+    name: "widen",
+    source: include_str!("../../shaders/widen.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(count4: u32);
+
+/// Overwrites the first `len` elements of x, a multiple of four, with the f16 values of h, two in a u32.
+pub fn widen(commands: &mut Commands, h: Slice<u32>, mut x: SliceMut<f32>, len: usize) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let _clock = clock("widen");
+            twin(h.host()?, &mut x.host()?[..len]);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let (h, x) = (h.region()?, x.region()?);
+            // So that half as many u32 are aligned as well.
+            let most = (recorder.elements_per_binding() / 128 * 128).max(128);
+            for part in stretches(len, most) {
+                let params = Params { count4: part.len() as u32 / 4 };
+                let grid = [(part.len() / 4).div_ceil(recorder.lanes as usize).min(4096), 1, 1];
+                let regions = [h.part(part.start / 2..part.end / 2), x.part(part.clone())];
+                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, part.len() as f64)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// [`widen`] as a plain loop.
+pub fn twin<T: Real>(h: &[u32], x: &mut [T]) {
+    for (pair, &h) in x.chunks_mut(2).zip(h) {
+        for (x, bits) in pair.iter_mut().zip([h as u16, (h >> 16) as u16]) {
+            *x = T::of(f16::from_bits(bits).to_f64());
+        }
+    }
+}
