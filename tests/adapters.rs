@@ -4,6 +4,8 @@ mod common;
 
 use common::{check, devices, judge, known_failure};
 use libtest_mimic::{Failed, Trial};
+use wgoal::data::{read_matrix_npy, write_matrix_npy};
+use wgoal::kernels::KERNELS;
 use wgoal::{Dataset, Device, DeviceKind, TrainConfig, Trainer};
 
 type Outcome = Result<(), Failed>;
@@ -49,6 +51,41 @@ fn agreement(objective: &str) -> Outcome {
     check(high - low <= 1.0, format!("rsums from {low} to {high}"))
 }
 
+/// Features cached as f16, uploaded in half the bytes where a device can, train to the same bits as the same values in f32.
+fn halves(device: &Device) -> Outcome {
+    let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
+    let folder = tempfile::tempdir()?;
+    for file in std::fs::read_dir(cached)? {
+        let path = file?.path();
+        std::fs::copy(&path, folder.path().join(path.file_name().ok_or("no name")?))?;
+    }
+    for name in ["images.npy", "texts.npy"] {
+        let path = folder.path().join(name);
+        let halves = std::fs::read(&path)?[..128].windows(3).any(|word| word == b"<f2");
+        check(halves, format!("{name} should hold f16"))?;
+        let (rows, cols, values) = read_matrix_npy(&path)?;
+        write_matrix_npy(&path, rows, cols, &values)?;
+    }
+    let train = |device: &Device, folder: &std::path::Path| -> Result<_, Failed> {
+        let config = TrainConfig { embed: 16, ..Default::default() };
+        let mut trainer = Trainer::new(device, Dataset::open(folder)?, config)?;
+        trainer.run_epoch()?;
+        Ok(trainer.checkpoint()?.head().clone())
+    };
+    let from_halves = train(device, cached.as_ref())?;
+    check(train(device, folder.path())? == from_halves, "the heads differ")?;
+    let Device::Gpu(_) = device else { return Ok(()) };
+    // A wrong page tells who uses it.
+    let other = Device::open(&device.info().index.to_string())?;
+    if let Device::Gpu(gpu) = &other {
+        let page = KERNELS.iter().find(|spec| spec.name == "widen").ok_or("no such kernel")?.source;
+        gpu.replace_shader("widen", page.replacen("x[k] = vec4f(", "x[k] = 0.5 * vec4f(", 1));
+    }
+    let uses = train(&other, cached.as_ref())? != from_halves;
+    check(uses == (device.info().backend != "gl"), format!("uploads f16: {uses}"))?;
+    check(train(&other, folder.path())? == from_halves, "f32 features go through it as well")
+}
+
 /// The table of known failures: what is in it must fail, what is not must pass.
 fn known_failures() -> Outcome {
     let table = [("gl", "matmul", "its driver is wrong")];
@@ -71,8 +108,8 @@ fn known_failures() -> Outcome {
 }
 
 fn main() {
-    let tests: [(&str, common::Test); 2] =
-        [("chosen_by_name", chosen_by_name), ("software_is_known", software_is_known)];
+    let tests: [(&str, common::Test); 3] =
+        [("chosen_by_name", chosen_by_name), ("software_is_known", software_is_known), ("halves", halves)];
     let others = vec![
         Trial::test("known_failures", known_failures),
         Trial::test("agreement/infonce", || agreement("infonce")),
