@@ -15,6 +15,12 @@ struct Params {
 
 const LANES = 64u;
 
+// Sign and magnitude moved to their places in an f32 make h / 2^112, since its exponents count from 127 and not from 15.
+fn wide(h: vec4u) -> vec4f {
+    let magnitude = bitcast<vec4f>((h & vec4u(0x7fffu)) << vec4u(13u)) * 5192296858534827628530496329220096.0;
+    return bitcast<vec4f>(bitcast<vec4u>(magnitude) | ((h & vec4u(0x8000u)) << vec4u(16u)));
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) lane: u32) {
@@ -22,6 +28,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let end = min((group.x + 1u) * share, params.count4);
     for (var k = group.x * share + lane; k < end; k += LANES) {
         let pairs = h[k];
-        x[k] = vec4f(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+        x[k] = wide(vec4u(pairs.x & 0xffffu, pairs.x >> 16u, pairs.y & 0xffffu, pairs.y >> 16u));
     }
 }

@@ -79,7 +79,7 @@ fn halves(device: &Device) -> Outcome {
     let other = Device::open(&device.info().index.to_string())?;
     if let Device::Gpu(gpu) = &other {
         let page = KERNELS.iter().find(|spec| spec.name == "widen").ok_or("no such kernel")?.source;
-        gpu.replace_shader("widen", page.replacen("x[k] = vec4f(", "x[k] = 0.5 * vec4f(", 1));
+        gpu.replace_shader("widen", page.replacen("x[k] = wide(", "x[k] = 0.5 * wide(", 1));
     }
     let uses = train(&other, cached.as_ref())? != from_halves;
     check(uses == (device.info().backend != "gl"), format!("uploads f16: {uses}"))?;

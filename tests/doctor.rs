@@ -46,7 +46,7 @@ const WRONGS: [(&str, &str, &str); 35] = [
     ("sum_squares", "k < end", "k + 1u < end"),
     ("dense_sum", "vec2f(total.x, 0.0)", "vec2f(1.001 * total.x, 0.0)"),
     ("weights", "n * n - 2.0", "n - 2.0"),
-    ("widen", "unpack2x16float(pairs.y)", "unpack2x16float(pairs.x)"),
+    ("widen", "pairs.y >> 16u", "pairs.x >> 16u"),
 ];
 
 fn sound(device: &Device) -> Outcome {
