@@ -1,4 +1,4 @@
-// f16 features, as they were cached, become f32: x_k = h_k, exactly, save that a device may take subnormals for 0
+// f16 features, as they were cached, become f32: x_k = h_k, exactly
 //
 //   h  [count] two f16 in a u32, the first in the low bits     read
 //   x  [count]                                                 overwritten
@@ -15,10 +15,13 @@ struct Params {
 
 const LANES = 64u;
 
-// Sign and magnitude moved to their places in an f32 make h / 2^112, since its exponents count from 127 and not from 15.
+// The exponent counts from 127 where it counted from 15. What is below all exponents is a count of 2^-24: never an f32 that is
+// subnormal, which a device may take for 0.
 fn wide(h: vec4u) -> vec4f {
-    let magnitude = bitcast<vec4f>((h & vec4u(0x7fffu)) << vec4u(13u)) * 5192296858534827628530496329220096.0;
-    return bitcast<vec4f>(bitcast<vec4u>(magnitude) | ((h & vec4u(0x8000u)) << vec4u(16u)));
+    let magnitude = h & vec4u(0x7fffu);
+    let normal = bitcast<vec4f>((magnitude << vec4u(13u)) + vec4u(112u << 23u));
+    let positive = select(normal, vec4f(magnitude) * 5.9604644775390625e-8, magnitude < vec4u(0x400u));
+    return bitcast<vec4f>(bitcast<vec4u>(positive) | ((h & vec4u(0x8000u)) << vec4u(16u)));
 }
 
 @compute @workgroup_size(LANES)

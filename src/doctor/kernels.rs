@@ -359,11 +359,9 @@ fn accumulate(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// All f16 that are finite and normal, but a few to make whole vec4s, and zero.
+/// All finite f16.
 fn widen(lab: &mut Lab) -> Result<()> {
-    let normal = |bits: &u16| matches!(bits & 0x7fff, 0 | 0x0400..0x7c00);
-    let mut halves: Vec<u16> = (0..=u16::MAX).filter(normal).collect();
-    halves.truncate(halves.len() / 4 * 4);
+    let halves: Vec<u16> = (0..=u16::MAX).filter(|bits| bits & 0x7fff < 0x7c00).collect();
     let pairs: Vec<u32> = halves.chunks(2).map(|h| u32::from(h[0]) | u32::from(h[1]) << 16).collect();
     let (h, mut x) = (lab.pair(pairs)?, lab.poison(halves.len())?);
     let mut expected = vec![0.0; halves.len()];
