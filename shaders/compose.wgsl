@@ -14,7 +14,7 @@
 //   gradient     [rows, cols] rows row_offset.. of dX; overwritten, or added to when accumulate
 //
 // The gradient is not called dx in the code: DXC has a namespace of that name.
-// Grid: x over vec4s of a row / LANES, y over the rows of the gradient.
+// Grid: x over vec4s of a row / LANES, or fewer, each with several; y over the rows of the gradient.
 
 struct Params {
     stride4: u32,   // vec4s in a row
@@ -60,22 +60,26 @@ fn first_key(wanted: u32) -> u32 {
 }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: vec3u) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(global_invocation_id) id: vec3u) {
     let i = group.y + params.row_offset;
-    let k = id.x;
-    if (k >= params.stride4) {
-        return;
-    }
-    var sum = own[i].y * y_at(own_index[i], k) - (own[i].x + other[i].x) * y_at(i, k);
+    let h = own_index[i];
+    let towards = own[i].y;
+    let away = own[i].x + other[i].x;
     let wanted = i * params.pairs;
-    for (var at = first_key(wanted); at < params.keys; at += 1u) {
-        let j = other_keys[at] - wanted;
-        if (j >= params.pairs) {
-            break;
-        }
-        sum += other[j].y * y_at(j, k);
+    let first = first_key(wanted);
+    var end = first;
+    while (end < params.keys && other_keys[min(end, params.keys - 1u)] - wanted < params.pairs) {
+        end += 1u;
     }
-    let at = group.y * params.stride4 + k;
-    // Not a branch, for that reason.
-    gradient[at] = sum + select(vec4f(0.0), gradient[at], params.accumulate != 0u);
+    for (var k = id.x; k < params.stride4; k += LANES * groups.x) {
+        var sum = towards * y_at(h, k) - away * y_at(i, k);
+        for (var at = first; at < end; at += 1u) {
+            let j = other_keys[at] - wanted;
+            sum += other[j].y * y_at(j, k);
+        }
+        let at = group.y * params.stride4 + k;
+        // Not a branch: on a uniform one, lavapipe compiles a kernel anew at every dispatch.
+        gradient[at] = sum + select(vec4f(0.0), gradient[at], params.accumulate != 0u);
+    }
 }

@@ -1,4 +1,4 @@
-// f16 features, as they were cached, become f32: x_k = h_k, exactly
+// f16 features, as they were cached, become f32: x_k = h_k, exactly, where h_k is finite
 //
 //   h  [count] two f16 in a u32, the first in the low bits     read
 //   x  [count]                                                 overwritten

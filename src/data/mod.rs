@@ -6,6 +6,7 @@
 mod array;
 mod batch;
 mod file;
+mod gather;
 mod local;
 
 use std::fmt;
@@ -24,7 +25,8 @@ use local::Local;
 pub use crate::files::{Values, write_file, write_tensors};
 pub use crate::head::{Side, Standardizer};
 pub use array::{read_ids_npy, read_matrix_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
-pub use batch::{Batch, Batches, Gather, pair_order, row_stride, steps_per_epoch};
+pub use batch::{Batch, Batches, pair_order, steps_per_epoch};
+pub use gather::{Gather, row_stride};
 
 /// A part of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

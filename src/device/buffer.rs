@@ -108,7 +108,7 @@ impl<T: Element> Buffer<T> {
         self.len == 0
     }
 
-    /// Overwrites the elements from `at` on; ordered before any work submitted later.
+    /// Overwrites the elements from `at` on; ordered after work that was handed over before, and before any later.
     pub fn write(&mut self, device: &Device, at: usize, values: &[T]) -> Result<()> {
         match (&mut self.storage, device) {
             (Storage::Host(host), _) => {
@@ -125,8 +125,8 @@ impl<T: Element> Buffer<T> {
         Ok(())
     }
 
-    /// Overwrites the elements from the first on, which halves are none of. On the CPU memory that is given changes places with the buffer's if it is
-    /// as long, and nothing is copied.
+    /// Overwrites the elements from the first on. Halves it refuses: they are no elements of it. On the CPU memory that is
+    /// given changes places with the buffer's if it is as long, and nothing is copied.
     pub fn upload(&mut self, device: &Device, values: Upload<T>) -> Result<()> {
         match (&mut self.storage, values) {
             (Storage::Host(host), Upload::Given(values)) if host.len() == values.len() => {
@@ -143,7 +143,7 @@ impl<T: Element> Buffer<T> {
         }
     }
 
-    /// Copies a part back to the host once all submitted work has finished.
+    /// Copies a part back to the host once all work that was handed over has finished.
     pub async fn read(&self, device: &Device, range: Range<usize>) -> Result<Vec<T>> {
         match (&self.storage, device) {
             (Storage::Host(host), _) => Ok(host[range].to_vec()),

@@ -1,6 +1,6 @@
-//! The one file that knows wgpu's buffers, images, bind groups and pipelines.
+//! The one file that knows bind groups; it makes wgpu's buffers, images and pipelines, too.
 //!
-//! What is done with them is in the file beside, [`super::work`]. Nothing here knows what a kernel computes;
+//! What is submitted, and when, is in the file beside, [`super::work`]. Nothing here knows what a kernel computes;
 //! [`KernelSpec`] is the whole contract with a shader. The file is long because no other may know these things.
 
 use super::profile::Profile;
@@ -17,6 +17,7 @@ pub(super) const IMAGE_ROW: u32 = 2048;
 /// Texels at the end of such a row that hold nothing: rows of a matrix would else lie a power of two apart in memory, where
 /// a cache has few places for them (a product of 2,048-wide rows is 1.5 times as fast on lavapipe).
 const IMAGE_GAP: u32 = 4;
+
 /// A GPU (or a software adapter) opened through wgpu.
 #[derive(Clone)]
 pub struct Gpu(pub(super) Arc<Inner>);

@@ -105,7 +105,7 @@ impl Device {
         }
     }
 
-    /// Waits until all submitted work is done; in a browser it returns at once.
+    /// Waits until all work that was handed over is done; in a browser it returns at once.
     pub fn finish(&self) -> Result<()> {
         match self {
             Self::Cpu(_) => Ok(()),
@@ -113,31 +113,23 @@ impl Device {
         }
     }
 
-    /// Elements made ready for an [`Upload`], by any thread; `None` where the device gains nothing by it.
-    ///
-    /// # Errors
-    /// A device without the memory.
-    pub fn stage<T: Element>(&self, values: &[T]) -> Result<Option<Staged>> {
+    /// Elements made ready for an [`Upload`], by any thread; `None` where the device gains nothing by it, or cannot.
+    pub fn stage<T: Element>(&self, values: &[T]) -> Option<Staged> {
         match self {
-            Self::Gpu(gpu) if gpu.stages() && !values.is_empty() => {
-                gpu.stage(bytemuck::cast_slice(values)).map(Some)
-            }
-            _ => Ok(None),
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => gpu.stage_ahead(bytemuck::cast_slice(values)),
         }
     }
 
     /// [`Device::stage`] of values that are all f16, as such: half the bytes. An even number of them.
-    ///
-    /// # Errors
-    /// A device without the memory.
-    pub fn stage_halves(&self, values: &[f32]) -> Result<Option<Staged>> {
+    pub fn stage_halves(&self, values: &[f32]) -> Option<Staged> {
         match self {
-            Self::Gpu(gpu) if gpu.stages() && !values.is_empty() => {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => {
                 let mut halves = vec![f16::ZERO; values.len()];
                 halves.convert_from_f32_slice(values);
-                gpu.stage(bytemuck::cast_slice(halves.reinterpret_cast())).map(Some)
+                gpu.stage_ahead(bytemuck::cast_slice(halves.reinterpret_cast()))
             }
-            _ => Ok(None),
         }
     }
 
@@ -169,7 +161,7 @@ pub enum Commands {
 }
 
 impl Commands {
-    /// Hands over what is queued. Does not wait for it.
+    /// Hands over what is queued, for the device to do in its order. Does not wait for it.
     pub fn submit(&mut self) -> Result<()> {
         match self {
             Self::Cpu => Ok(()),

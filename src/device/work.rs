@@ -18,13 +18,13 @@ use web_time::Instant;
 const PARAM_SLOT: u64 = 256;
 /// Bytes of parameter blocks that a submission can hold, those of 256 dispatches.
 pub(super) const PARAMS: u64 = PARAM_SLOT * 256;
-/// Submissions that may be queued before the host waits, so that uploads cannot pile up in memory.
+/// Submissions that may be under way before the host waits, so that their uploads cannot pile up in memory.
 const MAX_IN_FLIGHT: usize = 3;
 /// What a submission should take at most, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
 const SUBMISSION: f64 = 0.1;
-/// What a submission should take at least, unless no more work came for as long: short steps share one.
+/// What a submission should take at least, unless more work comes too late for that: short steps share one.
 const TOGETHER: f64 = 0.005;
-/// Bytes of uploads, beyond which a submission waits for no more.
+/// Bytes of uploads, beyond which a submission waits for no more, and an upload is not made ready beforehand.
 const STAGED: u64 = 64 << 20;
 
 /// Work in its order, with the parameters of its dispatches.
@@ -160,6 +160,12 @@ impl Item {
     }
 }
 
+/// Uploads, which come first, and what a dispatch consists of.
+#[cfg(not(target_arch = "wasm32"))]
+fn split(group: &[Item]) -> (&[Item], &[Item]) {
+    group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))))
+}
+
 impl ImageCopy {
     fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let texels = (self.bytes / 16) as u32;
@@ -203,8 +209,15 @@ impl Gpu {
         self.info().backend != "gl"
     }
 
-    /// Bytes, a multiple of 4 of them, where the device copies them from. Any thread may make them ready.
-    pub(super) fn stage(&self, bytes: &[u8]) -> Result<Staged> {
+    /// Bytes, a multiple of 4 of them, that any thread makes ready for an upload; `None` where the device gains nothing by it,
+    /// or cannot: who uploads is told why.
+    pub(super) fn stage_ahead(&self, bytes: &[u8]) -> Option<Staged> {
+        let worth = self.stages() && (1..=STAGED).contains(&(bytes.len() as u64));
+        if worth { self.stage(bytes).ok() } else { None }
+    }
+
+    /// Bytes, a multiple of 4 of them, where the device copies them from.
+    fn stage(&self, bytes: &[u8]) -> Result<Staged> {
         let size = bytes.len() as u64;
         let buffer = self.within_memory("upload", size, |device| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -214,9 +227,13 @@ impl Gpu {
                 mapped_at_creation: true,
             })
         })?;
-        // A lost device maps nothing: what comes next says so.
-        if let Ok(mut mapped) = buffer.slice(..).get_mapped_range_mut() {
-            mapped.copy_from_slice(bytes);
+        match buffer.slice(..).get_mapped_range_mut() {
+            Ok(mut mapped) => mapped.copy_from_slice(bytes),
+            Err(error) => {
+                self.check()?;
+                let advice = "resume from the last checkpoint with --resume, or choose another --device";
+                return Err(Error::device(self.info(), "memory to upload from", error, advice));
+            }
         }
         buffer.unmap();
         Ok(Staged(buffer))
@@ -229,8 +246,8 @@ impl Gpu {
         self.hand_over(Work { items: vec![upload], staged, ..Work::default() })
     }
 
-    /// Work to do after all that was handed over before. It waits for more, unless there is enough to be worth a submission or
-    /// no more came for a while.
+    /// Work to do after all that was handed over before. It waits for more, unless it is worth a submission by now, or the first
+    /// of it has waited long.
     fn hand_over(&self, work: Work) -> Result<()> {
         let mut pending = lock(&self.0.pending);
         if (pending.params.len() + work.params.len()) as u64 > PARAMS {
@@ -368,8 +385,7 @@ impl Gpu {
         });
         let mut encoder = inner.device.create_command_encoder(&Default::default());
         for (i, group) in (0..).zip(groups) {
-            let (uploads, rest) =
-                group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))));
+            let (uploads, rest) = split(group);
             uploads.iter().for_each(|item| item.encode_copy(&mut encoder));
             let pass = |begin, end| wgpu::ComputePassDescriptor {
                 label: None,
@@ -379,10 +395,13 @@ impl Gpu {
                     end_of_pass_write_index: end,
                 }),
             };
-            // Copies lie between passes.
-            drop(encoder.begin_compute_pass(&pass(Some(2 * i), None)));
-            rest.iter().for_each(|item| item.encode_copy(&mut encoder));
-            let mut pass = encoder.begin_compute_pass(&pass(None, Some(2 * i + 1)));
+            let (mut begin, end) = (Some(2 * i), Some(2 * i + 1));
+            if rest.len() > 1 {
+                // Copies lie between passes.
+                drop(encoder.begin_compute_pass(&pass(begin.take(), None)));
+                rest.iter().for_each(|item| item.encode_copy(&mut encoder));
+            }
+            let mut pass = encoder.begin_compute_pass(&pass(begin, end));
             rest.iter().for_each(|item| item.encode_dispatch(&mut pass));
         }
         encoder.resolve_query_set(&queries, 0..count, &times, 0);
@@ -397,8 +416,7 @@ impl Gpu {
     fn time_by_clock(&self, groups: &[&[Item]]) -> Result<Vec<f64>> {
         let inner = &self.0;
         let time = |group: &&[Item]| {
-            let (uploads, rest) =
-                group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))));
+            let (uploads, rest) = split(group);
             let mut encoder = inner.device.create_command_encoder(&Default::default());
             uploads.iter().for_each(|item| item.encode_copy(&mut encoder));
             inner.queue.submit([encoder.finish()]);

@@ -73,7 +73,9 @@ pub fn compose(
                         other_keys.region()?,
                         dx.data.region()?.part(part(&rows)),
                     ];
-                    let grid = [(stride / 4).div_ceil(recorder.lanes as usize), rows.len(), 1];
+                    // On a software adapter the search for a row's anchors costs more than all else: once a row.
+                    let groups = (stride / 4).div_ceil(recorder.lanes as usize);
+                    let grid = [if recorder.lanes < 64 { 1 } else { groups }, rows.len(), 1];
                     let cost = rows.len() as f64 * cost;
                     recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)?;
                 }

@@ -5,89 +5,8 @@
 //! in f32 it is what `--device cpu` runs (matrix products excepted, which go through the `gemm` crate). Matrices are
 //! laid out as [`crate::device::padded`] says.
 
-/// Declares a kernel's parameter block and lists its members, so that a test can hold it against the shader's.
-/// `block` puts the six members in front that all kernels on a [`Block`] share, and `on(&Block)` fills them; `weights`
-/// puts those at the end that the weights of triplets take, and `weighing(&WeightParams)` fills them. A name in front is
-/// that of a second block in the file.
-macro_rules! params {
-    (block weights $($field:ident: $ty:ident),* $(,)?) => {
-        params!(
-            weights anchors: u32, candidates: u32, anchor_stride: u32, candidate_stride: u32,
-            anchor_offset: u32, candidate_offset: u32, $($field: $ty),*
-        );
-        params!(on);
-    };
-    (block $($field:ident: $ty:ident),* $(,)?) => {
-        params!(
-            anchors: u32, candidates: u32, anchor_stride: u32, candidate_stride: u32,
-            anchor_offset: u32, candidate_offset: u32, $($field: $ty),*
-        );
-        params!(on);
-    };
-    (weights $($field:ident: $ty:ident),* $(,)?) => {
-        params!(
-            $($field: $ty,)* triplet: u32, pair: u32, loss: u32, hinge: u32, exclude_own: u32, tau: f32, alpha: f32,
-            beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32, own_0: f32, own_1: f32, own_2: f32,
-            own_3: f32, own_4: f32, own_5: f32, own_6: f32, own_7: f32
-        );
-        impl Params {
-            fn weighing(self, weights: &$crate::kernels::WeightParams) -> Self {
-                let own = |k: usize| {
-                    let own = weights.custom.as_ref().and_then(|custom| custom.parameters().get(k));
-                    own.map_or(0.0, |(_, value)| *value)
-                };
-                Self {
-                    triplet: weights.triplet as u32,
-                    pair: weights.pair as u32,
-                    loss: weights.loss as u32,
-                    hinge: weights.margin.is_some().into(),
-                    exclude_own: weights.exclude_own.into(),
-                    tau: weights.tau,
-                    alpha: weights.alpha,
-                    beta: weights.beta,
-                    lambda: weights.lambda,
-                    circle: weights.circle,
-                    margin: weights.margin.unwrap_or(0.0),
-                    scale: weights.scale,
-                    own_0: own(0),
-                    own_1: own(1),
-                    own_2: own(2),
-                    own_3: own(3),
-                    own_4: own(4),
-                    own_5: own(5),
-                    own_6: own(6),
-                    own_7: own(7),
-                    ..self
-                }
-            }
-        }
-    };
-    (on) => {
-        impl Params {
-            fn on(block: &$crate::kernels::Block) -> Self {
-                Self {
-                    anchors: block.anchors as u32,
-                    candidates: block.candidates as u32,
-                    anchor_stride: block.anchor_stride as u32,
-                    candidate_stride: block.candidate_stride as u32,
-                    anchor_offset: block.anchor_offset as u32,
-                    candidate_offset: block.candidate_offset as u32,
-                    ..Default::default()
-                }
-            }
-        }
-    };
-    ($($field:ident: $ty:ident),* $(,)?) => {
-        params!(Params { $($field: $ty),* });
-    };
-    ($name:ident { $($field:ident: $ty:ident),* $(,)? }) => {
-        #[derive(encase::ShaderType, Default)]
-        struct $name { $($field: $ty),* }
-        impl $name {
-            const MEMBERS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
-        }
-    };
-}
+#[macro_use]
+mod params;
 
 mod accumulate;
 mod adamw;
@@ -109,6 +28,7 @@ mod log_sum_exp;
 mod matmul;
 mod mined_order;
 mod ranks;
+mod real;
 mod record;
 mod relative;
 mod scan;
@@ -139,6 +59,7 @@ pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{MATMUL_VARIANTS, MatmulVariant, Product, matmul};
 pub use mined_order::{SortForm, mined_keys, mined_order};
 pub use ranks::{RankBlock, ranks};
+pub use real::Real;
 pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
 pub use sgd::{SgdParams, sgd};
@@ -182,64 +103,12 @@ pub mod twin {
     pub use super::widen::twin as widen;
 }
 
+use real::without_subnormals;
 use scan::{LANES, Lanes, NO_PAIR, Scan};
 
 use crate::device::{Recorder, Region, padded};
 use crate::{Error, Result};
 use std::ops::Range;
-
-/// Numbers that a CPU twin computes with.
-pub trait Real:
-    num_traits::Float + num_traits::NumAssign + Default + std::fmt::Display + Send + Sync + 'static
-{
-    /// The nearest number to `value`.
-    fn of(value: f64) -> Self;
-
-    /// e to this power, in a form that the compiler can do for several numbers at once. In f32 right to 2 units in the
-    /// last place, powers kept within -87 and 88.
-    fn power_of_e(self) -> Self;
-}
-
-/// 0 in the place of a number too small to be normal: what a parameter without gradients leaves of its moments after some
-/// hundred steps, and what processors compute with several times slower. GPUs may do the same by themselves.
-#[inline(always)]
-fn without_subnormals<T: Real>(x: T) -> T {
-    if x.abs() < T::min_positive_value() { T::zero() } else { x }
-}
-
-impl Real for f32 {
-    fn of(value: f64) -> Self {
-        value as f32
-    }
-
-    #[inline(always)]
-    fn power_of_e(self) -> Self {
-        // e^x = 2^k e^r with |r| <= ln 2 / 2. Adding 1.5 2^23 rounds to a whole number and leaves it in the low bits.
-        const ROUNDER: f32 = 12_582_912.0;
-        let x = self.clamp(-87.0, 88.0);
-        let shifted = x * std::f32::consts::LOG2_E + ROUNDER;
-        let k = shifted - ROUNDER;
-        // ln 2 in two parts, the first with so few bits that its product with k is exact.
-        const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-        let r = x - k * LN_2[0] - k * LN_2[1];
-        // The series of e^r to r^7, the rest of which is below 6e-9, in halves that do not wait for each other.
-        let (r2, one) = (r * r, 1.0 + r);
-        let low = one + (0.5 + r * (1.0 / 6.0)) * r2;
-        let high = (1.0 / 24.0 + r * (1.0 / 120.0)) + (1.0 / 720.0 + r * (1.0 / 5040.0)) * r2;
-        let sum = low + high * (r2 * r2);
-        sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
-    }
-}
-
-impl Real for f64 {
-    fn of(value: f64) -> Self {
-        value
-    }
-
-    fn power_of_e(self) -> Self {
-        self.exp()
-    }
-}
 
 /// How a shader uses a storage binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
 
 params!(count4: u32);
 
-/// Overwrites the first `len` elements of x, a multiple of four, with the f16 values of h, two in a u32.
+/// Overwrites the first `len` elements of x, a multiple of four, with the f16 values of h, two in a u32, all finite.
 pub fn widen(commands: &mut Commands, h: Slice<u32>, mut x: SliceMut<f32>, len: usize) -> Result<()> {
     match commands {
         Commands::Cpu => {

@@ -7,7 +7,10 @@ mod custom;
 mod embeddings;
 mod field;
 mod gradient;
+mod mining;
+mod names;
 mod negatives;
+mod validate;
 
 pub use custom::CustomWeights;
 pub(crate) use embeddings::check_embeddings;
@@ -16,11 +19,9 @@ pub(crate) use field::Field;
 pub(crate) use gradient::{BankRows, Inputs, Workspace};
 pub use negatives::Negatives;
 
+use crate::Result;
 use crate::kernels::{ExponentialParams, SameImage, WeightParams};
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 
 /// Weight of a whole triplet by its positive similarity p and its hardest negative n (goal-math.md section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -332,38 +333,6 @@ impl Objective {
         !matches!(self, Self::HingeSum { .. }) && self.weight_params(1.0).is_some()
     }
 
-    /// Parses a name as [`Objective::from_str`] does, the names between `+`, `*` and `@` by `base`.
-    ///
-    /// # Errors
-    /// Those of `base`; a weight that is no number; negatives that are none, or that the objective cannot take.
-    pub fn parse_with(name: &str, mut base: impl FnMut(&str) -> Result<Self>) -> Result<Self> {
-        let mut terms = Vec::new();
-        for term in name.split('+') {
-            let (weight, term) = match term.split_once('*') {
-                None => (1.0, term),
-                Some((weight, term)) => match weight.trim().parse() {
-                    Ok(weight) => (weight, term),
-                    Err(_) => {
-                        let thing = format!("objective `{name}`, before {term}");
-                        let advice = "write sums as in infonce+0.5*cir:sig-ms";
-                        return Err(Error::config(thing, "a number", format!("`{weight}`"), advice));
-                    }
-                },
-            };
-            let objective = match term.trim().split_once('@') {
-                None => base(term.trim())?,
-                Some((objective, negatives)) => base(objective)?.over(negatives.parse()?)?,
-            };
-            terms.push((weight, objective));
-        }
-        let objective = match terms.pop() {
-            Some((1.0, only)) if terms.is_empty() => only,
-            last => Self::Sum(terms.into_iter().chain(last).collect()),
-        };
-        objective.validate()?;
-        Ok(objective)
-    }
-
     /// What it adds up.
     pub(crate) fn terms(&self) -> Vec<Term<'_>> {
         fn term(weight: f32, objective: &Objective) -> Term<'_> {
@@ -453,169 +422,6 @@ impl Objective {
             Self::Custom { margin, .. } => margin.is_some(),
             Self::Over(_, objective) => objective.closes_triplets(),
             Self::HingeSum { .. } | Self::Infonce(_) | Self::Sum(_) => false,
-        }
-    }
-
-    /// Whether every parameter is a number that the formulas can take.
-    ///
-    /// # Errors
-    /// Names the first parameter that is not.
-    pub fn validate(&self) -> Result<()> {
-        let check = |ok: bool, name: &str, expected: &str, found: f32| match ok {
-            true => Ok(()),
-            false => {
-                let thing = format!("--{name} of objective {self}");
-                Err(Error::config(
-                    thing,
-                    expected,
-                    found,
-                    format!("give --{name} such a value, or leave it out"),
-                ))
-            }
-        };
-        let positive = |name, x: f32| check(x.is_finite() && x > 0.0, name, "a finite number above 0", x);
-        if let Some(margin) = self.margin() {
-            check(margin.is_finite(), "margin", "a finite number", margin)?;
-        }
-        match self {
-            Self::Goal(_, _, params) | Self::Loss(_, params) => {
-                positive("tau", params.tau)?;
-                positive("alpha", params.alpha)?;
-                positive("beta", params.beta)?;
-                check(params.lambda.is_finite(), "lambda", "a finite number", params.lambda)?;
-                let threshold = params.threshold;
-                check(
-                    threshold.is_finite() && threshold >= 0.0,
-                    "threshold",
-                    "a finite number of 0 or more",
-                    threshold,
-                )?;
-                check(params.circle.is_finite(), "circle-margin", "a finite number", params.circle)
-            }
-            Self::Infonce(params) => {
-                positive("temperature", params.temperature)?;
-                let (low, high) = InfonceParams::BOUNDS;
-                let t = params.temperature;
-                let learnable = !params.learn_temperature || (low..=high).contains(&t);
-                check(learnable, "temperature", "0.001 to 0.5 where it is learned", t)
-            }
-            Self::Over(negatives, objective) => {
-                objective.validate()?;
-                if !objective.on_triplets() || matches!(**objective, Self::Over(..)) {
-                    let expected =
-                        "an objective on triplets: TRIPLET:PAIR, hinge, custom, or a loss of one negative";
-                    let advice = "leave the negatives out, or choose another objective";
-                    return Err(Error::config(
-                        format!("--negatives {negatives}"),
-                        expected,
-                        objective,
-                        advice,
-                    ));
-                }
-                let sets = matches!(**objective, Self::Goal(_, PairWeight::LinMs | PairWeight::SigMs, _));
-                if sets && *negatives == Negatives::All {
-                    let expected =
-                        "a pair weight without relative sets, which every negative would have of its own";
-                    let advice = "use top:K, or the pair weight lin or sig";
-                    return Err(Error::config("--negatives all", expected, objective, advice));
-                }
-                Ok(())
-            }
-            Self::Sum(terms) => {
-                let thing = format!("objective {self}");
-                if terms.is_empty() {
-                    return Err(Error::config("sum of objectives", "at least one", "none", "name some"));
-                }
-                for (weight, objective) in terms {
-                    objective.validate()?;
-                    if !(weight.is_finite() && *weight > 0.0) {
-                        let (expected, advice) = ("weights above 0", "give each term a weight above 0");
-                        return Err(Error::config(thing, expected, weight, advice));
-                    }
-                    if matches!(objective, Self::Sum(_)) {
-                        let advice = "multiply the inner weights out";
-                        return Err(Error::config(thing, "a sum without sums in it", objective, advice));
-                    }
-                }
-                let infonce = terms.iter().filter(|(_, objective)| matches!(objective, Self::Infonce(_)));
-                match infonce.count() {
-                    0 | 1 => Ok(()),
-                    more => {
-                        let expected = "InfoNCE at most once: the head has one temperature";
-                        Err(Error::config(thing, expected, format!("{more} times"), "leave all but one out"))
-                    }
-                }
-            }
-            Self::Hinge { .. } | Self::HingeSum { .. } | Self::Custom { .. } => Ok(()),
-        }
-    }
-}
-
-impl FromStr for Objective {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        if name.contains(['+', '*', '@']) {
-            return Self::parse_with(name, str::parse);
-        }
-        match name {
-            "hinge" => return Ok(Self::Hinge { margin: HINGE_MARGIN }),
-            "hinge-sum" => return Ok(Self::HingeSum { margin: HINGE_MARGIN }),
-            "infonce" => return Ok(Self::Infonce(InfonceParams::default())),
-            "infonce-masked" => {
-                return Ok(Self::Infonce(InfonceParams { leave_out: true, ..Default::default() }));
-            }
-            "custom" => {
-                let expected = "a file that defines its weights";
-                return Err(Error::config("objective `custom`", expected, "none", "add --weights FILE.wgsl"));
-            }
-            _ => {}
-        }
-        if let Some(loss) = Loss::ALL.into_iter().find(|loss| loss.name() == name) {
-            return Ok(Self::Loss(loss, loss.params()));
-        }
-        let find = || {
-            let (triplet, pair) = name.split_once(':')?;
-            let triplet = TRIPLETS.iter().find(|(name, _)| *name == triplet)?.1;
-            let pair = PAIRS.iter().find(|(name, _)| *name == pair)?.1;
-            Some(Self::Goal(triplet, pair, GoalParams::default()))
-        };
-        find().ok_or_else(|| {
-            Error::config(
-                format!("objective `{name}`"),
-                "TRIPLET:PAIR, a loss, hinge, hinge-sum, infonce, infonce-masked or custom",
-                "another name",
-                "choose TRIPLET from con, nca, cir and PAIR from con, lin, lin-ms, sig, sig-ms, as in cir:sig-ms",
-            )
-        })
-    }
-}
-
-impl fmt::Display for Objective {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Goal(triplet, pair, _) => {
-                let triplet = TRIPLETS.iter().find(|(_, t)| t == triplet).map_or("", |(name, _)| name);
-                let pair = PAIRS.iter().find(|(_, p)| p == pair).map_or("", |(name, _)| name);
-                write!(f, "{triplet}:{pair}")
-            }
-            Self::Loss(loss, _) => f.write_str(loss.name()),
-            Self::Hinge { .. } => f.write_str("hinge"),
-            Self::HingeSum { .. } => f.write_str("hinge-sum"),
-            Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),
-            Self::Infonce(_) => f.write_str("infonce"),
-            Self::Custom { .. } => f.write_str("custom"),
-            Self::Over(negatives, objective) => write!(f, "{objective}@{negatives}"),
-            Self::Sum(terms) => {
-                for (k, (weight, objective)) in terms.iter().enumerate() {
-                    let plus = if k > 0 { "+" } else { "" };
-                    match weight {
-                        1.0 => write!(f, "{plus}{objective}")?,
-                        weight => write!(f, "{plus}{weight}*{objective}")?,
-                    }
-                }
-                Ok(())
-            }
         }
     }
 }

@@ -1,0 +1,109 @@
+//! Objectives by their names.
+
+use super::{GoalParams, HINGE_MARGIN, InfonceParams, Loss, Objective, PAIRS, TRIPLETS};
+use crate::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+impl Objective {
+    /// Parses a name as [`Objective::from_str`] does, the names between `+`, `*` and `@` by `base`.
+    ///
+    /// # Errors
+    /// Those of `base`; a weight that is no number; negatives that are none, or that the objective cannot take.
+    pub fn parse_with(name: &str, mut base: impl FnMut(&str) -> Result<Self>) -> Result<Self> {
+        let mut terms = Vec::new();
+        for term in name.split('+') {
+            let (weight, term) = match term.split_once('*') {
+                None => (1.0, term),
+                Some((weight, term)) => match weight.trim().parse() {
+                    Ok(weight) => (weight, term),
+                    Err(_) => {
+                        let thing = format!("objective `{name}`, before {term}");
+                        let advice = "write sums as in infonce+0.5*cir:sig-ms";
+                        return Err(Error::config(thing, "a number", format!("`{weight}`"), advice));
+                    }
+                },
+            };
+            let objective = match term.trim().split_once('@') {
+                None => base(term.trim())?,
+                Some((objective, negatives)) => base(objective)?.over(negatives.parse()?)?,
+            };
+            terms.push((weight, objective));
+        }
+        let objective = match terms.pop() {
+            Some((1.0, only)) if terms.is_empty() => only,
+            last => Self::Sum(terms.into_iter().chain(last).collect()),
+        };
+        objective.validate()?;
+        Ok(objective)
+    }
+}
+
+impl FromStr for Objective {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        if name.contains(['+', '*', '@']) {
+            return Self::parse_with(name, str::parse);
+        }
+        match name {
+            "hinge" => return Ok(Self::Hinge { margin: HINGE_MARGIN }),
+            "hinge-sum" => return Ok(Self::HingeSum { margin: HINGE_MARGIN }),
+            "infonce" => return Ok(Self::Infonce(InfonceParams::default())),
+            "infonce-masked" => {
+                return Ok(Self::Infonce(InfonceParams { leave_out: true, ..Default::default() }));
+            }
+            "custom" => {
+                let expected = "a file that defines its weights";
+                return Err(Error::config("objective `custom`", expected, "none", "add --weights FILE.wgsl"));
+            }
+            _ => {}
+        }
+        if let Some(loss) = Loss::ALL.into_iter().find(|loss| loss.name() == name) {
+            return Ok(Self::Loss(loss, loss.params()));
+        }
+        let find = || {
+            let (triplet, pair) = name.split_once(':')?;
+            let triplet = TRIPLETS.iter().find(|(name, _)| *name == triplet)?.1;
+            let pair = PAIRS.iter().find(|(name, _)| *name == pair)?.1;
+            Some(Self::Goal(triplet, pair, GoalParams::default()))
+        };
+        find().ok_or_else(|| {
+            Error::config(
+                format!("objective `{name}`"),
+                "TRIPLET:PAIR, a loss, hinge, hinge-sum, infonce, infonce-masked or custom",
+                "another name",
+                "choose TRIPLET from con, nca, cir and PAIR from con, lin, lin-ms, sig, sig-ms, as in cir:sig-ms",
+            )
+        })
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Goal(triplet, pair, _) => {
+                let triplet = TRIPLETS.iter().find(|(_, t)| t == triplet).map_or("", |(name, _)| name);
+                let pair = PAIRS.iter().find(|(_, p)| p == pair).map_or("", |(name, _)| name);
+                write!(f, "{triplet}:{pair}")
+            }
+            Self::Loss(loss, _) => f.write_str(loss.name()),
+            Self::Hinge { .. } => f.write_str("hinge"),
+            Self::HingeSum { .. } => f.write_str("hinge-sum"),
+            Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),
+            Self::Infonce(_) => f.write_str("infonce"),
+            Self::Custom { .. } => f.write_str("custom"),
+            Self::Over(negatives, objective) => write!(f, "{objective}@{negatives}"),
+            Self::Sum(terms) => {
+                for (k, (weight, objective)) in terms.iter().enumerate() {
+                    let plus = if k > 0 { "+" } else { "" };
+                    match weight {
+                        1.0 => write!(f, "{plus}{objective}")?,
+                        weight => write!(f, "{plus}{weight}*{objective}")?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}

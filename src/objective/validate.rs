@@ -1,0 +1,100 @@
+//! What an objective's parameters may be.
+
+use super::{InfonceParams, Negatives, Objective, PairWeight};
+use crate::{Error, Result};
+
+impl Objective {
+    /// Whether every parameter is a number that the formulas can take.
+    ///
+    /// # Errors
+    /// Names the first parameter that is not.
+    pub fn validate(&self) -> Result<()> {
+        let check = |ok: bool, name: &str, expected: &str, found: f32| match ok {
+            true => Ok(()),
+            false => {
+                let thing = format!("--{name} of objective {self}");
+                Err(Error::config(
+                    thing,
+                    expected,
+                    found,
+                    format!("give --{name} such a value, or leave it out"),
+                ))
+            }
+        };
+        let positive = |name, x: f32| check(x.is_finite() && x > 0.0, name, "a finite number above 0", x);
+        if let Some(margin) = self.margin() {
+            check(margin.is_finite(), "margin", "a finite number", margin)?;
+        }
+        match self {
+            Self::Goal(_, _, params) | Self::Loss(_, params) => {
+                positive("tau", params.tau)?;
+                positive("alpha", params.alpha)?;
+                positive("beta", params.beta)?;
+                check(params.lambda.is_finite(), "lambda", "a finite number", params.lambda)?;
+                let threshold = params.threshold;
+                check(
+                    threshold.is_finite() && threshold >= 0.0,
+                    "threshold",
+                    "a finite number of 0 or more",
+                    threshold,
+                )?;
+                check(params.circle.is_finite(), "circle-margin", "a finite number", params.circle)
+            }
+            Self::Infonce(params) => {
+                positive("temperature", params.temperature)?;
+                let (low, high) = InfonceParams::BOUNDS;
+                let t = params.temperature;
+                let learnable = !params.learn_temperature || (low..=high).contains(&t);
+                check(learnable, "temperature", "0.001 to 0.5 where it is learned", t)
+            }
+            Self::Over(negatives, objective) => {
+                objective.validate()?;
+                if !objective.on_triplets() || matches!(**objective, Self::Over(..)) {
+                    let expected =
+                        "an objective on triplets: TRIPLET:PAIR, hinge, custom, or a loss of one negative";
+                    let advice = "leave the negatives out, or choose another objective";
+                    return Err(Error::config(
+                        format!("--negatives {negatives}"),
+                        expected,
+                        objective,
+                        advice,
+                    ));
+                }
+                let sets = matches!(**objective, Self::Goal(_, PairWeight::LinMs | PairWeight::SigMs, _));
+                if sets && *negatives == Negatives::All {
+                    let expected =
+                        "a pair weight without relative sets, which every negative would have of its own";
+                    let advice = "use top:K, or the pair weight lin or sig";
+                    return Err(Error::config("--negatives all", expected, objective, advice));
+                }
+                Ok(())
+            }
+            Self::Sum(terms) => {
+                let thing = format!("objective {self}");
+                if terms.is_empty() {
+                    return Err(Error::config("sum of objectives", "at least one", "none", "name some"));
+                }
+                for (weight, objective) in terms {
+                    objective.validate()?;
+                    if !(weight.is_finite() && *weight > 0.0) {
+                        let (expected, advice) = ("weights above 0", "give each term a weight above 0");
+                        return Err(Error::config(thing, expected, weight, advice));
+                    }
+                    if matches!(objective, Self::Sum(_)) {
+                        let advice = "multiply the inner weights out";
+                        return Err(Error::config(thing, "a sum without sums in it", objective, advice));
+                    }
+                }
+                let infonce = terms.iter().filter(|(_, objective)| matches!(objective, Self::Infonce(_)));
+                match infonce.count() {
+                    0 | 1 => Ok(()),
+                    more => {
+                        let expected = "InfoNCE at most once: the head has one temperature";
+                        Err(Error::config(thing, expected, format!("{more} times"), "leave all but one out"))
+                    }
+                }
+            }
+            Self::Hinge { .. } | Self::HingeSum { .. } | Self::Custom { .. } => Ok(()),
+        }
+    }
+}
