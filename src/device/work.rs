@@ -230,9 +230,10 @@ impl Gpu {
         match buffer.slice(..).get_mapped_range_mut() {
             Ok(mut mapped) => mapped.copy_from_slice(bytes),
             Err(error) => {
+                // A device that is lost maps nothing. Its own word comes first, where it has one.
+                let _ = self.poll(None);
+                lock(&self.0.fault).get_or_insert(error.to_string());
                 self.check()?;
-                let advice = "resume from the last checkpoint with --resume, or choose another --device";
-                return Err(Error::device(self.info(), "memory to upload from", error, advice));
             }
         }
         buffer.unmap();
