@@ -124,12 +124,12 @@ impl Device {
     /// [`Device::stage`] of values that are all f16, as such: half the bytes. An even number of them.
     pub fn stage_halves(&self, values: &[f32]) -> Option<Staged> {
         match self {
-            Self::Cpu(_) => None,
-            Self::Gpu(gpu) => {
+            Self::Gpu(gpu) if gpu.stages() => {
                 let mut halves = vec![f16::ZERO; values.len()];
                 halves.convert_from_f32_slice(values);
                 gpu.stage_ahead(bytemuck::cast_slice(halves.reinterpret_cast()))
             }
+            _ => None,
         }
     }
 

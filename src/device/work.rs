@@ -1,10 +1,9 @@
-//! Work for a GPU in its order: recorded, handed over, submitted in bounded pieces, and timed if asked.
+//! Work for a GPU in its order: recorded, handed over and submitted in bounded pieces.
 //!
 //! A [`Recorder`] collects dispatches and hands them to its [`Gpu`], which holds them with the uploads among them until they
 //! are worth a submission. Nothing here knows what a kernel computes.
 
 use super::gpu::{Gpu, IMAGE_ROW, Memory, Pipeline, Region, lock};
-use super::profile::Profile;
 use super::select::DeviceKind;
 use crate::kernels::{KernelSpec, MatmulVariant};
 use crate::{Error, Result};
@@ -29,8 +28,8 @@ const STAGED: u64 = 64 << 20;
 
 /// Work in its order, with the parameters of its dispatches.
 pub(super) struct Work {
-    items: Vec<Item>,
-    params: Vec<u8>,
+    pub items: Vec<Item>,
+    pub params: Vec<u8>,
     /// Of the dispatches, in floating-point operations.
     cost: f64,
     /// Bytes of the uploads.
@@ -38,14 +37,14 @@ pub(super) struct Work {
     begun: Instant,
 }
 
-enum Item {
+pub(super) enum Item {
     Upload(Upload),
     Image(ImageCopy),
     Dispatch(Dispatch),
 }
 
 /// From memory that the host has written, to a buffer.
-struct Upload {
+pub(super) struct Upload {
     from: wgpu::Buffer,
     to: wgpu::Buffer,
     offset: u64,
@@ -59,16 +58,16 @@ pub(super) struct ImageCopy {
     pub to: wgpu::Texture,
 }
 
-struct Dispatch {
+pub(super) struct Dispatch {
     pipeline: Arc<Pipeline>,
     bindings: wgpu::BindGroup,
     /// Of the parameters.
     offset: u32,
     grid: [u32; 3],
     /// For the profile: what it is, and its bytes and floating-point operations.
-    what: String,
-    bytes: f64,
-    cost: f64,
+    pub what: String,
+    pub bytes: f64,
+    pub cost: f64,
 }
 
 /// Bytes that lie where a device copies them from.
@@ -136,12 +135,12 @@ impl Work {
 }
 
 impl Item {
-    fn is_dispatch(&self) -> bool {
+    pub fn is_dispatch(&self) -> bool {
         matches!(self, Self::Dispatch(_))
     }
 
     /// All but dispatches, which come in passes.
-    fn encode_copy(&self, encoder: &mut wgpu::CommandEncoder) {
+    pub fn encode_copy(&self, encoder: &mut wgpu::CommandEncoder) {
         match self {
             Self::Upload(Upload { from, to, offset }) => {
                 encoder.copy_buffer_to_buffer(from, 0, to, *offset, from.size());
@@ -151,19 +150,13 @@ impl Item {
         }
     }
 
-    fn encode_dispatch(&self, pass: &mut wgpu::ComputePass) {
+    pub fn encode_dispatch(&self, pass: &mut wgpu::ComputePass) {
         if let Self::Dispatch(Dispatch { pipeline, bindings, offset, grid: [x, y, z], .. }) = self {
             pass.set_pipeline(&pipeline.pipeline);
             pass.set_bind_group(0, bindings, &[*offset]);
             pass.dispatch_workgroups(*x, *y, *z);
         }
     }
-}
-
-/// Uploads, which come first, and what a dispatch consists of.
-#[cfg(not(target_arch = "wasm32"))]
-fn split(group: &[Item]) -> (&[Item], &[Item]) {
-    group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))))
 }
 
 impl ImageCopy {
@@ -334,105 +327,6 @@ impl Gpu {
             lock(&self.0.fault).get_or_insert(error.to_string());
         }
         self.check()
-    }
-
-    /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
-    pub(super) fn profile(&self, on: bool) -> Profile {
-        // A fault is told by whatever comes next.
-        let _ = self.flush();
-        std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
-    }
-
-    /// One dispatch after the other, copies to the images that it reads counted in: between two timestamps, where the adapter
-    /// has them; else in a submission of its own, so that its time holds the latency of one.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn submit_timed(&self, work: &Work) -> Result<()> {
-        let inner = &self.0;
-        self.poll(None)?;
-        inner.queue.write_buffer(&inner.params, 0, &work.params);
-        inner.queue.submit([]);
-        self.poll(None)?;
-        // Each a dispatch and the copies before it; the last may be copies alone.
-        let groups: Vec<_> = work.items.chunk_by(|item, _| !item.is_dispatch()).collect();
-        let seconds = if inner.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            self.time_by_stamps(&groups)?
-        } else {
-            self.time_by_clock(&groups)?
-        };
-        if let Some(profile) = lock(&inner.profile).as_mut() {
-            for (group, seconds) in groups.iter().zip(seconds) {
-                if let Some(Item::Dispatch(Dispatch { what, cost, bytes, .. })) = group.last() {
-                    profile.add(what, seconds, *cost, *bytes);
-                }
-            }
-        }
-        self.check()
-    }
-
-    #[cfg(not(target_arch = "wasm32"))]
-    fn time_by_stamps(&self, groups: &[&[Item]]) -> Result<Vec<f64>> {
-        let inner = &self.0;
-        let count = 2 * groups.len() as u32;
-        let queries = inner.device.create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("profile"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
-        let times = inner.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("profile"),
-            size: 8 * u64::from(count),
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        let mut encoder = inner.device.create_command_encoder(&Default::default());
-        for (i, group) in (0..).zip(groups) {
-            let (uploads, rest) = split(group);
-            uploads.iter().for_each(|item| item.encode_copy(&mut encoder));
-            let pass = |begin, end| wgpu::ComputePassDescriptor {
-                label: None,
-                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &queries,
-                    beginning_of_pass_write_index: begin,
-                    end_of_pass_write_index: end,
-                }),
-            };
-            let (mut begin, end) = (Some(2 * i), Some(2 * i + 1));
-            if rest.len() > 1 {
-                // Copies lie between passes.
-                drop(encoder.begin_compute_pass(&pass(begin.take(), None)));
-                rest.iter().for_each(|item| item.encode_copy(&mut encoder));
-            }
-            let mut pass = encoder.begin_compute_pass(&pass(begin, end));
-            rest.iter().for_each(|item| item.encode_dispatch(&mut pass));
-        }
-        encoder.resolve_query_set(&queries, 0..count, &times, 0);
-        inner.queue.submit([encoder.finish()]);
-        let times = crate::blocking::wait(self.read_buffer(&times, 0, 8 * count as usize))?;
-        let times: Vec<u64> = bytemuck::pod_collect_to_vec(&times);
-        let period = f64::from(inner.queue.get_timestamp_period()) * 1e-9;
-        Ok(times.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period).collect())
-    }
-
-    #[cfg(not(target_arch = "wasm32"))]
-    fn time_by_clock(&self, groups: &[&[Item]]) -> Result<Vec<f64>> {
-        let inner = &self.0;
-        let time = |group: &&[Item]| {
-            let (uploads, rest) = split(group);
-            let mut encoder = inner.device.create_command_encoder(&Default::default());
-            uploads.iter().for_each(|item| item.encode_copy(&mut encoder));
-            inner.queue.submit([encoder.finish()]);
-            self.poll(None)?;
-            let start = Instant::now();
-            let mut encoder = inner.device.create_command_encoder(&Default::default());
-            rest.iter().for_each(|item| item.encode_copy(&mut encoder));
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            rest.iter().for_each(|item| item.encode_dispatch(&mut pass));
-            drop(pass);
-            inner.queue.submit([encoder.finish()]);
-            self.poll(None)?;
-            Ok(start.elapsed().as_secs_f64())
-        };
-        groups.iter().map(time).collect()
     }
 }
 
