@@ -166,6 +166,9 @@ pub struct EpochBench {
     /// Pairs in a batch
     #[arg(long, default_value_t = 128)]
     batch: usize,
+    /// Begin with features that no cache of the system holds, as if there were more of them than memory (Linux)
+    #[arg(long)]
+    cold: bool,
     /// Where to make the folder of features, which is removed again [that of the system]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -208,6 +211,12 @@ impl EpochBench {
         };
         let folder = tempfile::tempdir_in(make_folder(&scratch)?).map_err(fault)?;
         write_features(folder.path(), [n, m, p, q]).map_err(fault)?;
+        if self.cold {
+            ["images.npy", "texts.npy"]
+                .iter()
+                .try_for_each(|name| forget(&folder.path().join(name)))
+                .map_err(fault)?;
+        }
         let mut trainer = Trainer::new(&device, Dataset::open(folder.path())?, config)?;
         let steps = trainer.steps_per_epoch();
         let b = self.batch.min(m);
@@ -257,6 +266,16 @@ impl EpochBench {
     }
 }
 
+/// Drops what the system's cache holds of a file.
+fn forget(path: &Path) -> std::io::Result<()> {
+    let file = std::fs::File::open(path)?;
+    file.sync_all()?;
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?);
+    #[cfg(not(target_os = "linux"))]
+    Err(std::io::Error::other("--cold is for Linux"))
+}
+
 /// A dataset of f16 features; the first images validate, the next test.
 fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()> {
     let create = |name: &str| std::fs::File::create(folder.join(name)).map(BufWriter::new);
@@ -276,11 +295,14 @@ fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()
     };
     features("images.npy", n, p)?;
     features("texts.npy", m, q)?;
-    indices("text_to_image.npy", &mut (0..m).map(|text| (text % n) as i64))?;
-    let held = (n / 100).clamp(1, 100);
-    indices("split_val.npy", &mut (0..held as i64))?;
-    indices("split_test.npy", &mut (held as i64..2 * held as i64))?;
-    indices("split_train.npy", &mut (2 * held as i64..n as i64))
+    // Where there are more images than captions, those that have one lie apart.
+    let used = n.min(m);
+    let image = |k: usize| (k * (n / used)) as i64;
+    indices("text_to_image.npy", &mut (0..m).map(|text| image(text % used)))?;
+    let held = (used / 100).clamp(1, 100);
+    indices("split_val.npy", &mut (0..held).map(image))?;
+    indices("split_test.npy", &mut (held..2 * held).map(image))?;
+    indices("split_train.npy", &mut (2 * held..used).map(image))
 }
 
 #[derive(Args)]

@@ -4,6 +4,7 @@
 //! may be far larger than memory, and knows nothing of splits or captions.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -167,6 +168,12 @@ impl FeatureFile {
                 Self::from_header(header, &["items", "rows", "columns"], &advice)
             }
         }
+    }
+
+    /// Tells the system that rows are about to be read.
+    pub fn will_need(&self, rows: Range<usize>) {
+        let width = self.cols as u64 * self.dtype.size() as u64;
+        self.file.will_need(self.start + rows.start as u64 * width, rows.len() as u64 * width);
     }
 
     /// Whether its values are f16.

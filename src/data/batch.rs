@@ -127,8 +127,15 @@ impl Batches {
         let mut texts = Vec::new();
         Self::spawn(steps_per_epoch(pairs, batch), move |step, out| {
             let split = dataset.split(Split::Train);
-            let pairs = &order[step * batch..order.len().min((step + 1) * batch)];
+            let until = |step: usize| order.len().min(step * batch);
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
+            // A batch ahead: rows that no cache holds are fetched, many at once, while this batch is gathered and computed.
+            let first = if step == 0 { 0 } else { until(step + 1) };
+            for pair in &order[first..until(step + 2)] {
+                gather.will_need(&dataset, Side::Image, image(pair));
+                gather.will_need(&dataset, Side::Text, split.texts[*pair as usize]);
+            }
+            let pairs = &order[step * batch..until(step + 1)];
             texts.clear();
             texts.extend(pairs.iter().map(|&pair| split.texts[pair as usize]));
             out.ids.clear();

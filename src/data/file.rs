@@ -62,6 +62,20 @@ impl PositionedFile {
         })
     }
 
+    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
+    /// not know this, or does not heed it, reads as it did.
+    pub(super) fn will_need(&self, position: u64, bytes: u64) {
+        #[cfg(target_os = "linux")]
+        let _ = rustix::fs::fadvise(
+            &self.file,
+            position,
+            std::num::NonZeroU64::new(bytes),
+            rustix::fs::Advice::WillNeed,
+        );
+        #[cfg(not(target_os = "linux"))]
+        let _ = (position, bytes);
+    }
+
     /// The length must be exactly what the header tells.
     pub(super) fn check_length(&self, label: &str, expected: u64) -> Result<()> {
         let advice = match self.bytes.cmp(&expected) {

@@ -87,6 +87,11 @@ impl Gather {
         raw && as_they_are && dataset.is_half(side, self.pooling[side as usize] == Pooling::Gpo)
     }
 
+    /// Tells the system that an item is about to be gathered.
+    pub(super) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
+        dataset.will_need(side, item as usize, self.pooling[side as usize]);
+    }
+
     /// The same with another pooling of images and texts.
     #[must_use]
     pub fn with_pooling(self, pooling: [Pooling; 2]) -> Self {

@@ -293,6 +293,17 @@ impl Dataset {
         }
     }
 
+    /// Tells the system that an item is about to be read, so pooled.
+    fn will_need(&self, side: Side, item: usize, pooling: Pooling) {
+        let Features { pooled, local, .. } = &self.sides[side as usize];
+        if let (Some(pooled), Pooling::None | Pooling::Joined) = (pooled, pooling) {
+            pooled.will_need(item..item + 1);
+        }
+        if let (Some(local), false) = (local, pooling == Pooling::None) {
+            local.rows.will_need(local.rows_of(item));
+        }
+    }
+
     /// Whether a side's rows, or its local ones, are cached as f16.
     fn is_half(&self, side: Side, local: bool) -> bool {
         let file = if local {
