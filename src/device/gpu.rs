@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Texels of 16 bytes in a row of the images that some kernels read their operands from, as those pages know.
 pub(super) const IMAGE_ROW: u32 = 2048;
 /// Texels at the end of such a row that hold nothing: rows of a matrix would else lie a power of two apart in memory, where
-/// a cache has few places for them (a product of 2,048-wide rows is 1.5 times as fast on lavapipe).
+/// a cache has few places for them.
 const IMAGE_GAP: u32 = 4;
 
 /// A GPU (or a software adapter) opened through wgpu.
