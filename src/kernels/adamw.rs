@@ -77,7 +77,7 @@ pub fn adamw(
 pub fn twin<T: Real>(params: &AdamwParams, (g, factor): (&[T], T), [w, m, v]: [&mut [T]; 3]) {
     const CHUNK: usize = 1 << 14;
     let (keep, step_size, root) = params.derived();
-    let [keep, step_size, root, epsilon] = [keep, step_size, root, params.epsilon].map(T::of);
+    let [keep, step_size, root, epsilon] = [keep, step_size, 1.0 / root, params.epsilon].map(T::of);
     // Rounded to f32 first: the numbers the shader gets.
     let [beta1, beta2] = [params.betas.0, params.betas.1].map(|beta| T::of((beta as f32).into()));
     let (low, high) = (T::of(params.bounds.0.into()), T::of(params.bounds.1.into()));
@@ -90,7 +90,7 @@ pub fn twin<T: Real>(params: &AdamwParams, (g, factor): (&[T], T), [w, m, v]: [&
                     let g = factor * g;
                     *m = without_subnormals(beta1 * *m + (T::one() - beta1) * g);
                     *v = without_subnormals(beta2 * *v + (T::one() - beta2) * g * g);
-                    let step = step_size * *m / (v.sqrt() / root + epsilon);
+                    let step = step_size * *m / (v.sqrt() * root + epsilon);
                     *w = (keep * *w - step).max(low).min(high);
                 }
             },

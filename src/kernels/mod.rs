@@ -323,7 +323,7 @@ fn vectorized<R>(work: impl FnOnce() -> R) -> R {
 /// Sum of f(k) over 0..n in independent lanes, so that the compiler can vectorise it; the order is fixed.
 #[inline(always)]
 fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
-    const LANES: usize = 16;
+    const LANES: usize = 64;
     let mut sums = [T::zero(); LANES];
     let whole = n / LANES * LANES;
     for start in (0..whole).step_by(LANES) {

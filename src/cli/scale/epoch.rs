@@ -1,0 +1,206 @@
+//! An epoch over many cached features, against the matrix products of its steps.
+
+use super::{Products, numbers, peak_memory, shape};
+use crate::cli::bench::wrong;
+use crate::cli::{DeviceArg, ObjectiveArgs, make_folder, print_json, say};
+use clap::Args;
+use half::f16;
+use npyz::WriterBuilder;
+use serde::Serialize;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use wgoal::{Dataset, Error, ErrorKind, Event, Result, TrainConfig, Trainer};
+
+#[derive(Args)]
+pub struct EpochBench {
+    /// Images : captions : image width : text width : embedding width; features are f16, in a folder made for it
+    #[arg(long, value_name = "N:M:P:Q:D", default_value = "29000:145000:2048:768:1024")]
+    shape: String,
+    /// Pairs in a batch
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Begin with features that no cache of the system holds, as if there were more of them than memory (Linux)
+    #[arg(long)]
+    cold: bool,
+    /// Where to make the folder of features, which is removed again [that of the system]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct EpochTimes {
+    device: String,
+    shape: String,
+    objective: String,
+    steps: usize,
+    /// The epoch, reading included; not validation, nor what a device compiles and measures the first time.
+    seconds: f64,
+    /// The matrix products of its steps alone.
+    products: f64,
+    ratio: f64,
+    /// Largest resident memory of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_mb: Option<u64>,
+}
+
+impl EpochBench {
+    pub fn run(self) -> Result<()> {
+        let [n, m, p, q, d] = shape(&self.shape, "N:M:P:Q:D")?;
+        let config = TrainConfig::default();
+        let objective = self.objective.apply(config.objective.clone())?;
+        let config = TrainConfig { objective, batch: self.batch, embed: d, epochs: 1, ..config };
+        let device = self.device.open()?;
+        let scratch = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let fault = |e: std::io::Error| {
+            let advice = "give a folder that can be written with --scratch";
+            Error::new(ErrorKind::Config, scratch.display(), "a folder for features", e, advice)
+        };
+        let folder = tempfile::tempdir_in(make_folder(&scratch)?).map_err(fault)?;
+        write_features(folder.path(), [n, m, p, q]).map_err(fault)?;
+        ["images.npy", "texts.npy"]
+            .iter()
+            .try_for_each(|name| put_away(&folder.path().join(name), self.cold))
+            .map_err(fault)?;
+        let mut trainer = Trainer::new(&device, Dataset::open(folder.path())?, config)?;
+        let steps = trainer.steps_per_epoch();
+        let b = self.batch.min(m);
+        let shapes = [
+            ([b, d, p], false),
+            ([b, d, q], false),
+            ([b, b, d], false),
+            ([d, p, b], true),
+            ([d, q, b], true),
+        ];
+        let mut alone = Products::new(&device, &shapes)?;
+        alone.seconds()?;
+        let (sender, receiver) = mpsc::channel();
+        trainer.on_event(move |event| {
+            let stop = match event {
+                Event::Step { step, .. } => step % steps.div_ceil(STOPS) == 0,
+                _ => true,
+            };
+            if stop {
+                // Nobody receives it once training has failed.
+                let _ = sender.send(Stop::new(&mut alone));
+            }
+        });
+        let start = Instant::now();
+        let epoch = trainer.run_epoch()?;
+        let objective = trainer.config().objective.to_string();
+        // Closes the channel.
+        drop(trainer);
+        if !(epoch.loss.is_finite() && epoch.gradient_norm > 0.0) {
+            return Err(wrong("the epoch", "a gradient", format!("{epoch:?}")));
+        }
+        let stops = receiver.iter().collect::<Result<Vec<_>>>()?;
+        // Validation, before which the last stop is, is not the epoch's.
+        let Some((last, within)) = stops.split_last() else {
+            return Err(wrong("the epoch", "a validation", "none"));
+        };
+        let paused: Duration = within.iter().map(|stop| stop.until - stop.from).sum();
+        let seconds = (last.from - start - paused).as_secs_f64();
+        let products =
+            steps as f64 * stops.iter().map(|stop| stop.products).sum::<f64>() / stops.len() as f64;
+        let times = EpochTimes {
+            device: device.to_string(),
+            shape: self.shape,
+            objective,
+            steps,
+            seconds,
+            products,
+            ratio: seconds / products,
+            peak_mb: peak_memory(),
+        };
+        if self.json {
+            return print_json(&times);
+        }
+        let EpochTimes { device, shape, objective, ratio, peak_mb, .. } = times;
+        let peak = peak_mb.map_or(String::new(), |mb| format!(", {mb} MB resident at most"));
+        say(format!(
+            "epoch of {objective} {shape} on {device}: {seconds:.1} s for {steps} steps, {products:.1} s in matrix products \
+             timed alone, ratio {ratio:.2}{peak}"
+        ));
+        Ok(())
+    }
+}
+
+/// Stops of an epoch, besides that before validation.
+const STOPS: usize = 16;
+
+/// The epoch stands still: its products are timed here and there, since the machine changes its pace on the way.
+struct Stop {
+    from: Instant,
+    until: Instant,
+    /// Seconds of a step's products.
+    products: f64,
+}
+
+impl Stop {
+    fn new(alone: &mut Products) -> Result<Self> {
+        alone.settle()?;
+        let from = Instant::now();
+        // The thread of the batches gets ready those that it may, and is no hindrance then.
+        std::thread::sleep(Duration::from_millis(10));
+        // Once for the caches.
+        alone.run()?;
+        let mut samples = [0.0; 3];
+        for sample in &mut samples {
+            let start = Instant::now();
+            alone.run()?;
+            *sample = start.elapsed().as_secs_f64();
+        }
+        samples.sort_by(f64::total_cmp);
+        Ok(Self { from, until: Instant::now(), products: samples[1] })
+    }
+}
+
+/// Writes a file to the disk, which would else go on during the epoch; `cold` drops what the system's cache holds of it.
+fn put_away(path: &Path, cold: bool) -> std::io::Result<()> {
+    let file = std::fs::File::open(path)?;
+    file.sync_all()?;
+    if cold {
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        #[cfg(not(target_os = "linux"))]
+        return Err(std::io::Error::other("--cold is for Linux"));
+    }
+    Ok(())
+}
+
+/// A dataset of f16 features; the first images validate, the next test.
+fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()> {
+    let create = |name: &str| std::fs::File::create(folder.join(name)).map(BufWriter::new);
+    let features = |name: &str, rows: usize, cols: usize| {
+        let shape = [rows as u64, cols as u64];
+        let options = npyz::WriteOptions::<f16>::new().default_dtype().shape(&shape);
+        let mut npy = options.writer(create(name)?).begin_nd()?;
+        numbers().take(rows * cols).try_for_each(|x| npy.push(&f16::from_f32(x)))?;
+        npy.finish()
+    };
+    let indices = |name: &str, values: &mut dyn Iterator<Item = i64>| {
+        let values: Vec<_> = values.collect();
+        let options = npyz::WriteOptions::<i64>::new().default_dtype().shape(&[values.len() as u64]);
+        let mut npy = options.writer(create(name)?).begin_nd()?;
+        npy.extend(values)?;
+        npy.finish()
+    };
+    features("images.npy", n, p)?;
+    features("texts.npy", m, q)?;
+    // Where there are more images than captions, those that have one lie apart.
+    let used = n.min(m);
+    let image = |k: usize| (k * (n / used)) as i64;
+    indices("text_to_image.npy", &mut (0..m).map(|text| image(text % used)))?;
+    let held = (used / 100).clamp(1, 100);
+    indices("split_val.npy", &mut (0..held).map(image))?;
+    indices("split_test.npy", &mut (held..2 * held).map(image))?;
+    indices("split_train.npy", &mut (2 * held..used).map(image))
+}
