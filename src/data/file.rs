@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{self, AtomicU32};
 
 use npyz::{NpyHeader, Order};
 use safetensors::tensor::Metadata;
@@ -19,6 +21,10 @@ use crate::{Error, Result};
 const MAX_NPY_HEADER: usize = 65_535;
 /// Longest safetensors header in bytes: the limit of the format.
 const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
+/// So many rows are announced after one that had to be waited for, and at first. Where the system's cache holds a file, an
+/// announcement takes as long as reading.
+#[cfg(target_os = "linux")]
+const ANNOUNCED: u32 = 4096;
 
 /// A regular file that several threads read at positions of their own.
 #[derive(Debug)]
@@ -28,6 +34,9 @@ pub(super) struct PositionedFile {
     #[cfg(not(any(unix, windows)))]
     file: std::sync::Mutex<File>,
     bytes: u64,
+    /// Announcements left.
+    #[cfg(target_os = "linux")]
+    announcements: AtomicU32,
 }
 
 impl PositionedFile {
@@ -47,7 +56,12 @@ impl PositionedFile {
         let file = File::open(path).map_err(|e| fault(e.to_string()))?;
         #[cfg(not(any(unix, windows)))]
         let file = file.into();
-        Ok(Self { file, bytes: metadata.len() })
+        Ok(Self {
+            file,
+            bytes: metadata.len(),
+            #[cfg(target_os = "linux")]
+            announcements: ANNOUNCED.into(),
+        })
     }
 
     /// Fills `out` from `position`; an error names what `thing` tells.
@@ -62,16 +76,19 @@ impl PositionedFile {
         })
     }
 
-    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
-    /// not know this, or does not heed it, reads as it did.
+    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once; not where its
+    /// cache has held whatever was read lately. One that does not know this, or does not heed it, reads as it did.
     pub(super) fn will_need(&self, position: u64, bytes: u64) {
         #[cfg(target_os = "linux")]
-        let _ = rustix::fs::fadvise(
-            &self.file,
-            position,
-            std::num::NonZeroU64::new(bytes),
-            rustix::fs::Advice::WillNeed,
-        );
+        {
+            use rustix::fs::{Advice, fadvise};
+            // No order with anything, and one announcement more or less is nothing.
+            let left = self.announcements.load(atomic::Ordering::Relaxed);
+            if left > 0 {
+                self.announcements.store(left - 1, atomic::Ordering::Relaxed);
+                let _ = fadvise(&self.file, position, std::num::NonZeroU64::new(bytes), Advice::WillNeed);
+            }
+        }
         #[cfg(not(target_os = "linux"))]
         let _ = (position, bytes);
     }
@@ -88,6 +105,17 @@ impl PositionedFile {
 
     #[cfg(unix)]
     fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::{ReadWriteFlags, preadv2};
+            // What the cache holds, without waiting; a file system that cannot tell counts as one that must be waited for.
+            let ready =
+                preadv2(&self.file, &mut [io::IoSliceMut::new(out)], position, ReadWriteFlags::NOWAIT);
+            if ready == Ok(out.len()) {
+                return Ok(());
+            }
+            self.announcements.store(ANNOUNCED, atomic::Ordering::Relaxed);
+        }
         std::os::unix::fs::FileExt::read_exact_at(&self.file, out, position)
     }
 
