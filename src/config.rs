@@ -329,7 +329,7 @@ impl TrainConfig {
         let drops = self.lr_drop.iter().filter(|&&after| epoch >= after).count();
         let rising = self.lr_warmup.steps(total);
         let warmup = ((step + 1) as f64 / rising.max(1) as f64).min(1.0);
-        let done = step.saturating_sub(rising) as f64 / total.saturating_sub(rising).max(1) as f64;
+        let done = (step.saturating_sub(rising) as f64 / total.saturating_sub(rising).max(1) as f64).min(1.0);
         let course = match self.schedule {
             Schedule::Constant => 1.0,
             Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
@@ -379,6 +379,7 @@ mod tests {
         }
         let linear = TrainConfig { lr: 1.0, schedule: Schedule::Linear, ..Default::default() };
         assert_relative_eq!(linear.rate(0, 25, 100), 0.75);
+        assert_eq!((cosine.rate(0, 150, 100), linear.rate(0, 150, 100)), (0.0, 0.0), "beyond the last step");
     }
 
     #[test]

@@ -51,7 +51,11 @@ impl Head {
         let mut encoder = Encoder::new(device, self, side, chunk)?;
         let (mut host, mut offsets) = (Vec::new(), Vec::new());
         let mut out = Vec::with_capacity(rows.len() * self.dim());
-        for rows in rows.chunks(chunk) {
+        let mut chunks = rows.chunks(chunk).peekable();
+        while let Some(rows) = chunks.next() {
+            for &row in chunks.peek().copied().unwrap_or_default() {
+                gather.will_need(dataset, side, row);
+            }
             gather.items(dataset, side, rows, &mut host, &mut offsets)?;
             encoder.upload(device, Upload::Given(&mut host), &offsets)?;
             let mut commands = device.commands();

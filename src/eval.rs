@@ -8,6 +8,7 @@ use crate::kernels::{RankBlock, ranks};
 use crate::strips::Strips;
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Retrieval in one direction.
@@ -103,13 +104,18 @@ impl Recall {
         let size = n / folds;
         let mut results = Vec::new();
         for first in (0..n).step_by(size) {
-            let own: Vec<usize> = (0..text_image.len())
-                .filter(|&t| (first..first + size).contains(&(text_image[t] as usize)))
-                .collect();
-            let image_ids: Vec<u32> = (first as u32..(first + size) as u32).collect();
-            let text_ids: Vec<u32> = own.iter().map(|&t| text_image[t]).collect();
+            let fold = first as u32..(first + size) as u32;
+            let image_ids: Vec<u32> = fold.clone().collect();
+            let text_ids: Vec<u32> =
+                text_image.iter().copied().filter(|image| fold.contains(image)).collect();
             let images = &images[first * dim..(first + size) * dim];
-            let texts: Vec<f32> = own.iter().flat_map(|&t| &texts[t * dim..(t + 1) * dim]).copied().collect();
+            let texts = match folds {
+                1 => Cow::Borrowed(texts),
+                _ => {
+                    let rows = texts.chunks_exact(dim).zip(text_image);
+                    rows.filter(|(_, image)| fold.contains(image)).flat_map(|(row, _)| row).copied().collect()
+                }
+            };
             let i2t = rank(device, (images, &image_ids), (&texts, &text_ids), dim).await?;
             let t2i = rank(device, (&texts, &text_ids), (images, &image_ids), dim).await?;
             results.push((Ranking::of(&i2t), Ranking::of(&t2i)));

@@ -220,7 +220,7 @@ impl Pipeline {
         }
         self.step += 1;
         let mut commands = self.device.commands();
-        let layout = self.layout;
+        let temperature = self.layout.temperature();
         for encoder in &mut self.encoders {
             encoder.forward(&mut commands, &self.values, true)?;
         }
@@ -239,7 +239,7 @@ impl Pipeline {
         if let Some(params) = objective.infonce()
             && self.temperature != Some(*params)
         {
-            self.values.write(&self.device, layout.temperature().start, &[params.temperature])?;
+            self.values.write(&self.device, temperature.start, &[params.temperature])?;
             self.temperature = Some(*params);
         }
         let [image, text] = &mut self.encoders;
@@ -247,7 +247,7 @@ impl Pipeline {
             images: image.unit.view(),
             texts: text.unit.view(),
             ids: self.mask.then(|| self.ids.view()),
-            temperature: self.values.part(layout.temperature()),
+            temperature: self.values.part(temperature.clone()),
             scale: 1.0,
             bank: bank.as_ref().and_then(|bank| bank.rows()),
         };
@@ -264,10 +264,9 @@ impl Pipeline {
         }
         let learned = objective.infonce().is_some_and(|params| params.learn_temperature);
         if learned {
-            let dt = self.gradients.part_mut(layout.temperature());
+            let dt = self.gradients.part_mut(temperature.clone());
             column_sum(&mut commands, self.workspace.temperature_gradient(), dt)?;
         }
-        let temperature = layout.temperature();
         let trained = if learned { 0..temperature.end } else { 0..temperature.start };
         let len = trained.len();
         sum_squares(&mut commands, self.gradients.part(trained), len, self.parts.view_mut())?;
@@ -284,7 +283,8 @@ impl Pipeline {
         record(&mut commands, from, self.records.view_mut(), self.factor.view_mut())?;
         self.recorded += 1;
         let unbounded = (f32::MIN, f32::MAX);
-        for (range, decay) in self.decays.clone() {
+        for k in 0..self.decays.len() {
+            let (range, decay) = self.decays[k].clone();
             self.update(&mut commands, range, rate, decay, unbounded)?;
         }
         if learned {

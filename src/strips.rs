@@ -24,8 +24,8 @@ pub(crate) struct Strips<'a> {
 impl<'a> Strips<'a> {
     pub fn new(device: &'a Device, queries: &'a [f32], candidates: &[f32], dim: usize) -> Result<Self> {
         let (count, others) = (queries.len() / dim, candidates.len() / dim);
-        let strip = device.strip_rows(count, others, dim);
-        let part = device.strip_rows(others, 1, dim);
+        let strip = device.strip_rows(count, others, dim)?;
+        let part = device.strip_rows(others, 1, dim)?;
         let parts = candidates.chunks(part * dim).enumerate().map(|(i, values)| {
             let rows = values.len() / dim;
             Ok((i * part..i * part + rows, Matrix::from_rows(device, "strip.candidates", rows, dim, values)?))

@@ -142,7 +142,7 @@ impl Sweep {
         mut on_progress: impl FnMut(SweepProgress),
     ) -> Result<Table> {
         let dataset = dataset.into();
-        let mut results = Results::open(out, &Plan::new(self, &dataset))?;
+        let mut results = Results::open(out, &Plan::new(self, &dataset)?)?;
         let total = self.variants.len() * self.seeds.len();
         on_progress(SweepProgress { run: None, done: results.runs.len(), total });
         for objective in self.objectives() {

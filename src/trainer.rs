@@ -6,7 +6,7 @@
 use crate::baseline::start_from_cca;
 use crate::checkpoint::{Best, Checkpoint, Progress, State};
 use crate::config::{Init, TrainConfig};
-use crate::data::{Batch, Batches, Dataset, Gather, Split, steps_per_epoch};
+use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, SplitRows, steps_per_epoch};
 use crate::device::{Device, Upload};
 use crate::eval::Recall;
 use crate::head::Head;
@@ -107,6 +107,8 @@ pub struct Trainer {
     pipeline: Pipeline,
     progress: Progress,
     best: Option<Head>,
+    /// An epoch has ended with an error.
+    failed: bool,
     on_event: Option<Box<dyn FnMut(Event) + Send>>,
 }
 
@@ -123,7 +125,7 @@ impl Trainer {
             start_from_cca(&mut head, device, &dataset, &config)?;
         }
         let dims = head.layout.dims;
-        let progress = Progress::new(config, fingerprint(&dataset), dims);
+        let progress = Progress::new(config, fingerprint(&dataset)?, dims);
         Self::assemble(device, dataset, head, progress)
     }
 
@@ -144,11 +146,12 @@ impl Trainer {
             ));
         };
         head.check_dataset(&dataset)?;
-        if progress.dataset != fingerprint(&dataset) {
+        let found = fingerprint(&dataset)?;
+        if progress.dataset != found {
             return Err(Error::checkpoint(
                 dataset.name(),
                 format!("the dataset that the run was started on ({})", progress.dataset),
-                format!("another one ({})", fingerprint(&dataset)),
+                format!("another one ({found})"),
                 "resume with the same features, captions and splits",
             ));
         }
@@ -163,15 +166,25 @@ impl Trainer {
 
     fn assemble(device: &Device, dataset: Arc<Dataset>, head: Head, progress: Progress) -> Result<Self> {
         let config = &progress.config;
-        let pairs = config.batch.min(dataset.split(Split::Train).texts.len());
+        let captions = dataset.split(Split::Train).texts.len();
+        let pairs = config.batch.min(captions);
+        // A bank holds pairs of one epoch.
+        let pipeline = TrainConfig { memory_bank: config.memory_bank.min(captions), ..config.clone() };
         let gather = head.gather(config.dropout)?.with_row_dropout(config.row_dropout())?;
+        // A bad value there would else end the run after its epochs.
+        for split in [Split::Val, Split::Test] {
+            let SplitRows { images, texts, .. } = dataset.split(split);
+            gather.check(&dataset, Side::Image, images)?;
+            gather.check(&dataset, Side::Text, texts)?;
+        }
         Ok(Self {
             device: device.clone(),
             gather: Arc::new(gather),
-            pipeline: Pipeline::new(device, head, config, pairs)?,
+            pipeline: Pipeline::new(device, head, &pipeline, pairs)?,
             dataset,
             progress,
             best: None,
+            failed: false,
             on_event: None,
         })
     }
@@ -235,8 +248,21 @@ impl Trainer {
     /// Trains one epoch and validates.
     ///
     /// # Errors
-    /// A bad value in a row, a loss that is no longer finite, a failing device.
+    /// A bad value in a row, a loss that is no longer finite, a failing device; an epoch beyond the last, or after an error.
     pub fn run_epoch(&mut self) -> Result<Epoch> {
+        if self.progress.epoch >= self.progress.config.epochs || self.failed {
+            let found = if self.failed { "one that has failed" } else { "one that has ended" };
+            let advice = "resume from its last checkpoint, with more epochs if it has ended";
+            return Err(Error::config("another epoch", "a run that goes on", found, advice));
+        }
+        // Until it has ended well, what is on the device is neither the epoch before nor this one.
+        self.failed = true;
+        let epoch = self.train_and_validate()?;
+        self.failed = false;
+        Ok(epoch)
+    }
+
+    fn train_and_validate(&mut self) -> Result<Epoch> {
         let start = Instant::now();
         let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
         let steps = self.steps_per_epoch();
@@ -355,15 +381,19 @@ impl Trainer {
 
 impl Checkpoint {
     /// A head that no training run made, as a checkpoint of no epochs. Of `config` counts what makes features into input.
-    pub fn of(head: Head, dataset: &Dataset, config: TrainConfig) -> Self {
+    ///
+    /// # Errors
+    /// Features that can no longer be read.
+    pub fn of(head: Head, dataset: &Dataset, config: TrainConfig) -> Result<Self> {
         let config = TrainConfig { embed: head.dim(), ..config };
-        let progress = Progress::new(config, fingerprint(dataset), head.layout.dims);
-        Self { head, progress, state: None }
+        let progress = Progress::new(config, fingerprint(dataset)?, head.layout.dims);
+        Ok(Self { head, progress, state: None })
     }
 }
 
-fn fingerprint(dataset: &Dataset) -> String {
-    format!("{:016x}", dataset.fingerprint())
+/// What a dataset is known by: its rows, and a sample of its features.
+pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
+    Ok(format!("{:016x}-{:016x}", dataset.fingerprint(), dataset.sample_hash()?))
 }
 
 /// How far similarities, and losses of a triplet, may be apart and still count as the same.
@@ -422,5 +452,29 @@ fn check_finite(records: &[StepStats], epoch: usize) -> Result<()> {
             format!("loss {}, gradient norm {}", records[step].loss, records[step].gradient_norm),
             "lower --lr, set --clip, or use milder --tau, --alpha, --beta",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_beyond_the_last_or_after_an_error_is_refused() {
+        let train = |lr: f64| {
+            let config = TrainConfig { embed: 4, epochs: 1, lr, ..Default::default() };
+            let dataset = Dataset::open("data/clipart-mini").unwrap();
+            let mut trainer = Trainer::new(&Device::cpu(), dataset, config).unwrap();
+            [trainer.run_epoch(), trainer.run_epoch()].map(|epoch| epoch.err().map(|e| e.to_string()))
+        };
+        let refused = |found: &str| {
+            format!(
+                "another epoch: expected a run that goes on, found one that has {found}; resume from its last checkpoint, \
+                 with more epochs if it has ended"
+            )
+        };
+        assert_eq!(train(1e-3), [None, Some(refused("ended"))]);
+        let [first, second] = train(1e300);
+        assert!(first.is_some() && second == Some(refused("failed")), "{first:?} {second:?}");
     }
 }

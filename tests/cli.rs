@@ -3,6 +3,8 @@
 
 #[path = "cli/faults.rs"]
 mod faults;
+#[path = "cli/guards.rs"]
+mod guards;
 #[path = "cli/interface.rs"]
 mod interface;
 #[path = "cli/local.rs"]

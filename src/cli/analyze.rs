@@ -32,7 +32,6 @@ impl AnalyzeArgs {
         if self.json {
             return print_json(&analysis);
         }
-        say(analysis);
-        Ok(())
+        say(analysis)
     }
 }

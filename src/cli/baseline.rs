@@ -1,5 +1,6 @@
 //! `wgoal baseline`: a head in closed form, to compare a trained one with.
 
+use super::run_folder::RunFolder;
 use super::train::InputArgs;
 use super::{DeviceArg, make_folder, print_json, say};
 use clap::Args;
@@ -45,6 +46,7 @@ struct Summary {
 impl BaselineArgs {
     pub fn run(self) -> Result<()> {
         let form: ClosedForm = self.form.parse()?;
+        self.out.as_deref().map_or(Ok(()), RunFolder::refuse_if_used)?;
         let base =
             TrainConfig { embed: self.embed.unwrap_or(TrainConfig::default().embed), ..Default::default() };
         let config = self.input.apply(base);
@@ -55,18 +57,18 @@ impl BaselineArgs {
         let baseline = Baseline::fit(form, &device, &dataset, &config, grid)?;
         let Baseline { regularization, val, head, .. } = &baseline;
         let test = head.recall(&device, &dataset, Split::Test, 1)?;
-        eprintln!(
+        note!(
             "{form}, {} wide, regularisation {regularization} by validation rsum {:.1}; on the test split:",
             head.dim(),
             val.rsum
         );
         if let Some(out) = &self.out {
             let file = make_folder(out)?.join("best.safetensors");
-            Checkpoint::of(head.clone(), &dataset, config).save(&file)?;
-            eprintln!("head: {}", file.display());
+            Checkpoint::of(head.clone(), &dataset, config)?.save(&file)?;
+            note!("head: {}", file.display());
         }
         if self.json {
-            eprintln!("{test}");
+            note!("{test}");
             return print_json(&Summary {
                 form: form.to_string(),
                 regularization: *regularization,
@@ -76,7 +78,6 @@ impl BaselineArgs {
                 device: device.to_string(),
             });
         }
-        say(test);
-        Ok(())
+        say(test)
     }
 }

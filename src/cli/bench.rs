@@ -2,7 +2,7 @@
 //! before they are timed.
 
 use super::roofline::{Ceiling, Row, print_rows};
-use super::scale::{EpochBench, EvalBench, PairsBench};
+use super::scale::{EpochBench, EvalBench, PairsBench, numbers};
 use super::{DeviceArg, ObjectiveArgs, print_json, say};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -145,9 +145,9 @@ impl BenchArgs {
         let Summary { shape, objective, median_ms, steps, profile, .. } = &summary;
         say(format!(
             "{objective} {shape} on {device}: {median_ms:.2} ms a step (median of {steps} steps), first step {first_step_ms:.0} ms"
-        ));
+        ))?;
         if let Some(profile) = profile {
-            print_rows(&profile.kernels);
+            print_rows(&profile.kernels)?;
         }
         Ok(())
     }
@@ -164,11 +164,10 @@ impl BenchArgs {
             return print_json(&roofline);
         }
         let Roofline { device, shape, objective, profile } = &roofline;
-        say(format!("{device} can do at most"));
-        profile.ceiling.print();
-        say(format!("and a step of {objective} {shape} takes of that"));
-        print_rows(&profile.kernels);
-        Ok(())
+        say(format!("{device} can do at most"))?;
+        profile.ceiling.print()?;
+        say(format!("and a step of {objective} {shape} takes of that"))?;
+        print_rows(&profile.kernels)
     }
 }
 
@@ -190,14 +189,9 @@ struct Bench {
 impl Bench {
     fn new(config: &TrainConfig, [pairs, p, q, d]: [usize; 4]) -> Result<Self> {
         let head = Head::new(p, q, d, config.seed)?;
-        // A linear congruential sequence: any numbers of both signs will do.
-        let mut state = 1u32;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        let images = (0..pairs * p).map(|_| next()).collect();
-        let texts = (0..pairs * q).map(|_| next()).collect();
+        let mut numbers = numbers();
+        let images = numbers.by_ref().take(pairs * p).collect();
+        let texts = numbers.take(pairs * q).collect();
         Ok(Self { config: config.clone(), head, pairs, images, texts, ids: (0..pairs as u32).collect() })
     }
 
@@ -244,11 +238,10 @@ impl Bench {
 }
 
 fn parse_shape(shape: &str) -> Result<[usize; 4]> {
-    let numbers: Option<Vec<usize>> = shape.split(':').map(|n| n.parse().ok().filter(|&n| n > 0)).collect();
-    let numbers: Option<[usize; 4]> = numbers.and_then(|numbers| numbers.try_into().ok());
-    let fits = |&[n, p, q, d]: &[usize; 4]| [n, p, q, d].iter().all(|&k| k.saturating_mul(n) < 1 << 31);
-    numbers.filter(fits).ok_or_else(|| {
-        let expected = "N:P:Q:D, four whole numbers of 1 or more, their products with N below 2^31";
-        Error::new(ErrorKind::Config, "--shape", expected, shape, "give it as in 128:1280:384:256")
-    })
+    let numbers: [usize; 4] = super::scale::shape(shape, "N:P:Q:D")?;
+    if numbers.iter().all(|&k| k * numbers[0] < 1 << 31) {
+        return Ok(numbers);
+    }
+    let expected = "N:P:Q:D, their products with N below 2^31";
+    Err(Error::new(ErrorKind::Config, "--shape", expected, shape, "give it as in 128:1280:384:256"))
 }

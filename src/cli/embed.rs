@@ -4,7 +4,7 @@ use super::{DeviceArg, make_folder, say};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use wgoal::data::{Side, Values, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors};
-use wgoal::{Checkpoint, Dataset, Result, Split};
+use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result, Split};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
@@ -24,10 +24,10 @@ pub struct EmbedArgs {
     checkpoint: PathBuf,
     /// Folder or .safetensors file
     dataset: PathBuf,
-    /// train, val or test
+    /// train, val, test, or all: every row, those of no split too
     #[arg(long)]
     split: String,
-    /// Folder for the embeddings: images and texts, unit rows in the order of the split
+    /// Folder for the embeddings: images and texts, unit rows in the order of the split, of all in that of the dataset
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How they are written
@@ -39,13 +39,19 @@ pub struct EmbedArgs {
 
 impl EmbedArgs {
     pub fn run(self) -> Result<()> {
-        let split: Split = self.split.parse()?;
+        let split: Option<Split> = (self.split != "all").then(|| self.split.parse()).transpose()?;
         let checkpoint = Checkpoint::load(&self.checkpoint)?;
-        let dataset = Dataset::open(&self.dataset)?;
+        let dataset = Dataset::open_for(&self.dataset, split.as_slice())?;
+        self.refuse_features()?;
         let device = self.device.open()?;
-        let (head, rows) = (checkpoint.head(), dataset.split(split));
-        let images = head.embed(&device, &dataset, Side::Image, &rows.images)?;
-        let texts = head.embed(&device, &dataset, Side::Text, &rows.texts)?;
+        let all = |side| (0..dataset.items(side) as u32).collect();
+        let (image_rows, text_rows): (Vec<u32>, Vec<u32>) = match split.map(|split| dataset.split(split)) {
+            Some(rows) => (rows.images.clone(), rows.texts.clone()),
+            None => (all(Side::Image), all(Side::Text)),
+        };
+        let head = checkpoint.head();
+        let images = head.embed(&device, &dataset, Side::Image, &image_rows)?;
+        let texts = head.embed(&device, &dataset, Side::Text, &text_rows)?;
         let (out, dim) = (make_folder(&self.out)?, head.dim());
         type Write = fn(&Path, usize, usize, &[f32]) -> Result<()>;
         let (extension, write): (_, Write) = match self.format {
@@ -53,28 +59,41 @@ impl EmbedArgs {
             Format::Fvecs => ("fvecs", write_matrix_fvecs),
             Format::Fbin => ("fbin", write_matrix_fbin),
             Format::Safetensors => {
-                let (n, m) = (rows.images.len(), rows.texts.len());
+                let (n, m) = (image_rows.len(), text_rows.len());
                 let path = out.join("embeddings.safetensors");
                 write_tensors(
                     &path,
                     &[
                         ("images", &[n, dim], Values::F32(&images)),
                         ("texts", &[m, dim], Values::F32(&texts)),
-                        ("image_rows", &[n], Values::U32(&rows.images)),
-                        ("text_rows", &[m], Values::U32(&rows.texts)),
+                        ("image_rows", &[n], Values::U32(&image_rows)),
+                        ("text_rows", &[m], Values::U32(&text_rows)),
                     ],
                 )?;
-                say(format!("{} images [{n}, {dim}], texts [{m}, {dim}]", path.display()));
+                say(format!("{} images [{n}, {dim}], texts [{m}, {dim}]", path.display()))?;
                 return Ok(());
             }
         };
-        for (name, rows, values) in
-            [("images", rows.images.len(), images), ("texts", rows.texts.len(), texts)]
+        for (name, rows, values) in [("images", image_rows.len(), images), ("texts", text_rows.len(), texts)]
         {
             let path = out.join(format!("{name}.{extension}"));
             write(&path, rows, dim, &values)?;
-            say(format!("{} [{rows}, {dim}]", path.display()));
+            say(format!("{} [{rows}, {dim}]", path.display()))?;
         }
         Ok(())
+    }
+
+    /// The embeddings have the names that features have: they must not take their place.
+    fn refuse_features(&self) -> Result<()> {
+        let out = self.out.as_path();
+        let real = |path: &Path| path.canonicalize().ok();
+        let features = if self.dataset.is_dir() { Some(self.dataset.as_path()) } else { None };
+        let same = features.is_some_and(|features| real(features) == real(out))
+            || real(&self.dataset) == real(&out.join("embeddings.safetensors"));
+        if !same {
+            return Ok(());
+        }
+        let expected = "another folder than that of the features, which would be overwritten";
+        Err(Error::new(ErrorKind::Config, "--out", expected, out.display(), "choose another --out"))
     }
 }

@@ -50,7 +50,7 @@ impl EvalArgs {
     pub fn run(self) -> Result<()> {
         let split: Split = self.split.parse()?;
         let checkpoint = Checkpoint::load(&self.checkpoint)?;
-        let dataset = Dataset::open(&self.dataset)?;
+        let dataset = Dataset::open_for(&self.dataset, &[split])?;
         let device = self.device.open()?;
         if self.folds != 1 && (self.top.is_some() || self.rerank.is_some()) {
             let advice = "leave --folds out: candidates are chosen in the whole split";
@@ -70,7 +70,7 @@ impl EvalArgs {
             let candidates = Candidates::top(&device, &images, &texts, head.dim(), k)?;
             candidates.save(path, rows)?;
             let (texts, images) = (candidates.texts.k, candidates.images.k);
-            eprintln!("{}: {texts} texts of every image, {images} images of every text", path.display());
+            note!("{}: {texts} texts of every image, {images} images of every text", path.display());
         }
         let reranked = match &self.rerank {
             None => None,
@@ -85,9 +85,9 @@ impl EvalArgs {
             let recall = reranked.unwrap_or(first);
             return print_json(&Summary { split, folds: self.folds, recall, first_stage, device });
         }
-        say(first);
+        say(first)?;
         if let Some(reranked) = reranked {
-            say(format!("\nre-ranked:\n{reranked}"));
+            say(format!("\nre-ranked:\n{reranked}"))?;
         }
         Ok(())
     }

@@ -92,8 +92,7 @@ impl GradientArgs {
             "{objective}: loss {} over {rows} pairs of width {dim}, in {}",
             g.loss,
             self.out.display()
-        ));
-        Ok(())
+        ))
     }
 }
 

@@ -99,8 +99,18 @@ pub struct DeviceArg {
 impl DeviceArg {
     /// Opens it and says which it is and why.
     fn open(&self) -> Result<Device> {
-        let device = Device::open(&self.device)?;
-        eprintln!("device: {device}, {}", device.info().reason);
+        self.open_as(None)
+    }
+
+    /// The same, where none is named that which gives itself the name `before`, if it is here.
+    fn open_as(&self, before: Option<&str>) -> Result<Device> {
+        let found = before.filter(|_| self.device == "auto").and_then(|before| {
+            let info = Device::list().into_iter().find(|info| info.to_string() == before)?;
+            Some(info.index.to_string())
+        });
+        let device = Device::open(found.as_deref().unwrap_or(&self.device))?;
+        let reason = if found.is_some() { "as before" } else { &device.info().reason };
+        note!("device: {device}, {reason}");
         Ok(device)
     }
 }
@@ -242,7 +252,7 @@ impl ObjectiveArgs {
             ("param", !self.param.is_empty()),
         ];
         for (name, _) in given.into_iter().filter(|(name, given)| *given && !takes(objective, name)) {
-            eprintln!("note: --{name} has no effect on {objective}");
+            note!("note: --{name} has no effect on {objective}");
         }
     }
 }
@@ -269,24 +279,30 @@ fn devices(json: bool) -> Result<()> {
     if json {
         return print_json(&devices);
     }
-    say("index  kind        backend  name");
+    say("index  kind        backend  name")?;
     for device in devices {
         let kind = format!("{:?}", device.kind).to_lowercase();
         let DeviceInfo { index, backend, name, driver, .. } = device;
-        say(format!("{index:5}  {kind:10}  {backend:7}  {name}  ({driver})"));
+        say(format!("{index:5}  {kind:10}  {backend:7}  {name}  ({driver})"))?;
     }
     Ok(())
 }
 
 /// One line of JSON on standard output.
 fn print_json(value: &impl Serialize) -> Result<()> {
-    say(to_json(value)?);
-    Ok(())
+    say(to_json(value)?)
 }
 
-/// A line on standard output. That the reader has gone (`| head`) is no concern of ours.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+/// A line on standard output. That the reader has gone (`| head`) is no concern of ours; that the disk is full is.
+fn say(line: impl std::fmt::Display) -> Result<()> {
+    let mut out = std::io::stdout();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            let advice = "free space where it goes, or send it elsewhere";
+            Err(Error::new(ErrorKind::Config, "standard output", "to be written", e, advice))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn to_json(value: &impl Serialize) -> Result<String> {

@@ -82,18 +82,18 @@ impl Ceiling {
         profile.0.iter().map(row).collect()
     }
 
-    pub fn print(&self) {
-        say(format!("arithmetic  {:9.1} GFLOP/s", self.flops / 1e9));
-        say(format!("streaming   {:9.1} GB/s", self.bytes / 1e9));
-        say(format!("dispatch    {:9.1} us", 1e6 * self.dispatch));
-        say(format!("submission  {:9.1} us", 1e6 * self.submission));
-        say(format!("read-back   {:9.1} us", 1e6 * self.readback));
+    pub fn print(&self) -> Result<()> {
+        say(format!("arithmetic  {:9.1} GFLOP/s", self.flops / 1e9))?;
+        say(format!("streaming   {:9.1} GB/s", self.bytes / 1e9))?;
+        say(format!("dispatch    {:9.1} us", 1e6 * self.dispatch))?;
+        say(format!("submission  {:9.1} us", 1e6 * self.submission))?;
+        say(format!("read-back   {:9.1} us", 1e6 * self.readback))
     }
 }
 
 /// The table of a step.
-pub fn print_rows(rows: &[Row]) {
-    say("kernel                          dispatches        ms   share   GFLOP/s      GB/s  of ceiling");
+pub fn print_rows(rows: &[Row]) -> Result<()> {
+    say("kernel                          dispatches        ms   share   GFLOP/s      GB/s  of ceiling")?;
     for Row { kernel, share, of_ceiling } in rows {
         let KernelTime { name, dispatches, seconds, flops, bytes, .. } = kernel;
         // On the CPU only products know their work.
@@ -106,11 +106,11 @@ pub fn print_rows(rows: &[Row]) {
             100.0 * share,
             rate(*flops),
             rate(*bytes),
-        ));
+        ))?;
     }
     let sum = |of: fn(&KernelTime) -> f64| rows.iter().map(|row| of(&row.kernel)).sum::<f64>();
     let (dispatches, seconds) = (sum(|kernel| kernel.dispatches as f64), sum(|kernel| kernel.seconds));
-    say(format!("{:30} {dispatches:11} {:9.3}", "all", 1e3 * seconds));
+    say(format!("{:30} {dispatches:11} {:9.3}", "all", 1e3 * seconds))
 }
 
 /// Fastest of four, after one that is not counted: what else the machine does is no part of what it can do.

@@ -19,6 +19,9 @@ const LAST: &str = "last.safetensors";
 pub struct RunFolder {
     path: PathBuf,
     metrics: fs::File,
+    /// Ends with the process, however that ends.
+    #[cfg(unix)]
+    _lock: fs::File,
 }
 
 /// config.json: what decides the run, and where it was made.
@@ -27,6 +30,9 @@ struct Origin {
     wgoal: String,
     dataset: PathBuf,
     device: String,
+    /// Those that earlier epochs were computed on, if it was others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier_devices: Vec<String>,
 }
 
 /// An earlier run to go on with.
@@ -54,7 +60,10 @@ fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
     let text = fs::read_to_string(path).map_err(|e| unreadable(&e))?;
     let mut config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
-    let origin = ["wgoal", "dataset", "device"].iter().filter_map(|key| config.remove_entry(*key)).collect();
+    let origin = ["wgoal", "dataset", "device", "earlier_devices"]
+        .iter()
+        .filter_map(|key| config.remove_entry(*key))
+        .collect();
     let origin = serde_json::from_value(serde_json::Value::Object(origin)).map_err(|e| unreadable(&e))?;
     let config = serde_json::from_value(config.into()).map_err(|e| unreadable(&e))?;
     Ok((origin, config))
@@ -72,19 +81,28 @@ impl RunFolder {
                 "give the --out of the run to resume",
             ));
         }
-        let checkpoint = last.exists().then(|| Checkpoint::load(last)).transpose()?;
+        let checkpoint = last.exists().then(|| Checkpoint::load(&last)).transpose()?;
         let (Origin { dataset, device, .. }, config) = read_config(&config)?;
         if checkpoint.is_none() {
-            eprintln!("{} holds no checkpoint yet: starting from the beginning", out.display());
+            // Killed in its first epoch it has written down that one at most.
+            let written = fs::read_to_string(out.join(METRICS)).map_or(0, |text| text.lines().count());
+            if written > 1 {
+                let advice = "put the file back, or start another run in another --out";
+                return Err(fault(&last, &format!("the checkpoint of {written} epochs"), "no file", advice));
+            }
+            note!("{} holds no checkpoint yet: starting from the beginning", out.display());
         }
         // The checkpoint's own word counts: an interrupted resumption may have written another number of epochs.
         let config = checkpoint.as_ref().map_or(config, |checkpoint| checkpoint.config().clone());
         Ok(Earlier { config, dataset, device, checkpoint })
     }
 
-    /// A new run must not overwrite an older one.
+    /// A new run must not overwrite an older one, unless that has come to nothing.
     pub fn refuse_if_used(out: &Path) -> Result<()> {
-        for name in [CONFIG, LAST, BEST, METRICS] {
+        let empty = fs::metadata(out.join(METRICS)).is_ok_and(|metrics| metrics.len() == 0);
+        let in_vain = empty && read_config(&out.join(CONFIG)).is_ok();
+        let names: &[&str] = if in_vain { &[LAST, BEST] } else { &[CONFIG, LAST, BEST, METRICS] };
+        for name in names {
             if out.join(name).exists() {
                 let advice = "add --resume to go on with it, or choose another --out";
                 return Err(fault(
@@ -111,6 +129,12 @@ impl RunFolder {
             Some(path) => make_folder(&path)?,
             None => new_run(name)?,
         };
+        #[cfg(unix)]
+        let lock = lock(&path)?;
+        if trainer.epoch() == 0 && path.join(LAST).exists() {
+            // Another process was here since this one looked.
+            Self::refuse_if_used(&path)?;
+        }
         for entry in fs::read_dir(&path).map_err(unwritable(&path))?.flatten() {
             // The temporary name of a file that a killed run was writing.
             if entry.file_name().to_string_lossy().starts_with(".wgoal-") {
@@ -127,6 +151,7 @@ impl RunFolder {
         let origin = Origin {
             wgoal: env!("CARGO_PKG_VERSION").into(),
             dataset: std::path::absolute(dataset).unwrap_or_else(|_| dataset.into()),
+            earlier_devices: devices(&path, trainer, device),
             device: device.to_string(),
         };
         let config = serde_json::to_string_pretty(&Config { origin, config: trainer.config() })
@@ -150,7 +175,12 @@ impl RunFolder {
         wgoal::data::write_file(&metrics_path, kept.as_bytes())?;
         let metrics =
             fs::OpenOptions::new().append(true).open(&metrics_path).map_err(unwritable(&metrics_path))?;
-        let mut folder = Self { path, metrics };
+        let mut folder = Self {
+            path,
+            metrics,
+            #[cfg(unix)]
+            _lock: lock,
+        };
         folder.restore_best(trainer)?;
         Ok(folder)
     }
@@ -174,10 +204,35 @@ impl RunFolder {
         let path = self.path.join(METRICS);
         self.metrics
             .write_all(line.as_bytes())
-            .and_then(|()| self.metrics.flush())
+            .and_then(|()| self.metrics.sync_data())
             .map_err(unwritable(&path))?;
         trainer.checkpoint()?.save(self.path.join(LAST))
     }
+}
+
+/// Keeps other processes out of the folder until the file is closed. Windows has no locks of folders.
+#[cfg(unix)]
+fn lock(folder: &Path) -> Result<fs::File> {
+    use rustix::fs::{FlockOperation, flock};
+    let file = fs::File::open(folder).map_err(unwritable(folder))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let expected = "a folder that no other process writes into";
+            Err(fault(folder, expected, "one that does", "wait for it, or choose another --out"))
+        }
+        // A file system without locks is one without this guard.
+        _ => Ok(file),
+    }
+}
+
+/// The devices before this one, of the run that goes on; none of one that starts.
+fn devices(folder: &Path, trainer: &Trainer, device: &Device) -> Vec<String> {
+    let before = read_config(&folder.join(CONFIG)).ok().filter(|_| trainer.epoch() > 0);
+    let Some((Origin { device: last, mut earlier_devices, .. }, _)) = before else { return Vec::new() };
+    if last != device.to_string() && !earlier_devices.contains(&last) {
+        earlier_devices.push(last);
+    }
+    earlier_devices
 }
 
 /// Makes `runs/NAME`, with a number appended where there is one already, also if another run takes the name meanwhile.

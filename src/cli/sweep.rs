@@ -97,14 +97,14 @@ impl SweepArgs {
                 let Some(run) = run else {
                     first = done;
                     let out = self.out.display();
-                    return eprintln!("{done} of {total} runs are in {out}");
+                    return note!("{done} of {total} runs are in {out}");
                 };
                 let left = start.elapsed().as_secs_f64() / (done - first) as f64 * (total - done) as f64;
                 let result = match (&run.best, &run.diverged) {
                     (Some(best), _) => format!("val rsum {:5.1} in epoch {}", best.recall.rsum, best.epoch),
                     (None, why) => format!("diverged: {}", why.as_deref().unwrap_or_default()),
                 };
-                eprintln!(
+                note!(
                     "{done}/{total}  {:10} {}  seed {}  {result}  {:.1} s, about {} left",
                     run.objective,
                     run.point,
@@ -117,8 +117,7 @@ impl SweepArgs {
         write_file(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
         write_file(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
         write_file(&self.out.join("table.md"), markdown.as_bytes())?;
-        say(markdown.trim_end());
-        Ok(())
+        say(markdown.trim_end())
     }
 
     /// Every objective at every point of the grid that makes a difference to it.

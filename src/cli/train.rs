@@ -100,8 +100,8 @@ pub struct InputArgs {
     #[arg(long, value_name = "SIDES")]
     signed_root: Option<RootName>,
     /// Shift and scale the features by the training rows' mean and deviation
-    #[arg(long)]
-    standardize: bool,
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    standardize: Option<Switch>,
 }
 
 impl InputArgs {
@@ -110,7 +110,7 @@ impl InputArgs {
             image_pooling: self.image_pooling.map_or(base.image_pooling, Pooling::from),
             text_pooling: self.text_pooling.map_or(base.text_pooling, Pooling::from),
             signed_root: self.signed_root.map_or(base.signed_root, SignedRoot::from),
-            standardize: self.standardize || base.standardize,
+            standardize: self.standardize.map_or(base.standardize, Switch::is_on),
             ..base
         }
     }
@@ -339,22 +339,32 @@ impl TrainArgs {
             Some(earlier) => self.apply_to_resumed(&earlier.config, recipe)?,
         };
         self.options.objective.note_unused(&config.objective);
-        let device = self.device.open()?;
-        if let Some(before) =
-            earlier.as_ref().map(|earlier| &earlier.device).filter(|d| **d != device.to_string())
-        {
-            eprintln!("note: the run was started on {before}; another device gives other bits");
+        let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
+        let device = self.device.open_as(before)?;
+        if let Some(before) = before.filter(|before| *before != device.to_string()) {
+            note!("note: the run was started on {before}; another device gives other bits");
         }
         let trainer = match earlier.and_then(|earlier| earlier.checkpoint) {
             None => Trainer::new(&device, dataset.clone(), config.clone())?,
+            Some(checkpoint) if checkpoint.epoch() > config.epochs => {
+                let (done, epochs) = (checkpoint.epoch(), config.epochs);
+                let advice = "give as many, or more to go on";
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "--epochs",
+                    format!("at least the {done} that the run has done"),
+                    epochs,
+                    advice,
+                ));
+            }
             Some(checkpoint) => {
-                eprintln!("resuming after epoch {} of {}", checkpoint.epoch(), config.epochs);
+                note!("resuming after epoch {} of {}", checkpoint.epoch(), config.epochs);
                 Trainer::resume(&device, dataset.clone(), checkpoint.with_epochs(config.epochs))?
             }
         };
         let name = || {
             format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
-                .replace([':', '.', '@', '+', '*'], "-")
+                .replace([':', '.', '@', '+', '*', '/', '\\'], "-")
         };
         let folder = RunFolder::open(self.out.clone(), &name(), &trainer, &device, &path)?;
         self.train(trainer, folder, &device.to_string())
@@ -410,26 +420,36 @@ impl TrainArgs {
                 watcher.set_position(((epoch - 1) * steps + step) as u64);
             }
         });
-        eprintln!(
+        note!(
             "training {} on {} steps an epoch, into {}",
             trainer.config().objective,
             steps,
             folder.path().display()
         );
+        let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
+        if config.batch > captions {
+            note!(
+                "note: every step takes all {captions} pairs: there are fewer than --batch {}",
+                config.batch
+            );
+        }
+        if config.batch.min(captions) == 1 && config.memory_bank == 0 {
+            note!("note: a batch of one pair has no negatives");
+        }
         let start = Instant::now();
         let (mut warned, mut collapsed) = (false, false);
         while !trainer.finished() {
             let epoch = trainer.run_epoch().map_err(|error| self.lost(error, &trainer, &folder))?;
             folder.record(&trainer, &epoch)?;
-            bar.suspend(|| eprintln!("{epoch}"));
+            bar.suspend(|| note!("{epoch}"));
             if epoch.zero_rows > 0 && !warned {
                 warned = true;
                 let rows = epoch.zero_rows;
-                bar.suspend(|| eprintln!("warning: {rows} of the feature rows read are zero throughout"));
+                bar.suspend(|| note!("warning: {rows} of the feature rows read are zero throughout"));
             }
             if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
                 collapsed = true;
-                bar.suspend(|| eprintln!("warning: {collapse}"));
+                bar.suspend(|| note!("warning: {collapse}"));
             }
         }
         bar.finish_and_clear();
@@ -439,13 +459,15 @@ impl TrainArgs {
             return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
         };
         let test = trainer.recall_of(checkpoint.head(), Split::Test)?;
-        eprintln!(
-            "\nbest epoch {} by validation rsum {:.1}; on the test split:",
-            best.epoch, best.recall.rsum
-        );
-        let baselines = if self.no_baselines { None } else { baselines(&trainer)? };
+        note!("\nbest epoch {} by validation rsum {:.1}; on the test split:", best.epoch, best.recall.rsum);
+        let baselines = if self.no_baselines { Ok(None) } else { baselines(&trainer) };
+        // The run itself has succeeded.
+        let baselines = baselines.unwrap_or_else(|error| {
+            note!("note: no closed form to compare with: {error}");
+            None
+        });
         if self.json {
-            eprintln!("{test}");
+            note!("{test}");
             let device = device.to_string();
             return print_json(&Summary {
                 best_epoch: best.epoch,
@@ -456,17 +478,16 @@ impl TrainArgs {
                 seconds_training,
             });
         }
-        say(test);
+        say(test)?;
         match baselines {
             Some(Baselines { cca, ridge, chance }) => {
                 say(format!(
                     "without training: rsum {cca:.1} by CCA, {ridge:.1} by ridge regression, {chance:.1} by chance"
-                ));
+                ))?;
             }
-            None => say(format!("chance: rsum {:.1}", chance(&trainer))),
+            None => say(format!("chance: rsum {:.1}", chance(&trainer)))?,
         }
-        say(format!("head: {}", folder.path().join("best.safetensors").display()));
-        Ok(())
+        say(format!("head: {}", folder.path().join("best.safetensors").display()))
     }
 }
 
@@ -481,7 +502,7 @@ fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
     let [image, text] = config.pooling();
     let widest = dataset.width(Side::Image, image)?.max(dataset.width(Side::Text, text)?);
     if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
-        eprintln!("note: no closed form to compare with on data this large; `wgoal baseline` computes it");
+        note!("note: no closed form to compare with on data this large; `wgoal baseline` computes it");
         return Ok(None);
     }
     let rsum = |form| -> Result<f64> {

@@ -194,6 +194,13 @@ impl FeatureFile {
         }
     }
 
+    /// Reads one row as it is in the file.
+    pub fn read_bytes(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
+        out.resize(self.cols * self.dtype.size(), 0);
+        let position = self.start + (row as u64) * out.len() as u64;
+        self.file.read(|| self.place(row), out, position)
+    }
+
     /// Reads one row into `out`, which holds `cols` values, and returns whether all of them are zero.
     ///
     /// `scratch` is working space, kept by the caller so that it is allocated once. A value that is no
@@ -204,9 +211,7 @@ impl FeatureFile {
             let found = format!("row {row} for {} values", out.len());
             return Err(Error::data(&self.label, expected, found, "ask for a row of this array"));
         }
-        scratch.resize(self.cols * self.dtype.size(), 0);
-        let position = self.start + (row as u64) * scratch.len() as u64;
-        self.file.read(|| self.place(row), scratch, position)?;
+        self.read_bytes(row, scratch)?;
         match self.dtype {
             Float::F16 => decode_f16(scratch, out),
             Float::F32 => decode(bytemuck::cast_slice(scratch), out, f32::from_le_bytes),

@@ -125,9 +125,10 @@ impl Batches {
         let pairs = dataset.split(Split::Train).texts.len();
         let order = pair_order(pairs, seed, epoch);
         let mut texts = Vec::new();
-        Self::spawn(steps_per_epoch(pairs, batch), move |step, out| {
+        let steps = steps_per_epoch(pairs, batch);
+        Self::spawn(steps, move |step, out| {
             let split = dataset.split(Split::Train);
-            let until = |step: usize| order.len().min(step * batch);
+            let until = |step: usize| order.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
             // A batch ahead: rows that no cache holds are fetched, many at once, while this batch is gathered and computed.
             let first = if step == 0 { 0 } else { until(step + 1) };

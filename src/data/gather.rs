@@ -88,7 +88,7 @@ impl Gather {
     }
 
     /// Tells the system that an item is about to be gathered.
-    pub(super) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
+    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
         dataset.will_need(side, item as usize, self.pooling[side as usize]);
     }
 
@@ -135,6 +135,17 @@ impl Gather {
             return Err(Error::config("rows of a dataset", expected, "gpo", advice));
         }
         self.items(dataset, side, rows, out, &mut Vec::new())
+    }
+
+    /// Reads items of one side and drops what it read: whatever makes them useless is an error now.
+    ///
+    /// # Errors
+    /// Those of [`Gather::items`].
+    pub(crate) fn check(&self, dataset: &Dataset, side: Side, items: &[u32]) -> Result<()> {
+        let (mut values, mut offsets) = (Vec::new(), Vec::new());
+        items
+            .chunks(64)
+            .try_for_each(|items| self.items(dataset, side, items, &mut values, &mut offsets).map(drop))
     }
 
     /// Gathers items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]` row-major, the

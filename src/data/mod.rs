@@ -151,12 +151,20 @@ impl Dataset {
     /// Whatever is missing, malformed or inconsistent: the error names the file (or tensor), the position,
     /// and what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_for(path, &Split::ALL)
+    }
+
+    /// [`Dataset::open`], of which only the splits `needed` must be there; one that is missing has no images.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`].
+    pub fn open_for(path: impl AsRef<Path>, needed: &[Split]) -> Result<Self> {
         let path = path.as_ref();
         let source = Source::open(path)?;
         let sides = [Features::open(&source, Side::Image)?, Features::open(&source, Side::Text)?];
         let [images, texts] = &sides;
         let text_image = text_to_image(&source, images.items, texts)?;
-        let splits = split_rows(&source, images.items, &text_image)?;
+        let splits = split_rows(&source, images.items, &text_image, needed)?;
         let names = |file: &str, side: &Features| match &source {
             Source::Folder(folder) => read_lines(&folder.join(file), side),
             Source::Safetensors(_) => Ok(None),
@@ -263,6 +271,28 @@ impl Dataset {
         self.fingerprint
     }
 
+    /// A hash of feature values, 16 rows of every array from the first to the last: tells features that were computed anew
+    /// from those of before, which [`Dataset::fingerprint`] does not. The same for a folder and a safetensors file.
+    ///
+    /// # Errors
+    /// A file that can no longer be read.
+    pub fn sample_hash(&self) -> Result<u64> {
+        const ROWS: usize = 16;
+        let (mut bytes, mut hash) = (Vec::new(), FNV_OFFSET);
+        let files = self
+            .sides
+            .iter()
+            .flat_map(|side| side.pooled.iter().chain(side.local.iter().map(|local| &local.rows)));
+        for file in files {
+            for k in 0..ROWS.min(file.rows) {
+                let last = file.rows - 1;
+                file.read_bytes(if file.rows <= ROWS { k } else { k * last / (ROWS - 1) }, &mut bytes)?;
+                hash = fnv(hash, bytes.iter().copied());
+            }
+        }
+        Ok(hash)
+    }
+
     /// Reads one feature row into `out`, which holds [`dim`](Self::dim) values, and returns whether all of
     /// them are zero. `scratch` is working space, kept by the caller to be allocated once.
     ///
@@ -348,13 +378,21 @@ fn out_of_range(label: &str, position: usize, row: u32, images: usize) -> Error 
 }
 
 /// Reads the splits, shares the texts out to them, and checks that no image is in two places and that none
-/// is without a caption.
-fn split_rows(source: &Source, images: usize, text_image: &[u32]) -> Result<[SplitRows; 3]> {
+/// is without a caption. Only the splits `needed` must be there.
+fn split_rows(
+    source: &Source,
+    images: usize,
+    text_image: &[u32],
+    needed: &[Split],
+) -> Result<[SplitRows; 3]> {
     let mut splits = [const { Vec::new() }; 3];
     // Of every image, its split's number plus one and its position there; zero is in no split.
     let mut owner = vec![0u8; images];
     let mut place = vec![0u32; images];
     for split in Split::ALL {
+        if !needed.contains(&split) && !source.has(split.array()) {
+            continue;
+        }
         let array = Array::<Integer>::open(source, split.array())?;
         let rows = array.read_all()?;
         for (position, &image) in rows.iter().enumerate() {
@@ -428,18 +466,25 @@ fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
     Ok(Some(lines))
 }
 
-/// FNV-1a, 64 bits, over the numbers and the lengths of the lists. Local features come last and only where there are any.
+/// Over the numbers and the lengths of the lists. Local features come last and only where there are any.
 fn fingerprint(sides: &[Features; 2], text_image: &[u32], splits: &[SplitRows; 3]) -> u64 {
     let lists = [text_image, &splits[0].images, &splits[1].images, &splits[2].images];
     let numbers = lists
         .iter()
         .flat_map(|list| std::iter::once(list.len() as u64).chain(list.iter().map(|&row| row.into())));
     let local = sides.iter().zip(1u64..).filter_map(|(side, tag)| Some((side.local.as_ref()?, tag)));
-    sides
+    let bytes = sides
         .iter()
         .flat_map(Features::pooled_shape)
         .chain(numbers)
         .chain(local.flat_map(|(local, tag)| std::iter::once(tag).chain(local.numbers())))
-        .flat_map(u64::to_le_bytes)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        .flat_map(u64::to_le_bytes);
+    fnv(FNV_OFFSET, bytes)
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a, 64 bits, of more bytes.
+fn fnv(hash: u64, bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -148,15 +148,28 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// From now on, what the driver says against objects that are made; called, its first word.
 #[cfg(not(target_arch = "wasm32"))]
-fn refusal(device: &wgpu::Device, of: wgpu::ErrorFilter) -> impl FnOnce() -> Option<wgpu::Error> {
-    let scope = device.push_error_scope(of);
-    || crate::blocking::wait(scope.pop())
+fn refusal<const N: usize>(
+    device: &wgpu::Device,
+    of: [wgpu::ErrorFilter; N],
+) -> impl FnOnce() -> Option<wgpu::Error> {
+    let scopes = of.map(|of| device.push_error_scope(of));
+    // The innermost first; all of them, whatever it holds.
+    || {
+        scopes
+            .into_iter()
+            .rev()
+            .filter_map(|scope| crate::blocking::wait(scope.pop()))
+            .reduce(|first, _| first)
+    }
 }
 
 /// A browser would tell later, and nothing here can wait: its word goes to the handler of uncaptured errors, so that it
 /// comes out of a later [`Gpu::check`].
 #[cfg(target_arch = "wasm32")]
-fn refusal(_: &wgpu::Device, _: wgpu::ErrorFilter) -> impl FnOnce() -> Option<wgpu::Error> {
+fn refusal<const N: usize>(
+    _: &wgpu::Device,
+    _: [wgpu::ErrorFilter; N],
+) -> impl FnOnce() -> Option<wgpu::Error> {
     || None
 }
 
@@ -301,7 +314,7 @@ impl Gpu {
         bytes: u64,
         make: impl FnOnce(&wgpu::Device) -> T,
     ) -> Result<T> {
-        let refusal = refusal(&self.0.device, wgpu::ErrorFilter::OutOfMemory);
+        let refusal = refusal(&self.0.device, [wgpu::ErrorFilter::OutOfMemory]);
         let made = make(&self.0.device);
         match refusal() {
             None => Ok(made),
@@ -486,7 +499,8 @@ impl Gpu {
         let source = lock(&self.0.replaced).get(spec.name).cloned();
         let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
         let device = &self.0.device;
-        let refusal = refusal(device, wgpu::ErrorFilter::Validation);
+        // A driver's compiler that fails counts as an internal error.
+        let refusal = refusal(device, [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation]);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(label),
             source: wgpu::ShaderSource::Wgsl(source.into()),

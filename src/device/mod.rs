@@ -18,7 +18,7 @@ pub(crate) use profile::{clock, clock_of};
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
 pub use work::{Recorder, Staged};
 
-use crate::Result;
+use crate::{Error, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
@@ -80,8 +80,11 @@ impl Device {
     }
 
     /// Rows of a `rows` x `cols` product over `inner` to compute at a time: what fits a binding, and what a submission
-    /// should hold. A multiple of 64, for alignment, unless it is all of them.
-    pub(crate) fn strip_rows(&self, rows: usize, cols: usize, inner: usize) -> usize {
+    /// should hold. A multiple of 64, or of 16 where that does not fit, for alignment, unless it is all of them.
+    ///
+    /// # Errors
+    /// So many columns that a binding does not hold 16 rows.
+    pub(crate) fn strip_rows(&self, rows: usize, cols: usize, inner: usize) -> Result<usize> {
         let by_memory = self.max_binding() / (4 * padded(cols.max(inner).max(1)));
         let by_work = match self {
             Self::Cpu(_) => usize::MAX,
@@ -91,7 +94,26 @@ impl Device {
         };
         // A kernel may take a workgroup a row, of which a dimension has 65,535.
         let strip = by_memory.min(by_work).min(65_535);
-        if strip >= rows { rows } else { (strip / 64 * 64).max(64).min(rows) }
+        if strip >= rows {
+            return Ok(rows);
+        }
+        // Rows begin at multiples of 16 bytes, bindings at those of 256.
+        const ALIGNED: usize = 16;
+        let bound = matches!(self, Self::Gpu(_));
+        if bound && by_memory < ALIGNED.min(rows) {
+            let most = self.max_binding() / (4 * ALIGNED);
+            return Err(Error::device(
+                format!("similarities on {self}"),
+                format!(
+                    "at most {most} candidates, and embeddings as wide, of which a binding holds {ALIGNED} rows"
+                ),
+                cols.max(inner),
+                "compare with fewer at once, or use --device cpu",
+            ));
+        }
+        let strip =
+            if bound && by_memory < 64 { by_memory / ALIGNED * ALIGNED } else { (strip / 64 * 64).max(64) };
+        Ok(strip.min(rows))
     }
 
     /// From now on, times every kernel on its own, or no longer. What was timed since the last call comes back. The CPU has one
@@ -166,6 +188,27 @@ impl Commands {
         match self {
             Self::Cpu => Ok(()),
             Self::Gpu(recorder) => recorder.submit(),
+        }
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_fit_a_binding_or_are_refused() {
+        let cpu = Device::cpu();
+        assert_eq!(cpu.strip_rows(1000, 40_000_000, 4).unwrap(), 64, "nothing is bound there");
+        let adapters = Adapters::find();
+        for info in adapters.devices().iter().filter(|info| info.kind != DeviceKind::Cpu) {
+            let device = adapters.open(&info.index.to_string()).unwrap();
+            let most = device.max_binding();
+            let cols = most / (4 * 55);
+            assert_eq!(device.strip_rows(1000, cols, 4).unwrap(), 48, "{info}");
+            assert_eq!(device.strip_rows(12, most / (4 * 20), 4).unwrap(), 12, "{info}");
+            let error = device.strip_rows(1000, most / (4 * 15), 4).unwrap_err().to_string();
+            assert!(error.contains("candidates") && error.ends_with("use --device cpu"), "{error}");
         }
     }
 }

@@ -58,9 +58,11 @@ pub(super) fn measured(gpu: &Gpu, class: Class) -> &'static MatmulVariant {
     if let Some(known) = known {
         return known;
     }
-    let fastest = race(gpu, class, &candidates).unwrap_or(candidates[0]);
+    let found = race(gpu, class, &candidates);
+    let fastest = *found.as_ref().unwrap_or(&candidates[0]);
     choices.insert(class.name(), fastest);
-    if let Some(file) = file {
+    // What failed now may not fail in the next process.
+    if let (Ok(_), Some(file)) = (found, file) {
         store(&file, choices);
     }
     fastest
@@ -138,7 +140,9 @@ fn race(gpu: &Gpu, class: Class, candidates: &[&'static MatmulVariant]) -> Resul
 }
 
 fn warn(gpu: &Gpu, variant: &MatmulVariant, why: &str) {
-    eprintln!("warning: matrix product {} is left out on {}: {why}", variant.name, gpu.info());
+    let warning = format!("warning: matrix product {} is left out on {}: {why}", variant.name, gpu.info());
+    // Not `eprintln!`, which would end the run where nobody reads.
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{warning}\n"));
 }
 
 /// A file for an adapter, its driver and interface, and the pages as they are now.

@@ -78,15 +78,15 @@ pub(super) fn blocks(pairs: usize, block_rows: usize) -> impl Iterator<Item = Ra
 impl Workspace {
     /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank`.
     pub fn new(device: &Device, pairs: usize, dim: usize, bank: usize) -> Result<Self> {
-        let mut workspace = Self::with_block_rows(device, pairs, device.strip_rows(pairs, pairs, dim))?;
+        let mut workspace = Self::with_block_rows(device, pairs, device.strip_rows(pairs, pairs, dim)?)?;
         if bank > 0 {
-            let rows = device.strip_rows(pairs, bank, dim);
+            let rows = device.strip_rows(pairs, bank, dim)?;
             workspace.to_bank = Some(Matrix::new(device, "objective.to_bank", rows, bank)?);
         }
         Ok(workspace)
     }
 
-    /// A workspace whose blocks have `block_rows` rows, a multiple of 64 or all.
+    /// A workspace whose blocks have `block_rows` rows, a multiple of 16 or all.
     fn with_block_rows(device: &Device, pairs: usize, block_rows: usize) -> Result<Self> {
         Ok(Self {
             pairs,
@@ -466,7 +466,7 @@ mod tests {
         let Ok(device) = Adapters::find().open("vulkan:llvmpipe") else {
             return eprintln!("skipped: lavapipe is not here");
         };
-        let rows = device.strip_rows(SHAPE[0], SHAPE[0], SHAPE[1]);
+        let rows = device.strip_rows(SHAPE[0], SHAPE[0], SHAPE[1]).unwrap();
         assert!(rows < SHAPE[0], "{rows} rows at a time");
         for name in ["infonce", "hinge"] {
             let objective: Objective = name.parse().unwrap();

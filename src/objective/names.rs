@@ -68,15 +68,27 @@ impl FromStr for Objective {
             let pair = PAIRS.iter().find(|(name, _)| *name == pair)?.1;
             Some(Self::Goal(triplet, pair, GoalParams::default()))
         };
-        find().ok_or_else(|| {
-            Error::config(
-                format!("objective `{name}`"),
-                "TRIPLET:PAIR, a loss, hinge, hinge-sum, infonce, infonce-masked or custom",
-                "another name",
-                "choose TRIPLET from con, nca, cir and PAIR from con, lin, lin-ms, sig, sig-ms, as in cir:sig-ms",
-            )
-        })
+        find().ok_or_else(|| unknown(name))
     }
+}
+
+/// The error of a name that no objective has, with the nearest that one has.
+fn unknown(name: &str) -> Error {
+    let goal = Objective::goal_combinations().map(|objective| objective.to_string());
+    let others = ["hinge", "hinge-sum", "infonce", "infonce-masked", "custom"].into_iter();
+    let others: Vec<_> = others.chain(Loss::ALL.map(|loss| loss.name())).map(String::from).collect();
+    let expected = format!("TRIPLET:PAIR, {}", others.join(", "));
+    let near = |known: &String| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), known);
+    let nearest =
+        goal.chain(others).max_by(|a, b| near(a).total_cmp(&near(b))).filter(|known| near(known) > 0.6);
+    let advice = match nearest {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => {
+            "choose TRIPLET from con, nca, cir and PAIR from con, lin, lin-ms, sig, sig-ms, as in cir:sig-ms"
+                .into()
+        }
+    };
+    Error::config(format!("objective `{name}`"), expected, "another name", advice)
 }
 
 impl fmt::Display for Objective {

@@ -55,14 +55,14 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub fn new(sweep: &'a Sweep, dataset: &Dataset) -> Self {
+    pub fn new(sweep: &'a Sweep, dataset: &Dataset) -> Result<Self> {
         let name = |variant: &Variant| format!("{} {}", variant.objective(), variant.point).trim_end().into();
-        Self {
-            dataset: format!("{} {:016x}", dataset.name(), dataset.fingerprint()),
+        Ok(Self {
+            dataset: format!("{} {}", dataset.name(), crate::trainer::fingerprint(dataset)?),
             objectives: sweep.variants.iter().map(name).collect(),
             seeds: &sweep.seeds,
             settings: sweep.variants.iter().map(|variant| &variant.config).collect(),
-        }
+        })
     }
 }
 

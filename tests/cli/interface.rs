@@ -234,7 +234,7 @@ fn bench_and_devices_report() {
     }
     assert!(place.ok(&format!("bench roofline {shape}")).contains("GFLOP/s"));
 
-    let eval = place.json("bench eval --shape 20:60:8 --device cpu --json");
+    let eval = place.json("bench eval --shape 20:60:16 --device cpu --json");
     let epoch = place.json("bench epoch --shape 40:120:12:8:4 --batch 16 --scratch made --device cpu --json");
     for times in [&eval, &epoch] {
         let [seconds, products, ratio] =

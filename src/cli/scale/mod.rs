@@ -15,12 +15,18 @@ pub use eval::EvalBench;
 pub use pairs::PairsBench;
 
 /// Numbers of both signs, the same at every call.
-fn numbers() -> impl Iterator<Item = f32> {
+pub fn numbers() -> impl Iterator<Item = f32> {
     let mut state = 1u32;
     std::iter::repeat_with(move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     })
+}
+
+/// A width that matrices can have.
+fn width(text: &str) -> std::result::Result<usize, String> {
+    let width = text.parse().map_err(|e| format!("{e}"))?;
+    if (1..=65_536).contains(&width) { Ok(width) } else { Err("expected 1 to 65536".into()) }
 }
 
 fn unit_rows(values: &mut [f32], dim: usize) {
@@ -99,10 +105,12 @@ fn peak_memory() -> Option<u64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024 / 1_000_000)
 }
 
-fn shape<const K: usize>(text: &str, form: &str) -> Result<[usize; K]> {
-    let numbers: Option<Vec<usize>> = text.split(':').map(|n| n.parse().ok().filter(|&n| n > 0)).collect();
+pub fn shape<const K: usize>(text: &str, form: &str) -> Result<[usize; K]> {
+    // So that the product of any two of them can be counted.
+    let fits = |n: &usize| (1..1 << 31).contains(n);
+    let numbers: Option<Vec<usize>> = text.split(':').map(|n| n.parse().ok().filter(fits)).collect();
     numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| {
-        let expected = format!("{form}, whole numbers of 1 or more");
+        let expected = format!("{form}, whole numbers of 1 or more and below 2^31");
         Error::new(ErrorKind::Config, "--shape", expected, text, "give it in this form")
     })
 }

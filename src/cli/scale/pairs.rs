@@ -21,7 +21,7 @@ pub struct PairsBench {
     )]
     pairs: Vec<usize>,
     /// Width of the embeddings
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = super::width)]
     embed: usize,
     #[command(flatten)]
     objective: ObjectiveArgs,
@@ -55,8 +55,8 @@ impl PairsBench {
         let dim = self.embed;
         let mut rows = Vec::new();
         if !self.json {
-            say(format!("gradient of {objective} at embeddings of width {dim}, on {device}"));
-            say("  pairs          ms   product ms   ratio   memory MB");
+            say(format!("gradient of {objective} at embeddings of width {dim}, on {device}"))?;
+            say("  pairs          ms   product ms   ratio   memory MB")?;
         }
         for &pairs in &self.pairs {
             let mut images: Vec<_> = numbers().take(pairs * dim).collect();
@@ -82,7 +82,7 @@ impl PairsBench {
             if !self.json {
                 let memory = grown_mb.map_or("-".into(), |mb| mb.to_string());
                 let (ms, product) = (1e3 * seconds, 1e3 * product);
-                say(format!("{pairs:7} {ms:11.2} {product:12.2} {:7.2} {memory:>11}", row.ratio));
+                say(format!("{pairs:7} {ms:11.2} {product:12.2} {:7.2} {memory:>11}", row.ratio))?;
             }
             rows.push(row);
         }
