@@ -288,15 +288,14 @@ impl Baseline {
     }
 }
 
-/// Starts a fresh head from CCA, where validation chooses the regularisation; rows beyond the narrower side's width stay
-/// as they are.
-pub(crate) fn start_from_cca(
-    head: &mut Head,
-    device: &Device,
-    dataset: &Dataset,
-    config: &TrainConfig,
-) -> Result<()> {
-    let cca = Baseline::fit(ClosedForm::Cca, device, dataset, config, &REGULARIZATIONS)?.head;
+/// The CCA that a run begins with, where validation chooses the regularisation. Of `config` counts what makes features into
+/// input, and the width.
+pub(crate) fn cca(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
+    Ok(Baseline::fit(ClosedForm::Cca, device, dataset, config, &REGULARIZATIONS)?.head)
+}
+
+/// Starts a fresh head from CCA; rows beyond the narrower side's width stay as they are.
+pub(crate) fn start_from(head: &mut Head, cca: &Head) -> Result<()> {
     for side in [Side::Image, Side::Text] {
         let (mut weight, mut bias) = head.side(side);
         let (from_weight, from_bias) = cca.side(side);

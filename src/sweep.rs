@@ -10,10 +10,12 @@ mod table;
 pub use results::Run;
 pub use table::{Row, Score, Table};
 
+use crate::baseline::cca;
 use crate::checkpoint::Checkpoint;
 use crate::config::TrainConfig;
 use crate::data::{Dataset, Split};
 use crate::device::Device;
+use crate::head::Head;
 use crate::trainer::Trainer;
 use crate::{Error, ErrorKind, Result};
 use results::{Plan, Results, Test};
@@ -144,6 +146,7 @@ impl Sweep {
         let dataset = dataset.into();
         let mut results = Results::open(out, &Plan::new(self, &dataset)?)?;
         let total = self.variants.len() * self.seeds.len();
+        let mut fits = Fits::default();
         on_progress(SweepProgress { run: None, done: results.runs.len(), total });
         for objective in self.objectives() {
             let points = self.points(&objective);
@@ -153,7 +156,7 @@ impl Sweep {
                         continue;
                     }
                     let head = head_path(out, &objective, number, seed);
-                    let run = train(device, &dataset, variant, seed, &head)
+                    let run = train(device, &dataset, (variant, seed), &mut fits, &head)
                         .map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
                     results.add_run(run)?;
                     let run = results.runs.last();
@@ -219,10 +222,18 @@ fn head_path(out: &Path, objective: &str, number: usize, seed: u64) -> PathBuf {
 }
 
 /// One run from start to end, its best head saved as `path`.
-fn train(device: &Device, dataset: &Arc<Dataset>, variant: &Variant, seed: u64, path: &Path) -> Result<Run> {
+fn train(
+    device: &Device,
+    dataset: &Arc<Dataset>,
+    (variant, seed): (&Variant, u64),
+    fits: &mut Fits,
+    path: &Path,
+) -> Result<Run> {
     let start = Instant::now();
     let config = TrainConfig { seed, ..variant.config.clone() };
-    let mut trainer = Trainer::new(device, dataset.clone(), config)?;
+    let mut trainer = Trainer::with_fit(device, dataset.clone(), config, |dataset, config| {
+        fits.cca(device, dataset, config)
+    })?;
     let mut collapsed = false;
     let trained: Result<()> =
         trainer.epochs().try_for_each(|epoch| epoch.map(|epoch| collapsed |= epoch.collapse.is_some()));
@@ -245,6 +256,30 @@ fn train(device: &Device, dataset: &Arc<Dataset>, variant: &Variant, seed: u64, 
         device: device.to_string(),
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// What runs begin with, which neither seeds nor objectives change: fitted once.
+#[derive(Default)]
+struct Fits(Vec<(TrainConfig, Head)>);
+
+impl Fits {
+    fn cca(&mut self, device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
+        let TrainConfig { embed, image_pooling, text_pooling, signed_root, standardize, .. } = *config;
+        let input = TrainConfig {
+            embed,
+            image_pooling,
+            text_pooling,
+            signed_root,
+            standardize,
+            ..TrainConfig::default()
+        };
+        if let Some((_, head)) = self.0.iter().find(|(other, _)| *other == input) {
+            return Ok(head.clone());
+        }
+        let head = cca(device, dataset, config)?;
+        self.0.push((input, head.clone()));
+        Ok(head)
+    }
 }
 
 /// Says of a device that failed in the middle of a sweep where the sweep stands.

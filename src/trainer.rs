@@ -3,7 +3,7 @@
 //! Owns the order of things; the step itself is [`Pipeline`]'s. Everything random is a function of seed, epoch and batch,
 //! so a run resumed from any epoch's checkpoint goes on to the same bits.
 
-use crate::baseline::start_from_cca;
+use crate::baseline::{cca, start_from};
 use crate::checkpoint::{Best, Checkpoint, Progress, State};
 use crate::config::{Init, TrainConfig};
 use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, SplitRows, steps_per_epoch};
@@ -118,11 +118,20 @@ impl Trainer {
     /// # Errors
     /// An option out of range, a dataset that cannot be read, a device without the memory.
     pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
+        Self::with_fit(device, dataset.into(), config, |dataset, config| cca(device, dataset, config))
+    }
+
+    /// [`Trainer::new`], where `fit` gives the CCA to begin with if the configuration asks for one.
+    pub(crate) fn with_fit(
+        device: &Device,
+        dataset: Arc<Dataset>,
+        config: TrainConfig,
+        fit: impl FnOnce(&Dataset, &TrainConfig) -> Result<Head>,
+    ) -> Result<Self> {
         config.validate()?;
-        let dataset = dataset.into();
         let mut head = Head::for_dataset(&dataset, &config)?;
         if config.init == Init::Cca {
-            start_from_cca(&mut head, device, &dataset, &config)?;
+            start_from(&mut head, &fit(&dataset, &config)?)?;
         }
         let dims = head.layout.dims;
         let progress = Progress::new(config, fingerprint(&dataset)?, dims);

@@ -243,3 +243,27 @@ fn results_of_other_options_are_refused() {
     std::fs::write(place.path("sweep/results.jsonl"), "something else\n").unwrap();
     assert!(sweep(first).stderr.contains("expected the results of a sweep, found another file"));
 }
+
+/// A sweep fits what its runs begin with once for each kind of input: they must be the runs that `train` makes.
+#[test]
+fn runs_that_begin_with_cca_are_those_of_train() {
+    let place = Place::new();
+    let options = "--init cca --epochs 1 --batch 16 --device cpu";
+    let grid = "--grid embed=3,5 --grid signed-root=none,images";
+    place.ok(&format!("sweep data --objectives con:con,hinge --seeds 0,1 {options} {grid} --out sweep"));
+    let runs = results(&place, "sweep");
+    let runs: Vec<_> =
+        runs.iter().filter(|line| line.get("run").is_some()).map(|line| &line["run"]).collect();
+    assert_eq!(runs.len(), 16);
+    for run in runs {
+        let text = |key: &str| run[key].as_str().unwrap();
+        let point =
+            text("point").split(' ').map(|option| format!("--{option}")).collect::<Vec<_>>().join(" ");
+        let (objective, seed) = (text("objective"), &run["seed"]);
+        place.ok(&format!(
+            "train data {options} {point} --objective {objective} --seed {seed} --no-baselines --out alone"
+        ));
+        assert_eq!(place.metrics("alone")[0]["val"], run["best"]["recall"], "{objective} {point} {seed}");
+        std::fs::remove_dir_all(place.path("alone")).unwrap();
+    }
+}
