@@ -33,6 +33,8 @@ pub mod doctor;
 #[cfg(not(target_arch = "wasm32"))]
 mod embed;
 #[cfg(not(target_arch = "wasm32"))]
+mod epoch;
+#[cfg(not(target_arch = "wasm32"))]
 mod files;
 #[cfg(not(target_arch = "wasm32"))]
 mod local;
@@ -67,10 +69,11 @@ pub use {
     blocking::hard_negatives,
     checkpoint::{Best, Checkpoint},
     data::{Dataset, Split},
+    epoch::Epoch,
     local::{EncoderGradients, Gpo, GpoGradients, Pooled},
     recipe::{RECIPES, Recipe},
     rerank::{Candidates, TopK},
     statistics::TTest,
     sweep::{Row, Run, Score, Sweep, SweepProgress, Table, Variant},
-    trainer::{Epoch, Event, Trainer},
+    trainer::{Event, Trainer},
 };

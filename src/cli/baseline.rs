@@ -1,7 +1,7 @@
 //! `wgoal baseline`: a head in closed form, to compare a trained one with.
 
+use super::options::InputArgs;
 use super::run_folder::RunFolder;
-use super::train::InputArgs;
 use super::{DeviceArg, make_folder, print_json, say};
 use clap::Args;
 use serde::Serialize;

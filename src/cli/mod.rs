@@ -7,6 +7,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod gradient;
+mod options;
 mod roofline;
 mod run_folder;
 mod scale;

@@ -1,6 +1,7 @@
 //! `wgoal sweep`: the table of the paper in one process, resumable.
 
-use super::train::{RunOptions, dataset_path};
+use super::options::RunOptions;
+use super::train::dataset_path;
 use super::{DeviceArg, say, to_json};
 use clap::{Args, Parser};
 use std::path::PathBuf;

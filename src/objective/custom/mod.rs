@@ -5,16 +5,18 @@
 //! that share it.
 
 mod interpret;
+mod supported;
+mod value;
 
 use crate::kernels::{KernelSpec, OWN, Real, WEIGHTS_SECTION, specialise, weighing_pages, weight_sections};
 use crate::{Error, Result};
-use interpret::Value;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Function, Handle, Module, Scalar, Span, TypeInner, VectorSize, front::wgsl};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use value::Value;
 
 /// A triplet weight T(p, n) and pair weights P⁺(p, n), P⁻(p, n) written as WGSL (goal-math.md section 5 assembles them).
 ///
@@ -160,7 +162,7 @@ impl TryFrom<Text> for CustomWeights {
             let span = module.global_variables.get_span(handle);
             return Err(fault(span, "weights that depend on p and n alone", found, "take it out"));
         }
-        interpret::check(&module).map_err(|(span, found)| {
+        supported::check(&module).map_err(|(span, found)| {
             let expected = "arithmetic and functions on numbers and vectors";
             fault(span, expected, &found, "write it another way, so that the CPU can evaluate it too")
         })?;

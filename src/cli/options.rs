@@ -1,0 +1,272 @@
+//! The options of a run, on `train`, `sweep` and `baseline`.
+
+use super::{ObjectiveArgs, Switch};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, ValueEnum};
+use wgoal::{
+    Dataset, Error, ErrorKind, ImageEncoder, Init, Optimizer, Pooling, RECIPES, Result, Schedule, SignedRoot,
+    TrainConfig, Warmup,
+};
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    Adamw,
+    Sgd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScheduleName {
+    Constant,
+    Cosine,
+    Linear,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolingName {
+    None,
+    Mean,
+    Max,
+    Joined,
+    Gpo,
+}
+
+impl From<PoolingName> for Pooling {
+    fn from(name: PoolingName) -> Self {
+        match name {
+            PoolingName::None => Self::None,
+            PoolingName::Mean => Self::Mean,
+            PoolingName::Max => Self::Max,
+            PoolingName::Joined => Self::Joined,
+            PoolingName::Gpo => Self::Gpo,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RootName {
+    None,
+    Images,
+    Texts,
+    Both,
+}
+
+impl From<RootName> for SignedRoot {
+    fn from(name: RootName) -> Self {
+        match name {
+            RootName::None => Self::None,
+            RootName::Images => Self::Images,
+            RootName::Texts => Self::Texts,
+            RootName::Both => Self::Both,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum InitName {
+    Xavier,
+    Cca,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EncoderName {
+    Linear,
+    ResidualMlp,
+}
+
+/// The names of all recipes, each with what it is.
+fn recipes() -> PossibleValuesParser {
+    PossibleValuesParser::new(RECIPES.map(|recipe| PossibleValue::new(recipe.name).help(recipe.summary)))
+}
+
+/// What makes features into input.
+#[derive(Args, Clone)]
+pub struct InputArgs {
+    /// What makes one vector of an image: images.npy (none), image_regions pooled, or both joined [none]
+    #[arg(long, value_name = "POOLING")]
+    image_pooling: Option<PoolingName>,
+    /// What makes one vector of a caption: texts.npy (none), text_tokens pooled, or both joined [none]
+    #[arg(long, value_name = "POOLING")]
+    text_pooling: Option<PoolingName>,
+    /// Whose features x become sign(x) sqrt(|x|) first [none]
+    #[arg(long, value_name = "SIDES")]
+    signed_root: Option<RootName>,
+    /// Shift and scale the features by the training rows' mean and deviation
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    standardize: Option<Switch>,
+}
+
+impl InputArgs {
+    pub fn apply(&self, base: TrainConfig) -> TrainConfig {
+        TrainConfig {
+            image_pooling: self.image_pooling.map_or(base.image_pooling, Pooling::from),
+            text_pooling: self.text_pooling.map_or(base.text_pooling, Pooling::from),
+            signed_root: self.signed_root.map_or(base.signed_root, SignedRoot::from),
+            standardize: self.standardize.map_or(base.standardize, Switch::is_on),
+            ..base
+        }
+    }
+}
+
+/// What decides a run.
+#[derive(Args, Clone)]
+pub struct RunOptions {
+    /// The training of a published model, to start from: other options override it
+    #[arg(long, value_name = "NAME", value_parser = recipes())]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub objective: ObjectiveArgs,
+    #[command(flatten)]
+    input: InputArgs,
+    /// What maps image features to the embedding [linear]
+    #[arg(long, value_name = "ENCODER")]
+    image_encoder: Option<EncoderName>,
+    /// What the weights start from: random, or the closed form of `wgoal baseline cca` [xavier]
+    #[arg(long)]
+    init: Option<InitName>,
+    /// Passes over the training captions [30]
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Pairs in a batch [128]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Width of the joint embedding [256]
+    #[arg(long)]
+    embed: Option<usize>,
+    /// Learning rate [0.0005]
+    #[arg(long, allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// Weight decay [0.0001]
+    #[arg(long, allow_negative_numbers = true)]
+    weight_decay: Option<f64>,
+    /// Whether biases decay as well [on]
+    #[arg(long, value_name = "on|off")]
+    decay_biases: Option<Switch>,
+    /// Decays of adamw's moments [0.9,0.999]
+    #[arg(long, value_delimiter = ',', value_name = "B1,B2")]
+    betas: Option<Vec<f64>>,
+    /// Largest gradient norm, 0 for no clipping [2]
+    #[arg(long, allow_negative_numbers = true)]
+    clip: Option<f32>,
+    /// Divide the learning rate by ten after each of these numbers of epochs
+    #[arg(long, value_delimiter = ',', value_name = "E1,E2")]
+    lr_drop: Option<Vec<usize>>,
+    /// Steps over which the learning rate rises, or a percentage of all steps, as in 10% [0]
+    #[arg(long, value_name = "STEPS")]
+    lr_warmup: Option<String>,
+    /// Course of the learning rate after its rise [constant]
+    #[arg(long)]
+    schedule: Option<ScheduleName>,
+    /// First epochs on the hinge over all negatives [0]
+    #[arg(long, value_name = "K")]
+    warmup_epochs: Option<usize>,
+    /// Pairs of a memory bank, whole batches: mine among the embeddings of the epoch's last batches too; 0 is none [0]
+    #[arg(long, value_name = "PAIRS")]
+    memory_bank: Option<usize>,
+    /// First epochs without the memory bank [1]
+    #[arg(long, value_name = "EPOCHS")]
+    bank_warmup: Option<usize>,
+    /// Update rule [adamw]
+    #[arg(long)]
+    optimizer: Option<OptimizerName>,
+    /// Momentum of sgd [0.9]
+    #[arg(long, allow_negative_numbers = true)]
+    momentum: Option<f64>,
+    /// Probability that an input feature is zeroed in training [0]
+    #[arg(long, allow_negative_numbers = true)]
+    dropout: Option<f32>,
+    /// Leave out regions and tokens at random in training
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    size_augment: Option<Switch>,
+    /// Probability that --size-augment leaves out a token; that of a region is 0.2 [0.08]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    token_dropout: Option<f64>,
+    /// Decides first weights, order, dropout and augmentation [0]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Whether other captions of an image are no negatives of it [on]
+    #[arg(long, value_name = "on|off")]
+    mask_same_image: Option<Switch>,
+    /// Stop after this many epochs without a better validation rsum, 0 never [0]
+    #[arg(long, value_name = "EPOCHS")]
+    patience: Option<usize>,
+}
+
+impl RunOptions {
+    /// The configuration that results from `base` and the options given.
+    pub fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
+        let optimizer = match (self.optimizer, self.momentum, base.optimizer) {
+            (None, None, optimizer) => optimizer,
+            (Some(OptimizerName::Adamw), None, optimizer @ Optimizer::AdamW { .. }) => optimizer,
+            (Some(OptimizerName::Adamw), None, _) => Optimizer::default(),
+            (Some(OptimizerName::Sgd), momentum, Optimizer::AdamW { .. }) => {
+                Optimizer::Sgd { momentum: momentum.unwrap_or(0.9) }
+            }
+            (None | Some(OptimizerName::Sgd), momentum, Optimizer::Sgd { momentum: before }) => {
+                Optimizer::Sgd { momentum: momentum.unwrap_or(before) }
+            }
+            (_, Some(momentum), _) => {
+                let advice = "add --optimizer sgd, or leave --momentum out";
+                return Err(Error::new(ErrorKind::Config, "--momentum", "--optimizer sgd", momentum, advice));
+            }
+        };
+        let optimizer = match (self.betas.as_deref(), optimizer) {
+            (None, optimizer) => optimizer,
+            (Some(&[beta1, beta2]), Optimizer::AdamW { epsilon, .. }) => {
+                Optimizer::AdamW { beta1, beta2, epsilon }
+            }
+            (Some(betas), _) => {
+                let (expected, advice) = ("two numbers, and --optimizer adamw", "give them as in 0.9,0.999");
+                return Err(Error::new(ErrorKind::Config, "--betas", expected, format!("{betas:?}"), advice));
+            }
+        };
+        let config = TrainConfig {
+            objective: self.objective.resolve(base.objective.clone())?,
+            epochs: self.epochs.unwrap_or(base.epochs),
+            batch: self.batch.unwrap_or(base.batch),
+            embed: self.embed.unwrap_or(base.embed),
+            init: match self.init {
+                None => base.init,
+                Some(InitName::Xavier) => Init::Xavier,
+                Some(InitName::Cca) => Init::Cca,
+            },
+            image_encoder: match self.image_encoder {
+                None => base.image_encoder,
+                Some(EncoderName::Linear) => ImageEncoder::Linear,
+                Some(EncoderName::ResidualMlp) => ImageEncoder::ResidualMlp,
+            },
+            optimizer,
+            lr: self.lr.unwrap_or(base.lr),
+            weight_decay: self.weight_decay.unwrap_or(base.weight_decay),
+            decay_biases: self.decay_biases.map_or(base.decay_biases, Switch::is_on),
+            clip: self.clip.unwrap_or(base.clip),
+            schedule: match self.schedule {
+                None => base.schedule,
+                Some(ScheduleName::Constant) => Schedule::Constant,
+                Some(ScheduleName::Cosine) => Schedule::Cosine,
+                Some(ScheduleName::Linear) => Schedule::Linear,
+            },
+            lr_drop: self.lr_drop.clone().unwrap_or_else(|| base.lr_drop.clone()),
+            lr_warmup: match &self.lr_warmup {
+                None => base.lr_warmup,
+                Some(text) => text.parse::<Warmup>()?,
+            },
+            warmup_epochs: self.warmup_epochs.unwrap_or(base.warmup_epochs),
+            memory_bank: self.memory_bank.unwrap_or(base.memory_bank),
+            bank_warmup: self.bank_warmup.unwrap_or(base.bank_warmup),
+            dropout: self.dropout.unwrap_or(base.dropout),
+            size_augment: self.size_augment.map_or(base.size_augment, Switch::is_on),
+            token_dropout: self.token_dropout.unwrap_or(base.token_dropout),
+            seed: self.seed.unwrap_or(base.seed),
+            mask_same_image: self.mask_same_image.map_or(base.mask_same_image, Switch::is_on),
+            patience: self.patience.unwrap_or(base.patience),
+            ..self.input.apply(base)
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The configuration of the recipe named.
+    pub fn recipe(&self, dataset: &Dataset) -> Result<Option<TrainConfig>> {
+        self.recipe.as_ref().map(|name| TrainConfig::recipe(name, dataset)).transpose()
+    }
+}

@@ -1,0 +1,88 @@
+//! Which WGSL the CPU evaluates: all else is named with its place, before anything is evaluated.
+
+use naga::{
+    Block, Expression as Ex, Handle, Literal, MathFunction as Math, Module, RelationalFunction, Span,
+    Statement, TypeInner,
+};
+
+/// The first construct that [`call`](super::interpret::call) cannot evaluate, with its place; of all functions of a module.
+pub(super) fn check(module: &Module) -> Result<(), (Span, String)> {
+    let plain = |ty: Handle<naga::Type>| {
+        matches!(module.types[ty].inner, TypeInner::Scalar(_) | TypeInner::Vector { .. })
+    };
+    for (handle, function) in module.functions.iter() {
+        let arguments = function.arguments.iter().map(|argument| argument.ty);
+        let results = function.result.iter().map(|result| result.ty);
+        if !arguments.chain(results).all(plain) {
+            let what = "a function with other than numbers and vectors".to_string();
+            return Err((module.functions.get_span(handle), what));
+        }
+        for (handle, variable) in function.local_variables.iter() {
+            if !plain(variable.ty) {
+                let what = "a variable that is neither a number nor a vector".to_string();
+                return Err((function.local_variables.get_span(handle), what));
+            }
+        }
+        for (handle, expression) in function.expressions.iter() {
+            if let Some(what) = strange(module, expression) {
+                return Err((function.expressions.get_span(handle), what));
+            }
+        }
+        statements(&function.body)?;
+    }
+    Ok(())
+}
+
+fn strange(module: &Module, expression: &Ex) -> Option<String> {
+    let name = |name: &dyn std::fmt::Debug| Some(format!("{name:?}").to_lowercase());
+    match expression {
+        Ex::Literal(Literal::F32(_) | Literal::I32(_) | Literal::U32(_) | Literal::Bool(_)) => None,
+        Ex::Literal(Literal::AbstractInt(_) | Literal::AbstractFloat(_)) => None,
+        Ex::Math { fun, .. } => match fun {
+            Math::Modf | Math::Frexp | Math::Ldexp | Math::Outer | Math::Cross | Math::FaceForward => {
+                name(fun)
+            }
+            Math::Reflect | Math::Refract | Math::Inverse | Math::Transpose | Math::Determinant => name(fun),
+            // Bits and packing come last in naga's list.
+            _ if *fun as u32 >= Math::QuantizeToF16 as u32 => name(fun),
+            Math::Dot4I8Packed | Math::Dot4U8Packed => name(fun),
+            _ => None,
+        },
+        Ex::Relational { fun: RelationalFunction::All | RelationalFunction::Any, .. } => None,
+        Ex::As { convert: None, .. } => Some("bitcast".into()),
+        Ex::Compose { ty, .. } | Ex::ZeroValue(ty) => match module.types[*ty].inner {
+            TypeInner::Scalar(_) | TypeInner::Vector { .. } => None,
+            _ => Some("an array, a matrix or a structure".into()),
+        },
+        Ex::Constant(_)
+        | Ex::Access { .. }
+        | Ex::AccessIndex { .. }
+        | Ex::Splat { .. }
+        | Ex::Swizzle { .. } => None,
+        Ex::FunctionArgument(_) | Ex::LocalVariable(_) | Ex::Load { .. } | Ex::Unary { .. } => None,
+        Ex::Binary { .. } | Ex::Select { .. } | Ex::As { .. } | Ex::CallResult(_) => None,
+        other => {
+            let name = format!("{other:?}");
+            Some(name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_lowercase())
+        }
+    }
+}
+
+fn statements(block: &Block) -> Result<(), (Span, String)> {
+    for (statement, span) in block.span_iter() {
+        match statement {
+            Statement::Emit(_) | Statement::Break | Statement::Continue | Statement::Return { .. } => {}
+            Statement::Store { .. } | Statement::Call { .. } => {}
+            Statement::Block(block) => statements(block)?,
+            Statement::If { accept, reject, .. } => statements(accept).and(statements(reject))?,
+            Statement::Switch { cases, .. } => cases.iter().try_for_each(|case| statements(&case.body))?,
+            Statement::Loop { body, continuing, .. } => statements(body).and(statements(continuing))?,
+            other => {
+                let name = format!("{other:?}");
+                let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+                return Err((*span, name.to_lowercase()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Numbers and vectors of WGSL over f32 or f64, and what its operators and mathematics make of them.
+
+use crate::kernels::Real;
+use naga::{BinaryOperator as Bin, MathFunction as Math, ScalarKind};
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Number<T> {
+    F(T),
+    I(i32),
+    U(u32),
+    B(bool),
+}
+pub(super) use Number::{B, F, I, U};
+
+/// A scalar or a vector of up to four.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<T> {
+    pub parts: [Number<T>; 4],
+    pub len: usize,
+}
+
+/// What stopped an evaluation.
+pub(super) type Fault = &'static str;
+pub(super) const UNSUPPORTED: Fault = "something that only a GPU evaluates";
+pub(super) const MISMATCH: Fault = "operands of other types";
+
+impl<T: Real> Value<T> {
+    pub fn scalar(number: Number<T>) -> Self {
+        Self { parts: [number; 4], len: 1 }
+    }
+
+    pub fn float(x: T) -> Self {
+        Self::scalar(F(x))
+    }
+
+    /// Its components, if they are floats.
+    pub fn floats(&self) -> Option<Vec<T>> {
+        let float = |number: &Number<T>| if let F(x) = number { Some(*x) } else { None };
+        self.parts[..self.len].iter().map(float).collect()
+    }
+
+    pub fn part(&self, k: usize) -> Number<T> {
+        // A scalar stands for a vector of equals.
+        self.parts[if self.len == 1 { 0 } else { k.min(3) }]
+    }
+
+    pub fn collect(len: usize, part: impl Fn(usize) -> Result<Number<T>, Fault>) -> Result<Self, Fault> {
+        let mut value = Self { parts: [F(T::zero()); 4], len };
+        for k in 0..len {
+            value.parts[k] = part(k)?;
+        }
+        Ok(value)
+    }
+
+    pub fn truth(&self) -> Result<bool, Fault> {
+        if let B(truth) = self.parts[0] { Ok(truth) } else { Err(MISMATCH) }
+    }
+
+    pub fn index(&self) -> Result<i64, Fault> {
+        match self.parts[0] {
+            I(k) => Ok(k.into()),
+            U(k) => Ok(k.into()),
+            _ => Err(MISMATCH),
+        }
+    }
+}
+
+pub(super) fn convert<T: Real>(number: Number<T>, kind: ScalarKind) -> Result<Number<T>, Fault> {
+    let x = match number {
+        F(x) => x.to_f64().ok_or(MISMATCH)?,
+        I(x) => x.into(),
+        U(x) => x.into(),
+        B(x) => u8::from(x).into(),
+    };
+    Ok(match (kind, number) {
+        (ScalarKind::Float, F(x)) => F(x),
+        (ScalarKind::Float, _) => F(T::of(x)),
+        (ScalarKind::Bool, _) => B(x != 0.0),
+        // Between integers the bits stay.
+        (ScalarKind::Sint, U(x)) => I(x as i32),
+        (ScalarKind::Uint, I(x)) => U(x as u32),
+        (ScalarKind::Sint, _) => I(x as i32),
+        (ScalarKind::Uint, _) => U(x as u32),
+        _ => return Err(UNSUPPORTED),
+    })
+}
+
+pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Number<T>, Fault> {
+    fn ordered<X: PartialOrd, T>(op: Bin, a: X, b: X) -> Option<Number<T>> {
+        Some(B(match op {
+            Bin::Equal => a == b,
+            Bin::NotEqual => a != b,
+            Bin::Less => a < b,
+            Bin::LessEqual => a <= b,
+            Bin::Greater => a > b,
+            Bin::GreaterEqual => a >= b,
+            _ => return None,
+        }))
+    }
+    // WGSL: x / 0 is x, x % 0 is 0.
+    macro_rules! integers {
+        ($a:ident, $b:ident, $of:ident) => {
+            match op {
+                Bin::Add => $of($a.wrapping_add($b)),
+                Bin::Subtract => $of($a.wrapping_sub($b)),
+                Bin::Multiply => $of($a.wrapping_mul($b)),
+                Bin::Divide => $of($a.checked_div($b).unwrap_or($a)),
+                Bin::Modulo => $of($a.checked_rem($b).unwrap_or(0)),
+                Bin::And => $of($a & $b),
+                Bin::ExclusiveOr => $of($a ^ $b),
+                Bin::InclusiveOr => $of($a | $b),
+                _ => return ordered(op, $a, $b).ok_or(UNSUPPORTED),
+            }
+        };
+    }
+    Ok(match (a, b) {
+        (F(a), F(b)) => match op {
+            Bin::Add => F(a + b),
+            Bin::Subtract => F(a - b),
+            Bin::Multiply => F(a * b),
+            Bin::Divide => F(a / b),
+            Bin::Modulo => F(a % b),
+            _ => return ordered(op, a, b).ok_or(UNSUPPORTED),
+        },
+        (I(a), U(b)) if op == Bin::ShiftLeft => I(a.wrapping_shl(b)),
+        (I(a), U(b)) if op == Bin::ShiftRight => I(a.wrapping_shr(b)),
+        (U(a), U(b)) if op == Bin::ShiftLeft => U(a.wrapping_shl(b)),
+        (U(a), U(b)) if op == Bin::ShiftRight => U(a.wrapping_shr(b)),
+        (I(a), I(b)) => integers!(a, b, I),
+        (U(a), U(b)) => integers!(a, b, U),
+        (B(a), B(b)) => match op {
+            Bin::And | Bin::LogicalAnd => B(a && b),
+            Bin::InclusiveOr | Bin::LogicalOr => B(a || b),
+            _ => return ordered(op, a, b).ok_or(UNSUPPORTED),
+        },
+        _ => return Err(MISMATCH),
+    })
+}
+
+pub(super) fn mathematics<T: Real>(
+    fun: Math,
+    a: Value<T>,
+    b: Value<T>,
+    c: Value<T>,
+) -> Result<Value<T>, Fault> {
+    let dot = |a: &Value<T>, b: &Value<T>| -> Result<T, Fault> {
+        let (a, b) = (a.floats().ok_or(MISMATCH)?, b.floats().ok_or(MISMATCH)?);
+        Ok(a.iter().zip(&b).fold(T::zero(), |sum, (&a, &b)| sum + a * b))
+    };
+    match fun {
+        Math::Dot => return Ok(Value::float(dot(&a, &b)?)),
+        Math::Length => return Ok(Value::float(dot(&a, &a)?.sqrt())),
+        Math::Distance => {
+            let d = Value::collect(a.len, |k| binary(Bin::Subtract, a.part(k), b.part(k)))?;
+            return Ok(Value::float(dot(&d, &d)?.sqrt()));
+        }
+        Math::Normalize => {
+            let length = F(dot(&a, &a)?.sqrt());
+            return Value::collect(a.len, |k| binary(Bin::Divide, a.part(k), length));
+        }
+        _ => {}
+    }
+    let (zero, one) = (T::zero(), T::one());
+    Value::collect(a.len.max(b.len).max(c.len), |k| {
+        let (F(x), F(y), F(z)) = (a.part(k), b.part(k), c.part(k)) else {
+            return match (fun, a.part(k), b.part(k), c.part(k)) {
+                (Math::Abs, I(x), ..) => Ok(I(x.wrapping_abs())),
+                (Math::Abs, U(x), ..) => Ok(U(x)),
+                (Math::Sign, I(x), ..) => Ok(I(x.signum())),
+                (Math::Min, I(x), I(y), _) => Ok(I(x.min(y))),
+                (Math::Max, I(x), I(y), _) => Ok(I(x.max(y))),
+                (Math::Min, U(x), U(y), _) => Ok(U(x.min(y))),
+                (Math::Max, U(x), U(y), _) => Ok(U(x.max(y))),
+                (Math::Clamp, I(x), I(y), I(z)) => Ok(I(x.max(y).min(z))),
+                (Math::Clamp, U(x), U(y), U(z)) => Ok(U(x.max(y).min(z))),
+                _ => Err(MISMATCH),
+            };
+        };
+        Ok(F(match fun {
+            Math::Abs => x.abs(),
+            Math::Min => x.min(y),
+            Math::Max => x.max(y),
+            Math::Clamp => x.max(y).min(z),
+            Math::Saturate => x.max(zero).min(one),
+            Math::Cos => x.cos(),
+            Math::Cosh => x.cosh(),
+            Math::Sin => x.sin(),
+            Math::Sinh => x.sinh(),
+            Math::Tan => x.tan(),
+            Math::Tanh => x.tanh(),
+            Math::Acos => x.acos(),
+            Math::Asin => x.asin(),
+            Math::Atan => x.atan(),
+            Math::Atan2 => x.atan2(y),
+            Math::Asinh => x.asinh(),
+            Math::Acosh => x.acosh(),
+            Math::Atanh => x.atanh(),
+            Math::Radians => x.to_radians(),
+            Math::Degrees => x.to_degrees(),
+            Math::Ceil => x.ceil(),
+            Math::Floor => x.floor(),
+            Math::Trunc => x.trunc(),
+            Math::Fract => x - x.floor(),
+            Math::Round => {
+                // Halves go to the even neighbour.
+                let (nearest, two) = (x.round(), T::of(2.0));
+                let odd_half = (x - x.trunc()).abs() == T::of(0.5) && nearest % two != zero;
+                if odd_half { nearest - x.signum() } else { nearest }
+            }
+            Math::Exp => x.exp(),
+            Math::Exp2 => x.exp2(),
+            Math::Log => x.ln(),
+            Math::Log2 => x.log2(),
+            Math::Pow => x.powf(y),
+            Math::Sqrt => x.sqrt(),
+            Math::InverseSqrt => one / x.sqrt(),
+            Math::Sign => {
+                if x == zero {
+                    zero
+                } else {
+                    x.signum()
+                }
+            }
+            Math::Fma => x * y + z,
+            Math::Mix => x * (one - z) + y * z,
+            Math::Step => {
+                if x <= y {
+                    one
+                } else {
+                    zero
+                }
+            }
+            Math::SmoothStep => {
+                let t = ((z - x) / (y - x)).max(zero).min(one);
+                t * t * (T::of(3.0) - T::of(2.0) * t)
+            }
+            _ => return Err(UNSUPPORTED),
+        }))
+    })
+}
