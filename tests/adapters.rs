@@ -1,12 +1,15 @@
 //! The adapters of this machine: chosen by name, in agreement with each other, and with failures that are known.
 
 mod common;
+#[path = "common/random.rs"]
+mod random;
 
 use common::{check, devices, judge, known_failure};
 use libtest_mimic::{Failed, Trial};
+use random::Random;
 use wgoal::data::{read_matrix_npy, write_matrix_npy};
 use wgoal::kernels::KERNELS;
-use wgoal::{Dataset, Device, DeviceKind, TrainConfig, Trainer};
+use wgoal::{Dataset, Device, DeviceKind, ImageEncoder, Pooling, TrainConfig, Trainer};
 
 type Outcome = Result<(), Failed>;
 
@@ -86,6 +89,69 @@ fn halves(device: &Device) -> Outcome {
     check(train(&other, folder.path())? == from_halves, "f32 features go through it as well")
 }
 
+/// The same of ragged local rows of odd widths, some of them left out, through learned pooling and the residual encoder.
+fn ragged_halves(device: &Device) -> Outcome {
+    const ITEMS: usize = 30;
+    let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+    for (half, folder) in [true, false].into_iter().zip(&folders) {
+        let path = |name: &str| folder.path().join(name);
+        let ids = |name: &str, rows: std::ops::Range<usize>| {
+            write_npy(&path(name), &[rows.len()], rows.map(|x| x as u32))
+        };
+        ids("text_to_image.npy", 0..ITEMS)?;
+        ids("split_train.npy", 0..20)?;
+        ids("split_val.npy", 20..25)?;
+        ids("split_test.npy", 25..ITEMS)?;
+        for (name, offsets, width, most) in [
+            ("image_regions.npy", "region_offsets.npy", 13, 7),
+            ("text_tokens.npy", "text_offsets.npy", 5, 4),
+        ] {
+            let mut random = Random::new(width as u64);
+            let mut ends = vec![0u32];
+            for _ in 0..ITEMS {
+                ends.push(ends[ends.len() - 1] + 1 + random.below(most) as u32);
+            }
+            let rows = ends[ITEMS] as usize;
+            // Whole in f16.
+            let values = (0..rows * width).map(|_| random.coarse(128));
+            match half {
+                true => write_npy(&path(name), &[rows, width], values.map(half::f16::from_f32))?,
+                false => write_npy(&path(name), &[rows, width], values)?,
+            }
+            write_npy(&path(offsets), &[ends.len()], ends.into_iter())?;
+        }
+    }
+    let train = |folder: &tempfile::TempDir| -> Result<_, Failed> {
+        let config = TrainConfig {
+            embed: 6,
+            batch: 9,
+            epochs: 3,
+            image_pooling: Pooling::Gpo,
+            text_pooling: Pooling::Gpo,
+            image_encoder: ImageEncoder::ResidualMlp,
+            size_augment: true,
+            ..Default::default()
+        };
+        let mut trainer = Trainer::new(device, Dataset::open(folder)?, config)?;
+        trainer.epochs().try_for_each(|epoch| epoch.map(drop))?;
+        Ok(trainer.checkpoint()?.head().clone())
+    };
+    check(train(&folders[0])? == train(&folders[1])?, "the heads differ")
+}
+
+fn write_npy<T: npyz::AutoSerialize>(
+    path: &std::path::Path,
+    shape: &[usize],
+    values: impl Iterator<Item = T>,
+) -> std::io::Result<()> {
+    use npyz::WriterBuilder;
+    let shape: Vec<_> = shape.iter().map(|&n| n as u64).collect();
+    let file = std::fs::File::create(path)?;
+    let mut npy = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(file).begin_nd()?;
+    npy.extend(values)?;
+    npy.finish()
+}
+
 /// The table of known failures: what is in it must fail, what is not must pass.
 fn known_failures() -> Outcome {
     let table = [("gl", "matmul", "its driver is wrong")];
@@ -108,8 +174,12 @@ fn known_failures() -> Outcome {
 }
 
 fn main() {
-    let tests: [(&str, common::Test); 3] =
-        [("chosen_by_name", chosen_by_name), ("software_is_known", software_is_known), ("halves", halves)];
+    let tests: [(&str, common::Test); 4] = [
+        ("chosen_by_name", chosen_by_name),
+        ("software_is_known", software_is_known),
+        ("halves", halves),
+        ("ragged_halves", ragged_halves),
+    ];
     let others = vec![
         Trial::test("known_failures", known_failures),
         Trial::test("agreement/infonce", || agreement("infonce")),
