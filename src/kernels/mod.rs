@@ -334,7 +334,14 @@ fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
     for k in whole..n {
         sums[k - whole] += f(k);
     }
-    sums.into_iter().fold(T::zero(), |total, sum| total + sum)
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    sums[0]
 }
 
 /// Sigmoid, stable on both tails.
