@@ -232,6 +232,9 @@ impl Baseline {
             let advice = "use --image-encoder linear and poolings other than gpo";
             return Err(Error::config(form, "linear heads", "pooling or an encoder that is learned", advice));
         }
+        for split in [Split::Train, Split::Val] {
+            dataset.need(split)?;
+        }
         let bad = regularizations.iter().find(|r| !(r.is_finite() && **r >= 0.0)).map(f64::to_string);
         if let Some(found) = bad.or(regularizations.is_empty().then(|| "none".into())) {
             let expected = "finite numbers of 0 or more";

@@ -1,7 +1,7 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
 use crate::config::{Pooling, TrainConfig};
-use crate::data::{Dataset, Gather, Side, Split, Standardizer};
+use crate::data::{Ahead, Dataset, Gather, Side, Split, Standardizer};
 use crate::device::{Buffer, Device, Upload};
 use crate::encoder::Encoder;
 use crate::eval::Recall;
@@ -51,11 +51,9 @@ impl Head {
         let mut encoder = Encoder::new(device, self, side, chunk)?;
         let (mut host, mut offsets) = (Vec::new(), Vec::new());
         let mut out = Vec::with_capacity(rows.len() * self.dim());
-        let mut chunks = rows.chunks(chunk).peekable();
+        let (mut chunks, mut ahead) = (rows.chunks(chunk).peekable(), Ahead::new());
         while let Some(rows) = chunks.next() {
-            for &row in chunks.peek().copied().unwrap_or_default() {
-                gather.will_need(dataset, side, row);
-            }
+            gather.announce(dataset, side, chunks.peek().copied().unwrap_or_default(), &mut ahead);
             gather.items(dataset, side, rows, &mut host, &mut offsets)?;
             encoder.upload(device, Upload::Given(&mut host), &offsets)?;
             let mut commands = device.commands();

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // SAFETY: there is one thread yet.
-        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", "/nonexistent") };
     }
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,9 +2,9 @@
 //!
 //! Owns the strips' memory, and the way onto the device and back. What is made of a strip is its user's.
 
-use crate::Result;
 use crate::device::{Commands, Device, Mat, Matrix, pad_rows};
 use crate::kernels::{Product, matmul};
+use crate::{Error, Result};
 use std::ops::Range;
 
 /// `queries [n, dim]` against `candidates [m, dim]`.
@@ -26,6 +26,16 @@ impl<'a> Strips<'a> {
         let (count, others) = (queries.len() / dim, candidates.len() / dim);
         let strip = device.strip_rows(count, others, dim)?;
         let part = device.strip_rows(others, 1, dim)?;
+        // Side by side in the columns of a strip, at multiples of 64.
+        if part < others && part % 64 > 0 {
+            let (expected, advice) = ("embeddings of which a binding holds 64", "use --device cpu");
+            return Err(Error::device(
+                format!("similarities on {device}"),
+                expected,
+                format!("width {dim}"),
+                advice,
+            ));
+        }
         let parts = candidates.chunks(part * dim).enumerate().map(|(i, values)| {
             let rows = values.len() / dim;
             Ok((i * part..i * part + rows, Matrix::from_rows(device, "strip.candidates", rows, dim, values)?))

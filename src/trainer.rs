@@ -128,6 +128,9 @@ impl Trainer {
         // A bank holds pairs of one epoch.
         let pipeline = TrainConfig { memory_bank: config.memory_bank.min(captions), ..config.clone() };
         let gather = head.gather(config.dropout)?.with_row_dropout(config.row_dropout())?;
+        for split in [Split::Train, Split::Val] {
+            dataset.need(split)?;
+        }
         // A bad value there would else end the run after its epochs.
         for split in [Split::Val, Split::Test] {
             let SplitRows { images, texts, .. } = dataset.split(split);
@@ -327,8 +330,17 @@ impl Trainer {
     /// Everything needed to go on from here.
     ///
     /// # Errors
-    /// A failing device.
+    /// A failing device; an epoch that has failed, of which the device holds a part.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
+        if self.failed {
+            let advice = "resume from the last checkpoint";
+            return Err(Error::config(
+                "checkpoint",
+                "a run of whole epochs",
+                "an epoch that has failed",
+                advice,
+            ));
+        }
         let head = self.pipeline.head()?;
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
         let state = State { moments: self.device.wait(self.pipeline.moments())?, best };

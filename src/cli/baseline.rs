@@ -46,7 +46,7 @@ struct Summary {
 impl BaselineArgs {
     pub fn run(self) -> Result<()> {
         let form: ClosedForm = self.form.parse()?;
-        self.out.as_deref().map_or(Ok(()), RunFolder::refuse_if_used)?;
+        self.out.as_deref().map_or(Ok(()), RunFolder::refuse_if_of_run)?;
         let base =
             TrainConfig { embed: self.embed.unwrap_or(TrainConfig::default().embed), ..Default::default() };
         let config = self.input.apply(base);

@@ -83,17 +83,19 @@ impl EmbedArgs {
         Ok(())
     }
 
-    /// The embeddings have the names that features have: they must not take their place.
+    /// In npy, embeddings have the names that features have: they must not take their place.
     fn refuse_features(&self) -> Result<()> {
-        let out = self.out.as_path();
         let real = |path: &Path| path.canonicalize().ok();
-        let features = if self.dataset.is_dir() { Some(self.dataset.as_path()) } else { None };
-        let same = features.is_some_and(|features| real(features) == real(out))
-            || real(&self.dataset) == real(&out.join("embeddings.safetensors"));
-        if !same {
+        let taken = match self.format {
+            Format::Npy => self.out.join("text_to_image.npy").exists(),
+            Format::Safetensors => real(&self.out.join("embeddings.safetensors"))
+                .is_some_and(|out| Some(out) == real(&self.dataset)),
+            Format::Fvecs | Format::Fbin => false,
+        };
+        if !taken {
             return Ok(());
         }
-        let expected = "another folder than that of the features, which would be overwritten";
-        Err(Error::new(ErrorKind::Config, "--out", expected, out.display(), "choose another --out"))
+        let expected = "another folder than that of a dataset, whose features would be overwritten";
+        Err(Error::new(ErrorKind::Config, "--out", expected, self.out.display(), "choose another --out"))
     }
 }

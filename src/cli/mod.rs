@@ -105,7 +105,12 @@ impl DeviceArg {
 
     /// The same, where none is named that which gives itself the name `before`, if it is here.
     fn open_as(&self, before: Option<&str>) -> Result<Device> {
-        let found = before.filter(|_| self.device == "auto").and_then(|before| {
+        let named = self.device != "auto" || std::env::var_os("WGPU_ADAPTER_NAME").is_some();
+        let found = before.filter(|_| !named).and_then(|before| {
+            // The CPU's name tells its threads, which change nothing.
+            if before.ends_with("(native)") {
+                return Some("cpu".to_string());
+            }
             let info = Device::list().into_iter().find(|info| info.to_string() == before)?;
             Some(info.index.to_string())
         });

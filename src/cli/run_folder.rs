@@ -19,9 +19,31 @@ const LAST: &str = "last.safetensors";
 pub struct RunFolder {
     path: PathBuf,
     metrics: fs::File,
-    /// Ends with the process, however that ends.
-    #[cfg(unix)]
-    _lock: fs::File,
+    _lock: Lock,
+}
+
+/// Keeps other processes out of a folder, and ends with this one, however that ends. Nothing where folders have no locks, as on
+/// Windows.
+pub struct Lock(#[allow(dead_code, reason = "held open")] Option<fs::File>);
+
+impl Lock {
+    /// # Errors
+    /// Another process that holds it.
+    pub fn of(folder: &Path) -> Result<Self> {
+        #[cfg(unix)]
+        {
+            use rustix::fs::{FlockOperation, flock};
+            let file = fs::File::open(folder).map_err(unwritable(folder))?;
+            // A file system without locks is one without this guard.
+            if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+                let expected = "a folder that no other process writes into";
+                return Err(fault(folder, expected, "one that does", "wait for it, or choose another --out"));
+            }
+            Ok(Self(Some(file)))
+        }
+        #[cfg(not(unix))]
+        Ok(Self(fs::metadata(folder).ok().and(None)))
+    }
 }
 
 /// config.json: what decides the run, and where it was made.
@@ -97,6 +119,16 @@ impl RunFolder {
         Ok(Earlier { config, dataset, device, checkpoint })
     }
 
+    /// A baseline must not overwrite the head of a run, nor a run that of a baseline that was taken for its folder.
+    pub fn refuse_if_of_run(out: &Path) -> Result<()> {
+        match [CONFIG, LAST, METRICS].into_iter().find(|name| out.join(name).exists()) {
+            None => Ok(()),
+            Some(name) => {
+                Err(fault(out, "a folder without a run", format!("{name} of a run"), "choose another --out"))
+            }
+        }
+    }
+
     /// A new run must not overwrite an older one, unless that has come to nothing.
     pub fn refuse_if_used(out: &Path) -> Result<()> {
         let empty = fs::metadata(out.join(METRICS)).is_ok_and(|metrics| metrics.len() == 0);
@@ -117,9 +149,10 @@ impl RunFolder {
     }
 
     /// Makes the folder (`runs/NAME`, or with a number appended, where none is given) and its files, and drops what a
-    /// killed run left beyond its last checkpoint.
+    /// killed run left beyond its last checkpoint. A folder that is there already comes with its lock.
     pub fn open(
         out: Option<PathBuf>,
+        lock: Option<Lock>,
         name: &str,
         trainer: &Trainer,
         device: &Device,
@@ -129,8 +162,7 @@ impl RunFolder {
             Some(path) => make_folder(&path)?,
             None => new_run(name)?,
         };
-        #[cfg(unix)]
-        let lock = lock(&path)?;
+        let lock = lock.map_or_else(|| Lock::of(&path), Ok)?;
         if trainer.epoch() == 0 && path.join(LAST).exists() {
             // Another process was here since this one looked.
             Self::refuse_if_used(&path)?;
@@ -175,12 +207,7 @@ impl RunFolder {
         wgoal::data::write_file(&metrics_path, kept.as_bytes())?;
         let metrics =
             fs::OpenOptions::new().append(true).open(&metrics_path).map_err(unwritable(&metrics_path))?;
-        let mut folder = Self {
-            path,
-            metrics,
-            #[cfg(unix)]
-            _lock: lock,
-        };
+        let mut folder = Self { path, metrics, _lock: lock };
         folder.restore_best(trainer)?;
         Ok(folder)
     }
@@ -207,21 +234,6 @@ impl RunFolder {
             .and_then(|()| self.metrics.sync_data())
             .map_err(unwritable(&path))?;
         trainer.checkpoint()?.save(self.path.join(LAST))
-    }
-}
-
-/// Keeps other processes out of the folder until the file is closed. Windows has no locks of folders.
-#[cfg(unix)]
-fn lock(folder: &Path) -> Result<fs::File> {
-    use rustix::fs::{FlockOperation, flock};
-    let file = fs::File::open(folder).map_err(unwritable(folder))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let expected = "a folder that no other process writes into";
-            Err(fault(folder, expected, "one that does", "wait for it, or choose another --out"))
-        }
-        // A file system without locks is one without this guard.
-        _ => Ok(file),
     }
 }
 

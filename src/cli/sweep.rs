@@ -1,8 +1,9 @@
 //! `wgoal sweep`: the table of the paper in one process, resumable.
 
 use super::options::RunOptions;
+use super::run_folder::Lock;
 use super::train::dataset_path;
-use super::{DeviceArg, say, to_json};
+use super::{DeviceArg, make_folder, say, to_json};
 use clap::{Args, Parser};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -92,6 +93,7 @@ impl SweepArgs {
         let dataset = Dataset::open(dataset_path(self.dataset.clone()))?;
         let sweep = Sweep::new(self.variants(&dataset)?, self.seeds.clone(), self.baseline.as_deref())?;
         let device = self.device.open()?;
+        let _lock = Lock::of(&make_folder(&self.out)?)?;
         let (start, mut first) = (Instant::now(), 0);
         let table =
             sweep.run(&device, dataset, &self.out, |SweepProgress { run, done, total, .. }| {

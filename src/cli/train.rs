@@ -1,7 +1,7 @@
 //! `wgoal train`: one run in one folder, resumable.
 
 use super::options::RunOptions;
-use super::run_folder::RunFolder;
+use super::run_folder::{Lock, RunFolder};
 use super::{DeviceArg, print_json, say};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -61,6 +61,8 @@ struct Summary {
 
 impl TrainArgs {
     pub fn run(self) -> Result<()> {
+        // Before anything is read of it: another process may be at work there.
+        let lock = self.out.as_deref().filter(|out| out.is_dir()).map(Lock::of).transpose()?;
         let earlier = match (&self.out, self.resume) {
             (Some(out), true) => Some(RunFolder::load(out)?),
             (Some(out), false) => RunFolder::refuse_if_used(out).map(|()| None)?,
@@ -103,7 +105,7 @@ impl TrainArgs {
             format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
                 .replace([':', '.', '@', '+', '*', '/', '\\'], "-")
         };
-        let folder = RunFolder::open(self.out.clone(), &name(), &trainer, &device, &path)?;
+        let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path)?;
         self.train(trainer, folder, &device.to_string())
     }
 

@@ -176,6 +176,11 @@ impl FeatureFile {
         self.file.will_need(self.start + rows.start as u64 * width, rows.len() as u64 * width);
     }
 
+    /// Whether any row read since the last call had to be waited for.
+    pub fn missed(&self) -> bool {
+        self.file.missed()
+    }
+
     /// Whether its values are f16.
     pub fn is_half(&self) -> bool {
         matches!(self.dtype, Float::F16)

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use rand_chacha::rand_core::Rng;
 
+use super::gather::Ahead;
 use super::{Dataset, Gather, Side, Split};
 use crate::device::{Device, Upload};
 use crate::random::{Purpose, random};
@@ -125,14 +126,15 @@ impl Batches {
         let pairs = dataset.split(Split::Train).texts.len();
         let order = pair_order(pairs, seed, epoch);
         let mut texts = Vec::new();
-        let steps = steps_per_epoch(pairs, batch);
+        let (steps, mut ahead) = (steps_per_epoch(pairs, batch), Ahead::new());
         Self::spawn(steps, move |step, out| {
             let split = dataset.split(Split::Train);
             let until = |step: usize| order.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
             // A batch ahead: rows that no cache holds are fetched, many at once, while this batch is gathered and computed.
             let first = if step == 0 { 0 } else { until(step + 1) };
-            for pair in &order[first..until(step + 2)] {
+            let announced = if ahead.due(&dataset) { first..until(step + 2) } else { 0..0 };
+            for pair in &order[announced] {
                 gather.will_need(&dataset, Side::Image, image(pair));
                 gather.will_need(&dataset, Side::Text, split.texts[*pair as usize]);
             }

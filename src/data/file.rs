@@ -9,8 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-#[cfg(target_os = "linux")]
-use std::sync::atomic::{self, AtomicU32};
+use std::sync::atomic::{self, AtomicBool};
 
 use npyz::{NpyHeader, Order};
 use safetensors::tensor::Metadata;
@@ -21,11 +20,6 @@ use crate::{Error, Result};
 const MAX_NPY_HEADER: usize = 65_535;
 /// Longest safetensors header in bytes: the limit of the format.
 const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
-/// So many rows are announced after one that had to be waited for, and at first. Where the system's cache holds a file, an
-/// announcement takes as long as reading.
-#[cfg(target_os = "linux")]
-const ANNOUNCED: u32 = 4096;
-
 /// A regular file that several threads read at positions of their own.
 #[derive(Debug)]
 pub(super) struct PositionedFile {
@@ -34,9 +28,8 @@ pub(super) struct PositionedFile {
     #[cfg(not(any(unix, windows)))]
     file: std::sync::Mutex<File>,
     bytes: u64,
-    /// Announcements left.
-    #[cfg(target_os = "linux")]
-    announcements: AtomicU32,
+    /// Whether a read has had to wait for the disk, where the system tells.
+    missed: AtomicBool,
 }
 
 impl PositionedFile {
@@ -56,12 +49,7 @@ impl PositionedFile {
         let file = File::open(path).map_err(|e| fault(e.to_string()))?;
         #[cfg(not(any(unix, windows)))]
         let file = file.into();
-        Ok(Self {
-            file,
-            bytes: metadata.len(),
-            #[cfg(target_os = "linux")]
-            announcements: ANNOUNCED.into(),
-        })
+        Ok(Self { file, bytes: metadata.len(), missed: false.into() })
     }
 
     /// Fills `out` from `position`; an error names what `thing` tells.
@@ -76,21 +64,24 @@ impl PositionedFile {
         })
     }
 
-    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once; not where its
-    /// cache has held whatever was read lately. One that does not know this, or does not heed it, reads as it did.
+    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
+    /// not know this, or does not heed it, reads as it did.
     pub(super) fn will_need(&self, position: u64, bytes: u64) {
         #[cfg(target_os = "linux")]
-        {
-            use rustix::fs::{Advice, fadvise};
-            // No order with anything, and one announcement more or less is nothing.
-            let left = self.announcements.load(atomic::Ordering::Relaxed);
-            if left > 0 {
-                self.announcements.store(left - 1, atomic::Ordering::Relaxed);
-                let _ = fadvise(&self.file, position, std::num::NonZeroU64::new(bytes), Advice::WillNeed);
-            }
-        }
+        let _ = rustix::fs::fadvise(
+            &self.file,
+            position,
+            std::num::NonZeroU64::new(bytes),
+            rustix::fs::Advice::WillNeed,
+        );
         #[cfg(not(target_os = "linux"))]
         let _ = (position, bytes);
+    }
+
+    /// Whether any read since the last call had to wait for the disk; on systems that do not tell, none had.
+    pub(super) fn missed(&self) -> bool {
+        // In no order with anything.
+        self.missed.swap(false, atomic::Ordering::Relaxed)
     }
 
     /// The length must be exactly what the header tells.
@@ -114,7 +105,7 @@ impl PositionedFile {
             if ready == Ok(out.len()) {
                 return Ok(());
             }
-            self.announcements.store(ANNOUNCED, atomic::Ordering::Relaxed);
+            self.missed.store(true, atomic::Ordering::Relaxed);
         }
         std::os::unix::fs::FileExt::read_exact_at(&self.file, out, position)
     }

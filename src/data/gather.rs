@@ -55,6 +55,28 @@ impl Standardizer {
     }
 }
 
+/// Whether batches are announced to the system: so many after one that had to be waited for, and at first. Where its cache
+/// holds a file, an announcement takes as long as reading.
+pub(crate) struct Ahead(u32);
+
+impl Ahead {
+    const BATCHES: u32 = 32;
+
+    pub fn new() -> Self {
+        Self(Self::BATCHES)
+    }
+
+    /// Asked once a batch.
+    pub(super) fn due(&mut self, dataset: &Dataset) -> bool {
+        if dataset.missed() {
+            *self = Self::new();
+        }
+        let due = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        due
+    }
+}
+
 /// How the features of items become input: pooled or not, standardised or not, and in training with size augmentation and
 /// dropout.
 #[derive(Debug, Clone, Default)]
@@ -88,8 +110,15 @@ impl Gather {
     }
 
     /// Tells the system that an item is about to be gathered.
-    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
+    pub(super) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
         dataset.will_need(side, item as usize, self.pooling[side as usize]);
+    }
+
+    /// The same of a batch of items, where that is due.
+    pub(crate) fn announce(&self, dataset: &Dataset, side: Side, items: &[u32], ahead: &mut Ahead) {
+        if ahead.due(dataset) {
+            items.iter().for_each(|&item| self.will_need(dataset, side, item));
+        }
     }
 
     /// The same with another pooling of images and texts.

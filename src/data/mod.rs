@@ -26,6 +26,7 @@ pub use crate::files::{Values, write_file, write_tensors};
 pub use crate::head::{Side, Standardizer};
 pub use array::{read_ids_npy, read_matrix_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
 pub use batch::{Batch, Batches, pair_order, steps_per_epoch};
+pub(crate) use gather::Ahead;
 pub use gather::{Gather, row_stride};
 pub use splits::{Split, SplitRows};
 
@@ -205,6 +206,15 @@ impl Dataset {
         &self.splits[split as usize]
     }
 
+    /// An error where a split has no images, as one that was not needed when the dataset was opened.
+    pub(crate) fn need(&self, split: Split) -> Result<()> {
+        if !self.split(split).images.is_empty() {
+            return Ok(());
+        }
+        let advice = "open the dataset with this split";
+        Err(Error::data(&self.name, format!("images in split_{split}"), "none", advice))
+    }
+
     /// The caption of a text row, if the dataset has captions and such a row.
     pub fn caption(&self, text: usize) -> Option<&str> {
         self.captions.as_ref()?.get(text).map(String::as_str)
@@ -229,11 +239,7 @@ impl Dataset {
     pub fn sample_hash(&self) -> Result<u64> {
         const ROWS: usize = 16;
         let (mut bytes, mut hash) = (Vec::new(), FNV_OFFSET);
-        let files = self
-            .sides
-            .iter()
-            .flat_map(|side| side.pooled.iter().chain(side.local.iter().map(|local| &local.rows)));
-        for file in files {
+        for file in self.files() {
             for k in 0..ROWS.min(file.rows) {
                 let last = file.rows - 1;
                 file.read_bytes(if file.rows <= ROWS { k } else { k * last / (ROWS - 1) }, &mut bytes)?;
@@ -282,6 +288,18 @@ impl Dataset {
         if let (Some(local), false) = (local, pooling == Pooling::None) {
             local.rows.will_need(local.rows_of(item));
         }
+    }
+
+    /// Whether any row read since the last call had to be waited for.
+    fn missed(&self) -> bool {
+        self.files().fold(false, |missed, file| file.missed() | missed)
+    }
+
+    /// All files of features.
+    fn files(&self) -> impl Iterator<Item = &FeatureFile> {
+        self.sides
+            .iter()
+            .flat_map(|side| side.pooled.iter().chain(side.local.iter().map(|local| &local.rows)))
     }
 
     /// Whether a side's rows, or its local ones, are cached as f16.

@@ -499,8 +499,8 @@ impl Gpu {
         let source = lock(&self.0.replaced).get(spec.name).cloned();
         let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
         let device = &self.0.device;
-        // A driver's compiler that fails counts as an internal error.
-        let refusal = refusal(device, [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation]);
+        // A driver's compiler that fails counts as an internal error, and tells more than what follows from it.
+        let refusal = refusal(device, [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(label),
             source: wgpu::ShaderSource::Wgsl(source.into()),

@@ -503,7 +503,7 @@ mod tests {
                 let whole = by_blocks(&device, objective, [257, 13], masked, 257);
                 let largest = whole[0].iter().fold(0.0f32, |m, x| m.max(x.abs()));
                 assert!(largest > 0.0 && largest.is_finite());
-                for rows in [64, 192] {
+                for rows in [16, 48, 64, 192] {
                     let parts = by_blocks(&device, objective, [257, 13], masked, rows);
                     for (part, whole) in parts.iter().zip(&whole) {
                         let error = furthest(part, whole);

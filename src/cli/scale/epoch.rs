@@ -11,7 +11,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use wgoal::{Dataset, Error, ErrorKind, Event, Result, TrainConfig, Trainer};
+use wgoal::{Dataset, Error, ErrorKind, Event, Result, Split, TrainConfig, Trainer};
 
 #[derive(Args)]
 pub struct EpochBench {
@@ -42,12 +42,12 @@ struct EpochTimes {
     shape: String,
     objective: String,
     steps: usize,
-    /// The epoch, reading included; not validation, nor what a device compiles and measures the first time.
+    /// The epoch, with reading, and with what a device compiles the first time; without validation.
     seconds: f64,
     /// The matrix products of its steps alone.
     products: f64,
     ratio: f64,
-    /// Largest resident memory of the process.
+    /// Largest resident memory of the process, the matrices of the products timed alone included.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_mb: Option<u64>,
 }
@@ -72,7 +72,7 @@ impl EpochBench {
             .map_err(fault)?;
         let mut trainer = Trainer::new(&device, Dataset::open(folder.path())?, config)?;
         let steps = trainer.steps_per_epoch();
-        let b = self.batch.min(m);
+        let b = self.batch.min(trainer.dataset().split(Split::Train).texts.len());
         let shapes = [
             ([b, d, p], false),
             ([b, d, q], false),
@@ -80,12 +80,13 @@ impl EpochBench {
             ([d, p, b], true),
             ([d, q, b], true),
         ];
+        let apart = steps.div_ceil(STOPS).max(LEAST);
         let mut alone = Products::new(&device, &shapes)?;
         alone.seconds()?;
         let (sender, receiver) = mpsc::channel();
         trainer.on_event(move |event| {
             let stop = match event {
-                Event::Step { step, .. } => step % steps.div_ceil(STOPS) == 0,
+                Event::Step { step, .. } => step % apart == 0,
                 _ => true,
             };
             if stop {
@@ -132,8 +133,9 @@ impl EpochBench {
     }
 }
 
-/// Stops of an epoch, besides that before validation.
-const STOPS: usize = 16;
+/// Stops of an epoch, besides that before validation, and steps between two at least: at each a batch or two come for nothing.
+const STOPS: usize = 10;
+const LEAST: usize = 50;
 
 /// The epoch stands still: its products are timed here and there, since the machine changes its pace on the way.
 struct Stop {
