@@ -344,3 +344,17 @@ fn pool(pooling: Pooling, first: bool, out: &mut [f32], row: &[f32]) {
     let combine: fn(f32, f32) -> f32 = if pooling == Pooling::Max { f32::max } else { |a, b| a + b };
     out.iter_mut().zip(row).for_each(|(out, &x)| *out = combine(*out, x));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_end_where_no_row_has_to_be_waited_for() {
+        let dataset = Dataset::open("data/clipart-mini").unwrap();
+        // What opening it has waited for is over with the first.
+        let mut ahead = Ahead::new();
+        let due: Vec<bool> = (0..40).map(|_| ahead.due(&dataset)).collect();
+        assert_eq!(due, [[true; 32].as_slice(), &[false; 8]].concat());
+    }
+}
