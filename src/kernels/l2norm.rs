@@ -83,7 +83,7 @@ pub fn twin<T: Real>(z: &[T], cols: usize, x: &mut [T], norms: &mut [T]) {
         *norm = vectorized(
             #[inline(always)]
             || {
-                let r = lane_sum(stride, |k| z[k] * z[k]).sqrt();
+                let r = lane_sum(z.len(), |k| z[k] * z[k]).sqrt();
                 let scale = T::one() / (r + T::of(EPSILON.into()));
                 x.iter_mut().zip(z).for_each(|(x, &z)| *x = z * scale);
                 r
@@ -103,7 +103,9 @@ pub fn backward_twin<T: Real>(g: &[T], x: &[T], norms: &[T], cols: usize, dz: &m
         vectorized(
             #[inline(always)]
             || {
-                let along = lane_sum(stride, |k| x[k] * g[k]) / r;
+                // Of one length, so that no index needs a check.
+                let g = &g[..x.len()];
+                let along = lane_sum(x.len(), |k| x[k] * g[k]) / r;
                 let scale = T::one() / (r + T::of(EPSILON.into()));
                 dz.iter_mut().zip(g.iter().zip(x)).for_each(|(dz, (&g, &x))| *dz = g * scale - x * along);
             },
