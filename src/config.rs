@@ -1,4 +1,5 @@
-//! What a training run is told: objective, optimiser, schedules, regularisation.
+//! What a training run is told: objective, optimiser, schedules, regularisation. A list of options, each with its meaning and
+//! its check, and as long as there are options.
 
 use crate::objective::Objective;
 use crate::{Error, Result};

@@ -53,7 +53,10 @@ impl Head {
         let mut out = Vec::with_capacity(rows.len() * self.dim());
         let (mut chunks, mut ahead) = (rows.chunks(chunk).peekable(), Ahead::new());
         while let Some(rows) = chunks.next() {
-            gather.announce(dataset, side, chunks.peek().copied().unwrap_or_default(), &mut ahead);
+            if ahead.due(dataset) {
+                let next = chunks.peek().copied().unwrap_or_default();
+                next.iter().for_each(|&row| gather.will_need(dataset, side, row));
+            }
             gather.items(dataset, side, rows, &mut host, &mut offsets)?;
             encoder.upload(device, Upload::Given(&mut host), &offsets)?;
             let mut commands = device.commands();

@@ -2,7 +2,7 @@
 //! on the device, or images have a residual perceptron, the parameters of those as well (vse-models.md section 2).
 //!
 //! Owns the parameters and where each lies in the one flat buffer that the optimiser walks. It neither
-//! trains nor reads features.
+//! trains nor reads features. The file is long because no other may know where parameters lie.
 
 use crate::config::{ImageEncoder, Pooling, TrainConfig};
 use crate::device::{Buffer, Mat, MatMut, padded};

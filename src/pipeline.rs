@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Owns the parameters on the device, the optimiser's state and, through the encoders, every buffer of a step. Nothing is read back inside a
-//! step: each leaves one row in the records, which [`Pipeline::records`] collects.
+//! step: each leaves one row in the records, which [`Pipeline::records`] collects. The file is long because a step is one list, to
+//! be read in its order.
 
 use crate::bank::Bank;
 use crate::config::{Optimizer, TrainConfig};

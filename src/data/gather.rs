@@ -67,7 +67,7 @@ impl Ahead {
     }
 
     /// Asked once a batch.
-    pub(super) fn due(&mut self, dataset: &Dataset) -> bool {
+    pub(crate) fn due(&mut self, dataset: &Dataset) -> bool {
         if dataset.missed() {
             *self = Self::new();
         }
@@ -110,15 +110,8 @@ impl Gather {
     }
 
     /// Tells the system that an item is about to be gathered.
-    pub(super) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
+    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
         dataset.will_need(side, item as usize, self.pooling[side as usize]);
-    }
-
-    /// The same of a batch of items, where that is due.
-    pub(crate) fn announce(&self, dataset: &Dataset, side: Side, items: &[u32], ahead: &mut Ahead) {
-        if ahead.due(dataset) {
-            items.iter().for_each(|&item| self.will_need(dataset, side, item));
-        }
     }
 
     /// The same with another pooling of images and texts.

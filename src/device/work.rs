@@ -1,7 +1,7 @@
 //! Work for a GPU in its order: recorded, handed over and submitted in bounded pieces.
 //!
 //! A [`Recorder`] collects dispatches and hands them to its [`Gpu`], which holds them with the uploads among them until they
-//! are worth a submission. Nothing here knows what a kernel computes.
+//! are worth a submission. Nothing here knows what a kernel computes. The file is long because the order of work is one matter.
 
 use super::gpu::{Gpu, IMAGE_ROW, Memory, Pipeline, Region, lock};
 use super::select::DeviceKind;

@@ -2,6 +2,7 @@
 //!
 //! The similarity matrix comes in blocks of rows that fit a binding. With a single block it is computed once, with more
 //! it is recomputed for the passes that need all hardest negatives first; N x N is never held.
+//! A fifth of the file are tests of that.
 
 use super::mining::{Direction, place};
 use super::{GoalParams, InfonceParams, Negatives, Objective, Term};

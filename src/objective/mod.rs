@@ -2,6 +2,7 @@
 //!
 //! An [`Objective`] is a value with a name such as `cir:sig-ms`; [`Objective::gradients`] is the whole gradient for
 //! people who bring their own encoder, and `gradient` the dispatches that the trainer uses.
+//! The file is that one type with its parameters, which are read together; names, checks and mining lie beside it.
 
 mod custom;
 mod embeddings;

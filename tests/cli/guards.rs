@@ -123,13 +123,7 @@ fn switches_of_a_recipe_can_be_turned_off() {
 fn nobody_need_read() {
     let place = Place::new();
     let args = "train data --device cpu --embed 4 --batch 16 --epochs 30 --out run";
-    let mut child = Command::new(env!("CARGO_BIN_EXE_wgoal"))
-        .args(args.split(' '))
-        .current_dir(place.path(""))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = place.start(args, Stdio::piped);
     drop((child.stdout.take(), child.stderr.take()));
     assert!(child.wait().unwrap().success());
     assert_eq!(place.metrics("run").len(), 30);
@@ -157,13 +151,7 @@ fn two_processes_do_not_write_into_one_folder() {
     use std::time::{Duration, Instant};
     let place = Place::new();
     let args = "train data --device cpu --embed 4 --batch 16 --epochs 1000000 --out run";
-    let mut child = Command::new(env!("CARGO_BIN_EXE_wgoal"))
-        .args(args.split(' '))
-        .current_dir(place.path(""))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = place.start(args, Stdio::null);
     let start = Instant::now();
     while !place.path("run/last.safetensors").exists() {
         assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());

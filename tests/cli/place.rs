@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -46,6 +47,17 @@ impl Place {
         }
         command.current_dir(&self.0).timeout(Duration::from_secs(60));
         command
+    }
+
+    /// The tool at work, both its streams being `stream`.
+    pub fn start(&self, args: &str, stream: fn() -> Stdio) -> Child {
+        std::process::Command::new(env!("CARGO_BIN_EXE_wgoal"))
+            .args(args.split(' '))
+            .current_dir(&self.0)
+            .stdout(stream())
+            .stderr(stream())
+            .spawn()
+            .unwrap()
     }
 
     pub fn run(&self, args: &str) -> Output {

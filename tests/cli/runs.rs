@@ -90,7 +90,7 @@ fn best_belongs_to_the_run_that_last_tells_of() {
 #[cfg(unix)]
 #[test]
 fn kills_do_not_show() {
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     use std::time::{Duration, Instant};
     const KILLS: u32 = 20;
     const EPOCHS: usize = 80;
@@ -112,13 +112,7 @@ fn kills_do_not_show() {
             true => format!("train {data} --resume --device cpu --out killed"),
             false => format!("train {data} {options} --out killed"),
         };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wgoal"))
-            .args(args.split(' '))
-            .current_dir(place.path(""))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = place.start(&args, Stdio::null);
         std::thread::sleep(Duration::from_secs_f32(moments.next().unwrap() * whole / 10.0));
         match child.try_wait().unwrap() {
             None => {

@@ -16,7 +16,7 @@ fn peak(id: u32) -> Option<u64> {
 fn forty_gigabytes_train_in_little_memory() {
     use npyz::WriterBuilder;
     use std::os::unix::fs::{FileExt, MetadataExt};
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     use std::time::{Duration, Instant};
     const ROWS: u64 = 10_000_000;
     const DIM: u64 = 1024;
@@ -53,13 +53,8 @@ fn forty_gigabytes_train_in_little_memory() {
     }
 
     let start = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_wgoal"))
-        .args("train large --epochs 1 --batch 32 --embed 16 --device cpu --out run".split(' '))
-        .current_dir(place.path(""))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child =
+        place.start("train large --epochs 1 --batch 32 --embed 16 --device cpu --out run", Stdio::null);
     let mut most = 0;
     let status = loop {
         most = most.max(peak(child.id()).unwrap_or(0));

@@ -66,20 +66,14 @@ fn a_sweep_that_was_cut_ends_with_the_same_tables() {
 #[cfg(unix)]
 #[test]
 fn a_sweep_that_was_killed_goes_on() {
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     let place = Place::new();
     let sweep = format!("sweep data --objectives con:con,cir:sig-ms,infonce --seeds 3,5 {SMALL} --epochs 60");
     let sweep = sweep.replace("--epochs 2 ", "");
     place.ok(&format!("{sweep} --out whole"));
     let mut kills = 0;
     for runs in [1, 2, 4] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wgoal"))
-            .args(format!("{sweep} --out killed").split(' '))
-            .current_dir(place.path(""))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = place.start(&format!("{sweep} --out killed"), Stdio::null);
         let path = place.path("killed/results.jsonl");
         while std::fs::read_to_string(&path).unwrap_or_default().lines().count() <= runs {
             if child.try_wait().unwrap().is_some() {
