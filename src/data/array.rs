@@ -217,13 +217,11 @@ impl FeatureFile {
             return Err(Error::data(&self.label, expected, found, "ask for a row of this array"));
         }
         self.read_bytes(row, scratch)?;
-        match self.dtype {
+        let largest = match self.dtype {
             Float::F16 => decode_f16(scratch, out),
             Float::F32 => decode(bytemuck::cast_slice(scratch), out, f32::from_le_bytes),
             Float::F64 => decode(bytemuck::cast_slice(scratch), out, |b| f64::from_le_bytes(b) as f32),
-        }
-        // One pass for both questions: without its sign, a float's bits order as its magnitude does.
-        let largest = out.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
+        };
         if largest >= f32::INFINITY.to_bits() {
             let column = out.iter().position(|x| !x.is_finite()).unwrap_or(0);
             let thing = format!("{} column {column}", self.place(row));
@@ -234,22 +232,29 @@ impl FeatureFile {
     }
 }
 
-fn decode<const N: usize>(values: &[[u8; N]], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
-    for (out, &value) in out.iter_mut().zip(values) {
+/// Decodes values and returns the largest magnitude, as the bits of an f32: without their sign, they order as it does. So
+/// one pass tells whether all are finite, and whether all are zero.
+fn decode<const N: usize>(values: &[[u8; N]], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) -> u32 {
+    out.iter_mut().zip(values).fold(0, |largest, (out, &value)| {
         *out = convert(value);
-    }
+        largest.max(out.to_bits() & 0x7fff_ffff)
+    })
 }
 
-/// By blocks, since `half` converts whole slices with the processor's instructions for it.
-fn decode_f16(bytes: &[u8], out: &mut [f32]) {
+/// [`decode`] by blocks, since `half` converts whole slices with the processor's instructions for it.
+fn decode_f16(bytes: &[u8], out: &mut [f32]) -> u32 {
     let mut bits = [0; 256];
+    // The magnitude as f16, in a signed integer: every processor has the largest of those in vectors.
+    let mut largest = 0i16;
     for (bytes, out) in bytes.chunks(2 * bits.len()).zip(out.chunks_mut(bits.len())) {
         let bits = &mut bits[..out.len()];
         for (bits, &bytes) in bits.iter_mut().zip(bytemuck::cast_slice(bytes)) {
             *bits = u16::from_le_bytes(bytes);
+            largest = largest.max((*bits & 0x7fff) as i16);
         }
         bits.reinterpret_cast::<f16>().convert_to_f32_slice(out);
     }
+    f16::from_bits(largest as u16).to_f32().to_bits()
 }
 
 impl Array<Integer> {

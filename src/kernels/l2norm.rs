@@ -1,6 +1,6 @@
 //! L2 normalisation of rows and its backward (goal-math.md section 7).
 
-use super::{Access, KernelSpec, Real, by_rows, lane_sum, vectorized};
+use super::{Access, KernelSpec, Real, by_rows, dot, vectorized};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -83,7 +83,7 @@ pub fn twin<T: Real>(z: &[T], cols: usize, x: &mut [T], norms: &mut [T]) {
         *norm = vectorized(
             #[inline(always)]
             || {
-                let r = lane_sum(z.len(), |k| z[k] * z[k]).sqrt();
+                let r = dot(z, z).sqrt();
                 let scale = T::one() / (r + T::of(EPSILON.into()));
                 x.iter_mut().zip(z).for_each(|(x, &z)| *x = z * scale);
                 r
@@ -103,9 +103,7 @@ pub fn backward_twin<T: Real>(g: &[T], x: &[T], norms: &[T], cols: usize, dz: &m
         vectorized(
             #[inline(always)]
             || {
-                // Of one length, so that no index needs a check.
-                let g = &g[..x.len()];
-                let along = lane_sum(x.len(), |k| x[k] * g[k]) / r;
+                let along = dot(x, g) / r;
                 let scale = T::one() / (r + T::of(EPSILON.into()));
                 dz.iter_mut().zip(g.iter().zip(x)).for_each(|(dz, (&g, &x))| *dz = g * scale - x * along);
             },

@@ -320,19 +320,20 @@ fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Sum of f(k) over 0..n in independent lanes, so that the compiler can vectorise it; the order is fixed.
+/// Inner product of slices of one length in independent lanes, so that the compiler can vectorise it; the order is fixed.
 #[inline(always)]
-fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
+fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 64;
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [T::zero(); LANES];
-    let whole = n / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += f(start + lane);
+    // By chunks of known length: with an index that is checked, the lanes would be kept in memory.
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
         }
     }
-    for k in whole..n {
-        sums[k - whole] += f(k);
+    for (sum, (&a, &b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *sum += a * b;
     }
     let mut half = LANES / 2;
     while half > 0 {

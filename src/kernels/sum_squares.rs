@@ -1,6 +1,6 @@
 //! Squared norm of a buffer, in parts that `record` adds.
 
-use super::{Access, KernelSpec, Real, lane_sum, lanes, stretches, vectorized};
+use super::{Access, KernelSpec, Real, dot, lanes, stretches, vectorized};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
@@ -50,7 +50,7 @@ pub fn twin<T: Real>(a: &[T], parts: &mut [T]) {
         let a = &a[(i * stretch).min(a.len())..((i + 1) * stretch).min(a.len())];
         *part = vectorized(
             #[inline(always)]
-            || lane_sum(a.len(), |k| a[k] * a[k]),
+            || dot(a, a),
         );
     });
 }
