@@ -148,6 +148,42 @@ impl FromStr for Warmup {
     }
 }
 
+/// The order of an epoch's pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shuffle {
+    /// Any order, as likely as any other.
+    #[default]
+    Full,
+    /// Blocks of 64 neighbours in any order, then the pairs of each window of it (CorgiPile, Xu et al., 2022): features
+    /// beyond memory are read in pieces of a block, a window ahead. A window should hold many batches, and captions of
+    /// far more images than a batch has.
+    Blocks {
+        /// Pairs of a window.
+        window: usize,
+    },
+}
+
+impl Shuffle {
+    /// Pairs of a window where none are given.
+    pub const WINDOW: usize = 32_768;
+}
+
+/// Parsed from `full`, `blocks`, or `blocks:` and the pairs of a window.
+impl FromStr for Shuffle {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = match (text, text.strip_prefix("blocks:")) {
+            ("full", _) => Some(Self::Full),
+            ("blocks", _) => Some(Self::Blocks { window: Self::WINDOW }),
+            (_, window) => window.and_then(|n| n.parse().ok()).map(|window| Self::Blocks { window }),
+        };
+        let expected = "full, blocks, or blocks:PAIRS with the pairs of a window";
+        parsed.ok_or_else(|| Error::config("--shuffle", expected, format!("'{text}'"), "give one of them"))
+    }
+}
+
 /// Everything that decides what a training run computes; together with a dataset and a kind of device it decides every
 /// bit of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -206,6 +242,8 @@ pub struct TrainConfig {
     /// Probability that size augmentation leaves a token out. The reference selects a word with probability 0.2, and
     /// removes 0.4 of those; the others it replaces, which cached tokens do not allow.
     pub token_dropout: f64,
+    /// The order of an epoch's pairs.
+    pub shuffle: Shuffle,
     /// Decides the first weights, the order of the pairs, the dropout and the size augmentation.
     pub seed: u64,
     /// Other captions of an image are no negatives of it; off reproduces the papers.
@@ -245,6 +283,7 @@ impl Default for TrainConfig {
             dropout: 0.0,
             size_augment: false,
             token_dropout: 0.08,
+            shuffle: Shuffle::default(),
             seed: 0,
             mask_same_image: true,
             patience: 0,
@@ -291,6 +330,11 @@ impl TrainConfig {
         let token_dropout = self.token_dropout;
         check((0.0..1.0).contains(&token_dropout), "--token-dropout", "a number in [0, 1)", &token_dropout)?;
         check(!self.lr_drop.contains(&0), "--lr-drop", "numbers of epochs of 1 or more", &0)?;
+        if let Shuffle::Blocks { window } = self.shuffle {
+            // The order of smaller ones would hardly be random.
+            let expected = format!("a window of at least 16 batches, {} pairs", 16 * self.batch);
+            check(window >= 16 * self.batch, "--shuffle", &expected, &window)?;
+        }
         let unit = |x: f64| (0.0..1.0).contains(&x);
         if let Warmup::Share { percent } = self.lr_warmup {
             check((0.0..=100.0).contains(&percent), "--lr-warmup", "0% to 100%", &format!("{percent}%"))?;

@@ -55,7 +55,7 @@ impl Head {
         while let Some(rows) = chunks.next() {
             if ahead.due(dataset) {
                 let next = chunks.peek().copied().unwrap_or_default();
-                next.iter().for_each(|&row| gather.will_need(dataset, side, row));
+                gather.will_need(dataset, side, next.iter().copied());
             }
             gather.items(dataset, side, rows, &mut host, &mut offsets)?;
             encoder.upload(device, Upload::Given(&mut host), &offsets)?;

@@ -52,7 +52,9 @@ mod trainer;
 pub use analysis::{Analysis, Plane, Region, plot};
 #[cfg(not(target_arch = "wasm32"))]
 pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
-pub use config::{ImageEncoder, Init, Optimizer, Pooling, Schedule, SignedRoot, TrainConfig, Warmup};
+pub use config::{
+    ImageEncoder, Init, Optimizer, Pooling, Schedule, Shuffle, SignedRoot, TrainConfig, Warmup,
+};
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
 pub use eval::{Ranking, Recall};

@@ -235,8 +235,8 @@ impl Trainer {
             self.dataset.clone(),
             self.gather.clone(),
             config.batch,
-            config.seed,
-            epoch as u64,
+            config.shuffle,
+            [config.seed, epoch as u64],
         )?;
         for (step, batch) in batches.enumerate() {
             let mut batch = batch?;

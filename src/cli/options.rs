@@ -4,8 +4,8 @@ use super::{ObjectiveArgs, Switch};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use wgoal::{
-    Dataset, Error, ErrorKind, ImageEncoder, Init, Optimizer, Pooling, RECIPES, Result, Schedule, SignedRoot,
-    TrainConfig, Warmup,
+    Dataset, Error, ErrorKind, ImageEncoder, Init, Optimizer, Pooling, RECIPES, Result, Schedule, Shuffle,
+    SignedRoot, TrainConfig, Warmup,
 };
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -180,6 +180,10 @@ pub struct RunOptions {
     /// Probability that --size-augment leaves out a token; that of a region is 0.2 [0.08]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     token_dropout: Option<f64>,
+    /// Order of the pairs: any (full), or blocks of 64 neighbours mixed within windows of PAIRS (32768), which reads features
+    /// beyond memory, or on slow disks, in pieces [full]
+    #[arg(long, value_name = "full|blocks|blocks:PAIRS")]
+    shuffle: Option<String>,
     /// Decides first weights, order, dropout and augmentation [0]
     #[arg(long)]
     pub seed: Option<u64>,
@@ -256,6 +260,10 @@ impl RunOptions {
             dropout: self.dropout.unwrap_or(base.dropout),
             size_augment: self.size_augment.map_or(base.size_augment, Switch::is_on),
             token_dropout: self.token_dropout.unwrap_or(base.token_dropout),
+            shuffle: match &self.shuffle {
+                None => base.shuffle,
+                Some(text) => text.parse::<Shuffle>()?,
+            },
             seed: self.seed.unwrap_or(base.seed),
             mask_same_image: self.mask_same_image.map_or(base.mask_same_image, Switch::is_on),
             patience: self.patience.unwrap_or(base.patience),

@@ -1,36 +1,22 @@
-//! Training batches: their order, and the worker that prepares them.
+//! Training batches, and the worker that prepares them.
 //!
-//! Owns everything random about the data, all of it a pure function of seed, epoch and batch, so that a run
-//! resumed at any epoch sees the same bits. It holds no more than a few batches.
+//! Everything random about the data is a pure function of seed, epoch and batch, so that a run resumed at any epoch sees
+//! the same bits. The worker holds no more than a few batches.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 
-use rand_chacha::rand_core::Rng;
-
 use super::gather::Ahead;
+use super::order::Order;
 use super::{Dataset, Gather, Side, Split};
+use crate::config::Shuffle;
 use crate::device::{Device, Upload};
 use crate::random::{Purpose, random};
 use crate::{Error, Result};
 
 /// Finished batches that wait for the consumer.
 const AHEAD: usize = 2;
-
-/// The order in which an epoch visits its pairs: `0..pairs`, shuffled by seed and epoch.
-///
-/// Pairs beyond `u32::MAX` are left out; no dataset that opens has that many.
-pub fn pair_order(pairs: usize, seed: u64, epoch: u64) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..u32::try_from(pairs).unwrap_or(u32::MAX)).collect();
-    let mut rng = random(Purpose::Order, seed, epoch, 0);
-    // Written out, since the order must not change with the version of a library or the width of usize.
-    for last in (1..order.len()).rev() {
-        let chosen = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
-        order.swap(last, chosen as usize);
-    }
-    order
-}
 
 /// Batches of one epoch: the last incomplete batch is dropped, unless it is the only one.
 pub fn steps_per_epoch(pairs: usize, batch: usize) -> usize {
@@ -94,8 +80,8 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Starts on an epoch of the training split in batches of `batch` pairs; see [`pair_order`] and
-    /// [`steps_per_epoch`].
+    /// Starts on an epoch of the training split in batches of `batch` pairs; see [`pair_order`](super::pair_order)
+    /// and [`steps_per_epoch`].
     ///
     /// # Errors
     /// A batch of 0 pairs; no thread to be had.
@@ -106,17 +92,17 @@ impl Batches {
         seed: u64,
         epoch: u64,
     ) -> Result<Self> {
-        Self::for_device(&Device::cpu(), dataset, gather, batch, seed, epoch)
+        Self::for_device(&Device::cpu(), dataset, gather, batch, Shuffle::Full, [seed, epoch])
     }
 
-    /// [`Batches::new`], whose thread makes the uploads to a device ready as well.
+    /// [`Batches::new`] in an order of any kind; the thread makes the uploads to a device ready as well.
     pub(crate) fn for_device(
         device: &Device,
         dataset: Arc<Dataset>,
         gather: Arc<Gather>,
         batch: usize,
-        seed: u64,
-        epoch: u64,
+        shuffle: Shuffle,
+        [seed, epoch]: [u64; 2],
     ) -> Result<Self> {
         let device = device.clone();
         let halves = [Side::Image, Side::Text].map(|side| gather.keeps_halves(&dataset, side));
@@ -124,21 +110,22 @@ impl Batches {
             return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
         }
         let pairs = dataset.split(Split::Train).texts.len();
-        let order = pair_order(pairs, seed, epoch);
+        let order = Order::new(pairs, shuffle, seed, epoch);
         let mut texts = Vec::new();
         let (steps, mut ahead) = (steps_per_epoch(pairs, batch), Ahead::new());
         Self::spawn(steps, move |step, out| {
             let split = dataset.split(Split::Train);
-            let until = |step: usize| order.len().min(steps * batch).min(step.saturating_mul(batch));
+            let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
-            // A batch ahead: rows that no cache holds are fetched, many at once, while this batch is gathered and computed.
-            let first = if step == 0 { 0 } else { until(step + 1) };
-            let announced = if ahead.due(&dataset) { first..until(step + 2) } else { 0..0 };
-            for pair in &order[announced] {
-                gather.will_need(&dataset, Side::Image, image(pair));
-                gather.will_need(&dataset, Side::Text, split.texts[*pair as usize]);
+            // A batch ahead, and a window of blocks: rows that no cache holds are fetched, many at once, while this batch is
+            // gathered and computed. To tell of blocks costs next to nothing.
+            if ahead.due(&dataset) || order.in_blocks() {
+                let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
+                let pairs = &order.announced[first..order.told(until(step + 2))];
+                gather.will_need(&dataset, Side::Image, pairs.iter().map(image));
+                gather.will_need(&dataset, Side::Text, pairs.iter().map(|&pair| split.texts[pair as usize]));
             }
-            let pairs = &order[step * batch..until(step + 1)];
+            let pairs = &order.pairs[step * batch..until(step + 1)];
             texts.clear();
             texts.extend(pairs.iter().map(|&pair| split.texts[pair as usize]));
             out.ids.clear();

@@ -67,13 +67,11 @@ impl PositionedFile {
     /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
     /// not know this, or does not heed it, reads as it did.
     pub(super) fn will_need(&self, position: u64, bytes: u64) {
+        // To the system, none are all to the end.
         #[cfg(target_os = "linux")]
-        let _ = rustix::fs::fadvise(
-            &self.file,
-            position,
-            std::num::NonZeroU64::new(bytes),
-            rustix::fs::Advice::WillNeed,
-        );
+        if let bytes @ Some(_) = std::num::NonZeroU64::new(bytes) {
+            let _ = rustix::fs::fadvise(&self.file, position, bytes, rustix::fs::Advice::WillNeed);
+        }
         #[cfg(not(target_os = "linux"))]
         let _ = (position, bytes);
     }

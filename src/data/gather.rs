@@ -109,9 +109,15 @@ impl Gather {
         raw && as_they_are && dataset.is_half(side, self.pooling[side as usize] == Pooling::Gpo)
     }
 
-    /// Tells the system that an item is about to be gathered.
-    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, item: u32) {
-        dataset.will_need(side, item as usize, self.pooling[side as usize]);
+    /// Tells the system that items are about to be gathered; of neighbours, and of what lies between near ones, once.
+    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, items: impl Iterator<Item = u32>) {
+        /// Items that are sooner read than skipped.
+        const GAP: usize = 4;
+        let mut items: Vec<_> = items.map(|item| item as usize).collect();
+        items.sort_unstable();
+        for run in items.chunk_by(|a, b| b - a <= GAP + 1) {
+            dataset.will_need(side, run[0]..run[run.len() - 1] + 1, self.pooling[side as usize]);
+        }
     }
 
     /// The same with another pooling of images and texts.

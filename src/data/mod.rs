@@ -8,6 +8,7 @@ mod batch;
 mod file;
 mod gather;
 mod local;
+mod order;
 mod splits;
 
 use std::fs;
@@ -25,9 +26,10 @@ use splits::{split_rows, text_to_image};
 pub use crate::files::{Values, write_file, write_tensors};
 pub use crate::head::{Side, Standardizer};
 pub use array::{read_ids_npy, read_matrix_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
-pub use batch::{Batch, Batches, pair_order, steps_per_epoch};
+pub use batch::{Batch, Batches, steps_per_epoch};
 pub(crate) use gather::Ahead;
 pub use gather::{Gather, row_stride};
+pub use order::{block_order, pair_order};
 pub use splits::{Split, SplitRows};
 
 /// The features of one side: a row an item, several rows an item (regions, tokens), or both.
@@ -279,14 +281,14 @@ impl Dataset {
         }
     }
 
-    /// Tells the system that an item is about to be read, so pooled.
-    fn will_need(&self, side: Side, item: usize, pooling: Pooling) {
+    /// Tells the system that items are about to be read, so pooled.
+    fn will_need(&self, side: Side, items: Range<usize>, pooling: Pooling) {
         let Features { pooled, local, .. } = &self.sides[side as usize];
-        if let (Some(pooled), Pooling::None | Pooling::Joined) = (pooled, pooling) {
-            pooled.will_need(item..item + 1);
-        }
         if let (Some(local), false) = (local, pooling == Pooling::None) {
-            local.rows.will_need(local.rows_of(item));
+            local.rows.will_need(local.rows_of(items.start).start..local.rows_of(items.end - 1).end);
+        }
+        if let (Some(pooled), Pooling::None | Pooling::Joined) = (pooled, pooling) {
+            pooled.will_need(items);
         }
     }
 

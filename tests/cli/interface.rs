@@ -51,7 +51,7 @@ fn train_writes_a_run_and_a_summary() {
 
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
     let expected = "bank_warmup batch clip dataset decay_biases device dropout embed epochs image_encoder image_pooling init lr \
-                    lr_drop lr_warmup mask_same_image memory_bank objective optimizer patience schedule seed signed_root \
+                    lr_drop lr_warmup mask_same_image memory_bank objective optimizer patience schedule seed shuffle signed_root \
                     size_augment standardize \
                     text_pooling token_dropout warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);

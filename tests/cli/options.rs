@@ -66,6 +66,8 @@ fn options_change_the_result() {
         "--threshold 0.4",
         "--circle-margin 0.1",
         "--batch 7",
+        "--batch 2",
+        "--batch 2 --shuffle blocks:32",
         "--objective infonce --temperature 0.1",
         "--objective infonce --temperature 0.1 --learn-temperature",
     ]

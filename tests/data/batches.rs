@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use wgoal::data::{Batch, Batches, Gather, Standardizer, pair_order, row_stride, steps_per_epoch};
+use wgoal::data::{
+    Batch, Batches, Gather, Standardizer, block_order, pair_order, row_stride, steps_per_epoch,
+};
 
 fn clipart() -> Arc<Dataset> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/clipart-mini");
@@ -270,4 +272,30 @@ fn a_file_far_larger_than_memory_is_read_by_row() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak < 300_000, "{peak} kB resident");
+}
+
+#[test]
+fn blocks_are_shuffled_and_their_pairs_within_windows() {
+    let order = block_order(10_000, 1024, 1, 1);
+    assert_eq!(order.iter().collect::<HashSet<_>>().len(), 10_000);
+    assert!(order.iter().all(|&pair| pair < 10_000));
+    assert_eq!(order, block_order(10_000, 1024, 1, 1));
+    for other in [block_order(10_000, 1024, 1, 2), block_order(10_000, 1024, 2, 1), pair_order(10_000, 1, 1)]
+    {
+        assert!(order.iter().zip(other).filter(|(a, b)| *a == b).count() < 30);
+    }
+    // A window holds whole blocks, from everywhere, in no order.
+    for window in order.chunks(1024).take(9) {
+        let mut blocks: Vec<_> = window.iter().map(|pair| pair / 64).collect();
+        assert!(blocks.windows(2).filter(|pair| pair[0] == pair[1]).count() < 200, "neighbours lie together");
+        blocks.sort_unstable();
+        blocks.dedup();
+        // The last block of all is shorter, and one block more is cut there.
+        assert!((16..=18).contains(&blocks.len()) && blocks[blocks.len() - 1] - blocks[0] > 50, "{blocks:?}");
+    }
+    assert_eq!(block_order(8, 4, 42, 3), [1, 3, 0, 2, 5, 4, 6, 7], "resumed runs rely on this order");
+    // Where a window holds all pairs, every pair is as often first as any other: within 5 sigma.
+    let mut first = [0i32; 100];
+    (0..20_000).for_each(|epoch| first[block_order(100, 1000, 9, epoch)[0] as usize] += 1);
+    assert!(first.iter().all(|n| (n - 200).abs() < 75), "{first:?}");
 }

@@ -21,6 +21,9 @@ pub struct EpochBench {
     /// Pairs in a batch
     #[arg(long, default_value_t = 128)]
     batch: usize,
+    /// Order of the pairs, as on `wgoal train`
+    #[arg(long, value_name = "full|blocks|blocks:PAIRS", default_value = "full")]
+    shuffle: String,
     /// Begin with features that no cache of the system holds, as if there were more of them than memory (Linux)
     #[arg(long)]
     cold: bool,
@@ -57,7 +60,8 @@ impl EpochBench {
         let [n, m, p, q, d] = shape(&self.shape, "N:M:P:Q:D")?;
         let config = TrainConfig::default();
         let objective = self.objective.apply(config.objective.clone())?;
-        let config = TrainConfig { objective, batch: self.batch, embed: d, epochs: 1, ..config };
+        let shuffle = self.shuffle.parse()?;
+        let config = TrainConfig { objective, batch: self.batch, embed: d, epochs: 1, shuffle, ..config };
         let device = self.device.open()?;
         let scratch = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
         let fault = |e: std::io::Error| {
