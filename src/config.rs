@@ -166,7 +166,7 @@ pub enum Shuffle {
 
 impl Shuffle {
     /// Pairs of a window where none are given.
-    pub const WINDOW: usize = 32_768;
+    pub const WINDOW: usize = 16_384;
 }
 
 /// Parsed from `full`, `blocks`, or `blocks:` and the pairs of a window.

@@ -180,7 +180,7 @@ pub struct RunOptions {
     /// Probability that --size-augment leaves out a token; that of a region is 0.2 [0.08]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     token_dropout: Option<f64>,
-    /// Order of the pairs: any (full), or blocks of 64 neighbours mixed within windows of PAIRS (32768), which reads features
+    /// Order of the pairs: any (full), or blocks of 64 neighbours mixed within windows of PAIRS (16384), which reads features
     /// beyond memory, or on slow disks, in pieces [full]
     #[arg(long, value_name = "full|blocks|blocks:PAIRS")]
     shuffle: Option<String>,

@@ -176,6 +176,11 @@ impl FeatureFile {
         self.file.will_need(self.start + rows.start as u64 * width, rows.len() as u64 * width);
     }
 
+    /// Tells the system that rows are read in no order.
+    pub fn in_no_order(&self) {
+        self.file.in_no_order();
+    }
+
     /// Whether any row read since the last call had to be waited for.
     pub fn missed(&self) -> bool {
         self.file.missed()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 
+use super::array::FeatureFile;
 use super::gather::Ahead;
 use super::order::Order;
 use super::{Dataset, Gather, Side, Split};
@@ -113,6 +114,9 @@ impl Batches {
         let order = Order::new(pairs, shuffle, seed, epoch);
         let mut texts = Vec::new();
         let (steps, mut ahead) = (steps_per_epoch(pairs, batch), Ahead::new());
+        if order.in_blocks() {
+            dataset.files().for_each(FeatureFile::in_no_order);
+        }
         Self::spawn(steps, move |step, out| {
             let split = dataset.split(Split::Train);
             let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));

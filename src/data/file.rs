@@ -76,6 +76,13 @@ impl PositionedFile {
         let _ = (position, bytes);
     }
 
+    /// Tells the system to fetch nothing but what it is told of or asked for: else, where it has had to drop some of a block
+    /// again, it takes the rest for a file that is read from end to end.
+    pub(super) fn in_no_order(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Random);
+    }
+
     /// Whether any read since the last call had to wait for the disk; on systems that do not tell, none had.
     pub(super) fn missed(&self) -> bool {
         // In no order with anything.
