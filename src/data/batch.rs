@@ -4,8 +4,9 @@
 //! the same bits. The worker holds no more than a few batches.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::array::FeatureFile;
 use super::gather::Ahead;
@@ -123,7 +124,8 @@ impl Batches {
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
             // A batch ahead, and a window of blocks: rows that no cache holds are fetched, many at once, while this batch is
             // gathered and computed. To tell of blocks costs next to nothing.
-            if ahead.due(&dataset) || order.in_blocks() {
+            let waiting = ahead.due(&dataset);
+            if waiting || order.in_blocks() {
                 let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
                 let pairs = &order.announced[first..order.told(until(step + 2))];
                 gather.will_need(&dataset, Side::Image, pairs.iter().map(image));
@@ -138,10 +140,11 @@ impl Batches {
             let rng = |purpose| random(purpose, seed, epoch, step as u32);
             let Batch { images, ids, offsets: [image_offsets, text_offsets], .. } = out;
             let image_rng = Some(rng(Purpose::ImageRows));
-            out.zero_rows = gather.gather(&dataset, Side::Image, ids, image_rng, images, image_offsets)?;
+            let into = (images, image_offsets);
+            out.zero_rows = gather.gather(&dataset, Side::Image, ids, image_rng, !waiting, into)?;
             let text_rng = Some(rng(Purpose::TextRows));
-            out.zero_rows +=
-                gather.gather(&dataset, Side::Text, &texts, text_rng, &mut out.texts, text_offsets)?;
+            let into = (&mut out.texts, text_offsets);
+            out.zero_rows += gather.gather(&dataset, Side::Text, &texts, text_rng, !waiting, into)?;
             gather.drop_features(&mut out.images, rng(Purpose::ImageDropout));
             gather.drop_features(&mut out.texts, rng(Purpose::TextDropout));
             out.stage(&device, halves);
@@ -181,12 +184,33 @@ fn work(
     }
 }
 
+/// On a thread of the pool, does the pool's work until something has come about: shares of the very batch that is waited for
+/// may be among it, and no other thread free to do them. Elsewhere it returns at once.
+fn help_until(mut come_about: impl FnMut() -> bool) {
+    while !come_about() {
+        match rayon::yield_now() {
+            None => return,
+            Some(rayon::Yield::Executed) => {}
+            Some(rayon::Yield::Idle) => thread::sleep(Duration::from_micros(50)),
+        }
+    }
+}
+
 impl Iterator for Batches {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let result = self.results.as_ref()?.recv().unwrap_or_else(|_| {
+        let results = self.results.as_ref()?;
+        let mut ready = None;
+        help_until(|| match results.try_recv() {
+            Err(TryRecvError::Empty) => false,
+            result => {
+                ready = Some(result.ok());
+                true
+            }
+        });
+        let result = ready.unwrap_or_else(|| results.recv().ok()).unwrap_or_else(|| {
             // Only a panic ends the thread before its last batch.
             Err(Error::data("the batch thread", "a batch", "a panic", "report this as a bug of wgoal"))
         });
@@ -206,6 +230,7 @@ impl Drop for Batches {
         // Without a receiver the thread's next send fails, so that it can be waited for.
         self.results = None;
         if let Some(worker) = self.worker.take() {
+            help_until(|| worker.is_finished());
             let _ = worker.join();
         }
     }

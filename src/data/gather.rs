@@ -193,19 +193,23 @@ impl Gather {
         out: &mut Vec<f32>,
         offsets: &mut Vec<u32>,
     ) -> Result<usize> {
-        self.gather(dataset, side, items, None, out, offsets)
+        self.gather(dataset, side, items, None, true, (out, offsets))
     }
 
-    /// [`Gather::items`], with size augmentation where there are random numbers for it.
+    /// [`Gather::items`], with size augmentation where there are random numbers for it. In shares, or on this thread alone:
+    /// the pool does those of a batch in the gaps of a step, where a thread beside it would take a core away in the middle of
+    /// one; what must be waited for is for a thread of its own.
     pub(super) fn gather(
         &self,
         dataset: &Dataset,
         side: Side,
         items: &[u32],
         rng: Option<ChaCha8Rng>,
-        out: &mut Vec<f32>,
-        offsets: &mut Vec<u32>,
+        in_shares: bool,
+        (out, offsets): (&mut Vec<f32>, &mut Vec<u32>),
     ) -> Result<usize> {
+        /// Rows that are read for a share.
+        const SHARE: usize = 8;
         let pooling = self.pooling[side as usize];
         let dim = dataset.width(side, pooling)?;
         let standardizer = self.standardize.as_ref().map(|sides| &sides[side as usize]);
@@ -217,62 +221,56 @@ impl Gather {
             return Err(Error::data(thing, format!("{dim} columns"), mean.len(), advice));
         }
         let stride = row_stride(dim);
-        let (mut scratch, mut cached_scratch, mut zero_rows) = (Vec::new(), Vec::new(), 0);
         offsets.clear();
-        if pooling == Pooling::None {
-            out.resize(items.len() * stride, 0.0);
-            for (&row, out) in items.iter().zip(out.chunks_exact_mut(stride)) {
-                zero_rows +=
-                    usize::from(dataset.read_row(side, row as usize, &mut scratch, &mut out[..dim])?);
-            }
-        } else {
-            let rows = self.local_rows(dataset, side, items, rng, offsets)?;
-            let kept = if pooling == Pooling::Gpo { rows.len() } else { items.len() };
-            out.resize(kept * stride, 0.0);
-            let mut read = |row: u32, out: &mut [f32]| -> Result<()> {
-                zero_rows += usize::from(dataset.read_local_row(side, row as usize, &mut scratch, out)?);
-                Ok(())
-            };
-            if pooling == Pooling::Gpo {
-                rows.iter()
-                    .zip(out.chunks_exact_mut(stride))
-                    .try_for_each(|(&row, out)| read(row, &mut out[..dim]))?;
-            } else {
-                // Of joined features the cached row comes first, then the mean, then the largest.
-                let local = dataset.local_dim(side).unwrap_or(0);
-                let mut values = vec![0.0; local];
-                let spans = offsets.windows(2).zip(items).zip(out.chunks_exact_mut(stride));
-                for ((own, &item), out) in spans {
-                    let own = &rows[own[0] as usize..own[1] as usize];
-                    let (cached, pooled) =
-                        out[..dim].split_at_mut(if pooling == Pooling::Joined { dim - 2 * local } else { 0 });
-                    if !cached.is_empty() {
-                        dataset.read_row(side, item as usize, &mut cached_scratch, cached)?;
+        let rows = match pooling {
+            Pooling::None => Vec::new(),
+            _ => self.local_rows(dataset, side, items, rng, offsets)?,
+        };
+        let kept = if pooling == Pooling::Gpo { rows.len() } else { items.len() };
+        out.resize(kept * stride, 0.0);
+        let (rows, own) = (&rows, &*offsets);
+        let fill = |first: usize, out: &mut [f32]| -> Result<usize> {
+            let (mut scratch, mut values, mut zero_rows) = (Vec::new(), Vec::new(), 0);
+            for (i, out) in (first..).zip(out.chunks_exact_mut(stride)) {
+                let (row, padding) = out.split_at_mut(dim);
+                zero_rows += match pooling {
+                    Pooling::None => {
+                        usize::from(dataset.read_row(side, items[i] as usize, &mut scratch, row)?)
                     }
-                    let kinds: &[Pooling] =
-                        if pooling == Pooling::Joined { &[Pooling::Mean, Pooling::Max] } else { &[pooling] };
-                    for (i, &row) in own.iter().enumerate() {
-                        read(row, &mut values)?;
-                        for (&kind, out) in kinds.iter().zip(pooled.chunks_exact_mut(local)) {
-                            pool(kind, i == 0, out, &values);
-                        }
+                    Pooling::Gpo => {
+                        usize::from(dataset.read_local_row(side, rows[i] as usize, &mut scratch, row)?)
                     }
-                    if kinds[0] == Pooling::Mean {
-                        pooled[..local].iter_mut().for_each(|x| *x /= own.len() as f32);
+                    pooling => {
+                        let own = &rows[own[i] as usize..own[i + 1] as usize];
+                        let item = (side, items[i], own);
+                        pool_item(dataset, pooling, item, (&mut scratch, &mut values), row)?
                     }
+                };
+                padding.fill(0.0);
+                if self.signed_root[side as usize] {
+                    row.iter_mut().for_each(|x| *x = x.abs().sqrt().copysign(*x));
                 }
-                offsets.clear();
+                if let Some(standardizer) = standardizer {
+                    standardizer.apply(row);
+                }
             }
-        }
-        for out in out.chunks_exact_mut(stride) {
-            let (row, padding) = out.split_at_mut(dim);
-            padding.fill(0.0);
-            if self.signed_root[side as usize] {
-                row.iter_mut().for_each(|x| *x = x.abs().sqrt().copysign(*x));
-            }
-            if let Some(standardizer) = standardizer {
-                standardizer.apply(row);
-            }
+            Ok(zero_rows)
+        };
+        let share = (SHARE * kept / rows.len().max(kept).max(1)).max(1);
+        let zero_rows = if in_shares && kept > share {
+            let mut shares: Vec<_> = out.chunks_mut(share * stride).map(|out| (out, Ok(0))).collect();
+            let fill = &fill;
+            rayon::in_place_scope(|scope| {
+                for (first, (out, zero_rows)) in (0..).step_by(share).zip(&mut shares) {
+                    scope.spawn(move |_| *zero_rows = fill(first, out));
+                }
+            });
+            shares.into_iter().map(|(_, zero_rows)| zero_rows).sum::<Result<usize>>()?
+        } else {
+            fill(0, out)?
+        };
+        if pooling != Pooling::Gpo {
+            offsets.clear();
         }
         Ok(zero_rows)
     }
@@ -333,6 +331,36 @@ impl Gather {
             }
         }
     }
+}
+
+/// Pools an item's own local rows into `out`: of joined features the cached row comes first, then the mean, then the
+/// largest. Returns how many of the local rows were all zero.
+fn pool_item(
+    dataset: &Dataset,
+    pooling: Pooling,
+    (side, item, own): (Side, u32, &[u32]),
+    (scratch, values): (&mut Vec<u8>, &mut Vec<f32>),
+    out: &mut [f32],
+) -> Result<usize> {
+    let local = dataset.local_dim(side).unwrap_or(0);
+    values.resize(local, 0.0);
+    let joined = pooling == Pooling::Joined;
+    let (cached, pooled) = out.split_at_mut(if joined { out.len() - 2 * local } else { 0 });
+    if !cached.is_empty() {
+        dataset.read_row(side, item as usize, scratch, cached)?;
+    }
+    let kinds: &[Pooling] = if joined { &[Pooling::Mean, Pooling::Max] } else { &[pooling] };
+    let mut zero_rows = 0;
+    for (i, &row) in own.iter().enumerate() {
+        zero_rows += usize::from(dataset.read_local_row(side, row as usize, scratch, values)?);
+        for (&kind, out) in kinds.iter().zip(pooled.chunks_exact_mut(local)) {
+            pool(kind, i == 0, out, values);
+        }
+    }
+    if kinds[0] == Pooling::Mean {
+        pooled[..local].iter_mut().for_each(|x| *x /= own.len() as f32);
+    }
+    Ok(zero_rows)
 }
 
 /// Pools one more row into `out`; the mean is divided by the number of rows later.

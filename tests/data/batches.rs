@@ -299,3 +299,15 @@ fn blocks_are_shuffled_and_their_pairs_within_windows() {
     (0..20_000).for_each(|epoch| first[block_order(100, 1000, 9, epoch)[0] as usize] += 1);
     assert!(first.iter().all(|n| (n - 200).abs() < 75), "{first:?}");
 }
+
+/// The threads of the pool, which do shares of batches, may all be waiting for batches themselves.
+#[test]
+fn batches_come_to_every_thread_of_the_pool() {
+    let dataset = clipart();
+    let counts = rayon::broadcast(|_| {
+        // Once reads have not waited for a while, batches come in shares; dropped early, a thread is still waited for.
+        let batches = Batches::new(dataset.clone(), plain(), 9, 0, 0).unwrap();
+        batches.take(60).filter(|batch| batch.as_ref().is_ok_and(|batch| batch.rows == 9)).count()
+    });
+    assert!(counts.iter().all(|&count| count == 60), "{counts:?}");
+}
