@@ -167,6 +167,13 @@ pub enum Shuffle {
 impl Shuffle {
     /// Pairs of a window where none are given.
     pub const WINDOW: usize = 16_384;
+    /// Batches of a window at least: the order of fewer would hardly be random.
+    pub const BATCHES: usize = 16;
+
+    /// Blocks with a window that suits batches of so many pairs.
+    pub fn blocks(batch: usize) -> Self {
+        Self::Blocks { window: Self::WINDOW.max(Self::BATCHES.saturating_mul(batch)) }
+    }
 }
 
 /// Parsed from `full`, `blocks`, or `blocks:` and the pairs of a window.
@@ -331,9 +338,9 @@ impl TrainConfig {
         check((0.0..1.0).contains(&token_dropout), "--token-dropout", "a number in [0, 1)", &token_dropout)?;
         check(!self.lr_drop.contains(&0), "--lr-drop", "numbers of epochs of 1 or more", &0)?;
         if let Shuffle::Blocks { window } = self.shuffle {
-            // The order of smaller ones would hardly be random.
-            let expected = format!("a window of at least 16 batches, {} pairs", 16 * self.batch);
-            check(window >= 16 * self.batch, "--shuffle", &expected, &window)?;
+            let least = Shuffle::BATCHES * self.batch;
+            let expected = format!("a window of at least {} batches, {least} pairs", Shuffle::BATCHES);
+            check(window >= least, "--shuffle", &expected, &window)?;
         }
         let unit = |x: f64| (0.0..1.0).contains(&x);
         if let Warmup::Share { percent } = self.lr_warmup {

@@ -176,9 +176,9 @@ impl FeatureFile {
         self.file.will_need(self.start + rows.start as u64 * width, rows.len() as u64 * width);
     }
 
-    /// Tells the system that rows are read in no order.
-    pub fn in_no_order(&self) {
-        self.file.in_no_order();
+    /// Tells the system whether to fetch what lies behind a row that is read.
+    pub fn reads_on(&self, on: bool) {
+        self.file.reads_on(on);
     }
 
     /// Whether any row read since the last call had to be waited for.

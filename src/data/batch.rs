@@ -8,7 +8,6 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::array::FeatureFile;
 use super::gather::Ahead;
 use super::order::Order;
 use super::{Dataset, Gather, Side, Split};
@@ -71,9 +70,12 @@ impl Drop for Batch {
     }
 }
 
-/// The training batches of one epoch, prepared by a thread while the consumer computes.
+/// The training batches of one epoch, prepared by a thread while the consumer computes; rows that need not be waited for are
+/// read by the global pool of rayon.
 ///
-/// An error is yielded once and ends the iteration. Dropping the iterator stops the thread.
+/// An error is yielded once and ends the iteration. Dropping the iterator stops the thread. On a thread of a pool both do
+/// other work of the pool while they wait, so hold no lock there that such work may take; and leave the global pool a thread
+/// that waits for nothing else.
 #[derive(Debug)]
 pub struct Batches {
     results: Option<Receiver<Result<Batch>>>,
@@ -115,17 +117,15 @@ impl Batches {
         let order = Order::new(pairs, shuffle, seed, epoch);
         let mut texts = Vec::new();
         let (steps, mut ahead) = (steps_per_epoch(pairs, batch), Ahead::new());
-        if order.in_blocks() {
-            dataset.files().for_each(FeatureFile::in_no_order);
-        }
+        let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));
         Self::spawn(steps, move |step, out| {
             let split = dataset.split(Split::Train);
             let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
             // A batch ahead, and a window of blocks: rows that no cache holds are fetched, many at once, while this batch is
-            // gathered and computed. To tell of blocks costs next to nothing.
+            // gathered and computed. Of blocks that is few calls.
             let waiting = ahead.due(&dataset);
-            if waiting || order.in_blocks() {
+            if waiting || in_blocks.is_some() {
                 let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
                 let pairs = &order.announced[first..order.told(until(step + 2))];
                 gather.will_need(&dataset, Side::Image, pairs.iter().map(image));
@@ -163,6 +163,22 @@ impl Batches {
             .spawn(move || work(steps, fill, &sender))
             .map_err(|e| Error::data("the batch thread", "a thread", e, "free some memory or processes"))?;
         Ok(Self { results: Some(results), worker: Some(worker), left: steps })
+    }
+}
+
+/// While it lives, the files of a dataset are read in blocks that are told of.
+struct InBlocks(Arc<Dataset>);
+
+impl InBlocks {
+    fn new(dataset: Arc<Dataset>) -> Self {
+        dataset.files().for_each(|file| file.reads_on(false));
+        Self(dataset)
+    }
+}
+
+impl Drop for InBlocks {
+    fn drop(&mut self) {
+        self.0.files().for_each(|file| file.reads_on(true));
     }
 }
 

@@ -67,20 +67,29 @@ impl PositionedFile {
     /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
     /// not know this, or does not heed it, reads as it did.
     pub(super) fn will_need(&self, position: u64, bytes: u64) {
-        // To the system, none are all to the end.
+        /// As much as a system fetches when told once, of more the beginning alone.
         #[cfg(target_os = "linux")]
-        if let bytes @ Some(_) = std::num::NonZeroU64::new(bytes) {
-            let _ = rustix::fs::fadvise(&self.file, position, bytes, rustix::fs::Advice::WillNeed);
+        const PIECE: u64 = 1 << 17;
+        #[cfg(target_os = "linux")]
+        for start in (0..bytes).step_by(PIECE as usize) {
+            let piece = std::num::NonZeroU64::new(PIECE.min(bytes - start));
+            let _ = rustix::fs::fadvise(&self.file, position + start, piece, rustix::fs::Advice::WillNeed);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (position, bytes);
     }
 
-    /// Tells the system to fetch nothing but what it is told of or asked for: else, where it has had to drop some of a block
-    /// again, it takes the rest for a file that is read from end to end.
-    pub(super) fn in_no_order(&self) {
+    /// Tells the system whether to fetch what lies behind what is read. In blocks that is a nuisance: where it has had to drop
+    /// a part of one, it takes the rest for a file that is read from end to end.
+    pub(super) fn reads_on(&self, on: bool) {
         #[cfg(target_os = "linux")]
-        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::Random);
+        {
+            use rustix::fs::Advice;
+            let _ =
+                rustix::fs::fadvise(&self.file, 0, None, if on { Advice::Normal } else { Advice::Random });
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = on;
     }
 
     /// Whether any read since the last call had to wait for the disk; on systems that do not tell, none had.

@@ -55,8 +55,8 @@ impl Standardizer {
     }
 }
 
-/// Whether batches are announced to the system: so many after one that had to be waited for, and at first. Where its cache
-/// holds a file, an announcement takes as long as reading.
+/// Whether reads have to wait: so many batches after one that had to, where the system tells, and at first. Batches are then
+/// announced, which takes as long as reading where the system's cache holds a file; and the pool does not read them.
 pub(crate) struct Ahead(u32);
 
 impl Ahead {
@@ -109,13 +109,11 @@ impl Gather {
         raw && as_they_are && dataset.is_half(side, self.pooling[side as usize] == Pooling::Gpo)
     }
 
-    /// Tells the system that items are about to be gathered; of neighbours, and of what lies between near ones, once.
+    /// Tells the system that items are about to be gathered; of neighbours as one.
     pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, items: impl Iterator<Item = u32>) {
-        /// Items that are sooner read than skipped.
-        const GAP: usize = 4;
         let mut items: Vec<_> = items.map(|item| item as usize).collect();
         items.sort_unstable();
-        for run in items.chunk_by(|a, b| b - a <= GAP + 1) {
+        for run in items.chunk_by(|a, b| b - a <= 1) {
             dataset.will_need(side, run[0]..run[run.len() - 1] + 1, self.pooling[side as usize]);
         }
     }
@@ -196,9 +194,11 @@ impl Gather {
         self.gather(dataset, side, items, None, true, (out, offsets))
     }
 
-    /// [`Gather::items`], with size augmentation where there are random numbers for it. In shares, or on this thread alone:
-    /// the pool does those of a batch in the gaps of a step, where a thread beside it would take a core away in the middle of
-    /// one; what must be waited for is for a thread of its own.
+    /// [`Gather::items`], with size augmentation where there are random numbers for it.
+    ///
+    /// `in_shares`, the pool reads, a few rows at a time, whenever a thread of it has nothing to do; else the calling thread
+    /// reads all. A thread beside the pool would take a core from it in the middle of a product; a thread of the pool
+    /// should not wait for a disk.
     pub(super) fn gather(
         &self,
         dataset: &Dataset,
