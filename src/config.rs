@@ -159,20 +159,23 @@ pub enum Shuffle {
     /// beyond memory are read in pieces of a block, a window ahead. A window should hold many batches, and captions of
     /// far more images than a batch has.
     Blocks {
-        /// Pairs of a window.
-        window: usize,
+        /// Pairs of a window; else 16,384, or 16 batches where those are more.
+        window: Option<usize>,
     },
 }
 
 impl Shuffle {
-    /// Pairs of a window where none are given.
-    pub const WINDOW: usize = 16_384;
     /// Batches of a window at least: the order of fewer would hardly be random.
-    pub const BATCHES: usize = 16;
+    const BATCHES: usize = 16;
 
-    /// Blocks with a window that suits batches of so many pairs.
-    pub fn blocks(batch: usize) -> Self {
-        Self::Blocks { window: Self::WINDOW.max(Self::BATCHES.saturating_mul(batch)) }
+    /// Pairs of a window, where there are windows, for batches of so many.
+    pub(crate) fn window(self, batch: usize) -> Option<usize> {
+        match self {
+            Self::Full => None,
+            Self::Blocks { window } => {
+                Some(window.unwrap_or(Self::BATCHES.saturating_mul(batch).max(16_384)))
+            }
+        }
     }
 }
 
@@ -183,8 +186,10 @@ impl FromStr for Shuffle {
     fn from_str(text: &str) -> Result<Self> {
         let parsed = match (text, text.strip_prefix("blocks:")) {
             ("full", _) => Some(Self::Full),
-            ("blocks", _) => Some(Self::Blocks { window: Self::WINDOW }),
-            (_, window) => window.and_then(|n| n.parse().ok()).map(|window| Self::Blocks { window }),
+            ("blocks", _) => Some(Self::Blocks { window: None }),
+            (_, window) => {
+                window.and_then(|n| n.parse().ok()).map(|window| Self::Blocks { window: Some(window) })
+            }
         };
         let expected = "full, blocks, or blocks:PAIRS with the pairs of a window";
         parsed.ok_or_else(|| Error::config("--shuffle", expected, format!("'{text}'"), "give one of them"))
@@ -337,7 +342,7 @@ impl TrainConfig {
         let token_dropout = self.token_dropout;
         check((0.0..1.0).contains(&token_dropout), "--token-dropout", "a number in [0, 1)", &token_dropout)?;
         check(!self.lr_drop.contains(&0), "--lr-drop", "numbers of epochs of 1 or more", &0)?;
-        if let Shuffle::Blocks { window } = self.shuffle {
+        if let Some(window) = self.shuffle.window(self.batch) {
             let least = Shuffle::BATCHES * self.batch;
             let expected = format!("a window of at least {} batches, {least} pairs", Shuffle::BATCHES);
             check(window >= least, "--shuffle", &expected, &window)?;

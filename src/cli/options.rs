@@ -180,9 +180,8 @@ pub struct RunOptions {
     /// Probability that --size-augment leaves out a token; that of a region is 0.2 [0.08]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     token_dropout: Option<f64>,
-    /// Order of the pairs: any (full), or blocks of 64 neighbours mixed within windows of PAIRS (16384, or 16
-    /// batches), which reads features
-    /// beyond memory, or on slow disks, in pieces [full]
+    /// Order of the pairs: any (full), or blocks of 64 neighbours mixed within windows of PAIRS (16384, or 16 batches), which
+    /// reads features beyond memory, or on slow disks, in pieces [full]
     #[arg(long, value_name = "full|blocks|blocks:PAIRS")]
     shuffle: Option<String>,
     /// Decides first weights, order, dropout and augmentation [0]
@@ -263,7 +262,6 @@ impl RunOptions {
             token_dropout: self.token_dropout.unwrap_or(base.token_dropout),
             shuffle: match &self.shuffle {
                 None => base.shuffle,
-                Some(text) if text == "blocks" => Shuffle::blocks(self.batch.unwrap_or(base.batch)),
                 Some(text) => text.parse::<Shuffle>()?,
             },
             seed: self.seed.unwrap_or(base.seed),

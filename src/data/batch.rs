@@ -114,7 +114,7 @@ impl Batches {
             return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
         }
         let pairs = dataset.split(Split::Train).texts.len();
-        let order = Order::new(pairs, shuffle, seed, epoch);
+        let order = Order::new(pairs, shuffle.window(batch), seed, epoch);
         let mut texts = Vec::new();
         let (steps, mut ahead) = (steps_per_epoch(pairs, batch), Ahead::new());
         let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));

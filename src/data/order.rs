@@ -3,7 +3,6 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
-use crate::config::Shuffle;
 use crate::random::{Purpose, random};
 
 /// Pairs of a block: neighbours, which the disk reads in one piece.
@@ -49,13 +48,13 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub fn new(pairs: usize, shuffle: Shuffle, seed: u64, epoch: u64) -> Self {
-        match shuffle {
-            Shuffle::Full => {
+    pub fn new(pairs: usize, window: Option<usize>, seed: u64, epoch: u64) -> Self {
+        match window {
+            None => {
                 let pairs = pair_order(pairs, seed, epoch);
                 Self { announced: pairs.clone(), pairs, lead: 0 }
             }
-            Shuffle::Blocks { window } => {
+            Some(window) => {
                 let pairs = block_order(pairs, window, seed, epoch);
                 let mut announced = pairs.clone();
                 announced.chunks_mut(window.max(1)).for_each(<[u32]>::sort_unstable);
@@ -82,15 +81,15 @@ mod tests {
 
     #[test]
     fn what_is_told_holds_the_pairs_and_runs_of_neighbours() {
-        for (shuffle, runs) in [(Shuffle::Full, 0.5), (Shuffle::Blocks { window: 640 }, 1.0 / 32.0)] {
-            let order = Order::new(10_000, shuffle, 3, 1);
+        for (window, runs) in [(None, 0.5), (Some(640), 1.0 / 32.0)] {
+            let order = Order::new(10_000, window, 3, 1);
             for pairs in [0, 1, 127, 128, 640, 641, 5000, 9999, 10_000] {
                 let told: HashSet<_> = order.announced[..order.told(pairs)].iter().collect();
-                assert!(order.pairs[..pairs].iter().all(|pair| told.contains(pair)), "{shuffle:?} {pairs}");
+                assert!(order.pairs[..pairs].iter().all(|pair| told.contains(pair)), "{window:?} {pairs}");
             }
             let breaks = order.announced.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
             let share = breaks as f64 / 10_000.0;
-            assert!(share < 1.0 && (share < runs) == order.in_blocks(), "{shuffle:?}: {share}");
+            assert!(share < 1.0 && (share < runs) == order.in_blocks(), "{window:?}: {share}");
         }
     }
 }
