@@ -2,7 +2,12 @@
 //
 // A workgroup owns a tile of 4*LANES_Y rows x 4*LANES_X columns of C, an invocation 4 x 4 of them. For every STEP of
 // the inner dimension the workgroup brings the two strips in once, as 4 x 4 blocks turned so that a row of the tile
-// memory holds one inner step, and every invocation then reads two vec4s per 16 products.
+// memory holds one inner step, and every invocation then reads two vec4s per 16 products. An invocation brings one block
+// at most, and asks for its next one before it computes on those that are there.
+//
+// C of few tiles would leave a GPU idle. There the workgroup has SLICES times the invocations: each slice of them has a
+// tile memory of its own and goes over its own part of the inner dimension, a multiple of 16 steps, whatever STEP; their
+// sums are added at the end, in their order.
 //
 //   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read
 //   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read
@@ -34,12 +39,16 @@ const ACCUMULATE = false;
 const LANES_X = 16u;
 const LANES_Y = 16u;
 const STEP = 16u;
+const SLICES = 1u;
 const LANES = LANES_X * LANES_Y;
 const A_BLOCKS = LANES_Y * STEP / 4u;
-const B_BLOCKS = LANES_X * STEP / 4u;
+const BLOCKS = A_BLOCKS + LANES_X * STEP / 4u;  // not more than LANES
+const B_TILE = STEP * LANES_Y;                  // where B's strip follows A's
+const TILE = B_TILE + STEP * LANES_X;
 
-var<workgroup> a_tile: array<vec4f, STEP * LANES_Y>;  // [inner step][row / 4]
-var<workgroup> b_tile: array<vec4f, STEP * LANES_X>;  // [inner step][column / 4]
+// A's strip as [inner step][row / 4] and B's as [inner step][column / 4], of each slice; at the end, where there are
+// slices, their sums as [slice][row of the 4 x 4][lane].
+var<workgroup> tile: array<vec4f, max(TILE, select(0u, 4u * LANES, SLICES > 1u)) * SLICES>;
 
 // Four stored rows from `row`, the vec4 at column `col4` of each. Rows and columns past the end repeat the last: the
 // operands may be parts of larger matrices, whose rows go on.
@@ -94,43 +103,77 @@ fn store(row: u32, col: u32, product: vec4f) {
     c[at] = value;
 }
 
-@compute @workgroup_size(LANES_X, LANES_Y)
+// The block that an invocation brings of the strips from inner step k0 on: of A's, then of B's.
+fn fetch(block: u32, row0: u32, col0: u32, k0: u32) -> mat4x4f {
+    if (block < A_BLOCKS) {
+        return block_a(row0 + block % LANES_Y * 4u, k0 + block / LANES_Y * 4u);
+    }
+    let b_block = block - A_BLOCKS;
+    return block_b(k0 + b_block / LANES_X * 4u, col0 + b_block % LANES_X * 4u);
+}
+
+// Where its first column goes, and how far apart they go.
+fn place(block: u32) -> vec2u {
+    if (block < A_BLOCKS) {
+        return vec2u(block / LANES_Y * 4u * LANES_Y + block % LANES_Y, LANES_Y);
+    }
+    let b_block = block - A_BLOCKS;
+    return vec2u(B_TILE + b_block / LANES_X * 4u * LANES_X + b_block % LANES_X, LANES_X);
+}
+
+@compute @workgroup_size(LANES_X, LANES_Y, SLICES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane: vec3u,
         @builtin(local_invocation_index) index: u32) {
     let row0 = group.y * LANES_Y * 4u;
     let col0 = group.x * LANES_X * 4u;
+    let block = index % LANES;
+    let brings = block < BLOCKS;
+    let mine = TILE * lane.z;
+    let at = place(block) + vec2u(mine, 0u);
+    let part = (params.inner + 16u * SLICES - 1u) / (16u * SLICES) * 16u;
+    let start = part * lane.z;
+    var next: mat4x4f;
+    if (brings) {
+        next = fetch(block, row0, col0, start);
+    }
     var sum = mat4x4f();  // column r: row r of the outputs
-    for (var k0 = 0u; k0 < params.inner; k0 += STEP) {
-        for (var block = index; block < A_BLOCKS; block += LANES) {
-            let at = block % LANES_Y;
-            let step = block / LANES_Y * 4u;
-            let v = block_a(row0 + at * 4u, k0 + step);
-            a_tile[step * LANES_Y + at] = v[0];
-            a_tile[(step + 1u) * LANES_Y + at] = v[1];
-            a_tile[(step + 2u) * LANES_Y + at] = v[2];
-            a_tile[(step + 3u) * LANES_Y + at] = v[3];
-        }
-        for (var block = index; block < B_BLOCKS; block += LANES) {
-            let at = block % LANES_X;
-            let step = block / LANES_X * 4u;
-            let v = block_b(k0 + step, col0 + at * 4u);
-            b_tile[step * LANES_X + at] = v[0];
-            b_tile[(step + 1u) * LANES_X + at] = v[1];
-            b_tile[(step + 2u) * LANES_X + at] = v[2];
-            b_tile[(step + 3u) * LANES_X + at] = v[3];
+    for (var k0 = 0u; k0 < part; k0 += STEP) {
+        if (brings) {
+            tile[at.x] = next[0];
+            tile[at.x + at.y] = next[1];
+            tile[at.x + 2u * at.y] = next[2];
+            tile[at.x + 3u * at.y] = next[3];
+            next = fetch(block, row0, col0, start + k0 + STEP);
         }
         workgroupBarrier();
         for (var k = 0u; k < STEP; k += 1u) {
-            let x = a_tile[k * LANES_Y + lane.y];
-            let y = b_tile[k * LANES_X + lane.x];
+            let x = tile[mine + k * LANES_Y + lane.y];
+            let y = tile[mine + B_TILE + k * LANES_X + lane.x];
             sum += mat4x4f(y * x.x, y * x.y, y * x.z, y * x.w);
         }
         workgroupBarrier();
     }
-    let row = row0 + lane.y * 4u;
-    let col = col0 + lane.x * 4u;
-    store(row, col, sum[0]);
-    store(row + 1u, col, sum[1]);
-    store(row + 2u, col, sum[2]);
-    store(row + 3u, col, sum[3]);
+    if (SLICES == 1u) {
+        let row = row0 + lane.y * 4u;
+        let col = col0 + lane.x * 4u;
+        store(row, col, sum[0]);
+        store(row + 1u, col, sum[1]);
+        store(row + 2u, col, sum[2]);
+        store(row + 3u, col, sum[3]);
+    } else {
+        let sums = lane.z * 4u * LANES + block;
+        tile[sums] = sum[0];
+        tile[sums + LANES] = sum[1];
+        tile[sums + 2u * LANES] = sum[2];
+        tile[sums + 3u * LANES] = sum[3];
+        workgroupBarrier();
+        for (var k = index; k < 4u * LANES; k += SLICES * LANES) {
+            var total = tile[k];
+            for (var slice = 1u; slice < SLICES; slice += 1u) {
+                total += tile[slice * 4u * LANES + k];
+            }
+            let owner = k % LANES;
+            store(row0 + owner / LANES_X * 4u + k / LANES, col0 + owner % LANES_X * 4u, total);
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! The hinge step of `wgoal bench step` in burn, on its wgpu backend: a line a shape.
 //!
 //! ```sh
-//! cd scripts/burn_step && cargo run --release -- N:P:Q:D ...
+//! cd scripts/burn_step && cargo run --release -- [--gpu] N:P:Q:D ...
 //! ```
 //!
-//! Two linear heads, L2 norm, hinge on the hardest negatives, AdamW, on the software adapter that burn finds. A sample is four
-//! steps of which the last reads the loss. The first step holds burn's tuning, unless its cache does.
+//! Two linear heads, L2 norm, hinge on the hardest negatives, AdamW, on the software adapter that burn finds, or its best
+//! GPU. A sample is four steps or 20 ms of them, as in `wgoal bench step`, of which the last reads the loss. The first step
+//! holds burn's tuning, unless its cache does.
 
 use burn::backend::Autodiff;
 use burn::backend::wgpu::{Wgpu, WgpuDevice};
@@ -29,8 +30,9 @@ fn unit(x: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 fn main() {
-    let device = WgpuDevice::Cpu;
-    for shape in std::env::args().skip(1) {
+    let (flags, shapes): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument == "--gpu");
+    let device = if flags.is_empty() { WgpuDevice::Cpu } else { WgpuDevice::default() };
+    for shape in shapes {
         let sizes: Option<Vec<usize>> = shape.split(':').map(|size| size.parse().ok()).collect();
         let Some(&[n, p, q, d]) = sizes.as_deref() else {
             eprintln!("{shape}: expected N:P:Q:D, four whole numbers, as in 128:1280:384:256");
@@ -67,21 +69,25 @@ fn main() {
             last = step(true);
         }
         assert!(last < first, "the loss must fall on one batch: {first} {last}");
-        let mut times = Vec::new();
-        let start = Instant::now();
-        while start.elapsed().as_secs_f64() < 3.0 {
+        let mut sample = |steps: usize| {
             let begin = Instant::now();
-            for _ in 0..3 {
+            for _ in 1..steps {
                 step(false);
             }
             step(true);
-            times.push(1e3 * begin.elapsed().as_secs_f64() / 4.0);
+            1e3 * begin.elapsed().as_secs_f64() / steps as f64
+        };
+        let steps = ((20.0 / sample(4)) as usize).clamp(4, 256);
+        let mut times = Vec::new();
+        let start = Instant::now();
+        while start.elapsed().as_secs_f64() < 3.0 {
+            times.push(sample(steps));
         }
         times.sort_by(f64::total_cmp);
         println!(
             "{shape} {:.2} ms a step, median of {}, first {first_ms:.0} ms",
             times[times.len() / 2],
-            4 * times.len()
+            steps * times.len()
         );
     }
 }

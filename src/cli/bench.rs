@@ -80,8 +80,10 @@ struct Roofline {
 /// Time to spend on samples, and how many at least and at most.
 const SECONDS: f64 = 3.0;
 const SAMPLES: std::ops::RangeInclusive<usize> = 7..=201;
-/// Steps in a sample.
-const STEPS: usize = 4;
+/// What a sample should take: on a quick GPU, several submissions, of which one is made ready while the one before runs.
+const SAMPLE_MS: f64 = 20.0;
+/// Steps in a sample at least, and at most.
+const STEPS: std::ops::RangeInclusive<usize> = 4..=256;
 /// Steps of a profile.
 const PROFILED: usize = 16;
 
@@ -116,17 +118,22 @@ impl BenchArgs {
 
     fn step(self, profile: bool) -> Result<()> {
         let (device, mut bench, mut pipeline, first_step_ms) = self.prepare()?;
+        let mut sample = |steps: usize| -> Result<f64> {
+            let start = Instant::now();
+            for _ in 0..steps {
+                bench.step(&mut pipeline)?;
+            }
+            pipeline.records()?;
+            Ok(1e3 * start.elapsed().as_secs_f64() / steps as f64)
+        };
+        let steps = (SAMPLE_MS / sample(*STEPS.start())?) as usize;
+        let steps = steps.clamp(*STEPS.start(), *STEPS.end());
         let mut samples = Vec::new();
         let start = Instant::now();
         while samples.len() < *SAMPLES.start()
             || (start.elapsed().as_secs_f64() < SECONDS && samples.len() < *SAMPLES.end())
         {
-            let start = Instant::now();
-            for _ in 0..STEPS {
-                bench.step(&mut pipeline)?;
-            }
-            pipeline.records()?;
-            samples.push(1e3 * start.elapsed().as_secs_f64() / STEPS as f64);
+            samples.push(sample(steps)?);
         }
         samples.sort_by(f64::total_cmp);
         let profile = if profile { Some(bench.profile(&device, &mut pipeline)?) } else { None };
@@ -136,7 +143,7 @@ impl BenchArgs {
             objective: bench.config.objective.to_string(),
             median_ms: samples[samples.len() / 2],
             first_step_ms,
-            steps: samples.len() * STEPS,
+            steps: samples.len() * steps,
             profile,
         };
         if self.json {

@@ -263,6 +263,10 @@ fn below_floor(adapter: &wgpu::Adapter) -> Option<String> {
     if !adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
         return Some("no compute shaders".into());
     }
+    let info = adapter.get_info();
+    if let (wgpu::Backend::Gl, Some(lack)) = (info.backend, below_gl_floor(&info.driver_info)) {
+        return Some(lack);
+    }
     let limits = adapter.limits();
     let floor = [
         (limits.max_storage_buffers_per_shader_stage, 8, "storage buffers a stage"),
@@ -271,6 +275,20 @@ fn below_floor(adapter: &wgpu::Adapter) -> Option<String> {
     ];
     let lack = floor.into_iter().find(|(granted, needed, _)| granted < needed);
     lack.map(|(granted, needed, what)| format!("{granted} {what} of the {needed} needed"))
+}
+
+/// Where a GL driver stays below it by its version, as the driver writes that. wgpu asks for desktop GL 3.3, and drivers of NVIDIA
+/// give just that, with compute shaders as an extension, for which wgpu writes no shaders.
+fn below_gl_floor(version: &str) -> Option<String> {
+    // `4.5 (Core Profile) Mesa 22.3.6`; that of GLES begins with its name.
+    let mut numbers =
+        version.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (4, 3) => {
+            Some(format!("GL {major}.{minor} of the 4.3 needed (its Vulkan driver may do)"))
+        }
+        _ => None,
+    }
 }
 
 fn cpu(reason: &str, index: usize) -> Device {
@@ -287,4 +305,18 @@ fn rank(info: &DeviceInfo, power: &str) -> (usize, usize) {
         (DeviceKind::Software | DeviceKind::Cpu, _) => 4,
     };
     (kind, usize::from(info.backend == "gl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gl_without_shaders_to_write_is_refused() {
+        assert_eq!(below_gl_floor("4.5 (Core Profile) Mesa 22.3.6"), None);
+        assert_eq!(below_gl_floor("4.3.0 NVIDIA 580.159.04"), None);
+        assert_eq!(below_gl_floor("OpenGL ES 3.1 Mesa 22.3.6"), None);
+        let refused = below_gl_floor("3.3.0 NVIDIA 580.159.04").unwrap_or_default();
+        assert!(refused.starts_with("GL 3.3 of the 4.3 needed"), "{refused}");
+    }
 }

@@ -48,6 +48,11 @@ impl MatmulVariant {
         self.subgroup <= gpu.subgroup() && (gpu.has_images() || !self.spec.bindings.contains(&Access::Image))
     }
 
+    /// Parts of the inner dimension that are summed on their own.
+    pub(super) fn slices(&self) -> u32 {
+        self.constants.iter().find(|(name, _)| *name == "SLICES").map_or(1, |(_, slices)| *slices)
+    }
+
     /// The page and its constants for one orientation of the operands, and for adding to C or overwriting it.
     pub fn page(
         &self,
@@ -64,6 +69,7 @@ impl MatmulVariant {
     }
 }
 
+/// Constants of `matmul.wgsl`, and the rows and columns that they come to.
 const fn tiled(
     name: &'static str,
     constants: &'static [(&'static str, u32)],
@@ -73,11 +79,14 @@ const fn tiled(
 }
 
 /// All variants: those for GPUs, from large products to small ones, then those for software adapters.
-pub static MATMUL_VARIANTS: [MatmulVariant; 6] = [
+pub static MATMUL_VARIANTS: [MatmulVariant; 9] = [
     tiled("tiled 64x64", &[("LANES_X", 16), ("LANES_Y", 16), ("STEP", 16)], (64, 64)),
     tiled("tiled 32x64", &[("LANES_X", 16), ("LANES_Y", 8), ("STEP", 16)], (32, 64)),
     tiled("tiled 32x32", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 16)], (32, 32)),
     tiled("tiled 32x32, step 8", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 8)], (32, 32)),
+    tiled("4 slices 32x32", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 16), ("SLICES", 4)], (32, 32)),
+    tiled("4 slices 32x32, step 8", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 8), ("SLICES", 4)], (32, 32)),
+    tiled("16 slices 16x16", &[("LANES_X", 4), ("LANES_Y", 4), ("STEP", 8), ("SLICES", 16)], (16, 16)),
     MatmulVariant {
         name: "registers 8x8",
         spec: &REGISTERS_SPEC,
@@ -94,18 +103,26 @@ pub static MATMUL_VARIANTS: [MatmulVariant; 6] = [
     },
 ];
 
-/// Variants to choose from on a device, the one to take unmeasured first.
-pub(super) fn candidates(gpu: &Gpu, rows: usize, cols: usize) -> Vec<&'static MatmulVariant> {
+/// Variants to choose from on a device, the one to take unmeasured first. Those of a GPU take their sums in one order, which the
+/// shape alone decides: it says how many slices the inner dimension has.
+pub(super) fn candidates(gpu: &Gpu, [rows, cols, inner]: [usize; 3]) -> Vec<&'static MatmulVariant> {
     let [tiled @ .., registers, subgroups] = &MATMUL_VARIANTS;
     if is_software(gpu) {
         return [subgroups, registers].into_iter().filter(|variant| variant.runs_on(gpu)).collect();
     }
-    // Enough 64 x 64 tiles to occupy a GPU, or else smaller ones.
-    let first = if rows * cols >= 64 * 64 * 64 { 0 } else { 2 };
-    let mut tiled: Vec<_> = tiled.iter().collect();
-    tiled[..=first].rotate_right(1);
-    tiled
+    let slices = match rows * cols {
+        // Enough tiles to occupy a GPU.
+        MANY.. => 1,
+        FEW..MANY => 4,
+        _ if inner < 256 => 4,
+        _ => 16,
+    };
+    tiled.iter().filter(|variant| variant.slices() == slices).collect()
 }
+
+/// Elements of C from which on a GPU has enough to do without slices, and below which it has too little with four.
+const MANY: usize = 1 << 20;
+const FEW: usize = 1 << 16;
 
 fn is_software(gpu: &Gpu) -> bool {
     matches!(gpu.info().kind, DeviceKind::Software | DeviceKind::Cpu)
@@ -137,7 +154,7 @@ fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3]) -> Result<&'static Ma
     }
     // A browser cannot wait for a measurement.
     let _ = (measures, product);
-    Ok(candidates(gpu, shape[0], shape[1])[0])
+    Ok(candidates(gpu, shape)[0])
 }
 
 /// The operands of a product.

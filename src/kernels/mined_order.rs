@@ -1,6 +1,6 @@
 //! Who mined whom, in ascending order (goal-math.md section 5).
 
-use super::{Access, KernelSpec, lanes};
+use super::{Access, KernelSpec};
 use crate::Result;
 use crate::device::{Commands, Recorder, Slice, SliceMut, clock};
 
@@ -59,15 +59,16 @@ pub fn mined_order(
             let count = mined_keys(pairs);
             let chunk = count.min(CHUNK);
             let regions = [index.region()?, keys.region()?.part(0..count)];
+            // A sort is mostly barriers: where they are cheap, the more lanes the better.
+            let lanes = if recorder.lanes < 64 { recorder.lanes } else { 256 };
             let stage = |recorder: &mut Recorder, form: SortForm, size: usize, distance: usize| {
                 let params = Params { pairs: pairs as u32, size: size as u32, distance: distance as u32 };
                 let grid = match form {
-                    SortForm::Across => count / 2 / recorder.lanes as usize,
+                    SortForm::Across => count / 2 / lanes as usize,
                     _ => count / chunk,
                 };
                 let [begin, across, chunk] = form.constants(chunk);
-                let [lanes] = lanes(recorder);
-                let constants = [lanes, begin, across, chunk];
+                let constants = [("LANES", format!("{lanes}u")), begin, across, chunk];
                 let cost = 30.0 * count as f64;
                 recorder.dispatch(&SPEC, &constants, &params, &regions, [grid, 1, 1], cost)
             };
