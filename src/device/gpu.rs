@@ -5,6 +5,7 @@
 
 use super::profile::Profile;
 use super::select::DeviceInfo;
+use super::staging::Free;
 use super::work::{Flight, ImageCopy, PARAMS, Work};
 use crate::kernels::{Access, KernelSpec, specialise};
 use crate::{Error, Result};
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     max_binding: AtomicUsize,
     /// What was handed over and not yet submitted.
     pub pending: Mutex<Work>,
+    pub free: Free,
     pub flight: Mutex<Flight>,
     pub fault: Arc<Mutex<Option<String>>>,
     /// The kernel that was handed over last, for the report of a lost device.
@@ -230,6 +232,7 @@ impl Gpu {
             replaced: Mutex::default(),
             max_binding: AtomicUsize::new(usize::try_from(max_binding).unwrap_or(usize::MAX)),
             pending: Mutex::default(),
+            free: Free::default(),
             flight: Mutex::new(flight),
             fault,
             last: Mutex::new("nothing yet"),

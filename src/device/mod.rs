@@ -7,6 +7,7 @@ mod buffer;
 mod gpu;
 mod profile;
 mod select;
+mod staging;
 mod work;
 
 pub use buffer::{
@@ -16,7 +17,8 @@ pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
-pub use work::{Recorder, Staged};
+pub use staging::Staged;
+pub use work::Recorder;
 
 use crate::{Error, Result};
 use half::f16;
@@ -139,19 +141,27 @@ impl Device {
     pub fn stage<T: Element>(&self, values: &[T]) -> Option<Staged> {
         match self {
             Self::Cpu(_) => None,
-            Self::Gpu(gpu) => gpu.stage_ahead(bytemuck::cast_slice(values)),
+            Self::Gpu(gpu) => {
+                let bytes: &[u8] = bytemuck::cast_slice(values);
+                gpu.stage_ahead(bytes.len(), |mut to| to.copy_from_slice(bytes))
+            }
         }
     }
 
     /// [`Device::stage`] of values that are all f16, as such: half the bytes. An even number of them.
     pub fn stage_halves(&self, values: &[f32]) -> Option<Staged> {
+        const AT_ONCE: usize = 1024;
         match self {
-            Self::Gpu(gpu) if gpu.stages() => {
-                let mut halves = vec![f16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                gpu.stage_ahead(bytemuck::cast_slice(halves.reinterpret_cast()))
-            }
-            _ => None,
+            Self::Gpu(gpu) => gpu.stage_ahead(values.len() * size_of::<f16>(), |mut to| {
+                let mut halves = [f16::ZERO; AT_ONCE];
+                for (values, first) in values.chunks(AT_ONCE).zip((0..).step_by(AT_ONCE * size_of::<f16>())) {
+                    let halves = &mut halves[..values.len()];
+                    halves.convert_from_f32_slice(values);
+                    let bytes: &[u8] = bytemuck::cast_slice(halves.reinterpret_cast());
+                    to.slice(first..first + bytes.len()).copy_from_slice(bytes);
+                }
+            }),
+            Self::Cpu(_) => None,
         }
     }
 

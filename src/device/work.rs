@@ -5,6 +5,7 @@
 
 use super::gpu::{Gpu, IMAGE_ROW, Memory, Pipeline, Region, lock};
 use super::select::DeviceKind;
+use super::staging::{STAGED, Staged};
 use crate::kernels::{KernelSpec, MatmulVariant};
 use crate::{Error, Result};
 use encase::internal::WriteInto;
@@ -23,8 +24,6 @@ const MAX_IN_FLIGHT: usize = 3;
 const SUBMISSION: f64 = 0.1;
 /// What a submission should take at least, unless more work comes too late for that: short steps share one.
 const TOGETHER: f64 = 0.005;
-/// Bytes of uploads, beyond which a submission waits for no more, and an upload is not made ready beforehand.
-const STAGED: u64 = 64 << 20;
 
 /// Work in its order, with the parameters of its dispatches.
 pub(super) struct Work {
@@ -45,7 +44,7 @@ pub(super) enum Item {
 
 /// From memory that the host has written, to a buffer.
 pub(super) struct Upload {
-    from: wgpu::Buffer,
+    from: Staged,
     to: wgpu::Buffer,
     offset: u64,
 }
@@ -68,16 +67,6 @@ pub(super) struct Dispatch {
     pub what: String,
     pub bytes: f64,
     pub cost: f64,
-}
-
-/// Bytes that lie where a device copies them from.
-#[derive(Debug)]
-pub struct Staged(wgpu::Buffer);
-
-impl Staged {
-    pub(super) fn len(&self) -> usize {
-        self.0.size() as usize
-    }
 }
 
 /// Submissions under way, and what those before have taught about the device's speed.
@@ -143,7 +132,7 @@ impl Item {
     pub fn encode_copy(&self, encoder: &mut wgpu::CommandEncoder) {
         match self {
             Self::Upload(Upload { from, to, offset }) => {
-                encoder.copy_buffer_to_buffer(from, 0, to, *offset, from.size());
+                encoder.copy_buffer_to_buffer(from.buffer(), 0, to, *offset, from.len() as u64);
             }
             Self::Image(copy) => copy.encode(encoder),
             Self::Dispatch(_) => {}
@@ -194,48 +183,12 @@ impl Gpu {
             self.0.queue.write_buffer(&memory.buffer, offset, bytes);
             return self.check();
         }
-        self.upload(memory, offset, self.stage(bytes)?)
-    }
-
-    /// Whether uploads can be made ready beforehand. Not through GL, whose one context waits for work before it maps memory.
-    pub(super) fn stages(&self) -> bool {
-        self.info().backend != "gl"
-    }
-
-    /// Bytes, a multiple of 4 of them, that any thread makes ready for an upload; `None` where the device gains nothing by it,
-    /// or cannot: who uploads is told why.
-    pub(super) fn stage_ahead(&self, bytes: &[u8]) -> Option<Staged> {
-        let worth = self.stages() && (1..=STAGED).contains(&(bytes.len() as u64));
-        if worth { self.stage(bytes).ok() } else { None }
-    }
-
-    /// Bytes, a multiple of 4 of them, where the device copies them from.
-    fn stage(&self, bytes: &[u8]) -> Result<Staged> {
-        let size = bytes.len() as u64;
-        let buffer = self.within_memory("upload", size, |device| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("upload"),
-                size,
-                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: true,
-            })
-        })?;
-        match buffer.slice(..).get_mapped_range_mut() {
-            Ok(mut mapped) => mapped.copy_from_slice(bytes),
-            Err(error) => {
-                // A device that is lost maps nothing. Its own word comes first, where it has one.
-                let _ = self.poll(None);
-                lock(&self.0.fault).get_or_insert(error.to_string());
-                self.check()?;
-            }
-        }
-        buffer.unmap();
-        Ok(Staged(buffer))
+        self.upload(memory, offset, self.stage(bytes.len(), |mut to| to.copy_from_slice(bytes))?)
     }
 
     /// Copies staged bytes to their place, after the work that was handed over before.
-    pub(super) fn upload(&self, memory: &Memory, offset: u64, Staged(from): Staged) -> Result<()> {
-        let staged = from.size();
+    pub(super) fn upload(&self, memory: &Memory, offset: u64, from: Staged) -> Result<()> {
+        let staged = from.len() as u64;
         let upload = Item::Upload(Upload { from, to: memory.buffer.clone(), offset });
         self.hand_over(Work { items: vec![upload], staged, ..Work::default() })
     }
@@ -249,7 +202,7 @@ impl Gpu {
         }
         pending.append(work);
         let enough = pending.cost >= lock(&self.0.flight).rate * TOGETHER
-            || pending.staged >= STAGED
+            || pending.staged >= STAGED as u64
             || (pending.cost > 0.0 && pending.begun.elapsed().as_secs_f64() >= TOGETHER);
         if enough { self.submit(std::mem::take(&mut pending)) } else { self.check() }
     }
@@ -282,6 +235,11 @@ impl Gpu {
         }
         inner.queue.write_buffer(&inner.params, 0, &work.params);
         let index = inner.queue.submit([encoder.finish()]);
+        for item in work.items {
+            if let Item::Upload(Upload { from, .. }) = item {
+                self.recycle(from);
+            }
+        }
         let oldest = {
             let mut flight = lock(&inner.flight);
             flight.count += 1;

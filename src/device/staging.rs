@@ -1,0 +1,135 @@
+//! Memory that the host writes and a device copies from: made ready by any thread, and used again once it was copied.
+
+use super::gpu::{Gpu, lock};
+use crate::Result;
+use std::sync::{Arc, Mutex};
+
+/// Bytes of uploads, beyond which a submission waits for no more, and an upload is not made ready beforehand. As many are kept
+/// for uploads to come.
+pub(super) const STAGED: usize = 64 << 20;
+
+/// Buffers to write, each mapped and of no further use to the device. A new one would be filled with zeros first.
+pub(super) type Free = Arc<Mutex<Vec<wgpu::Buffer>>>;
+
+/// Bytes that lie where a device copies them from.
+#[derive(Debug)]
+pub struct Staged {
+    /// As large, or larger.
+    buffer: wgpu::Buffer,
+    len: usize,
+}
+
+impl Staged {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+}
+
+impl Gpu {
+    /// Whether uploads can be made ready beforehand. Not through GL, whose one context waits for work before it maps memory.
+    pub(super) fn stages(&self) -> bool {
+        self.info().backend != "gl"
+    }
+
+    /// Bytes, a multiple of 4 of them, that any thread makes ready for an upload; `None` where the device gains nothing by it,
+    /// or cannot: who uploads is told why.
+    pub(super) fn stage_ahead(
+        &self,
+        len: usize,
+        write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>),
+    ) -> Option<Staged> {
+        let worth = self.stages() && (1..=STAGED).contains(&len);
+        if worth { self.stage(len, write).ok() } else { None }
+    }
+
+    /// Bytes, a multiple of 4 of them, where the device copies them from: all are to be written.
+    pub(super) fn stage(&self, len: usize, write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>)) -> Result<Staged> {
+        let buffer = match self.free(len) {
+            Some(buffer) => buffer,
+            None => self.within_memory("upload", len as u64, |device| {
+                device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("upload"),
+                    size: len as u64,
+                    usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                    mapped_at_creation: true,
+                })
+            })?,
+        };
+        match buffer.slice(..len as u64).get_mapped_range_mut() {
+            Ok(mut mapped) => write(mapped.slice(..)),
+            Err(error) => {
+                // A device that is lost maps nothing. Its own word comes first, where it has one.
+                let _ = self.poll(None);
+                lock(&self.0.fault).get_or_insert(error.to_string());
+                self.check()?;
+            }
+        }
+        buffer.unmap();
+        Ok(Staged { buffer, len })
+    }
+
+    /// The smallest free buffer that holds so many bytes, unless it is much too large for them.
+    fn free(&self, len: usize) -> Option<wgpu::Buffer> {
+        let mut free = lock(&self.0.free);
+        let fits = |buffer: &wgpu::Buffer| (len..=2 * len).contains(&(buffer.size() as usize));
+        let sizes = free.iter().enumerate().filter(|(_, buffer)| fits(buffer));
+        let (at, _) = sizes.min_by_key(|(_, buffer)| buffer.size())?;
+        Some(free.swap_remove(at))
+    }
+
+    /// Has a buffer back for other uploads, once the device has done what was submitted with it.
+    pub(super) fn recycle(&self, staged: Staged) {
+        let (buffer, free) = (staged.buffer, self.0.free.clone());
+        let mapped = buffer.clone();
+        buffer.map_async(wgpu::MapMode::Write, .., move |result| {
+            let mut free = lock(&free);
+            let kept: u64 = free.iter().map(wgpu::Buffer::size).sum();
+            if result.is_ok() && kept + mapped.size() <= STAGED as u64 {
+                free.push(mapped);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Adapters, Buffer, Device, Upload};
+
+    #[test]
+    fn an_upload_takes_the_memory_of_one_before() {
+        let adapters = Adapters::find();
+        for info in adapters.devices() {
+            let device = adapters.open(&info.index.to_string()).unwrap();
+            let Device::Gpu(gpu) = &device else { continue };
+            let mut target = Buffer::<u32>::new(&device, "target", 300).unwrap();
+            let mut send = |values: &[u32]| {
+                let staged = device.stage(values)?;
+                let buffer = staged.buffer().clone();
+                target.upload(&device, Upload::Staged(staged)).unwrap();
+                device.finish().unwrap();
+                let found = device.wait(target.read(&device, 0..300)).unwrap();
+                Some((buffer, found))
+            };
+            let numbers = |first: u32, count: u32| (first..first + count).collect::<Vec<_>>();
+            let Some((first, found)) = send(&numbers(0, 300)) else {
+                assert!(!gpu.stages(), "{device}");
+                continue;
+            };
+            assert_eq!(found, numbers(0, 300), "{device}");
+            // Fewer of them: what lay behind them before is not copied.
+            let (second, found) = send(&numbers(1000, 200)).unwrap();
+            assert_eq!(second, first, "{device}");
+            assert_eq!(found, [numbers(1000, 200), numbers(200, 100)].concat(), "{device}");
+            // Much fewer, and more, have memory of their own.
+            assert_ne!(send(&numbers(7, 10)).unwrap().0, first, "{device}");
+            let longer = device.stage(&numbers(0, 400)).unwrap();
+            assert_ne!(longer.buffer(), &first, "{device}");
+            assert!(lock(&gpu.0.free).iter().any(|free| *free == first), "{device}");
+        }
+    }
+}
