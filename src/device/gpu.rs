@@ -32,7 +32,8 @@ pub(super) struct Inner {
     pub params: wgpu::Buffer,
     /// Bound where a kernel's optional input is absent.
     nothing: wgpu::Buffer,
-    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// Of each kernel, with the constants that its page was specialised by.
+    pipelines: Mutex<HashMap<&'static str, Vec<(Vec<Constant>, Arc<Pipeline>)>>>,
     /// What was bound before, so that a step like one before makes nothing: see [`Gpu::bind`].
     bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
     /// An image for each binding that a kernel reads as one, as large as was ever needed; see [`Access::Image`].
@@ -54,6 +55,9 @@ pub(super) struct Inner {
     /// What each kernel took, while [`Gpu::profile`] asks for it.
     pub profile: Mutex<Option<Profile>>,
 }
+
+/// Name and value.
+type Constant = (String, String);
 
 pub(super) struct Pipeline {
     layout: wgpu::BindGroupLayout,
@@ -491,14 +495,22 @@ impl Gpu {
         spec: &'static KernelSpec,
         constants: &[(&str, String)],
     ) -> Result<Arc<Pipeline>> {
-        let key = constants
-            .iter()
-            .fold(spec.name.to_string(), |key, (name, value)| format!("{key} {name}={value}"));
-        // A section's text begins on a line of its own.
-        let label = key.lines().next().unwrap_or_default();
-        if let Some(pipeline) = lock(&self.0.pipelines).get(&key) {
-            return Ok(pipeline.clone());
+        let same = |kept: &[Constant]| {
+            kept.len() == constants.len()
+                && kept.iter().zip(constants).all(|((a, x), (b, y))| a == b && x == y)
+        };
+        let made = |pipelines: &HashMap<_, Vec<(Vec<Constant>, Arc<Pipeline>)>>| {
+            let of_kernel = pipelines.get(spec.name)?;
+            of_kernel.iter().find(|(kept, _)| same(kept)).map(|(_, pipeline)| pipeline.clone())
+        };
+        if let Some(pipeline) = made(&lock(&self.0.pipelines)) {
+            return Ok(pipeline);
         }
+        let label = constants
+            .iter()
+            .fold(spec.name.to_string(), |label, (name, value)| format!("{label} {name}={value}"));
+        // A section's text begins on a line of its own.
+        let label = label.lines().next().unwrap_or_default();
         let source = lock(&self.0.replaced).get(spec.name).cloned();
         let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
         let device = &self.0.device;
@@ -563,7 +575,8 @@ impl Gpu {
             ));
         }
         let pipeline = Arc::new(Pipeline { layout, pipeline });
-        lock(&self.0.pipelines).insert(key.clone(), pipeline.clone());
+        let constants = constants.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        lock(&self.0.pipelines).entry(spec.name).or_default().push((constants, pipeline.clone()));
         Ok(pipeline)
     }
 }

@@ -10,6 +10,7 @@ use crate::kernels::{KernelSpec, MatmulVariant};
 use crate::{Error, Result};
 use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use web_time::Instant;
@@ -64,7 +65,7 @@ pub(super) struct Dispatch {
     offset: u32,
     grid: [u32; 3],
     /// For the profile: what it is, and its bytes and floating-point operations.
-    pub what: String,
+    pub what: Cow<'static, str>,
     pub bytes: f64,
     pub cost: f64,
 }
@@ -300,6 +301,8 @@ pub struct Recorder {
     pub budget: f64,
     /// Bytes of the largest storage binding.
     pub max_binding: usize,
+    /// Whether every dispatch is timed.
+    pub(crate) profiled: bool,
     /// What the next dispatches are called in a profile, if not as their kernel.
     pub(crate) what: Option<String>,
     work: Work,
@@ -310,7 +313,8 @@ impl Recorder {
         // On a software adapter a barrier is a switch of coroutines: one vector's worth of lanes has the fewest.
         let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
         let (budget, max_binding) = (gpu.info().work_per_submit(), gpu.max_binding());
-        Self { gpu, lanes, matmul: None, budget, max_binding, what: None, work: Work::default() }
+        let profiled = lock(&gpu.0.profile).is_some();
+        Self { gpu, lanes, matmul: None, budget, max_binding, profiled, what: None, work: Work::default() }
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -369,7 +373,7 @@ impl Recorder {
 
         *lock(&self.gpu.0.last) = spec.name;
         let (offset, grid) = (offset as u32, grid.map(|n| n as u32));
-        let what = self.what.clone().unwrap_or_else(|| spec.name.into());
+        let what = self.what.clone().map_or(Cow::Borrowed(spec.name), Cow::Owned);
         let bytes = regions.iter().map(|region| region.bytes() as f64).sum();
         self.work.items.extend(copies.into_iter().map(Item::Image));
         let dispatch = Dispatch { pipeline, bindings, offset, grid, what, bytes, cost };

@@ -256,7 +256,8 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                         let (tile_rows, tile_cols) = variant.tile;
                         let grid = [padded(col.len()).div_ceil(tile_cols), r.len().div_ceil(tile_rows), 1];
                         let cost = 2.0 * r.len() as f64 * col.len() as f64 * k.len() as f64;
-                        recorder.what = Some(described(&product, r.len(), col.len(), k.len()));
+                        recorder.what =
+                            recorder.profiled.then(|| described(&product, r.len(), col.len(), k.len()));
                         recorder.dispatch(spec, &constants, &params, &regions, grid, cost)?;
                         recorder.what = None;
                     }

@@ -8,16 +8,24 @@ use super::matmul::{MATMUL_VARIANTS, MatmulVariant, Product, candidates, matmul}
 use crate::device::{Commands, Device, Gpu, Matrix};
 use crate::files::write_file;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
 /// What a device takes for each class.
-pub(crate) type Choices = BTreeMap<String, &'static MatmulVariant>;
+pub(crate) struct Choices {
+    /// Of those that this process has asked for.
+    asked: HashMap<Class, &'static MatmulVariant>,
+    /// Of all that are remembered, by their names.
+    remembered: Remembered,
+    file: Option<PathBuf>,
+}
+
+type Remembered = BTreeMap<String, &'static MatmulVariant>;
 
 /// The shape of a class, and which operands are transposed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Class {
     shape: [usize; 3],
     transposed: [bool; 2],
@@ -48,23 +56,34 @@ impl Class {
 /// The fastest variant for a class: as it was found before, or found now. Whatever fails leaves the first candidate.
 pub(super) fn measured(gpu: &Gpu, class: Class) -> &'static MatmulVariant {
     let mut choices = gpu.choices();
-    let file =
-        cache_folder(|name| std::env::var_os(name).map(PathBuf::from)).map(|at| at.join(file_name(gpu)));
-    let choices = choices.get_or_insert_with(|| file.as_deref().map(load).unwrap_or_default());
-    let candidates = candidates(gpu, class.shape);
-    let known = choices.get(&class.name()).copied();
-    let known = known.filter(|known| candidates.iter().any(|candidate| candidate.name == known.name));
-    if let Some(known) = known {
+    let choices = choices.get_or_insert_with(|| Choices::remembered(gpu));
+    if let Some(known) = choices.asked.get(&class) {
         return known;
     }
-    let found = race(gpu, class, &candidates);
-    let fastest = *found.as_ref().unwrap_or(&candidates[0]);
-    choices.insert(class.name(), fastest);
-    // What failed now may not fail in the next process.
-    if let (Ok(_), Some(file)) = (found, file) {
-        store(&file, choices);
+    let candidates = candidates(gpu, class.shape);
+    let known = choices.remembered.get(&class.name()).copied();
+    let known = known.filter(|known| candidates.iter().any(|candidate| candidate.name == known.name));
+    let chosen = known.unwrap_or_else(|| {
+        let found = race(gpu, class, &candidates);
+        let fastest = *found.as_ref().unwrap_or(&candidates[0]);
+        choices.remembered.insert(class.name(), fastest);
+        // What failed now may not fail in the next process.
+        if let (Ok(_), Some(file)) = (found, &choices.file) {
+            store(file, &choices.remembered);
+        }
+        fastest
+    });
+    choices.asked.insert(class, chosen);
+    chosen
+}
+
+impl Choices {
+    fn remembered(gpu: &Gpu) -> Self {
+        let folder = cache_folder(|name| std::env::var_os(name).map(PathBuf::from));
+        let file = folder.map(|folder| folder.join(file_name(gpu)));
+        let remembered = file.as_deref().map(load).unwrap_or_default();
+        Self { asked: HashMap::new(), remembered, file }
     }
-    fastest
 }
 
 /// Checks every candidate against the first, and times it.
@@ -170,7 +189,7 @@ fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 }
 
 /// What a file remembers; one that cannot be read, or says something else, remembers nothing.
-fn load(file: &Path) -> Choices {
+fn load(file: &Path) -> Remembered {
     let names: BTreeMap<String, String> =
         std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let variant = |name: &str| MATMUL_VARIANTS.iter().find(|variant| variant.name == name);
@@ -178,7 +197,7 @@ fn load(file: &Path) -> Choices {
 }
 
 /// Remembers, if it can: a run does not depend on it.
-fn store(file: &Path, choices: &Choices) {
+fn store(file: &Path, choices: &Remembered) {
     let names: BTreeMap<&String, &str> =
         choices.iter().map(|(class, variant)| (class, variant.name)).collect();
     if let (Some(folder), Ok(json)) = (file.parent(), serde_json::to_vec_pretty(&names)) {
@@ -250,9 +269,9 @@ mod tests {
     fn choices_outlive_a_process_and_faults_of_the_cache_do_not_matter() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/matmul.json");
-        let choices: Choices = [("nt 64x64x64".to_string(), &MATMUL_VARIANTS[2])].into();
+        let choices: Remembered = [("nt 64x64x64".to_string(), &MATMUL_VARIANTS[2])].into();
         store(&file, &choices);
-        let names = |choices: &Choices| choices.values().map(|variant| variant.name).collect::<Vec<_>>();
+        let names = |choices: &Remembered| choices.values().map(|variant| variant.name).collect::<Vec<_>>();
         assert_eq!(names(&load(&file)), ["tiled 32x32"]);
         for damaged in ["", "{", "[1]", "{\"nt 64x64x64\": \"no such variant\"}"] {
             std::fs::write(&file, damaged).unwrap();
