@@ -177,9 +177,15 @@ impl Encoder {
         Ok(())
     }
 
-    /// From the uploaded features to unit rows. `training` takes batch norm's statistics from the batch and updates the
-    /// running ones.
+    /// From the uploaded features to unit rows: [`Encoder::project`] and [`Encoder::normalise`].
     pub fn forward(&mut self, commands: &mut Commands, values: &Buffer<f32>, training: bool) -> Result<()> {
+        self.project(commands, values, training)?;
+        self.normalise(commands, values)
+    }
+
+    /// From the uploaded features to projected rows. `training` takes batch norm's statistics from the batch and updates the
+    /// running ones.
+    pub fn project(&mut self, commands: &mut Commands, values: &Buffer<f32>, training: bool) -> Result<()> {
         let SideLayout { weight, bias, .. } = &self.layout;
         let count = self.projected.rows;
         if self.halved {
@@ -198,6 +204,11 @@ impl Encoder {
             let projected = self.projected.view_mut();
             linear(commands, active.rows(0..count), of(&layout.second), true, projected)?;
         }
+        Ok(())
+    }
+
+    /// From projected rows to unit rows, one an item.
+    pub fn normalise(&mut self, commands: &mut Commands, values: &Buffer<f32>) -> Result<()> {
         let mut normalised = self.projected.view();
         if let Some(Pooling { gpo, pooled, .. }) = &mut self.pooling {
             gpo.forward(commands, values, normalised, pooled.view_mut())?;

@@ -222,8 +222,12 @@ impl Pipeline {
         self.step += 1;
         let mut commands = self.device.commands();
         let temperature = self.layout.temperature();
+        // Side by side: a GPU runs neighbours at once that do not wait for each other.
         for encoder in &mut self.encoders {
-            encoder.forward(&mut commands, &self.values, true)?;
+            encoder.project(&mut commands, &self.values, true)?;
+        }
+        for encoder in &mut self.encoders {
+            encoder.normalise(&mut commands, &self.values)?;
         }
         let added = external.is_some();
         if let Some(external) = external {

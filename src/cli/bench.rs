@@ -18,6 +18,9 @@ pub enum BenchCommand {
         /// Time every kernel of the step on its own, and give each as a share of what the device can do
         #[arg(long)]
         profile: bool,
+        /// As --profile, of the first step: there most of it is the driver's compiler
+        #[arg(long, conflicts_with = "profile")]
+        profile_first: bool,
     },
     /// What the device can do at most, and every kernel of a step as a share of it
     Roofline {
@@ -61,6 +64,13 @@ struct Summary {
     profile: Option<Profiled>,
 }
 
+/// What the first step took.
+struct FirstStep {
+    ms: f64,
+    /// By kernel, where that was asked for.
+    profile: wgoal::device::Profile,
+}
+
 /// The kernels of a step against the ceilings.
 #[derive(Serialize)]
 struct Profiled {
@@ -90,7 +100,7 @@ const PROFILED: usize = 16;
 impl BenchCommand {
     pub fn run(self) -> Result<()> {
         match self {
-            Self::Step { bench, profile } => bench.step(profile),
+            Self::Step { bench, profile, profile_first } => bench.step(profile, profile_first),
             Self::Roofline { bench } => bench.roofline(),
             Self::Pairs(bench) => bench.run(),
             Self::Epoch(bench) => bench.run(),
@@ -100,24 +110,26 @@ impl BenchCommand {
 }
 
 impl BenchArgs {
-    /// An open device, the data, and a pipeline whose first step was right; the milliseconds that step took.
-    fn prepare(&self) -> Result<(Device, Bench, Pipeline, f64)> {
+    /// An open device, the data, and a pipeline whose first step was right; what that step took.
+    fn prepare(&self, profile: bool) -> Result<(Device, Bench, Pipeline, FirstStep)> {
         let config = TrainConfig { mask_same_image: false, ..Default::default() };
         let config = TrainConfig { objective: self.objective.apply(config.objective)?, ..config };
         let dims = parse_shape(&self.shape)?;
         let device = self.device.open()?;
         let mut bench = Bench::new(&config, dims)?;
+        device.profile(profile);
         let start = Instant::now();
         let mut pipeline = bench.pipeline(&device)?;
         bench.step(&mut pipeline)?;
         let first = pipeline.records()?;
-        let first_step_ms = 1e3 * start.elapsed().as_secs_f64();
+        let ms = 1e3 * start.elapsed().as_secs_f64();
+        let profile = device.profile(false);
         bench.check(&first)?;
-        Ok((device, bench, pipeline, first_step_ms))
+        Ok((device, bench, pipeline, FirstStep { ms, profile }))
     }
 
-    fn step(self, profile: bool) -> Result<()> {
-        let (device, mut bench, mut pipeline, first_step_ms) = self.prepare()?;
+    fn step(self, profile: bool, profile_first: bool) -> Result<()> {
+        let (device, mut bench, mut pipeline, first) = self.prepare(profile_first)?;
         let mut sample = |steps: usize| -> Result<f64> {
             let start = Instant::now();
             for _ in 0..steps {
@@ -136,20 +148,27 @@ impl BenchArgs {
             samples.push(sample(steps)?);
         }
         samples.sort_by(f64::total_cmp);
-        let profile = if profile { Some(bench.profile(&device, &mut pipeline)?) } else { None };
+        let profile = match (profile, profile_first) {
+            (true, _) => Some(bench.profile(&device, &mut pipeline)?),
+            (_, true) => {
+                let ceiling = Ceiling::of(&device)?;
+                Some(Profiled { kernels: ceiling.rows(&first.profile, 1), ceiling })
+            }
+            _ => None,
+        };
         let summary = Summary {
             device: device.to_string(),
             shape: self.shape,
             objective: bench.config.objective.to_string(),
             median_ms: samples[samples.len() / 2],
-            first_step_ms,
+            first_step_ms: first.ms,
             steps: samples.len() * steps,
             profile,
         };
         if self.json {
             return print_json(&summary);
         }
-        let Summary { shape, objective, median_ms, steps, profile, .. } = &summary;
+        let Summary { shape, objective, median_ms, first_step_ms, steps, profile, .. } = &summary;
         say(format!(
             "{objective} {shape} on {device}: {median_ms:.2} ms a step (median of {steps} steps), first step {first_step_ms:.0} ms"
         ))?;
@@ -160,7 +179,7 @@ impl BenchArgs {
     }
 
     fn roofline(self) -> Result<()> {
-        let (device, mut bench, mut pipeline, _) = self.prepare()?;
+        let (device, mut bench, mut pipeline, _) = self.prepare(false)?;
         let roofline = Roofline {
             device: device.to_string(),
             shape: self.shape,

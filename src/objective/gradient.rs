@@ -49,7 +49,7 @@ pub(crate) struct Workspace {
     /// A strip of similarities to a memory bank.
     pub(super) to_bank: Option<Matrix>,
     pub(super) positive: Buffer<f32>,
-    /// p again, where p is also read.
+    /// p again, where the first is also read, or written by another.
     pub(super) positive_again: Buffer<f32>,
     /// Above every index.
     pub(super) no_index: Buffer<u32>,

@@ -91,23 +91,25 @@ impl Workspace {
         let exclude_own = term.objective.closes_triplets() || round > 0;
         let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
         let Self { positive, positive_again, no_index, images, texts, .. } = self;
-        // The second time p is read too.
-        let mut mining = match semi_hard {
-            false => Mining { positive, exclude_own, round, bound: None },
-            true => {
-                let bound = Below { value: positive.view(), index: no_index.view() };
-                Mining { positive: positive_again, exclude_own, round, bound: Some(bound) }
-            }
+        // p goes where nothing reads it: semi-hard mining does. The texts, who find it as well, do not wait for the images then.
+        let (mut found, bound) = match semi_hard {
+            false => (Some(positive), None),
+            true => (None, Some(Below { value: positive.view(), index: no_index.view() })),
         };
+        let mining = Mining { exclude_own, round, bound };
         for rows in blocks(self.pairs, self.block_rows) {
             // A single block still holds what the round before has left.
             if round == 0 || self.block_rows < self.pairs {
                 similarity(commands, inputs, &rows, &mut self.similarity)?;
             }
             let s = self.similarity.rows(0..rows.len());
-            for (direction, block) in directions(images, texts) {
+            for (of_images, (direction, block)) in [true, false].into_iter().zip(directions(images, texts)) {
                 let block = block(rows.start, rows.len(), self.pairs);
-                mining.block(commands, &block, s, inputs.ids, direction)?;
+                let positive = match &mut found {
+                    Some(found) if of_images => &mut **found,
+                    _ => &mut *positive_again,
+                };
+                mining.block(commands, &block, s, inputs.ids, (positive, direction))?;
                 if let Objective::Infonce(params) = term.objective {
                     let same = (inputs.ids, params.same_image());
                     log_sum_exp(commands, &block, s, same, inputs.temperature, direction.sums.view_mut())?;
@@ -133,7 +135,8 @@ impl Workspace {
                     anchor_offset: part.start,
                     candidate_offset: self.pairs,
                 };
-                mining.block(commands, &block, strip.rows(0..part.len()), Some(bank.ids), direction)?;
+                let (s, into) = (strip.rows(0..part.len()), (&mut *positive_again, &mut *direction));
+                mining.block(commands, &block, s, Some(bank.ids), into)?;
             }
         }
         Ok(())
@@ -142,7 +145,6 @@ impl Workspace {
 
 /// One round of mining.
 struct Mining<'a> {
-    positive: &'a mut Buffer<f32>,
     exclude_own: bool,
     round: usize,
     /// In the place of the round before.
@@ -150,18 +152,19 @@ struct Mining<'a> {
 }
 
 impl Mining<'_> {
+    /// Writes p, where the block holds it, and the direction's n and h.
     fn block(
-        &mut self,
+        &self,
         commands: &mut Commands,
         block: &Block,
         similarity: Mat,
         ids: Option<Slice<u32>>,
-        direction: &mut Direction,
+        (positive, direction): (&mut Buffer<f32>, &mut Direction),
     ) -> Result<()> {
         let (mined, before) = direction.round(self.round);
         let below = self.bound.or(before.map(Mined::below));
         let out = Hardest {
-            positive: self.positive.view_mut(),
+            positive: positive.view_mut(),
             value: mined.value.view_mut(),
             index: mined.index.view_mut(),
         };
