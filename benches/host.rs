@@ -13,7 +13,7 @@ fn main() {
 }
 
 const PAIRS: usize = 128;
-/// Steps of an iteration, as many as may share a submission.
+/// Steps of an iteration.
 const STEPS: usize = 16;
 
 #[divan::bench(args = ["hinge", "cir:sig-ms"])]

@@ -109,7 +109,7 @@ def wgoal(device, objective, shape):
 
 def main():
     arguments = argparse.ArgumentParser(description="A training step in PyTorch and in wgoal.")
-    arguments.add_argument("--torch", default="cpu", help="PyTorch's device [cpu]")
+    arguments.add_argument("--torch", choices=["cpu", "cuda"], default="cpu", help="PyTorch's device [cpu]")
     arguments.add_argument("--wgoal", default="cpu", help="wgoal's device [cpu]")
     arguments.add_argument("--objective", choices=OBJECTIVES, default="hinge")
     arguments.add_argument("--rounds", type=int, default=5, help="rounds of both, in turn [5]")

@@ -60,11 +60,16 @@ fn linear(
     commands: &mut Commands,
     x: Mat,
     [weight, bias]: [Mat; 2],
-    accumulate: bool,
+    [training, accumulate]: [bool; 2],
     y: MatMut,
 ) -> Result<()> {
-    let product = Product::nt(x, weight);
+    // Out of training a row has the same embedding whatever is embedded with it.
+    let product = Product { sliced: training, ..Product::nt(x, weight) };
     matmul(commands, Product { bias: Some(bias.data), accumulate, ..product }, y)
+}
+
+fn sliced(product: Product) -> Product {
+    Product { sliced: true, ..product }
 }
 
 impl Encoder {
@@ -195,14 +200,15 @@ impl Encoder {
         let of =
             |layer: &[crate::head::Segment; 2]| -> [Mat; 2] { [layer[0].of(values), layer[1].of(values)] };
         let features = self.features.rows(0..count);
-        linear(commands, features, [weight.of(values), bias.of(values)], false, self.projected.view_mut())?;
+        let layer = [weight.of(values), bias.of(values)];
+        linear(commands, features, layer, [training, false], self.projected.view_mut())?;
         if let Some(Mlp { layout, running, stats, hidden, active, repeats, .. }) = &mut self.mlp {
-            linear(commands, self.features.view(), of(&layout.first), false, hidden.view_mut())?;
+            linear(commands, self.features.view(), of(&layout.first), [training, false], hidden.view_mut())?;
             let affine = layout.norm.of(values).data;
             let statistics = [running.view_mut(), stats.view_mut()];
             batch_norm(commands, hidden.view(), *repeats, training, affine, statistics, active.view_mut())?;
             let projected = self.projected.view_mut();
-            linear(commands, active.rows(0..count), of(&layout.second), true, projected)?;
+            linear(commands, active.rows(0..count), of(&layout.second), [training, true], projected)?;
         }
         Ok(())
     }
@@ -238,7 +244,7 @@ impl Encoder {
         }
         let SideLayout { weight, bias, .. } = &self.layout;
         let features = self.features.rows(0..count);
-        matmul(commands, Product::tn(d_projected, features), weight.of_mut(gradients))?;
+        matmul(commands, sliced(Product::tn(d_projected, features)), weight.of_mut(gradients))?;
         column_sum(commands, d_projected, bias.of_mut(gradients).data)?;
         if let Some(mlp) = &mut self.mlp {
             mlp.backward((device, commands), values, self.features.view(), d_projected, gradients)?;
@@ -304,9 +310,10 @@ impl Mlp {
             reshape(device, "image.mlp.gradient", matrix, active.rows, active.cols)?;
         }
         let rows = 0..d_projected.rows;
-        matmul(commands, Product::tn(d_projected, active.rows(rows.clone())), second.of_mut(gradients))?;
+        let product = Product::tn(d_projected, active.rows(rows.clone()));
+        matmul(commands, sliced(product), second.of_mut(gradients))?;
         column_sum(commands, d_projected, second_bias.of_mut(gradients).data)?;
-        matmul(commands, Product::nn(d_projected, second.of(values)), d_active.rows_mut(rows))?;
+        matmul(commands, sliced(Product::nn(d_projected, second.of(values))), d_active.rows_mut(rows))?;
         let from = NormGradient {
             x: hidden.view(),
             y: active.view(),
@@ -319,6 +326,6 @@ impl Mlp {
         batch_norm_backward(commands, from, d_hidden.view_mut(), d_affine)?;
         // Batch norm takes the first bias out again: its gradient is 0 and stays as the buffer began. Rounded sums in its
         // place would be noise, which AdamW scales to full steps.
-        matmul(commands, Product::tn(d_hidden.view(), features), layout.first[0].of_mut(gradients))
+        matmul(commands, sliced(Product::tn(d_hidden.view(), features)), layout.first[0].of_mut(gradients))
     }
 }

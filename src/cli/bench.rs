@@ -18,7 +18,7 @@ pub enum BenchCommand {
         /// Time every kernel of the step on its own, and give each as a share of what the device can do
         #[arg(long)]
         profile: bool,
-        /// As --profile, of the first step: there most of it is the driver's compiler
+        /// As --profile, of the first step, which holds what a driver compiles at a dispatch: most of it on software adapters
         #[arg(long, conflicts_with = "profile")]
         profile_first: bool,
     },

@@ -100,6 +100,15 @@ impl Gpu {
         std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
     }
 
+    /// What `work` gives, none of it timed.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn unprofiled<T>(&self, work: impl FnOnce() -> T) -> T {
+        let profile = lock(&self.0.profile).take();
+        let result = work();
+        *lock(&self.0.profile) = profile;
+        result
+    }
+
     /// One dispatch after the other, copies to the images that it reads counted in: between two timestamps, where the adapter
     /// has them; else in a submission of its own, so that its time holds the latency of one.
     #[cfg(not(target_arch = "wasm32"))]

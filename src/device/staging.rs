@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 /// for uploads to come.
 pub(super) const STAGED: usize = 64 << 20;
 
-/// Buffers to write, each mapped and of no further use to the device. A new one would be filled with zeros first.
+/// Buffers to write, each mapped and of no further use to the device, the one that came back first in front. A new one would
+/// be filled with zeros first.
 pub(super) type Free = Arc<Mutex<Vec<wgpu::Buffer>>>;
 
 /// Bytes that lie where a device copies them from.
@@ -78,18 +79,25 @@ impl Gpu {
         let fits = |buffer: &wgpu::Buffer| (len..=2 * len).contains(&(buffer.size() as usize));
         let sizes = free.iter().enumerate().filter(|(_, buffer)| fits(buffer));
         let (at, _) = sizes.min_by_key(|(_, buffer)| buffer.size())?;
-        Some(free.swap_remove(at))
+        Some(free.remove(at))
     }
 
-    /// Has a buffer back for other uploads, once the device has done what was submitted with it.
+    /// Has a buffer back for other uploads, once the device has done what was submitted with it. Those that wait longest make
+    /// place.
     pub(super) fn recycle(&self, staged: Staged) {
         let (buffer, free) = (staged.buffer, self.0.free.clone());
+        if buffer.size() > STAGED as u64 {
+            return;
+        }
         let mapped = buffer.clone();
         buffer.map_async(wgpu::MapMode::Write, .., move |result| {
+            if result.is_err() {
+                return;
+            }
             let mut free = lock(&free);
-            let kept: u64 = free.iter().map(wgpu::Buffer::size).sum();
-            if result.is_ok() && kept + mapped.size() <= STAGED as u64 {
-                free.push(mapped);
+            free.push(mapped);
+            while free.iter().map(wgpu::Buffer::size).sum::<u64>() > STAGED as u64 {
+                free.remove(0).destroy();
             }
         });
     }

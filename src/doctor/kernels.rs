@@ -59,6 +59,7 @@ fn matmul(lab: &mut Lab) -> Result<()> {
                 b_transposed,
                 bias: Some(bias.get()),
                 accumulate: false,
+                sliced: false,
             };
             lab.run(|commands| {
                 if let Commands::Gpu(recorder) = commands {

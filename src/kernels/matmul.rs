@@ -103,26 +103,30 @@ pub static MATMUL_VARIANTS: [MatmulVariant; 9] = [
     },
 ];
 
-/// Variants to choose from on a device, the one to take unmeasured first. Those of a GPU take their sums in one order, which the
-/// shape alone decides: it says how many slices the inner dimension has.
-pub(super) fn candidates(gpu: &Gpu, [rows, cols, inner]: [usize; 3]) -> Vec<&'static MatmulVariant> {
+/// Variants to choose from on a device, the one to take unmeasured first. On a GPU those of as many slices: they take their sums
+/// in one order.
+pub(super) fn candidates(gpu: &Gpu, [rows, cols, _]: [usize; 3], slices: u32) -> Vec<&'static MatmulVariant> {
     let [tiled @ .., registers, subgroups] = &MATMUL_VARIANTS;
     if is_software(gpu) {
         return [subgroups, registers].into_iter().filter(|variant| variant.runs_on(gpu)).collect();
     }
-    let slices = match rows * cols {
-        // Enough tiles to occupy a GPU.
-        MANY.. => 1,
-        FEW..MANY => 4,
-        _ if inner < 256 => 4,
-        _ => 16,
-    };
-    tiled.iter().filter(|variant| variant.slices() == slices).collect()
+    let mut fitting: Vec<_> = tiled.iter().filter(|variant| variant.slices() == slices).collect();
+    // Enough 64 x 64 tiles to occupy a GPU, or else smaller ones.
+    if slices == 1 && rows * cols < 64 * 64 * 64 {
+        fitting[..=2].rotate_right(1);
+    }
+    fitting
 }
 
-/// Elements of C from which on a GPU has enough to do without slices, and below which it has too little with four.
-const MANY: usize = 1 << 20;
-const FEW: usize = 1 << 16;
+/// Slices of the inner dimension that keep a GPU busy with C of any size.
+fn slices([rows, cols, inner]: [usize; 3]) -> u32 {
+    match rows * cols {
+        0x10_0000.. => 1,
+        0x1_0000.. => 4,
+        _ if inner < 256 => 4,
+        _ => 16,
+    }
+}
 
 fn is_software(gpu: &Gpu) -> bool {
     matches!(gpu.info().kind, DeviceKind::Software | DeviceKind::Cpu)
@@ -130,7 +134,7 @@ fn is_software(gpu: &Gpu) -> bool {
 
 /// The variant for a product. `WGOAL_MATMUL` may name one, or say `fixed` (nothing is measured) or `measure` (even on a
 /// software adapter, where every further pipeline costs more than a choice could save).
-fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3]) -> Result<&'static MatmulVariant> {
+fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Result<&'static MatmulVariant> {
     static ASKED: OnceLock<String> = OnceLock::new();
     let asked = ASKED.get_or_init(|| std::env::var("WGOAL_MATMUL").unwrap_or_default()).as_str();
     let measures = match asked {
@@ -149,12 +153,12 @@ fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3]) -> Result<&'static Ma
         }
     };
     #[cfg(not(target_arch = "wasm32"))]
-    if let (true, Some(class)) = (measures, Class::of(product, shape)) {
+    if let (true, Some(class)) = (measures, Class::of(product, shape, slices)) {
         return Ok(measured(gpu, class));
     }
     // A browser cannot wait for a measurement.
     let _ = (measures, product);
-    Ok(candidates(gpu, shape)[0])
+    Ok(candidates(gpu, shape, slices)[0])
 }
 
 /// The operands of a product.
@@ -169,6 +173,9 @@ pub struct Product<'a> {
     pub bias: Option<Slice<'a, f32>>,
     /// Add to C instead of overwriting it.
     pub accumulate: bool,
+    /// Where C is small, a GPU may sum parts of the inner dimension on their own. That is quicker, but the bits of a row then
+    /// depend on how many rows there are.
+    pub sliced: bool,
 }
 
 impl<'a> Product<'a> {
@@ -184,7 +191,7 @@ impl<'a> Product<'a> {
 
     /// A B
     pub fn nn(a: Mat<'a>, b: Mat<'a>) -> Self {
-        Self { a, b, a_transposed: false, b_transposed: false, bias: None, accumulate: false }
+        Self { a, b, a_transposed: false, b_transposed: false, bias: None, accumulate: false, sliced: false }
     }
 }
 
@@ -192,7 +199,7 @@ params!(rows: u32, cols: u32, inner: u32, a_stride: u32, b_stride: u32, c_stride
 
 /// The matrix product of `shaders/matmul.wgsl`. C's shape decides `rows` and `cols`.
 pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Result<()> {
-    let Product { a, b, a_transposed, b_transposed, bias, accumulate } = product;
+    let Product { a, b, a_transposed, b_transposed, bias, accumulate, .. } = product;
     let (rows, cols) = (c.rows, c.cols);
     let inner = if a_transposed { a.rows } else { a.cols };
     assert_eq!(rows, if a_transposed { a.cols } else { a.rows });
@@ -225,6 +232,8 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
             let [row_step, col_step, inner_step] = steps(recorder, &product, &c);
             let (a, b, c) = (a.data.region()?, b.data.region()?, c.data.region()?);
             let bias = bias.map(|bias| bias.region()).transpose()?;
+            // Of the whole, whatever pieces it is computed in.
+            let slices = if product.sliced { slices([rows, cols, inner]) } else { 1 };
             for r in stretches(rows, row_step) {
                 for col in stretches(cols, col_step) {
                     for k in stretches(inner, inner_step) {
@@ -249,7 +258,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                         ];
                         let variant = match recorder.matmul {
                             Some(variant) => variant,
-                            None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()])?,
+                            None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()], slices)?,
                         };
                         let (spec, constants) =
                             variant.page(a_transposed, b_transposed, accumulate || !first);

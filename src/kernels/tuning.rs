@@ -1,6 +1,6 @@
 //! Which variant of the matrix product suits a GPU: measured once for each class of shapes, and remembered on disk.
 //!
-//! A class is the orientation and rows, columns and inner dimension as powers of two. A variant is taken only if it gives
+//! A class is the orientation, rows, columns and inner dimension as powers of two, and the slices of the latter. A variant is taken only if it gives
 //! the very bits of the first, so that a choice is one of speed alone: the same seed gives the same bits on a device
 //! whatever was measured, remembered or forgotten there.
 
@@ -24,11 +24,12 @@ pub(crate) struct Choices {
 
 type Remembered = BTreeMap<String, &'static MatmulVariant>;
 
-/// The shape of a class, and which operands are transposed.
+/// The shape of a class, which operands are transposed, and the slices of the inner dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Class {
     shape: [usize; 3],
     transposed: [bool; 2],
+    slices: u32,
 }
 
 /// Products of less work than this are not worth a measurement.
@@ -40,16 +41,16 @@ const SAMPLE: f64 = 3e-3;
 
 impl Class {
     /// That of a product of `shape` rows, columns and inner steps, if it is worth measuring.
-    pub fn of(product: &Product, shape: [usize; 3]) -> Option<Self> {
+    pub fn of(product: &Product, shape: [usize; 3], slices: u32) -> Option<Self> {
         let worth = shape.iter().product::<usize>() >= LEAST;
         let shape = shape.map(|n| n.next_power_of_two().min(LARGEST));
-        worth.then_some(Self { shape, transposed: [product.a_transposed, product.b_transposed] })
+        worth.then_some(Self { shape, transposed: [product.a_transposed, product.b_transposed], slices })
     }
 
     fn name(&self) -> String {
         let [rows, cols, inner] = self.shape;
         let [a, b] = self.transposed.map(|transposed| if transposed { 't' } else { 'n' });
-        format!("{a}{b} {rows}x{cols}x{inner}")
+        format!("{a}{b} {rows}x{cols}x{inner} by {}", self.slices)
     }
 }
 
@@ -60,19 +61,23 @@ pub(super) fn measured(gpu: &Gpu, class: Class) -> &'static MatmulVariant {
     if let Some(known) = choices.asked.get(&class) {
         return known;
     }
-    let candidates = candidates(gpu, class.shape);
+    let candidates = candidates(gpu, class.shape, class.slices);
     let known = choices.remembered.get(&class.name()).copied();
     let known = known.filter(|known| candidates.iter().any(|candidate| candidate.name == known.name));
-    let chosen = known.unwrap_or_else(|| {
-        let found = race(gpu, class, &candidates);
-        let fastest = *found.as_ref().unwrap_or(&candidates[0]);
-        choices.remembered.insert(class.name(), fastest);
-        // What failed now may not fail in the next process.
-        if let (Ok(_), Some(file)) = (found, &choices.file) {
-            store(file, &choices.remembered);
+    let chosen = match (known, &candidates[..]) {
+        (Some(known), _) => known,
+        (None, [only]) => *only,
+        _ => {
+            let found = gpu.unprofiled(|| race(gpu, class, &candidates));
+            let fastest = *found.as_ref().unwrap_or(&candidates[0]);
+            choices.remembered.insert(class.name(), fastest);
+            // What failed now may not fail in the next process.
+            if let (Ok(_), Some(file)) = (found, &choices.file) {
+                store(file, &choices.remembered);
+            }
+            fastest
         }
-        fastest
-    });
+    };
     choices.asked.insert(class, chosen);
     chosen
 }
@@ -220,7 +225,7 @@ mod tests {
         }
     }
 
-    const CLASS: Class = Class { shape: [64, 128, 32], transposed: [false, true] };
+    const CLASS: Class = Class { shape: [64, 128, 32], transposed: [false, true], slices: 1 };
 
     #[test]
     fn a_race_is_won_by_one_that_is_right() {

@@ -378,6 +378,12 @@ impl Workspace {
     }
 }
 
+/// Whether a block is all there is. Blocks of one matrix are to take their sums in one order, that equal embeddings may have
+/// equal similarities.
+fn whole(inputs: &Inputs, rows: &Range<usize>) -> bool {
+    rows.len() == inputs.images.rows
+}
+
 /// S of the rows of a block.
 pub(super) fn similarity(
     commands: &mut Commands,
@@ -385,7 +391,9 @@ pub(super) fn similarity(
     rows: &Range<usize>,
     s: &mut Matrix,
 ) -> Result<()> {
-    matmul(commands, Product::nt(inputs.images.part(rows), inputs.texts), s.rows_mut(0..rows.len()))
+    let product =
+        Product { sliced: whole(inputs, rows), ..Product::nt(inputs.images.part(rows), inputs.texts) };
+    matmul(commands, product, s.rows_mut(0..rows.len()))
 }
 
 /// The block's part of dX = A Y and dY = Aᵀ X for a field A that is not sparse.
@@ -397,10 +405,11 @@ fn dense(
     [dx, dy]: [&mut Matrix; 2],
     accumulate: bool,
 ) -> Result<()> {
-    let forth = Product { accumulate, ..Product::nn(field, inputs.texts) };
+    let sliced = whole(inputs, rows);
+    let forth = Product { accumulate, sliced, ..Product::nn(field, inputs.texts) };
     matmul(commands, forth, dx.rows_mut(rows.clone()))?;
-    let back =
-        Product { accumulate: accumulate || rows.start > 0, ..Product::tn(field, inputs.images.part(rows)) };
+    let accumulate = accumulate || rows.start > 0;
+    let back = Product { accumulate, sliced, ..Product::tn(field, inputs.images.part(rows)) };
     matmul(commands, back, dy.view_mut())
 }
 

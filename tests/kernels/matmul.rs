@@ -67,6 +67,7 @@ fn product(bench: &Bench, random: &mut Random, [rows, cols, inner]: [usize; 3]) 
                 b_transposed,
                 bias: add_bias.then_some(device_bias.get()),
                 accumulate,
+                sliced: false,
             };
             bench.run_split(split, |commands| kernels::matmul(commands, product, out.mat_mut(rows, cols)))?;
             // The terms added to the product are at most 1, and each sum is rounded once.

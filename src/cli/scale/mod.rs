@@ -80,7 +80,7 @@ impl Products {
                 true => Product::tn(a.view(), b.view()),
                 false => Product::nt(a.view(), b.view()),
             };
-            matmul(&mut commands, product, c.view_mut())?;
+            matmul(&mut commands, Product { sliced: true, ..product }, c.view_mut())?;
         }
         commands.submit()?;
         self.settle()
