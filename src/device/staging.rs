@@ -137,7 +137,7 @@ mod tests {
             assert_ne!(send(&numbers(7, 10)).unwrap().0, first, "{device}");
             let longer = device.stage(&numbers(0, 400)).unwrap();
             assert_ne!(longer.buffer(), &first, "{device}");
-            assert!(lock(&gpu.0.free).iter().any(|free| *free == first), "{device}");
+            assert!(lock(&gpu.0.free).contains(&first), "{device}");
         }
     }
 }
