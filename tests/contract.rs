@@ -51,7 +51,7 @@ fn every_variant_keeps_its_contract() {
         };
         let expected = match (constant("LANES"), constant("LANES_X"), constant("LANES_Y")) {
             (Some(lanes), ..) => [lanes, 1, 1],
-            (_, Some(x), Some(y)) => [x, y, 1],
+            (_, Some(x), Some(y)) => [x, y, constant("SLICES").unwrap_or(1)],
             _ => spec.workgroup,
         };
         assert_eq!(workgroup, expected, "{what}");
