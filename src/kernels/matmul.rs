@@ -1,6 +1,6 @@
 //! C = op(A) op(B) (+ bias) (+ C). Three pages in variants that differ by constants: `matmul.wgsl` (tiled through workgroup
 //! memory), `matmul_registers.wgsl` (no barrier, for software adapters) and `matmul_subgroups.wgsl` (rows handed round a
-//! subgroup, for those of them that have one).
+//! subgroup, for those of them that have one). The file is that one product: its variants, their choice, both branches.
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::tuning::{Class, measured};

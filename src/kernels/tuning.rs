@@ -1,8 +1,8 @@
 //! Which variant of the matrix product suits a GPU: measured once for each class of shapes, and remembered on disk.
 //!
-//! A class is the orientation, rows, columns and inner dimension as powers of two, and the slices of the latter. A variant is taken only if it gives
-//! the very bits of the first, so that a choice is one of speed alone: the same seed gives the same bits on a device
-//! whatever was measured, remembered or forgotten there.
+//! A class is the orientation, rows, columns and inner dimension as powers of two, and the slices of the latter. A
+//! variant is taken only if it gives the very bits of the first, so that a choice is one of speed alone: the same seed
+//! gives the same bits on a device whatever was measured, remembered or forgotten there.
 
 use super::matmul::{MATMUL_VARIANTS, MatmulVariant, Product, candidates, matmul};
 use crate::device::{Commands, Device, Gpu, Matrix};
