@@ -2,12 +2,12 @@
 //! memory), `matmul_registers.wgsl` (no barrier, for software adapters) and `matmul_subgroups.wgsl` (rows handed round a
 //! subgroup, for those of them that have one). The file is that one product: its variants, their choice, both branches.
 
+use super::cpu_product::cpu_product;
 #[cfg(not(target_arch = "wasm32"))]
 use super::tuning::{Class, measured};
 use super::{Access, KernelSpec, Real, stretches};
 use crate::device::{Commands, DeviceKind, Gpu, Mat, MatMut, Recorder, Region, Slice, clock_of, padded};
 use crate::{Error, Result};
-use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -207,18 +207,18 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
     assert_eq!(cols, if b_transposed { b.rows } else { b.cols });
     match commands {
         Commands::Cpu => {
-            let bytes = 4.0 * (rows * inner + inner * cols + rows * cols) as f64;
-            let flops = 2.0 * (rows * inner * cols) as f64;
+            let [m, n, k] = [rows, cols, inner].map(|n| n as f64);
+            let (bytes, flops) = (4.0 * (m * k + k * n + m * n), 2.0 * m * n * k);
             let _clock = clock_of(|| described(&product, rows, cols, inner), flops, bytes);
             let (stride, a_rows, b_rows) = (c.stride, a.rows, b.rows);
             let (a_step, b_step) = (a.stride() as isize, b.stride() as isize);
-            let (a_cs, a_rs) = if a_transposed { (a_step, 1) } else { (1, a_step) };
-            let (b_cs, b_rs) = if b_transposed { (b_step, 1) } else { (1, b_step) };
+            let (a_along, a_across) = if a_transposed { (a_step, 1) } else { (1, a_step) };
+            let (b_along, b_across) = if b_transposed { (1, b_step) } else { (b_step, 1) };
             let (a, b, c) = (a.data.host()?, b.data.host()?, c.data.host()?);
             let fits = a.len() >= a_rows * a_step as usize && b.len() >= b_rows * b_step as usize;
             assert!(fits && (rows == 0 || c.len() >= (rows - 1) * stride + cols));
-            let operands = [(a, a_cs, a_rs), (b, b_cs, b_rs)];
-            on_all_cores([rows, cols, inner], operands, (c, stride), accumulate);
+            let operands = [(a, a_along, a_across), (b, b_along, b_across)];
+            cpu_product([rows, cols, inner], operands, (c, stride), accumulate);
             for row in c.chunks_mut(stride).take(rows) {
                 if let Some(bias) = &bias {
                     row[..cols].iter_mut().zip(bias.host()?).for_each(|(c, b)| *c += b);
@@ -282,66 +282,6 @@ fn described(product: &Product, rows: usize, cols: usize, inner: usize) -> Strin
     let letter = |transposed| if transposed { 't' } else { 'n' };
     let orientation = [product.a_transposed, product.b_transposed].map(letter);
     format!("matmul {}{} {rows}x{cols}x{inner}", orientation[0], orientation[1])
-}
-
-/// C by the `gemm` crate; operands come with their strides by column and by row. Where C is wide or high enough for every
-/// thread to have a share of it, each packs what its own share needs; the crate's own threads share the packing, and wait for each
-/// other.
-fn on_all_cores(
-    [rows, cols, inner]: [usize; 3],
-    [(a, a_cs, a_rs), (b, b_cs, b_rs)]: [(&[f32], isize, isize); 2],
-    (c, stride): (&mut [f32], usize),
-    accumulate: bool,
-) {
-    /// Rows or columns of a share at least, and a multiple of which it has.
-    const SHARE: usize = 64;
-    struct Target(*mut f32);
-    impl Target {
-        fn start(&self) -> *mut f32 {
-            self.0
-        }
-    }
-    // SAFETY: the threads write disjoint parts of C.
-    unsafe impl Sync for Target {}
-    let target = Target(c.as_mut_ptr());
-    let part = |r: Range<usize>, k: Range<usize>, threads: gemm::Parallelism| {
-        let c = target.start();
-        // SAFETY: the caller has held the shapes against the slices; C does not alias A or B (it is borrowed mutably), and
-        // the ranges lie within its rows and columns.
-        unsafe {
-            gemm::gemm(
-                r.len(),
-                k.len(),
-                inner,
-                c.add(r.start * stride + k.start),
-                1,
-                stride as isize,
-                accumulate,
-                a.as_ptr().offset(r.start as isize * a_rs),
-                a_cs,
-                a_rs,
-                b.as_ptr().offset(k.start as isize * b_cs),
-                b_cs,
-                b_rs,
-                1.0f32,
-                1.0f32,
-                false,
-                false,
-                false,
-                threads,
-            );
-        }
-    };
-    let threads = rayon::current_num_threads();
-    let share = |n: usize| n.div_ceil(threads).next_multiple_of(SHARE);
-    let parts = |n: usize| stretches(n, share(n)).collect::<Vec<_>>().into_par_iter();
-    if threads > 1 && cols >= threads * SHARE {
-        parts(cols).for_each(|k| part(0..rows, k, gemm::Parallelism::None));
-    } else if threads > 1 && rows >= threads * SHARE {
-        parts(rows).for_each(|r| part(r, 0..cols, gemm::Parallelism::None));
-    } else {
-        part(0..rows, 0..cols, gemm::Parallelism::Rayon(0));
-    }
 }
 
 /// The part of a region of row-major storage that holds some columns of some rows.

@@ -14,6 +14,7 @@ mod batch_norm;
 mod ceiling;
 mod column_sum;
 mod compose;
+mod cpu_product;
 mod dense_field;
 mod dense_sum;
 mod exponential_field;

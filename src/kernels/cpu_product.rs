@@ -1,0 +1,286 @@
+//! The matrix product of the CPU, by the `gemm` crate, with bits that depend on nothing but the operands.
+//!
+//! An element of C has the same bits whatever the number of threads, the number of rows and columns of C, and its place in
+//! C. So equal rows of features get equal embeddings, and a row gets the same one alone as among others.
+//!
+//! The crate splits C by its shape and by the number of threads, and chooses a kernel for every part. Most of its kernels sum
+//! an element in one chain: they begin at 0, add the products in the order of the inner dimension, and add C last. Two things
+//! break the chain, and this file keeps away from both:
+//!
+//! - the crate splits the inner dimension by the shape of C, but never one of [`INNER`] or less;
+//! - it sums by inner products where C is tiny, and where it has one row or one column.
+
+use super::stretches;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Inner steps that the crate takes at once, whatever the shape of C.
+const INNER: usize = 512;
+/// Elements of C up to which the crate may sum by inner products.
+const TINY: usize = 256;
+/// A share of a thread has a multiple of so many rows or columns.
+const SHARE: usize = 64;
+
+/// An operand: its values and its strides along the inner dimension and across it.
+type Operand<'a> = (&'a [f32], isize, isize);
+
+/// C (+)= A B for C `[rows, cols]`, stored in rows of `stride`; A and B come with their strides along the inner dimension and
+/// across it. The slices must hold what the shapes and strides reach.
+///
+/// Where C is wide or high enough for every thread to have a share of it, each packs what its own share needs. The crate's own
+/// threads share the packing, and wait for each other.
+pub(super) fn cpu_product(
+    [rows, cols, inner]: [usize; 3],
+    [a, b]: [Operand; 2],
+    (c, stride): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    if inner == 0 && !accumulate {
+        c.chunks_mut(stride).take(rows).for_each(|row| row[..cols].fill(0.0));
+    }
+    let target = Target(c.as_mut_ptr());
+    let part = |r: Range<usize>, k: Range<usize>, threads: gemm::Parallelism| {
+        let c = Part { c: &target, stride, rows: r, cols: k };
+        for inner in stretches(inner, INNER) {
+            let accumulate = accumulate || inner.start > 0;
+            if c.has_chains(a, b) {
+                // SAFETY: the caller answers for the shapes; no other thread has a row and a column of this part.
+                unsafe { c.multiply(&inner, [a, b], c.place(), accumulate, threads) };
+            } else {
+                c.multiply_thin(&inner, [a, b], accumulate);
+            }
+        }
+    };
+    let threads = rayon::current_num_threads();
+    let share = |n: usize| n.div_ceil(threads).next_multiple_of(SHARE);
+    let parts = |n: usize| stretches(n, share(n)).collect::<Vec<_>>().into_par_iter();
+    if threads > 1 && cols >= threads * SHARE {
+        parts(cols).for_each(|k| part(0..rows, k, gemm::Parallelism::None));
+    } else if threads > 1 && rows >= threads * SHARE {
+        parts(rows).for_each(|r| part(r, 0..cols, gemm::Parallelism::None));
+    } else {
+        part(0..rows, 0..cols, gemm::Parallelism::Rayon(0));
+    }
+}
+
+/// C, which several threads write.
+struct Target(*mut f32);
+
+// SAFETY: the threads write disjoint parts of C.
+unsafe impl Sync for Target {}
+
+/// Some rows and columns of C.
+struct Part<'a> {
+    c: &'a Target,
+    stride: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+impl Part<'_> {
+    /// Whether the crate sums every element of this part in one chain.
+    fn has_chains(&self, a: Operand, b: Operand) -> bool {
+        let (rows, cols) = (self.rows.len(), self.cols.len());
+        let inner_products = a.1 == 1 && b.1 == 1 && rows * cols <= TINY;
+        rows > 1 && cols > 1 && !inner_products
+    }
+
+    /// Where the part is, with its strides by column and by row.
+    fn place(&self) -> (*mut f32, isize, isize) {
+        let at = self.rows.start * self.stride + self.cols.start;
+        (self.c.0.wrapping_add(at), 1, self.stride as isize)
+    }
+
+    /// The product over `inner` steps, written to (or added to) `c`.
+    ///
+    /// # Safety
+    /// The operands hold `inner` steps of this part's rows and columns; `c` has room for the part, and nothing else uses it.
+    unsafe fn multiply(
+        &self,
+        inner: &Range<usize>,
+        [(a, a_along, a_across), (b, b_along, b_across)]: [Operand; 2],
+        (c, c_cs, c_rs): (*mut f32, isize, isize),
+        accumulate: bool,
+        threads: gemm::Parallelism,
+    ) {
+        let a =
+            a.as_ptr().wrapping_offset(self.rows.start as isize * a_across + inner.start as isize * a_along);
+        let b =
+            b.as_ptr().wrapping_offset(self.cols.start as isize * b_across + inner.start as isize * b_along);
+        let (rows, cols) = (self.rows.len(), self.cols.len());
+        // SAFETY: the caller's.
+        unsafe {
+            gemm::gemm(
+                rows,
+                cols,
+                inner.len(),
+                c,
+                c_cs,
+                c_rs,
+                accumulate,
+                a,
+                a_along,
+                a_across,
+                b,
+                b_across,
+                b_along,
+                1.0f32,
+                1.0f32,
+                false,
+                false,
+                false,
+                threads,
+            );
+        }
+    }
+
+    /// The same for a part that the crate would sum otherwise: with copies of the operands, inner step by inner step, and with a
+    /// row or a column of zeros where there is only one.
+    fn multiply_thin(&self, inner: &Range<usize>, [a, b]: [Operand; 2], accumulate: bool) {
+        let padded = Part {
+            c: self.c,
+            stride: self.cols.len().max(2),
+            rows: 0..self.rows.len().max(2),
+            cols: 0..self.cols.len().max(2),
+        };
+        let (a, b) = (
+            copied(a, &self.rows, inner, padded.rows.len()),
+            copied(b, &self.cols, inner, padded.cols.len()),
+        );
+        let mut c = vec![0.0; padded.rows.len() * padded.stride];
+        // SAFETY: no other thread has a row and a column of this part, all of which lie within C.
+        let row = |r: usize| unsafe {
+            std::slice::from_raw_parts_mut(self.place().0.add(r * self.stride), self.cols.len())
+        };
+        if accumulate {
+            for (r, c) in c.chunks_exact_mut(padded.stride).take(self.rows.len()).enumerate() {
+                c[..self.cols.len()].copy_from_slice(row(r));
+            }
+        }
+        let of = |operand: &'_ [f32], across: usize| (operand.len() / across, across as isize);
+        let ((steps, a_along), (_, b_along)) = (of(&a, padded.rows.len()), of(&b, padded.cols.len()));
+        let place = (c.as_mut_ptr(), 1, padded.stride as isize);
+        // SAFETY: the copies hold `steps` steps of all rows and columns, and `c` is this call's own.
+        unsafe {
+            let operands = [(&a[..], a_along, 1), (&b[..], b_along, 1)];
+            padded.multiply(&(0..steps), operands, place, accumulate, gemm::Parallelism::None);
+        }
+        for (r, c) in c.chunks_exact(padded.stride).take(self.rows.len()).enumerate() {
+            row(r).copy_from_slice(&c[..self.cols.len()]);
+        }
+    }
+}
+
+/// Some rows of A or columns of B over some inner steps, step by step: `[inner, width]`, the rest zeros.
+fn copied(
+    (values, along, across): Operand,
+    places: &Range<usize>,
+    inner: &Range<usize>,
+    width: usize,
+) -> Vec<f32> {
+    let mut out = vec![0.0; inner.len() * width];
+    for (step, out) in inner.clone().zip(out.chunks_exact_mut(width)) {
+        for (place, out) in places.clone().zip(out) {
+            *out = values[(place as isize * across + step as isize * along) as usize];
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers in general position.
+    fn values(seed: u32, len: usize) -> Vec<f32> {
+        let mut x = seed;
+        let mut next = || {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (x >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    const ROWS: usize = 200;
+    const COLS: usize = 330;
+
+    /// Some rows and columns of the product of two fixed matrices, added to a third where `accumulate`; `along` says of each
+    /// operand whether it is stored along the inner dimension.
+    fn product(part: &[Range<usize>; 2], inner: usize, along: [bool; 2], accumulate: bool) -> Vec<f32> {
+        let sizes = part.clone().map(|part| part.len());
+        let operand = |which: usize| {
+            let (whole, part) = (values(which as u32, [ROWS, COLS][which] * inner), part[which].clone());
+            let n = part.len();
+            if along[which] {
+                (whole[part.start * inner..part.end * inner].to_vec(), 1, inner as isize)
+            } else {
+                let steps = (0..inner).flat_map(|k| part.clone().map(move |i| i * inner + k));
+                (steps.map(|at| whole[at]).collect(), n as isize, 1)
+            }
+        };
+        let (a, b) = (operand(0), operand(1));
+        // Rows of C are padded to whole vec4s, which are not touched.
+        let stride = sizes[1].next_multiple_of(4) + 4;
+        let before = values(3, ROWS * COLS);
+        let mut c = vec![7.0; sizes[0] * stride];
+        for (row, c) in part[0].clone().zip(c.chunks_exact_mut(stride)) {
+            c[..sizes[1]].copy_from_slice(&before[row * COLS..][part[1].clone()]);
+        }
+        let operands = [(&a.0[..], a.1, a.2), (&b.0[..], b.1, b.2)];
+        cpu_product([sizes[0], sizes[1], inner], operands, (&mut c, stride), accumulate);
+        assert!(c.chunks_exact(stride).all(|row| row[sizes[1]..].iter().all(|&x| x == 7.0)));
+        c.chunks_exact(stride).flat_map(|row| row[..sizes[1]].to_vec()).collect()
+    }
+
+    /// Some rows and columns of a large C are, bit by bit, what they are alone.
+    #[test]
+    fn an_element_has_the_same_bits_in_every_part_and_on_every_number_of_threads() {
+        let pools = [1, 2, 3, 4, 7].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
+        let whole = [0..ROWS, 0..COLS];
+        let parts = [
+            whole.clone(),
+            [0..1, 0..1],
+            [3..4, 0..COLS],
+            [0..ROWS, 5..6],
+            [7..12, 40..55],
+            [10..26, 10..26],
+            [1..18, 0..17],
+            [0..64, 0..64],
+            [60..65, 0..COLS],
+            [0..ROWS, 100..164],
+            [0..130, 0..129],
+        ];
+        for inner in [1, 2, 3, 13, 512, 513, 514, 1280] {
+            for (along, accumulate) in [[true, true], [true, false], [false, true], [false, false]]
+                .into_iter()
+                .flat_map(|a| [(a, false), (a, true)])
+            {
+                let all = pools[0].install(|| product(&whole, inner, along, accumulate));
+                for (pool, part) in pools.iter().flat_map(|pool| parts.iter().map(move |part| (pool, part))) {
+                    let found = pool.install(|| product(part, inner, along, accumulate));
+                    let [rows, cols] = part.clone();
+                    let expected = rows.flat_map(|row| &all[row * COLS..][cols.clone()]);
+                    let differ =
+                        found.iter().zip(expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+                    let threads = pool.current_num_threads();
+                    assert_eq!(
+                        differ, 0,
+                        "{part:?}, inner {inner}, along {along:?}, accumulate {accumulate}, {threads} threads"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_inner_steps_a_product_is_zero_or_what_was_there() {
+        for (accumulate, expected) in [(false, 0.0), (true, 5.0)] {
+            let mut c = [5.0; 8];
+            cpu_product([2, 3, 0], [(&[], 1, 0), (&[], 1, 0)], (&mut c, 4), accumulate);
+            assert_eq!(c, [expected, expected, expected, 5.0, expected, expected, expected, 5.0]);
+        }
+    }
+}
