@@ -16,7 +16,9 @@ struct Params {
     count4: u32,            // vec4s
     keep: f32,              // 1 - lr decay
     beta1: f32,
+    rest1: f32,             // 1 - beta1, rounded by itself
     beta2: f32,
+    rest2: f32,             // 1 - beta2
     step_size: f32,         // lr / correction1
     root_correction2: f32,  // sqrt(correction2)
     epsilon: f32,
@@ -40,8 +42,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let end = min((group.x + 1u) * share, params.count4);
     for (var k = group.x * share + lane; k < end; k += LANES) {
         let gradient = g[k] * factor[0];
-        let first = params.beta1 * m[k] + (1.0 - params.beta1) * gradient;
-        let second = params.beta2 * v[k] + (1.0 - params.beta2) * gradient * gradient;
+        let first = params.beta1 * m[k] + params.rest1 * gradient;
+        let second = params.beta2 * v[k] + params.rest2 * gradient * gradient;
         m[k] = first;
         v[k] = second;
         let step = params.step_size * first / (sqrt(second) / params.root_correction2 + params.epsilon);

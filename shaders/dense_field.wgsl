@@ -22,6 +22,7 @@ struct Params {
     loss: u32,
     hinge: u32,
     exclude_own: u32,
+    positive: u32,
     tau: f32,
     alpha: f32,
     beta: f32,

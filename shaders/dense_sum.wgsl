@@ -2,6 +2,7 @@
 //
 //   pull_a = the sum over negatives k of scale T(p_a, s_ak) P+(p_a, s_ak)           loss_a = the sum of their losses
 //
+// With `positive` = 1, what depends on p alone counts once: pull_a = scale P+(p_a), whether there are negatives or not.
 // T, P+, the loss and what closes a triplet are those of weights.wgsl, relative sets empty; dense_field.wgsl pushes the
 // negatives. With con:con and a margin it is the "sum" form of the hinge triplet (vse-models.md section 1).
 // Blocks and strides as in hardest.wgsl; block by block the sums add up.
@@ -27,6 +28,7 @@ struct Params {
     loss: u32,
     hinge: u32,
     exclude_own: u32,
+    positive: u32,
     tau: f32,
     alpha: f32,
     beta: f32,
@@ -69,6 +71,10 @@ fn weighed_triplet(p: f32, n: f32, r: vec2f) -> vec3f {
     }
     return vec3f(weigh(params.scale, p, n, r), cost);
 }
+
+fn weighed_positive(p: f32) -> vec2f {
+    return vec2f(0.0);
+}
 // end of section
 
 @compute @workgroup_size(LANES)
@@ -99,6 +105,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var total = partial[0];
         if (params.candidate_offset != 0u) {
             total += vec2f(coefficients[anchor].x, total_loss[anchor]);
+        } else {
+            total += weighed_positive(p);
         }
         coefficients[anchor] = vec2f(total.x, 0.0);
         total_loss[anchor] = total.y;

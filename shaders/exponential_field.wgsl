@@ -43,8 +43,15 @@ fn bounded_exp(z: f32) -> f32 {
     return exp(clamp(z, -87.0, 87.0));
 }
 
+// log(1 + u) for u >= 0, with the digits that a sum would lose near 0.
+fn log_one_plus(u: f32) -> f32 {
+    let w = u / (2.0 + u);
+    let series = 2.0 * w * (1.0 + w * w * (1.0 / 3.0 + w * w * (1.0 / 5.0 + w * w * (1.0 / 7.0 + w * w / 9.0))));
+    return select(log(1.0 + u), series, u < 0.5);
+}
+
 fn softplus(z: f32) -> f32 {
-    return max(z, 0.0) + log(1.0 + bounded_exp(-abs(z)));
+    return max(z, 0.0) + log_one_plus(bounded_exp(-abs(z)));
 }
 
 // Sigma with, for multi-similarity, the 1 beside the sum.
@@ -54,8 +61,11 @@ fn denominator(state: vec4f) -> f32 {
 
 fn anchor_loss(state: vec4f) -> f32 {
     if (params.lifted == 0u) {
-        let negatives = state.y - params.lambda + log(denominator(state)) / params.rate;
-        return softplus(-params.alpha * (state.x - params.lambda)) / params.alpha + max(negatives, 0.0);
+        // Seen from the larger of n and lambda, which leaves a sum of positive numbers.
+        let above = state.y - params.lambda;
+        let sum = select(log_one_plus(state.z * bounded_exp(params.rate * above)), log(denominator(state)), above > 0.0);
+        let negatives = max(above, 0.0) + sum / params.rate;
+        return softplus(-params.alpha * (state.x - params.lambda)) / params.alpha + negatives;
     }
     if (state.z <= 0.0) {
         return 0.0;

@@ -1,17 +1,24 @@
 // Field of the symmetric InfoNCE (X-VLM's contrastive term), in the place of S                   (vse-models.md section 4)
 //
 //   z = s / t       a_ij = softmax_j(z_i.) + softmax_i(z_.j) - 2 q_ij
-//   A_ij = scale a_ij / (2 B t)          dt_i = - scale sum_j a_ij s_ij / (2 B t^2)
+//   A_ij = scale a_ij / (2 B t)          dt_i = - scale sum_j (a_ij s_ij) / (2 B t^2)
 //   loss_i = (log sum e^z - mean z of the targets) / (2 B), for each direction
 //
 // q is 1 over the number of targets on targets (roles as in log_sum_exp.wgsl), 0 elsewhere; pairs left out have A = 0.
+// With the state (max s, Z, G, m) and x = (s - max s) / t:
+//
+//   softmax = e^x / Z          softmax - 1/m = (m (e^x - 1) - G) / (m Z)
+//   log sum e^z - mean z of the targets = distance / (m t) + log Z          and log Z = log(1 + G) where m = 1
+//
+// so that a single target far above the others keeps all digits of its small loss. The rows of a softmax less q add up to 0,
+// and so do the columns: dt takes s - max s in the place of s, which loses no digits where all s are alike.
 //
 //   ids                 [pairs] image of each pair                          read
 //   temperature         [1] t                                               read
 //   state_it, state_ti  [pairs] from log_sum_exp.wgsl                       read
 //   field               [rows, pairs] holds S of rows row_offset.., becomes A
 //   dt                  [pairs, 4] column 0: parts of the gradient at t, rows of the block overwritten
-//   loss_it, loss_ti    [pairs] rows of the block overwritten
+//   loss_it, loss_ti    [pairs] hold the distance of log_sum_exp.wgsl, rows of the block become the loss
 //
 // Grid: one workgroup a row of the block.
 
@@ -47,12 +54,30 @@ fn role(anchor: u32, candidate: u32) -> u32 {
     return select(0u, params.same_image, ids[candidate] == ids[anchor]);
 }
 
-fn softmax(z: f32, state: vec4f) -> f32 {
-    return exp(max(z - state.x, -87.0)) / state.y;
+// e^x - 1 for x <= 0, with the digits that a difference would lose near 0.
+fn exp_minus_one(x: f32) -> f32 {
+    let series = x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0)))));
+    return select(exp(x) - 1.0, series, x > -0.25);
 }
 
-fn cross_entropy(state: vec4f) -> f32 {
-    return state.x + log(state.y) - state.z / state.w;
+// log(1 + u) for u >= 0, with the digits that a sum would lose near 0.
+fn log_one_plus(u: f32) -> f32 {
+    let w = u / (2.0 + u);
+    let series = 2.0 * w * (1.0 + w * w * (1.0 / 3.0 + w * w * (1.0 / 5.0 + w * w * (1.0 / 7.0 + w * w / 9.0))));
+    return select(log(1.0 + u), series, u < 0.5);
+}
+
+// softmax - q of an anchor.
+fn coefficient(s: f32, rate: f32, state: vec4f, is_target: bool) -> f32 {
+    let x = max(rate * (s - state.x), -87.0);
+    if (is_target) {
+        return (state.w * exp_minus_one(x) - state.z) / (state.w * state.y);
+    }
+    return exp(x) / state.y;
+}
+
+fn cross_entropy(state: vec4f, distance: f32, rate: f32) -> f32 {
+    return rate * distance / state.w + select(log(state.y), log_one_plus(state.z), state.w == 1.0);
 }
 
 @compute @workgroup_size(LANES)
@@ -67,15 +92,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let s = field[start + j];
         let column = state_ti[j];
         let part = role(i, j);
-        var a = 0.0;
+        var a = vec2f(0.0);
         if (part != 2u) {
-            a = softmax(s * rate, row) + softmax(s * rate, column);
+            a = vec2f(coefficient(s, rate, row, part == 1u), coefficient(s, rate, column, part == 1u));
         }
-        if (part == 1u) {
-            a -= 1.0 / row.w + 1.0 / column.w;
-        }
-        sum += a * s;
-        field[start + j] = share * rate * a;
+        sum += a.x * (s - row.x) + a.y * (s - column.x);
+        field[start + j] = share * rate * (a.x + a.y);
     }
     partial[lane] = sum;
     workgroupBarrier();
@@ -87,7 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     if (lane == 0u) {
         dt[i] = vec4f(-share * rate * rate * partial[0], 0.0, 0.0, 0.0);
-        loss_it[i] = cross_entropy(row) / (2.0 * f32(params.pairs));
-        loss_ti[i] = cross_entropy(state_ti[i]) / (2.0 * f32(params.pairs));
+        loss_it[i] = cross_entropy(row, loss_it[i], rate) / (2.0 * f32(params.pairs));
+        loss_ti[i] = cross_entropy(state_ti[i], loss_ti[i], rate) / (2.0 * f32(params.pairs));
     }
 }

@@ -1,14 +1,18 @@
-// Log-sum-exp of every anchor's similarities over the temperature, with what its targets hold    (vse-models.md section 4)
+// Sums of exponentials of every anchor's similarities over the temperature, for InfoNCE           (vse-models.md section 4)
 //
-//   z = s / t      state = (max z, sum of e^(z - max), sum of z over the targets, number of targets)
+//   x_k = (s_k - max s) / t      state = (max s,  Z = sum of e^x,  G = Z - m,  m = number of targets)
+//   distance = sum of (max s - s) over the targets
 //
 // Targets: the anchor's own pair; with same_image = 1 all pairs of its image. With same_image = 2 the other pairs of the
-// image are left out altogether. Blocks and strides as in hardest.wgsl; a later block goes on from what is stored.
+// image are left out altogether. G is summed by itself, e^x - 1 for a target and e^x for the others: the small e^x would be
+// lost beside a target's 1, and with them a small loss and its gradient.
+// Blocks and strides as in hardest.wgsl; a later block goes on from what is stored.
 //
 //   similarity   block of S                      read
 //   ids          [pairs] image of each pair      read
 //   temperature  [1] t                           read
 //   state        [pairs]
+//   distance     [pairs]
 //
 // Grid: one workgroup an anchor of the block.
 
@@ -27,11 +31,12 @@ struct Params {
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
 @group(0) @binding(3) var<storage, read> temperature: array<f32>;
 @group(0) @binding(4) var<storage, read_write> state: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> distance: array<f32>;
 
 const LANES = 64u;
 const NOTHING = -3.4e38;   // below every similarity
 var<workgroup> highest: array<f32, LANES>;
-var<workgroup> partial: array<vec3f, LANES>;
+var<workgroup> partial: array<vec4f, LANES>;
 
 // 0 negative, 1 target, 2 left out
 fn role(anchor: u32, candidate: u32) -> u32 {
@@ -44,6 +49,12 @@ fn role(anchor: u32, candidate: u32) -> u32 {
     return select(0u, params.same_image, ids[candidate] == ids[anchor]);
 }
 
+// e^x - 1 for x <= 0, with the digits that a difference would lose near 0.
+fn exp_minus_one(x: f32) -> f32 {
+    let series = x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0)))));
+    return select(exp(x) - 1.0, series, x > -0.25);
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let anchor = group.x + params.anchor_offset;
@@ -52,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var top = NOTHING;
     for (var c = lane; c < params.candidates; c += LANES) {
         if (role(anchor, c + params.candidate_offset) != 2u) {
-            top = max(top, similarity[start + c * params.candidate_stride] * rate);
+            top = max(top, similarity[start + c * params.candidate_stride]);
         }
     }
     highest[lane] = top;
@@ -63,20 +74,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
         workgroupBarrier();
     }
+    // Of the blocks before: the state, and the distance.
     var earlier = vec4f(NOTHING, 0.0, 0.0, 0.0);
+    var away = 0.0;
     if (params.candidate_offset != 0u) {
         earlier = state[anchor];
+        away = distance[anchor];
     }
     top = max(highest[0], earlier.x);
-    var sum = vec3f(0.0);
+    var sum = vec4f(0.0);   // Z, G, m, distance
     for (var c = lane; c < params.candidates; c += LANES) {
         let part = role(anchor, c + params.candidate_offset);
-        let z = similarity[start + c * params.candidate_stride] * rate;
-        if (part != 2u) {
-            sum.x += exp(max(z - top, -87.0));
+        let s = similarity[start + c * params.candidate_stride];
+        let x = max(rate * (s - top), -87.0);
+        if (part == 0u) {
+            sum += vec4f(exp(x), exp(x), 0.0, 0.0);
         }
         if (part == 1u) {
-            sum += vec3f(0.0, z, 1.0);
+            sum += vec4f(exp(x), exp_minus_one(x), 1.0, top - s);
         }
     }
     partial[lane] = sum;
@@ -88,7 +103,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
     }
     if (lane == 0u) {
-        let kept = earlier.y * exp(max(earlier.x - top, -87.0));
-        state[anchor] = vec4f(top, partial[0].x + kept, partial[0].y + earlier.z, partial[0].z + earlier.w);
+        // What came before, seen from the new maximum.
+        let x = max(rate * (earlier.x - top), -87.0);
+        let gap = earlier.z * exp(x) + earlier.w * exp_minus_one(x);
+        let sums = vec3f(earlier.y * exp(x), gap, earlier.w) + partial[0].xyz;
+        state[anchor] = vec4f(top, sums);
+        distance[anchor] = away + earlier.w * (top - earlier.x) + partial[0].w;
     }
 }

@@ -11,6 +11,9 @@
 //   circle   max(1 + m - p, 0)                 max(n + m, 0)     with T circle = sigma(tau (P- (n - m) + P+ (1 - m - p)))
 //   contrastive  1                             [n > lambda]
 //
+// A loss that is a sum of a function of p and one of n counts the first once per anchor, where an anchor has several negatives:
+// `positive` says whether it comes with every triplet, once with this dispatch, or with another.
+//
 // R+ and R- are the means over the relative sets, 0 where a set is empty. With `hinge`, a triplet with
 // margin + n - p <= 0 is closed: coefficients and loss are 0; with `exclude_own` so is that of an anchor whose negative is
 // its own pair (it has none).
@@ -33,6 +36,7 @@ struct Params {
     loss: u32,       // 0 n - p, or margin + n - p with hinge; the others as in anchor_loss
     hinge: u32,
     exclude_own: u32,
+    positive: u32,   // 0 P+ with every triplet, 1 once, 2 elsewhere
     tau: f32,
     alpha: f32,
     beta: f32,
@@ -103,8 +107,34 @@ fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
 // end of section
 
 // section triplet
+// log(1 + u) for u >= 0, with the digits that a sum would lose near 0.
+fn log_one_plus(u: f32) -> f32 {
+    let w = u / (2.0 + u);
+    let series = 2.0 * w * (1.0 + w * w * (1.0 / 3.0 + w * w * (1.0 / 5.0 + w * w * (1.0 / 7.0 + w * w / 9.0))));
+    return select(log(1.0 + u), series, u < 0.5);
+}
+
 fn softplus(z: f32) -> f32 {
-    return max(z, 0.0) + log(1.0 + exp(max(-abs(z), -87.0)));
+    return max(z, 0.0) + log_one_plus(exp(max(-abs(z), -87.0)));
+}
+
+// The losses that are a function of p and one of n.
+fn positive_loss(p: f32) -> f32 {
+    switch params.loss {
+        case 2u: { return 0.5 * (1.0 - p) * (1.0 - p); }
+        case 3u: { return softplus(-params.alpha * (p - params.lambda)) / params.alpha; }
+        case 6u: { return 1.0 - p; }
+        default: { return 0.0; }
+    }
+}
+
+fn negative_loss(n: f32) -> f32 {
+    switch params.loss {
+        case 2u: { return 0.5 * n * n; }
+        case 3u: { return softplus(params.beta * (n - params.lambda)) / params.beta; }
+        case 6u: { return max(n - params.lambda, 0.0); }
+        default: { return 0.0; }
+    }
 }
 
 // The losses that have these gradients (goal-math.md section 8), at a triplet that is open.
@@ -112,19 +142,22 @@ fn anchor_loss(p: f32, n: f32, cost: f32) -> f32 {
     let m = params.circle;
     switch params.loss {
         case 1u: { return softplus(params.tau * (n - p)) / params.tau; }
-        case 2u: { return 0.5 * (1.0 - p) * (1.0 - p) + 0.5 * n * n; }
-        case 3u: {
-            return softplus(-params.alpha * (p - params.lambda)) / params.alpha
-                + softplus(params.beta * (n - params.lambda)) / params.beta;
-        }
         case 4u: { return softplus(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * m * m)) / (2.0 * params.tau); }
         case 5u: {
             let z = max(n + m, 0.0) * (n - m) + max(1.0 + m - p, 0.0) * (1.0 - m - p);
             return softplus(params.tau * z) / params.tau;
         }
-        case 6u: { return 1.0 - p + max(n - params.lambda, 0.0); }
+        case 2u, 3u, 6u: { return positive_loss(p) + negative_loss(n); }
         default: { return cost; }
     }
+}
+
+// Coefficient of the positive, and its loss, where it counts once.
+fn weighed_positive(p: f32) -> vec2f {
+    if (params.positive != 1u) {
+        return vec2f(0.0);
+    }
+    return vec2f(weigh(params.scale, p, 0.0, vec2f(0.0)).x, positive_loss(p));
 }
 
 // Coefficients of the positive and of the negative, and the loss; r holds R+ and R-.
@@ -136,7 +169,11 @@ fn weighed_triplet(p: f32, n: f32, r: vec2f) -> vec3f {
             return vec3f(0.0);
         }
     }
-    return vec3f(weigh(params.scale, p, n, r), anchor_loss(p, n, cost));
+    let weighed = weigh(params.scale, p, n, r);
+    if (params.positive != 0u) {
+        return vec3f(0.0, weighed.y, negative_loss(n));
+    }
+    return vec3f(weighed, anchor_loss(p, n, cost));
 }
 // end of section
 
@@ -151,6 +188,8 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if (params.exclude_own == 0u || index[i] != i) {
         weighed = weighed_triplet(positive[i], value[i], s.xz / max(s.yw, vec2f(1.0)));
     }
+    let own = weighed_positive(positive[i]);
+    weighed += vec3f(own.x, 0.0, own.y);
     coefficients[i] = weighed.xy;
     loss[i] = weighed.z;
 }

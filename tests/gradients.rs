@@ -275,18 +275,18 @@ fn infonce_is_the_gradient_of_its_loss() {
     for (seed, (ids, same_image)) in cases.into_iter().enumerate() {
         let (batch, t) = (Batch::random(seed as u64), 0.25);
         let similarity = batch.similarity();
-        let states = DIRECTIONS.map(|direction| {
-            let mut state = vec![0.0; 4 * PAIRS];
-            twin::log_sum_exp(&whole(direction), &similarity, (ids, same_image), t, &mut state);
-            state
-        });
+        let mut losses = [[0.0; PAIRS]; 2];
+        let mut states = [[0.0; 4 * PAIRS]; 2];
+        for ((direction, state), distance) in DIRECTIONS.into_iter().zip(&mut states).zip(&mut losses) {
+            twin::log_sum_exp(&whole(direction), &similarity, (ids, same_image), t, (state, distance));
+        }
         let (mut field, mut dt) = (similarity, [0.0; 4 * PAIRS]);
-        let (mut loss_it, mut loss_ti) = ([0.0; PAIRS], [0.0; PAIRS]);
+        let [loss_it, loss_ti] = &mut losses;
         let states = [&states[0][..], &states[1]];
-        let losses = [&mut loss_it[..], &mut loss_ti];
+        let losses = [&mut loss_it[..], &mut loss_ti[..]];
         twin::infonce(&mut field, (0, PAIRS), (ids, same_image), t, states, 1.0, &mut dt, losses);
         let what = format!("{same_image:?}, ids {}", ids.is_some());
-        let loss: f64 = loss_it.into_iter().chain(loss_ti).sum();
+        let loss: f64 = loss_it.iter().chain(&*loss_ti).sum();
         let expected = cross_entropy(&batch, t, ids, same_image);
         assert!((loss - expected).abs() <= 1e-12 * expected, "{what}: loss {loss}, expected {expected}");
         let at_t = |batch: &Batch| cross_entropy(batch, t, ids, same_image);

@@ -39,6 +39,217 @@ fn combinations(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// Similarities in f64, of rows as they are.
+fn similarity(images: &[f32], texts: &[f32], dim: usize) -> Vec<Vec<f64>> {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
+    images.chunks(dim).map(|x| texts.chunks(dim).map(|y| dot(x, y)).collect()).collect()
+}
+
+/// Holds a gradient to 1e-5 of its own size, row by row, against A Y and its transpose.
+fn holds(
+    what: &str,
+    found: &wgoal::Gradients,
+    (loss, a): (f64, Vec<Vec<f64>>),
+    [x, y]: [&[f32]; 2],
+) -> Outcome {
+    const ALLOWED: f64 = 1e-5;
+    let error = (f64::from(found.loss) - loss).abs() / loss;
+    check(error <= ALLOWED, format!("{what}: loss {:e}, expected {loss:e}", found.loss))?;
+    let pairs = a.len();
+    let sides: [(&str, &[f32], &[f32], &dyn Fn(usize, usize) -> f64); 2] =
+        [("images", &found.images, y, &|i, j| a[i][j]), ("texts", &found.texts, x, &|i, j| a[j][i])];
+    for (side, found, other, a) in sides {
+        let dim = other.len() / pairs;
+        for (i, row) in found.chunks(dim).enumerate() {
+            let at = |d: usize| (0..pairs).map(|j| a(i, j) * f64::from(other[j * dim + d])).sum::<f64>();
+            let expected: Vec<_> = (0..dim).map(at).collect();
+            let size = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let error =
+                row.iter().zip(&expected).map(|(&f, e)| (f64::from(f) - e).powi(2)).sum::<f64>().sqrt();
+            check(error <= ALLOWED * size, format!("{what}: {side} {i}, error {error:e} of {size:e}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows whose similarities are exact in f32: `corner` on the diagonal, 0 elsewhere, but for a few multiples of 1/64 in the last
+/// column of the texts.
+fn exact_rows(pairs: usize, corner: f32) -> [Vec<f32>; 2] {
+    let dim = pairs + 1;
+    let (mut x, mut y) = (vec![0.0; pairs * dim], vec![0.0; pairs * dim]);
+    for i in 0..pairs {
+        (x[i * dim + i], y[i * dim + i]) = (1.0, corner);
+        (x[i * dim + pairs], y[i * dim + pairs]) = ((i % 7) as f32 / 64.0, (i % 5) as f32 / 64.0);
+    }
+    [x, y]
+}
+
+/// InfoNCE keeps its digits down to losses of 1e-12, for one target and for several, and with other captions left out.
+fn small_infonce(device: &Device) -> Outcome {
+    const PAIRS: usize = 24;
+    let [x, y] = exact_rows(PAIRS, 1.0);
+    let s = similarity(&x, &y, PAIRS + 1);
+    let pair_ids: Vec<u32> = (0..PAIRS as u32).map(|i| i / 2).collect();
+    // Captions of one image are one row: their targets are as good as each other.
+    let [mut twice_x, mut twice_y] = [x.clone(), y.clone()];
+    for rows in [&mut twice_x, &mut twice_y] {
+        for pair in rows.chunks_exact_mut(2 * (PAIRS + 1)) {
+            let (first, second) = pair.split_at_mut(PAIRS + 1);
+            second.copy_from_slice(first);
+        }
+    }
+    let twice = similarity(&twice_x, &twice_y, PAIRS + 1);
+    for t in [1.0, 0.25, 0.05, 1.0 / 32.0] {
+        let cases = [
+            ("infonce", None, [&x, &y], &s),
+            ("infonce-masked", Some(&pair_ids[..]), [&x, &y], &s),
+            ("infonce", Some(&pair_ids[..]), [&twice_x, &twice_y], &twice),
+        ];
+        for (name, ids, [x, y], s) in cases {
+            let mut objective: Objective = name.parse()?;
+            let Objective::Infonce(params) = &mut objective else { return Err("no InfoNCE".into()) };
+            params.temperature = t;
+            let options = GradientOptions { ids, ..Default::default() };
+            let found = objective.gradients(device, x, y, PAIRS + 1, options)?;
+            let same = |i: usize, j: usize| i == j || ids.is_some_and(|ids| ids[i] == ids[j]);
+            let masked = name == "infonce-masked";
+            let (mut a, mut loss, t) = (vec![vec![0.0; PAIRS]; PAIRS], 0.0, f64::from(t));
+            let (mut at_t, share) = (0.0, 0.5 / PAIRS as f64);
+            for (i, transposed) in (0..PAIRS).flat_map(|i| [(i, false), (i, true)]) {
+                let s = |j: usize| if transposed { s[j][i] } else { s[i][j] };
+                let targets: Vec<_> =
+                    (0..PAIRS).filter(|&j| if masked { i == j } else { same(i, j) }).collect();
+                let count = targets.len() as f64;
+                // All targets are alike, and nothing else is an addend of the loss.
+                let own = s(i);
+                let rest: Vec<_> =
+                    (0..PAIRS).filter(|&j| !same(i, j)).map(|j| (j, ((s(j) - own) / t).exp())).collect();
+                let sum: f64 = rest.iter().map(|(_, e)| e).sum();
+                loss += share * (count.ln() + (sum / count).ln_1p());
+                let mut add = |j: usize, value: f64| {
+                    let value = share / t * value;
+                    *(if transposed { &mut a[j][i] } else { &mut a[i][j] }) += value;
+                    at_t -= value * (s(j) - own) / t;
+                };
+                targets.iter().for_each(|&j| add(j, -sum / count / (count + sum)));
+                rest.iter().for_each(|&(j, e)| add(j, e / (count + sum)));
+            }
+            let what = format!("{name}, t {t}, {} targets", if masked || ids.is_none() { 1 } else { 2 });
+            holds(&what, &found, (loss, a), [x, y])?;
+            let error = (f64::from(found.temperature) - at_t).abs();
+            check(
+                error <= 1e-5 * at_t.abs(),
+                format!("{what}: {:e} at t, expected {at_t:e}", found.temperature),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The losses with a softplus keep their digits too, where it is small.
+fn small_softplus(device: &Device) -> Outcome {
+    const PAIRS: usize = 24;
+    let [x, y] = exact_rows(PAIRS, 1.0);
+    let s = similarity(&x, &y, PAIRS + 1);
+    let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
+    for scale in [1.0f32, 4.0, 27.0] {
+        let params = GoalParams { tau: scale, alpha: scale, beta: scale, lambda: 0.5, ..Default::default() };
+        let c = f64::from(scale);
+        let nt_xent = |p: f64, n: &[f64]| softplus(c * (n.iter().copied().fold(f64::MIN, f64::max) - p)) / c;
+        let multi = |p: f64, n: &[f64]| {
+            let sum: f64 = n.iter().map(|n| (c * (n - 0.5)).exp()).sum();
+            softplus(-c * (p - 0.5)) / c + sum.ln_1p() / c
+        };
+        let deviance = |p: f64, n: &[f64]| {
+            let n = n.iter().copied().fold(f64::MIN, f64::max);
+            softplus(-c * (p - 0.5)) / c + softplus(c * (n - 0.5)) / c
+        };
+        let losses: [(Loss, &dyn Fn(f64, &[f64]) -> f64); 3] =
+            [(Loss::NtXent, &nt_xent), (Loss::MultiSimilarity, &multi), (Loss::BinomialDeviance, &deviance)];
+        for (loss, value) in losses {
+            let found =
+                Objective::Loss(loss, params).gradients(device, &x, &y, PAIRS + 1, Default::default())?;
+            let mut expected = 0.0;
+            for i in 0..PAIRS {
+                let others =
+                    |at: &dyn Fn(usize) -> f64| (0..PAIRS).filter(|&j| j != i).map(at).collect::<Vec<_>>();
+                expected += value(s[i][i], &others(&|j| s[i][j])) + value(s[i][i], &others(&|j| s[j][i]));
+            }
+            let error = (f64::from(found.loss) - expected).abs() / expected;
+            check(
+                error <= 1e-5,
+                format!("{loss:?}, scale {scale}: {:e}, expected {expected:e}", found.loss),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// A loss that is a function of p plus one of n counts p once per anchor, however many negatives it has; with a margin it is one
+/// of triplets, and each that is open counts p.
+fn positives_once(device: &Device) -> Outcome {
+    let mut random = Random::new(7);
+    let (images, texts) = (random.values(PAIRS * DIM), random.values(PAIRS * DIM));
+    let mut ids: Vec<u32> = (0..PAIRS as u32).collect();
+    ids[5] = 4;
+    let options = GradientOptions { normalize: true, ids: Some(&ids), ..Default::default() };
+    let separable: [(&str, fn(f64) -> f64, fn(f64) -> f64); 3] = [
+        ("contrastive", |p| 1.0 - p, |n| (n - 0.5).max(0.0)),
+        ("squared-pair", |p| (1.0 - p).powi(2) / 2.0, |n| n * n / 2.0),
+        (
+            "binomial-deviance",
+            |p| (-2.0 * (p - 0.5)).exp().ln_1p() / 2.0,
+            |n| (10.0 * (n - 0.5)).exp().ln_1p() / 10.0,
+        ),
+    ];
+    let unit = |rows: &[f32]| -> Vec<f32> {
+        let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        rows.chunks(DIM).flat_map(|row| row.iter().map(|x| x / norm(row)).collect::<Vec<_>>()).collect()
+    };
+    let s = similarity(&unit(&images), &unit(&texts), DIM);
+    for ((name, of_p, of_n), (over, count)) in
+        separable.into_iter().flat_map(|loss| [("all", PAIRS), ("top:3", 3)].map(|over| (loss, over)))
+    {
+        let mut expected = 0.0;
+        for (i, transposed) in (0..PAIRS).flat_map(|i| [(i, false), (i, true)]) {
+            let at = |j: usize| if transposed { s[j][i] } else { s[i][j] };
+            let mut negatives: Vec<_> = (0..PAIRS).filter(|&j| ids[j] != ids[i]).map(at).collect();
+            negatives.sort_by(|a, b| b.total_cmp(a));
+            expected += of_p(at(i)) + negatives.into_iter().take(count).map(of_n).sum::<f64>();
+        }
+        let objective: Objective = format!("{name}@{over}").parse()?;
+        let found = objective.gradients(device, &images, &texts, DIM, options)?;
+        let error = (f64::from(found.loss) - expected).abs();
+        check(error <= 1e-5 * expected, format!("{objective}: {}, expected {expected}", found.loss))?;
+        // The gradient is that of the loss, along a direction.
+        let (step, mut moved) = (1e-2f32, images.clone());
+        let mut along = 0.0;
+        for (x, g) in moved.iter_mut().zip(&found.images) {
+            *x += step * g;
+            along += f64::from(*g).powi(2);
+        }
+        let after = objective.gradients(device, &moved, &texts, DIM, options)?;
+        let slope = (f64::from(after.loss) - f64::from(found.loss)) / f64::from(step);
+        check((slope - along).abs() <= 0.2 * along, format!("{objective}: slope {slope}, expected {along}"))?;
+    }
+    // With a margin, as many positives as open triplets.
+    let params = GoalParams { margin: Some(4.0), ..Default::default() };
+    let objective = Objective::Loss(Loss::Contrastive, params).over(wgoal::Negatives::All)?;
+    let found = objective.gradients(device, &images, &texts, DIM, options)?;
+    let mut expected = 0.0;
+    for (i, j) in (0..PAIRS).flat_map(|i| (0..PAIRS).map(move |j| (i, j))).filter(|&(i, j)| ids[i] != ids[j])
+    {
+        expected += 2.0 * (1.0 - s[i][i]) + (s[i][j] - 0.5).max(0.0) + (s[j][i] - 0.5).max(0.0);
+    }
+    let error = (f64::from(found.loss) - expected).abs();
+    check(error <= 1e-5 * expected, format!("{objective}: {}, expected {expected}", found.loss))
+}
+
 fn main() {
-    common::run(vec![("combinations".into(), combinations)])
+    common::run(vec![
+        ("combinations".into(), combinations),
+        ("small_infonce".into(), small_infonce),
+        ("small_softplus".into(), small_softplus),
+        ("positives_once".into(), positives_once),
+    ])
 }

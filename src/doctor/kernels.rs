@@ -379,16 +379,17 @@ fn log_sum_exp(lab: &mut Lab) -> Result<()> {
     for same_image in [SameImage::Target, SameImage::LeftOut] {
         for block in directions() {
             let m = mined(lab, &block)?;
-            let mut state = lab.poison(4 * N)?;
+            let (mut state, mut distance) = (lab.poison(4 * N)?, lab.poison(N)?);
             let same = (Some(m.ids.get()), same_image);
             lab.run(|commands| {
-                let s = m.similarity.mat(N, N);
-                kernels::log_sum_exp(commands, &block, s, same, temperature.get(), state.get_mut())
+                let (s, t) = (m.similarity.mat(N, N), temperature.get());
+                kernels::log_sum_exp(commands, &block, s, same, t, state.get_mut(), distance.get_mut())
             })?;
-            let mut expected = state.wide();
-            let same = (Some(&m.ids.host[..]), same_image);
-            twin::log_sum_exp(&block, &m.similarity.wide(), same, TEMPERATURE.into(), &mut expected);
+            let (mut expected, mut away) = (state.wide(), distance.wide());
+            let (s, same) = (m.similarity.wide(), (Some(&m.ids.host[..]), same_image));
+            twin::log_sum_exp(&block, &s, same, TEMPERATURE.into(), (&mut expected, &mut away));
             lab.compare(&state, &expected)?;
+            lab.compare(&distance, &away)?;
         }
     }
     Ok(())
@@ -398,16 +399,18 @@ fn infonce(lab: &mut Lab) -> Result<()> {
     let temperature = lab.pair(vec![TEMPERATURE])?;
     for same_image in [SameImage::Target, SameImage::LeftOut] {
         let m = mined(lab, &directions()[0])?;
-        let wide_states = directions().map(|block| {
-            let mut state = vec![0.0; 4 * N];
+        let [(state_it, mut it), (state_ti, mut ti)] = directions().map(|block| {
+            let (mut state, mut distance) = (vec![0.0; 4 * N], vec![0.0; N]);
             let same = (Some(&m.ids.host[..]), same_image);
-            twin::log_sum_exp(&block, &m.similarity.wide(), same, f64::from(TEMPERATURE), &mut state);
-            state
+            let (s, t) = (m.similarity.wide(), f64::from(TEMPERATURE));
+            twin::log_sum_exp(&block, &s, same, t, (&mut state, &mut distance));
+            (state, distance)
         });
-        let narrow = |state: &[f64]| lab.pair(state.iter().map(|&x| x as f32).collect());
-        let states = [narrow(&wide_states[0])?, narrow(&wide_states[1])?];
+        let narrow = |values: &[f64]| lab.pair(values.iter().map(|&x| x as f32).collect());
+        let states = [narrow(&state_it)?, narrow(&state_ti)?];
+        let (mut loss_it, mut loss_ti) = (narrow(&it)?, narrow(&ti)?);
         let mut field = lab.pair(m.similarity.host.clone())?;
-        let (mut dt, mut loss_it, mut loss_ti) = (lab.poison(4 * N)?, lab.poison(N)?, lab.poison(N)?);
+        let mut dt = lab.poison(4 * N)?;
         let from = InfonceField {
             ids: Some(m.ids.get()),
             same_image,
@@ -421,9 +424,8 @@ fn infonce(lab: &mut Lab) -> Result<()> {
             kernels::infonce(commands, field.mat_mut(N, N), from, dt.get_mut(), losses)
         })?;
         let (mut a, mut t) = (m.similarity.wide(), dt.wide());
-        let (mut it, mut ti) = (loss_it.wide(), loss_ti.wide());
         let same = (Some(&m.ids.host[..]), same_image);
-        let states = [&wide_states[0][..], &wide_states[1][..]];
+        let states = [&state_it[..], &state_ti[..]];
         let (scale, losses) = (f64::from(0.7f32), [&mut it[..], &mut ti[..]]);
         twin::infonce(&mut a, (0, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
         lab.compare(&field, &a)?;

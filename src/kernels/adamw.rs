@@ -14,7 +14,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
 };
 
 params!(
-    count4: u32, keep: f32, beta1: f32, beta2: f32, step_size: f32, root_correction2: f32, epsilon: f32, low: f32,
+    count4: u32, keep: f32, beta1: f32, rest1: f32, beta2: f32, rest2: f32, step_size: f32, root_correction2: f32, epsilon: f32, low: f32,
     high: f32,
 );
 
@@ -60,7 +60,9 @@ pub fn adamw(
                 count4,
                 keep: keep as f32,
                 beta1: params.betas.0 as f32,
+                rest1: (1.0 - params.betas.0) as f32,
                 beta2: params.betas.1 as f32,
+                rest2: (1.0 - params.betas.1) as f32,
                 step_size: step_size as f32,
                 root_correction2: root_correction2 as f32,
                 epsilon: params.epsilon as f32,
@@ -78,8 +80,9 @@ pub fn twin<T: Real>(params: &AdamwParams, (g, factor): (&[T], T), [w, m, v]: [&
     const CHUNK: usize = 1 << 14;
     let (keep, step_size, root) = params.derived();
     let [keep, step_size, root, epsilon] = [keep, step_size, 1.0 / root, params.epsilon].map(T::of);
-    // Rounded to f32 first: the numbers the shader gets.
-    let [beta1, beta2] = [params.betas.0, params.betas.1].map(|beta| T::of((beta as f32).into()));
+    // Each rounded once: 1 - beta from a rounded beta would be wrong by up to 3e-8 / (1 - beta).
+    let [beta1, beta2] = [params.betas.0, params.betas.1].map(T::of);
+    let [rest1, rest2] = [params.betas.0, params.betas.1].map(|beta| T::of(1.0 - beta));
     let (low, high) = (T::of(params.bounds.0.into()), T::of(params.bounds.1.into()));
     let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
     chunks.zip(g.par_chunks(CHUNK)).for_each(|(((w, m), v), g)| {
@@ -88,8 +91,8 @@ pub fn twin<T: Real>(params: &AdamwParams, (g, factor): (&[T], T), [w, m, v]: [&
             || {
                 for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(g) {
                     let g = factor * g;
-                    *m = without_subnormals(beta1 * *m + (T::one() - beta1) * g);
-                    *v = without_subnormals(beta2 * *v + (T::one() - beta2) * g * g);
+                    *m = without_subnormals(beta1 * *m + rest1 * g);
+                    *v = without_subnormals(beta2 * *v + rest2 * g * g);
                     let step = step_size * *m / (v.sqrt() * root + epsilon);
                     *w = (keep * *w - step).max(low).min(high);
                 }

@@ -1,6 +1,6 @@
 //! Every anchor against all its negatives, one direction: how the positive is pulled, and the loss.
 
-use super::weights::weighed_triplet;
+use super::weights::{weighed_positive, weighed_triplet};
 use super::{Access, Block, KernelSpec, Real, WeightParams, lanes, weight_sections};
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use crate::{Error, Result};
@@ -27,7 +27,8 @@ pub struct Dense<'a> {
     pub weights: &'a WeightParams,
 }
 
-/// Writes `coefficients [pairs, 2]` = (the sum of scale T P+ over the negatives, 0) and `loss [pairs]`; blocks add up.
+/// Writes `coefficients [pairs, 2]` = (the sum of scale T P+ over the negatives, or scale P+ where it counts once, 0) and
+/// `loss [pairs]`; blocks add up.
 pub fn dense_sum(
     commands: &mut Commands,
     block: &Block,
@@ -74,10 +75,10 @@ pub fn twin<T: Real>(
 ) -> Result<()> {
     let failed: OnceLock<Error> = OnceLock::new();
     let mut states: Vec<_> = coefficients.chunks_exact_mut(2).zip(loss).collect();
-    for (coefficients, loss) in &mut states[block.anchor_offset..][..block.anchors] {
+    let own = states[block.anchor_offset..][..block.anchors].iter_mut().zip(&positive[block.anchor_offset..]);
+    for ((coefficients, loss), &p) in own {
         if block.candidate_offset == 0 {
-            coefficients[0] = T::zero();
-            **loss = T::zero();
+            [coefficients[0], **loss] = weighed_positive(weights, p)?;
         }
         coefficients[1] = T::zero();
     }

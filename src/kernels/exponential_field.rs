@@ -116,7 +116,11 @@ impl<T: Real> Anchor<T> {
             return Self { n, denominator: open.then_some(sum), pull, loss };
         }
         let one = (rate * (lambda - n)).max(of(-87.0)).min(of(87.0)).exp();
-        let negatives = (n - lambda + (sum + one).ln() / rate).max(zero);
+        // Seen from the larger of n and lambda, which leaves a sum of positive numbers.
+        let above = n - lambda;
+        let total =
+            if above > zero { (sum + one).ln() } else { (sum * (rate * above).max(of(-87.0)).exp()).ln_1p() };
+        let negatives = above.max(zero) + total / rate;
         let z = -alpha * (p - lambda);
         Self { n, denominator: Some(sum + one), pull: sigma(z), loss: softplus(z) / alpha + negatives }
     }

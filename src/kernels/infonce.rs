@@ -40,7 +40,8 @@ pub struct InfonceField<'a> {
 }
 
 /// Turns the similarities of images `row_offset..` against all texts into A, in place, and writes their rows of
-/// `dt [pairs, 4]` (column 0: parts of the gradient at t) and of both `losses [pairs]`.
+/// `dt [pairs, 4]` (column 0: parts of the gradient at t). Both `losses [pairs]` hold the distances of `log_sum_exp`; their rows
+/// of the block become the losses.
 pub fn infonce(
     commands: &mut Commands,
     mut field: MatMut,
@@ -110,48 +111,81 @@ pub fn twin<T: Real>(
 ) {
     let rate = T::one() / temperature;
     let share = scale / T::of(2.0 * pairs as f64);
-    let cross_entropy =
-        |state: &[T]| (state[0] + state[1].ln() - state[2] / state[3]) / T::of(2.0 * pairs as f64);
-    let of = |states: &[T], i: usize| [0, 1, 2, 3].map(|k| states[4 * i + k]);
-    let column = |k: usize| (0..pairs).map(|j| states[1][4 * j + k]).collect::<Vec<_>>();
-    let (tops, totals, targets) = (column(0), column(1), column(3));
+    let state = |direction: usize, i: usize| State::of(&states[direction][4 * i..]);
+    let cross_entropy = |state: &State<T>, distance: T| {
+        let total = if state.targets == T::one() { state.gap.ln_1p() } else { state.total.ln() };
+        (rate * distance / state.targets + total) / T::of(2.0 * pairs as f64)
+    };
+    let columns: Vec<_> = (0..pairs).map(|j| state(1, j)).collect();
+    let tops: Vec<_> = columns.iter().map(|column| column.top).collect();
+    let totals: Vec<_> = columns.iter().map(|column| column.total).collect();
     let [loss_it, loss_ti] = losses;
     let outputs = dt.par_chunks_exact_mut(4).zip(loss_it).zip(loss_ti).skip(first);
     let arch = pulp::Arch::new();
     field.par_chunks_exact_mut(padded(pairs)).zip(outputs).enumerate().for_each(
         |(row, (field, ((dt, loss_it), loss_ti)))| {
             let i = row + first;
-            let own = of(states[0], i);
+            let own = state(0, i);
             let row = Row {
                 i,
                 own,
                 field: &mut field[..pairs],
-                columns: [&tops, &totals, &targets],
+                columns: &columns,
+                tops: &tops,
+                totals: &totals,
                 ids,
                 same_image,
                 rate,
-                share,
+                scale: share * rate,
             };
             let sum = arch.dispatch(row);
             dt.copy_from_slice(&[-share * rate * rate * sum, T::zero(), T::zero(), T::zero()]);
-            *loss_it = cross_entropy(&own);
-            *loss_ti = cross_entropy(&of(states[1], i));
+            *loss_it = cross_entropy(&own, *loss_it);
+            *loss_ti = cross_entropy(&columns[i], *loss_ti);
         },
     );
 }
 
-/// One row of the field, with the instructions that the processor has; gives the sum of a s.
+/// What `log_sum_exp` tells of an anchor.
+#[derive(Clone, Copy)]
+struct State<T> {
+    /// max s
+    top: T,
+    /// Z, the sum of all e^x.
+    total: T,
+    /// Z less the number of targets, summed by itself.
+    gap: T,
+    /// Number of targets.
+    targets: T,
+}
+
+impl<T: Real> State<T> {
+    fn of(state: &[T]) -> Self {
+        Self { top: state[0], total: state[1], gap: state[2], targets: state[3] }
+    }
+
+    /// The softmax minus q at a target.
+    #[inline(always)]
+    fn at_target(&self, s: T, rate: T) -> T {
+        let x = rate * (s - self.top);
+        (self.targets * x.exp_m1() - self.gap) / (self.targets * self.total)
+    }
+}
+
+/// One row of the field, with the instructions that the processor has; gives the sum of a (s - max s), each part of a with its own
+/// maximum.
 struct Row<'a, T> {
     i: usize,
-    /// The row's state.
-    own: [T; 4],
+    own: State<T>,
     field: &'a mut [T],
-    /// The columns' maxima, sums and numbers of targets.
-    columns: [&'a [T]; 3],
+    columns: &'a [State<T>],
+    /// Of the columns, side by side.
+    tops: &'a [T],
+    totals: &'a [T],
     ids: Option<&'a [u32]>,
     same_image: SameImage,
     rate: T,
-    share: T,
+    scale: T,
 }
 
 impl<T: Real> pulp::WithSimd for Row<'_, T> {
@@ -159,29 +193,41 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
 
     #[inline(always)]
     fn with_simd<P: pulp::Simd>(self, _: P) -> T {
-        let Self { i, own, field, columns: [tops, totals, targets], ids, same_image, rate, share } = self;
-        let scale = share * rate;
-        let own_due = T::one() / own[3];
+        let Self { i, own, field, columns, tops, totals, ids, same_image, rate, scale } = self;
         let mut sums = [T::zero(); LANES];
         for (chunk, field) in field.chunks_mut(LANES).enumerate() {
             let here = chunk * LANES..chunk * LANES + field.len();
-            let (top, total, target) = (&tops[here.clone()], &totals[here.clone()], &targets[here.clone()]);
-            // Pairs without ids are of different images.
-            let mut same = [false; LANES];
-            if let Some(ids) = ids {
-                same.iter_mut().zip(&ids[here.clone()]).for_each(|(same, &id)| *same = id == ids[i]);
+            let (top, column_total) = (&tops[here.clone()], &totals[here.clone()]);
+            // Targets and pairs left out; pairs without ids are of different images.
+            let mut special = [false; LANES];
+            if let (Some(ids), true) = (ids, same_image != SameImage::Negative) {
+                special.iter_mut().zip(&ids[here.clone()]).for_each(|(same, &id)| *same = id == ids[i]);
             }
+            if here.contains(&i) {
+                special[i - here.start] = true;
+            }
+            let mut similarity = [T::zero(); LANES];
             for k in 0..field.len() {
-                let (s, is_own) = (field[k], here.start + k == i);
-                let z = s * rate;
-                let is_target = is_own | (same[k] & (same_image == SameImage::Target));
-                let is_out = same[k] & !is_own & (same_image == SameImage::LeftOut);
-                let both = (z - own[0]).power_of_e() / own[1] + (z - top[k]).power_of_e() / total[k];
-                let due = own_due + T::one() / target[k];
-                let a = both - if is_target { due } else { T::zero() };
-                let a = if is_out { T::zero() } else { a };
-                sums[k] += a * s;
-                field[k] = scale * a;
+                let s = field[k];
+                let (from_row, from_column) = (s - own.top, s - top[k]);
+                let row = (rate * from_row).power_of_e() / own.total;
+                let column = (rate * from_column).power_of_e() / column_total[k];
+                let (row, column) = if special[k] { (T::zero(), T::zero()) } else { (row, column) };
+                sums[k] += row * from_row + column * from_column;
+                similarity[k] = s;
+                field[k] = scale * (row + column);
+            }
+            // Few lanes are targets.
+            if special.contains(&true) {
+                let target =
+                    |&k: &usize| special[k] && (same_image != SameImage::LeftOut || here.start + k == i);
+                for k in (0..field.len()).filter(target) {
+                    let (s, column) = (similarity[k], &columns[here.start + k]);
+                    let (row, from_column) = (own.at_target(s, rate), s - column.top);
+                    let column = column.at_target(s, rate);
+                    sums[k] += row * (s - own.top) + column * from_column;
+                    field[k] = scale * (row + column);
+                }
             }
         }
         sums.into_iter().fold(T::zero(), |total, sum| total + sum)

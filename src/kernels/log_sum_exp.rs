@@ -1,4 +1,4 @@
-//! Log-sum-exp of every anchor's similarities over the temperature, one direction (vse-models.md section 4).
+//! Sums of exponentials of every anchor's similarities over the temperature, one direction (vse-models.md section 4).
 
 use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
@@ -9,7 +9,7 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
     name: "log_sum_exp",
     source: include_str!("../../shaders/log_sum_exp.wgsl"),
     params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
     workgroup: [64, 1, 1],
 };
 
@@ -26,8 +26,8 @@ pub enum SameImage {
     LeftOut = 2,
 }
 
-/// Writes (max z, sum of e^(z - max), sum of target z, number of targets) of every anchor, `state [pairs, 4]`, with
-/// z = s / temperature; blocks continue each other.
+/// Writes `state [pairs, 4]` = (max s, Z, Z - m, m) of every anchor, with Z the sum of e^x, x = (s - max s) / temperature, and m
+/// the number of targets; and `distance [pairs]` = sum of (max s - s) over the targets. Blocks continue each other.
 pub fn log_sum_exp(
     commands: &mut Commands,
     block: &Block,
@@ -35,13 +35,15 @@ pub fn log_sum_exp(
     (ids, same_image): (Option<Slice<u32>>, SameImage),
     temperature: Slice<f32>,
     mut state: SliceMut<f32>,
+    mut distance: SliceMut<f32>,
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
             let _clock = clock("log_sum_exp");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let temperature = temperature.host()?[0];
-            twin(block, similarity.data.host()?, (ids, same_image), temperature, state.host()?);
+            let same = (ids, same_image);
+            twin(block, similarity.data.host()?, same, temperature, (state.host()?, distance.host()?));
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -52,6 +54,7 @@ pub fn log_sum_exp(
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
                 temperature.region()?,
                 state.region()?,
+                distance.region()?,
             ];
             let cost = 40.0 * block.anchors as f64 * block.candidates as f64;
             recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
@@ -65,36 +68,42 @@ pub fn twin<T: Real>(
     similarity: &[T],
     (ids, same_image): (Option<&[u32]>, SameImage),
     temperature: T,
-    state: &mut [T],
+    (state, distance): (&mut [T], &mut [T]),
 ) {
     let rate = T::one() / temperature;
-    let mut states: Vec<_> = state.chunks_exact_mut(4).collect();
+    let mut states: Vec<_> = state.chunks_exact_mut(4).zip(distance).collect();
     let own = block.anchor_offset..block.anchor_offset + block.anchors;
     if block.candidate_offset == 0 {
-        let nothing = [T::neg_infinity(), T::zero(), T::zero(), T::zero()];
-        states[own.clone()].iter_mut().for_each(|state| state.copy_from_slice(&nothing));
+        for (state, distance) in &mut states[own.clone()] {
+            state.copy_from_slice(&[T::neg_infinity(), T::zero(), T::zero(), T::zero()]);
+            **distance = T::zero();
+        }
     }
-    let earlier: Vec<_> = states.iter().map(|state| state[0]).collect();
-    let roles = Roles { ids, same_image, rate };
+    let earlier: Vec<_> = states.iter().map(|(state, _)| state[0]).collect();
+    let roles = Roles { ids, same_image };
     block.scan(similarity, &mut states, &Highest(&roles));
-    let tops: Vec<_> = states.iter().map(|state| state[0]).collect();
+    let tops: Vec<_> = states.iter().map(|(state, _)| state[0]).collect();
+    // What came before, seen from the new maximum.
     for anchor in own.filter(|&anchor| earlier[anchor] > T::neg_infinity()) {
-        states[anchor][1] *= (earlier[anchor] - tops[anchor]).exp();
+        let (state, distance) = &mut states[anchor];
+        let x = rate * (earlier[anchor] - tops[anchor]);
+        state[1] *= x.exp();
+        state[2] = state[2] * x.exp() + state[3] * x.exp_m1();
+        **distance += state[3] * (tops[anchor] - earlier[anchor]);
     }
-    block.scan(similarity, &mut states, &Sums { roles: &roles, tops: &tops });
+    block.scan(similarity, &mut states, &Sums { roles: &roles, rate, tops: &tops });
 }
 
 /// What candidates are to anchors.
-struct Roles<'a, T> {
+struct Roles<'a> {
     ids: Option<&'a [u32]>,
     same_image: SameImage,
-    rate: T,
 }
 
-impl<T: Real> Roles<'_, T> {
+impl Roles<'_> {
     /// Whether lanes are their anchors' targets, and whether they are left out.
     #[inline(always)]
-    fn of(&self, lanes: &Lanes<T>) -> ([bool; LANES], [bool; LANES]) {
+    fn of<T: Real>(&self, lanes: &Lanes<T>) -> ([bool; LANES], [bool; LANES]) {
         let Lanes { anchor, candidate, .. } = lanes;
         let (own_id, other_id) = lanes.ids(self.ids);
         let (mut target, mut out) = ([false; LANES], [false; LANES]);
@@ -108,12 +117,12 @@ impl<T: Real> Roles<'_, T> {
     }
 }
 
-/// The first pass: the largest z.
-struct Highest<'a, T>(&'a Roles<'a, T>);
+/// The first pass: the largest similarity.
+struct Highest<'a>(&'a Roles<'a>);
 
-impl<'a, T: Real> Scan<T> for Highest<'a, T> {
+impl<'a, T: Real> Scan<T> for Highest<'a> {
     type Sums = [T; LANES];
-    type State = &'a mut [T];
+    type State = (&'a mut [T], &'a mut T);
 
     fn begin(&self) -> Self::Sums {
         [T::neg_infinity(); LANES]
@@ -123,44 +132,59 @@ impl<'a, T: Real> Scan<T> for Highest<'a, T> {
     fn visit(&self, top: &mut Self::Sums, lanes: &Lanes<T>) {
         let (_, out) = self.0.of(lanes);
         for k in 0..LANES {
-            let z = lanes.s[k] * self.0.rate;
-            top[k] = if out[k] | (z <= top[k]) { top[k] } else { z };
+            let s = lanes.s[k];
+            top[k] = if out[k] | (s <= top[k]) { top[k] } else { s };
         }
     }
 
-    fn end(&self, state: &mut Self::State, top: &Self::Sums, own: Range<usize>) {
+    fn end(&self, (state, _): &mut Self::State, top: &Self::Sums, own: Range<usize>) {
         state[0] = top[own].iter().copied().fold(state[0], T::max);
     }
 }
 
 /// The second: the sums.
 struct Sums<'a, T> {
-    roles: &'a Roles<'a, T>,
+    roles: &'a Roles<'a>,
+    rate: T,
     tops: &'a [T],
 }
 
 impl<'a, T: Real> Scan<T> for Sums<'a, T> {
-    type Sums = [[T; LANES]; 3];
-    type State = &'a mut [T];
+    /// Z, Z - m, m, and the distance.
+    type Sums = [[T; LANES]; 4];
+    type State = (&'a mut [T], &'a mut T);
 
     fn begin(&self) -> Self::Sums {
-        [[T::zero(); LANES]; 3]
+        [[T::zero(); LANES]; 4]
     }
 
     #[inline(always)]
     fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>) {
         let (target, out) = self.roles.of(lanes);
         let top = Lanes::<T>::of(&lanes.anchor, self.tops);
+        let mut any = false;
         for k in 0..LANES {
-            let z = lanes.s[k] * self.roles.rate;
-            sums[0][k] += if out[k] { T::zero() } else { (z - top[k]).power_of_e() };
-            sums[1][k] += if target[k] { z } else { T::zero() };
-            sums[2][k] += if target[k] { T::one() } else { T::zero() };
+            let x = self.rate * (lanes.s[k] - top[k]);
+            let e = if out[k] { T::zero() } else { x.power_of_e() };
+            sums[0][k] += e;
+            // In two steps, a target's e^x - 1 would lose what is small beside 1.
+            sums[1][k] += if target[k] { T::zero() } else { e };
+            any |= target[k];
+        }
+        // Few lanes are targets.
+        if any {
+            for k in (0..LANES).filter(|&k| target[k]) {
+                let away = top[k] - lanes.s[k];
+                sums[1][k] += (-self.rate * away).exp_m1();
+                sums[2][k] += T::one();
+                sums[3][k] += away;
+            }
         }
     }
 
-    fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>) {
-        for (total, sums) in state[1..].iter_mut().zip(sums) {
+    fn end(&self, (state, distance): &mut Self::State, sums: &Self::Sums, own: Range<usize>) {
+        let totals = state[1..].iter_mut().chain(std::iter::once(&mut **distance));
+        for (total, sums) in totals.zip(sums) {
             *total = sums[own.clone()].iter().fold(*total, |total, &sum| total + sum);
         }
     }

@@ -68,7 +68,8 @@ pub use sum_squares::{PARTS, sum_squares};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use tuning::Choices;
 pub use weights::{
-    OWN, WEIGHTS_SECTION, WeightParams, loss_at, weighing_pages, weight_sections, weights, weights_at,
+    OWN, PositivePart, WEIGHTS_SECTION, WeightParams, loss_at, weighing_pages, weight_sections, weights,
+    weights_at,
 };
 pub use widen::widen;
 

@@ -21,7 +21,7 @@ macro_rules! params {
     };
     (weights $($field:ident: $ty:ident),* $(,)?) => {
         params!(
-            $($field: $ty,)* triplet: u32, pair: u32, loss: u32, hinge: u32, exclude_own: u32, tau: f32, alpha: f32,
+            $($field: $ty,)* triplet: u32, pair: u32, loss: u32, hinge: u32, exclude_own: u32, positive: u32, tau: f32, alpha: f32,
             beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32, own_0: f32, own_1: f32, own_2: f32,
             own_3: f32, own_4: f32, own_5: f32, own_6: f32, own_7: f32
         );
@@ -37,6 +37,7 @@ macro_rules! params {
                     loss: weights.loss as u32,
                     hinge: weights.margin.is_some().into(),
                     exclude_own: weights.exclude_own.into(),
+                    positive: weights.positive as u32,
                     tau: weights.tau,
                     alpha: weights.alpha,
                     beta: weights.beta,

@@ -38,6 +38,25 @@ pub fn weight_sections(custom: Option<&CustomWeights>) -> [(&'static str, String
     [(WEIGHTS_SECTION, weights), (TRIPLET_SECTION, section(TRIPLET_SECTION))]
 }
 
+/// How often P+ counts of an anchor that has several negatives, and its part of the loss: a loss that is a function of p and
+/// one of n has it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PositivePart {
+    /// With every triplet.
+    WithEach = 0,
+    /// Once, whether the anchor has negatives or not.
+    Once = 1,
+    /// Not here: it has been counted.
+    Elsewhere = 2,
+}
+
+impl PositivePart {
+    /// With the next negatives of the same anchors.
+    pub fn later(self) -> Self {
+        if self == Self::Once { Self::Elsewhere } else { self }
+    }
+}
+
 /// Which weights, with their parameters.
 #[derive(Debug, Clone)]
 pub struct WeightParams {
@@ -55,6 +74,8 @@ pub struct WeightParams {
     pub margin: Option<f32>,
     /// Closes triplets whose negative is the anchor's own pair, which is what mining leaves an anchor that has none.
     pub exclude_own: bool,
+    /// How often what depends on p alone counts.
+    pub positive: PositivePart,
     /// Upstream gradient.
     pub scale: f32,
     /// In the place of `triplet` and `pair`.
@@ -76,6 +97,7 @@ impl Default for WeightParams {
             circle,
             margin,
             exclude_own: margin.is_some(),
+            positive: PositivePart::WithEach,
             scale: 1.0,
             custom: None,
         }
@@ -133,7 +155,19 @@ pub(super) fn weighed_triplet<T: Real>(
     }
     let [triplet, pull, push] = weights_at(params, p, n, relative)?;
     let open = T::of(params.scale.into()) * triplet;
+    if params.positive != PositivePart::WithEach {
+        return Ok([T::zero(), open * push, negative_loss(params, n)]);
+    }
     Ok([open * pull, open * push, loss_at(params, p, n, cost)])
+}
+
+/// Coefficient of the positive, and its loss, where it counts once; an error is one of a file's evaluation.
+pub(super) fn weighed_positive<T: Real>(params: &WeightParams, p: T) -> Result<[T; 2]> {
+    if params.positive != PositivePart::Once {
+        return Ok([T::zero(); 2]);
+    }
+    let [triplet, pull, _] = weights_at(params, p, T::zero(), [T::zero(); 2])?;
+    Ok([T::of(params.scale.into()) * triplet * pull, positive_loss(params, p)])
 }
 
 /// (T, P+, P-) at p, n and the means over the relative sets.
@@ -183,22 +217,42 @@ fn circle<T: Real>(params: &WeightParams, p: T, n: T) -> [T; 2] {
 /// The loss of an open triplet, `cost` being margin + n - p.
 pub fn loss_at<T: Real>(params: &WeightParams, p: T, n: T, cost: T) -> T {
     let of = |x: f32| T::of(x.into());
-    let [tau, alpha, beta, lambda, m] =
-        [params.tau, params.alpha, params.beta, params.lambda, params.circle].map(of);
+    let [tau, m] = [params.tau, params.circle].map(of);
     let (one, two) = (T::one(), T::of(2.0));
     match params.loss {
         Loss::NtXent => softplus(tau * (n - p)) / tau,
-        Loss::SquaredPair => ((one - p) * (one - p) + n * n) / two,
-        Loss::BinomialDeviance => {
-            softplus(-alpha * (p - lambda)) / alpha + softplus(beta * (n - lambda)) / beta
-        }
         Loss::Circle => softplus(tau * ((one - p) * (one - p) + n * n - two * m * m)) / (two * tau),
         Loss::CircleDetached => {
             let [pull, push] = circle(params, p, n);
             softplus(tau * (push * (n - m) + pull * (one - m - p))) / tau
         }
-        Loss::Contrastive => one - p + (n - lambda).max(T::zero()),
+        Loss::SquaredPair | Loss::BinomialDeviance | Loss::Contrastive => {
+            positive_loss(params, p) + negative_loss(params, n)
+        }
         Loss::Triplet | Loss::MultiSimilarity | Loss::Lifted => cost,
+    }
+}
+
+/// What a loss that is a function of p and one of n has of p; 0 for the others.
+fn positive_loss<T: Real>(params: &WeightParams, p: T) -> T {
+    let [alpha, lambda] = [params.alpha, params.lambda].map(|x| T::of(x.into()));
+    let one = T::one();
+    match params.loss {
+        Loss::SquaredPair => (one - p) * (one - p) / T::of(2.0),
+        Loss::BinomialDeviance => softplus(-alpha * (p - lambda)) / alpha,
+        Loss::Contrastive => one - p,
+        _ => T::zero(),
+    }
+}
+
+/// What it has of n.
+fn negative_loss<T: Real>(params: &WeightParams, n: T) -> T {
+    let [beta, lambda] = [params.beta, params.lambda].map(|x| T::of(x.into()));
+    match params.loss {
+        Loss::SquaredPair => n * n / T::of(2.0),
+        Loss::BinomialDeviance => softplus(beta * (n - lambda)) / beta,
+        Loss::Contrastive => (n - lambda).max(T::zero()),
+        _ => T::zero(),
     }
 }
 
@@ -218,6 +272,8 @@ pub fn twin<T: Real>(
             true => [T::zero(); 3],
             false => weighed_triplet(params, positive[i], value[i], relative)?,
         };
+        let [own, own_cost] = weighed_positive(params, positive[i])?;
+        let (pull, cost) = (pull + own, cost + own_cost);
         (coefficients[2 * i], coefficients[2 * i + 1], loss[i]) = (pull, push, cost);
     }
     Ok(())

@@ -37,11 +37,10 @@ impl Field {
         let mut a = s.to_vec();
         if let Objective::Infonce(params) = term.objective {
             let (same, t) = ((ids, params.same_image()), f64::from(params.temperature));
-            let states = blocks.map(|block| {
-                let mut state = vec![0.0; 4 * n];
-                twin::log_sum_exp(&block, s, same, t, &mut state);
-                state
-            });
+            let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];
+            for ((block, state), distance) in blocks.iter().zip(&mut states).zip(&mut losses) {
+                twin::log_sum_exp(block, s, same, t, (state, distance));
+            }
             let [it, ti] = &mut losses;
             let states = [&states[0][..], &states[1][..]];
             twin::infonce(&mut a, (0, n), same, t, states, 1.0, &mut vec![0.0; 4 * n], [it, ti]);
@@ -72,6 +71,7 @@ impl Field {
                 _ => None,
             };
             let rounds = if let Negatives::Top(count) = term.negatives { count.get() as usize } else { 1 };
+            let mut weights = weights.clone();
             for _ in 0..rounds.min(n) {
                 let (mut value, mut index) = (vec![0.0; n], vec![0; n]);
                 let own = term.objective.closes_triplets() || below.is_some();
@@ -92,6 +92,7 @@ impl Field {
                     part.a[if d == 0 { i * stride + mined } else { mined * stride + i }] += c[2 * i + 1];
                     part.triplets.push([c[2 * i], c[2 * i + 1]]);
                 }
+                weights.positive = weights.positive.later();
                 below = Some((value, index));
             }
         }

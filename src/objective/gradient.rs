@@ -152,7 +152,7 @@ impl Workspace {
             self.infonce(commands, params, inputs, [dx, dy])?;
         } else if let Some(params) = term.objective.exponential_params(inputs.scale) {
             self.exponential(commands, &params, inputs, [dx, dy])?;
-        } else if let Some(goal) = term.weights(inputs.scale) {
+        } else if let Some(mut goal) = term.weights(inputs.scale) {
             let rounds = match term.negatives {
                 Negatives::All => return self.all(commands, &goal, term.weight, inputs, [dx, dy]),
                 Negatives::Hardest => 0..1,
@@ -176,6 +176,7 @@ impl Workspace {
                 }
                 self.compose(commands, inputs, round, [&mut *dx, &mut *dy], self.begun)?;
                 self.collect(commands, term.weight)?;
+                goal.positive = goal.positive.later();
             }
             return Ok(());
         }

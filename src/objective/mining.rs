@@ -27,13 +27,13 @@ impl Mined {
 pub(super) struct Direction {
     /// The hardest, which the records report, and those of later rounds, by turns.
     pub rounds: [Mined; 3],
-    /// Relative sums, or the log-sum-exp state: `[pairs, 4]`.
+    /// Relative sums, or the state of InfoNCE's exponentials: `[pairs, 4]`.
     pub sums: Buffer<f32>,
     /// Who mined whom, in order.
     pub keys: Buffer<u32>,
     /// (c+, c-): `[pairs, 2]`.
     pub coefficients: Buffer<f32>,
-    /// Of a term or a round, and of all of them.
+    /// Of a term or a round, and of all of them. The first holds InfoNCE's distances before it holds the losses.
     pub part_loss: Buffer<f32>,
     pub loss: Buffer<f32>,
 }
@@ -79,7 +79,7 @@ pub(super) fn place(round: usize) -> usize {
 }
 
 impl Workspace {
-    /// p, and n, h of both directions; for InfoNCE its log-sum-exps too. Where triplets close by a margin, and in every
+    /// p, and n, h of both directions; for InfoNCE its sums of exponentials too. Where triplets close by a margin, and in every
     /// round but the first, an anchor's own pair is no candidate: a margin is violated by a negative or not at all.
     pub(super) fn mine(
         &mut self,
@@ -112,7 +112,8 @@ impl Workspace {
                 mining.block(commands, &block, s, inputs.ids, (positive, direction))?;
                 if let Objective::Infonce(params) = term.objective {
                     let same = (inputs.ids, params.same_image());
-                    log_sum_exp(commands, &block, s, same, inputs.temperature, direction.sums.view_mut())?;
+                    let (state, distance) = (direction.sums.view_mut(), direction.part_loss.view_mut());
+                    log_sum_exp(commands, &block, s, same, inputs.temperature, state, distance)?;
                 }
             }
         }

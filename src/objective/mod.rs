@@ -21,7 +21,7 @@ pub(crate) use gradient::{BankRows, Inputs, Workspace};
 pub use negatives::Negatives;
 
 use crate::Result;
-use crate::kernels::{ExponentialParams, SameImage, WeightParams};
+use crate::kernels::{ExponentialParams, PositivePart, SameImage, WeightParams};
 use serde::{Deserialize, Serialize};
 
 /// Weight of a whole triplet by its positive similarity p and its hardest negative n (goal-math.md section 3).
@@ -128,7 +128,8 @@ pub enum Loss {
     /// (1/2τ) log(1 + e^(τ((1−p)² + n² − 2m²))), the circle loss with its factors differentiated: `cir:lin`
     Circle,
     /// (1/τ) log(1 + e^(τ(P⁻(n−m) + P⁺(1−m−p)))), P⁺ = max(1+m−p, 0) and P⁻ = max(n+m, 0) held fixed in the gradient, as
-    /// published (Sun et al. 2020): `circle:circle`
+    /// published (Sun et al. 2020): `circle:circle`. Over several negatives it is the sum of this loss of one negative each, and
+    /// not the published circle loss over them, which has one logarithm of them all.
     CircleDetached,
     /// 1 − p + max(0, n − λ): `con:contrastive`
     Contrastive,
@@ -179,6 +180,12 @@ impl Loss {
             Self::Contrastive => (TripletWeight::Con, PairWeight::Contrastive),
             Self::MultiSimilarity | Self::Lifted => return None,
         })
+    }
+
+    /// Whether it is a function of p plus one of n. Over several negatives (`@all`, `@top:K`) the first then counts once per
+    /// anchor, unless there is a margin.
+    pub(crate) fn is_separable(self) -> bool {
+        matches!(self, Self::SquaredPair | Self::BinomialDeviance | Self::Contrastive)
     }
 
     /// Its parameters where none are given: GOAL's, and a margin of 1 for `Lifted`.
@@ -250,7 +257,16 @@ impl Term<'_> {
         let params = self.objective.weight_params(scale)?;
         // Of several negatives none is made up: an anchor without one contributes nothing.
         let exclude_own = params.exclude_own || self.negatives != Negatives::Hardest;
-        Some(WeightParams { exclude_own, ..params })
+        let positive = if self.counts_positive_once() { PositivePart::Once } else { PositivePart::WithEach };
+        Some(WeightParams { exclude_own, positive, ..params })
+    }
+
+    /// Whether it is a loss of p and of each of several negatives by themselves. With a margin, which looks at both, it is one of
+    /// triplets.
+    fn counts_positive_once(&self) -> bool {
+        let several = matches!(self.negatives, Negatives::All | Negatives::Top(_));
+        let Objective::Loss(loss, params) = self.objective else { return false };
+        several && loss.is_separable() && params.margin.is_none()
     }
 
     /// Whether single negatives are sought out.

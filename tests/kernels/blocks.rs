@@ -96,12 +96,13 @@ impl Batch {
         state
     }
 
-    /// States of a direction for InfoNCE.
-    pub fn states(&self, direction: Direction, same_image: SameImage, temperature: f32) -> Vec<f64> {
-        let mut state = vec![f64::NAN; 4 * self.pairs];
+    /// States of a direction for InfoNCE, and the distances of the targets.
+    pub fn states(&self, direction: Direction, same_image: SameImage, temperature: f32) -> [Vec<f64>; 2] {
+        let (mut state, mut distance) = (vec![f64::NAN; 4 * self.pairs], vec![f64::NAN; self.pairs]);
         let (whole, ids) = (direction(0, self.pairs, self.pairs), (self.ids.as_deref(), same_image));
-        twin::log_sum_exp(&whole, &wide(&self.similarity), ids, temperature.into(), &mut state);
-        state
+        let s = wide(&self.similarity);
+        twin::log_sum_exp(&whole, &s, ids, temperature.into(), (&mut state, &mut distance));
+        [state, distance]
     }
 
     /// The blocks of a direction with their images, `rows` at a time.
@@ -354,26 +355,30 @@ pub fn log_sum_exp(device: &Device) -> Outcome {
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         for (direction, same_image) in DIRECTIONS.into_iter().flat_map(|d| SAME_IMAGE.map(|same| (d, same))) {
             for t in TEMPERATURES {
-                let state = batch.states(direction, same_image, t);
+                let [state, distance] = batch.states(direction, same_image, t);
                 let temperature = bench.array(&[t])?;
                 for &rows in batch.cuts() {
-                    let mut found = bench.poisoned(4 * pairs)?;
+                    let (mut found, mut away) = (bench.poisoned(4 * pairs)?, bench.poisoned(pairs)?);
                     bench.run(|commands| {
                         batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
                             let s = similarity.mat(pairs, pairs).part(&strip);
-                            let ids = (ids.as_ref().map(Array::get), same_image);
-                            kernels::log_sum_exp(commands, &block, s, ids, temperature.get(), found.get_mut())
+                            let (ids, t) = ((ids.as_ref().map(Array::get), same_image), temperature.get());
+                            let (state, distance) = (found.get_mut(), away.get_mut());
+                            kernels::log_sum_exp(commands, &block, s, ids, t, state, distance)
                         })
                     })?;
                     // Exponents are differences of two z, of which none is beyond 1.1 / t.
                     let z = 1.1 / f64::from(t);
+                    let relative = exp_error(2.0 * z) + sum_error(pairs);
                     let allowed = |k: usize| match k % 4 {
-                        0 => 8.0 * ROUNDING * z,
-                        1 => (exp_error(2.0 * z) + sum_error(pairs)) * state[k],
-                        2 => (8.0 * ROUNDING + sum_error(pairs)) * z * state[k + 1],
+                        1 => relative * state[k],
+                        // A target's addend is e^x - 1, the others' e^x.
+                        2 => relative * (state[k - 1] + state[k + 1]),
                         _ => 0.0,
                     };
                     bench.near("state", &found, &state, allowed)?;
+                    let allowed = |i: usize| (4.0 * ROUNDING + sum_error(pairs)) * distance[i];
+                    bench.near("distance", &away, &distance, allowed)?;
                 }
             }
         }
