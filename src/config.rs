@@ -1,6 +1,7 @@
 //! What a training run is told: objective, optimiser, schedules, regularisation. A list of options, each with its meaning and
 //! its check, and as long as there are options.
 
+use crate::kernels::MAX_PAIRS;
 use crate::objective::Objective;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -331,7 +332,8 @@ impl TrainConfig {
         // Steps are counted in 64 bits, over at most 2^32 captions.
         let epochs = 1..=u32::MAX as usize;
         check(epochs.contains(&self.epochs), "--epochs", "1 to 4294967295", &self.epochs)?;
-        check(self.batch > 0 && self.batch <= 65_535, "--batch", "1 to 65535 pairs", &self.batch)?;
+        let pairs = format!("1 to {MAX_PAIRS} pairs");
+        check((1..=MAX_PAIRS).contains(&self.batch), "--batch", &pairs, &self.batch)?;
         check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
         let not_negative = "a finite number of 0 or more";
         check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;

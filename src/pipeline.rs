@@ -17,7 +17,7 @@ use crate::kernels::{
     AdamwParams, PARTS, RECORD, SgdParams, StepRecord, accumulate, adamw, column_sum, record, sgd,
     sum_squares,
 };
-use crate::objective::{InfonceParams, Inputs, Objective, Workspace};
+use crate::objective::{InfonceParams, Inputs, Objective, Workspace, check_pairs};
 use crate::{Error, Result};
 
 /// Steps whose records the device keeps before they are fetched.
@@ -100,14 +100,7 @@ impl Pipeline {
     /// An option out of range, or a device without the memory.
     pub fn new(device: &Device, head: Head, config: &TrainConfig, pairs: usize) -> Result<Self> {
         config.validate()?;
-        if !(1..=65_535).contains(&pairs) {
-            return Err(Error::config(
-                "pairs of a batch",
-                "1 to 65535",
-                pairs,
-                "choose another size of batch",
-            ));
-        }
+        check_pairs(pairs)?;
         let layout = head.layout;
         let len = layout.len();
         let values = Buffer::from_slice(device, "head", &head.values)?;

@@ -245,11 +245,24 @@ fn positives_once(device: &Device) -> Outcome {
     check(error <= 1e-5 * expected, format!("{objective}: {}, expected {expected}", found.loss))
 }
 
+/// Batches beyond what a key holds are refused, with the same words on every device.
+fn too_many_pairs(device: &Device) -> Outcome {
+    let rows = vec![1.0; 70_000];
+    let objective: Objective = "hinge".parse()?;
+    let found = objective.gradients(device, &rows, &rows, 1, GradientOptions::default());
+    let expected = "pairs of a batch: expected 1 to 65535, found 70000; give fewer pairs at a time";
+    match found {
+        Err(error) => check(error.to_string() == expected, error.to_string()),
+        Ok(_) => Err("70000 pairs were accepted".into()),
+    }
+}
+
 fn main() {
     common::run(vec![
         ("combinations".into(), combinations),
         ("small_infonce".into(), small_infonce),
         ("small_softplus".into(), small_softplus),
         ("positives_once".into(), positives_once),
+        ("too_many_pairs".into(), too_many_pairs),
     ])
 }

@@ -17,6 +17,8 @@ params!(pairs: u32, size: u32, distance: u32);
 /// Keys that a workgroup sorts by itself at most; `CHUNK` of the page. Of twice as many a lone lane would make more than 65,535
 /// rounds of a loop, after which llvmpipe ends it.
 const CHUNK: usize = 1024;
+/// Pairs of a batch at most: a key, h pairs + j, must fit 32 bits, and a dimension of a dispatch has as many workgroups.
+pub const MAX_PAIRS: usize = 65_535;
 /// Stands for no pair.
 const NONE: u32 = u32::MAX;
 
@@ -42,7 +44,7 @@ impl SortForm {
 }
 
 /// Writes `keys [mined_keys(pairs)]` = h_j `pairs` + j in ascending order, of the j whose h `[pairs]` is one of the batch;
-/// the rest is `u32::MAX`. `pairs` is at most 65,535.
+/// the rest is `u32::MAX`. `pairs` is at most [`MAX_PAIRS`].
 pub fn mined_order(
     commands: &mut Commands,
     index: Slice<u32>,
@@ -96,4 +98,25 @@ pub fn twin(index: &[u32], keys: &mut [u32]) {
         }
     }
     keys.sort_unstable();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_batch_has_keys_of_32_bits() {
+        let last = MAX_PAIRS as u32 - 1;
+        // The last pair mines itself, which makes the largest key; the others run down from it.
+        let index: Vec<u32> = (0..=last).map(|j| if j == last { last } else { last - j }).collect();
+        let mut keys = vec![0; mined_keys(MAX_PAIRS)];
+        twin(&index, &mut keys);
+        let mut expected: Vec<_> = index.iter().zip(0..).map(|(&h, j)| (u64::from(h), j)).collect();
+        expected.sort_unstable();
+        let pairs = MAX_PAIRS as u64;
+        let found: Vec<_> =
+            keys.iter().map(|&key| (u64::from(key) / pairs, u64::from(key) % pairs)).collect();
+        assert_eq!(found[..MAX_PAIRS], expected);
+        assert!(keys[MAX_PAIRS..].iter().all(|&key| key == NONE));
+    }
 }

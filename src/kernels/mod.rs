@@ -58,7 +58,7 @@ pub use infonce::{InfonceField, infonce};
 pub use l2norm::{l2norm, l2norm_backward};
 pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{MATMUL_VARIANTS, MatmulVariant, Product, matmul};
-pub use mined_order::{SortForm, mined_keys, mined_order};
+pub use mined_order::{MAX_PAIRS, SortForm, mined_keys, mined_order};
 pub use ranks::{RankBlock, ranks};
 pub use real::Real;
 pub use record::{RECORD, StepRecord, record};

@@ -3,7 +3,7 @@
 //! Owns the way onto the device and back; the dispatches are `gradient`'s.
 
 use super::Objective;
-use super::gradient::{Inputs, Workspace};
+use super::gradient::{Inputs, Workspace, check_pairs};
 use crate::device::{Buffer, Device, Matrix};
 use crate::kernels::{l2norm, l2norm_backward};
 use crate::{Error, Result};
@@ -64,6 +64,7 @@ impl Objective {
     ) -> Result<Gradients> {
         self.validate()?;
         let pairs = check_embeddings(images, texts, dim, options.ids)?;
+        check_pairs(pairs)?;
         if !options.scale.is_finite() {
             return Err(Error::config(
                 "scale",

@@ -6,13 +6,13 @@
 
 use super::mining::{Direction, place};
 use super::{GoalParams, InfonceParams, Negatives, Objective, Term};
-use crate::Result;
 use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice};
 use crate::kernels::{
-    Below, Block, Composition, Dense, ExponentialParams, InfonceField, Product, Relative, WeightParams,
-    accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum, infonce, matmul,
-    mined_order, relative, weights,
+    Below, Block, Composition, Dense, ExponentialParams, InfonceField, MAX_PAIRS, Product, Relative,
+    WeightParams, accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum, infonce,
+    matmul, mined_order, relative, weights,
 };
+use crate::{Error, Result};
 use std::ops::Range;
 
 /// What a batch brings to its gradient.
@@ -76,6 +76,18 @@ pub(super) fn blocks(pairs: usize, block_rows: usize) -> impl Iterator<Item = Ra
     (0..pairs).step_by(block_rows).map(move |first| first..(first + block_rows).min(pairs))
 }
 
+/// Whether a batch may have so many pairs, the same on every device.
+///
+/// # Errors
+/// Too many, or none.
+pub(crate) fn check_pairs(pairs: usize) -> Result<()> {
+    if (1..=MAX_PAIRS).contains(&pairs) {
+        return Ok(());
+    }
+    let (expected, advice) = (format!("1 to {MAX_PAIRS}"), "give fewer pairs at a time");
+    Err(Error::config("pairs of a batch", expected, pairs, advice))
+}
+
 impl Workspace {
     /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank`.
     pub fn new(device: &Device, pairs: usize, dim: usize, bank: usize) -> Result<Self> {
@@ -89,6 +101,7 @@ impl Workspace {
 
     /// A workspace whose blocks have `block_rows` rows, a multiple of 16 or all.
     fn with_block_rows(device: &Device, pairs: usize, block_rows: usize) -> Result<Self> {
+        check_pairs(pairs)?;
         Ok(Self {
             pairs,
             block_rows,

@@ -17,7 +17,7 @@ pub use custom::CustomWeights;
 pub(crate) use embeddings::check_embeddings;
 pub use embeddings::{GradientOptions, Gradients};
 pub(crate) use field::Field;
-pub(crate) use gradient::{BankRows, Inputs, Workspace};
+pub(crate) use gradient::{BankRows, Inputs, Workspace, check_pairs};
 pub use negatives::Negatives;
 
 use crate::Result;
