@@ -11,8 +11,12 @@ use crate::device::{Device, padded};
 use crate::eval::Recall;
 use crate::head::Head;
 use crate::{Error, Result};
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
+use rayon::prelude::*;
 use std::fmt;
 use std::str::FromStr;
 
@@ -83,18 +87,34 @@ struct Moments {
 
 fn times(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
     let mut out = Mat::zeros(a.nrows(), b.ncols());
-    matmul(out.as_mut(), Accum::Replace, a, b, 1.0, Par::rayon(0));
+    add_product(&mut out, a, b);
     out
 }
 
-/// Eigenvectors by descending eigenvalue of a symmetric matrix.
+/// out += a b, on all cores. Columns are shared out by their number alone, so that the bits do not depend on the number of
+/// threads, as those of the library's own threads do.
+fn add_product(out: &mut Mat<f64>, a: MatRef<f64>, b: MatRef<f64>) {
+    const COLUMNS: usize = 64;
+    out.par_col_chunks_mut(COLUMNS).zip(b.par_col_chunks(COLUMNS)).for_each(|(out, b)| {
+        matmul(out, Accum::Add, a, b, 1.0, Par::Seq);
+    });
+}
+
+/// Eigenvectors by descending eigenvalue of a symmetric matrix. On one thread: on several the bits depend on their number.
 fn eigen(symmetric: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>)> {
-    let found = symmetric.self_adjoint_eigen(faer::Side::Lower).map_err(|e| {
+    let n = symmetric.nrows();
+    let (mut vectors, mut values) = (Mat::zeros(n, n), Diag::zeros(n));
+    let (par, params) = (Par::Seq, Default::default());
+    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, params);
+    let mut memory = MemBuffer::new(scratch);
+    let stack = MemStack::new(&mut memory);
+    let out = Some(vectors.as_mut());
+    self_adjoint_evd(symmetric.as_ref(), values.as_mut(), out, par, stack, params).map_err(|e| {
         let advice = "check the features for values that are extremely large";
         Error::data("covariance of the features", "an eigendecomposition", format!("{e:?}"), advice)
     })?;
-    let vectors = found.U().reverse_cols().to_owned();
-    let mut values: Vec<f64> = found.S().column_vector().iter().map(|&x| x.max(0.0)).collect();
+    let vectors = vectors.reverse_cols().to_owned();
+    let mut values: Vec<f64> = values.column_vector().iter().map(|&x| x.max(0.0)).collect();
     values.reverse();
     Ok((vectors, values))
 }
@@ -121,7 +141,7 @@ impl Moments {
             };
             let (a, b) = (read(Side::Image, &own)?, read(Side::Text, captions)?);
             for (sum, x, y) in [(&mut images, &a, &a), (&mut texts, &b, &b), (&mut cross, &a, &b)] {
-                matmul(sum.as_mut(), Accum::Add, x.transpose(), y.as_ref(), 1.0, Par::rayon(0));
+                add_product(sum, x.transpose(), y.as_ref());
             }
         }
         let n = split.texts.len() as f64;
