@@ -21,5 +21,7 @@ mod sparse;
 mod stages;
 #[path = "cli/sweep.rs"]
 mod sweep;
+#[path = "cli/threads.rs"]
+mod threads;
 #[path = "cli/weights.rs"]
 mod weights;
