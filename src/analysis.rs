@@ -16,10 +16,13 @@ use std::fmt;
 /// Pairs of the sample batches and width of their embeddings.
 const N: usize = 6;
 const DIM: usize = 6;
-/// Sample batches.
-const BATCHES: u64 = 16;
-/// Points on a side of the plane.
-const GRID: usize = 201;
+/// Sample batches, fewest and most.
+const BATCHES: [usize; 2] = [2, 16];
+/// Points on a side of the plane, fewest and most.
+const GRID: [usize; 2] = [21, 201];
+/// Operations of a weight file that the batches, and the plane, may take: a few seconds. A file with long loops gets fewer
+/// batches and points.
+const WORK: usize = 200_000_000;
 /// Step of the differences.
 const STEP: f64 = 1e-5;
 /// Asymmetry and curl that differences of a true gradient show at most.
@@ -38,6 +41,9 @@ pub struct Analysis {
     pub integrable: bool,
     /// ‖J − Jᵀ‖ / ‖J‖ of the field on the similarities of N = 6 pairs, lowest and highest over sample batches.
     pub asymmetry: Range,
+    /// Sample batches: 16, fewer for a weight file with long loops, where it is written as JSON too.
+    #[serde(skip_serializing_if = "all_batches")]
+    pub batches: usize,
     /// What T, P⁺ and P⁻ are as functions of p and n; `None` where the objective has no such weights.
     pub plane: Option<Plane>,
     /// Share of the sample batches' triplets whose positive is pushed away, and whose negative is pulled in.
@@ -48,6 +54,9 @@ pub struct Analysis {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Plane {
+    /// Points on a side of the plane: 201, fewer for a weight file with long loops, where it is written as JSON too.
+    #[serde(skip_serializing_if = "all_points")]
+    pub side: usize,
     /// Largest |∂(T P⁺)/∂n + ∂(T P⁻)/∂p|.
     pub curl: f64,
     /// Lowest and highest T.
@@ -62,6 +71,16 @@ pub struct Plane {
     pub negative_wrong: Option<Region>,
     /// Where an exponent leaves what f32 can hold: by formula; kernels clamp it at 87 and stay finite.
     pub overflow: Vec<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn all_batches(batches: &usize) -> bool {
+    *batches == BATCHES[1]
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn all_points(side: &usize) -> bool {
+    *side == GRID[1]
 }
 
 /// A part of the plane.
@@ -103,17 +122,29 @@ impl Objective {
         Some(if closed { 0.0 } else { loss_at(&params, p, n, cost) })
     }
 
-    /// Examines the gradient; takes well under a second.
+    /// Examines the gradient. Takes well under a second; with a weight file that has long loops, some seconds.
     ///
     /// # Errors
     /// Parameters out of range, or a weight file that cannot be evaluated.
     pub fn analyze(&self) -> Result<Analysis> {
+        self.analyze_with(|_| {})
+    }
+
+    /// [`Objective::analyze`] that reports the share of the work that is done, between 0 and 1, again and again.
+    ///
+    /// # Errors
+    /// Those of [`Objective::analyze`].
+    pub fn analyze_with(&self, mut progress: impl FnMut(f64)) -> Result<Analysis> {
         self.validate()?;
+        let steps = steps(self).max(1);
+        // A batch evaluates its field once, and twice for each of its similarities.
+        let batches = (WORK / steps / ((2 * N * N + 1) * 2 * N)).clamp(BATCHES[0], BATCHES[1]);
         let mut asymmetry = [f64::INFINITY, f64::NEG_INFINITY];
         let (mut wrong, mut triplets) = ([0.0; 2], 0.0);
-        for batch in 0..BATCHES {
-            let s = similarities(batch);
-            widen(&mut asymmetry, asymmetry_at(self, &s)?);
+        for batch in 0..batches {
+            let s = similarities(batch as u64);
+            let done = |share: f64| progress(0.5 * (batch as f64 + share) / batches as f64);
+            widen(&mut asymmetry, asymmetry_at(self, &s, done)?);
             // T is not negative, so that signs are those of the pair weights.
             for weights in Field::at(self, &s, N, None)?.triplets {
                 triplets += 1.0;
@@ -122,16 +153,28 @@ impl Objective {
                 }
             }
         }
-        let plane = plane(self)?;
+        let side = (WORK / steps / 5).isqrt().clamp(GRID[0], GRID[1]);
+        let plane = plane(self, side, |share| progress(0.5 + 0.5 * share))?;
         let curl = plane.as_ref().map_or(0.0, |plane| plane.curl);
         Ok(Analysis {
             objective: self.to_string(),
             integrable: asymmetry[1] <= ROUNDING && curl <= ROUNDING * (1.0 + size(plane.as_ref())),
             asymmetry,
+            batches,
             wrong_in_batches: (plane.is_some() && triplets > 0.0)
                 .then(|| wrong.map(|count| count / triplets)),
             plane,
         })
+    }
+}
+
+/// Operations of the weight files of an objective for one triplet.
+fn steps(objective: &Objective) -> usize {
+    match objective {
+        Objective::Custom { weights, .. } => weights.steps(),
+        Objective::Over(_, objective) => steps(objective),
+        Objective::Sum(terms) => terms.iter().map(|(_, term)| steps(term)).sum(),
+        _ => 0,
     }
 }
 
@@ -168,10 +211,11 @@ fn similarities(batch: u64) -> Vec<f64> {
 }
 
 /// ‖J − Jᵀ‖ / ‖J‖ of the field at the similarities `s`, 0 where the field is constant.
-fn asymmetry_at(objective: &Objective, s: &[f64]) -> Result<f64> {
+fn asymmetry_at(objective: &Objective, s: &[f64], mut progress: impl FnMut(f64)) -> Result<f64> {
     let places: Vec<_> = (0..N * N).map(|at| at / N * padded(N) + at % N).collect();
     let mut rows = Vec::new();
-    for &at in &places {
+    for (k, &at) in places.iter().enumerate() {
+        progress(k as f64 / places.len() as f64);
         let field = |step: f64| {
             let mut moved = s.to_vec();
             moved[at] += step;
@@ -188,9 +232,10 @@ fn asymmetry_at(objective: &Objective, s: &[f64]) -> Result<f64> {
     Ok(if whole > 0.0 { (odd / whole).sqrt() } else { 0.0 })
 }
 
-fn plane(objective: &Objective) -> Result<Option<Plane>> {
+fn plane(objective: &Objective, side: usize, mut progress: impl FnMut(f64)) -> Result<Option<Plane>> {
     let none = [f64::INFINITY, f64::NEG_INFINITY];
     let mut plane = Plane {
+        side,
         curl: 0.0,
         triplet: none,
         positive: none,
@@ -199,8 +244,12 @@ fn plane(objective: &Objective) -> Result<Option<Plane>> {
         negative_wrong: None,
         overflow: overflow(objective),
     };
-    let along = |k: usize| 2.0 * k as f64 / (GRID - 1) as f64 - 1.0;
-    for (p, n) in (0..GRID).flat_map(|p| (0..GRID).map(move |n| (along(p), along(n)))) {
+    let along = |k: usize| 2.0 * k as f64 / (side - 1) as f64 - 1.0;
+    for (p, n) in (0..side).flat_map(|p| (0..side).map(move |n| (p, n))) {
+        if n == 0 {
+            progress(p as f64 / side as f64);
+        }
+        let (p, n) = (along(p), along(n));
         let at = |p, n| objective.weights_at(p, n);
         let Some([triplet, positive, negative]) = at(p, n)? else { return Ok(None) };
         widen(&mut plane.triplet, triplet);
@@ -210,7 +259,7 @@ fn plane(objective: &Objective) -> Result<Option<Plane>> {
         {
             if triplet * weight < 0.0 {
                 let region = region.get_or_insert(Region { share: 0.0, p: none, n: none });
-                region.share += 1.0 / (GRID * GRID) as f64;
+                region.share += 1.0 / (side * side) as f64;
                 widen(&mut region.p, p);
                 widen(&mut region.n, n);
             }
@@ -259,11 +308,16 @@ impl fmt::Display for Analysis {
         let verdict = if self.integrable { "the gradient of a loss" } else { "the gradient of no loss" };
         writeln!(f, "{}: {verdict}", self.objective)?;
         let [low, high] = self.asymmetry;
-        write!(f, "asymmetry |J - J'| / |J| over {BATCHES} batches of {N} pairs: {low:.2e} to {high:.2e}")?;
+        let batches = self.batches;
+        write!(f, "asymmetry |J - J'| / |J| over {batches} batches of {N} pairs: {low:.2e} to {high:.2e}")?;
         let Some(plane) = &self.plane else {
             return write!(f, "\nT, P+ and P- do not apply: its gradient is not that of single triplets");
         };
         write!(f, "\nover p, n in [-1, 1], relative sets empty:")?;
+        if plane.side < GRID[1] {
+            let steps = "long loops in the weight file: looked at fewer points";
+            write!(f, "\n  {steps}, {0} x {0} instead of {1} x {1}", plane.side, GRID[1])?;
+        }
         write!(f, "\n  curl in one triplet's plane: at most {:.2e}", plane.curl)?;
         for (name, [low, high]) in [("T ", plane.triplet), ("P+", plane.positive), ("P-", plane.negative)] {
             write!(f, "\n  {name} from {low:.4} to {high:.4}")?;
@@ -317,17 +371,17 @@ pub fn plot(objective: &Objective) -> Result<String> {
         let fade = (255.0 * (1.0 - x.abs().min(1.0))).round();
         if x < 0.0 { format!("rgb({fade},{fade},255)") } else { format!("rgb(255,{fade},{fade})") }
     };
+    let mut weights = Vec::with_capacity(CELLS * CELLS);
+    for (n, p) in (0..CELLS).flat_map(|n| (0..CELLS).map(move |p| (n, p))) {
+        weights.push(objective.weights_at(along(p), along(n))?.ok_or_else(|| {
+            let expected = "an objective with weights over p and n";
+            Error::config("--plot", expected, objective, "leave --plot out")
+        })?);
+    }
     for (k, name) in ["T P⁺, the pull on the positive", "T P⁻, the push on the negative"].iter().enumerate()
     {
         let left = 60.0 + 430.0 * k as f64;
-        let mut values = Vec::with_capacity(CELLS * CELLS);
-        for (n, p) in (0..CELLS).flat_map(|n| (0..CELLS).map(move |p| (n, p))) {
-            let weights = objective.weights_at(along(p), along(n))?.ok_or_else(|| {
-                let expected = "an objective with weights over p and n";
-                Error::config("--plot", expected, objective, "leave --plot out")
-            })?;
-            values.push(weights[0] * weights[k + 1]);
-        }
+        let values: Vec<_> = weights.iter().map(|weights| weights[0] * weights[k + 1]).collect();
         let largest = values.iter().fold(1e-30f64, |largest, x| largest.max(x.abs()));
         for (at, value) in values.iter().enumerate() {
             let (x, y) = (left + (at % CELLS) as f64 * cell, 340.0 - (at / CELLS + 1) as f64 * cell);

@@ -30,6 +30,7 @@ pub struct Error {
     expected: String,
     found: String,
     advice: String,
+    excerpt: Option<Box<str>>,
 }
 
 impl Error {
@@ -47,6 +48,7 @@ impl Error {
             expected: expected.to_string(),
             found: found.to_string(),
             advice: advice.to_string(),
+            excerpt: None,
         }
     }
 
@@ -54,6 +56,18 @@ impl Error {
     #[must_use]
     pub fn with_advice(self, advice: impl fmt::Display) -> Self {
         Self { advice: advice.to_string(), ..self }
+    }
+
+    /// The same error with the line of a text that it is about, and a second line that marks the place in it.
+    #[must_use]
+    pub(crate) fn with_excerpt(self, excerpt: Option<String>) -> Self {
+        Self { excerpt: excerpt.map(String::into_boxed_str), ..self }
+    }
+
+    /// The line of the user's text that the error is about, and below it a line with carets under the place: two
+    /// indented lines without control characters, to be shown after the error. Of weight files only.
+    pub fn excerpt(&self) -> Option<&str> {
+        self.excerpt.as_deref()
     }
 
     /// Where it comes from.

@@ -1,8 +1,9 @@
 //! Files: what is written appears whole or not at all; what else the core must not do in a browser.
 
+use crate::objective::BYTES;
 use crate::{CustomWeights, Error, ErrorKind, Result};
 use safetensors::tensor::{Dtype, TensorView};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 /// Writes a file under a temporary name in the same folder, syncs it and renames it into place.
@@ -85,10 +86,20 @@ impl CustomWeights {
         parameters: impl IntoIterator<Item = (&'a str, f32)>,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let source = std::fs::read_to_string(path).map_err(|e| {
+        let unreadable = |found: &dyn std::fmt::Display| {
             let advice = "give --weights a WGSL file with triplet_weight and pair_weights";
-            Error::config(path.display(), "a text file that can be read", e, advice)
-        })?;
-        Self::new(&path.display().to_string(), &source, parameters)
+            Error::config(path.display(), "a text file that can be read", found, advice)
+        };
+        let mut source = Vec::new();
+        let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
+        // A file of another kind may be of any size; one more byte than is accepted tells.
+        file.take(BYTES as u64 + 1).read_to_end(&mut source).map_err(|e| unreadable(&e))?;
+        let source = match source.len() > BYTES {
+            true => String::from_utf8_lossy(&source).into_owned(),
+            false => String::from_utf8(source).map_err(|e| unreadable(&e.utf8_error()))?,
+        };
+        // What editors on Windows write first.
+        let source = source.strip_prefix('\u{feff}').unwrap_or(&source);
+        Self::new(&path.display().to_string(), source, parameters)
     }
 }

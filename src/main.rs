@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note!("error: {error}");
+            if let Some(excerpt) = error.excerpt() {
+                note!("{excerpt}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -3,6 +3,7 @@
 use super::{ObjectiveArgs, print_json, say};
 use clap::Args;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use wgoal::data::write_file;
 use wgoal::{Result, TrainConfig};
 
@@ -25,7 +26,7 @@ impl AnalyzeArgs {
     pub fn run(self) -> Result<()> {
         let arguments = ObjectiveArgs { objective: self.name.or(self.objective.objective), ..self.objective };
         let objective = arguments.apply(TrainConfig::default().objective)?;
-        let analysis = objective.analyze()?;
+        let analysis = objective.analyze_with(progress(Duration::from_secs(1)))?;
         if let Some(path) = &self.plot {
             write_file(path, wgoal::plot(&objective)?.as_bytes())?;
         }
@@ -33,5 +34,16 @@ impl AnalyzeArgs {
             return print_json(&analysis);
         }
         say(analysis)
+    }
+}
+
+/// Writes a line with the share of the work that is done, one per interval.
+fn progress(interval: Duration) -> impl FnMut(f64) {
+    let mut last = Instant::now();
+    move |share| {
+        if last.elapsed() >= interval {
+            last = Instant::now();
+            note!("analyzing: {:.0} %", 100.0 * share);
+        }
     }
 }

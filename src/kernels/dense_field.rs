@@ -45,9 +45,9 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
                 field.data.region()?,
             ];
             let [lanes] = lanes(recorder);
+            let cost = (120.0 + weights.own_cost()) * rows as f64 * pairs as f64;
             let [weights, triplet] = weight_sections(weights.custom.as_ref());
             let grid = [pairs.div_ceil(recorder.lanes as usize), rows, 1];
-            let cost = 120.0 * rows as f64 * pairs as f64;
             recorder.dispatch(&SPEC, &[lanes, weights, triplet], &params, &regions, grid, cost)
         }
     }

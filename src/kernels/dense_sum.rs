@@ -55,9 +55,9 @@ pub fn dense_sum(
                 loss.region()?,
             ];
             let [lanes] = lanes(recorder);
+            let cost = (60.0 + weights.own_cost()) * block.anchors as f64 * block.candidates as f64;
             let [weights, triplet] = weight_sections(weights.custom.as_ref());
             let constants = [lanes, weights, triplet];
-            let cost = 60.0 * block.anchors as f64 * block.candidates as f64;
             recorder.dispatch(&SPEC, &constants, &params, &regions, [block.anchors, 1, 1], cost)
         }
     }

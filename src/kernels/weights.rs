@@ -82,6 +82,13 @@ pub struct WeightParams {
     pub custom: Option<CustomWeights>,
 }
 
+impl WeightParams {
+    /// Operations of a triplet beyond those of the built-in weights: a file may have long loops.
+    pub(super) fn own_cost(&self) -> f64 {
+        self.custom.as_ref().map_or(0.0, |custom| custom.steps() as f64)
+    }
+}
+
 /// con:con with GOAL's parameters.
 impl Default for WeightParams {
     fn default() -> Self {
@@ -134,7 +141,14 @@ pub fn weights(
             let mut constants = lanes(recorder).to_vec();
             constants.extend(params.custom.as_ref().map(|custom| (WEIGHTS_SECTION, custom.section())));
             let grid = [pairs.div_ceil(recorder.lanes as usize), 1, 1];
-            recorder.dispatch(&SPEC, &constants, &block, &regions, grid, 100.0 * pairs as f64)
+            recorder.dispatch(
+                &SPEC,
+                &constants,
+                &block,
+                &regions,
+                grid,
+                (100.0 + params.own_cost()) * pairs as f64,
+            )
         }
     }
 }

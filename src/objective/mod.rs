@@ -13,6 +13,7 @@ mod names;
 mod negatives;
 mod validate;
 
+pub(crate) use custom::BYTES;
 pub use custom::CustomWeights;
 pub(crate) use embeddings::check_embeddings;
 pub use embeddings::{GradientOptions, Gradients};

@@ -11,8 +11,64 @@ use naga::{
     ScalarKind, Statement, SwitchValue, TypeInner, UnaryOperator,
 };
 
-/// Statements and expressions that one call may take; more is an endless loop.
-const STEPS: usize = 1_000_000;
+/// Statements and expressions that an evaluation of both functions may take; more counts as an endless loop.
+pub(super) const STEPS: usize = 100_000;
+
+const ENDLESS: Fault = Fault::new("a loop that does not end, or more than 100000 operations");
+
+/// A module with the values of its expressions at module scope.
+pub(super) struct Text<'a> {
+    pub module: &'a Module,
+    /// The values of the overrides, by their place among the module's.
+    pub parameters: &'a [f32],
+    /// The values of `module.global_expressions`; none where a value is no number or vector.
+    pub globals: &'a [Option<Value<f32>>],
+}
+
+/// Evaluates a function of a module that [`check`](super::supported::check) accepts, and adds what it took to `steps`.
+pub(super) fn call<T: Real>(
+    text: &Text,
+    function: Handle<Function>,
+    arguments: &[Value<T>],
+    steps: &mut usize,
+) -> Result<Value<T>, Fault> {
+    Frame::run(text, &text.module.functions[function], arguments, steps)?.ok_or(UNSUPPORTED)
+}
+
+/// The values of the parameters, by default or as `given`, and of all expressions at module scope.
+pub(super) fn globals(
+    module: &Module,
+    given: impl Fn(&str) -> Option<f32>,
+) -> Result<(Vec<f32>, Vec<Option<Value<f32>>>), Fault> {
+    let expressions = &module.global_expressions;
+    let mut parameters = vec![0.0; module.overrides.len()];
+    let mut values: Vec<Option<Value<f32>>> = vec![None; expressions.len()];
+    let fault = |handle: Handle<Ex>, fault: Fault| fault.at(expressions.get_span(handle));
+    // Of each, what it uses comes before it: expressions among expressions, overrides among overrides. An expression
+    // that uses an override is evaluated again once that has its value.
+    for (handle, parameter) in module.overrides.iter() {
+        let name = parameter.name.as_deref().unwrap_or_default();
+        let Some(init) = parameter.init else { continue };
+        evaluate_all(module, &parameters, &mut values, init.index());
+        let float = values[init.index()].and_then(|value| value.floats()?.first().copied());
+        let default = || float.ok_or(fault(init, UNSUPPORTED));
+        parameters[handle.index()] = given(name).map_or_else(default, Ok)?;
+    }
+    if let Some(last) = expressions.len().checked_sub(1) {
+        evaluate_all(module, &parameters, &mut values, last);
+    }
+    Ok((parameters, values))
+}
+
+/// Evaluates expressions at module scope up to `last`, those without a value of numbers left out.
+fn evaluate_all(module: &Module, parameters: &[f32], values: &mut [Option<Value<f32>>], last: usize) {
+    for (handle, _) in module.global_expressions.iter().take(last + 1) {
+        let text = Text { module, parameters, globals: values };
+        let get = |handle: Handle<Ex>| values[handle.index()].ok_or(UNSUPPORTED);
+        let value = pure(&text, &module.global_expressions, handle, &get).ok();
+        values[handle.index()] = value;
+    }
+}
 
 enum Flow<T> {
     Next,
@@ -21,17 +77,8 @@ enum Flow<T> {
     Return(Option<Value<T>>),
 }
 
-/// Evaluates a function of a module that [`check`](super::supported::check) accepts.
-pub(super) fn call<T: Real>(
-    module: &Module,
-    function: Handle<Function>,
-    arguments: &[Value<T>],
-) -> Result<Value<T>, Fault> {
-    Frame::run(module, &module.functions[function], arguments, &mut 0)?.ok_or(UNSUPPORTED)
-}
-
 struct Frame<'a, T> {
-    module: &'a Module,
+    text: &'a Text<'a>,
     function: &'a Function,
     arguments: &'a [Value<T>],
     results: Vec<Option<Value<T>>>,
@@ -41,37 +88,48 @@ struct Frame<'a, T> {
 
 impl<'a, T: Real> Frame<'a, T> {
     fn run(
-        module: &'a Module,
+        text: &'a Text<'a>,
         function: &'a Function,
         arguments: &'a [Value<T>],
         steps: &'a mut usize,
     ) -> Result<Option<Value<T>>, Fault> {
+        // A call makes room for all of them.
+        *steps += function.expressions.len();
         let results = vec![None; function.expressions.len()];
-        let mut frame = Self { module, function, arguments, results, variables: Vec::new(), steps };
-        for (_, variable) in function.local_variables.iter() {
-            let value = match variable.init {
-                Some(init) => frame.get(init)?,
-                None => zero(module, variable.ty)?,
-            };
-            frame.variables.push(value);
+        let mut frame = Self { text, function, arguments, results, variables: Vec::new(), steps };
+        for handle in before_the_body(function) {
+            // Those that only the body can evaluate are none of what variables begin with.
+            frame.results[handle.index()] = frame.evaluate(handle).ok();
         }
+        let mut variables = Vec::with_capacity(function.local_variables.len());
+        for (_, variable) in function.local_variables.iter() {
+            variables.push(match variable.init {
+                Some(init) => frame.get(init)?,
+                None => zero(text.module, variable.ty)?,
+            });
+        }
+        frame.variables = variables;
         match frame.block(&function.body)? {
             Flow::Return(value) => Ok(value),
             _ => Ok(None),
         }
     }
 
+    fn step(&mut self) -> Result<(), Fault> {
+        *self.steps += 1;
+        if *self.steps > STEPS { Err(ENDLESS) } else { Ok(()) }
+    }
+
     fn block(&mut self, block: &Block) -> Result<Flow<T>, Fault> {
-        for statement in block {
-            *self.steps += 1;
-            if *self.steps > STEPS {
-                return Err("a loop that does not end");
-            }
+        for (statement, span) in block.span_iter() {
+            self.step().map_err(|fault| fault.at(*span))?;
             let flow = match statement {
                 Statement::Emit(range) => {
                     for handle in range.clone() {
-                        if self.place(handle).is_none() {
-                            self.results[handle.index()] = Some(self.evaluate(handle)?);
+                        self.step()?;
+                        if self.place(handle)?.is_none() {
+                            let fault = |fault: Fault| fault.at(self.function.expressions.get_span(handle));
+                            self.results[handle.index()] = Some(self.evaluate(handle).map_err(fault)?);
                         }
                     }
                     Flow::Next
@@ -111,29 +169,26 @@ impl<'a, T: Real> Frame<'a, T> {
                     {
                         break Flow::Next;
                     }
-                    *self.steps += 1;
-                    if *self.steps > STEPS {
-                        return Err("a loop that does not end");
-                    }
+                    self.step().map_err(|fault| fault.at(*span))?;
                 },
                 Statement::Break => Flow::Break,
                 Statement::Continue => Flow::Continue,
                 Statement::Return { value } => Flow::Return(value.map(|value| self.get(value)).transpose()?),
                 Statement::Store { pointer, value } => {
                     let value = self.get(*value)?;
-                    let (variable, part) = self.place(*pointer).ok_or(UNSUPPORTED)?;
-                    let variable = &mut self.variables[variable.index()];
+                    let (variable, part) = self.place(*pointer)?.ok_or(UNSUPPORTED)?;
+                    let variable = self.variables.get_mut(variable.index()).ok_or(UNSUPPORTED)?;
                     match part {
                         None => *variable = value,
-                        Some(k) => variable.parts[k.min(3)] = value.parts[0],
+                        Some(k) => *variable.parts.get_mut(k).ok_or(UNSUPPORTED)? = value.parts[0],
                     }
                     Flow::Next
                 }
                 Statement::Call { function, arguments, result } => {
                     let arguments =
                         arguments.iter().map(|a| self.get(*a)).collect::<Result<Vec<_>, Fault>>()?;
-                    let function = &self.module.functions[*function];
-                    let value = Frame::run(self.module, function, &arguments, self.steps)?;
+                    let function = &self.text.module.functions[*function];
+                    let value = Frame::run(self.text, function, &arguments, self.steps)?;
                     if let Some(result) = result {
                         self.results[result.index()] = value;
                     }
@@ -148,17 +203,22 @@ impl<'a, T: Real> Frame<'a, T> {
         Ok(Flow::Next)
     }
 
-    /// The variable that an expression points to, or a component of it.
-    fn place(&self, handle: Handle<Ex>) -> Option<(Handle<LocalVariable>, Option<usize>)> {
-        match self.function.expressions[handle] {
+    /// The variable that an expression points to, or a component of it; nothing where it is a value.
+    fn place(&self, handle: Handle<Ex>) -> Result<Option<(Handle<LocalVariable>, Option<usize>)>, Fault> {
+        Ok(match self.function.expressions[handle] {
             Ex::LocalVariable(variable) => Some((variable, None)),
-            Ex::AccessIndex { base, index } => Some((self.place(base)?.0, Some(index as usize))),
-            Ex::Access { base, index } => {
-                let variable = self.place(base)?.0;
-                Some((variable, Some(self.get(index).ok()?.index().ok()?.clamp(0, 3) as usize)))
+            Ex::AccessIndex { base, index } => {
+                self.place(base)?.map(|(variable, _)| (variable, Some(index as usize)))
             }
+            Ex::Access { base, index } => match self.place(base)? {
+                Some((variable, _)) => {
+                    let len = self.variables.get(variable.index()).ok_or(UNSUPPORTED)?.len;
+                    Some((variable, Some(self.get(index)?.component(len)?)))
+                }
+                None => None,
+            },
             _ => None,
-        }
+        })
     }
 
     /// The value of an expression that was evaluated, or that needs no evaluation.
@@ -173,83 +233,96 @@ impl<'a, T: Real> Frame<'a, T> {
         match self.function.expressions[handle] {
             Ex::FunctionArgument(k) => self.arguments.get(k as usize).copied().ok_or(UNSUPPORTED),
             Ex::Load { pointer } => {
-                let (variable, part) = self.place(pointer).ok_or(UNSUPPORTED)?;
-                let value = self.variables[variable.index()];
-                Ok(part.map_or(value, |k| Value::scalar(value.part(k))))
+                let (variable, part) = self.place(pointer)?.ok_or(UNSUPPORTED)?;
+                let value = self.variables.get(variable.index()).ok_or(UNSUPPORTED)?;
+                Ok(part.map_or(*value, |k| Value::scalar(value.part(k))))
             }
-            Ex::Unary { op, expr } => {
-                let value = self.get(expr)?;
-                Value::collect(value.len, |k| match (op, value.part(k)) {
-                    (UnaryOperator::Negate, F(x)) => Ok(F(-x)),
-                    (UnaryOperator::Negate, I(x)) => Ok(I(x.wrapping_neg())),
-                    (UnaryOperator::LogicalNot, B(x)) => Ok(B(!x)),
-                    (UnaryOperator::BitwiseNot, I(x)) => Ok(I(!x)),
-                    (UnaryOperator::BitwiseNot, U(x)) => Ok(U(!x)),
-                    _ => Err(MISMATCH),
-                })
-            }
-            Ex::Binary { op, left, right } => {
-                let (a, b) = (self.get(left)?, self.get(right)?);
-                Value::collect(a.len.max(b.len), |k| binary(op, a.part(k), b.part(k)))
-            }
-            Ex::Select { condition, accept, reject } => {
-                let (condition, a, b) = (self.get(condition)?, self.get(accept)?, self.get(reject)?);
-                Value::collect(a.len.max(b.len), |k| match condition.part(k) {
-                    B(truth) => Ok(if truth { a.part(k) } else { b.part(k) }),
-                    _ => Err(MISMATCH),
-                })
-            }
-            Ex::Relational { fun, argument } => {
-                let value = self.get(argument)?;
-                let mut truths = value.parts[..value.len].iter().map(|part| matches!(part, B(true)));
-                let truth = match fun {
-                    RelationalFunction::All => truths.all(|truth| truth),
-                    RelationalFunction::Any => truths.any(|truth| truth),
-                    _ => return Err(UNSUPPORTED),
-                };
-                Ok(Value::scalar(B(truth)))
-            }
-            Ex::Math { fun, arg, arg1, arg2, .. } => {
-                let a = self.get(arg)?;
-                let optional = |arg: Option<Handle<Ex>>| arg.map_or(Ok(a), |arg| self.get(arg));
-                mathematics(fun, a, optional(arg1)?, optional(arg2)?)
-            }
-            Ex::As { expr, kind, convert: Some(_) } => {
-                let value = self.get(expr)?;
-                Value::collect(value.len, |k| convert(value.part(k), kind))
-            }
-            Ex::AccessIndex { base, index } => Ok(Value::scalar(self.get(base)?.part(index as usize))),
-            Ex::Access { base, index } => {
-                let k = self.get(index)?.index()?.clamp(0, 3) as usize;
-                Ok(Value::scalar(self.get(base)?.part(k)))
-            }
-            Ex::Swizzle { size, vector, pattern } => {
-                let value = self.get(vector)?;
-                Value::collect(size as usize, |k| Ok(value.part(pattern[k] as usize)))
-            }
-            _ => constant(self.module, &self.function.expressions, handle, &|handle| self.get(handle)),
+            _ => pure(self.text, &self.function.expressions, handle, &|handle| self.get(handle)),
         }
     }
 }
 
-/// Expressions that stand at module scope as well.
-fn constant<T: Real>(
-    module: &Module,
+/// The expressions of a function that are evaluated before its body, as what its variables begin with may use them.
+pub(super) fn before_the_body(function: &Function) -> impl Iterator<Item = Handle<Ex>> {
+    let inits = function.local_variables.iter().filter_map(|(_, variable)| variable.init);
+    let computed = inits.filter(|init| !function.expressions[*init].needs_pre_emit());
+    let last = computed.map(|init| init.index() + 1).max().unwrap_or(0);
+    function.expressions.iter().take(last).map(|(handle, _)| handle)
+}
+
+/// Evaluates an expression that is neither an argument nor read from a variable, which may stand at module scope.
+fn pure<T: Real>(
+    text: &Text,
     expressions: &naga::Arena<Ex>,
     handle: Handle<Ex>,
     get: &dyn Fn(Handle<Ex>) -> Result<Value<T>, Fault>,
 ) -> Result<Value<T>, Fault> {
     match expressions[handle] {
+        Ex::Unary { op, expr } => {
+            let value = get(expr)?;
+            Value::collect(value.len, |k| match (op, value.part(k)) {
+                (UnaryOperator::Negate, F(x)) => Ok(F(-x)),
+                (UnaryOperator::Negate, I(x)) => Ok(I(x.wrapping_neg())),
+                (UnaryOperator::LogicalNot, B(x)) => Ok(B(!x)),
+                (UnaryOperator::BitwiseNot, I(x)) => Ok(I(!x)),
+                (UnaryOperator::BitwiseNot, U(x)) => Ok(U(!x)),
+                _ => Err(MISMATCH),
+            })
+        }
+        Ex::Binary { op, left, right } => {
+            let (a, b) = (get(left)?, get(right)?);
+            Value::collect(a.len.max(b.len), |k| binary(op, a.part(k), b.part(k)))
+        }
+        Ex::Select { condition, accept, reject } => {
+            let (condition, a, b) = (get(condition)?, get(accept)?, get(reject)?);
+            Value::collect(a.len.max(b.len), |k| match condition.part(k) {
+                B(truth) => Ok(if truth { a.part(k) } else { b.part(k) }),
+                _ => Err(MISMATCH),
+            })
+        }
+        Ex::Relational { fun, argument } => {
+            let value = get(argument)?;
+            let mut truths = value.parts[..value.len].iter().map(|part| matches!(part, B(true)));
+            let truth = match fun {
+                RelationalFunction::All => truths.all(|truth| truth),
+                RelationalFunction::Any => truths.any(|truth| truth),
+                _ => return Err(UNSUPPORTED),
+            };
+            Ok(Value::scalar(B(truth)))
+        }
+        Ex::Math { fun, arg, arg1, arg2, .. } => {
+            let a = get(arg)?;
+            let optional = |arg: Option<Handle<Ex>>| arg.map_or(Ok(a), |arg| get(arg));
+            mathematics(fun, a, optional(arg1)?, optional(arg2)?)
+        }
+        Ex::As { expr, kind, convert: Some(_) } => {
+            let value = get(expr)?;
+            Value::collect(value.len, |k| convert(value.part(k), kind))
+        }
+        Ex::AccessIndex { base, index } => Ok(Value::scalar(get(base)?.part(index as usize))),
+        Ex::Access { base, index } => {
+            let vector = get(base)?;
+            Ok(Value::scalar(vector.part(get(index)?.component(vector.len)?)))
+        }
+        Ex::Swizzle { size, vector, pattern } => {
+            let value = get(vector)?;
+            Value::collect(size as usize, |k| Ok(value.part(pattern[k] as usize)))
+        }
         Ex::Literal(literal) => Ok(Value::scalar(match literal {
             Literal::F32(x) => F(T::of(x.into())),
-            Literal::F64(x) | Literal::AbstractFloat(x) => F(T::of(x)),
+            Literal::AbstractFloat(x) => F(T::of(x)),
             Literal::I32(x) => I(x),
+            Literal::AbstractInt(x) => I(i32::try_from(x).map_err(|_| UNSUPPORTED)?),
             Literal::U32(x) => U(x),
             Literal::Bool(x) => B(x),
             _ => return Err(UNSUPPORTED),
         })),
-        Ex::Constant(constant) => global(module, module.constants[constant].init),
-        Ex::ZeroValue(ty) => zero(module, ty),
+        Ex::Constant(constant) => {
+            let init = text.module.constants[constant].init;
+            text.globals[init.index()].map(|value| value.cast()).ok_or(UNSUPPORTED)
+        }
+        Ex::Override(parameter) => Ok(Value::float(T::of(text.parameters[parameter.index()].into()))),
+        Ex::ZeroValue(ty) => zero(text.module, ty),
         Ex::Splat { size, value } => {
             let value = get(value)?;
             Value::collect(size as usize, |_| Ok(value.part(0)))
@@ -267,10 +340,6 @@ fn constant<T: Real>(
         }
         _ => Err(UNSUPPORTED),
     }
-}
-
-fn global<T: Real>(module: &Module, handle: Handle<Ex>) -> Result<Value<T>, Fault> {
-    constant(module, &module.global_expressions, handle, &|handle| global(module, handle))
 }
 
 fn zero<T: Real>(module: &Module, ty: Handle<naga::Type>) -> Result<Value<T>, Fault> {

@@ -5,18 +5,24 @@
 //! that share it.
 
 mod interpret;
+mod limits;
+mod message;
 mod supported;
 mod value;
+mod write;
 
-use crate::kernels::{KernelSpec, OWN, Real, WEIGHTS_SECTION, specialise, weighing_pages, weight_sections};
+use crate::kernels::{KernelSpec, OWN, Real, specialise, weighing_pages, weight_sections};
 use crate::{Error, Result};
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use interpret::STEPS;
+pub(crate) use limits::BYTES;
+use message::Source;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Function, Handle, Module, Scalar, Span, TypeInner, VectorSize, front::wgsl};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use value::Value;
+use value::{Fault, Value};
 
 /// A triplet weight T(p, n) and pair weights P⁺(p, n), P⁻(p, n) written as WGSL (goal-math.md section 5 assembles them).
 ///
@@ -54,6 +60,12 @@ struct Program {
     /// What takes the place of the section of the shader page.
     section: String,
     module: Module,
+    /// The values of the overrides, by their place among the module's.
+    overrides: Vec<f32>,
+    /// The values of the module's expressions.
+    globals: Vec<Option<Value<f32>>>,
+    /// Steps that the interpreter takes at most for (T, P⁺, P⁻), as far as a grid tells.
+    steps: usize,
     triplet: Handle<Function>,
     pair: Handle<Function>,
 }
@@ -98,21 +110,14 @@ impl CustomWeights {
     /// (T, P⁺, P⁻) at a positive similarity p and a negative one n, in f32 or f64.
     ///
     /// # Errors
-    /// A loop that does not end.
+    /// A loop that does not end, or a result that depends on a number without a value.
     pub fn at<T: Real>(&self, p: T, n: T) -> Result<[T; 3]> {
-        let Program { text, module, triplet, pair, .. } = &*self.0;
-        let arguments = [Value::float(p), Value::float(n)];
-        let call = |function| {
-            let floats = interpret::call(module, function, &arguments).map(|value| value.floats());
-            floats.map_err(|found| {
-                let what = format!("{} at p = {p}, n = {n}", text.file);
-                Error::config(what, "weights that can be evaluated", found, "correct the file")
-            })
-        };
-        match (call(*triplet)?.as_deref(), call(*pair)?.as_deref()) {
-            (Some(&[triplet]), Some(&[positive, negative])) => Ok([triplet, positive, negative]),
-            _ => Err(Error::config(&text.file, "weights that are numbers", "none", "report this as a bug")),
-        }
+        self.0.at(p, n, &mut 0)
+    }
+
+    /// Operations of an evaluation, at most.
+    pub(crate) fn steps(&self) -> usize {
+        self.0.steps
     }
 
     /// What takes the place of the section of the shader page; the parameters are set by its members `own_k`.
@@ -143,16 +148,14 @@ impl TryFrom<Text> for CustomWeights {
     type Error = Error;
 
     fn try_from(text: Text) -> Result<Self> {
-        let declared = parse(&text.file, &text.source, 0)?;
-        let (page, device_page, parameters) = with_values(&text, &declared)?;
-        let module = parse(&text.file, &page, 0)?;
-        let fault = |span: Span, expected: &str, found: &str, advice: &str| {
-            Error::config(place(&text.file, &page, span, 0), expected, found, advice)
-        };
+        let source = text.source();
+        limits::check_text(&source)?;
+        let (module, info) = parse(&source)?;
         if let Some(entry) = module.entry_points.first() {
-            let at = page.find(&entry.name).unwrap_or(0) as u32;
+            let at = source.text.find(&entry.name).unwrap_or(0);
             let found = format!("the entry point `{}`", entry.name);
-            return Err(fault(Span::new(at, at), "functions of p and n", &found, "take it out"));
+            let span = Span::from(at..at + entry.name.len());
+            return Err(source.error(span, "functions of p and n", found, "take it out"));
         }
         if let Some((handle, variable)) = module.global_variables.iter().next() {
             let found = match variable.space {
@@ -160,151 +163,157 @@ impl TryFrom<Text> for CustomWeights {
                 _ => "a variable of the module",
             };
             let span = module.global_variables.get_span(handle);
-            return Err(fault(span, "weights that depend on p and n alone", found, "take it out"));
+            return Err(source.error(span, "weights that depend on p and n alone", found, "take it out"));
         }
-        supported::check(&module).map_err(|(span, found)| {
+        supported::check(&module, &info).map_err(|(span, found)| {
             let expected = "arithmetic and functions on numbers and vectors";
-            fault(span, expected, &found, "write it another way, so that the CPU can evaluate it too")
+            source.error(span, expected, found, "write it another way, so that the CPU can evaluate it too")
         })?;
-        let triplet = function(&text.file, &page, &module, "triplet_weight", TRIPLET)?;
-        let pair = function(&text.file, &page, &module, "pair_weights", PAIR)?;
-        let section = section(&device_page, &parameters);
-        let weights = Self(Arc::new(Program { parameters, triplet, pair, section, module, text }));
-        for kernel in weighing_pages() {
-            weights.check_on_a_page(kernel, &page, &device_page)?;
+        limits::check_calls(&module).map_err(|(span, found)| {
+            source.error(span, "functions that a device can hold", found, "use fewer calls")
+        })?;
+        let triplet = function(&source, &module, "triplet_weight", TRIPLET)?;
+        let pair = function(&source, &module, "pair_weights", PAIR)?;
+        let slots = parameters(&text, &module)?;
+        let given = |name: &str| text.parameters.get(name).copied();
+        let (overrides, globals) = interpret::globals(&module, given).map_err(|fault| {
+            let advice = "give it a number, as in `override name: f32 = 0.5;`";
+            source.error(fault.at, "a value that can be computed", fault.what, advice)
+        })?;
+        let mut values = vec![(String::new(), 0.0); slots.len()];
+        for ((handle, parameter), slot) in module.overrides.iter().zip(&slots) {
+            let value = overrides[handle.index()];
+            if !value.is_finite() {
+                let span = module.overrides.get_span(handle);
+                return Err(source.error(span, "a finite number", value, "give the parameter another value"));
+            }
+            values[*slot] = (parameter.name.clone().unwrap_or_default(), value);
         }
-        weights.check_finite()?;
+        let checked = write::Checked { module: &module, info: &info, globals: &globals, slots: &slots };
+        let section = write::section(&checked, triplet, pair).ok_or_else(|| {
+            Error::config(&text.file, "text that can be written for devices", "other", "report this as a bug")
+        })?;
+        let program = Program {
+            parameters: values,
+            triplet,
+            pair,
+            section,
+            module,
+            overrides,
+            globals,
+            steps: 0,
+            text,
+        };
+        let steps = program.check_finite()?;
+        let weights = Self(Arc::new(Program { steps, ..program }));
+        for kernel in weighing_pages() {
+            weights.check_on_a_page(kernel)?;
+        }
         Ok(weights)
     }
 }
 
 impl CustomWeights {
-    /// Whether the text holds in the place of a kernel's section, where the kernel's own names are taken.
-    fn check_on_a_page(&self, kernel: &KernelSpec, page: &str, device_page: &str) -> Result<()> {
-        let Program { text: Text { file, .. }, module, .. } = &*self.0;
+    /// Whether the section holds in the place of a kernel's own.
+    fn check_on_a_page(&self, kernel: &KernelSpec) -> Result<()> {
         let composed = specialise(kernel.source, &weight_sections(Some(self)))?;
-        let before = composed.lines().position(|line| line == format!("// {WEIGHTS_SECTION}"));
-        // The section's text begins on a line of its own.
-        let before = before.unwrap_or(0) as u32 + 2;
-        let rest = composed.replace(device_page, "");
-        let taken = |name: &str| {
-            let declared = |line: &str| {
-                let words: Vec<_> = line.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
-                let keyword = ["fn", "var", "const", "struct"].iter().any(|word| words.contains(word));
-                keyword && !line.starts_with(char::is_whitespace) && words.contains(&name)
-            };
-            rest.lines().filter(|line| !line.starts_with("//")).any(declared)
+        parse(&Source { file: kernel.name, text: &composed }).map(|_| ()).map_err(|error| {
+            let what = format!("the kernel {} with {}", kernel.name, self.file());
+            Error::config(what, "a kernel that compiles", error, "report this as a bug")
+        })
+    }
+}
+
+impl Text {
+    fn source(&self) -> Source<'_> {
+        Source { file: &self.file, text: &self.source }
+    }
+}
+
+impl Program {
+    fn at<T: Real>(&self, p: T, n: T, steps: &mut usize) -> Result<[T; 3]> {
+        let Self { text, module, overrides, globals, triplet, pair, .. } = self;
+        let inner = interpret::Text { module, parameters: overrides, globals };
+        let arguments = [Value::float(p), Value::float(n)];
+        let mut call = |function| {
+            let floats = interpret::call(&inner, function, &arguments, steps).map(|value| value.floats());
+            floats.map_err(|Fault { what, at }| {
+                let found = format!("{what}, at p = {p}, n = {n}");
+                let advice = match *steps > STEPS {
+                    true => format!("use fewer: an evaluation has {STEPS} operations"),
+                    false => "keep arguments in bounds, as in sqrt(max(x, 0.0))".into(),
+                };
+                text.source().error(at, "weights that can be evaluated", found, advice)
+            })
         };
-        let functions =
-            module.functions.iter().map(|(h, f)| (f.name.as_deref(), module.functions.get_span(h)));
-        let constants =
-            module.constants.iter().map(|(h, c)| (c.name.as_deref(), module.constants.get_span(h)));
-        for (name, span) in functions.chain(constants) {
-            if let Some(name) = name.filter(|name| taken(name)) {
-                return Err(Error::config(
-                    place(file, page, span, 0),
-                    "names that the kernel does not use itself",
-                    format!("`{name}`"),
-                    "choose another name",
-                ));
-            }
+        match (call(*triplet)?.as_deref(), call(*pair)?.as_deref()) {
+            (Some(&[triplet]), Some(&[positive, negative])) => Ok([triplet, positive, negative]),
+            _ => Err(Error::config(&text.file, "weights that are numbers", "none", "report this as a bug")),
         }
-        parse(file, &composed, before).map(|_| ())
     }
 
-    /// Whether all weights are finite in f32, also where a cosine is off [−1, 1] by rounding.
-    fn check_finite(&self) -> Result<()> {
-        const STEPS: i16 = 20;
+    /// Whether all weights are finite in f32, also where a cosine is off [−1, 1] by rounding; the steps of the longest
+    /// evaluation.
+    fn check_finite(&self) -> Result<usize> {
+        const GRID: i16 = 20;
         let grid = |k: i16| match k {
             ..0 => -1.000_001,
-            0..=STEPS => 2.0 * f32::from(k) / f32::from(STEPS) - 1.0,
+            0..=GRID => 2.0 * f32::from(k) / f32::from(GRID) - 1.0,
             _ => 1.000_001,
         };
-        for (p, n) in (-1..=STEPS + 1).flat_map(|p| (-1..=STEPS + 1).map(move |n| (grid(p), grid(n)))) {
-            let weights = self.at(p, n)?;
+        let mut most = 0;
+        for (p, n) in (-1..=GRID + 1).flat_map(|p| (-1..=GRID + 1).map(move |n| (grid(p), grid(n)))) {
+            let mut steps = 0;
+            let weights = self.at(p, n, &mut steps)?;
+            most = most.max(steps);
             let bad = weights.iter().zip(["triplet_weight", "pair_weights.x", "pair_weights.y"]);
             if let Some((value, name)) = bad.into_iter().find(|(value, _)| !value.is_finite()) {
                 return Err(Error::config(
-                    format!("{name} of {} at p = {p}, n = {n}", self.file()),
+                    format!("{name} of {} at p = {p}, n = {n}", self.text.file),
                     "a finite number",
                     value,
                     "keep exponents, divisors and roots in bounds over [-1, 1], and a little beyond by rounding",
                 ));
             }
         }
-        Ok(())
+        Ok(most)
     }
 }
 
 const TRIPLET: &str = "fn triplet_weight(p: f32, n: f32) -> f32";
 const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f";
 
-/// The user's text where the page has the built-in weights.
-fn section(page: &str, parameters: &[(String, f32)]) -> String {
-    let set = parameters.iter().enumerate().map(|(k, (name, _))| format!("    {name} = params.own_{k};\n"));
-    format!(
-        "\n{page}\nfn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {{\n{}    return open * \
-         triplet_weight(p, n) * pair_weights(p, n);\n}}",
-        set.collect::<String>()
-    )
-}
-
-/// File, line and column of a part of a text that begins after `before` lines of another.
-fn place(file: &str, source: &str, span: Span, before: u32) -> String {
-    let at = span.location(source);
-    match span.is_defined() && at.line_number > before {
-        true => format!("{file}, line {}, column {}", at.line_number - before, at.line_position),
-        false => file.to_string(),
-    }
-}
-
-fn parse(file: &str, source: &str, before: u32) -> Result<Module> {
-    let advice = "correct the file; examples/weights has some that work";
-    let module = wgsl::parse_str(source).map_err(|e| {
-        let span = e.labels().next().map_or(Span::UNDEFINED, |(span, _)| span);
-        Error::config(place(file, source, span, before), "WGSL", e.message(), advice)
-    })?;
+fn parse(source: &Source) -> Result<(Module, ModuleInfo)> {
+    let module = wgsl::parse_str(source.text).map_err(|e| source.parse_error(&e))?;
     // Nothing beyond the core of WGSL.
-    Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).map_err(|e| {
-        let span = e.spans().map(|(span, _)| *span).filter(Span::is_defined);
-        let span = span.min_by_key(|span| span.to_range().map(|range| range.len())).unwrap_or_default();
-        let mut cause: &dyn std::error::Error = e.as_inner();
-        let mut found = cause.to_string();
-        while let Some(next) = cause.source() {
-            cause = next;
-            found = format!("{found}: {cause}");
-        }
-        Error::config(place(file, source, span, before), "valid WGSL", found, advice)
-    })?;
-    Ok(module)
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    let info = validator.validate(&module).map_err(|e| source.validation_error(&e))?;
+    Ok((module, info))
 }
 
-/// The text with its `override`s as constants of the values given; with them as variables; all of these values.
-fn with_values(text: &Text, module: &Module) -> Result<(String, String, Vec<(String, f32)>)> {
-    let Text { file, source, parameters } = text;
+/// Checks the `override`s and the values given; which parameter each of the overrides is, in the order of the text.
+fn parameters(text: &Text, module: &Module) -> Result<Vec<usize>> {
+    let Text { file, parameters, .. } = text;
     let mut declared = Vec::new();
     for (handle, parameter) in module.overrides.iter() {
         let span = module.overrides.get_span(handle);
         let fault = |expected: &str, found: &str| {
-            let advice = "write `override name: f32 = value;`";
-            Error::config(place(file, source, span, 0), expected, found, advice)
+            text.source().error(span, expected, found, "write `override name: f32 = value;`")
         };
         let float = module.types[parameter.ty].inner == TypeInner::Scalar(Scalar::F32);
-        let (true, Some(name), None) = (float, &parameter.name, parameter.id) else {
-            return Err(fault("a parameter of type f32", "an `override` of another type, or with an @id"));
+        let (true, Some(name)) = (float, &parameter.name) else {
+            return Err(fault("a parameter of type f32", "an `override` of another type"));
         };
-        let Some(value) = parameter.init.and_then(|init| module.global_expressions.get_span(init).to_range())
-        else {
+        if parameter.init.is_none() {
             return Err(fault("a parameter with a value", "none"));
-        };
-        // Of the whole declaration, from its keyword on.
-        let start = span.to_range().map_or(0, |span| span.start);
-        let keyword = source[start..value.start].find("override").unwrap_or(0);
-        declared.push((name.clone(), start + keyword..value.end, value));
+        }
+        declared.push((span.to_range().map_or(0, |span| span.start), name));
     }
     for (name, value) in parameters {
-        if !declared.iter().any(|(declared, ..)| declared == name) {
-            let names: Vec<_> = declared.iter().map(|(name, ..)| name.as_str()).collect();
+        if !declared.iter().any(|(_, declared)| *declared == name) {
+            let mut names = declared.clone();
+            names.sort_unstable();
+            let names: Vec<_> = names.iter().map(|(_, name)| name.as_str()).collect();
             let expected = match names[..] {
                 [] => format!("a parameter of {file}, which declares none"),
                 _ => format!("a parameter of {file}: {}", names.join(", ")),
@@ -324,52 +333,21 @@ fn with_values(text: &Text, module: &Module) -> Result<(String, String, Vec<(Str
             "make the others `const`",
         ));
     }
-    // From the end, so that the places before stay what they are.
-    declared.sort_by_key(|(_, range, _)| std::cmp::Reverse(range.start));
-    let rewritten = |keyword: &str, value: &dyn Fn(usize, &str, &str) -> String| {
-        let mut page = source.clone();
-        for (k, (name, range, value_range)) in declared.iter().rev().enumerate().rev() {
-            let lines = "\n".repeat(source[range.clone()].matches('\n').count());
-            let value = value(k, name, &source[value_range.clone()]);
-            page.replace_range(range.clone(), &format!("{keyword} {name}: f32 = {value}{lines}"));
-        }
-        page
-    };
-    let given = |_, name: &str, value: &str| {
-        parameters.get(name).map_or_else(|| value.to_string(), |given| format!("{given:?}"))
-    };
-    let page = rewritten("const", &given);
-    let constants = parse(file, &page, 0)?;
-    let values = declared.iter().rev().map(|(name, ..)| {
-        let value = constants.constants.iter().find(|(_, constant)| constant.name.as_ref() == Some(name));
-        let value = value.and_then(|(_, constant)| match constants.global_expressions[constant.init] {
-            naga::Expression::Literal(naga::Literal::F32(x)) => Some(x),
-            _ => None,
-        });
-        let value = value.ok_or_else(|| {
-            let advice = "give it a number";
-            Error::config(format!("{file}, parameter {name}"), "a number", "another expression", advice)
-        })?;
-        Ok((name.clone(), value))
-    });
-    let values = values.collect::<Result<Vec<_>>>()?;
-    // A variable that the kernel fills: one compilation for all values, and no folding that would depend on them.
-    let device_page = rewritten("var<private>", &|k, _, _| format!("{:?}", values[k].1));
-    Ok((page, device_page, values))
+    let before = |at: usize| declared.iter().filter(|(other, _)| *other < at).count();
+    Ok(declared.iter().map(|(at, _)| before(*at)).collect())
 }
 
 /// A function of the module by its name, if its signature is the one expected.
-fn function(
-    file: &str,
-    page: &str,
-    module: &Module,
-    name: &str,
-    signature: &str,
-) -> Result<Handle<Function>> {
+fn function(source: &Source, module: &Module, name: &str, signature: &str) -> Result<Handle<Function>> {
     let found = module.functions.iter().find(|(_, function)| function.name.as_deref() == Some(name));
     let Some((handle, function)) = found else {
         let (expected, found) = (format!("`{signature}`"), format!("no function {name}"));
-        return Err(Error::config(file, expected, found, "define it; examples/weights has some that work"));
+        return Err(Error::config(
+            source.file,
+            expected,
+            found,
+            "define it; examples/weights has some that work",
+        ));
     };
     let float = TypeInner::Scalar(Scalar::F32);
     let result = match signature {
@@ -381,8 +359,8 @@ fn function(
     let gives = function.result.as_ref().is_some_and(|found| module.types[found.ty].inner == result);
     match takes && gives {
         true => Ok(handle),
-        false => Err(Error::config(
-            place(file, page, module.functions.get_span(handle), 0),
+        false => Err(source.error(
+            module.functions.get_span(handle),
             format!("`{signature}`"),
             format!("{name} with other arguments or another result"),
             "change the function's signature",

@@ -1,15 +1,15 @@
 //! Which WGSL the CPU evaluates: all else is named with its place, before anything is evaluated.
 
+use super::write::type_name;
+use naga::valid::ModuleInfo;
 use naga::{
-    Block, Expression as Ex, Handle, Literal, MathFunction as Math, Module, RelationalFunction, Span,
-    Statement, TypeInner,
+    AddressSpace, Block, Expression as Ex, Handle, MathFunction as Math, Module, RelationalFunction, Span,
+    Statement, Type, TypeInner,
 };
 
 /// The first construct that [`call`](super::interpret::call) cannot evaluate, with its place; of all functions of a module.
-pub(super) fn check(module: &Module) -> Result<(), (Span, String)> {
-    let plain = |ty: Handle<naga::Type>| {
-        matches!(module.types[ty].inner, TypeInner::Scalar(_) | TypeInner::Vector { .. })
-    };
+pub(super) fn check(module: &Module, info: &ModuleInfo) -> Result<(), (Span, String)> {
+    let plain = |ty: Handle<Type>| type_name(&module.types[ty].inner).is_some();
     for (handle, function) in module.functions.iter() {
         let arguments = function.arguments.iter().map(|argument| argument.ty);
         let results = function.result.iter().map(|result| result.ty);
@@ -23,9 +23,11 @@ pub(super) fn check(module: &Module) -> Result<(), (Span, String)> {
                 return Err((function.local_variables.get_span(handle), what));
             }
         }
-        for (handle, expression) in function.expressions.iter() {
-            if let Some(what) = strange(module, expression) {
-                return Err((function.expressions.get_span(handle), what));
+        for (expression, value) in function.expressions.iter() {
+            let inner = info[handle][expression].ty.inner_with(&module.types);
+            let strange = strange(value).or_else(|| strange_type(module, inner));
+            if let Some(what) = strange {
+                return Err((function.expressions.get_span(expression), what));
             }
         }
         statements(&function.body)?;
@@ -33,11 +35,22 @@ pub(super) fn check(module: &Module) -> Result<(), (Span, String)> {
     Ok(())
 }
 
-fn strange(module: &Module, expression: &Ex) -> Option<String> {
+/// Values and pointers that are not those of numbers and vectors.
+fn strange_type(module: &Module, inner: &TypeInner) -> Option<String> {
+    let pointed = match inner {
+        TypeInner::Pointer { base, space: AddressSpace::Function } => &module.types[*base].inner,
+        TypeInner::ValuePointer { space: AddressSpace::Function, .. } => return None,
+        // Literals that nothing uses have no width yet.
+        TypeInner::Scalar(scalar) if scalar.is_abstract() => return None,
+        TypeInner::Vector { scalar, .. } if scalar.is_abstract() => return None,
+        _ => inner,
+    };
+    type_name(pointed).is_none().then(|| "an array, a matrix or a structure".into())
+}
+
+fn strange(expression: &Ex) -> Option<String> {
     let name = |name: &dyn std::fmt::Debug| Some(format!("{name:?}").to_lowercase());
     match expression {
-        Ex::Literal(Literal::F32(_) | Literal::I32(_) | Literal::U32(_) | Literal::Bool(_)) => None,
-        Ex::Literal(Literal::AbstractInt(_) | Literal::AbstractFloat(_)) => None,
         Ex::Math { fun, .. } => match fun {
             Math::Modf | Math::Frexp | Math::Ldexp | Math::Outer | Math::Cross | Math::FaceForward => {
                 name(fun)
@@ -50,15 +63,8 @@ fn strange(module: &Module, expression: &Ex) -> Option<String> {
         },
         Ex::Relational { fun: RelationalFunction::All | RelationalFunction::Any, .. } => None,
         Ex::As { convert: None, .. } => Some("bitcast".into()),
-        Ex::Compose { ty, .. } | Ex::ZeroValue(ty) => match module.types[*ty].inner {
-            TypeInner::Scalar(_) | TypeInner::Vector { .. } => None,
-            _ => Some("an array, a matrix or a structure".into()),
-        },
-        Ex::Constant(_)
-        | Ex::Access { .. }
-        | Ex::AccessIndex { .. }
-        | Ex::Splat { .. }
-        | Ex::Swizzle { .. } => None,
+        Ex::Literal(_) | Ex::Constant(_) | Ex::Override(_) | Ex::ZeroValue(_) | Ex::Compose { .. } => None,
+        Ex::Access { .. } | Ex::AccessIndex { .. } | Ex::Splat { .. } | Ex::Swizzle { .. } => None,
         Ex::FunctionArgument(_) | Ex::LocalVariable(_) | Ex::Load { .. } | Ex::Unary { .. } => None,
         Ex::Binary { .. } | Ex::Select { .. } | Ex::As { .. } | Ex::CallResult(_) => None,
         other => {
@@ -74,9 +80,15 @@ fn statements(block: &Block) -> Result<(), (Span, String)> {
             Statement::Emit(_) | Statement::Break | Statement::Continue | Statement::Return { .. } => {}
             Statement::Store { .. } | Statement::Call { .. } => {}
             Statement::Block(block) => statements(block)?,
-            Statement::If { accept, reject, .. } => statements(accept).and(statements(reject))?,
+            Statement::If { accept, reject, .. } => {
+                statements(accept)?;
+                statements(reject)?;
+            }
             Statement::Switch { cases, .. } => cases.iter().try_for_each(|case| statements(&case.body))?,
-            Statement::Loop { body, continuing, .. } => statements(body).and(statements(continuing))?,
+            Statement::Loop { body, continuing, .. } => {
+                statements(body)?;
+                statements(continuing)?;
+            }
             other => {
                 let name = format!("{other:?}");
                 let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();

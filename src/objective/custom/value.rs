@@ -1,7 +1,7 @@
 //! Numbers and vectors of WGSL over f32 or f64, and what its operators and mathematics make of them.
 
 use crate::kernels::Real;
-use naga::{BinaryOperator as Bin, MathFunction as Math, ScalarKind};
+use naga::{BinaryOperator as Bin, MathFunction as Math, ScalarKind, Span};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Number<T> {
@@ -19,10 +19,34 @@ pub(super) struct Value<T> {
     pub len: usize,
 }
 
-/// What stopped an evaluation.
-pub(super) type Fault = &'static str;
-pub(super) const UNSUPPORTED: Fault = "something that only a GPU evaluates";
-pub(super) const MISMATCH: Fault = "operands of other types";
+/// What stopped an evaluation, and where in the text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    pub what: &'static str,
+    pub at: Span,
+}
+
+impl Fault {
+    pub const fn new(what: &'static str) -> Self {
+        Self { what, at: Span::UNDEFINED }
+    }
+
+    /// The same with a place, unless it has one.
+    pub fn at(self, at: Span) -> Self {
+        if self.at.is_defined() { self } else { Self { at, ..self } }
+    }
+}
+
+pub(super) const UNSUPPORTED: Fault = Fault::new("something that only a GPU evaluates");
+pub(super) const MISMATCH: Fault = Fault::new("operands of other types");
+/// Devices need not have NaN, and compare it as they please: what depends on it would differ between them.
+const UNDEFINED: Fault = Fault::new("a result that depends on a number without a value (NaN)");
+
+/// The largest and smallest floats that convert to an i32 and to a u32 without a change; the others become these.
+pub(super) const I32_RANGE: [f32; 2] = [-2_147_483_648.0, 2_147_483_520.0];
+pub(super) const U32_RANGE: [f32; 2] = [0.0, 4_294_967_040.0];
+/// tanh is 1 to the bit from here on. Devices that divide exponentials would overflow further out.
+pub(super) const TANH_END: f32 = 15.0;
 
 impl<T: Real> Value<T> {
     pub fn scalar(number: Number<T>) -> Self {
@@ -56,6 +80,17 @@ impl<T: Real> Value<T> {
         if let B(truth) = self.parts[0] { Ok(truth) } else { Err(MISMATCH) }
     }
 
+    /// The same number in another precision.
+    pub fn cast<U: Real>(&self) -> Value<U> {
+        let cast = |number| match number {
+            F(x) => F(U::of(num_traits::ToPrimitive::to_f64(&x).unwrap_or(f64::NAN))),
+            I(x) => I(x),
+            U(x) => U(x),
+            B(x) => B(x),
+        };
+        Value { parts: self.parts.map(cast), len: self.len }
+    }
+
     pub fn index(&self) -> Result<i64, Fault> {
         match self.parts[0] {
             I(k) => Ok(k.into()),
@@ -63,10 +98,16 @@ impl<T: Real> Value<T> {
             _ => Err(MISMATCH),
         }
     }
+
+    /// The component of a vector of `len` that a computed index means: beyond an end, that end.
+    pub fn component(&self, len: usize) -> Result<usize, Fault> {
+        Ok(self.index()?.clamp(0, len.max(1) as i64 - 1) as usize)
+    }
 }
 
 pub(super) fn convert<T: Real>(number: Number<T>, kind: ScalarKind) -> Result<Number<T>, Fault> {
     let x = match number {
+        F(x) if x.is_nan() && kind != ScalarKind::Float => return Err(UNDEFINED),
         F(x) => x.to_f64().ok_or(MISMATCH)?,
         I(x) => x.into(),
         U(x) => x.into(),
@@ -77,12 +118,28 @@ pub(super) fn convert<T: Real>(number: Number<T>, kind: ScalarKind) -> Result<Nu
         (ScalarKind::Float, _) => F(T::of(x)),
         (ScalarKind::Bool, _) => B(x != 0.0),
         // Between integers the bits stay.
+        (ScalarKind::Sint, I(x)) => I(x),
         (ScalarKind::Sint, U(x)) => I(x as i32),
         (ScalarKind::Uint, I(x)) => U(x as u32),
-        (ScalarKind::Sint, _) => I(x as i32),
-        (ScalarKind::Uint, _) => U(x as u32),
+        (ScalarKind::Uint, U(x)) => U(x),
+        (ScalarKind::Sint, _) => I(x.clamp(I32_RANGE[0].into(), I32_RANGE[1].into()) as i32),
+        (ScalarKind::Uint, _) => U(x.clamp(U32_RANGE[0].into(), U32_RANGE[1].into()) as u32),
         _ => return Err(UNSUPPORTED),
     })
+}
+
+fn compares(op: Bin) -> bool {
+    use Bin::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
+    matches!(op, Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual)
+}
+
+/// The lower and the higher of two; a number without a value stays one, other than in [`f32::min`].
+fn least<T: Real>(x: T, y: T) -> T {
+    if x.is_nan() || y.is_nan() { T::nan() } else { x.min(y) }
+}
+
+fn greatest<T: Real>(x: T, y: T) -> T {
+    if x.is_nan() || y.is_nan() { T::nan() } else { x.max(y) }
 }
 
 pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Number<T>, Fault> {
@@ -97,7 +154,7 @@ pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Num
             _ => return None,
         }))
     }
-    // WGSL: x / 0 is x, x % 0 is 0.
+    // WGSL: x / 0 is x, x % 0 is 0; likewise where the result of a division is too large.
     macro_rules! integers {
         ($a:ident, $b:ident, $of:ident) => {
             match op {
@@ -114,12 +171,14 @@ pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Num
         };
     }
     Ok(match (a, b) {
+        (F(a), F(b)) if compares(op) && (a.is_nan() || b.is_nan()) => return Err(UNDEFINED),
         (F(a), F(b)) => match op {
             Bin::Add => F(a + b),
             Bin::Subtract => F(a - b),
             Bin::Multiply => F(a * b),
             Bin::Divide => F(a / b),
-            Bin::Modulo => F(a % b),
+            // As the devices compute it, which is not the exact remainder.
+            Bin::Modulo => F(a - b * (a / b).trunc()),
             _ => return ordered(op, a, b).ok_or(UNSUPPORTED),
         },
         (I(a), U(b)) if op == Bin::ShiftLeft => I(a.wrapping_shl(b)),
@@ -147,7 +206,13 @@ pub(super) fn mathematics<T: Real>(
         let (a, b) = (a.floats().ok_or(MISMATCH)?, b.floats().ok_or(MISMATCH)?);
         Ok(a.iter().zip(&b).fold(T::zero(), |sum, (&a, &b)| sum + a * b))
     };
+    let whole = |value: &Value<T>| matches!(value.parts[0], I(_) | U(_));
     match fun {
+        Math::Dot if whole(&a) => {
+            let product = |k| binary(Bin::Multiply, a.part(k), b.part(k));
+            let sum = (1..a.len).try_fold(product(0)?, |sum, k| binary(Bin::Add, sum, product(k)?))?;
+            return Ok(Value::scalar(sum));
+        }
         Math::Dot => return Ok(Value::float(dot(&a, &b)?)),
         Math::Length => return Ok(Value::float(dot(&a, &a)?.sqrt())),
         Math::Distance => {
@@ -178,19 +243,20 @@ pub(super) fn mathematics<T: Real>(
         };
         Ok(F(match fun {
             Math::Abs => x.abs(),
-            Math::Min => x.min(y),
-            Math::Max => x.max(y),
-            Math::Clamp => x.max(y).min(z),
-            Math::Saturate => x.max(zero).min(one),
+            Math::Min => least(x, y),
+            Math::Max => greatest(x, y),
+            Math::Clamp => least(greatest(x, y), z),
+            Math::Saturate => least(greatest(x, zero), one),
             Math::Cos => x.cos(),
             Math::Cosh => x.cosh(),
             Math::Sin => x.sin(),
             Math::Sinh => x.sinh(),
             Math::Tan => x.tan(),
-            Math::Tanh => x.tanh(),
+            Math::Tanh => least(greatest(x, T::of((-TANH_END).into())), T::of(TANH_END.into())).tanh(),
             Math::Acos => x.acos(),
             Math::Asin => x.asin(),
             Math::Atan => x.atan(),
+            Math::Atan2 if x == zero && y == zero => T::nan(),
             Math::Atan2 => x.atan2(y),
             Math::Asinh => x.asinh(),
             Math::Acosh => x.acosh(),
@@ -211,6 +277,8 @@ pub(super) fn mathematics<T: Real>(
             Math::Exp2 => x.exp2(),
             Math::Log => x.ln(),
             Math::Log2 => x.log2(),
+            // Devices compute 2^(y log2 x).
+            Math::Pow if x < zero || (x == zero && y <= zero) => T::nan(),
             Math::Pow => x.powf(y),
             Math::Sqrt => x.sqrt(),
             Math::InverseSqrt => one / x.sqrt(),
@@ -224,14 +292,16 @@ pub(super) fn mathematics<T: Real>(
             Math::Fma => x * y + z,
             Math::Mix => x * (one - z) + y * z,
             Math::Step => {
-                if x <= y {
+                if x.is_nan() || y.is_nan() {
+                    T::nan()
+                } else if x <= y {
                     one
                 } else {
                     zero
                 }
             }
             Math::SmoothStep => {
-                let t = ((z - x) / (y - x)).max(zero).min(one);
+                let t = least(greatest((z - x) / (y - x), zero), one);
                 t * t * (T::of(3.0) - T::of(2.0) * t)
             }
             _ => return Err(UNSUPPORTED),

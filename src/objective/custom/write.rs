@@ -1,0 +1,452 @@
+//! What devices run of a weight file: WGSL written anew from naga's IR, the same that the CPU interprets.
+//!
+//! Every operation whose result WGSL or a driver leaves open, such as a division of integers by zero, is written so that it
+//! has one result everywhere, which is the interpreter's; release builds ask drivers for no checks of their own. Names are
+//! ours throughout, so that a file may use any, and every step has a line of its own, so that no compiler recurses.
+
+use super::interpret::{STEPS, before_the_body};
+use super::value::{B, F, I, I32_RANGE, Number, TANH_END, U, U32_RANGE, Value};
+use naga::valid::{FunctionInfo, ModuleInfo};
+use naga::{
+    BinaryOperator as Bin, Block, Expression as Ex, Function, Handle, Literal, MathFunction as Math, Module,
+    RelationalFunction, Scalar, ScalarKind, Statement, SwitchValue, TypeInner, UnaryOperator,
+};
+
+/// Name of a type of numbers or vectors of them, and of no other.
+pub(super) fn type_name(inner: &TypeInner) -> Option<String> {
+    let name = |scalar: &Scalar| match (scalar.kind, scalar.width) {
+        (ScalarKind::Float, 4) => Some("f32"),
+        (ScalarKind::Sint, 4) => Some("i32"),
+        (ScalarKind::Uint, 4) => Some("u32"),
+        (ScalarKind::Bool, _) => Some("bool"),
+        _ => None,
+    };
+    match inner {
+        TypeInner::Scalar(scalar) => name(scalar).map(str::to_string),
+        TypeInner::Vector { size, scalar } => Some(format!("vec{}<{}>", *size as u8, name(scalar)?)),
+        _ => None,
+    }
+}
+
+/// A checked module, and what its expressions at module scope are.
+pub(super) struct Checked<'a> {
+    pub module: &'a Module,
+    pub info: &'a ModuleInfo,
+    pub globals: &'a [Option<Value<f32>>],
+    /// Which of the kernel's members `own_k` an override is, by its place among the module's.
+    pub slots: &'a [usize],
+}
+
+/// The section of a shader page with T and P of a module; nothing where an expression is none that
+/// [`check`](super::supported::check) accepts.
+pub(super) fn section(
+    checked: &Checked,
+    triplet: Handle<Function>,
+    pair: Handle<Function>,
+) -> Option<String> {
+    let mut out = String::from("var<private> own_turns: u32;\n");
+    for k in checked.slots {
+        out += &format!("var<private> own_parameter_{k}: f32;\n");
+    }
+    for (handle, function) in checked.module.functions.iter() {
+        let named = vec![false; function.expressions.len()];
+        let info = &checked.info[handle];
+        let writer = Writer { checked, function, info, before: named.clone(), named, in_body: false, out };
+        out = writer.function(handle)?;
+    }
+    // Parameters are variables that the kernel fills: one compilation for all values, and no folding that would depend
+    // on them.
+    let set: String =
+        checked.slots.iter().map(|k| format!("    own_parameter_{k} = params.own_{k};\n")).collect();
+    Some(format!(
+        "{out}fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {{\n{set}    own_turns = 0u;\n    \
+         let triplet = own_function_{}(p, n);\n    let pair = own_function_{}(p, n);\n    \
+         // A loop that was cut: too large for a gradient, so that training ends with an error.\n    \
+         if (own_turns > {STEPS}u) {{\n        return vec2f(3e38);\n    }}\n    return open * triplet * pair;\n}}",
+        triplet.index(),
+        pair.index()
+    ))
+}
+
+struct Writer<'a> {
+    checked: &'a Checked<'a>,
+    function: &'a Function,
+    info: &'a FunctionInfo,
+    /// Expressions that were written before the body.
+    before: Vec<bool>,
+    /// Expressions that have a name.
+    named: Vec<bool>,
+    /// Whether variables are there to be read.
+    in_body: bool,
+    out: String,
+}
+
+impl Writer<'_> {
+    fn function(mut self, handle: Handle<Function>) -> Option<String> {
+        let types = &self.checked.module.types;
+        let mut arguments = Vec::new();
+        for (k, argument) in self.function.arguments.iter().enumerate() {
+            arguments.push(format!("a{k}: {}", type_name(&types[argument.ty].inner)?));
+        }
+        let result = match &self.function.result {
+            Some(result) => Some(type_name(&types[result.ty].inner)?),
+            None => None,
+        };
+        let arrow = result.as_ref().map_or(String::new(), |result| format!(" -> {result}"));
+        self.out += &format!("fn own_function_{}({}){arrow} {{\n", handle.index(), arguments.join(", "));
+        for handle in before_the_body(self.function) {
+            // Those that only the body can evaluate are none of what variables begin with.
+            if self.is_value(handle) && !self.function.expressions[handle].needs_pre_emit() {
+                self.before[handle.index()] = self.name(handle).is_some();
+            }
+        }
+        for (variable, local) in self.function.local_variables.iter() {
+            let ty = type_name(&types[local.ty].inner)?;
+            let init = match local.init {
+                Some(init) => self.operand(init)?,
+                None => format!("{ty}()"),
+            };
+            self.out += &format!("var v{}: {ty} = {init};\n", variable.index());
+        }
+        self.in_body = true;
+        self.block(&self.function.body)?;
+        // A loop without an end has one here.
+        if let Some(result) = result
+            && !matches!(self.function.body.last(), Some(Statement::Return { .. }))
+        {
+            self.out += &format!("return {result}();\n");
+        }
+        self.out += "}\n";
+        Some(self.out)
+    }
+
+    fn block(&mut self, block: &Block) -> Option<()> {
+        for statement in block {
+            match statement {
+                Statement::Emit(range) => {
+                    for handle in range.clone() {
+                        if self.is_value(handle) && !self.before[handle.index()] {
+                            self.name(handle)?;
+                        }
+                    }
+                }
+                Statement::Block(block) => {
+                    self.out += "{\n";
+                    self.block(block)?;
+                    self.out += "}\n";
+                }
+                Statement::If { condition, accept, reject } => {
+                    self.out += &format!("if ({}) {{\n", self.operand(*condition)?);
+                    self.block(accept)?;
+                    if !reject.is_empty() {
+                        self.out += "} else {\n";
+                        self.block(reject)?;
+                    }
+                    self.out += "}\n";
+                }
+                Statement::Switch { selector, cases } => {
+                    self.out += &format!("switch {} {{\n", self.operand(*selector)?);
+                    let mut values = Vec::new();
+                    for case in cases {
+                        values.push(match case.value {
+                            SwitchValue::I32(k) => number(I(k))?,
+                            SwitchValue::U32(k) => number(U(k))?,
+                            SwitchValue::Default => "default".into(),
+                        });
+                        if !case.fall_through {
+                            self.out += &format!("case {}: {{\n", values.join(", "));
+                            self.block(&case.body)?;
+                            self.out += "}\n";
+                            values.clear();
+                        }
+                    }
+                    self.out += "}\n";
+                }
+                Statement::Loop { body, continuing, break_if } => {
+                    self.out +=
+                        &format!("loop {{\nown_turns += 1u;\nif (own_turns > {STEPS}u) {{\nbreak;\n}}\n");
+                    self.block(body)?;
+                    self.out += "continuing {\n";
+                    self.block(continuing)?;
+                    if let Some(condition) = break_if {
+                        self.out += &format!("break if {};\n", self.operand(*condition)?);
+                    }
+                    self.out += "}\n}\n";
+                }
+                Statement::Break => self.out += "break;\n",
+                Statement::Continue => self.out += "continue;\n",
+                Statement::Return { value: None } => self.out += "return;\n",
+                Statement::Return { value: Some(value) } => {
+                    self.out += &format!("return {};\n", self.operand(*value)?);
+                }
+                Statement::Store { pointer, value } => {
+                    self.out += &format!("{} = {};\n", self.place(*pointer)?, self.operand(*value)?);
+                }
+                Statement::Call { function, arguments, result } => {
+                    let arguments = arguments.iter().map(|a| self.operand(*a)).collect::<Option<Vec<_>>>()?;
+                    if let Some(result) = result {
+                        self.out += &format!("let e{} = ", result.index());
+                        self.named[result.index()] = true;
+                    }
+                    self.out += &format!("own_function_{}({});\n", function.index(), arguments.join(", "));
+                }
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+
+    fn type_of(&self, handle: Handle<Ex>) -> &TypeInner {
+        self.info[handle].ty.inner_with(&self.checked.module.types)
+    }
+
+    /// Whether an expression is a number or vector, not a pointer to one.
+    fn is_value(&self, handle: Handle<Ex>) -> bool {
+        type_name(self.type_of(handle)).is_some()
+    }
+
+    /// Gives an expression a name of its own.
+    fn name(&mut self, handle: Handle<Ex>) -> Option<()> {
+        let value = self.expression(handle)?;
+        self.out += &format!("let e{} = {value};\n", handle.index());
+        self.named[handle.index()] = true;
+        Some(())
+    }
+
+    fn operand(&self, handle: Handle<Ex>) -> Option<String> {
+        if self.named[handle.index()] {
+            return Some(format!("e{}", handle.index()));
+        }
+        self.expression(handle)
+    }
+
+    /// A variable, or a component of it.
+    fn place(&self, pointer: Handle<Ex>) -> Option<String> {
+        match self.function.expressions[pointer] {
+            Ex::LocalVariable(variable) if self.in_body => Some(format!("v{}", variable.index())),
+            Ex::AccessIndex { base, index } => Some(format!("{}[{index}]", self.place(base)?)),
+            Ex::Access { base, index } => {
+                let len = match self.type_of(base) {
+                    TypeInner::Pointer { base, .. } => length(&self.checked.module.types[*base].inner),
+                    TypeInner::ValuePointer { size: Some(size), .. } => *size as usize,
+                    _ => return None,
+                };
+                Some(format!("{}[{}]", self.place(base)?, self.index(index, len)?))
+            }
+            _ => None,
+        }
+    }
+
+    /// A computed index within a vector of `len`.
+    fn index(&self, index: Handle<Ex>, len: usize) -> Option<String> {
+        let last = len.checked_sub(1)?;
+        let k = self.operand(index)?;
+        Some(match self.type_of(index).scalar()?.kind {
+            ScalarKind::Uint => format!("min({k}, {last}u)"),
+            _ => format!("min(max({k}, 0i), {last}i)"),
+        })
+    }
+
+    fn expression(&self, handle: Handle<Ex>) -> Option<String> {
+        let of = |handle: Handle<Ex>| self.operand(handle);
+        let ty = type_name(self.type_of(handle))?;
+        Some(match self.function.expressions[handle] {
+            Ex::Literal(literal) => number(match literal {
+                Literal::F32(x) => F(x),
+                Literal::I32(x) => I(x),
+                Literal::U32(x) => U(x),
+                Literal::Bool(x) => B(x),
+                _ => return None,
+            })?,
+            Ex::Constant(constant) => {
+                let init = self.checked.module.constants[constant].init;
+                let value = self.checked.globals[init.index()]?;
+                let parts = value.parts[..value.len].iter().map(|part| number(*part));
+                format!("{ty}({})", parts.collect::<Option<Vec<_>>>()?.join(", "))
+            }
+            Ex::Override(parameter) => {
+                format!("own_parameter_{}", self.checked.slots.get(parameter.index())?)
+            }
+            Ex::ZeroValue(_) => format!("{ty}()"),
+            Ex::Compose { ref components, .. } => {
+                let parts = components.iter().map(|component| of(*component));
+                format!("{ty}({})", parts.collect::<Option<Vec<_>>>()?.join(", "))
+            }
+            Ex::Splat { value, .. } => format!("{ty}({})", of(value)?),
+            Ex::FunctionArgument(k) => format!("a{k}"),
+            Ex::Load { pointer } => self.place(pointer)?,
+            Ex::AccessIndex { base, index } => format!("{}[{index}]", of(base)?),
+            Ex::Access { base, index } => {
+                format!("{}[{}]", of(base)?, self.index(index, length(self.type_of(base)))?)
+            }
+            Ex::Swizzle { size, vector, pattern } => {
+                let parts = pattern[..size as usize].iter().map(|part| ["x", "y", "z", "w"][*part as usize]);
+                format!("{}.{}", of(vector)?, parts.collect::<String>())
+            }
+            Ex::Unary { op, expr } => {
+                let sign = match op {
+                    UnaryOperator::Negate => "-",
+                    UnaryOperator::LogicalNot => "!",
+                    UnaryOperator::BitwiseNot => "~",
+                };
+                format!("({sign}{})", of(expr)?)
+            }
+            Ex::Binary { op, left, right } => self.binary(op, left, right)?,
+            Ex::Select { condition, accept, reject } => {
+                format!("select({}, {}, {})", of(reject)?, of(accept)?, of(condition)?)
+            }
+            Ex::Relational { fun, argument } => {
+                let name = match fun {
+                    RelationalFunction::All => "all",
+                    RelationalFunction::Any => "any",
+                    _ => return None,
+                };
+                format!("{name}({})", of(argument)?)
+            }
+            Ex::As { expr, kind, convert: Some(_) } => {
+                let from = self.type_of(expr);
+                let range = match kind {
+                    ScalarKind::Sint => Some(I32_RANGE),
+                    ScalarKind::Uint => Some(U32_RANGE),
+                    _ => None,
+                };
+                match range.filter(|_| from.scalar_kind() == Some(ScalarKind::Float)) {
+                    Some(range) => format!("{ty}({})", within(&type_name(from)?, &of(expr)?, range)?),
+                    None => format!("{ty}({})", of(expr)?),
+                }
+            }
+            Ex::Math { fun, arg, arg1, arg2, .. } => self.mathematics(fun, &ty, arg, arg1, arg2)?,
+            _ => return None,
+        })
+    }
+
+    fn binary(&self, op: Bin, left: Handle<Ex>, right: Handle<Ex>) -> Option<String> {
+        let (a, b) = (self.operand(left)?, self.operand(right)?);
+        let (kind, ty) = (self.type_of(left).scalar_kind()?, type_name(self.type_of(right))?);
+        let signed = kind == ScalarKind::Sint;
+        // GL leaves open what a division by zero is, and a remainder of negative numbers; SPIR-V, one that is too large.
+        let divisor = || {
+            let too_large = format!(" | ({a} == {ty}(-2147483647i - 1i)) & ({b} == {ty}(-1i))");
+            let one = if signed { "1i" } else { "1u" };
+            let zero = format!("({b} == {ty}())");
+            format!("select({b}, {ty}({one}), {zero}{})", if signed { too_large } else { String::new() })
+        };
+        let sign = match op {
+            Bin::Divide if kind != ScalarKind::Float => return Some(format!("({a} / {})", divisor())),
+            Bin::Modulo if kind != ScalarKind::Float => {
+                let divisor = divisor();
+                return Some(format!("({a} - ({a} / {divisor}) * {divisor})"));
+            }
+            Bin::Modulo => return Some(format!("({a} - {b} * trunc({a} / {b}))")),
+            // Of as many places as a number has bits, GL leaves it open.
+            Bin::ShiftLeft => return Some(format!("({a} << ({b} & {ty}(31u)))")),
+            Bin::ShiftRight => return Some(format!("({a} >> ({b} & {ty}(31u)))")),
+            Bin::Add => "+",
+            Bin::Subtract => "-",
+            Bin::Multiply => "*",
+            Bin::Divide => "/",
+            Bin::Equal => "==",
+            Bin::NotEqual => "!=",
+            Bin::Less => "<",
+            Bin::LessEqual => "<=",
+            Bin::Greater => ">",
+            Bin::GreaterEqual => ">=",
+            Bin::And => "&",
+            Bin::ExclusiveOr => "^",
+            Bin::InclusiveOr => "|",
+            Bin::LogicalAnd => "&&",
+            Bin::LogicalOr => "||",
+        };
+        Some(format!("({a} {sign} {b})"))
+    }
+
+    fn mathematics(
+        &self,
+        fun: Math,
+        ty: &str,
+        arg: Handle<Ex>,
+        arg1: Option<Handle<Ex>>,
+        arg2: Option<Handle<Ex>>,
+    ) -> Option<String> {
+        let mut given = vec![self.operand(arg)?];
+        for arg in [arg1, arg2].into_iter().flatten() {
+            given.push(self.operand(arg)?);
+        }
+        let float = self.type_of(arg).scalar_kind() == Some(ScalarKind::Float);
+        let name = match (fun, &given[..]) {
+            (Math::Abs, [x]) if !float && ty.contains('i') => return Some(format!("max({x}, -{x})")),
+            // Drivers leave open what it is where the bounds are the wrong way round.
+            (Math::Clamp, [x, low, high]) => return Some(format!("min(max({x}, {low}), {high})")),
+            (Math::SmoothStep, [low, high, x]) => {
+                let t = format!("min(max(({x} - {low}) / ({high} - {low}), {ty}()), {ty}(1.0f))");
+                return Some(format!("({t} * {t} * ({ty}(3.0f) - {ty}(2.0f) * {t}))"));
+            }
+            (Math::Tanh, [x]) => {
+                return Some(format!("tanh({})", within(ty, x, [-TANH_END, TANH_END])?));
+            }
+            (Math::InverseSqrt, _) => "inverseSqrt",
+            (Math::Abs, _) => "abs",
+            (Math::Min, _) => "min",
+            (Math::Max, _) => "max",
+            (Math::Saturate, _) => "saturate",
+            (Math::Cos, _) => "cos",
+            (Math::Cosh, _) => "cosh",
+            (Math::Sin, _) => "sin",
+            (Math::Sinh, _) => "sinh",
+            (Math::Tan, _) => "tan",
+            (Math::Acos, _) => "acos",
+            (Math::Asin, _) => "asin",
+            (Math::Atan, _) => "atan",
+            (Math::Atan2, _) => "atan2",
+            (Math::Asinh, _) => "asinh",
+            (Math::Acosh, _) => "acosh",
+            (Math::Atanh, _) => "atanh",
+            (Math::Radians, _) => "radians",
+            (Math::Degrees, _) => "degrees",
+            (Math::Ceil, _) => "ceil",
+            (Math::Floor, _) => "floor",
+            (Math::Round, _) => "round",
+            (Math::Fract, _) => "fract",
+            (Math::Trunc, _) => "trunc",
+            (Math::Exp, _) => "exp",
+            (Math::Exp2, _) => "exp2",
+            (Math::Log, _) => "log",
+            (Math::Log2, _) => "log2",
+            (Math::Pow, _) => "pow",
+            (Math::Dot, _) => "dot",
+            (Math::Distance, _) => "distance",
+            (Math::Length, _) => "length",
+            (Math::Normalize, _) => "normalize",
+            (Math::Sign, _) => "sign",
+            (Math::Fma, _) => "fma",
+            (Math::Mix, _) => "mix",
+            (Math::Step, _) => "step",
+            (Math::Sqrt, _) => "sqrt",
+            _ => return None,
+        };
+        Some(format!("{name}({})", given.join(", ")))
+    }
+}
+
+fn length(inner: &TypeInner) -> usize {
+    if let TypeInner::Vector { size, .. } = inner { *size as usize } else { 1 }
+}
+
+/// A float or vector of floats kept within a range.
+fn within(ty: &str, x: &str, [low, high]: [f32; 2]) -> Option<String> {
+    Some(format!("min(max({x}, {ty}({})), {ty}({}))", number(F(low))?, number(F(high))?))
+}
+
+/// A number as a literal of its type.
+fn number(number: Number<f32>) -> Option<String> {
+    Some(match number {
+        F(x) if !x.is_finite() => return None,
+        F(x) if x.is_sign_negative() => format!("({x:?}f)"),
+        F(x) => format!("{x:?}f"),
+        I(i32::MIN) => "(-2147483647i - 1i)".into(),
+        I(x) if x < 0 => format!("({x}i)"),
+        I(x) => format!("{x}i"),
+        U(x) => format!("{x}u"),
+        B(x) => x.to_string(),
+    })
+}
