@@ -1,5 +1,9 @@
 //! Weight files: the built-in combinations written as files, parameters, configurations, and what is refused.
 
+#[path = "custom/agreement.rs"]
+mod agreement;
+#[path = "custom/attacks.rs"]
+mod attacks;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/random.rs"]
@@ -90,6 +94,62 @@ fn parameters() -> Outcome {
     check(weights.at(0.5f32, 2.0)? == found, "other weights after reading")
 }
 
+/// What `override` may have as its default, and the value.
+fn defaults() -> Outcome {
+    let cases: [(&str, &[f32]); 14] = [
+        ("const C: f32 = 2.0; override g: f32 = C;", &[2.0]),
+        ("override g: f32 = C; fn f() -> f32 { return 1.0; } const C = 2.0;", &[2.0]),
+        ("override g: f32 = max(1.0, 2.0);", &[2.0]),
+        ("override g: f32 = vec2f(4.0, 5.0).x;", &[4.0]),
+        ("override g: f32 = vec2f(4.0, 5.0)[C] + select(1.0, 2.0, C > 0); const C = 1;", &[7.0]),
+        ("override g: f32 = -3.0; override h: f32 = -(g);", &[-3.0, 3.0]),
+        ("override g: f32 = ((1.0 + 2.0) * /* ; override x = 1.0; */ 2.0) // ; }\n ;", &[6.0]),
+        ("/* a /* b; */ ; */ override\n g\n :\n f32\n = 1e-3f\n;", &[1e-3]),
+        ("@id(7) override g: f32 = 0.5; @id(1 + 1) override h = 2.5f;", &[0.5, 2.5]),
+        ("override h: f32 = g / 4; override g: f32 = 2;", &[0.5, 2.0]),
+        (
+            "override g: f32 = 2; override h: f32 = select(g, max(g, 3.0) + vec2f(g, 1.0).y, g > 1.0);",
+            &[2.0, 4.0],
+        ),
+        ("alias number = f32; override g: number = f32(3u) + number(1);", &[4.0]),
+        ("override override_g: f32 = 0x1p-2; override é = 1.5;", &[0.25, 1.5]),
+        ("override g: f32 = smoothstep(0.0, 1.0, f); override f: f32 = 0.5;", &[0.5, 0.5]),
+    ];
+    for (text, expected) in cases {
+        let weights = CustomWeights::new("mine.wgsl", &format!("{text}\n{TRIPLET}\n{PAIR}"), [])
+            .map_err(|e| format!("{text}: {e}"))?;
+        let found: Vec<_> = weights.parameters().iter().map(|(_, value)| *value).collect();
+        check(found == expected, format!("{text}: {found:?}"))?;
+        let (name, _) = weights.parameters()[0].clone();
+        let weights = weights.with([(name.as_str(), 9.0)])?;
+        check(weights.parameters()[0] == (name, 9.0), format!("{text}: {:?}", weights.parameters()))?;
+    }
+    // A parameter by others follows them.
+    let text = format!("override g: f32 = 2.0; override h: f32 = g * g;\n{TRIPLET}\n{PAIR}");
+    let weights = CustomWeights::new("mine.wgsl", &text, [("g", 3.0)])?;
+    check(weights.parameters()[1].1 == 9.0, format!("{:?}", weights.parameters()))
+}
+
+/// The line of the text and the mark below it.
+fn excerpts() -> Outcome {
+    let long = format!("return {}+;", "p + ".repeat(60));
+    let cases = [
+        ("\treturn é * p +;".to_string(), "    return é * p +;\n                  ^"),
+        ("return \u{1b}[31mp;".into(), "    return \\u{1b}[31mp;\n           ^^^^^^"),
+        (long, "^"),
+    ];
+    for (body, expected) in cases {
+        let text = format!("{PAIR}\nfn triplet_weight(p: f32, n: f32) -> f32 {{\n{body}\n}}");
+        let error = CustomWeights::new("mine.wgsl", &text, []).err().ok_or("accepted")?;
+        let found = error.excerpt().unwrap_or_default();
+        check(
+            found == expected || expected == "^" && found.contains("    ..."),
+            format!("{error}\n{found}"),
+        )?;
+    }
+    Ok(())
+}
+
 const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0); }";
 const TRIPLET: &str = "fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0; }";
 
@@ -118,6 +178,14 @@ fn refused() -> Outcome {
         ),
         (triplet("return vec2f(p, n);"), "mine.wgsl, line 3, column "),
         (triplet("return 1 / 0;"), "mine.wgsl, line 3, column "),
+        (
+            triplet("return f32(i32(p) / 0);"),
+            "mine.wgsl, line 3, column 16: expected valid WGSL, found a division by zero",
+        ),
+        (
+            triplet("return f32(i32(p) << 33u);"),
+            "line 3, column 16: expected valid WGSL, found a shift by more than 31",
+        ),
         (triplet("workgroupBarrier(); return p;"), "mine.wgsl, line 3, column 5: expected arithmetic"),
         (triplet("var a = array<f32, 2>(p, n); return a[0];"), "line 3, column "),
         (triplet("return f32(countOneBits(u32(p)));"), "found countonebits"),
@@ -127,11 +195,32 @@ fn refused() -> Outcome {
         ),
         (both("var<private> s: f32;"), "found a variable of the module"),
         (both("@compute @workgroup_size(1) fn run() {}"), "found the entry point `run`"),
+        (both("override g = 3;"), "mine.wgsl, line 1, column 1: expected a parameter of type f32"),
+        (both("override g: f32 = triplet_weight(0.0, 1.0);"), "mine.wgsl, line 1, column 19: expected WGSL"),
         (
-            both("\nfn positive() -> f32 { return 1.0; }"),
-            "mine.wgsl, line 2, column 1: expected names that the kernel does not use itself, found `positive`",
+            both("override f: f32 = 0.0; override g: f32 = 1.0 / f;"),
+            "mine.wgsl, line 1, column 24: expected a finite",
         ),
-        (both("const LANES = 3;"), "`LANES`"),
+        (
+            triplet("return f32(p + n > 0.0 && sqrt(p) > 0.5);"),
+            "line 3, column 31: expected weights that can be evaluated",
+        ),
+        (triplet("return max(sqrt(p), 0.1);"), "triplet_weight of mine.wgsl at p = -1"),
+        (triplet("return min(abs(1.0 / n), 5.0);"), "triplet_weight of mine.wgsl at p = -1.000001, n = 0"),
+        (triplet("return smoothstep(0.5, 0.5, p);"), "triplet_weight of mine.wgsl at p = -1"),
+        (triplet("return atan2(p - p, n - n);"), "found NaN"),
+        (triplet("return max(pow(p, 2.0), 0.1);"), "triplet_weight of mine.wgsl at p = -1"),
+        (
+            triplet("return f32(i32(log(p)));"),
+            "found a result that depends on a number without a value (NaN), at p = -1",
+        ),
+        (
+            triplet("var a: f32; for (;;) { a += 1.0; } return a;"),
+            "mine.wgsl, line 2, column 1: expected weights that",
+        ),
+        (triplet("return triplet_weight(p, n);"), "mine.wgsl, line 2, column "),
+        (triplet("return p + vec2f(n);"), "mine.wgsl, line 3, column "),
+        (triplet("const a = array(1.0, 2.0); return a[i32(p)];"), "found an array, a matrix or a structure"),
         (
             both("override flag: bool = true;"),
             "mine.wgsl, line 1, column 1: expected a parameter of type f32",
@@ -163,6 +252,19 @@ fn refused() -> Outcome {
 }
 
 fn main() {
-    let others = vec![Trial::test("parameters", parameters), Trial::test("refused", refused)];
-    common::run_with(vec![("combinations".into(), combinations)], others)
+    // As in release builds, where a driver checks nothing.
+    // SAFETY: there is one thread yet.
+    unsafe { std::env::set_var("WGOAL_SHADER_CHECKS", "off") };
+    let others: [(&str, fn() -> Outcome); 6] = [
+        ("parameters", parameters),
+        ("defaults", defaults),
+        ("refused", refused),
+        ("excerpts", excerpts),
+        ("large", attacks::large),
+        ("mutated", attacks::mutated),
+    ];
+    let others = others.into_iter().map(|(name, test)| Trial::test(name, test)).collect();
+    let devices: Vec<(String, common::Test)> =
+        vec![("combinations".into(), combinations), ("operations".into(), agreement::operations)];
+    common::run_with(devices, others)
 }

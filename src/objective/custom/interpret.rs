@@ -32,7 +32,9 @@ pub(super) fn call<T: Real>(
     arguments: &[Value<T>],
     steps: &mut usize,
 ) -> Result<Value<T>, Fault> {
-    Frame::run(text, &text.module.functions[function], arguments, steps)?.ok_or(UNSUPPORTED)
+    let value = Frame::run(text, &text.module.functions[function], arguments, steps);
+    // Some statements have no place.
+    value.map_err(|fault| fault.at(text.module.functions.get_span(function)))?.ok_or(UNSUPPORTED)
 }
 
 /// The values of the parameters, by default or as `given`, and of all expressions at module scope.

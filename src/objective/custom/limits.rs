@@ -137,7 +137,9 @@ impl<'a> Iterator for Tokens<'a> {
             } else if rest.starts_with("/*") {
                 comment(rest)
             } else if is_word(first) {
-                let len = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                // A number has a point.
+                let part = |c: char| is_word(c) || c == '.' && first.is_ascii_digit();
+                let len = rest.find(|c| !part(c)).unwrap_or(rest.len());
                 self.at += len;
                 return Some((self.at - len, &rest[..len]));
             } else if first.is_whitespace() {

@@ -77,6 +77,8 @@ fn validation(error: &ValidationError) -> String {
             ExpressionError::SelectValuesTypeMismatch { .. } => "`select` between values of two types".into(),
             ExpressionError::SelectConditionNotABool { .. } => "`select` by other than a bool".into(),
             ExpressionError::IndexOutOfBounds(_, index) => format!("component {index}, which is not there"),
+            ExpressionError::DivideByZero => "a division by zero".into(),
+            ExpressionError::ShiftAmountTooLarge { .. } => "a shift by more than 31".into(),
             ExpressionError::NegativeIndex(_) => "a negative index".into(),
             _ => "an operand or argument of a type that does not fit".into(),
         },

@@ -176,6 +176,8 @@ pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Num
             Bin::Add => F(a + b),
             Bin::Subtract => F(a - b),
             Bin::Multiply => F(a * b),
+            // Infinite by WGSL's letter, of a sign that compilers do not keep.
+            Bin::Divide if b == T::zero() => F(T::nan()),
             Bin::Divide => F(a / b),
             // As the devices compute it, which is not the exact remainder.
             Bin::Modulo => F(a - b * (a / b).trunc()),
@@ -300,6 +302,7 @@ pub(super) fn mathematics<T: Real>(
                     zero
                 }
             }
+            Math::SmoothStep if x == y => T::nan(),
             Math::SmoothStep => {
                 let t = least(greatest((z - x) / (y - x), zero), one);
                 t * t * (T::of(3.0) - T::of(2.0) * t)
