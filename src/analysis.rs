@@ -22,7 +22,7 @@ const BATCHES: [usize; 2] = [2, 16];
 const GRID: [usize; 2] = [21, 201];
 /// Operations of a weight file that the batches, and the plane, may take: a few seconds. A file with long loops gets fewer
 /// batches and points.
-const WORK: usize = 200_000_000;
+const WORK: usize = 100_000_000;
 /// Step of the differences.
 const STEP: f64 = 1e-5;
 /// Asymmetry and curl that differences of a true gradient show at most.

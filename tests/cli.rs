@@ -1,6 +1,8 @@
 //! The command line as scripts use it: what it writes, what it refuses, and what it survives.
 #![cfg(feature = "cli")]
 
+#[path = "cli/custom.rs"]
+mod custom;
 #[path = "cli/faults.rs"]
 mod faults;
 #[path = "cli/guards.rs"]
