@@ -523,7 +523,8 @@ impl Gpu {
         let module = if shader_checks() {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: every kernel guards its own indices and loops; the tests run them with the checks on.
+            // SAFETY: every kernel guards its own indices and loops; the tests run them with the checks on. A weight
+            // file stands in them as src/objective/custom writes it, which guards its indices, loops and divisions.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let buffer = |ty, dynamic| wgpu::BindingType::Buffer {

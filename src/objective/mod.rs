@@ -13,6 +13,7 @@ mod names;
 mod negatives;
 mod validate;
 
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use custom::BYTES;
 pub use custom::CustomWeights;
 pub(crate) use embeddings::check_embeddings;

@@ -294,7 +294,7 @@ fn pure<T: Real>(
         }
         Ex::Math { fun, arg, arg1, arg2, .. } => {
             let a = get(arg)?;
-            let optional = |arg: Option<Handle<Ex>>| arg.map_or(Ok(a), |arg| get(arg));
+            let optional = |arg: Option<Handle<Ex>>| arg.map_or(Ok(a), get);
             mathematics(fun, a, optional(arg1)?, optional(arg2)?)
         }
         Ex::As { expr, kind, convert: Some(_) } => {

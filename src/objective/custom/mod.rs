@@ -7,6 +7,7 @@
 mod interpret;
 mod limits;
 mod message;
+mod operations;
 mod supported;
 mod value;
 mod write;
@@ -14,6 +15,7 @@ mod write;
 use crate::kernels::{KernelSpec, OWN, Real, specialise, weighing_pages, weight_sections};
 use crate::{Error, Result};
 use interpret::STEPS;
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use limits::BYTES;
 use message::Source;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};

@@ -5,11 +5,12 @@
 //! ours throughout, so that a file may use any, and every step has a line of its own, so that no compiler recurses.
 
 use super::interpret::{STEPS, before_the_body};
-use super::value::{B, F, I, I32_RANGE, Number, TANH_END, U, U32_RANGE, Value};
+use super::operations::{number, within};
+use super::value::{B, F, I, I32_RANGE, U, U32_RANGE, Value};
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{
-    BinaryOperator as Bin, Block, Expression as Ex, Function, Handle, Literal, MathFunction as Math, Module,
-    RelationalFunction, Scalar, ScalarKind, Statement, SwitchValue, TypeInner, UnaryOperator,
+    Block, Expression as Ex, Function, Handle, Literal, Module, RelationalFunction, Scalar, ScalarKind,
+    Statement, SwitchValue, TypeInner, UnaryOperator,
 };
 
 /// Name of a type of numbers or vectors of them, and of no other.
@@ -68,7 +69,7 @@ pub(super) fn section(
     ))
 }
 
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     checked: &'a Checked<'a>,
     function: &'a Function,
     info: &'a FunctionInfo,
@@ -196,7 +197,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn type_of(&self, handle: Handle<Ex>) -> &TypeInner {
+    pub(super) fn type_of(&self, handle: Handle<Ex>) -> &TypeInner {
         self.info[handle].ty.inner_with(&self.checked.module.types)
     }
 
@@ -213,7 +214,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn operand(&self, handle: Handle<Ex>) -> Option<String> {
+    pub(super) fn operand(&self, handle: Handle<Ex>) -> Option<String> {
         if self.named[handle.index()] {
             return Some(format!("e{}", handle.index()));
         }
@@ -319,134 +320,8 @@ impl Writer<'_> {
             _ => return None,
         })
     }
-
-    fn binary(&self, op: Bin, left: Handle<Ex>, right: Handle<Ex>) -> Option<String> {
-        let (a, b) = (self.operand(left)?, self.operand(right)?);
-        let (kind, ty) = (self.type_of(left).scalar_kind()?, type_name(self.type_of(right))?);
-        let signed = kind == ScalarKind::Sint;
-        // GL leaves open what a division by zero is, and a remainder of negative numbers; SPIR-V, one that is too large.
-        let divisor = || {
-            let too_large = format!(" | ({a} == {ty}(-2147483647i - 1i)) & ({b} == {ty}(-1i))");
-            let one = if signed { "1i" } else { "1u" };
-            let zero = format!("({b} == {ty}())");
-            format!("select({b}, {ty}({one}), {zero}{})", if signed { too_large } else { String::new() })
-        };
-        let sign = match op {
-            Bin::Divide if kind != ScalarKind::Float => return Some(format!("({a} / {})", divisor())),
-            Bin::Modulo if kind != ScalarKind::Float => {
-                let divisor = divisor();
-                return Some(format!("({a} - ({a} / {divisor}) * {divisor})"));
-            }
-            Bin::Modulo => return Some(format!("({a} - {b} * trunc({a} / {b}))")),
-            // Of as many places as a number has bits, GL leaves it open.
-            Bin::ShiftLeft => return Some(format!("({a} << ({b} & {ty}(31u)))")),
-            Bin::ShiftRight => return Some(format!("({a} >> ({b} & {ty}(31u)))")),
-            Bin::Add => "+",
-            Bin::Subtract => "-",
-            Bin::Multiply => "*",
-            Bin::Divide => "/",
-            Bin::Equal => "==",
-            Bin::NotEqual => "!=",
-            Bin::Less => "<",
-            Bin::LessEqual => "<=",
-            Bin::Greater => ">",
-            Bin::GreaterEqual => ">=",
-            Bin::And => "&",
-            Bin::ExclusiveOr => "^",
-            Bin::InclusiveOr => "|",
-            Bin::LogicalAnd => "&&",
-            Bin::LogicalOr => "||",
-        };
-        Some(format!("({a} {sign} {b})"))
-    }
-
-    fn mathematics(
-        &self,
-        fun: Math,
-        ty: &str,
-        arg: Handle<Ex>,
-        arg1: Option<Handle<Ex>>,
-        arg2: Option<Handle<Ex>>,
-    ) -> Option<String> {
-        let mut given = vec![self.operand(arg)?];
-        for arg in [arg1, arg2].into_iter().flatten() {
-            given.push(self.operand(arg)?);
-        }
-        let float = self.type_of(arg).scalar_kind() == Some(ScalarKind::Float);
-        let name = match (fun, &given[..]) {
-            (Math::Abs, [x]) if !float && ty.contains('i') => return Some(format!("max({x}, -{x})")),
-            // Drivers leave open what it is where the bounds are the wrong way round.
-            (Math::Clamp, [x, low, high]) => return Some(format!("min(max({x}, {low}), {high})")),
-            (Math::SmoothStep, [low, high, x]) => {
-                let t = format!("min(max(({x} - {low}) / ({high} - {low}), {ty}()), {ty}(1.0f))");
-                return Some(format!("({t} * {t} * ({ty}(3.0f) - {ty}(2.0f) * {t}))"));
-            }
-            (Math::Tanh, [x]) => {
-                return Some(format!("tanh({})", within(ty, x, [-TANH_END, TANH_END])?));
-            }
-            (Math::InverseSqrt, _) => "inverseSqrt",
-            (Math::Abs, _) => "abs",
-            (Math::Min, _) => "min",
-            (Math::Max, _) => "max",
-            (Math::Saturate, _) => "saturate",
-            (Math::Cos, _) => "cos",
-            (Math::Cosh, _) => "cosh",
-            (Math::Sin, _) => "sin",
-            (Math::Sinh, _) => "sinh",
-            (Math::Tan, _) => "tan",
-            (Math::Acos, _) => "acos",
-            (Math::Asin, _) => "asin",
-            (Math::Atan, _) => "atan",
-            (Math::Atan2, _) => "atan2",
-            (Math::Asinh, _) => "asinh",
-            (Math::Acosh, _) => "acosh",
-            (Math::Atanh, _) => "atanh",
-            (Math::Radians, _) => "radians",
-            (Math::Degrees, _) => "degrees",
-            (Math::Ceil, _) => "ceil",
-            (Math::Floor, _) => "floor",
-            (Math::Round, _) => "round",
-            (Math::Fract, _) => "fract",
-            (Math::Trunc, _) => "trunc",
-            (Math::Exp, _) => "exp",
-            (Math::Exp2, _) => "exp2",
-            (Math::Log, _) => "log",
-            (Math::Log2, _) => "log2",
-            (Math::Pow, _) => "pow",
-            (Math::Dot, _) => "dot",
-            (Math::Distance, _) => "distance",
-            (Math::Length, _) => "length",
-            (Math::Normalize, _) => "normalize",
-            (Math::Sign, _) => "sign",
-            (Math::Fma, _) => "fma",
-            (Math::Mix, _) => "mix",
-            (Math::Step, _) => "step",
-            (Math::Sqrt, _) => "sqrt",
-            _ => return None,
-        };
-        Some(format!("{name}({})", given.join(", ")))
-    }
 }
 
 fn length(inner: &TypeInner) -> usize {
     if let TypeInner::Vector { size, .. } = inner { *size as usize } else { 1 }
-}
-
-/// A float or vector of floats kept within a range.
-fn within(ty: &str, x: &str, [low, high]: [f32; 2]) -> Option<String> {
-    Some(format!("min(max({x}, {ty}({})), {ty}({}))", number(F(low))?, number(F(high))?))
-}
-
-/// A number as a literal of its type.
-fn number(number: Number<f32>) -> Option<String> {
-    Some(match number {
-        F(x) if !x.is_finite() => return None,
-        F(x) if x.is_sign_negative() => format!("({x:?}f)"),
-        F(x) => format!("{x:?}f"),
-        I(i32::MIN) => "(-2147483647i - 1i)".into(),
-        I(x) if x < 0 => format!("({x}i)"),
-        I(x) => format!("{x}i"),
-        U(x) => format!("{x}u"),
-        B(x) => x.to_string(),
-    })
 }
