@@ -28,8 +28,8 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
             }
         }
     }
-    let own = include_str!("../../examples/weights/angles.wgsl");
-    let own = CustomWeights::new("angles.wgsl", own, []).expect("an example that works");
+    let own = CustomWeights::new("operations.wgsl", include_str!("operations.wgsl"), []);
+    let own = own.unwrap_or_else(|e| panic!("{e}\n{}", e.excerpt().unwrap_or_default()));
     for (spec, weights) in weighing_pages().into_iter().flat_map(|spec| [(spec, None), (spec, Some(&own))]) {
         for lanes in [8, 64] {
             let lanes = ("LANES", format!("{lanes}u"));

@@ -116,8 +116,11 @@ pub fn operations(device: &Device) -> Outcome {
     let texts: Vec<f32> = (0..16).map(|k| if k % 3 == 0 { -1.0 } else { 1.0 }).collect();
     let exact = CASES.iter().map(|case| (case, 1e-6));
     let approximate = FUNCTIONS.iter().map(|case| (case, 2e-4));
-    for ((before, positive, negative), tolerance) in exact.chain(approximate) {
-        let source = file(before, positive, negative);
+    let cases = exact
+        .chain(approximate)
+        .map(|((before, positive, negative), tolerance)| (file(before, positive, negative), tolerance));
+    let all = include_str!("../common/operations.wgsl").to_string();
+    for (source, tolerance) in cases.chain([(all, 2e-4)]) {
         let weights = CustomWeights::new("case.wgsl", &source, []).map_err(|e| format!("{source}\n{e}"))?;
         let objective = Objective::Custom { weights, margin: None };
         let options = GradientOptions { normalize: false, ..Default::default() };
@@ -126,9 +129,9 @@ pub fn operations(device: &Device) -> Outcome {
         let (expected, found) = (expected?, found?);
         for (a, b) in [(&expected.images, &found.images), (&expected.texts, &found.texts)] {
             let size = a.iter().fold(0.0f32, |size, x| size.max(x.abs()));
-            check(size > 0.0, format!("no gradient of {positive}, {negative}"))?;
+            check(size > 0.0, format!("no gradient of\n{source}"))?;
             let near = a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance * size);
-            check(near, format!("{before} {positive}, {negative}:\n{a:?}\n{b:?}"))?;
+            check(near, format!("{source}\n{a:?}\n{b:?}"))?;
         }
     }
     Ok(())

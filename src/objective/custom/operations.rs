@@ -12,7 +12,7 @@ impl Writer<'_> {
         let signed = kind == ScalarKind::Sint;
         // GL leaves open what a division by zero is, and a remainder of negative numbers; SPIR-V, one that is too large.
         let divisor = || {
-            let too_large = format!(" | ({a} == {ty}(-2147483647i - 1i)) & ({b} == {ty}(-1i))");
+            let too_large = format!(" | (({a} == {ty}(-2147483647i - 1i)) & ({b} == {ty}(-1i)))");
             let one = if signed { "1i" } else { "1u" };
             let zero = format!("({b} == {ty}())");
             format!("select({b}, {ty}({one}), {zero}{})", if signed { too_large } else { String::new() })
