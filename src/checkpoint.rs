@@ -6,9 +6,9 @@
 use crate::config::TrainConfig;
 use crate::data::Standardizer;
 use crate::eval::Recall;
-use crate::files::write_whole;
+use crate::files::{Streams, read_safetensors, write_whole};
 use crate::head::{Head, Layout};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -16,6 +16,9 @@ use std::path::Path;
 
 /// Version of the file's layout.
 const FORMAT: u32 = 1;
+
+/// What to do about a file that is no checkpoint.
+const CHECKPOINT: &str = "give a best.safetensors or last.safetensors that wgoal wrote";
 
 /// What a resumed run goes on from.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,10 +89,11 @@ impl Checkpoint {
         self
     }
 
-    /// Writes the file whole, under a temporary name, synced and renamed into place.
+    /// Writes the file whole, under a temporary name, synced and renamed into place. A link stays: what it leads to is
+    /// written.
     ///
     /// # Errors
-    /// Any failure to write; an older file is then still there.
+    /// Any failure to write, also to a pipe or a device; an older file is then still there.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
@@ -128,7 +132,7 @@ impl Checkpoint {
         // One key only: the order of several would change from run to run.
         let metadata = HashMap::from([("wgoal".to_string(), progress)]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))?;
-        write_whole(path, |out| out.write_all(&bytes))
+        write_whole(path, Streams::Refused, |out| out.write_all(&bytes))
     }
 
     /// Reads a checkpoint that [`Checkpoint::save`] wrote.
@@ -138,11 +142,11 @@ impl Checkpoint {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let fault = |expected: &str, found: &dyn std::fmt::Display| {
-            let advice = "give a best.safetensors or last.safetensors that wgoal wrote";
-            Error::checkpoint(path.display(), expected, found, advice)
+            Error::checkpoint(path.display(), expected, found, CHECKPOINT)
         };
-        let bytes = std::fs::read(path).map_err(|e| fault("a checkpoint that can be read", &e))?;
         let whole = "a whole safetensors file";
+        let bytes = read_safetensors(path)
+            .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), whole, CHECKPOINT))?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| fault(whole, &e))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| fault(whole, &e))?;
         let progress = metadata.metadata().as_ref().and_then(|metadata| metadata.get("wgoal"));

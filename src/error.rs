@@ -22,7 +22,7 @@ pub enum ErrorKind {
 }
 
 /// What went wrong, in four parts that [`fmt::Display`] joins into one line:
-/// `thing: expected ..., found ...; what to do`.
+/// `thing: expected ..., found ...; what to do`. Each part is shown as [`Plain`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
     kind: ErrorKind,
@@ -115,6 +115,76 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { thing, expected, found, advice, .. } = self;
+        let [thing, expected, found, advice] = [thing, expected, found, advice].map(Plain);
         write!(f, "{thing}: expected {expected}, found {found}; {advice}")
+    }
+}
+
+/// Text that may come from outside, shown as a part of one line: what controls a terminal, breaks the line or turns its
+/// direction appears as an escape (`\n`, `\u{1b}`), and of a long text the middle is left out.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Plain<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Most characters that are shown of the beginning and of the end.
+        const SHOWN: [usize; 2] = [600, 200];
+        let mut text = String::new();
+        for c in self.0.to_string().chars() {
+            match c {
+                '\n' | '\r' | '\t' => text.extend(c.escape_default()),
+                c if is_unsafe(c) => text.extend(c.escape_unicode()),
+                c => text.push(c),
+            }
+        }
+        let characters = text.chars().count();
+        if characters <= SHOWN[0] + SHOWN[1] {
+            return f.write_str(&text);
+        }
+        let at = |character: usize| text.char_indices().nth(character).map_or(text.len(), |(at, _)| at);
+        let (beginning, end) = (&text[..at(SHOWN[0])], &text[at(characters - SHOWN[1])..]);
+        write!(f, "{beginning} ... {end}")
+    }
+}
+
+/// Whether a character does something to a terminal or to the text around it, or is none that can be seen.
+pub fn is_unsafe(c: char) -> bool {
+    let invisible = [
+        '\u{ad}'..='\u{ad}',
+        '\u{61c}'..='\u{61c}',
+        '\u{180e}'..='\u{180e}',
+        '\u{200b}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+        '\u{feff}'..='\u{feff}',
+        '\u{fff9}'..='\u{fffb}',
+        '\u{e0000}'..='\u{e007f}',
+    ];
+    c.is_control() || invisible.iter().any(|range| range.contains(&c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_without_control_characters() {
+        let hostile = "a\nerror: b\r\t\x1b[31m\u{7f}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}z";
+        let error = Error::data(hostile, hostile, hostile, hostile);
+        let part = r"a\nerror: b\r\t\u{1b}[31m\u{7f}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}z";
+        assert_eq!(error.to_string(), format!("{part}: expected {part}, found {part}; {part}"));
+        // An error within another is shown as it was.
+        let outer = Error::data("x", "y", &error, "z").to_string();
+        assert_eq!(outer, format!("x: expected y, found {error}; z"));
+    }
+
+    #[test]
+    fn of_a_long_part_the_middle_is_left_out() {
+        for length in [799, 800, 801, 1_000_000] {
+            let text = format!("<{}>", "é".repeat(length - 2));
+            let shown = Plain(&text).to_string();
+            assert_eq!(shown == text, length <= 800);
+            assert!(shown.chars().count() <= 805 && shown.starts_with('<') && shown.ends_with('>'));
+        }
     }
 }

@@ -35,7 +35,8 @@ mod embed;
 #[cfg(not(target_arch = "wasm32"))]
 mod epoch;
 #[cfg(not(target_arch = "wasm32"))]
-mod files;
+#[doc(hidden)]
+pub mod files;
 #[cfg(not(target_arch = "wasm32"))]
 mod local;
 #[cfg(not(target_arch = "wasm32"))]
@@ -57,6 +58,8 @@ pub use config::{
 };
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
+#[doc(hidden)]
+pub use error::{Plain, is_unsafe};
 pub use eval::{Ranking, Recall};
 pub use head::{Head, Side};
 pub use negatives::{HardNegatives, NegativeOptions, hard_negatives_async};

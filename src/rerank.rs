@@ -6,9 +6,9 @@
 use crate::data::SplitRows;
 use crate::device::Device;
 use crate::eval::{Ranking, Recall};
-use crate::files::{Values, write_tensors};
+use crate::files::{Values, read_safetensors, write_tensors};
 use crate::strips::Strips;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use bytemuck::Pod;
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::HashMap;
@@ -162,16 +162,12 @@ impl Candidates {
     /// A file that cannot be read, a tensor that is missing or of another type or shape, queries other than those of the
     /// split, a candidate that is not in the split or listed twice, a score that is not finite.
     pub fn load_scored(path: &Path, split: &SplitRows) -> Result<Self> {
-        let unreadable = |e: &dyn std::fmt::Display| {
-            Error::data(
-                path.display(),
-                "a safetensors file",
-                e,
-                "give the file of --write-candidates with its scores",
-            )
-        };
-        let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&e))?;
+        let (expected, advice) =
+            ("a safetensors file", "give the file of --write-candidates with its scores");
+        let bytes = read_safetensors(path)
+            .map_err(|obstacle| obstacle.error(ErrorKind::Data, path.display(), expected, advice))?;
+        let tensors = SafeTensors::deserialize(&bytes)
+            .map_err(|e| Error::data(path.display(), expected, e, advice))?;
         let file = Scored { path, tensors };
         Ok(Self {
             texts: file.direction(&TEXTS, ("images", &split.images), &split.texts)?,

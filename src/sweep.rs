@@ -144,7 +144,7 @@ impl Sweep {
         mut on_progress: impl FnMut(SweepProgress),
     ) -> Result<Table> {
         let dataset = dataset.into();
-        let mut results = Results::open(out, &Plan::new(self, &dataset)?)?;
+        let mut results = Results::open(out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
         let total = self.variants.len() * self.seeds.len();
         let mut fits = Fits::default();
         on_progress(SweepProgress { run: None, done: results.runs.len(), total });
@@ -189,6 +189,17 @@ impl Sweep {
             }
         }
         Ok(Table::new(self, dataset.name(), &results))
+    }
+
+    /// Where the heads of all runs are kept.
+    fn head_paths(&self, out: &Path) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for objective in self.objectives() {
+            for number in 0..self.points(&objective).len() {
+                paths.extend(self.seeds.iter().map(|&seed| head_path(out, &objective, number, seed)));
+            }
+        }
+        paths
     }
 
     /// The number of the point of an objective with the best mean validation rsum, the first among equals; `None` where

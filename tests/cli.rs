@@ -5,6 +5,8 @@
 mod custom;
 #[path = "cli/faults.rs"]
 mod faults;
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/guards.rs"]
 mod guards;
 #[path = "cli/interface.rs"]

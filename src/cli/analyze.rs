@@ -1,6 +1,6 @@
 //! `wgoal analyze`: what kind of gradient an objective has.
 
-use super::{ObjectiveArgs, print_json, say};
+use super::{ObjectiveArgs, print_json, refuse_overwriting, say};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,6 +25,9 @@ pub struct AnalyzeArgs {
 impl AnalyzeArgs {
     pub fn run(self) -> Result<()> {
         let arguments = ObjectiveArgs { objective: self.name.or(self.objective.objective), ..self.objective };
+        if let Some(out) = &self.plot {
+            refuse_overwriting("--plot", out, arguments.weights.clone())?;
+        }
         let objective = arguments.apply(TrainConfig::default().objective)?;
         let analysis = objective.analyze_with(progress(Duration::from_secs(1)))?;
         if let Some(path) = &self.plot {

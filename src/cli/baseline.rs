@@ -1,8 +1,8 @@
 //! `wgoal baseline`: a head in closed form, to compare a trained one with.
 
 use super::options::InputArgs;
-use super::run_folder::RunFolder;
-use super::{DeviceArg, make_folder, print_json, say};
+use super::run_folder::{BEST, RunFolder};
+use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -46,7 +46,10 @@ struct Summary {
 impl BaselineArgs {
     pub fn run(self) -> Result<()> {
         let form: ClosedForm = self.form.parse()?;
-        self.out.as_deref().map_or(Ok(()), RunFolder::refuse_if_of_run)?;
+        if let Some(out) = &self.out {
+            RunFolder::refuse_if_of_run(out)?;
+            refuse_overwriting("--out", &out.join(BEST), Dataset::paths(&self.dataset))?;
+        }
         let base =
             TrainConfig { embed: self.embed.unwrap_or(TrainConfig::default().embed), ..Default::default() };
         let config = self.input.apply(base);
@@ -63,9 +66,9 @@ impl BaselineArgs {
             val.rsum
         );
         if let Some(out) = &self.out {
-            let file = make_folder(out)?.join("best.safetensors");
+            let file = make_folder(out)?.join(BEST);
             Checkpoint::of(head.clone(), &dataset, config)?.save(&file)?;
-            note!("head: {}", file.display());
+            note!("head: {}", shown(&file));
         }
         if self.json {
             note!("{test}");

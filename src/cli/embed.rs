@@ -1,6 +1,6 @@
 //! `wgoal embed`: embeddings of a split, for a vector index.
 
-use super::{DeviceArg, make_folder, say};
+use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use wgoal::data::{Side, Values, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors};
@@ -70,7 +70,7 @@ impl EmbedArgs {
                         ("text_rows", &[m], Values::U32(&text_rows)),
                     ],
                 )?;
-                say(format!("{} images [{n}, {dim}], texts [{m}, {dim}]", path.display()))?;
+                say(format!("{} images [{n}, {dim}], texts [{m}, {dim}]", shown(&path)))?;
                 return Ok(());
             }
         };
@@ -78,24 +78,30 @@ impl EmbedArgs {
         {
             let path = out.join(format!("{name}.{extension}"));
             write(&path, rows, dim, &values)?;
-            say(format!("{} [{rows}, {dim}]", path.display()))?;
+            say(format!("{} [{rows}, {dim}]", shown(&path)))?;
         }
         Ok(())
     }
 
     /// In npy, embeddings have the names that features have: they must not take their place.
     fn refuse_features(&self) -> Result<()> {
-        let real = |path: &Path| path.canonicalize().ok();
-        let taken = match self.format {
-            Format::Npy => self.out.join("text_to_image.npy").exists(),
-            Format::Safetensors => real(&self.out.join("embeddings.safetensors"))
-                .is_some_and(|out| Some(out) == real(&self.dataset)),
-            Format::Fvecs | Format::Fbin => false,
+        let ours: &[&str] = match self.format {
+            Format::Npy => &["images.npy", "texts.npy"],
+            Format::Safetensors => &["embeddings.safetensors"],
+            Format::Fvecs => &["images.fvecs", "texts.fvecs"],
+            Format::Fbin => &["images.fbin", "texts.fbin"],
         };
-        if !taken {
-            return Ok(());
+        let ours = ours.iter().map(|name| self.out.join(name));
+        let of_dataset = |path: &Path| path.exists() && !ours.clone().any(|ours| path == ours);
+        if matches!(self.format, Format::Npy)
+            && self.out.is_dir()
+            && Dataset::paths(&self.out).iter().any(|path| of_dataset(path))
+        {
+            let expected = "another folder than that of a dataset, whose features would be overwritten";
+            let advice = "choose another --out";
+            return Err(Error::new(ErrorKind::Config, "--out", expected, self.out.display(), advice));
         }
-        let expected = "another folder than that of a dataset, whose features would be overwritten";
-        Err(Error::new(ErrorKind::Config, "--out", expected, self.out.display(), "choose another --out"))
+        let inputs = || Dataset::paths(&self.dataset).into_iter().chain([self.checkpoint.clone()]);
+        ours.clone().try_for_each(|out| refuse_overwriting("--out", &out, inputs()))
     }
 }

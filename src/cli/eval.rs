@@ -1,6 +1,6 @@
 //! `wgoal eval`: recall of a checkpoint.
 
-use super::{DeviceArg, print_json, say};
+use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -49,6 +49,10 @@ struct Summary {
 impl EvalArgs {
     pub fn run(self) -> Result<()> {
         let split: Split = self.split.parse()?;
+        if let Some(out) = &self.write_candidates {
+            let inputs = Dataset::paths(&self.dataset).into_iter().chain([self.checkpoint.clone()]);
+            refuse_overwriting("--write-candidates", out, inputs)?;
+        }
         let checkpoint = Checkpoint::load(&self.checkpoint)?;
         let dataset = Dataset::open_for(&self.dataset, &[split])?;
         let device = self.device.open()?;
@@ -70,7 +74,7 @@ impl EvalArgs {
             let candidates = Candidates::top(&device, &images, &texts, head.dim(), k)?;
             candidates.save(path, rows)?;
             let (texts, images) = (candidates.texts.k, candidates.images.k);
-            note!("{}: {texts} texts of every image, {images} images of every text", path.display());
+            note!("{}: {texts} texts of every image, {images} images of every text", shown(path));
         }
         let reranked = match &self.rerank {
             None => None,

@@ -1,6 +1,6 @@
 //! `wgoal gradient`: the gradient of an objective at given embeddings.
 
-use super::{DeviceArg, ObjectiveArgs, say};
+use super::{DeviceArg, ObjectiveArgs, refuse_overwriting, say, shown};
 use clap::Args;
 use std::path::PathBuf;
 use wgoal::data::{Values, read_ids_npy, read_matrix_npy, write_tensors};
@@ -40,6 +40,8 @@ pub struct GradientArgs {
 
 impl GradientArgs {
     pub fn run(self) -> Result<()> {
+        let inputs = [Some(&self.images), Some(&self.texts), self.ids.as_ref(), self.objective.weights.as_ref()];
+        refuse_overwriting("--out", &self.out, inputs.into_iter().flatten().cloned())?;
         let objective = self.objective.apply(TrainConfig::default().objective)?;
         let (rows, dim, images) = read_matrix_npy(&self.images)?;
         let (text_rows, text_dim, texts) = read_matrix_npy(&self.texts)?;
@@ -91,7 +93,7 @@ impl GradientArgs {
         say(format!(
             "{objective}: loss {} over {rows} pairs of width {dim}, in {}",
             g.loss,
-            self.out.display()
+            shown(&self.out)
         ))
     }
 }

@@ -8,6 +8,7 @@ mod embed;
 mod eval;
 mod gradient;
 mod options;
+mod output;
 mod roofline;
 mod run_folder;
 mod scale;
@@ -15,10 +16,12 @@ mod sweep;
 mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Serialize;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use wgoal::{CustomWeights, Device, DeviceInfo, Error, ErrorKind, Objective, Result};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use wgoal::{CustomWeights, Device, DeviceInfo, Objective, Plain, Result, is_unsafe};
+
+pub use output::Safe;
+use output::{make_folder, print_json, refuse_overwriting, say, shown, to_json};
 
 /// Trains a joint image-text projection head on cached features, on any GPU or on the CPU.
 #[derive(Parser)]
@@ -57,6 +60,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// The call, or the end of the process with what is wrong about it, or with the help that was asked for.
+pub fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        // An error repeats arguments: without what they may do to a terminal, it is the same.
+        let safe = |argument: OsString| match argument.to_str() {
+            Some(text) if text.len() <= 200 && !text.contains(is_unsafe) => argument,
+            _ => Plain(argument.to_string_lossy()).to_string().into(),
+        };
+        let error = Cli::try_parse_from(std::env::args_os().map(safe)).err().unwrap_or(error);
+        error.exit()
+    })
 }
 
 impl Cli {
@@ -105,7 +121,8 @@ impl DeviceArg {
 
     /// The same, where none is named that which gives itself the name `before`, if it is here.
     fn open_as(&self, before: Option<&str>) -> Result<Device> {
-        let named = self.device != "auto" || std::env::var_os("WGPU_ADAPTER_NAME").is_some();
+        let variable = std::env::var_os("WGPU_ADAPTER_NAME").filter(|name| !name.is_empty());
+        let named = self.device != "auto" || variable.is_some();
         let found = before.filter(|_| !named).and_then(|before| {
             // The CPU's name tells its threads, which change nothing.
             if before.ends_with("(native)") {
@@ -281,6 +298,7 @@ fn takes(objective: &Objective, parameter: &str) -> bool {
 }
 
 fn devices(json: bool) -> Result<()> {
+    wgoal::device::check_environment()?;
     let devices = Device::list();
     if json {
         return print_json(&devices);
@@ -292,35 +310,4 @@ fn devices(json: bool) -> Result<()> {
         say(format!("{index:5}  {kind:10}  {backend:7}  {name}  ({driver})"))?;
     }
     Ok(())
-}
-
-/// One line of JSON on standard output.
-fn print_json(value: &impl Serialize) -> Result<()> {
-    say(to_json(value)?)
-}
-
-/// A line on standard output. That the reader has gone (`| head`) is no concern of ours; that the disk is full is.
-fn say(line: impl std::fmt::Display) -> Result<()> {
-    let mut out = std::io::stdout();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            let advice = "free space where it goes, or send it elsewhere";
-            Err(Error::new(ErrorKind::Config, "standard output", "to be written", e, advice))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn to_json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|e| Error::new(ErrorKind::Config, "JSON output", "numbers", e, "report this as a bug"))
-}
-
-/// Makes a folder for results, with those above it.
-fn make_folder(path: &Path) -> Result<PathBuf> {
-    std::fs::create_dir_all(path).map_err(|e| {
-        let advice = "choose another --out, or check its rights";
-        Error::new(ErrorKind::Config, path.display(), "a folder that can be made", e, advice)
-    })?;
-    Ok(path.to_path_buf())
 }

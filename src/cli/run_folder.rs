@@ -3,16 +3,17 @@
 //! An epoch is written in the order best, metrics, last, and only what `last` has counts: a run killed anywhere in between
 //! repeats that epoch and writes the same again.
 
-use super::make_folder;
+use super::{make_folder, shown};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use wgoal::files::{self, Obstacle};
 use wgoal::{Checkpoint, Device, Epoch, Error, ErrorKind, Result, TrainConfig, Trainer};
 
 const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";
-const BEST: &str = "best.safetensors";
+pub const BEST: &str = "best.safetensors";
 const LAST: &str = "last.safetensors";
 
 /// An open run folder.
@@ -53,11 +54,58 @@ impl Lock {
 #[derive(Serialize, Deserialize)]
 struct Origin {
     wgoal: String,
+    #[serde(with = "any_path")]
     dataset: PathBuf,
     device: String,
     /// Those that earlier epochs were computed on, if it was others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier_devices: Vec<String>,
+}
+
+/// A path in JSON: a text, or where it is none the bytes (on Windows, the units) that it consists of.
+mod any_path {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::ffi::OsString;
+    #[cfg(unix)]
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    #[cfg(windows)]
+    use std::os::windows::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Parts {
+        Text(String),
+        #[cfg(unix)]
+        Units(Vec<u8>),
+        #[cfg(windows)]
+        Units(Vec<u16>),
+    }
+
+    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        let path = path.as_os_str();
+        let parts = match path.to_str() {
+            Some(text) => Parts::Text(text.into()),
+            #[cfg(unix)]
+            None => Parts::Units(path.as_bytes().into()),
+            #[cfg(windows)]
+            None => Parts::Units(path.encode_wide().collect()),
+            #[cfg(not(any(unix, windows)))]
+            None => Parts::Text(path.to_string_lossy().into()),
+        };
+        parts.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        let path = match Parts::deserialize(from)? {
+            Parts::Text(text) => OsString::from(text),
+            #[cfg(unix)]
+            Parts::Units(units) => OsString::from_vec(units),
+            #[cfg(windows)]
+            Parts::Units(units) => OsString::from_wide(&units),
+        };
+        Ok(path.into())
+    }
 }
 
 /// An earlier run to go on with.
@@ -75,14 +123,21 @@ fn fault(path: &Path, expected: &str, found: impl std::fmt::Display, advice: &st
 }
 
 fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    |e| fault(path, "a file that can be written", e, "check the folder, its space and its rights")
+    |e| obstructed(path)(e.into())
+}
+
+fn obstructed(path: &Path) -> impl Fn(Obstacle) -> Error + '_ {
+    |obstacle| {
+        let advice = "check the folder, its space and its rights";
+        obstacle.error(ErrorKind::Checkpoint, path.display(), "a file that can be written", advice)
+    }
 }
 
 fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
-    let unreadable = |e: &dyn std::fmt::Display| {
-        fault(path, "the configuration of a run", e, "start another run in another --out")
-    };
-    let text = fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+    let (expected, advice) = ("the configuration of a run", "start another run in another --out");
+    let unreadable = |e: &dyn std::fmt::Display| fault(path, expected, e, advice);
+    let text = files::read_text(path, files::SMALL)
+        .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))?;
     let mut config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
     let origin = ["wgoal", "dataset", "device", "earlier_devices"]
@@ -92,6 +147,15 @@ fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
     let origin = serde_json::from_value(serde_json::Value::Object(origin)).map_err(|e| unreadable(&e))?;
     let config = serde_json::from_value(config.into()).map_err(|e| unreadable(&e))?;
     Ok((origin, config))
+}
+
+/// The lines so far; none where there is no file yet.
+fn read_metrics(path: &Path) -> Result<String> {
+    match files::read(path, files::LINES) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(obstacle) if obstacle.is_missing() => Ok(String::new()),
+        Err(obstacle) => Err(obstructed(path)(obstacle)),
+    }
 }
 
 impl RunFolder {
@@ -110,12 +174,12 @@ impl RunFolder {
         let (Origin { dataset, device, .. }, config) = read_config(&config)?;
         if checkpoint.is_none() {
             // Killed in its first epoch it has written down that one at most.
-            let written = fs::read_to_string(out.join(METRICS)).map_or(0, |text| text.lines().count());
+            let written = read_metrics(&out.join(METRICS))?.lines().count();
             if written > 1 {
                 let advice = "put the file back, or start another run in another --out";
                 return Err(fault(&last, &format!("the checkpoint of {written} epochs"), "no file", advice));
             }
-            note!("{} holds no checkpoint yet: starting from the beginning", out.display());
+            note!("{} holds no checkpoint yet: starting from the beginning", shown(out));
         }
         // The checkpoint's own word counts: an interrupted resumption may have written another number of epochs.
         let config = checkpoint.as_ref().map_or(config, |checkpoint| checkpoint.config().clone());
@@ -124,11 +188,16 @@ impl RunFolder {
 
     /// A baseline must not overwrite the head of a run.
     pub fn refuse_if_of_run(out: &Path) -> Result<()> {
-        match [CONFIG, LAST, METRICS].into_iter().find(|name| out.join(name).exists()) {
-            None => Ok(()),
-            Some(name) => {
-                Err(fault(out, "a folder without a run", format!("{name} of a run"), "choose another --out"))
-            }
+        let (expected, advice) = ("a folder without a run", "choose another --out");
+        if let Some(name) = [CONFIG, LAST, METRICS].into_iter().find(|name| out.join(name).exists()) {
+            return Err(fault(out, expected, format!("{name} of a run"), advice));
+        }
+        // One of a baseline was not trained, and the same call makes it again.
+        let best = out.join(BEST);
+        let of_baseline = |best: &Path| Checkpoint::load(best).is_ok_and(|head| head.epoch() == 0);
+        match best.exists() && !of_baseline(&best) {
+            false => Ok(()),
+            true => Err(fault(out, expected, format!("a {BEST} that is not a baseline's"), advice)),
         }
     }
 
@@ -170,12 +239,7 @@ impl RunFolder {
             // Another process was here since this one looked.
             Self::refuse_if_used(&path)?;
         }
-        for entry in fs::read_dir(&path).map_err(unwritable(&path))?.flatten() {
-            // The temporary name of a file that a killed run was writing.
-            if entry.file_name().to_string_lossy().starts_with(".wgoal-") {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        files::remove_partial(&path).map_err(obstructed(&path))?;
         #[derive(Serialize)]
         struct Config<'a> {
             #[serde(flatten)]
@@ -191,14 +255,10 @@ impl RunFolder {
         };
         let config = serde_json::to_string_pretty(&Config { origin, config: trainer.config() })
             .map_err(|e| fault(&path.join(CONFIG), "JSON", e, "report this as a bug"))?;
-        wgoal::data::write_file(&path.join(CONFIG), (config + "\n").as_bytes())?;
+        files::write_regular(&path.join(CONFIG), (config + "\n").as_bytes())?;
 
         let metrics_path = path.join(METRICS);
-        let written = match fs::read(&metrics_path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&metrics_path)(e)),
-            written => written.unwrap_or_default(),
-        };
-        let kept: String = String::from_utf8_lossy(&written)
+        let kept: String = read_metrics(&metrics_path)?
             .lines()
             .filter(|line| {
                 let epoch =
@@ -207,7 +267,7 @@ impl RunFolder {
             })
             .map(|line| format!("{line}\n"))
             .collect();
-        wgoal::data::write_file(&metrics_path, kept.as_bytes())?;
+        files::write_regular(&metrics_path, kept.as_bytes())?;
         let metrics =
             fs::OpenOptions::new().append(true).open(&metrics_path).map_err(unwritable(&metrics_path))?;
         let mut folder = Self { path, metrics, _lock: lock };

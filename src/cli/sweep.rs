@@ -3,11 +3,11 @@
 use super::options::RunOptions;
 use super::run_folder::Lock;
 use super::train::dataset_path;
-use super::{DeviceArg, make_folder, say, to_json};
+use super::{DeviceArg, make_folder, say, shown, to_json};
 use clap::{Args, Parser};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
-use wgoal::data::write_file;
+use wgoal::files::{LINES, read_text, write_regular};
 use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Sweep, SweepProgress, TrainConfig, Variant};
 
 #[derive(Args)]
@@ -94,12 +94,13 @@ impl SweepArgs {
         let sweep = Sweep::new(self.variants(&dataset)?, self.seeds.clone(), self.baseline.as_deref())?;
         let device = self.device.open()?;
         let _lock = Lock::of(&make_folder(&self.out)?)?;
+        refuse_foreign_tables(&self.out)?;
         let (start, mut first) = (Instant::now(), 0);
         let table =
             sweep.run(&device, dataset, &self.out, |SweepProgress { run, done, total, .. }| {
                 let Some(run) = run else {
                     first = done;
-                    let out = self.out.display();
+                    let out = shown(&self.out);
                     return note!("{done} of {total} runs are in {out}");
                 };
                 let left = start.elapsed().as_secs_f64() / (done - first) as f64 * (total - done) as f64;
@@ -117,9 +118,9 @@ impl SweepArgs {
                 );
             })?;
         let markdown = table.to_markdown();
-        write_file(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
-        write_file(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
-        write_file(&self.out.join("table.md"), markdown.as_bytes())?;
+        write_regular(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
+        write_regular(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
+        write_regular(&self.out.join("table.md"), markdown.as_bytes())?;
         say(markdown.trim_end())
     }
 
@@ -163,6 +164,30 @@ impl SweepArgs {
         });
         names.collect()
     }
+}
+
+/// Tables are written over only where they are those of an earlier call: beside results, and of their form.
+fn refuse_foreign_tables(out: &Path) -> Result<()> {
+    let results = out.join("results.jsonl").exists();
+    let is_ours = |name: &str, text: &str| match name {
+        "table.md" => text.lines().next().is_some_and(|line| line.ends_with(": recall on the test split")),
+        "table.csv" => text.starts_with("objective,point,diverged,"),
+        _ => serde_json::from_str::<serde_json::Value>(text)
+            .is_ok_and(|table| ["dataset", "seeds", "baseline", "rows"].iter().all(|key| table.get(key).is_some())),
+    };
+    for name in ["table.md", "table.csv", "table.json"] {
+        let path = out.join(name);
+        let found = match read_text(&path, LINES) {
+            Err(obstacle) if obstacle.is_missing() => continue,
+            Ok(text) if results && is_ours(name, &text) => continue,
+            Ok(_) => "a file of another origin".to_string(),
+            Err(obstacle) => obstacle.found().to_string(),
+        };
+        let advice = "move it elsewhere, or choose another --out";
+        let expected = "no file, or the table of this sweep";
+        return Err(Error::new(ErrorKind::Config, path.display(), expected, found, advice));
+    }
+    Ok(())
 }
 
 /// In words that need no precision.

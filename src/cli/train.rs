@@ -2,7 +2,7 @@
 
 use super::options::RunOptions;
 use super::run_folder::{Lock, RunFolder};
-use super::{DeviceArg, print_json, say};
+use super::{DeviceArg, print_json, say, shown};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -163,7 +163,7 @@ impl TrainArgs {
             "training {} on {} steps an epoch, into {}",
             trainer.config().objective,
             steps,
-            folder.path().display()
+            shown(folder.path())
         );
         let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
         if config.batch > captions {
@@ -226,7 +226,7 @@ impl TrainArgs {
             }
             None => say(format!("chance: rsum {:.1}", chance(&trainer)))?,
         }
-        say(format!("head: {}", folder.path().join("best.safetensors").display()))
+        say(format!("head: {}", shown(&folder.path().join("best.safetensors"))))
     }
 }
 

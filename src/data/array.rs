@@ -12,7 +12,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::file::{Header, PositionedFile, Source, npy_header};
-use crate::files::write_whole;
+use crate::files::{Streams, write_whole};
 use crate::{Error, Result};
 
 /// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.
@@ -373,5 +373,5 @@ fn write_matrix(
         let expected = format!("{rows} x {cols} values");
         return Err(Error::data(path.display(), expected, values.len(), "give the shape of the values"));
     }
-    write_whole(path, write)
+    write_whole(path, Streams::Written, write)
 }

@@ -14,12 +14,27 @@ use std::sync::atomic::{self, AtomicBool};
 use npyz::{NpyHeader, Order};
 use safetensors::tensor::Metadata;
 
-use crate::{Error, Result};
+use crate::files::{self, MAX_SAFETENSORS_HEADER};
+use crate::{Error, ErrorKind, Result};
 
 /// Longest `.npy` header that is read, in bytes; numpy writes about 118.
 const MAX_NPY_HEADER: usize = 65_535;
-/// Longest safetensors header in bytes: the limit of the format.
-const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
+/// All arrays that a dataset may hold.
+pub(super) const ARRAYS: [&str; 10] = [
+    "images",
+    "texts",
+    "image_regions",
+    "region_offsets",
+    "text_tokens",
+    "text_offsets",
+    "text_to_image",
+    "split_train",
+    "split_val",
+    "split_test",
+];
+/// All texts that a folder may hold beside them.
+pub(super) const TEXTS: [&str; 2] = ["captions.txt", "image_names.txt"];
+
 /// A regular file that several threads read at positions of their own.
 #[derive(Debug)]
 pub(super) struct PositionedFile {
@@ -35,32 +50,21 @@ pub(super) struct PositionedFile {
 impl PositionedFile {
     /// Opens `path`; `expected` tells in an error what should have been there.
     fn open(path: &Path, expected: &str) -> Result<Self> {
-        let fault = |found: String| {
-            Error::data(path.display(), expected, found, "check the path and that the dataset is complete")
-        };
-        // Asked before opening, since opening a pipe would wait for its writer.
-        let metadata = fs::metadata(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => fault("no such file".into()),
-            _ => fault(e.to_string()),
+        let (file, bytes) = files::open(path).map_err(|obstacle| {
+            let advice = "check the path and that the dataset is complete";
+            obstacle.error(ErrorKind::Data, path.display(), expected, advice)
         })?;
-        if !metadata.is_file() {
-            return Err(fault(if metadata.is_dir() { "a folder".into() } else { "a special file".into() }));
-        }
-        let file = File::open(path).map_err(|e| fault(e.to_string()))?;
         #[cfg(not(any(unix, windows)))]
         let file = file.into();
-        Ok(Self { file, bytes: metadata.len(), missed: false.into() })
+        Ok(Self { file, bytes, missed: false.into() })
     }
 
     /// Fills `out` from `position`; an error names what `thing` tells.
     pub(super) fn read(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
         self.read_exact_at(out, position).map_err(|e| {
-            let found = match e.kind() {
-                io::ErrorKind::UnexpectedEof => "the end of the file".to_string(),
-                _ => e.to_string(),
-            };
             let expected = format!("{} bytes at byte {position}", out.len());
-            Error::data(thing(), expected, found, "leave the file unchanged while it is in use")
+            let advice = "leave the file unchanged while it is in use";
+            files::Obstacle::from(e).error(ErrorKind::Data, thing(), expected, advice)
         })
     }
 
@@ -191,6 +195,15 @@ impl Source {
             Self::Folder(folder) => folder.join(format!("{name}.npy")).display().to_string(),
             Self::Safetensors(tensors) => format!("{} tensor {name}", tensors.label),
         }
+    }
+
+    /// Every file that a dataset at `path` may consist of, there or not.
+    pub fn paths(path: &Path) -> Vec<PathBuf> {
+        if !path.is_dir() {
+            return vec![path.to_path_buf()];
+        }
+        let names = ARRAYS.iter().map(|name| format!("{name}.npy")).chain(TEXTS.map(String::from));
+        names.map(|name| path.join(name)).collect()
     }
 
     /// Whether there is an array `name`, sound or not.

@@ -11,13 +11,12 @@ mod local;
 mod order;
 mod splits;
 
-use std::fs;
-use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Pooling;
-use crate::{Error, Result};
+use crate::files;
+use crate::{Error, ErrorKind, Result};
 use array::FeatureFile;
 use file::Source;
 use local::Local;
@@ -130,6 +129,11 @@ impl Dataset {
             sides,
             splits,
         })
+    }
+
+    /// Every file that a dataset at `path` may consist of, there or not: what nothing else must be written over.
+    pub fn paths(path: impl AsRef<Path>) -> Vec<PathBuf> {
+        Source::paths(path.as_ref())
     }
 
     /// The name of the folder or file, for messages.
@@ -331,16 +335,15 @@ impl Dataset {
 fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
     let fault =
         |expected: String, found: String, advice| Err(Error::data(path.display(), expected, found, advice));
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return fault("a text file".into(), e.to_string(), "check it, or remove it"),
-    };
-    let text = match str::from_utf8(&bytes) {
+    // A line may be long, but not each of them.
+    const LINE: u64 = 1 << 12;
+    let most = (side.items as u64).saturating_mul(LINE).saturating_add(files::SMALL);
+    let text = match files::read_text(path, most) {
         Ok(text) => text,
-        Err(e) => {
-            let found = format!("another encoding at byte {}", e.valid_up_to());
-            return fault("UTF-8 text".into(), found, "save the file as UTF-8");
+        Err(obstacle) if obstacle.is_missing() => return Ok(None),
+        Err(obstacle) => {
+            let (thing, advice) = (path.display(), "check it, or remove it");
+            return Err(obstacle.error(ErrorKind::Data, thing, "a text file in UTF-8", advice));
         }
     };
     let lines: Vec<_> = text.lines().map(str::to_string).collect();

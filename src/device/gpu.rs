@@ -141,9 +141,9 @@ impl Region<'_> {
 /// Whether drivers are to bound every index and loop of the kernels: in debug builds, unless `WGOAL_SHADER_CHECKS` says `on`
 /// or `off`.
 fn shader_checks() -> bool {
-    match std::env::var("WGOAL_SHADER_CHECKS").as_deref() {
-        Ok("on") => true,
-        Ok("off") => false,
+    match super::variable("WGOAL_SHADER_CHECKS").as_deref() {
+        Some("on") => true,
+        Some("off") => false,
         _ => cfg!(debug_assertions),
     }
 }

@@ -4,6 +4,7 @@
 //! kernel decides by it whether to dispatch its shader or to run its CPU twin.
 
 mod buffer;
+mod environment;
 mod gpu;
 mod profile;
 mod select;
@@ -13,6 +14,8 @@ mod work;
 pub use buffer::{
     Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, Upload, pad_rows, padded, unpad_rows,
 };
+pub(crate) use environment::variable;
+pub use environment::check_environment;
 pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
@@ -50,6 +53,7 @@ impl Device {
     /// # Errors
     /// Those of [`Device::open`].
     pub async fn open_async(request: &str) -> Result<Self> {
+        check_environment()?;
         match request {
             // Without asking any driver.
             "cpu" => Ok(Self::cpu()),

@@ -1,6 +1,6 @@
 //! Finding devices and choosing one, with the reason.
 
-use super::{Cpu, Device, Gpu};
+use super::{Cpu, Device, Gpu, check_environment, variable};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::fmt;
@@ -156,7 +156,8 @@ impl Adapters {
     /// Asks wgpu, which honours `WGPU_BACKEND`.
     pub async fn find_async() -> Self {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
+        descriptor.backends = variable("WGPU_BACKEND")
+            .map_or(wgpu::Backends::all(), |names| wgpu::Backends::from_comma_list(&names));
         // Validation layers are for wgpu's own developers; wgpu validates every call itself.
         descriptor.flags = wgpu::InstanceFlags::empty().with_env();
         Self::of(&wgpu::Instance::new(descriptor), None).await
@@ -186,8 +187,9 @@ impl Adapters {
 
     /// [`Device::open`] without waiting.
     pub async fn open_async(&self, request: &str) -> Result<Device> {
-        let name = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
-        let power = std::env::var("WGPU_POWER_PREF").unwrap_or_default();
+        check_environment()?;
+        let name = variable("WGPU_ADAPTER_NAME");
+        let power = variable("WGPU_POWER_PREF").unwrap_or_default().trim().to_lowercase();
         match request {
             "auto" | "gpu" => {
                 let mut candidates: Vec<&DeviceInfo> = self.infos.iter().collect();
@@ -218,10 +220,10 @@ impl Adapters {
                         Ok(cpu(&format!("no GPU that can be used: {}", self.refused.join("; ")), 0))
                     }
                     None => {
-                        let found = match std::env::var("WGPU_BACKEND") {
+                        let found = match variable("WGPU_BACKEND") {
                             _ if !self.refused.is_empty() => self.refused.join("; "),
-                            Ok(backend) => format!("none with WGPU_BACKEND={backend}"),
-                            Err(_) => "none".into(),
+                            Some(backend) => format!("none with WGPU_BACKEND={backend}"),
+                            None => "none".into(),
                         };
                         Err(Error::device("--device gpu", "a graphics adapter", found, NO_ADAPTER))
                     }

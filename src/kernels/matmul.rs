@@ -136,7 +136,7 @@ fn is_software(gpu: &Gpu) -> bool {
 /// software adapter, where every further pipeline costs more than a choice could save).
 fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Result<&'static MatmulVariant> {
     static ASKED: OnceLock<String> = OnceLock::new();
-    let asked = ASKED.get_or_init(|| std::env::var("WGOAL_MATMUL").unwrap_or_default()).as_str();
+    let asked = ASKED.get_or_init(|| crate::device::variable("WGOAL_MATMUL").unwrap_or_default()).as_str();
     let measures = match asked {
         // A pretended device (noop) would be measured at doing nothing.
         "" => !is_software(gpu) && gpu.info().backend != "noop",

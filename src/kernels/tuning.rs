@@ -6,8 +6,8 @@
 
 use super::matmul::{MATMUL_VARIANTS, MatmulVariant, Product, candidates, matmul};
 use crate::device::{Commands, Device, Gpu, Matrix};
-use crate::files::write_file;
-use crate::{Error, Result};
+use crate::files::{self, write_regular};
+use crate::{Error, Plain, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -163,7 +163,8 @@ fn race(gpu: &Gpu, class: Class, candidates: &[&'static MatmulVariant]) -> Resul
 }
 
 fn warn(gpu: &Gpu, variant: &MatmulVariant, why: &str) {
-    let warning = format!("warning: matrix product {} is left out on {}: {why}", variant.name, gpu.info());
+    let (info, why) = (Plain(gpu.info()), Plain(why));
+    let warning = format!("warning: matrix product {} is left out on {info}: {why}", variant.name);
     // Not `eprintln!`, which would end the run where nobody reads.
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{warning}\n"));
 }
@@ -196,7 +197,7 @@ fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 /// What a file remembers; one that cannot be read, or says something else, remembers nothing.
 fn load(file: &Path) -> Remembered {
     let names: BTreeMap<String, String> =
-        std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        files::read(file, files::SMALL).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let variant = |name: &str| MATMUL_VARIANTS.iter().find(|variant| variant.name == name);
     names.into_iter().filter_map(|(class, name)| Some((class, variant(&name)?))).collect()
 }
@@ -207,7 +208,7 @@ fn store(file: &Path, choices: &Remembered) {
         choices.iter().map(|(class, variant)| (class, variant.name)).collect();
     if let (Some(folder), Ok(json)) = (file.parent(), serde_json::to_vec_pretty(&names)) {
         let _ = std::fs::create_dir_all(folder);
-        let _: std::result::Result<(), Error> = write_file(file, &json);
+        let _: std::result::Result<(), Error> = write_regular(file, &json);
     }
 }
 

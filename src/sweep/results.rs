@@ -5,8 +5,8 @@ use crate::checkpoint::Best;
 use crate::config::TrainConfig;
 use crate::data::Dataset;
 use crate::eval::Recall;
-use crate::files::write_file;
-use crate::{Error, Result};
+use crate::files::{self, Obstacle, write_regular};
+use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
@@ -83,29 +83,40 @@ pub(super) struct Results {
 
 impl Results {
     /// Opens the results of `plan` in the folder `out`, which is made where it is missing; what a killed sweep left of a
-    /// last line is dropped.
-    pub fn open(out: &Path, plan: &Plan) -> Result<Self> {
+    /// last line is dropped. A sweep that begins must not find any of the `heads` that it will write.
+    pub fn open(out: &Path, plan: &Plan, heads: Vec<PathBuf>) -> Result<Self> {
         let path = out.join("results.jsonl");
-        std::fs::create_dir_all(out).map_err(unwritable(out))?;
-        let written = match std::fs::read(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(&path)(e)),
-            written => written.unwrap_or_default(),
+        let folder = out.join("heads");
+        std::fs::create_dir_all(&folder).map_err(|e| unwritable(&folder)(e.into()))?;
+        let mut written = match files::read(&path, files::LINES) {
+            Err(obstacle) if obstacle.is_missing() => None,
+            written => Some(written.map_err(unwritable(&path))?),
         };
-        let whole = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        let text = String::from_utf8_lossy(&written[..whole]);
+        if written.is_none() {
+            refuse_foreign(heads)?;
+        }
+        let written = written.get_or_insert_default();
         let plan = to_line(plan)?;
+        // A last line that only lacks its end is one that an editor has left so.
+        let start = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let (mut whole, last) = (start, &written[start..]);
+        if start > 0 && serde_json::from_slice::<Line>(last).is_ok() {
+            written.push(b'\n');
+            whole = written.len();
+        }
+        let text = String::from_utf8_lossy(&written[..whole]);
         let mut lines = text.split_inclusive('\n');
         match lines.next() {
-            None => write_file(&path, plan.as_bytes())?,
+            None if plan.as_bytes().starts_with(written) => write_regular(&path, plan.as_bytes())?,
+            None => return Err(other_plan(&path, &String::from_utf8_lossy(written), &plan)),
             Some(earlier) if earlier == plan => {
-                if whole < written.len() {
-                    write_file(&path, &written[..whole])?;
+                if whole > start || whole < written.len() {
+                    write_regular(&path, &written[..whole])?;
                 }
             }
             Some(earlier) => return Err(other_plan(&path, earlier, &plan)),
         }
-        let heads = out.join("heads");
-        std::fs::create_dir_all(&heads).map_err(unwritable(&heads))?;
+        files::remove_partial(&folder).map_err(unwritable(&folder))?;
         let (mut runs, mut tests) = (Vec::new(), Vec::new());
         for (number, line) in lines.enumerate() {
             match serde_json::from_str(line) {
@@ -118,7 +129,7 @@ impl Results {
                 }
             }
         }
-        let file = OpenOptions::new().append(true).open(&path).map_err(unwritable(&path))?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(|e| unwritable(&path)(e.into()))?;
         Ok(Self { runs, tests, path, file })
     }
 
@@ -145,7 +156,7 @@ impl Results {
     fn append(&mut self, line: &Line) -> Result<()> {
         let line = to_line(line)?;
         let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(unwritable(&self.path))
+        written.map_err(|e| unwritable(&self.path)(e.into()))
     }
 }
 
@@ -155,11 +166,20 @@ fn to_line(value: &impl Serialize) -> Result<String> {
         .map_err(|e| Error::checkpoint("results.jsonl", "numbers", e, "report this as a bug"))
 }
 
-fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    |e| {
+fn unwritable(path: &Path) -> impl Fn(Obstacle) -> Error + '_ {
+    |obstacle| {
         let advice = "check the folder, its space and its rights";
-        Error::checkpoint(path.display(), "a file that can be written", e, advice)
+        obstacle.error(ErrorKind::Checkpoint, path.display(), "a file that can be written", advice)
     }
+}
+
+/// Of a file that is there where a sweep that begins is to write one.
+fn refuse_foreign(files: Vec<PathBuf>) -> Result<()> {
+    let there = files.into_iter().find(|path| path.symlink_metadata().is_ok());
+    there.map_or(Ok(()), |path| {
+        let advice = "move it elsewhere, or choose another --out";
+        Err(Error::checkpoint(path.display(), "no file yet: this sweep begins", "a file", advice))
+    })
 }
 
 /// Names the first thing in which two plans differ.

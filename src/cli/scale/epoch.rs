@@ -11,7 +11,8 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use wgoal::{Dataset, Error, ErrorKind, Event, Result, Split, TrainConfig, Trainer};
+use wgoal::files::Obstacle;
+use wgoal::{Dataset, ErrorKind, Event, Result, Split, TrainConfig, Trainer};
 
 #[derive(Args)]
 pub struct EpochBench {
@@ -66,7 +67,7 @@ impl EpochBench {
         let scratch = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
         let fault = |e: std::io::Error| {
             let advice = "give a folder that can be written with --scratch";
-            Error::new(ErrorKind::Config, scratch.display(), "a folder for features", e, advice)
+            Obstacle::from(e).error(ErrorKind::Config, scratch.display(), "a folder for features", advice)
         };
         let folder = tempfile::tempdir_in(make_folder(&scratch)?).map_err(fault)?;
         write_features(folder.path(), [n, m, p, q]).map_err(fault)?;

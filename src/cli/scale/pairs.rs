@@ -2,7 +2,7 @@
 
 use super::{Products, median, numbers, peak_memory, unit_rows};
 use crate::cli::bench::wrong;
-use crate::cli::{DeviceArg, ObjectiveArgs, print_json, say};
+use crate::cli::{DeviceArg, ObjectiveArgs, print_json, refuse_overwriting, say};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -50,6 +50,9 @@ struct PairsTimes {
 
 impl PairsBench {
     pub fn run(self) -> Result<()> {
+        if let Some(out) = &self.plot {
+            refuse_overwriting("--plot", out, self.objective.weights.clone())?;
+        }
         let objective = self.objective.apply(TrainConfig::default().objective)?;
         let device = self.device.open()?;
         let dim = self.embed;

@@ -1,0 +1,45 @@
+//! Variables of the environment that choose a device and how it computes: each says something that is known, or is an error.
+
+use crate::kernels::MATMUL_VARIANTS;
+use crate::{Error, Result};
+use std::env::VarError;
+
+/// Names that wgpu has for interfaces to GPUs.
+const BACKENDS: [&str; 11] =
+    ["vulkan", "vk", "dx12", "d3d12", "metal", "mtl", "opengl", "gles", "gl", "webgpu", "noop"];
+
+/// A variable's value; `None` where it is unset or empty.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Looks at every variable that opening a device or its kernels heed.
+///
+/// # Errors
+/// The first that says something unknown; the message lists what it may say.
+pub fn check_environment() -> Result<()> {
+    let one_of = |value: &str, names: &[&str]| names.contains(&value.trim().to_lowercase().as_str());
+    check("WGPU_BACKEND", "vulkan, metal, dx12 or gl, or several as in vulkan,gl", |value| {
+        let mut names = value.split(',').filter(|name| !name.trim().is_empty()).peekable();
+        names.peek().is_some() && names.all(|name| one_of(name, &BACKENDS))
+    })?;
+    check("WGPU_POWER_PREF", "low, high or none", |value| one_of(value, &["low", "high", "none"]))?;
+    check("WGPU_ADAPTER_NAME", "part of a device's name, as `wgoal devices` lists it", |value| {
+        !value.trim().is_empty()
+    })?;
+    check("WGOAL_SHADER_CHECKS", "on or off", |value| ["on", "off"].contains(&value))?;
+    let variants: Vec<_> = MATMUL_VARIANTS.iter().map(|variant| variant.name).collect();
+    check("WGOAL_MATMUL", &format!("fixed, measure, or one of: {}", variants.join("; ")), |value| {
+        ["fixed", "measure"].contains(&value) || variants.contains(&value)
+    })
+}
+
+fn check(name: &str, expected: &str, fits: impl Fn(&str) -> bool) -> Result<()> {
+    let value = match std::env::var(name) {
+        Err(VarError::NotPresent) => return Ok(()),
+        Err(VarError::NotUnicode(value)) => value.to_string_lossy().into_owned(),
+        Ok(value) if value.is_empty() || fits(&value) => return Ok(()),
+        Ok(value) => value,
+    };
+    Err(Error::config(name, expected, format!("`{value}`"), "correct the variable, or unset it"))
+}

@@ -1,0 +1,104 @@
+//! Reading: regular files only, and no more of them than their use can need.
+
+use super::words::{Obstacle, kind_of};
+use safetensors::SafeTensorError;
+use safetensors::tensor::SafeTensors;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Most bytes of a text that tells of one thing: weights, a configuration, what is remembered.
+pub const SMALL: u64 = 1 << 24;
+/// Most bytes of a text with a line for each of many things.
+pub const LINES: u64 = 1 << 30;
+/// Longest safetensors header in bytes: the limit of the format.
+pub(crate) const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
+
+/// Opens a file for reading, and tells its length in bytes. Never waits.
+///
+/// # Errors
+/// One that is missing or must not be read, and whatever is no regular file: a folder, a pipe, a device, a socket.
+pub fn open(path: &Path) -> Result<(File, u64), Obstacle> {
+    // Before opening: that alone may do something to a device.
+    regular(&fs::metadata(path)?)?;
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // And after, since another file may have come in its place; a pipe must not make this wait.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32,
+    );
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
+    regular(&metadata)?;
+    Ok((file, metadata.len()))
+}
+
+fn regular(metadata: &Metadata) -> Result<(), Obstacle> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let advice = match metadata.is_dir() {
+        true => None,
+        false => Some("save what it gives as a file first, and give that file"),
+    };
+    Err(Obstacle::new(kind_of(metadata.file_type()), advice))
+}
+
+/// Reads a whole file of at most `most` bytes.
+///
+/// # Errors
+/// Those of [`open`], a longer file, and any failure to read.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Obstacle> {
+    let (file, length) = open(path)?;
+    let mut bytes = Vec::new();
+    if length <= most {
+        // One more, to notice what has grown, or does not tell its length.
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    }
+    if length > most || bytes.len() as u64 > most {
+        let found = format!("a file of more than {most} bytes");
+        return Err(Obstacle::new(found, Some("check that it is the right file: such a one is never so large")));
+    }
+    Ok(bytes)
+}
+
+/// [`read`] of a text in UTF-8.
+///
+/// # Errors
+/// Those of [`read`], and another encoding.
+pub fn read_text(path: &Path, most: u64) -> Result<String, Obstacle> {
+    String::from_utf8(read(path, most)?).map_err(|e| {
+        let found = format!("another encoding at byte {}", e.utf8_error().valid_up_to());
+        Obstacle::new(found, Some("save the file as UTF-8"))
+    })
+}
+
+/// Reads a whole safetensors file, whose length must be what its header tells: nothing is read of one that is anything
+/// else.
+///
+/// # Errors
+/// Those of [`open`], any failure to read, and a header that is none, or of a file of another length.
+pub(crate) fn read_safetensors(path: &Path) -> Result<Vec<u8>, Obstacle> {
+    let (mut file, length) = open(path)?;
+    let mut bytes = Vec::new();
+    let read = |file: &mut File, bytes: &mut Vec<u8>, more: u64| -> io::Result<()> {
+        bytes.try_reserve_exact(more.try_into().unwrap_or(usize::MAX)).map_err(io::Error::other)?;
+        file.take(more).read_to_end(bytes).map(drop)
+    };
+    let not_whole = |e: SafeTensorError| Obstacle::new(e.to_string(), None);
+    read(&mut file, &mut bytes, 8)?;
+    let header = <[u8; 8]>::try_from(&bytes[..]).map_or(0, u64::from_le_bytes);
+    if header <= MAX_SAFETENSORS_HEADER {
+        read(&mut file, &mut bytes, header.min(length.saturating_sub(8)))?;
+    }
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(not_whole)?;
+    let told = (8 + header as u64).saturating_add(metadata.data_len() as u64);
+    if told != length {
+        return Err(not_whole(SafeTensorError::MetadataIncompleteBuffer));
+    }
+    let rest = length - bytes.len() as u64;
+    read(&mut file, &mut bytes, rest)?;
+    Ok(bytes)
+}

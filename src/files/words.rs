@@ -1,0 +1,141 @@
+//! What stands in the way of a file, in plain words.
+
+use crate::{Error, ErrorKind};
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::fs::FileType;
+use std::io;
+
+/// Why a file cannot be opened, read or written, and what to do where the cause tells it.
+#[derive(Debug, Clone)]
+pub struct Obstacle {
+    found: Cow<'static, str>,
+    advice: Option<&'static str>,
+    missing: bool,
+}
+
+impl Obstacle {
+    pub(super) fn new(found: impl Into<Cow<'static, str>>, advice: Option<&'static str>) -> Self {
+        Self { found: found.into(), advice, missing: false }
+    }
+
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// What is there instead of what was expected.
+    pub fn found(&self) -> &str {
+        &self.found
+    }
+
+    /// As an error about `thing`; `advice` counts where the cause itself tells of nothing better to do.
+    pub fn error(
+        self,
+        kind: ErrorKind,
+        thing: impl Display,
+        expected: impl Display,
+        advice: impl Display,
+    ) -> Error {
+        let error = Error::new(kind, thing, expected, &self.found, advice);
+        match self.advice {
+            Some(advice) => error.with_advice(advice),
+            None => error,
+        }
+    }
+}
+
+impl From<io::Error> for Obstacle {
+    fn from(e: io::Error) -> Self {
+        // The text of an error of a temporary file holds its name, which means nothing to anyone.
+        let inner = e.get_ref().and_then(|inner| inner.source()).and_then(|e| e.downcast_ref::<io::Error>());
+        let e = inner.unwrap_or(&e);
+        let missing = e.kind() == io::ErrorKind::NotFound;
+        let (found, advice) = match words(e) {
+            Some((found, advice)) => (found.into(), Some(advice).filter(|advice| !advice.is_empty())),
+            None => (e.to_string().into(), None),
+        };
+        Self { found, advice, missing }
+    }
+}
+
+/// What an error of the system means, and what to do about it; an empty advice leaves that to the caller.
+fn words(e: &io::Error) -> Option<(&'static str, &'static str)> {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let code = e.raw_os_error().map(Errno::from_raw_os_error);
+        let of_unix = match code {
+            Some(Errno::IO) => (
+                "a disk or connection that fails",
+                "check it (the system's log says more), and copy the file to another disk",
+            ),
+            Some(Errno::MFILE) => (
+                "as many open files as this process may have",
+                "raise the limit, as with `ulimit -n 4096`, and call again",
+            ),
+            Some(Errno::NFILE) => (
+                "as many open files as the system may have",
+                "close other programs, or have the administrator raise the limit",
+            ),
+            Some(Errno::LOOP) => ("links that lead in a circle", "remove the link, or give the file itself"),
+            Some(Errno::NXIO) => ("nothing that reads or writes at its other end", "start that first"),
+            Some(Errno::NODEV) => ("a device that is not there", "choose another file"),
+            _ => ("", ""),
+        };
+        if !of_unix.0.is_empty() {
+            return Some(of_unix);
+        }
+    }
+    use io::ErrorKind as Kind;
+    let elsewhere = "free space there, or write elsewhere";
+    let found = match e.kind() {
+        Kind::NotFound => ("no such file", ""),
+        Kind::PermissionDenied => ("no right to it", "give yourself the right to it, or choose another"),
+        Kind::AlreadyExists => ("a file of this name", ""),
+        Kind::NotADirectory => ("a file where a folder should be", ""),
+        Kind::IsADirectory => ("a folder", ""),
+        Kind::StorageFull => ("a full disk", elsewhere),
+        Kind::QuotaExceeded => ("a quota of disk space that is used up", elsewhere),
+        Kind::ReadOnlyFilesystem => ("a file system that can only be read", "write elsewhere"),
+        Kind::FileTooLarge => (
+            "a size beyond the limit of files",
+            "raise the limit, as with `ulimit -f unlimited`, or write to another file system",
+        ),
+        Kind::InvalidFilename => {
+            ("a name that the file system does not take", "choose another name, a shorter one")
+        }
+        Kind::ResourceBusy => {
+            ("a file in use by the system", "free it first (it may be a mount), or choose another")
+        }
+        Kind::StaleNetworkFileHandle => ("a file that its server no longer has", "mount the share anew"),
+        Kind::BrokenPipe => ("a reader that has gone", "have what reads it read on to the end"),
+        Kind::OutOfMemory => ("not enough memory", "use a smaller file, or free memory"),
+        Kind::UnexpectedEof => ("the end of the file", ""),
+        _ => return None,
+    };
+    Some(found)
+}
+
+/// A kind of file in words.
+pub(super) fn kind_of(kind: FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a pipe";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_file() => "a file",
+        () if kind.is_symlink() => "a link that leads nowhere",
+        () => "a special file",
+    }
+}

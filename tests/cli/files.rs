@@ -1,0 +1,461 @@
+//! Files as they come: pipes, devices, folders and sockets where a file should be, links, and what must not be lost.
+#![cfg(unix)]
+
+use super::place::*;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What is no regular file, with the word for it.
+const KINDS: [(&str, &str); 4] =
+    [("pipe", "a pipe"), ("folder", "a folder"), ("zero", "a device"), ("socket", "a socket")];
+
+fn make_pipe(path: &Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+}
+
+/// A place with a trained run, gradients' inputs, and one of each of [`KINDS`] in `special`.
+fn place_of_kinds() -> (Place, UnixListener) {
+    let place = Place::new();
+    place.train("run", "");
+    fs::create_dir_all(place.path("special/folder")).unwrap();
+    make_pipe(&place.path("special/pipe"));
+    // A link, so that no fault of the tool could do anything to the device itself.
+    symlink("/dev/zero", place.path("special/zero")).unwrap();
+    let socket = UnixListener::bind(place.path("special/socket")).unwrap();
+    write_npy(&place.path("x.npy"), &[2, 2], &[1.0f32, 0.0, 0.0, 1.0]);
+    write_npy(&place.path("ids.npy"), &[2], &[0u32, 1]);
+    fs::write(place.path("w.wgsl"), WEIGHTS).unwrap();
+    (place, socket)
+}
+
+const WEIGHTS: &str = "fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0; }\n\
+     fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0, 1.0); }\n";
+
+/// [`Place::run`], which must end soon.
+fn run(place: &Place, args: &str) -> Output {
+    let mut command = place.command();
+    let output = command.timeout(Duration::from_secs(20)).args(args.split_whitespace()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let code = output.status.code().unwrap_or_else(|| panic!("wgoal {args} did not end\n{stderr}"));
+    Output { code, stdout: String::from_utf8_lossy(&output.stdout).into(), stderr }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[track_caller]
+fn assert_one_error(output: &Output, what: &str) {
+    let errors = output.stderr.lines().filter(|line| line.starts_with("error: ")).count();
+    assert_eq!((output.code, errors), (1, 1), "{what}\n{}", output.stderr);
+}
+
+#[test]
+fn every_reader_refuses_what_is_no_regular_file() {
+    let (place, _socket) = place_of_kinds();
+    let sweep = "sweep data --objectives hinge --seeds 0 --epochs 1 --embed 4 --batch 16 --device cpu --out";
+    place.ok(&format!("{sweep} sweep"));
+    // The file that is replaced, a folder that is copied for it, and the command that reads it, in which FILE is the
+    // file and DIR the copy.
+    let train = "train DIR --epochs 1 --embed 4 --device cpu --out new";
+    let resume = "train --resume --epochs 3 --device cpu --out DIR";
+    let sweep = &format!("{sweep} DIR");
+    let eval = "eval run/best.safetensors";
+    let weights = "--objective custom --weights FILE";
+    let rows: Vec<(&str, &str, String)> = [
+        ("images.npy", "data", train),
+        ("texts.npy", "data", train),
+        ("text_to_image.npy", "data", train),
+        ("split_val.npy", "data", train),
+        ("captions.txt", "data", train),
+        ("image_names.txt", "data", train),
+        ("image_regions.npy", "data", train),
+        ("text_offsets.npy", "data", train),
+        ("images.npy", "data", "baseline ridge DIR --device cpu"),
+        ("config.json", "run", resume),
+        ("metrics.jsonl", "run", resume),
+        ("last.safetensors", "run", resume),
+        ("results.jsonl", "sweep", sweep),
+        ("table.csv", "sweep", sweep),
+        ("c.safetensors", "", "eval FILE data --device cpu"),
+        ("c.safetensors", "", "embed FILE data --split test --device cpu --out new"),
+        ("d.safetensors", "", "train FILE --device cpu --out new"),
+        ("x.npy", "", "gradient --images FILE --texts x.npy --device cpu --out g"),
+        ("x.npy", "", "gradient --images x.npy --texts FILE --device cpu --out g"),
+        ("x.npy", "", "gradient --images x.npy --texts x.npy --ids FILE --device cpu --out g"),
+        ("w.wgsl", "", "analyze custom --weights FILE"),
+    ]
+    .map(|(file, of, command)| (file, of, command.to_string()))
+    .into_iter()
+    .chain([
+        ("d.safetensors", "", format!("{eval} FILE --device cpu")),
+        ("s.safetensors", "", format!("{eval} data --rerank FILE --device cpu")),
+        ("w.wgsl", "", format!("train data {weights} --device cpu --out new")),
+        ("w.wgsl", "", format!("gradient --images x.npy --texts x.npy {weights} --device cpu --out g")),
+    ])
+    .collect();
+    for (number, (file, of, command)) in rows.iter().enumerate() {
+        for (kind, word) in KINDS {
+            let folder = format!("copy-{number}-{kind}");
+            if of.is_empty() {
+                fs::create_dir(place.path(&folder)).unwrap();
+            } else {
+                copy_folder(&place.path(of), &place.path(&folder));
+            }
+            let path = place.path(&folder).join(file);
+            let _ = fs::remove_file(&path);
+            symlink(place.path("special").join(kind), &path).unwrap();
+            let command = command.replace("FILE", &format!("{folder}/{file}")).replace("DIR", &folder);
+            let output = run(&place, &command);
+            assert_one_error(&output, &command);
+            let said = output.stderr.lines().last().unwrap();
+            assert!(said.contains(&format!("{folder}/{file}")), "wgoal {command}\n{said}");
+            // A folder may be that of a dataset.
+            let expected = format!("found {word}");
+            let other = *kind == *"folder" && file.starts_with("d.") && said.contains("images.npy");
+            assert!(said.contains(&expected) || other, "wgoal {command}\n{said}");
+            if word != "a folder" {
+                assert!(said.ends_with("save what it gives as a file first, and give that file"), "{said}");
+            }
+            assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "wgoal {command} took it away");
+            for left in ["new", "g"] {
+                assert!(!place.path(left).exists(), "wgoal {command} left {left}");
+            }
+        }
+    }
+    // What is written must be a file as well.
+    assert!(fs::metadata(place.path("special/pipe")).unwrap().file_type().is_fifo());
+}
+
+/// Files that say they are large are not read at all.
+#[test]
+fn no_reader_takes_more_than_its_file_can_need() {
+    let (place, _socket) = place_of_kinds();
+    let sparse = |path: &str, start: &[u8]| {
+        fs::write(place.path(path), start).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(place.path(path)).unwrap();
+        file.set_len(1 << 44).unwrap();
+    };
+    let safetensors = [&2u64.to_le_bytes()[..], b"{}"].concat();
+    for name in ["captions", "config", "metrics"] {
+        copy_folder(&place.path(if name == "captions" { "data" } else { "run" }), &place.path(name));
+    }
+    sparse("captions/captions.txt", b"");
+    sparse("config/config.json", b"{");
+    sparse("metrics/metrics.jsonl", b"");
+    sparse("w.wgsl", WEIGHTS.as_bytes());
+    sparse("zeros.safetensors", b"");
+    sparse("large.safetensors", &safetensors);
+    sparse("x.npy", &place.read("x.npy"));
+    for command in [
+        "train captions --device cpu --out new",
+        "train --resume --device cpu --out config",
+        "train --resume --device cpu --out metrics",
+        "analyze custom --weights w.wgsl",
+        "eval zeros.safetensors data --device cpu",
+        "eval large.safetensors data --device cpu",
+        "eval run/best.safetensors large.safetensors --device cpu",
+        "eval run/best.safetensors data --rerank large.safetensors --device cpu",
+        "gradient --images x.npy --texts x.npy --device cpu --out g",
+    ] {
+        // As much memory as the tool takes anyhow.
+        let limited = format!("ulimit -v 8000000; exec {} {command}", env!("CARGO_BIN_EXE_wgoal"));
+        let mut shell = assert_cmd::Command::new("sh");
+        let output = shell
+            .args(["-c", &limited])
+            .current_dir(place.path(""))
+            .timeout(Duration::from_secs(20))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}\n{stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{command}\n{stderr}");
+        // The reader's own words, not those of a memory that is full.
+        assert!(!stderr.contains("memory"), "{command}\n{stderr}");
+    }
+}
+
+/// The single files that commands write, FILE among their words.
+fn writers() -> [&'static str; 4] {
+    [
+        "gradient --images x.npy --texts x.npy --objective hinge --device cpu --out FILE",
+        "analyze con:con --plot FILE",
+        "eval run/best.safetensors data --top 2 --device cpu --write-candidates FILE",
+        "bench pairs --pairs 4 --embed 4 --device cpu --plot FILE",
+    ]
+}
+
+#[test]
+fn what_is_no_file_stays_what_it_is() {
+    let (place, _socket) = place_of_kinds();
+    for (number, writer) in writers().into_iter().enumerate() {
+        place.ok(&writer.replace("FILE", "whole"));
+        let whole = place.read("whole");
+        fs::remove_file(place.path("whole")).unwrap();
+        let exact = !writer.starts_with("bench");
+
+        // Into a device: through a link, so that no fault of the tool could do anything to the device itself.
+        symlink("/dev/null", place.path("null")).unwrap();
+        place.ok(&writer.replace("FILE", "null"));
+        assert_eq!(fs::read_link(place.path("null")).unwrap(), Path::new("/dev/null"), "{writer}");
+        fs::remove_file(place.path("null")).unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        if cfg!(target_os = "linux") {
+            symlink("/dev/full", place.path("full")).unwrap();
+            let output = run(&place, &writer.replace("FILE", "full"));
+            assert_one_error(&output, writer);
+            assert!(output.stderr.contains("found a full disk; free space there"), "{}", output.stderr);
+            fs::remove_file(place.path("full")).unwrap();
+        }
+
+        // Into a pipe, if anyone reads it.
+        let pipe = place.path(&format!("pipe{number}"));
+        make_pipe(&pipe);
+        let output = run(&place, &writer.replace("FILE", pipe.to_str().unwrap()));
+        assert_one_error(&output, writer);
+        assert!(output.stderr.contains("nothing that reads"), "{}", output.stderr);
+        let mut options = fs::OpenOptions::new();
+        // Open at both ends, so that opening does not wait for the tool.
+        let mut reader = options.read(true).write(true).open(&pipe).unwrap();
+        place.ok(&writer.replace("FILE", pipe.to_str().unwrap()));
+        let mut read = vec![0; whole.len()];
+        if exact {
+            reader.read_exact(&mut read).unwrap();
+            assert!(read == whole, "{writer}");
+        }
+        assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+
+        // To standard output, which then holds nothing else.
+        let output = place.command().args(writer.replace("FILE", "/dev/stdout").split(' ')).output().unwrap();
+        assert!(output.status.success());
+        assert!(!exact || output.stdout == whole, "{writer}");
+        assert!(exact || output.stdout.starts_with(b"<svg") && output.stdout.ends_with(b"</svg>\n"));
+
+        for kind in ["folder", "socket"] {
+            let special = format!("special/{kind}");
+            let output = run(&place, &writer.replace("FILE", &special));
+            assert_one_error(&output, writer);
+            assert!(output.stderr.contains(&format!("found a {kind}")), "{}", output.stderr);
+        }
+        let output = run(&place, &writer.replace("FILE", "nowhere/file"));
+        assert_one_error(&output, writer);
+        assert!(output.stderr.contains("found no such folder; make the folder first"), "{}", output.stderr);
+    }
+}
+
+/// Runs and sweeps read again what they write.
+#[test]
+fn folders_hold_regular_files() {
+    let (place, _socket) = place_of_kinds();
+    for (name, command) in [
+        ("best.safetensors", "train data --epochs 1 --embed 4 --device cpu --out DIR"),
+        ("best.safetensors", "baseline ridge data --device cpu --out DIR"),
+        ("table.md", "sweep data --objectives hinge --seeds 0 --epochs 1 --embed 4 --device cpu --out DIR"),
+    ] {
+        let folder = place.path("folder");
+        fs::create_dir(&folder).unwrap();
+        symlink("/dev/null", folder.join(name)).unwrap();
+        assert_one_error(&run(&place, &command.replace("DIR", "folder")), command);
+        assert!(fs::symlink_metadata(folder.join(name)).unwrap().is_symlink(), "{command}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+/// A link stays, and what it leads to is written, whether that is there or not.
+#[test]
+fn links_are_written_through() {
+    let (place, _socket) = place_of_kinds();
+    fs::create_dir_all(place.path("deep/er")).unwrap();
+    for (number, writer) in writers().into_iter().enumerate() {
+        let target = place.path(&format!("deep/target{number}"));
+        let link = place.path(&format!("deep/er/link{number}"));
+        symlink(format!("../target{number}"), &link).unwrap();
+        symlink(&link, place.path(&format!("link{number}"))).unwrap();
+        for _ in 0..2 {
+            place.ok(&writer.replace("FILE", &format!("link{number}")));
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            assert!(fs::symlink_metadata(&target).unwrap().is_file());
+        }
+        assert!(fs::read(&target).unwrap().len() > 100, "{writer}");
+    }
+    symlink("b", place.path("a")).unwrap();
+    symlink("a", place.path("b")).unwrap();
+    let output = run(&place, "analyze con:con --plot a");
+    assert_one_error(&output, "a circle");
+    assert!(output.stderr.contains("links that lead in a circle"), "{}", output.stderr);
+    // The rights of a file outlive its content.
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(place.path("deep/target1"), fs::Permissions::from_mode(0o640)).unwrap();
+    place.ok("analyze con:con --plot deep/target1");
+    assert_eq!(fs::metadata(place.path("deep/target1")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert!(place.names("deep").iter().all(|name| !name.starts_with(".wgoal")));
+}
+
+/// A result never takes the place of what it is made from, whatever it is called.
+#[test]
+fn nothing_that_is_read_is_written_over() {
+    let (place, _socket) = place_of_kinds();
+    let rows = [
+        ("x.npy", "gradient --images x.npy --texts x.npy --device cpu --out FILE"),
+        ("ids.npy", "gradient --images x.npy --texts x.npy --ids ids.npy --device cpu --out FILE"),
+        (
+            "w.wgsl",
+            "gradient --images x.npy --texts x.npy --objective custom --weights w.wgsl --device cpu --out FILE",
+        ),
+        ("w.wgsl", "analyze custom --weights w.wgsl --plot FILE"),
+        ("w.wgsl", "bench pairs --pairs 4 --embed 4 --weights w.wgsl --device cpu --plot FILE"),
+        (
+            "run/best.safetensors",
+            "eval run/best.safetensors data --top 2 --device cpu --write-candidates FILE",
+        ),
+        ("data/images.npy", "eval run/best.safetensors data --top 2 --device cpu --write-candidates FILE"),
+        (
+            "data/split_test.npy",
+            "eval run/best.safetensors data --top 2 --device cpu --write-candidates FILE",
+        ),
+    ];
+    let before = contents(&place);
+    for (input, command) in rows {
+        let real = place.path(input);
+        let soft = place.path("soft");
+        let hard = place.path("hard");
+        symlink(&real, &soft).unwrap();
+        fs::hard_link(&real, &hard).unwrap();
+        let dots = format!("./special/../{input}");
+        for out in [input, &dots, real.to_str().unwrap(), "soft", "hard"] {
+            let command = command.replace("FILE", out);
+            let output = run(&place, &command);
+            assert_one_error(&output, &command);
+            assert!(output.stderr.contains("would be overwritten"), "{command}\n{}", output.stderr);
+        }
+        fs::remove_file(soft).unwrap();
+        fs::remove_file(hard).unwrap();
+        assert!(contents(&place) == before, "{command}");
+    }
+}
+
+/// Every regular file with its content.
+fn contents(place: &Place) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for folder in ["", "data", "run"] {
+        for entry in fs::read_dir(place.path(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                found.push((path.clone(), fs::read(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn embeddings_and_heads_take_the_place_of_nothing_that_is_read() {
+    let (place, _socket) = place_of_kinds();
+    let refused = |command: &str| {
+        let before = contents(&place);
+        let output = run(&place, command);
+        assert_one_error(&output, command);
+        assert!(contents(&place) == before, "{command}");
+    };
+    let embed = "embed run/best.safetensors data --split test --device cpu --out";
+    // A folder of features alone, which the dataset leads to by a link.
+    fs::create_dir(place.path("features")).unwrap();
+    fs::rename(place.path("data/texts.npy"), place.path("features/texts.npy")).unwrap();
+    symlink("../features/texts.npy", place.path("data/texts.npy")).unwrap();
+    let features = place.read("features/texts.npy");
+    refused(&format!("{embed} features"));
+    assert!(place.read("features/texts.npy") == features);
+    refused(&format!("{embed} data"));
+    symlink("data", place.path("also-data")).unwrap();
+    refused(&format!("{embed} also-data"));
+    // A head that is there under the name of the result.
+    fs::create_dir(place.path("heads")).unwrap();
+    fs::copy(place.path("run/best.safetensors"), place.path("heads/embeddings.safetensors")).unwrap();
+    let head = place.read("heads/embeddings.safetensors");
+    refused(
+        "embed heads/embeddings.safetensors data --split test --device cpu --format safetensors --out heads",
+    );
+    assert!(place.read("heads/embeddings.safetensors") == head);
+    // A baseline replaces a baseline, and nothing else.
+    fs::copy(place.path("run/best.safetensors"), place.path("heads/best.safetensors")).unwrap();
+    refused("baseline ridge data --device cpu --out heads");
+    assert!(place.read("heads/best.safetensors") == head);
+    fs::write(place.path("heads/best.safetensors"), "mine").unwrap();
+    refused("baseline ridge data --device cpu --out heads");
+    assert!(place.read("heads/best.safetensors") == b"mine");
+    for _ in 0..2 {
+        place.ok("baseline ridge data --device cpu --out ridge");
+        place.ok(&format!("{embed} vectors"));
+    }
+}
+
+#[test]
+fn a_sweep_writes_over_nothing_of_another_origin() {
+    let place = Place::new();
+    let sweep = "sweep data --objectives hinge --seeds 0 --epochs 1 --embed 4 --batch 16 --device cpu --out";
+    place.ok(&format!("{sweep} good"));
+    place.ok(&format!("{sweep} good"));
+    let head = place.names("good/heads").remove(0);
+    let results = place.read("good/results.jsonl");
+    let plan = results.split_inclusive(|&b| b == b'\n').next().unwrap();
+    let head = format!("heads/{head}");
+    // What is in the folder, and which file of it must stay.
+    let cases: [(&str, &[(&str, &[u8])]); 8] = [
+        ("results.jsonl", &[("results.jsonl", b"mine, without an end")]),
+        ("results.jsonl", &[("results.jsonl", b"mine\n")]),
+        ("table.md", &[("table.md", b"# my notes\n")]),
+        ("table.csv", &[("table.csv", b"a,b\n1,2\n"), ("results.jsonl", plan)]),
+        ("table.json", &[("table.json", b"{}"), ("results.jsonl", plan)]),
+        ("table.csv", &[("table.csv", &place.read("good/table.csv"))]),
+        (&head, &[(&head, b"mine")]),
+        ("heads/.wgoal-mine", &[("heads/.wgoal-mine", b"mine"), ("results.jsonl", plan)]),
+    ];
+    for (number, (kept, files)) in cases.into_iter().enumerate() {
+        let folder = format!("sweep{number}");
+        fs::create_dir_all(place.path(&folder).join("heads")).unwrap();
+        for (name, bytes) in files {
+            fs::write(place.path(&folder).join(name), bytes).unwrap();
+        }
+        let output = run(&place, &format!("{sweep} {folder}"));
+        if !kept.starts_with("heads/.") {
+            assert_one_error(&output, kept);
+            assert!(output.stderr.contains("choose another --out"), "{}", output.stderr);
+            assert!(!output.stderr.contains("val rsum"), "after a run\n{}", output.stderr);
+        }
+        for (name, bytes) in files {
+            let same = place.read(&format!("{folder}/{name}")) == *bytes;
+            assert!(same || *name == "results.jsonl" && *bytes == plan, "{name}");
+        }
+    }
+    // A last line that has lost its end alone is no line that was cut.
+    fs::write(place.path("good/results.jsonl"), results.strip_suffix(b"\n").unwrap()).unwrap();
+    let output = run(&place, &format!("{sweep} good"));
+    assert!(output.code == 0 && place.read("good/results.jsonl") == results, "{}", output.stderr);
+}
+
+/// What a killed process left half written is cleared away; what only looks like it stays.
+#[test]
+fn names_that_begin_as_ours_are_the_users() {
+    let place = Place::new();
+    place.train("run", "");
+    let mine = [".wgoal-x1y2z3", ".wgoal-notes.txt", ".wgoal-partial-notes.tmp", ".wgoal-partial-é.tmp"];
+    for name in mine {
+        fs::write(place.path("run").join(name), "mine").unwrap();
+    }
+    fs::write(place.path("run/.wgoal-partial-0aZ9bY8cX7dW.tmp"), "half").unwrap();
+    fs::create_dir(place.path("run/.wgoal-partial-0aZ9bY8cX7dV.tmp")).unwrap();
+    place.ok("train --resume --epochs 3 --device cpu --out run");
+    let names = place.names("run");
+    assert!(mine.iter().all(|name| names.iter().any(|other| other == name)), "{names:?}");
+    assert!(!names.iter().any(|name| name.ends_with("W.tmp")), "{names:?}");
+    assert!(names.iter().any(|name| name.ends_with("V.tmp")), "a folder is nothing of ours: {names:?}");
+}
