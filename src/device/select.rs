@@ -160,22 +160,37 @@ impl Adapters {
             .map_or(wgpu::Backends::all(), |names| wgpu::Backends::from_comma_list(&names));
         // Validation layers are for wgpu's own developers; wgpu validates every call itself.
         descriptor.flags = wgpu::InstanceFlags::empty().with_env();
-        Self::of(&wgpu::Instance::new(descriptor), None).await
+        let mut found = Self::none();
+        #[cfg(target_os = "linux")]
+        if let Some(instance) = quiet_vulkan(&descriptor) {
+            found.add(&instance, None).await;
+            descriptor.backends.remove(wgpu::Backends::VULKAN);
+        }
+        found.add(&wgpu::Instance::new(descriptor), None).await;
+        found
     }
 
     /// The adapters of an instance, as another `kind` of machine if one is given: tests bring pretended ones.
     pub async fn of(instance: &wgpu::Instance, kind: Option<DeviceKind>) -> Self {
-        let mut found = Self { adapters: Vec::new(), infos: Vec::new(), refused: Vec::new() };
+        let mut found = Self::none();
+        found.add(instance, kind).await;
+        found
+    }
+
+    fn none() -> Self {
+        Self { adapters: Vec::new(), infos: Vec::new(), refused: Vec::new() }
+    }
+
+    async fn add(&mut self, instance: &wgpu::Instance, kind: Option<DeviceKind>) {
         for adapter in instance.enumerate_adapters(wgpu::Backends::all()).await {
-            let info = DeviceInfo::of(found.infos.len(), &adapter);
+            let info = DeviceInfo::of(self.infos.len(), &adapter);
             if let Some(lack) = below_floor(&adapter) {
-                found.refused.push(format!("{info} has {lack}"));
+                self.refused.push(format!("{info} has {lack}"));
                 continue;
             }
-            found.infos.push(DeviceInfo { kind: kind.unwrap_or(info.kind), ..info });
-            found.adapters.push(adapter);
+            self.infos.push(DeviceInfo { kind: kind.unwrap_or(info.kind), ..info });
+            self.adapters.push(adapter);
         }
-        found
     }
 
     /// All devices, the native CPU last.
@@ -257,6 +272,36 @@ impl Adapters {
             false => format!("no such device that can be used ({})", self.refused.join("; ")),
         };
         Error::device(thing, expected, found, format!("choose one of: {}", names.join("; ")))
+    }
+}
+
+/// A Vulkan instance that does not know of Wayland, where there is no Wayland: Mesa's layer that puts devices in order would
+/// look for it, and libwayland would say on standard error that `XDG_RUNTIME_DIR` is not set. `None` where this does not
+/// matter, or where there is no Vulkan.
+#[cfg(target_os = "linux")]
+fn quiet_vulkan(descriptor: &wgpu::InstanceDescriptor) -> Option<wgpu::Instance> {
+    use wgpu::hal::{InstanceDescriptor, api::Vulkan, vulkan};
+    let can_be_there =
+        std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|folder| std::path::Path::new(&folder).is_absolute());
+    if can_be_there || !descriptor.backends.contains(wgpu::Backends::VULKAN) {
+        return None;
+    }
+    let descriptor = InstanceDescriptor {
+        name: "wgpu",
+        flags: descriptor.flags,
+        memory_budget_thresholds: descriptor.memory_budget_thresholds,
+        backend_options: descriptor.backend_options.clone(),
+        telemetry: None,
+        display: None,
+    };
+    // SAFETY: the list without Wayland is the one that wgpu makes on a system without it. The extension serves to make
+    // surfaces of Wayland windows, which nothing does here: the instance does not leave this module.
+    unsafe {
+        let without_wayland = |arguments: vulkan::CreateInstanceCallbackArgs| {
+            arguments.extensions.retain(|name| *name != c"VK_KHR_wayland_surface");
+        };
+        let instance = vulkan::Instance::init_with_callback(&descriptor, Some(Box::new(without_wayland)));
+        instance.ok().map(|instance| wgpu::Instance::from_hal::<Vulkan>(instance))
     }
 }
 

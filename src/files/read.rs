@@ -2,8 +2,8 @@
 
 use super::words::{Obstacle, kind_of};
 use safetensors::SafeTensorError;
-use safetensors::tensor::SafeTensors;
-use std::fs::{self, File, Metadata, OpenOptions};
+use safetensors::tensor::Metadata;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub fn open(path: &Path) -> Result<(File, u64), Obstacle> {
     Ok((file, metadata.len()))
 }
 
-fn regular(metadata: &Metadata) -> Result<(), Obstacle> {
+fn regular(metadata: &fs::Metadata) -> Result<(), Obstacle> {
     if metadata.is_file() {
         return Ok(());
     }
@@ -83,22 +83,29 @@ pub fn read_text(path: &Path, most: u64) -> Result<String, Obstacle> {
 pub(crate) fn read_safetensors(path: &Path) -> Result<Vec<u8>, Obstacle> {
     let (mut file, length) = open(path)?;
     let mut bytes = Vec::new();
-    let read = |file: &mut File, bytes: &mut Vec<u8>, more: u64| -> io::Result<()> {
-        bytes.try_reserve_exact(more.try_into().unwrap_or(usize::MAX)).map_err(io::Error::other)?;
-        file.take(more).read_to_end(bytes).map(drop)
-    };
     let not_whole = |e: SafeTensorError| Obstacle::new(e.to_string(), None);
-    read(&mut file, &mut bytes, 8)?;
-    let header = <[u8; 8]>::try_from(&bytes[..]).map_or(0, u64::from_le_bytes);
-    if header <= MAX_SAFETENSORS_HEADER {
-        read(&mut file, &mut bytes, header.min(length.saturating_sub(8)))?;
+    read_on(&mut file, &mut bytes, 8)?;
+    let header = <[u8; 8]>::try_from(&bytes[..]).map_err(|_| not_whole(SafeTensorError::HeaderTooSmall))?;
+    let header = u64::from_le_bytes(header);
+    if header > MAX_SAFETENSORS_HEADER {
+        return Err(not_whole(SafeTensorError::HeaderTooLarge));
     }
-    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(not_whole)?;
-    let told = (8 + header as u64).saturating_add(metadata.data_len() as u64);
-    if told != length {
+    if header > length - 8 {
+        return Err(not_whole(SafeTensorError::InvalidHeaderLength));
+    }
+    read_on(&mut file, &mut bytes, header)?;
+    let metadata: Metadata = serde_json::from_slice(&bytes[8..])
+        .map_err(|e| not_whole(SafeTensorError::InvalidHeaderDeserialization(e)))?;
+    let rest = length - 8 - header;
+    if metadata.data_len() as u64 != rest {
         return Err(not_whole(SafeTensorError::MetadataIncompleteBuffer));
     }
-    let rest = length - bytes.len() as u64;
-    read(&mut file, &mut bytes, rest)?;
+    read_on(&mut file, &mut bytes, rest)?;
     Ok(bytes)
+}
+
+/// Appends the next bytes of a file.
+fn read_on(file: &mut File, bytes: &mut Vec<u8>, more: u64) -> io::Result<()> {
+    bytes.try_reserve_exact(more.try_into().unwrap_or(usize::MAX)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    file.take(more).read_to_end(bytes).map(drop)
 }

@@ -225,12 +225,11 @@ fn what_is_no_file_stays_what_it_is() {
         let mut options = fs::OpenOptions::new();
         // Open at both ends, so that opening does not wait for the tool.
         let mut reader = options.read(true).write(true).open(&pipe).unwrap();
+        let mut read = vec![0; if exact { whole.len() } else { 100 }];
+        let reading = std::thread::spawn(move || reader.read_exact(&mut read).map(|()| (read, reader)));
         place.ok(&writer.replace("FILE", pipe.to_str().unwrap()));
-        let mut read = vec![0; whole.len()];
-        if exact {
-            reader.read_exact(&mut read).unwrap();
-            assert!(read == whole, "{writer}");
-        }
+        let (read, _reader) = reading.join().unwrap().unwrap();
+        assert!(!exact || read == whole, "{writer}");
         assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
 
         // To standard output, which then holds nothing else.
