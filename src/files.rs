@@ -124,10 +124,7 @@ fn replace(
 }
 
 /// Writes into a pipe, a device, or an open file of this process, at its end.
-fn write_stream(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), Obstacle> {
+fn write_stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Obstacle> {
     let mut options = fs::OpenOptions::new();
     options.append(true);
     #[cfg(unix)]

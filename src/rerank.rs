@@ -166,8 +166,8 @@ impl Candidates {
             ("a safetensors file", "give the file of --write-candidates with its scores");
         let bytes = read_safetensors(path)
             .map_err(|obstacle| obstacle.error(ErrorKind::Data, path.display(), expected, advice))?;
-        let tensors = SafeTensors::deserialize(&bytes)
-            .map_err(|e| Error::data(path.display(), expected, e, advice))?;
+        let tensors =
+            SafeTensors::deserialize(&bytes).map_err(|e| Error::data(path.display(), expected, e, advice))?;
         let file = Scored { path, tensors };
         Ok(Self {
             texts: file.direction(&TEXTS, ("images", &split.images), &split.texts)?,

@@ -11,10 +11,14 @@ mod files;
 mod guards;
 #[path = "cli/interface.rs"]
 mod interface;
+#[path = "cli/lines.rs"]
+mod lines;
 #[path = "cli/local.rs"]
 mod local;
 #[path = "cli/options.rs"]
 mod options;
+#[path = "cli/paths.rs"]
+mod paths;
 #[path = "cli/place.rs"]
 mod place;
 #[path = "cli/runs.rs"]

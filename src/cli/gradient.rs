@@ -40,7 +40,8 @@ pub struct GradientArgs {
 
 impl GradientArgs {
     pub fn run(self) -> Result<()> {
-        let inputs = [Some(&self.images), Some(&self.texts), self.ids.as_ref(), self.objective.weights.as_ref()];
+        let inputs =
+            [Some(&self.images), Some(&self.texts), self.ids.as_ref(), self.objective.weights.as_ref()];
         refuse_overwriting("--out", &self.out, inputs.into_iter().flatten().cloned())?;
         let objective = self.objective.apply(TrainConfig::default().objective)?;
         let (rows, dim, images) = read_matrix_npy(&self.images)?;
@@ -90,11 +91,7 @@ impl GradientArgs {
             tensors.push(("sampled_image_index", &vector, Values::U32(&sampled.images)));
         }
         write_tensors(&self.out, &tensors)?;
-        say(format!(
-            "{objective}: loss {} over {rows} pairs of width {dim}, in {}",
-            g.loss,
-            shown(&self.out)
-        ))
+        say(format!("{objective}: loss {} over {rows} pairs of width {dim}, in {}", g.loss, shown(&self.out)))
     }
 }
 

@@ -172,8 +172,9 @@ fn refuse_foreign_tables(out: &Path) -> Result<()> {
     let is_ours = |name: &str, text: &str| match name {
         "table.md" => text.lines().next().is_some_and(|line| line.ends_with(": recall on the test split")),
         "table.csv" => text.starts_with("objective,point,diverged,"),
-        _ => serde_json::from_str::<serde_json::Value>(text)
-            .is_ok_and(|table| ["dataset", "seeds", "baseline", "rows"].iter().all(|key| table.get(key).is_some())),
+        _ => serde_json::from_str::<serde_json::Value>(text).is_ok_and(|table| {
+            ["dataset", "seeds", "baseline", "rows"].iter().all(|key| table.get(key).is_some())
+        }),
     };
     for name in ["table.md", "table.csv", "table.json"] {
         let path = out.join(name);

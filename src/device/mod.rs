@@ -14,8 +14,8 @@ mod work;
 pub use buffer::{
     Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, Upload, pad_rows, padded, unpad_rows,
 };
-pub(crate) use environment::variable;
 pub use environment::check_environment;
+pub(crate) use environment::variable;
 pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};

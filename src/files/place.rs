@@ -20,7 +20,8 @@ pub(super) fn place(path: &Path) -> Result<Place, Obstacle> {
     const LINKS: usize = 40;
     let mut path = path.to_path_buf();
     for _ in 0..=LINKS {
-        if cfg!(unix) && ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|it| path == Path::new(it))
+        if cfg!(unix)
+            && ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|it| path == Path::new(it))
         {
             return Ok(Place::Output);
         }

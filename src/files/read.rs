@@ -59,7 +59,10 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Obstacle> {
     }
     if length > most || bytes.len() as u64 > most {
         let found = format!("a file of more than {most} bytes");
-        return Err(Obstacle::new(found, Some("check that it is the right file: such a one is never so large")));
+        return Err(Obstacle::new(
+            found,
+            Some("check that it is the right file: such a one is never so large"),
+        ));
     }
     Ok(bytes)
 }

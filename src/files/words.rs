@@ -139,3 +139,45 @@ pub(super) fn kind_of(kind: FileType) -> &'static str {
         () => "a special file",
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn what_the_system_says_is_in_words_with_advice() {
+        let rows = [
+            (Errno::NOENT, "no such file", ""),
+            (Errno::ACCESS, "no right to it", "give yourself the right"),
+            (Errno::PERM, "no right to it", "give yourself the right"),
+            (Errno::IO, "a disk or connection that fails", "copy the file to another disk"),
+            (Errno::MFILE, "as many open files as this process may have", "ulimit -n"),
+            (Errno::NFILE, "as many open files as the system may have", "close other programs"),
+            (Errno::NOSPC, "a full disk", "free space there"),
+            (Errno::DQUOT, "a quota of disk space that is used up", "free space there"),
+            (Errno::ROFS, "a file system that can only be read", "write elsewhere"),
+            (Errno::FBIG, "a size beyond the limit of files", "ulimit -f"),
+            (Errno::NAMETOOLONG, "a name that the file system does not take", "a shorter one"),
+            (Errno::LOOP, "links that lead in a circle", "remove the link"),
+            (Errno::PIPE, "a reader that has gone", "read on to the end"),
+        ];
+        for (code, found, advice) in rows {
+            let error = Obstacle::from(io::Error::from(code)).error(ErrorKind::Data, "f", "x", "ask");
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("f: expected x, found {found}; ")), "{text}");
+            assert!(text.contains(if advice.is_empty() { "; ask" } else { advice }), "{text}");
+            assert!(!text.contains("os error"), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_temporary_files_stay_unsaid() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = folder.path().join("nowhere");
+        let error = tempfile::Builder::new().prefix("temporary-").tempfile_in(nowhere).unwrap_err();
+        assert!(error.to_string().contains("temporary-"), "{error}");
+        let obstacle = Obstacle::from(error);
+        assert_eq!((obstacle.found(), obstacle.is_missing()), ("no such file", true));
+    }
+}

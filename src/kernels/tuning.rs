@@ -196,8 +196,10 @@ fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 
 /// What a file remembers; one that cannot be read, or says something else, remembers nothing.
 fn load(file: &Path) -> Remembered {
-    let names: BTreeMap<String, String> =
-        files::read(file, files::SMALL).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let names: BTreeMap<String, String> = files::read(file, files::SMALL)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     let variant = |name: &str| MATMUL_VARIANTS.iter().find(|variant| variant.name == name);
     names.into_iter().filter_map(|(class, name)| Some((class, variant(&name)?))).collect()
 }

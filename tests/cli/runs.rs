@@ -48,7 +48,7 @@ fn a_run_goes_on_in_parts() {
     assert!(place.read("third") == third && place.read("parts/last.safetensors") != third);
     // Options may be repeated, and what is missing or half written is made up for.
     std::fs::remove_file(place.path("parts/best.safetensors")).unwrap();
-    std::fs::write(place.path("parts/.wgoal-x1y2z3"), "half").unwrap();
+    std::fs::write(place.path("parts/.wgoal-partial-x1y2z3X1Y2Z3.tmp"), "half").unwrap();
     let mut metrics = place.read("parts/metrics.jsonl");
     metrics.extend(b"{\"epoch\":6,\"lo");
     std::fs::write(place.path("parts/metrics.jsonl"), metrics).unwrap();
