@@ -99,6 +99,8 @@ impl Error {
         found: impl fmt::Display,
         advice: impl fmt::Display,
     ) -> Self {
+        // Drivers explain themselves in paragraphs.
+        let found = found.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self::new(ErrorKind::Device, thing, expected, found, advice)
     }
 
@@ -173,6 +175,8 @@ mod tests {
         let error = Error::data(hostile, hostile, hostile, hostile);
         let part = r"a\nerror: b\r\t\u{1b}[31m\u{7f}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}z";
         assert_eq!(error.to_string(), format!("{part}: expected {part}, found {part}; {part}"));
+        let driver = Error::device("x", "y", "Validation Error\n\nCaused by:\n  it\n", "z").to_string();
+        assert_eq!(driver, "x: expected y, found Validation Error Caused by: it; z");
         // An error within another is shown as it was.
         let outer = Error::data("x", "y", &error, "z").to_string();
         assert_eq!(outer, format!("x: expected y, found {error}; z"));

@@ -17,6 +17,8 @@ mod lines;
 mod local;
 #[path = "cli/options.rs"]
 mod options;
+#[path = "cli/owned.rs"]
+mod owned;
 #[path = "cli/paths.rs"]
 mod paths;
 #[path = "cli/place.rs"]

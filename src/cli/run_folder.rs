@@ -154,7 +154,10 @@ fn read_metrics(path: &Path) -> Result<String> {
     match files::read(path, files::LINES) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(obstacle) if obstacle.is_missing() => Ok(String::new()),
-        Err(obstacle) => Err(obstructed(path)(obstacle)),
+        Err(obstacle) => {
+            let (expected, advice) = ("the lines of a run's epochs", "put the file back, or remove it");
+            Err(obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use wgoal::{
-    Baseline, ClosedForm, Dataset, Error, ErrorKind, Event, REGULARIZATIONS, Recall, Result, Side, Split,
-    TrainConfig, Trainer,
+    Baseline, ClosedForm, Dataset, Error, ErrorKind, Event, Plain, REGULARIZATIONS, Recall, Result, Side,
+    Split, TrainConfig, Trainer,
 };
 
 /// The dataset that comes with the project.
@@ -81,7 +81,7 @@ impl TrainArgs {
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
         let device = self.device.open_as(before)?;
         if let Some(before) = before.filter(|before| *before != device.to_string()) {
-            note!("note: the run was started on {before}; another device gives other bits");
+            note!("note: the run was started on {}; another device gives other bits", Plain(before));
         }
         let trainer = match earlier.and_then(|earlier| earlier.checkpoint) {
             None => Trainer::new(&device, dataset.clone(), config.clone())?,

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Pooling;
 use crate::files;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Plain, Result};
 use array::FeatureFile;
 use file::Source;
 use local::Local;
@@ -122,7 +122,7 @@ impl Dataset {
             Source::Safetensors(_) => Ok(None),
         };
         Ok(Self {
-            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            name: Plain(path.file_name().unwrap_or(path.as_os_str()).display()).to_string(),
             captions: names("captions.txt", texts)?,
             image_names: names("image_names.txt", images)?,
             fingerprint: fingerprint(&sides, &text_image, &splits),
@@ -343,7 +343,7 @@ fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
         Err(obstacle) if obstacle.is_missing() => return Ok(None),
         Err(obstacle) => {
             let (thing, advice) = (path.display(), "check it, or remove it");
-            return Err(obstacle.error(ErrorKind::Data, thing, "a text file in UTF-8", advice));
+            return Err(obstacle.error(ErrorKind::Data, thing, "UTF-8 text", advice));
         }
     };
     let lines: Vec<_> = text.lines().map(str::to_string).collect();

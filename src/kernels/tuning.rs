@@ -285,6 +285,17 @@ mod tests {
             std::fs::write(&file, damaged).unwrap();
             assert!(load(&file).is_empty(), "{damaged}");
         }
+        // What would make a reader wait, or never end.
+        #[cfg(unix)]
+        {
+            let pipe = folder.path().join("pipe");
+            rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+            for special in [&pipe, &PathBuf::from("/dev/zero"), &folder.path().to_path_buf()] {
+                assert!(load(special).is_empty(), "{}", special.display());
+            }
+            store(&pipe, &choices);
+            assert!(!std::fs::metadata(&pipe).unwrap().is_file(), "a pipe is no place to remember in");
+        }
         // A file where the folder should be.
         store(&file.join("below/matmul.json"), &choices);
         assert!(load(&file.join("below/matmul.json")).is_empty());

@@ -90,7 +90,11 @@ impl Results {
         std::fs::create_dir_all(&folder).map_err(|e| unwritable(&folder)(e.into()))?;
         let mut written = match files::read(&path, files::LINES) {
             Err(obstacle) if obstacle.is_missing() => None,
-            written => Some(written.map_err(unwritable(&path))?),
+            Ok(written) => Some(written),
+            Err(obstacle) => {
+                let (expected, advice) = ("the results of a sweep", "choose another --out");
+                return Err(obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice));
+            }
         };
         if written.is_none() {
             refuse_foreign(heads)?;
