@@ -37,7 +37,7 @@ impl Device {
     /// a device's backend, name or driver, such as `vulkan` or `gl:llvmpipe`.
     ///
     /// # Errors
-    /// When nothing fits; the message lists what there is.
+    /// When nothing fits; the message lists what there is. A variable such as `WGPU_BACKEND` that says nothing known.
     pub fn open(request: &str) -> Result<Self> {
         wait(Self::open_async(request))
     }
