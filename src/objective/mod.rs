@@ -14,7 +14,6 @@ mod negatives;
 mod validate;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use custom::BYTES;
 pub use custom::CustomWeights;
 pub(crate) use embeddings::check_embeddings;
 pub use embeddings::{GradientOptions, Gradients};
