@@ -108,6 +108,14 @@ pub fn print_rows(rows: &[Row]) -> Result<()> {
             rate(*bytes),
         ))?;
     }
+    let above = rows.iter().filter(|row| row.of_ceiling > 1.0).count();
+    if above > 0 {
+        note!(
+            "note: {above} of the {} kernels are above 100 % of the ceiling: their data lie in a cache, which is faster than \
+             the memory that the ceiling is measured on, or the machine was busier then",
+            rows.len()
+        );
+    }
     let sum = |of: fn(&KernelTime) -> f64| rows.iter().map(|row| of(&row.kernel)).sum::<f64>();
     let (dispatches, seconds) = (sum(|kernel| kernel.dispatches as f64), sum(|kernel| kernel.seconds));
     say(format!("{:30} {dispatches:11} {:9.3}", "all", 1e3 * seconds))

@@ -23,7 +23,6 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
     match commands {
         Commands::Cpu => {
             let _clock = clock("dense_field");
-            let _clock = clock("hinge_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let pairs = field.cols;
             twin(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights)
