@@ -17,7 +17,7 @@ fn main() -> wgoal::Result<()> {
     let table = |phase: f32| (0..PAIRS * DIM).map(|k| (k as f32 * phase).sin()).collect::<Vec<f32>>();
     let (mut images, mut texts) = (table(1.3), table(1.7));
     for step in 0..=100 {
-        let g = objective.gradients(&device, &images, &texts, DIM, options)?;
+        let g = objective.gradients(&device, (&images, DIM), (&texts, DIM), options)?;
         if step % 20 == 0 {
             let mean = |values: &[f32]| values.iter().sum::<f32>() / PAIRS as f32;
             let won = g.positive.iter().zip(&g.hardest_text).filter(|(p, n)| p > n).count();

@@ -24,6 +24,23 @@ impl Bank {
     /// # Errors
     /// A size below that of a batch, or memory beyond a binding of the device.
     pub fn new(device: &Device, size: usize, pairs: usize, dim: usize) -> Result<Self> {
+        let capacity = Self::check(device, size, pairs, dim)?;
+        Ok(Self {
+            images: Matrix::new(device, "bank.images", capacity, dim)?,
+            texts: Matrix::new(device, "bank.texts", capacity, dim)?,
+            ids: Buffer::new(device, "bank.ids", pairs + capacity)?,
+            capacity,
+            pairs,
+            filled: 0,
+            next: 0,
+        })
+    }
+
+    /// The pairs of whole batches that a bank of `size` pairs holds.
+    ///
+    /// # Errors
+    /// Those of [`Bank::new`].
+    pub fn check(device: &Device, size: usize, pairs: usize, dim: usize) -> Result<usize> {
         let capacity = size / pairs * pairs;
         if capacity == 0 {
             let expected = format!("at least a batch, {pairs} pairs");
@@ -37,15 +54,7 @@ impl Bank {
                 return Err(Error::config("--memory-bank", expected, size, "make it smaller"));
             }
         }
-        Ok(Self {
-            images: Matrix::new(device, "bank.images", capacity, dim)?,
-            texts: Matrix::new(device, "bank.texts", capacity, dim)?,
-            ids: Buffer::new(device, "bank.ids", pairs + capacity)?,
-            capacity,
-            pairs,
-            filled: 0,
-            next: 0,
-        })
+        Ok(capacity)
     }
 
     pub fn clear(&mut self) {

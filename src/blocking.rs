@@ -9,7 +9,7 @@ use crate::device::{Adapters, Device, DeviceInfo};
 use crate::eval::Recall;
 use crate::head::Head;
 use crate::negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
-use crate::objective::{GradientOptions, Gradients, Objective};
+use crate::objective::{GradientOptions, Gradients, Objective, Rows};
 use crate::pipeline::{External, Features, Pipeline, StepStats};
 
 pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
@@ -70,8 +70,17 @@ impl Adapters {
 }
 
 impl Objective {
-    /// The gradient at a batch of N image and N text embeddings of width `dim`, row i of both being a pair: the paper's
-    /// gradient for people who bring their own encoder. `images` and `texts` are `[N, dim]` row-major.
+    /// The gradient at a batch of N image and N text embeddings, row i of both being a pair: the paper's gradient for people who
+    /// bring their own encoder. `images` and `texts` are each the values `[N, D]`, row-major, and the width D.
+    ///
+    /// ```
+    /// use wgoal::{Device, GradientOptions, Objective};
+    /// let (images, texts) = ([1.0, 0.0, 0.0, 1.0], [0.6, 0.8, 0.8, 0.6]);
+    /// let objective: Objective = "hinge".parse()?;
+    /// let g = objective.gradients(&Device::cpu(), (&images, 2), (&texts, 2), GradientOptions::default())?;
+    /// assert_eq!(g.hardest_text_index, [1, 0]);
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
     ///
     /// GOAL and hinge gradients are sums over the batch, InfoNCE's is a mean (goal-math.md section 5, vse-models.md
     /// section 4). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
@@ -81,18 +90,17 @@ impl Objective {
     pub fn gradients(
         &self,
         device: &Device,
-        images: &[f32],
-        texts: &[f32],
-        dim: usize,
+        images: Rows,
+        texts: Rows,
         options: GradientOptions,
     ) -> Result<Gradients> {
-        device.wait(self.gradients_async(device, images, texts, dim, options))
+        device.wait(self.gradients_async(device, images, texts, options))
     }
 }
 
-/// Draws a false partner for each of N images and N texts of width `dim`, row i of both being a pair, in proportion to
-/// softmax(S / t) + 1e-5: the hard negatives of X-VLM's matching loss (vse-models.md section 4). `images` and `texts` are
-/// `[N, dim]` row-major, unit rows where S is to hold cosines.
+/// Draws a false partner for each of N images and N texts, row i of both being a pair, in proportion to softmax(S / t) + 1e-5: the
+/// hard negatives of X-VLM's matching loss (vse-models.md section 4). `images` and `texts` are each the values `[N, D]`,
+/// row-major, and the width D; unit rows where S is to hold cosines.
 ///
 /// The same seed and embeddings draw the same on one device; on another, rounding may move a draw that falls between two.
 ///
@@ -100,12 +108,11 @@ impl Objective {
 /// When the shapes disagree, a value is not finite, a pair has no other to draw, or the device fails.
 pub fn hard_negatives(
     device: &Device,
-    images: &[f32],
-    texts: &[f32],
-    dim: usize,
+    images: Rows,
+    texts: Rows,
     options: NegativeOptions,
 ) -> Result<HardNegatives> {
-    device.wait(hard_negatives_async(device, images, texts, dim, options))
+    device.wait(hard_negatives_async(device, images, texts, options))
 }
 
 impl Recall {
@@ -141,7 +148,8 @@ impl Recall {
 }
 
 impl Pipeline {
-    /// One step on a batch, with a learning rate. Queued on a GPU, done on return on the CPU.
+    /// One step on a batch, with a learning rate. Queued on a GPU, done on return on the CPU. A step that fails changes nothing:
+    /// the steps after it give the bits that they would give without it.
     ///
     /// # Errors
     /// Shapes other than the pipeline's, or a failing device.

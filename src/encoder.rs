@@ -9,12 +9,12 @@
 //! perceptron, one row of zeros goes after the features: it stands for the padding to the longest item, which batch norm
 //! takes for data (vse-models.md section 2.2).
 
-use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Upload, padded};
-use crate::gpo::{Gpo, check_offsets, reshape};
+use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
+use crate::gpo::{Gpo, check_offsets, check_rows, reshape};
 use crate::head::{Head, MlpLayout, Side, SideLayout};
 use crate::kernels::{
-    NormGradient, Product, batch_norm, batch_norm_backward, column_sum, l2norm, l2norm_backward, matmul,
-    widen,
+    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, column_sum, l2norm, l2norm_backward,
+    matmul, widen,
 };
 use crate::{Error, Result};
 
@@ -46,6 +46,9 @@ struct Pooling {
 struct Mlp {
     layout: MlpLayout,
     running: Buffer<f32>,
+    /// The running statistics after the batch at hand: see [`Encoder::keep_statistics`].
+    moved: Buffer<f32>,
+    moves: bool,
     stats: Buffer<f32>,
     hidden: Matrix,
     active: Matrix,
@@ -68,16 +71,43 @@ fn linear(
     matmul(commands, Product { bias: Some(bias.data), accumulate, ..product }, y)
 }
 
+fn name(side: Side) -> &'static str {
+    if side == Side::Image { "image" } else { "text" }
+}
+
 fn sliced(product: Product) -> Product {
     Product { sliced: true, ..product }
 }
 
 impl Encoder {
+    /// Whether a device takes batches of `items` items, features and embeddings being of these widths.
+    ///
+    /// # Errors
+    /// Rows so wide that the device does not bind as many at once as a matrix product is split by.
+    pub fn check(device: &Device, side: Side, [dim, embed]: [usize; 2], items: usize) -> Result<()> {
+        let Device::Gpu(gpu) = device else { return Ok(()) };
+        let name = name(side);
+        for (thing, width, rows) in [
+            (format!("{name} features"), dim, items.max(embed)),
+            (format!("{name} embeddings"), embed, items),
+        ] {
+            let most = gpu.max_binding() / (4 * rows.min(ROWS_AT_ONCE));
+            if padded(width) > most {
+                let expected =
+                    format!("rows of at most {} columns, which {} takes", most / 4 * 4, gpu.info().name);
+                let advice = "use --device cpu, or make the rows narrower, for example by a principal component analysis";
+                return Err(Error::device(thing, expected, width, advice));
+            }
+        }
+        Ok(())
+    }
+
     /// For batches of up to `items` items, or more with some delay.
     pub fn new(device: &Device, head: &Head, side: Side, items: usize) -> Result<Self> {
         let layout = head.layout.side(side);
         let (embed, dim) = (layout.weight.rows, layout.weight.cols);
-        let name = if side == Side::Image { "image" } else { "text" };
+        Self::check(device, side, [dim, embed], items)?;
+        let name = name(side);
         let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), items, cols);
         let empty = || Matrix::new(device, name, 1, 1);
         let mlp = match &layout.mlp {
@@ -88,6 +118,8 @@ impl Encoder {
                     "image.running",
                     &head.values[layout.running.range.clone()],
                 )?,
+                moved: Buffer::new(device, "image.moved", layout.running.range.len())?,
+                moves: false,
                 stats: Buffer::new(device, "image.stats", layout.running.range.len())?,
                 layout: layout.clone(),
                 hidden: empty()?,
@@ -142,15 +174,8 @@ impl Encoder {
                 ));
             }
         };
-        if let (Device::Gpu(gpu), true) = (device, self.pooling.is_some() || self.mlp.is_some()) {
-            // What goes over the rows in other ways than a matrix product takes them whole.
-            let (bytes, most) = (4 * padded(embed) * (count + 1), gpu.max_binding());
-            if bytes > most {
-                let thing = format!("{} batch of {count} rows", self.name);
-                let (expected, found) = (format!("at most {most} bytes of them"), format!("{bytes} bytes"));
-                let advice = "use a smaller --batch or --embed, or --device cpu";
-                return Err(Error::device(thing, expected, found, advice));
-            }
+        if self.pooling.is_some() || self.mlp.is_some() {
+            check_rows(device, format!("{} batch", self.name), count, embed)?;
         }
         let name = self.name;
         let padding = usize::from(self.mlp.is_some());
@@ -188,8 +213,8 @@ impl Encoder {
         self.normalise(commands, values)
     }
 
-    /// From the uploaded features to projected rows. `training` takes batch norm's statistics from the batch and updates the
-    /// running ones.
+    /// From the uploaded features to projected rows. `training` takes batch norm's statistics from the batch; the running ones
+    /// move with [`Encoder::keep_statistics`].
     pub fn project(&mut self, commands: &mut Commands, values: &Buffer<f32>, training: bool) -> Result<()> {
         let SideLayout { weight, bias, .. } = &self.layout;
         let count = self.projected.rows;
@@ -202,15 +227,31 @@ impl Encoder {
         let features = self.features.rows(0..count);
         let layer = [weight.of(values), bias.of(values)];
         linear(commands, features, layer, [training, false], self.projected.view_mut())?;
-        if let Some(Mlp { layout, running, stats, hidden, active, repeats, .. }) = &mut self.mlp {
+        if let Some(Mlp { layout, running, moved, moves, stats, hidden, active, repeats, .. }) = &mut self.mlp
+        {
             linear(commands, self.features.view(), of(&layout.first), [training, false], hidden.view_mut())?;
             let affine = layout.norm.of(values).data;
-            let statistics = [running.view_mut(), stats.view_mut()];
+            *moves = training;
+            if training {
+                let len = running.len();
+                accumulate(commands, (running.view(), len), 1.0, (moved.view_mut(), 0), false)?;
+            }
+            let statistics = [if training { moved } else { running }.view_mut(), stats.view_mut()];
             batch_norm(commands, hidden.view(), *repeats, training, affine, statistics, active.view_mut())?;
             let projected = self.projected.view_mut();
             linear(commands, active.rows(0..count), of(&layout.second), [training, true], projected)?;
         }
         Ok(())
+    }
+
+    /// Makes the running statistics those after the batch that [`Encoder::project`] last took, if it was in training. A step
+    /// that fails leaves this out, and they stay.
+    pub fn keep_statistics(&mut self) {
+        if let Some(Mlp { running, moved, moves, .. }) = &mut self.mlp
+            && std::mem::take(moves)
+        {
+            std::mem::swap(running, moved);
+        }
     }
 
     /// From projected rows to unit rows, one an item.

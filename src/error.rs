@@ -75,6 +75,11 @@ impl Error {
         self.kind
     }
 
+    /// What was found, without the rest.
+    pub(crate) fn found(&self) -> &str {
+        &self.found
+    }
+
     pub(crate) fn data(
         thing: impl fmt::Display,
         expected: impl fmt::Display,

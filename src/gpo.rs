@@ -66,6 +66,27 @@ pub(crate) fn check_offsets(offsets: &[u32], rows: usize) -> Result<usize> {
     ))
 }
 
+/// Checks that a device binds `rows` of width `cols` and one more at once: what goes over local rows in other ways than a matrix
+/// product takes them whole.
+///
+/// # Errors
+/// More rows than that.
+pub(crate) fn check_rows(
+    device: &Device,
+    thing: impl std::fmt::Display,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let (bytes, most) = (4 * padded(cols) * (rows + 1), gpu.max_binding());
+    if bytes <= most {
+        return Ok(());
+    }
+    let (expected, found) = (format!("at most {most} bytes of them"), format!("{bytes} bytes"));
+    let advice = "use a smaller --batch or --embed, or --device cpu";
+    Err(Error::device(format!("{thing} of {rows} rows"), expected, found, advice))
+}
+
 pub(crate) struct Gpo {
     layout: GpoLayout,
     encoding: Matrix,
@@ -141,6 +162,8 @@ impl Gpo {
         let (encoding, hidden) = (weight_ih.cols, v.cols);
         let slots = padded(longest);
         if longest != self.longest {
+            // None, until they are written.
+            self.longest = 0;
             reshape(device, "gpo.encoding", &mut self.encoding, slots, encoding)?;
             self.encoding.buffer.write(device, 0, &positions(slots, encoding))?;
             self.longest = longest;

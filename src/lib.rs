@@ -65,7 +65,7 @@ pub use head::{Head, Side};
 pub use negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
 pub use objective::{
     CustomWeights, GoalParams, GradientOptions, Gradients, InfonceParams, Loss, Negatives, Objective,
-    PairWeight, TripletWeight,
+    PairWeight, Rows, TripletWeight,
 };
 pub use pipeline::{External, Features, Pipeline, StepStats};
 

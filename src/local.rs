@@ -2,7 +2,7 @@
 
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows, padded};
 use crate::encoder::Encoder;
-use crate::gpo::Gpo as Pooling;
+use crate::gpo::{Gpo as Pooling, check_rows};
 use crate::head::{Allocation, GpoLayout, Head, Side};
 use crate::kernels::GRU_UNITS;
 use crate::random::{Purpose, random};
@@ -72,6 +72,18 @@ pub struct EncoderGradients {
     pub gradient: Head,
     /// The head with batch norm's running statistics after this batch.
     pub head: Head,
+}
+
+/// # Errors
+/// Widths that the kernels do not take.
+fn check_widths(encoding: usize, hidden: usize) -> Result<()> {
+    let even = encoding.is_multiple_of(2) && (2..=1 << 16).contains(&encoding);
+    if even && (1..=GRU_UNITS).contains(&hidden) {
+        return Ok(());
+    }
+    let expected = format!("an even width of the encoding, and states of 1 to {GRU_UNITS}");
+    let found = format!("{encoding} and {hidden}");
+    Err(Error::config("generalised pooling", expected, found, "change them"))
 }
 
 /// A padded batch `[items, longest, dim]` as rows of the items' own.
@@ -148,16 +160,8 @@ impl Gpo {
     /// # Errors
     /// An encoding of odd width or 0, states of width 0 or above 256.
     pub fn new(encoding: usize, hidden: usize, seed: u64) -> Result<Self> {
+        check_widths(encoding, hidden)?;
         let zero = |width: usize| [vec![0.0; 3 * hidden * width], vec![0.0; 3 * hidden * width]];
-        if encoding == 0 || encoding % 2 == 1 || !(1..=GRU_UNITS).contains(&hidden) || encoding > 1 << 16 {
-            let expected = format!("an even width of the encoding, and states of 1 to {GRU_UNITS}");
-            return Err(Error::config(
-                "generalised pooling",
-                expected,
-                format!("{encoding} and {hidden}"),
-                "change them",
-            ));
-        }
         let mut gpo = Self {
             encoding,
             hidden,
@@ -180,6 +184,17 @@ impl Gpo {
         (layout, all.len())
     }
 
+    /// Where the parameters lie, and the parameters. The fields are open to all, so they are checked here.
+    fn checked(&self) -> Result<(GpoLayout, Vec<f32>)> {
+        check_widths(self.encoding, self.hidden)?;
+        let (layout, len) = self.layout();
+        let values = self.values(&layout, len)?;
+        match values.iter().find(|x| !x.is_finite()) {
+            None => Ok((layout, values)),
+            Some(x) => Err(Error::config("generalised pooling", "finite parameters", x, "repair them")),
+        }
+    }
+
     fn take(&mut self, layout: &GpoLayout, values: &[f32]) {
         let halves = |segment: &crate::head::Segment| {
             let values = segment.get(values);
@@ -195,10 +210,20 @@ impl Gpo {
 
     fn values(&self, layout: &GpoLayout, len: usize) -> Result<Vec<f32>> {
         let mut values = vec![0.0; len];
-        layout.weight_ih.set(&mut values, &self.weight_ih.concat())?;
-        layout.weight_hh.set(&mut values, &self.weight_hh.concat())?;
-        layout.bias_ih.set(&mut values, &self.bias_ih.concat())?;
-        layout.bias_hh.set(&mut values, &self.bias_hh.concat())?;
+        for (segment, halves) in [
+            (&layout.weight_ih, &self.weight_ih),
+            (&layout.weight_hh, &self.weight_hh),
+            (&layout.bias_ih, &self.bias_ih),
+            (&layout.bias_hh, &self.bias_hh),
+        ] {
+            let half = segment.rows * segment.cols / 2;
+            if let Some(wrong) = halves.iter().find(|values| values.len() != half) {
+                let (expected, advice) =
+                    (format!("{half} values a direction"), "give the parameter's own shape");
+                return Err(Error::config(&segment.name, expected, wrong.len(), advice));
+            }
+            segment.set(&mut values, &halves.concat())?;
+        }
         layout.v.set(&mut values, &self.v)?;
         Ok(values)
     }
@@ -210,11 +235,12 @@ impl Gpo {
     /// Shapes that disagree, a length of 0 or above `longest`, a value that is not finite, a failing device.
     pub fn pool(&self, device: &Device, features: &[f32], lengths: &[u32], dim: usize) -> Result<Pooled> {
         let packed = Packed::new(features, lengths, dim)?;
-        let (layout, len) = self.layout();
-        let values = Buffer::from_slice(device, "gpo", &self.values(&layout, len)?)?;
+        let (layout, values) = self.checked()?;
+        let rows = packed.rows.len() / padded(dim);
+        check_rows(device, "local features", rows, dim)?;
+        let values = Buffer::from_slice(device, "gpo", &values)?;
         let mut gpo = Pooling::new(device, &layout)?;
         gpo.set_items(device, &packed.offsets, dim)?;
-        let rows = packed.rows.len() / padded(dim);
         let features =
             Matrix { buffer: Buffer::from_slice(device, "features", &packed.rows)?, rows, cols: dim };
         let mut pooled = Matrix::new(device, "pooled", lengths.len(), dim)?;
@@ -244,12 +270,13 @@ impl Gpo {
     ) -> Result<GpoGradients> {
         let packed = Packed::new(features, lengths, dim)?;
         packed.check_upstream(upstream, dim)?;
-        let (layout, len) = self.layout();
-        let values = Buffer::from_slice(device, "gpo", &self.values(&layout, len)?)?;
+        let (layout, values) = self.checked()?;
+        let (rows, len) = (packed.rows.len() / padded(dim), values.len());
+        check_rows(device, "local features", rows, dim)?;
+        let values = Buffer::from_slice(device, "gpo", &values)?;
         let mut gradients = Buffer::new(device, "d.gpo", len)?;
         let mut gpo = Pooling::new(device, &layout)?;
         gpo.set_items(device, &packed.offsets, dim)?;
-        let rows = packed.rows.len() / padded(dim);
         let features =
             Matrix { buffer: Buffer::from_slice(device, "features", &packed.rows)?, rows, cols: dim };
         let g = Matrix::from_rows(device, "upstream", lengths.len(), dim, upstream)?;
@@ -316,6 +343,7 @@ impl Head {
         encoder.backward((device, &mut commands), &values, &mut gradients)?;
         encoder.feature_gradient(&mut commands, &values, &mut d_features)?;
         commands.submit()?;
+        encoder.keep_statistics();
         let (mut head, mut gradient) = (self.clone(), self.clone());
         device.wait(encoder.running(device, &mut head.values))?;
         gradient.values = device.wait(gradients.read(device, 0..self.values.len()))?;

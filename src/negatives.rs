@@ -2,6 +2,7 @@
 //! (vse-models.md section 4).
 
 use crate::device::Device;
+use crate::objective::{Rows, check_embeddings};
 use crate::random::{Purpose, random};
 use crate::strips::Strips;
 use crate::{Error, Result};
@@ -44,12 +45,12 @@ impl Default for NegativeOptions<'_> {
 /// Those of [`crate::hard_negatives`].
 pub async fn hard_negatives_async(
     device: &Device,
-    images: &[f32],
-    texts: &[f32],
-    dim: usize,
+    images: Rows<'_>,
+    texts: Rows<'_>,
     options: NegativeOptions<'_>,
 ) -> Result<HardNegatives> {
-    let pairs = crate::objective::check_embeddings(images, texts, dim, options.ids)?;
+    let pairs = check_embeddings(images, texts, options.ids)?;
+    let ((images, dim), (texts, _)) = (images, texts);
     let NegativeOptions { ids, temperature, seed } = options;
     if !(temperature.is_finite() && temperature > 0.0) {
         let expected = "a finite number above 0";

@@ -87,8 +87,10 @@ pub struct Pipeline {
     recorded: usize,
     fetched: Vec<StepStats>,
     step: u64,
-    /// The temperature that was last written; a learned one is written once.
+    /// The temperature that was last set; a learned one is set once.
     temperature: Option<InfonceParams>,
+    /// The temperature that a step brings with it.
+    given: Buffer<f32>,
 }
 
 impl Pipeline {
@@ -132,6 +134,7 @@ impl Pipeline {
             fetched: Vec::new(),
             step: 0,
             temperature: None,
+            given: Buffer::new(device, "temperature", 1)?,
             head,
         })
     }
@@ -188,6 +191,9 @@ impl Pipeline {
     }
 
     /// [`Pipeline::step_local_async`] on rows that are padded already.
+    ///
+    /// A step that fails must change nothing. So everything is computed in memory that the next step overwrites; parameters,
+    /// optimiser, bank and records change by the last dispatches alone, and what the host knows of them after those.
     pub(crate) async fn step_padded(
         &mut self,
         rows: [Upload<'_, f32>; 2],
@@ -212,7 +218,6 @@ impl Pipeline {
                 ));
             }
         }
-        self.step += 1;
         let mut commands = self.device.commands();
         let temperature = self.layout.temperature();
         // Side by side: a GPU runs neighbours at once that do not wait for each other.
@@ -234,25 +239,23 @@ impl Pipeline {
         if let Some(bank) = &mut bank {
             bank.begin(&self.device, ids)?;
         }
-        if let Some(params) = objective.infonce()
-            && self.temperature != Some(*params)
-        {
-            self.values.write(&self.device, temperature.start, &[params.temperature])?;
-            self.temperature = Some(*params);
+        let given = objective.infonce().filter(|params| self.temperature != Some(**params)).copied();
+        if let Some(params) = &given {
+            self.given.write(&self.device, 0, &[params.temperature])?;
         }
         let [image, text] = &mut self.encoders;
         let inputs = Inputs {
             images: image.unit.view(),
             texts: text.unit.view(),
             ids: self.mask.then(|| self.ids.view()),
-            temperature: self.values.part(temperature.clone()),
+            temperature: match given {
+                Some(_) => self.given.view(),
+                None => self.values.part(temperature.clone()),
+            },
             scale: 1.0,
             bank: bank.as_ref().and_then(|bank| bank.rows()),
         };
         self.workspace.gradient(&mut commands, objective, inputs, [&mut image.d_unit, &mut text.d_unit])?;
-        if let Some(bank) = &mut bank {
-            bank.push(&mut commands, [&image.unit, &text.unit])?;
-        }
         for (external, encoder) in self.external.iter().flatten().zip([image, text]).filter(|_| added) {
             let (from, to) = (external.buffer.view(), encoder.d_unit.buffer.view_mut());
             accumulate(&mut commands, (from, external.buffer.len()), 1.0, (to, 0), true)?;
@@ -268,6 +271,15 @@ impl Pipeline {
         let trained = if learned { 0..temperature.end } else { 0..temperature.start };
         let len = trained.len();
         sum_squares(&mut commands, self.gradients.part(trained), len, self.parts.view_mut())?;
+        // From here on the state changes.
+        if given.is_some() {
+            let to = self.values.part_mut(temperature.clone());
+            accumulate(&mut commands, (self.given.view(), 1), 1.0, (to, 0), false)?;
+        }
+        if let Some(bank) = self.bank.as_mut().filter(|_| self.banking) {
+            let [image, text] = &self.encoders;
+            bank.push(&mut commands, [&image.unit, &text.unit])?;
+        }
         let from = StepRecord {
             positive: self.workspace.positive(),
             value: self.workspace.hardest(),
@@ -279,7 +291,6 @@ impl Pipeline {
             max_norm: self.clip,
         };
         record(&mut commands, from, self.records.view_mut(), self.factor.view_mut())?;
-        self.recorded += 1;
         let unbounded = (f32::MIN, f32::MAX);
         for k in 0..self.decays.len() {
             let (range, decay) = self.decays[k].clone();
@@ -289,6 +300,10 @@ impl Pipeline {
             self.update(&mut commands, temperature, rate, 0.0, InfonceParams::BOUNDS)?;
         }
         commands.submit()?;
+        self.encoders.iter_mut().for_each(Encoder::keep_statistics);
+        self.temperature = given.or(self.temperature);
+        self.recorded += 1;
+        self.step += 1;
         match &mut self.bank {
             Some(bank) if self.banking => bank.end(&self.device, ids),
             _ => Ok(()),
@@ -343,7 +358,7 @@ impl Pipeline {
         match self.optimizer {
             Optimizer::AdamW { beta1, beta2, epsilon } => {
                 let betas = (beta1, beta2);
-                let params = AdamwParams { rate, betas, epsilon, decay, step: self.step, bounds };
+                let params = AdamwParams { rate, betas, epsilon, decay, step: self.step + 1, bounds };
                 adamw(commands, &params, gradient, [w, m, v.part_mut(range)], len)
             }
             Optimizer::Sgd { momentum } => {

@@ -7,6 +7,7 @@ use crate::data::SplitRows;
 use crate::device::Device;
 use crate::eval::{Ranking, Recall};
 use crate::files::{Values, read_safetensors, write_tensors};
+use crate::objective::{Rows, check_rows};
 use crate::strips::Strips;
 use crate::{Error, ErrorKind, Result};
 use bytemuck::Pod;
@@ -101,21 +102,24 @@ const IMAGES: Names =
 
 impl Candidates {
     /// The `k` texts of highest similarity of every image, and images of every text (all, where there are fewer), of unit
-    /// embeddings `images [n, dim]` and `texts [m, dim]`, row-major.
+    /// embeddings. `images` and `texts` are each the values, row-major, and the width of a row, which is the same.
     ///
     /// # Errors
     /// Shapes that disagree, a `k` of 0, a failing device.
-    pub fn top(device: &Device, images: &[f32], texts: &[f32], dim: usize, k: usize) -> Result<Self> {
-        let whole = |values: &[f32]| !values.is_empty() && dim > 0 && values.len().is_multiple_of(dim);
-        if k == 0 || !whole(images) || !whole(texts) {
-            let found = format!("{} and {} values, top {k}", images.len(), texts.len());
+    pub fn top(device: &Device, images: Rows, texts: Rows, k: usize) -> Result<Self> {
+        check_rows("image", images)?;
+        check_rows("text", texts)?;
+        let ((images, dim), (texts, width)) = (images, texts);
+        if dim != width {
+            let (expected, advice) =
+                (format!("the width of the images, {dim}"), "give embeddings of one head");
+            return Err(Error::config("text embeddings", expected, width, advice));
+        }
+        if k == 0 {
             let expected = format!("rows of width {dim}, and 1 candidate or more");
-            return Err(Error::config(
-                "candidates",
-                expected,
-                found,
-                "give matrices of embeddings, and --top 1 or more",
-            ));
+            let found = format!("{} and {} values, top {k}", images.len(), texts.len());
+            let advice = "give matrices of embeddings, and --top 1 or more";
+            return Err(Error::config("candidates", expected, found, advice));
         }
         Ok(Self {
             texts: TopK::of(device, images, texts, dim, k)?,

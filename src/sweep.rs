@@ -144,6 +144,11 @@ impl Sweep {
         mut on_progress: impl FnMut(SweepProgress),
     ) -> Result<Table> {
         let dataset = dataset.into();
+        // What is wrong with the last run, or with the evaluation after it, is said before the first.
+        dataset.need(Split::Test)?;
+        for variant in &self.variants {
+            Trainer::check(device, &dataset, &variant.config)?;
+        }
         let mut results = Results::open(out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
         let total = self.variants.len() * self.seeds.len();
         let mut fits = Fits::default();
@@ -163,27 +168,13 @@ impl Sweep {
                     on_progress(SweepProgress { run, done: results.runs.len(), total });
                 }
             }
-            let Some(chosen) = self.choose(&results, &objective) else { continue };
-            let point = &points[chosen].point;
-            for &seed in &self.seeds {
-                if results.test(&objective, point, seed).is_none() {
-                    let checkpoint = Checkpoint::load(head_path(out, &objective, chosen, seed))?;
-                    let recall = checkpoint
-                        .head()
-                        .recall(device, &dataset, Split::Test, 1)
-                        .map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
-                    results.add_test(Test {
-                        objective: objective.clone(),
-                        point: point.clone(),
-                        seed,
-                        recall,
-                    })?;
-                }
+            let chosen = self.choose(&results, &objective);
+            if let Some(number) = chosen {
+                self.test(device, &dataset, out, (&objective, number, &points[number].point), &mut results)?;
             }
-            for (number, &seed) in
-                (0..points.len()).flat_map(|n| self.seeds.iter().map(move |seed| (n, seed)))
-            {
-                if number != chosen {
+            // Of a point that was not chosen no head stays, and none is chosen where every point has a run that diverged.
+            for number in (0..points.len()).filter(|&number| chosen != Some(number)) {
+                for &seed in &self.seeds {
                     let _ = std::fs::remove_file(head_path(out, &objective, number, seed));
                 }
             }
@@ -200,6 +191,28 @@ impl Sweep {
             }
         }
         paths
+    }
+
+    /// Evaluates the chosen point of an objective on the test split, as far as that is not done.
+    fn test(
+        &self,
+        device: &Device,
+        dataset: &Dataset,
+        out: &Path,
+        (objective, number, point): (&str, usize, &str),
+        results: &mut Results,
+    ) -> Result<()> {
+        let total = self.variants.len() * self.seeds.len();
+        for &seed in &self.seeds {
+            if results.test(objective, point, seed).is_some() {
+                continue;
+            }
+            let checkpoint = Checkpoint::load(head_path(out, objective, number, seed))?;
+            let recall = checkpoint.head().recall(device, dataset, Split::Test, 1);
+            let recall = recall.map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
+            results.add_test(Test { objective: objective.into(), point: point.into(), seed, recall })?;
+        }
+        Ok(())
     }
 
     /// The number of the point of an objective with the best mean validation rsum, the first among equals; `None` where

@@ -3,11 +3,13 @@
 //! Owns the order of things; the step itself is [`Pipeline`]'s. Everything random is a function of seed, epoch and batch,
 //! so a run resumed from any epoch's checkpoint goes on to the same bits.
 
+use crate::bank::Bank;
 use crate::baseline::{cca, start_from};
 use crate::checkpoint::{Best, Checkpoint, Progress, State};
 use crate::config::{Init, TrainConfig};
 use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, SplitRows, steps_per_epoch};
 use crate::device::{Device, Upload};
+use crate::encoder::Encoder;
 use crate::epoch::{Epoch, check_finite, collapse};
 use crate::eval::Recall;
 use crate::head::Head;
@@ -76,7 +78,7 @@ impl Trainer {
         config: TrainConfig,
         fit: impl FnOnce(&Dataset, &TrainConfig) -> Result<Head>,
     ) -> Result<Self> {
-        config.validate()?;
+        Self::check(device, &dataset, &config)?;
         let mut head = Head::for_dataset(&dataset, &config)?;
         if config.init == Init::Cca {
             start_from(&mut head, &fit(&dataset, &config)?)?;
@@ -84,6 +86,27 @@ impl Trainer {
         let dims = head.layout.dims;
         let progress = Progress::new(config, fingerprint(&dataset)?, dims);
         Self::assemble(device, dataset, head, progress)
+    }
+
+    /// Whether a run could start, as far as that shows without reading features: what is wrong with one of many runs is to be
+    /// known before the first.
+    ///
+    /// # Errors
+    /// An option out of range, or one that the dataset or the device cannot follow.
+    pub(crate) fn check(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
+        config.validate()?;
+        for split in [Split::Train, Split::Val] {
+            dataset.need(split)?;
+        }
+        let captions = dataset.split(Split::Train).texts.len();
+        let pairs = config.batch.min(captions);
+        if config.memory_bank > 0 {
+            Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
+        }
+        for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
+            Encoder::check(device, side, [dataset.width(side, pooling)?, config.embed], pairs)?;
+        }
+        Ok(())
     }
 
     /// A run that goes on from a checkpoint with the optimiser's state (`last.safetensors`), to the same bits as if it
@@ -103,6 +126,7 @@ impl Trainer {
             ));
         };
         head.check_dataset(&dataset)?;
+        Self::check(device, &dataset, &progress.config)?;
         let found = fingerprint(&dataset)?;
         if progress.dataset != found {
             return Err(Error::checkpoint(
@@ -128,9 +152,6 @@ impl Trainer {
         // A bank holds pairs of one epoch.
         let pipeline = TrainConfig { memory_bank: config.memory_bank.min(captions), ..config.clone() };
         let gather = head.gather(config.dropout)?.with_row_dropout(config.row_dropout())?;
-        for split in [Split::Train, Split::Val] {
-            dataset.need(split)?;
-        }
         // A bad value there would else end the run after its epochs.
         for split in [Split::Val, Split::Test] {
             let SplitRows { images, texts, .. } = dataset.split(split);

@@ -45,8 +45,8 @@ fn gradients(device: &Device) -> Outcome {
     let limited = limited(device)?;
     for objective in objectives()? {
         let options = GradientOptions { normalize: true, ids: Some(&ids), ..Default::default() };
-        let whole = objective.gradients(device, &x, &y, dim, options)?;
-        let parts = objective.gradients(&limited, &x, &y, dim, options)?;
+        let whole = objective.gradients(device, (&x, dim), (&y, dim), options)?;
+        let parts = objective.gradients(&limited, (&x, dim), (&y, dim), options)?;
         check(whole.hardest_text_index == parts.hardest_text_index, format!("{objective}: other negatives"))?;
         near(&format!("{objective} images"), &parts.images, &whole.images, 2e-6)?;
         near(&format!("{objective} texts"), &parts.texts, &whole.texts, 2e-6)?;

@@ -63,7 +63,8 @@ fn combinations(device: &Device) -> Outcome {
             let weights = CustomWeights::new("combination.wgsl", &file(t, q), given)?;
             let custom = Objective::Custom { weights, margin };
             let options = GradientOptions { normalize: true, scale: 0.7, ..Default::default() };
-            let [a, b] = [&built_in, &custom].map(|o| o.gradients(device, &images, &texts, DIM, options));
+            let [a, b] =
+                [&built_in, &custom].map(|o| o.gradients(device, (&images, DIM), (&texts, DIM), options));
             let (a, b) = (a?, b?);
             check(a.images.iter().any(|x| *x != 0.0), format!("{name}: no gradient"))?;
             let same = a.images == b.images && a.texts == b.texts && a.loss == b.loss;

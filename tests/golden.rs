@@ -99,7 +99,7 @@ fn goal(device: &Device, file: &str) -> Outcome {
         let params = GoalParams { tau, alpha, beta, lambda, ..GoalParams::default() };
         let objective = Objective::Goal(triplet, pair, params);
         let allowed = allowed(triplet, pair);
-        let g = objective.gradients(device, &x, &y, shape[1], GradientOptions::default())?;
+        let g = objective.gradients(device, (&x, shape[1]), (&y, shape[1]), GradientOptions::default())?;
         near(&format!("{objective} images"), &g.images, &expected_images[c * size..][..size], allowed)?;
         near(&format!("{objective} texts"), &g.texts, &expected_texts[c * size..][..size], allowed)?;
         indices(&mut golden, &g)?;
@@ -112,7 +112,7 @@ fn goal(device: &Device, file: &str) -> Outcome {
             && let Some(at) = subset.iter().position(|&s| s == c)
         {
             let options = GradientOptions { normalize: true, ..Default::default() };
-            let g = objective.gradients(device, raw_x, raw_y, shape[1], options)?;
+            let g = objective.gradients(device, (raw_x, shape[1]), (raw_y, shape[1]), options)?;
             near(&format!("{objective} raw images"), &g.images, &images[at * size..][..size], allowed)?;
             near(&format!("{objective} raw texts"), &g.texts, &texts[at * size..][..size], allowed)?;
         }
@@ -138,7 +138,7 @@ fn hinge(device: &Device) -> Outcome {
         for (x, y, prefix, normalize) in [("x", "y", "G", false), ("raw_img", "raw_txt", "Graw", true)] {
             let (x, y) = (golden.floats(x)?, golden.floats(y)?);
             let options = GradientOptions { normalize, ..Default::default() };
-            let g = objective.gradients(device, &x, &y, 64, options)?;
+            let g = objective.gradients(device, (&x, 64), (&y, 64), options)?;
             near(form, &g.images, &golden.values(&format!("{prefix}_img_{form}"))?, 2e-6)?;
             near(form, &g.texts, &golden.values(&format!("{prefix}_txt_{form}"))?, 2e-6)?;
             near("loss", &[g.loss], &[golden.scalar(&format!("loss_{form}"))?], 1e-6)?;
@@ -156,7 +156,9 @@ fn hinge_far_negatives(device: &Device) -> Outcome {
         (&[1.0], &[-1.0], 1, 0.0),
     ];
     for (x, y, dim, loss) in cases {
-        let of = |objective: Objective| objective.gradients(device, x, y, dim, GradientOptions::default());
+        let of = |objective: Objective| {
+            objective.gradients(device, (x, dim), (y, dim), GradientOptions::default())
+        };
         let goal = GoalParams { margin: Some(0.2), ..Default::default() };
         let all = of(Objective::HingeSum { margin: 0.2 })?;
         for objective in
@@ -183,15 +185,20 @@ fn infonce(device: &Device) -> Outcome {
     let ids: Vec<u32> = golden.values("idx")?.into_iter().map(|x| x as u32).collect();
     let (x, y) = (golden.floats("x")?, golden.floats("y")?);
     for (ids, suffix) in [(None, ""), (Some(&ids[..]), "_idx")] {
-        let g = objective.gradients(device, &x, &y, 64, GradientOptions { ids, ..Default::default() })?;
+        let g =
+            objective.gradients(device, (&x, 64), (&y, 64), GradientOptions { ids, ..Default::default() })?;
         near("images", &g.images, &golden.values(&format!("G_img{suffix}"))?, 5e-6)?;
         near("texts", &g.texts, &golden.values(&format!("G_txt{suffix}"))?, 5e-6)?;
         near("loss", &[g.loss], &[golden.scalar(&format!("loss{suffix}"))?], 5e-6)?;
         near("temperature", &[g.temperature], &[golden.scalar(&format!("G_temp{suffix}"))?], 5e-6)?;
     }
     let (x, y) = (golden.floats("raw_img")?, golden.floats("raw_txt")?);
-    let g =
-        objective.gradients(device, &x, &y, 64, GradientOptions { normalize: true, ..Default::default() })?;
+    let g = objective.gradients(
+        device,
+        (&x, 64),
+        (&y, 64),
+        GradientOptions { normalize: true, ..Default::default() },
+    )?;
     near("raw images", &g.images, &golden.values("Graw_img")?, 5e-6)?;
     near("raw texts", &g.texts, &golden.values("Graw_txt")?, 5e-6)
 }

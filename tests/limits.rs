@@ -8,8 +8,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use random::Random;
 use wgoal::device::Adapters;
 use wgoal::{
-    Dataset, Device, DeviceKind, Features, GradientOptions, Head, ImageEncoder, InfonceParams, Objective,
-    Pipeline, Pooling, Recall, Side, TrainConfig, Trainer,
+    Dataset, Device, DeviceKind, Features, Gpo, GradientOptions, Head, ImageEncoder, InfonceParams,
+    Objective, Pipeline, Pooling, Recall, Side, TrainConfig, Trainer,
 };
 use wgpu::Limits;
 
@@ -159,7 +159,7 @@ fn everything(device: &Device) -> Outcome {
             let ids = normalize.then_some(&ids[..]);
             let options = GradientOptions { normalize, ids, ..Default::default() };
             objective
-                .gradients(device, x, y, 3, options)
+                .gradients(device, (x, 3), (y, 3), options)
                 .map_err(|e| format!("gradients of {objective}, {pairs}: {e}"))?;
         }
         let own: Vec<u32> = (0..pairs as u32).collect();
@@ -208,11 +208,70 @@ fn local_features(device: &Device) -> Outcome {
         }
         (found, _) => return Err(format!("{} rows: {:?}", rows, found.map(|rows| rows.len())).into()),
     }
+    pooled_alone(device, rows)?;
+    wide_features(device)?;
     for (side, dim) in [(Side::Image, 130), (Side::Text, 33)] {
         let features = random.values(3 * 5 * dim);
         head.encode(device, side, &features, &[5, 1, 2])?;
         head.encode_backward(device, side, &features, &[5, 1, 2], &random.values(3 * 65))?;
     }
+    Ok(())
+}
+
+/// The pooling operator without a head: what a binding does not hold is said before the driver sees it, and the device goes on.
+fn pooled_alone(device: &Device, rows: usize) -> Outcome {
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let gpo = Gpo::new(32, 32, 0)?;
+    let pool =
+        |rows: usize, dim: usize, lengths: &[u32]| gpo.pool(device, &vec![1.0; rows * dim], lengths, dim);
+    // Too many features, then a single item that is too long: its gates are wider than its features.
+    for (found, bytes, words) in [
+        (
+            pool(rows, 130, &vec![1; rows]),
+            rows * 132 * 4,
+            "local features of 9000 rows: expected at most 2097152 bytes",
+        ),
+        (pool(rows, 4, &[rows as u32]), 2 * rows * 128 * 4, "kernel gru on"),
+    ] {
+        match found {
+            Ok(_) if gpu.max_binding() >= bytes => {}
+            Err(error) if gpu.max_binding() < bytes => {
+                let said = error.to_string().contains(words);
+                said.then_some(()).ok_or_else(|| format!("`{error}` should say `{words}`"))?;
+            }
+            found => {
+                return Err(format!("{bytes} bytes: {:?}", found.map(|pooled| pooled.features.len())).into());
+            }
+        }
+    }
+    pool(5, 130, &[1; 5])?;
+    Ok(())
+}
+
+/// Rows of which a binding does not hold as many as a matrix product is split by.
+fn wide_features(device: &Device) -> Outcome {
+    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let (wide, config) = (10_000, TrainConfig::default());
+    let fits = gpu.max_binding() >= 64 * wide * 4;
+    let pipeline =
+        |dims: [usize; 2], pairs| Pipeline::new(device, Head::new(dims[0], dims[1], 8, 0)?, &config, pairs);
+    for (dims, side) in [([wide, 4], "image"), ([4, wide], "text")] {
+        match pipeline(dims, 128) {
+            Ok(_) if fits => {}
+            Err(error) if !fits => {
+                let words = format!("{side} features: expected rows of at most 8192 columns");
+                let said = error.to_string().contains(&words);
+                said.then_some(()).ok_or_else(|| format!("`{error}` should say `{words}`"))?;
+            }
+            found => return Err(format!("{dims:?}: {:?}", found.map(|pipeline| pipeline.steps())).into()),
+        }
+    }
+    // Few such rows are bound as a whole.
+    let (images, texts, ids) = (vec![1.0; 10 * wide], [1.0; 40], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let batch = Features { images: &images, texts: &texts, ids: &ids };
+    let mut pipeline = pipeline([wide, 4], 10)?;
+    pipeline.step(batch, &config.objective, 1e-3)?;
+    pipeline.records()?;
     Ok(())
 }
 

@@ -25,7 +25,7 @@ fn combinations(device: &Device) -> Outcome {
         let params = GoalParams { margin, ..params };
         let (named, goal) = (Objective::Loss(loss, params), Objective::Goal(triplet, pair, params));
         let options = GradientOptions { normalize: true, scale: 0.7, ..Default::default() };
-        let of = |objective: &Objective| objective.gradients(device, &images, &texts, DIM, options);
+        let of = |objective: &Objective| objective.gradients(device, (&images, DIM), (&texts, DIM), options);
         let (a, b) = (of(&named)?, of(&goal)?);
         check(a.images.iter().any(|x| *x != 0.0), format!("{named}: no gradient"))?;
         check(a.images == b.images && a.texts == b.texts, format!("{named} is not {goal}"))?;

@@ -37,7 +37,7 @@ impl Batch {
     fn gradients(&self, device: &Device, objective: &str, scale: f32) -> Result<Gradients, Failed> {
         let objective: Objective = objective.parse()?;
         let options = GradientOptions { ids: Some(&self.ids), scale, ..Default::default() };
-        Ok(objective.gradients(device, &self.images, &self.texts, DIM, options)?)
+        Ok(objective.gradients(device, (&self.images, DIM), (&self.texts, DIM), options)?)
     }
 
     fn s(&self, i: usize, j: usize) -> f64 {
@@ -307,7 +307,7 @@ fn external(device: &Device) -> Outcome {
     let (before, mut with) = pipeline(device, &descent(0))?;
     let mut against = |images: &[f32], texts: &[f32]| {
         let options = GradientOptions { ids: Some(&batch.ids), ..Default::default() };
-        let own = objective.gradients(&Device::cpu(), images, texts, DIM, options)?;
+        let own = objective.gradients(&Device::cpu(), (images, DIM), (texts, DIM), options)?;
         Ok([own.images, own.texts].map(|own| own.iter().map(|x| -x).collect()))
     };
     with.step_with(features, [&[], &[]], &objective, 1.0, &mut against)?;

@@ -27,13 +27,13 @@ fn negatives(device: &Device) -> Outcome {
         let mut counts = [vec![vec![0u32; n]; n], vec![vec![0u32; n]; n]];
         for seed in 0..DRAWS {
             let options = NegativeOptions { ids, temperature: t, seed };
-            let drawn = hard_negatives(device, &images, &texts, dim, options)?;
+            let drawn = hard_negatives(device, (&images, dim), (&texts, dim), options)?;
             for (counts, drawn) in counts.iter_mut().zip([&drawn.texts, &drawn.images]) {
                 check(drawn.len() == n, "one a query")?;
                 drawn.iter().enumerate().for_each(|(query, &other)| counts[query][other as usize] += 1);
             }
             if seed == 0 {
-                let again = hard_negatives(device, &images, &texts, dim, options)?;
+                let again = hard_negatives(device, (&images, dim), (&texts, dim), options)?;
                 check(drawn == again, "the same seed draws the same")?;
             }
         }
@@ -66,7 +66,7 @@ fn negatives(device: &Device) -> Outcome {
     }
     let refused = |n: usize, ids: Option<&[u32]>, temperature: f32, part: &str| {
         let options = NegativeOptions { ids, temperature, seed: 0 };
-        let found = hard_negatives(device, &images[..n * dim], &texts[..n * dim], dim, options);
+        let found = hard_negatives(device, (&images[..n * dim], dim), (&texts[..n * dim], dim), options);
         let message = found.err().map(|e| e.to_string()).unwrap_or_default();
         check(message.contains(part), format!("`{message}` should say `{part}`"))
     };
@@ -91,7 +91,7 @@ fn top(device: &Device) -> Outcome {
     let mut random = Random::new(3);
     for (n, m, dim, k) in [(1, 1, 3, 1), (37, 65, 4, 5), (66, 31, 3, 40), (9, 130, 7, 130)] {
         let (images, texts) = (coarse(&mut random, n * dim), coarse(&mut random, m * dim));
-        let found = Candidates::top(device, &images, &texts, dim, k)?;
+        let found = Candidates::top(device, (&images, dim), (&texts, dim), k)?;
         for (found, queries, others) in [(&found.texts, &images, &texts), (&found.images, &texts, &images)] {
             check(found.k == k.min(others.len() / dim), "K, or all")?;
             let scores =
@@ -106,7 +106,7 @@ fn top(device: &Device) -> Outcome {
         }
     }
     for (images, k) in [(&[1.0f32; 4][..], 0), (&[], 1), (&[1.0; 3], 1)] {
-        check(Candidates::top(device, images, &[1.0; 4], 2, k).is_err(), "refused")?;
+        check(Candidates::top(device, (images, 2), (&[1.0; 4], 2), k).is_err(), "refused")?;
     }
     Ok(())
 }
@@ -120,10 +120,10 @@ fn strips(device: &Device) -> Outcome {
     }
     let mut random = Random::new(5);
     let (images, texts) = (coarse(&mut random, n * dim), coarse(&mut random, n * dim));
-    let top = |device: &Device| Candidates::top(device, &images, &texts, dim, 9);
+    let top = |device: &Device| Candidates::top(device, (&images, dim), (&texts, dim), 9);
     check(top(device)? == top(&limited)?, "candidates")?;
     let options = NegativeOptions { temperature: 2.0, ..Default::default() };
-    let drawn = |device: &Device| hard_negatives(device, &images, &texts, dim, options);
+    let drawn = |device: &Device| hard_negatives(device, (&images, dim), (&texts, dim), options);
     check(drawn(device)? == drawn(&limited)?, "negatives")
 }
 
@@ -180,9 +180,10 @@ fn by_cosine(device: &Device) -> Outcome {
     let (images, texts) = (coarse(&mut random, n * dim), coarse(&mut random, 3 * n * dim));
     let text_image: Vec<u32> = (0..3 * n as u32).map(|t| t / 3).collect();
     let whole = Recall::of(device, &images, &texts, dim, &text_image)?;
-    let all = Candidates::top(device, &images, &texts, dim, 3 * n)?;
+    let all = Candidates::top(device, (&images, dim), (&texts, dim), 3 * n)?;
     check(Recall::of_candidates(&all, n, &text_image)? == whole, "all candidates")?;
-    let ten = Recall::of_candidates(&Candidates::top(device, &images, &texts, dim, 10)?, n, &text_image)?;
+    let ten =
+        Recall::of_candidates(&Candidates::top(device, (&images, dim), (&texts, dim), 10)?, n, &text_image)?;
     check(
         (ten.rsum, ten.i2t.r10) == (whole.rsum, whole.i2t.r10),
         "recall at 10 and below is that of the top 10",

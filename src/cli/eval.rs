@@ -71,7 +71,7 @@ impl EvalArgs {
         let texts = head.embed(&device, &dataset, Side::Text, &rows.texts)?;
         let first = Recall::folds(&device, &images, &texts, head.dim(), &rows.text_image, self.folds)?;
         if let (Some(k), Some(path)) = (self.top, &self.write_candidates) {
-            let candidates = Candidates::top(&device, &images, &texts, head.dim(), k)?;
+            let candidates = Candidates::top(&device, (&images, head.dim()), (&texts, head.dim()), k)?;
             candidates.save(path, rows)?;
             let (texts, images) = (candidates.texts.k, candidates.images.k);
             note!("{}: {texts} texts of every image, {images} images of every text", shown(path));

@@ -46,7 +46,7 @@ pub(super) struct Inner {
     pub pending: Mutex<Work>,
     pub free: Free,
     pub flight: Mutex<Flight>,
-    pub fault: Arc<Mutex<Option<String>>>,
+    pub faults: Arc<Mutex<Faults>>,
     /// The kernel that was handed over last, for the report of a lost device.
     pub last: Mutex<&'static str>,
     /// Matrix products that were measured, once the first is.
@@ -54,6 +54,22 @@ pub(super) struct Inner {
     choices: Mutex<Option<crate::kernels::Choices>>,
     /// What each kernel took, while [`Gpu::profile`] asks for it.
     pub profile: Mutex<Option<Profile>>,
+}
+
+/// What the driver has reported.
+#[derive(Default)]
+pub(super) struct Faults {
+    /// Of work that came to nothing: one error says so, and the device goes on.
+    told: Option<String>,
+    /// That the device is lost: everything is an error from then on.
+    lost: Option<String>,
+}
+
+impl Faults {
+    /// Takes note of what the next [`Gpu::check`] is to report. The first counts.
+    pub fn tell(&mut self, fault: String) {
+        self.told.get_or_insert(fault);
+    }
 }
 
 /// Name and value.
@@ -202,14 +218,13 @@ impl Gpu {
             true => adapter.get_info().subgroup_min_size,
             false => 0,
         };
-        let fault = Arc::new(Mutex::new(None));
-        let seen = fault.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            lock(&seen).get_or_insert(error.to_string());
-        }));
-        let seen = fault.clone();
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        let seen = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| lock(&seen).tell(error.to_string())));
+        let seen = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            lock(&seen).get_or_insert(format!("the device was lost ({reason:?}): {message}"));
+            let fault = format!("the device was lost ({reason:?}): {message}");
+            lock(&seen).lost.get_or_insert(fault);
         });
         let make = |label, size, usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -238,7 +253,7 @@ impl Gpu {
             pending: Mutex::default(),
             free: Free::default(),
             flight: Mutex::new(flight),
-            fault,
+            faults,
             last: Mutex::new("nothing yet"),
             #[cfg(not(target_arch = "wasm32"))]
             choices: Mutex::default(),
@@ -278,9 +293,14 @@ impl Gpu {
         self.0.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
-    /// The first fault the driver reported, as an error.
+    /// The first fault that the driver has reported since the last call, as an error. A lost device stays at fault.
     pub(super) fn check(&self) -> Result<()> {
-        match lock(&self.0.fault).as_ref() {
+        let fault = {
+            let mut faults = lock(&self.0.faults);
+            let told = faults.told.take();
+            faults.lost.clone().or(told)
+        };
+        match fault {
             None => Ok(()),
             Some(fault) => Err(Error::device(
                 format!("{}, last given kernel {}", self.0.info, lock(&self.0.last)),
@@ -477,11 +497,20 @@ impl Gpu {
             Part::Image(view) => wgpu::BindingResource::TextureView(view),
         };
         let entry = |(binding, part)| wgpu::BindGroupEntry { binding, resource: resource(part) };
+        let refusal = refusal(&inner.device, [wgpu::ErrorFilter::Validation]);
         let group = inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(spec.name),
             layout: &bound.layout,
             entries: &(0..).zip(&bound.parts).map(entry).collect::<Vec<_>>(),
         });
+        if let Some(error) = refusal() {
+            return Err(Error::device(
+                format!("kernel {} on {}", spec.name, inner.info.name),
+                "memory that the device binds",
+                error,
+                "use a smaller --batch or --embed, or --device cpu",
+            ));
+        }
         if kept.len() >= MAX_BOUND {
             kept.clear();
         }

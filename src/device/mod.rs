@@ -21,6 +21,7 @@ pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
 pub use staging::Staged;
+pub(crate) use work::ROWS_AT_ONCE;
 pub use work::Recorder;
 
 use crate::{Error, Result};

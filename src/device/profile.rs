@@ -96,7 +96,9 @@ impl Gpu {
     /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
     pub(super) fn profile(&self, on: bool) -> Profile {
         // A fault is told by whatever comes next.
-        let _ = self.flush();
+        if let Err(error) = self.flush() {
+            lock(&self.0.faults).tell(error.found().into());
+        }
         std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
     }
 

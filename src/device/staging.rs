@@ -1,7 +1,7 @@
 //! Memory that the host writes and a device copies from: made ready by any thread, and used again once it was copied.
 
 use super::gpu::{Gpu, lock};
-use crate::Result;
+use crate::{Error, Result};
 use std::sync::{Arc, Mutex};
 
 /// Bytes of uploads, beyond which a submission waits for no more, and an upload is not made ready beforehand. As many are kept
@@ -64,9 +64,9 @@ impl Gpu {
             Ok(mut mapped) => write(mapped.slice(..)),
             Err(error) => {
                 // A device that is lost maps nothing. Its own word comes first, where it has one.
-                let _ = self.poll(None);
-                lock(&self.0.fault).get_or_insert(error.to_string());
-                self.check()?;
+                self.poll(None)?;
+                let advice = "resume from the last checkpoint, or choose another --device";
+                return Err(Error::device(&self.info().name, "memory for an upload", error, advice));
             }
         }
         buffer.unmap();

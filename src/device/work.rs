@@ -15,6 +15,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use web_time::Instant;
 
+/// Rows by which a matrix larger than a binding is split: 64 numbers, one a row, end where a binding may begin.
+pub(crate) const ROWS_AT_ONCE: usize = 64;
+
 /// Bytes between two parameter blocks: the largest `min_uniform_buffer_offset_alignment` in use.
 const PARAM_SLOT: u64 = 256;
 /// Bytes of parameter blocks that a submission can hold, those of 256 dispatches.
@@ -283,7 +286,7 @@ impl Gpu {
     pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let poll = wgpu::PollType::Wait { submission_index, timeout: None };
         if let Err(error) = self.0.device.poll(poll) {
-            lock(&self.0.fault).get_or_insert(error.to_string());
+            lock(&self.0.faults).tell(error.to_string());
         }
         self.check()
     }
@@ -321,11 +324,11 @@ impl Recorder {
         &self.gpu
     }
 
-    /// Rows of `stride` floats that one binding and one dimension of a grid hold: a multiple of 64, so that what follows
-    /// them is aligned.
+    /// Rows of `stride` floats that one binding and one dimension of a grid hold: a multiple of [`ROWS_AT_ONCE`], so that what
+    /// follows them is aligned. Rows so wide that there is no such number are refused by whoever brings them.
     pub fn rows_per_binding(&self, stride: usize) -> usize {
         let rows = self.max_binding / (4 * stride.max(1));
-        (rows.min(65_535) / 64 * 64).max(64)
+        (rows.min(65_535) / ROWS_AT_ONCE * ROWS_AT_ONCE).max(ROWS_AT_ONCE)
     }
 
     /// Elements of four bytes that one binding holds, aligned likewise.
@@ -352,6 +355,15 @@ impl Recorder {
                 format!("1 to {limit} workgroups a dimension and {} bindings", spec.bindings.len()),
                 format!("{grid:?} and {}", regions.len()),
                 "use a smaller --batch, or --device cpu",
+            ));
+        }
+        let most = self.max_binding as u64;
+        if let Some(size) = regions.iter().map(|region| region.bytes()).find(|&size| size > most) {
+            return Err(Error::device(
+                format!("kernel {} on {}", spec.name, self.gpu.info().name),
+                format!("at most {most} bytes of a matrix or vector at once"),
+                format!("{size} bytes"),
+                "use a smaller --batch or --embed, or --device cpu",
             ));
         }
         let full = self.work.params.len() as u64 == PARAMS;
@@ -385,5 +397,55 @@ impl Recorder {
     /// Hands the queued dispatches to the device.
     pub fn submit(&mut self) -> Result<()> {
         self.gpu.hand_over(std::mem::take(&mut self.work))
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use crate::device::{Adapters, Buffer, Device};
+
+    /// An adapter that checks everything and computes nothing.
+    fn noop() -> Device {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.backend_options.noop = wgpu::NoopBackendOptions::enabled();
+        let instance = wgpu::Instance::new(descriptor);
+        let adapters = pollster::block_on(Adapters::of(&instance, Some(crate::device::DeviceKind::Other)));
+        adapters.open("gpu").unwrap()
+    }
+
+    #[test]
+    fn a_fault_is_told_once_and_a_lost_device_stays_lost() {
+        let adapters = Adapters::find();
+        let real = adapters.devices().into_iter().map(|info| adapters.open(&info.index.to_string()).unwrap());
+        for device in real.chain([noop()]) {
+            let Device::Gpu(gpu) = &device else { continue };
+            let work = || -> crate::Result<()> {
+                let buffer = Buffer::from_slice(&device, "numbers", &[1u32, 2, 3, 4])?;
+                device.wait(buffer.read(&device, 0..4)).map(drop)
+            };
+            work().unwrap();
+            // No usage: the driver says so, and nothing else is wrong.
+            let descriptor = wgpu::BufferDescriptor {
+                label: None,
+                size: 4,
+                usage: wgpu::BufferUsages::empty(),
+                mapped_at_creation: false,
+            };
+            drop(gpu.0.device.create_buffer(&descriptor));
+            let message = work().unwrap_err().to_string();
+            assert!(message.contains("work without a driver error"), "{device}: {message}");
+            work().unwrap_or_else(|error| panic!("{device}: {error}"));
+            // Asking for times tells of nothing, and keeps what there is to tell.
+            drop(gpu.0.device.create_buffer(&descriptor));
+            device.profile(true);
+            device.profile(false);
+            assert!(work().is_err(), "{device}");
+            work().unwrap_or_else(|error| panic!("{device}: {error}"));
+            gpu.destroy();
+            for _ in 0..3 {
+                assert!(work().is_err(), "{device} is lost");
+            }
+        }
     }
 }

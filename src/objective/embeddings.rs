@@ -8,6 +8,10 @@ use crate::device::{Buffer, Device, Matrix};
 use crate::kernels::{l2norm, l2norm_backward};
 use crate::{Error, Result};
 
+/// Embeddings: their values, row-major, and the width of a row. Each side says its own width, so that matrices of other shapes
+/// with as many values are not taken for pairs.
+pub type Rows<'a> = (&'a [f32], usize);
+
 /// The gradient of an objective at a batch of embeddings; see [`Objective::gradients`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -57,14 +61,14 @@ impl Objective {
     pub async fn gradients_async(
         &self,
         device: &Device,
-        images: &[f32],
-        texts: &[f32],
-        dim: usize,
+        images: Rows<'_>,
+        texts: Rows<'_>,
         options: GradientOptions<'_>,
     ) -> Result<Gradients> {
         self.validate()?;
-        let pairs = check_embeddings(images, texts, dim, options.ids)?;
+        let pairs = check_embeddings(images, texts, options.ids)?;
         check_pairs(pairs)?;
+        let ((images, dim), (texts, _)) = (images, texts);
         if !options.scale.is_finite() {
             return Err(Error::config(
                 "scale",
@@ -128,20 +132,32 @@ impl Objective {
     }
 }
 
+/// The number of rows.
+///
+/// # Errors
+/// Values that are no whole rows, or none.
+pub(crate) fn check_rows(name: &str, (values, dim): Rows) -> Result<usize> {
+    if !values.is_empty() && dim > 0 && values.len().is_multiple_of(dim) {
+        return Ok(values.len() / dim);
+    }
+    let (thing, expected) = (format!("{name} embeddings"), format!("whole rows of width {dim}, one or more"));
+    let found = format!("{} values", values.len());
+    Err(Error::config(thing, expected, found, "give a matrix of embeddings and its own width"))
+}
+
 /// The number of pairs, once shapes and values are those of a batch of embeddings.
-pub(crate) fn check_embeddings(
-    images: &[f32],
-    texts: &[f32],
-    dim: usize,
-    ids: Option<&[u32]>,
-) -> Result<usize> {
-    let pairs = images.len().checked_div(dim).unwrap_or(0);
-    if pairs == 0 || images.len() != pairs * dim || texts.len() != images.len() {
+///
+/// # Errors
+/// Shapes that disagree; a value that is not finite.
+pub(crate) fn check_embeddings(images: Rows, texts: Rows, ids: Option<&[u32]>) -> Result<usize> {
+    let (pairs, others) = (check_rows("image", images)?, check_rows("text", texts)?);
+    let ((images, dim), (texts, width)) = (images, texts);
+    if (pairs, dim) != (others, width) {
         return Err(Error::config(
             "embeddings",
-            format!("two non-empty matrices of one shape, of width {dim}"),
-            format!("{} and {} values", images.len(), texts.len()),
-            "give one text embedding for each image embedding",
+            "two matrices of one shape",
+            format!("[{pairs}, {dim}] and [{others}, {width}]"),
+            "give one text embedding for each image embedding, as wide as that",
         ));
     }
     for (name, values) in [("image", images), ("text", texts)] {

@@ -70,7 +70,7 @@ impl PairsBench {
             let options = GradientOptions::default();
             let mut loss = 0.0;
             let seconds = median(|| {
-                loss = objective.gradients(&device, &images, &texts, dim, options)?.loss;
+                loss = objective.gradients(&device, (&images, dim), (&texts, dim), options)?.loss;
                 Ok(())
             })?;
             let grown_mb = peak_memory().zip(before).map(|(after, before)| after - before);

@@ -1,0 +1,240 @@
+//! What a call that fails leaves behind: nothing. And calls whose arguments do not fit are refused, on every device.
+
+mod common;
+#[path = "common/random.rs"]
+mod random;
+
+use common::check;
+use libtest_mimic::Failed;
+use random::Random;
+use wgoal::{
+    Candidates, Device, Error, ErrorKind, Features, Gpo, GradientOptions, Head, ImageEncoder, InfonceParams,
+    NegativeOptions, Objective, Pipeline, Pooling, Result, TrainConfig, hard_negatives,
+};
+
+type Outcome = std::result::Result<(), Failed>;
+
+const PAIRS: usize = 6;
+const DIMS: [usize; 2] = [7, 5];
+const EMBED: usize = 8;
+
+fn objective(temperature: f32) -> Objective {
+    let infonce = InfonceParams { temperature, learn_temperature: true, leave_out: false };
+    let mined = "cir:con".parse().unwrap();
+    Objective::Sum(vec![(1.0, Objective::Infonce(infonce)), (0.5, mined)])
+}
+
+/// Learned pooling, batch norm, a memory bank, a mask, a learned temperature: everything that a step leaves something in.
+fn config() -> TrainConfig {
+    TrainConfig {
+        objective: objective(0.1),
+        embed: EMBED,
+        image_pooling: Pooling::Gpo,
+        text_pooling: Pooling::Gpo,
+        image_encoder: ImageEncoder::ResidualMlp,
+        memory_bank: 2 * PAIRS,
+        ..Default::default()
+    }
+}
+
+struct Batch {
+    images: Vec<f32>,
+    texts: Vec<f32>,
+    offsets: [Vec<u32>; 2],
+    ids: Vec<u32>,
+}
+
+impl Batch {
+    fn new(random: &mut Random) -> Self {
+        let offsets = [4, 3].map(|longest| {
+            let mut offsets = vec![0];
+            (0..PAIRS).for_each(|i| offsets.push(offsets[i] + 1 + random.below(longest) as u32));
+            offsets
+        });
+        let [images, texts] = [0, 1].map(|s| random.values(offsets[s][PAIRS] as usize * DIMS[s]));
+        Self { images, texts, offsets, ids: random.indices(PAIRS, 4) }
+    }
+
+    fn features(&self) -> Features<'_> {
+        Features { images: &self.images, texts: &self.texts, ids: &self.ids }
+    }
+
+    fn step(&self, pipeline: &mut Pipeline, objective: &Objective) -> Result<()> {
+        let [image, text] = &self.offsets;
+        pipeline.step_local(self.features(), [image, text], objective, 1e-2)
+    }
+
+    /// A step with `gradients` from elsewhere.
+    fn step_with(
+        &self,
+        pipeline: &mut Pipeline,
+        objective: &Objective,
+        gradients: impl Fn() -> Result<[Vec<f32>; 2]> + Send + Sync,
+    ) -> Result<()> {
+        let [image, text] = &self.offsets;
+        let mut external = |_: &[f32], _: &[f32]| gradients();
+        pipeline.step_with(self.features(), [image, text], objective, 1e-2, &mut external)
+    }
+}
+
+/// Every way in which a step can fail before the last kernel; `true` for each that did.
+fn failures(pipeline: &mut Pipeline, batch: &Batch) -> Vec<bool> {
+    let objective_now = objective(0.1);
+    let size = PAIRS * EMBED;
+    let refused = || Error::new(ErrorKind::Config, "the closure", "something", "nothing", "give up");
+    let [image, text] = &batch.offsets;
+    let mut with = |gradients: Result<[Vec<f32>; 2]>, objective: &Objective| {
+        batch.step_with(pipeline, objective, move || gradients.clone()).is_err()
+    };
+    let mut failed = vec![
+        with(Err(refused()), &objective_now),
+        // Another temperature, and none.
+        with(Err(refused()), &objective(0.4)),
+        with(Err(refused()), &"hinge".parse().unwrap()),
+        with(Ok([vec![0.0; size], vec![0.0; size - 1]]), &objective_now),
+        with(Ok([vec![f32::NAN; size], vec![0.0; size]]), &objective_now),
+    ];
+    let mut step = |features, offsets, objective: &Objective| {
+        pipeline.step_local(features, offsets, objective, 1e-2).is_err()
+    };
+    let whole = batch.features();
+    failed.extend([
+        step(Features { ids: &batch.ids[1..], ..whole }, [image, text], &objective_now),
+        step(Features { images: &batch.images[1..], ..whole }, [image, text], &objective_now),
+        step(Features { texts: &batch.texts[DIMS[1]..], ..whole }, [image, text], &objective_now),
+        step(whole, [image, &[]], &objective_now),
+        step(whole, [image, &[0, 2, 2, 3, 4, 5, text[PAIRS]]], &objective_now),
+        step(whole, [image, text], &objective(-1.0)),
+    ]);
+    failed
+}
+
+/// Steps with failures between them give the bits of the steps alone.
+fn failed_steps(device: &Device) -> Outcome {
+    let run = |fails: bool| -> std::result::Result<_, Failed> {
+        let mut random = Random::new(21);
+        let mut pipeline =
+            Pipeline::new(device, Head::for_config(DIMS[0], DIMS[1], &config())?, &config(), PAIRS)?;
+        for step in 0..5 {
+            let (batch, other) = (Batch::new(&mut random), Batch::new(&mut random));
+            if fails {
+                let failed = failures(&mut pipeline, &other);
+                check(failed.iter().all(|&failed| failed), format!("not refused: {failed:?}"))?;
+            }
+            match step {
+                3 => {
+                    let gradients = || Ok([vec![0.25; PAIRS * EMBED], vec![-0.5; PAIRS * EMBED]]);
+                    batch.step_with(&mut pipeline, &objective(0.1), gradients)?;
+                }
+                _ => batch.step(&mut pipeline, &objective(0.1))?,
+            }
+        }
+        Ok((pipeline.head()?, pipeline.steps(), pipeline.records()?))
+    };
+    let (alone, between) = (run(false)?, run(true)?);
+    check(alone.1 == 5 && alone.2.len() == 5, format!("{} steps, {:?}", alone.1, alone.2))?;
+    check(alone.2 == between.2, format!("alone {:?}\nbetween {:?}", alone.2, between.2))?;
+    for (name, _) in alone.0.parameters() {
+        let [a, b] = [&alone.0, &between.0].map(|head| head.parameter(&name));
+        let (a, b) = (a?, b?);
+        check(a == b && a.iter().all(|x| x.is_finite()), format!("{name}: {a:?} alone, {b:?} between"))?;
+    }
+    check(alone.1 == between.1, "steps")
+}
+
+/// A driver that refuses a kernel, early or late in a step.
+fn gpu_refused_kernels(device: &Device) -> Outcome {
+    const KERNELS: [(&str, &str); 4] = [
+        ("l2norm", include_str!("../shaders/l2norm.wgsl")),
+        ("batch_norm_backward", include_str!("../shaders/batch_norm_backward.wgsl")),
+        ("record", include_str!("../shaders/record.wgsl")),
+        ("adamw", include_str!("../shaders/adamw.wgsl")),
+    ];
+    let own = Device::open(&device.info().index.to_string())?;
+    let Device::Gpu(gpu) = &own else { return Ok(()) };
+    let run = |fails: bool| -> std::result::Result<_, Failed> {
+        let mut random = Random::new(22);
+        let mut pipeline =
+            Pipeline::new(&own, Head::for_config(DIMS[0], DIMS[1], &config())?, &config(), PAIRS)?;
+        for kernel in KERNELS {
+            let (batch, other) = (Batch::new(&mut random), Batch::new(&mut random));
+            if fails {
+                gpu.replace_shader(kernel.0, "this is no shader".into());
+                check(
+                    other.step(&mut pipeline, &objective(0.3)).is_err(),
+                    format!("{} was taken", kernel.0),
+                )?;
+                gpu.replace_shader(kernel.0, kernel.1.into());
+            }
+            batch.step(&mut pipeline, &objective(0.1))?;
+        }
+        Ok((pipeline.head()?, pipeline.steps(), pipeline.records()?))
+    };
+    let (alone, between) = (run(false)?, run(true)?);
+    check(alone.2 == between.2, format!("alone {:?}\nbetween {:?}", alone.2, between.2))?;
+    check(alone.0 == between.0 && alone.1 == between.1, "the heads differ")
+}
+
+fn refused<T>(found: Result<T>, words: &str) -> Outcome {
+    let message = found.err().map(|error| error.to_string()).unwrap_or_default();
+    check(message.contains(words), format!("`{message}` should say `{words}`"))
+}
+
+/// Matrices of other shapes that have as many values.
+fn shapes(device: &Device) -> Outcome {
+    let mut random = Random::new(23);
+    let (x, y) = (random.values(64), random.values(64));
+    let objective: Objective = "hinge".parse()?;
+    let gradients = |x, y| objective.gradients(device, x, y, GradientOptions::default());
+    let drawn = |x, y| hard_negatives(device, x, y, NegativeOptions::default());
+    refused(gradients((&x, 16), (&y, 8)), "found [4, 16] and [8, 8]; give one text embedding for each")?;
+    refused(drawn((&x, 16), (&y, 8)), "found [4, 16] and [8, 8]")?;
+    refused(Candidates::top(device, (&x, 16), (&y, 8), 2), "expected the width of the images, 16, found 8")?;
+    refused(gradients((&x, 16), (&y[..48], 16)), "found [4, 16] and [3, 16]")?;
+    refused(gradients((&x[1..], 16), (&y, 16)), "image embeddings: expected whole rows of width 16")?;
+    refused(gradients((&x, 16), (&[], 16)), "text embeddings: expected whole rows")?;
+    refused(gradients((&x, 0), (&y, 0)), "image embeddings: expected whole rows of width 0")?;
+    gradients((&x, 16), (&y, 16))?;
+    Ok(())
+}
+
+/// The fields of a pooling operator are open to all.
+fn pooling_fields(device: &Device) -> Outcome {
+    let good = Gpo::new(4, 3, 0)?;
+    let wide = |hidden: usize| Gpo {
+        hidden,
+        weight_ih: [vec![0.1; 12 * hidden], vec![0.1; 12 * hidden]],
+        weight_hh: [vec![0.1; 3 * hidden * hidden], vec![0.1; 3 * hidden * hidden]],
+        bias_ih: [vec![0.1; 3 * hidden], vec![0.1; 3 * hidden]],
+        bias_hh: [vec![0.1; 3 * hidden], vec![0.1; 3 * hidden]],
+        v: vec![0.1; hidden],
+        ..good.clone()
+    };
+    let uneven = [vec![0.1; 10], vec![0.1; 8]];
+    for (gpo, words) in [
+        (Gpo { hidden: 300, ..good.clone() }, "states of 1 to 256, found 4 and 300"),
+        (wide(300), "states of 1 to 256, found 4 and 300"),
+        (wide(0), "found 4 and 0"),
+        (Gpo { encoding: 3, ..good.clone() }, "an even width"),
+        (Gpo { encoding: 0, ..good.clone() }, "an even width"),
+        (Gpo { encoding: 6, ..good.clone() }, "gpo.weight_ih: expected 54 values a direction, found 36"),
+        (Gpo { bias_hh: uneven, ..good.clone() }, "gpo.bias_hh: expected 9 values a direction, found 10"),
+        (Gpo { v: vec![0.0; 4], ..good.clone() }, "gpo.v"),
+        (Gpo { v: vec![f32::NAN; 3], ..good.clone() }, "finite parameters, found NaN"),
+    ] {
+        let features = [1.0, 2.0, 3.0, 4.0];
+        refused(gpo.pool(device, &features, &[2], 2), words)?;
+        refused(gpo.pool_backward(device, &features, &[2], 2, &[1.0, 1.0]), words)?;
+    }
+    good.pool(device, &[1.0, 2.0, 3.0, 4.0], &[2], 2)?;
+    Ok(())
+}
+
+fn main() {
+    common::run(vec![
+        ("failed_steps".into(), failed_steps),
+        ("gpu_refused_kernels".into(), gpu_refused_kernels),
+        ("shapes".into(), shapes),
+        ("pooling_fields".into(), pooling_fields),
+    ])
+}
