@@ -89,6 +89,13 @@ impl Checkpoint {
         self
     }
 
+    /// The same run, to end after another number of epochs without a better validation rsum; 0 never ends it early.
+    #[must_use]
+    pub fn with_patience(mut self, patience: usize) -> Self {
+        self.progress.config.patience = patience;
+        self
+    }
+
     /// Writes the file whole, under a temporary name, synced and renamed into place. A link stays: what it leads to is
     /// written.
     ///

@@ -125,8 +125,8 @@ pub enum Warmup {
 }
 
 impl Warmup {
-    /// Its steps, of `total`.
-    fn steps(self, total: u64) -> u64 {
+    /// Its steps, in a run of `total` steps.
+    pub fn steps(self, total: u64) -> u64 {
         match self {
             Self::Steps(steps) => steps,
             Self::Share { percent } => (total as f64 * percent / 100.0).round() as u64,

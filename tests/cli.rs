@@ -23,6 +23,8 @@ mod owned;
 mod paths;
 #[path = "cli/place.rs"]
 mod place;
+#[path = "cli/resume.rs"]
+mod resume;
 #[path = "cli/runs.rs"]
 mod runs;
 #[path = "cli/sparse.rs"]
@@ -33,5 +35,7 @@ mod stages;
 mod sweep;
 #[path = "cli/threads.rs"]
 mod threads;
+#[path = "cli/unused.rs"]
+mod unused;
 #[path = "cli/weights.rs"]
 mod weights;

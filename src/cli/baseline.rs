@@ -1,6 +1,6 @@
 //! `wgoal baseline`: a head in closed form, to compare a trained one with.
 
-use super::options::InputArgs;
+use super::options::{InputArgs, Unused, warn};
 use super::run_folder::{BEST, RunFolder};
 use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
 use clap::Args;
@@ -54,6 +54,9 @@ impl BaselineArgs {
             TrainConfig { embed: self.embed.unwrap_or(TrainConfig::default().embed), ..Default::default() };
         let config = self.input.apply(base);
         config.validate()?;
+        if self.embed.is_some() && form == ClosedForm::Ridge {
+            warn(&[Unused::new("embed", "the head of ridge is as wide as the features of a side")]);
+        }
         let dataset = Dataset::open(&self.dataset)?;
         let device = self.device.open()?;
         let grid = self.regularization.as_deref().unwrap_or(&REGULARIZATIONS);

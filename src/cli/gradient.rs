@@ -1,5 +1,6 @@
 //! `wgoal gradient`: the gradient of an objective at given embeddings.
 
+use super::options::{Unused, all_differ, warn};
 use super::{DeviceArg, ObjectiveArgs, refuse_overwriting, say, shown};
 use clap::Args;
 use std::path::PathBuf;
@@ -56,9 +57,20 @@ impl GradientArgs {
             ));
         }
         let ids = self.ids.as_deref().map(read_ids_npy).transpose()?;
+        self.warn_of_rows(&self.images, &images, dim);
+        self.warn_of_rows(&self.texts, &texts, dim);
+        let mut unused = Vec::new();
+        if self.objective.learn_temperature.is_some() && objective.infonce().is_some() {
+            let why = "the gradient at the temperature is always given, as grad_temperature";
+            unused.push(Unused::new("learn-temperature", why));
+        }
+        if ids.as_deref().is_some_and(|ids| ids.len() == rows && all_differ(ids)) {
+            unused.push(Unused::new("ids", "no two pairs are of one image"));
+        }
+        warn(&unused);
         let device = self.device.open()?;
         let options = GradientOptions { normalize: self.normalize, ids: ids.as_deref(), scale: self.scale };
-        let g = objective.gradients(&device, &images, &texts, dim, options)?;
+        let g = objective.gradients(&device, (&images, dim), (&texts, dim), options)?;
 
         let sampled = match self.sample_negatives {
             None => None,
@@ -69,7 +81,7 @@ impl GradientArgs {
                 let unit =
                     |values: &[f32]| if self.normalize { unit_rows(values, dim) } else { values.to_vec() };
                 let options = NegativeOptions { ids: ids.as_deref(), temperature, seed };
-                Some(hard_negatives(&device, &unit(&images), &unit(&texts), dim, options)?)
+                Some(hard_negatives(&device, (&unit(&images), dim), (&unit(&texts), dim), options)?)
             }
         };
 
@@ -92,6 +104,30 @@ impl GradientArgs {
         }
         write_tensors(&self.out, &tensors)?;
         say(format!("{objective}: loss {} over {rows} pairs of width {dim}, in {}", g.loss, shown(&self.out)))
+    }
+}
+
+impl GradientArgs {
+    /// The weights assume cosines: says which rows are not of length 1, or have no direction.
+    fn warn_of_rows(&self, path: &std::path::Path, values: &[f32], dim: usize) {
+        // Rows that were normalised and saved as f16 are off by less.
+        const NEAR: f64 = 1e-3;
+        let length = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        let wrong = |length: &f64| if self.normalize { *length == 0.0 } else { (length - 1.0).abs() > NEAR };
+        let lengths = values.chunks_exact(dim).map(length).enumerate();
+        let mut wrong = lengths.filter(|(_, length)| wrong(length));
+        let Some((first, length)) = wrong.next() else { return };
+        let (count, rows, path) = (1 + wrong.count(), values.len() / dim, path.display());
+        if self.normalize {
+            note!(
+                "warning: {count} of the {rows} rows of {path} are zero and have no direction, the first is row {first}"
+            );
+        } else {
+            note!(
+                "warning: {count} of the {rows} rows of {path} are not unit vectors, the first is row {first} of length \
+                 {length:.4}; objectives assume unit vectors: add --normalize"
+            );
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod eval;
 mod gradient;
 mod options;
 mod output;
+mod resume;
 mod roofline;
 mod run_folder;
 mod scale;
@@ -197,7 +198,7 @@ impl ObjectiveArgs {
     /// have no effect.
     fn apply(&self, base: Objective) -> Result<Objective> {
         let objective = self.resolve(base)?;
-        self.note_unused(&objective);
+        options::warn(&self.unused(&objective));
         Ok(objective)
     }
 
@@ -257,43 +258,6 @@ impl ObjectiveArgs {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Says which of the parameters given have no effect on `objective`.
-    fn note_unused(&self, objective: &Objective) {
-        let given = [
-            ("tau", self.tau.is_some()),
-            ("alpha", self.alpha.is_some()),
-            ("beta", self.beta.is_some()),
-            ("lambda", self.lambda.is_some()),
-            ("threshold", self.threshold.is_some()),
-            ("circle-margin", self.circle_margin.is_some()),
-            ("margin", self.margin.is_some()),
-            ("temperature", self.temperature.is_some()),
-            ("learn-temperature", self.learn_temperature.is_some()),
-            ("weights", self.weights.is_some()),
-            ("param", !self.param.is_empty()),
-        ];
-        for (name, _) in given.into_iter().filter(|(name, given)| *given && !takes(objective, name)) {
-            note!("note: --{name} has no effect on {objective}");
-        }
-    }
-}
-
-/// Whether an objective, or a term of a sum, has a parameter.
-fn takes(objective: &Objective, parameter: &str) -> bool {
-    let infonce = ["temperature", "learn-temperature"];
-    let custom = ["weights", "param"];
-    match objective {
-        Objective::Goal(..) | Objective::Loss(..) => {
-            !infonce.contains(&parameter) && !custom.contains(&parameter)
-        }
-        Objective::Hinge { .. } | Objective::HingeSum { .. } => parameter == "margin",
-        Objective::Infonce(_) => infonce.contains(&parameter),
-        Objective::Custom { .. } => parameter == "margin" || custom.contains(&parameter),
-        Objective::Over(_, objective) => takes(objective, parameter),
-        Objective::Sum(terms) => terms.iter().any(|(_, term)| takes(term, parameter)),
-        _ => true,
     }
 }
 

@@ -1,5 +1,9 @@
 //! The options of a run, on `train`, `sweep` and `baseline`.
 
+mod unused;
+
+pub use unused::{Unused, all_differ, warn};
+
 use super::{ObjectiveArgs, Switch};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};

@@ -56,6 +56,9 @@ struct Origin {
     wgoal: String,
     #[serde(with = "any_path")]
     dataset: PathBuf,
+    /// The recipe that it was started with, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipe: Option<String>,
     device: String,
     /// Those that earlier epochs were computed on, if it was others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -111,6 +114,8 @@ mod any_path {
 /// An earlier run to go on with.
 pub struct Earlier {
     pub config: TrainConfig,
+    /// Recipe that it was started with.
+    pub recipe: Option<String>,
     /// Dataset and device that it was started on.
     pub dataset: PathBuf,
     pub device: String,
@@ -140,7 +145,7 @@ fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
         .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))?;
     let mut config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
-    let origin = ["wgoal", "dataset", "device", "earlier_devices"]
+    let origin = ["wgoal", "dataset", "recipe", "device", "earlier_devices"]
         .iter()
         .filter_map(|key| config.remove_entry(*key))
         .collect();
@@ -174,7 +179,7 @@ impl RunFolder {
             ));
         }
         let checkpoint = last.exists().then(|| Checkpoint::load(&last)).transpose()?;
-        let (Origin { dataset, device, .. }, config) = read_config(&config)?;
+        let (Origin { dataset, recipe, device, .. }, config) = read_config(&config)?;
         if checkpoint.is_none() {
             // Killed in its first epoch it has written down that one at most.
             let written = read_metrics(&out.join(METRICS))?.lines().count();
@@ -186,7 +191,7 @@ impl RunFolder {
         }
         // The checkpoint's own word counts: an interrupted resumption may have written another number of epochs.
         let config = checkpoint.as_ref().map_or(config, |checkpoint| checkpoint.config().clone());
-        Ok(Earlier { config, dataset, device, checkpoint })
+        Ok(Earlier { config, recipe, dataset, device, checkpoint })
     }
 
     /// A baseline must not overwrite the head of a run.
@@ -232,6 +237,7 @@ impl RunFolder {
         trainer: &Trainer,
         device: &Device,
         dataset: &Path,
+        recipe: Option<String>,
     ) -> Result<Self> {
         let path = match out {
             Some(path) => make_folder(&path)?,
@@ -253,6 +259,7 @@ impl RunFolder {
         let origin = Origin {
             wgoal: env!("CARGO_PKG_VERSION").into(),
             dataset: std::path::absolute(dataset).unwrap_or_else(|_| dataset.into()),
+            recipe,
             earlier_devices: devices(&path, trainer, device),
             device: device.to_string(),
         };

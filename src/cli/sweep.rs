@@ -1,6 +1,6 @@
 //! `wgoal sweep`: the table of the paper in one process, resumable.
 
-use super::options::RunOptions;
+use super::options::{RunOptions, Unused, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
 use super::{DeviceArg, make_folder, say, shown, to_json};
@@ -8,7 +8,7 @@ use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use wgoal::files::{LINES, read_text, write_regular};
-use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Sweep, SweepProgress, TrainConfig, Variant};
+use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Sweep, SweepProgress, Variant};
 
 #[derive(Args)]
 pub struct SweepArgs {
@@ -66,8 +66,8 @@ impl Axis {
         })
     }
 
-    /// `config` with one of the values.
-    fn apply(&self, value: &str, config: &TrainConfig) -> Result<TrainConfig> {
+    /// The options of a point with one of the values.
+    fn options(&self, value: &str) -> Result<RunOptions> {
         let text = format!("{}={value}", self.option);
         if ["objective", "seed", "recipe"].contains(&self.option.as_str()) {
             let advice = "give --objectives, --seeds, or one --recipe for all";
@@ -78,7 +78,7 @@ impl Axis {
             let first = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
             refuse("--grid", "options of train with values that they take", &text, first)
         })?;
-        point.options.apply(config.clone())
+        Ok(point.options)
     }
 }
 
@@ -121,7 +121,19 @@ impl SweepArgs {
         write_regular(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
         write_regular(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
         write_regular(&self.out.join("table.md"), markdown.as_bytes())?;
-        say(markdown.trim_end())
+        say(markdown.trim_end())?;
+        let without = |row: &&wgoal::Row| row.point.is_none();
+        let diverged: Vec<_> = table.rows.iter().filter(without).map(|row| &row.objective[..]).collect();
+        let advice = "lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
+        if diverged.len() == table.rows.len() {
+            let expected = "a point of which the runs of all seeds come to their end";
+            let found = "none: one of them diverged at every point";
+            return Err(Error::new(ErrorKind::Diverged, self.out.display(), expected, found, advice));
+        }
+        if !diverged.is_empty() {
+            note!("warning: {} diverged at every point: {advice}", diverged.join(", "));
+        }
+        Ok(())
     }
 
     /// Every objective at every point of the grid that makes a difference to it.
@@ -137,7 +149,7 @@ impl SweepArgs {
                 let (mut finer, mut matters) = (Vec::new(), false);
                 for coarse in &points {
                     for value in &axis.values {
-                        let config = axis.apply(value, &coarse.config)?;
+                        let config = axis.options(value)?.apply(coarse.config.clone())?;
                         matters |= config != coarse.config;
                         let point = format!("{} {}={value}", coarse.point, axis.option).trim_start().into();
                         finer.push(Variant { point, config });
@@ -150,7 +162,21 @@ impl SweepArgs {
             }
             variants.extend(points);
         }
+        self.warn_unused(&axes, &variants, dataset)?;
         Ok(variants)
+    }
+
+    /// Warns of the options that do nothing in any run, those of the grid included.
+    fn warn_unused(&self, axes: &[Axis], variants: &[Variant], dataset: &Dataset) -> Result<()> {
+        let unused = |options: &RunOptions| -> Vec<_> {
+            variants.iter().map(|run| options.unused(&run.config, dataset)).collect()
+        };
+        warn(&Unused::in_all(unused(&self.options)));
+        for axis in axes {
+            let options = axis.values.iter().map(|value| axis.options(value)).collect::<Result<Vec<_>>>()?;
+            warn(&Unused::in_all(options.iter().flat_map(unused).collect()));
+        }
+        Ok(())
     }
 
     /// Their names, with `all` spelt out.

@@ -1,6 +1,7 @@
 //! `wgoal train`: one run in one folder, resumable.
 
-use super::options::RunOptions;
+use super::options::{RunOptions, warn};
+use super::resume;
 use super::run_folder::{Lock, RunFolder};
 use super::{DeviceArg, print_json, say, shown};
 use clap::Args;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use wgoal::{
     Baseline, ClosedForm, Dataset, Error, ErrorKind, Event, Plain, REGULARIZATIONS, Recall, Result, Side,
-    Split, TrainConfig, Trainer,
+    Split, Trainer,
 };
 
 /// The dataset that comes with the project.
@@ -28,7 +29,7 @@ pub struct TrainArgs {
     /// Folder for config.json, metrics.jsonl, best.safetensors and last.safetensors [a new one in runs/]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in --out; options may be left out, and none may differ but --epochs and --device
+    /// Go on with the run in --out; options may be left out, and none may differ but --epochs, --patience and --device
     #[arg(long, requires = "out")]
     resume: bool,
     /// Leave out what the closed forms reach on the same features
@@ -72,40 +73,35 @@ impl TrainArgs {
             self.dataset.clone().or_else(|| earlier.as_ref().map(|earlier| earlier.dataset.clone())),
         );
         let dataset = Arc::new(Dataset::open(&path)?);
-        let recipe = self.options.recipe(&dataset)?;
         let config = match &earlier {
-            None => self.options.apply(recipe.unwrap_or_default())?,
-            Some(earlier) => self.apply_to_resumed(&earlier.config, recipe)?,
+            None => self.options.apply(self.options.recipe(&dataset)?.unwrap_or_default())?,
+            Some(earlier) => resume::config(&self.options, earlier)?,
         };
-        self.options.objective.note_unused(&config.objective);
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
         let device = self.device.open_as(before)?;
         if let Some(before) = before.filter(|before| *before != device.to_string()) {
             note!("note: the run was started on {}; another device gives other bits", Plain(before));
         }
-        let trainer = match earlier.and_then(|earlier| earlier.checkpoint) {
+        let (before, recipe, checkpoint) = match earlier {
+            None => (None, self.options.recipe.clone(), None),
+            Some(earlier) => (Some(earlier.config), earlier.recipe, earlier.checkpoint),
+        };
+        let trainer = match checkpoint {
             None => Trainer::new(&device, dataset.clone(), config.clone())?,
-            Some(checkpoint) if checkpoint.epoch() > config.epochs => {
-                let (done, epochs) = (checkpoint.epoch(), config.epochs);
-                let advice = "give as many, or more to go on";
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    "--epochs",
-                    format!("at least the {done} that the run has done"),
-                    epochs,
-                    advice,
-                ));
-            }
             Some(checkpoint) => {
-                note!("resuming after epoch {} of {}", checkpoint.epoch(), config.epochs);
-                Trainer::resume(&device, dataset.clone(), checkpoint.with_epochs(config.epochs))?
+                let checkpoint = resume::checkpoint(checkpoint, &config)?;
+                Trainer::resume(&device, dataset.clone(), checkpoint)?
             }
         };
+        warn(&self.options.unused(&config, &dataset));
+        if let Some(before) = &before {
+            resume::note_changes(before, &config, trainer.steps_per_epoch(), trainer.epoch());
+        }
         let name = || {
             format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
                 .replace([':', '.', '@', '+', '*', '/', '\\'], "-")
         };
-        let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path)?;
+        let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path, recipe)?;
         self.train(trainer, folder, &device.to_string())
     }
 
@@ -119,28 +115,6 @@ impl TrainArgs {
             "{done} epochs are in {out}: go on with `wgoal train --resume --out {out}`, on another --device if it \
              happens again"
         ))
-    }
-
-    /// Only the number of epochs may change: anything else would be another run.
-    fn apply_to_resumed(&self, before: &TrainConfig, recipe: Option<TrainConfig>) -> Result<TrainConfig> {
-        let config = self.options.apply(recipe.unwrap_or_else(|| before.clone()))?;
-        let same = TrainConfig { epochs: before.epochs, ..config.clone() };
-        if same != *before {
-            let (old, new) = (serde_json::to_value(before), serde_json::to_value(&same));
-            let changed = match (old, new) {
-                (Ok(serde_json::Value::Object(old)), Ok(serde_json::Value::Object(new))) => old
-                    .iter()
-                    .filter(|(key, value)| new.get(*key) != Some(*value))
-                    .map(|(key, value)| (format!("{key} = {value}"), format!("{key} = {}", new[key])))
-                    .collect(),
-                _ => Vec::new(),
-            };
-            let (expected, found): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
-            let advice = "leave the option out, or start another run in another --out";
-            let (expected, found) = (expected.join(", "), found.join(", "));
-            return Err(Error::new(ErrorKind::Config, "--resume", expected, found, advice));
-        }
-        Ok(config)
     }
 
     fn train(&self, mut trainer: Trainer, mut folder: RunFolder, device: &str) -> Result<()> {

@@ -204,10 +204,69 @@ fn a_point_that_diverges_is_ruled_out() {
     let sweep = format!("sweep data --objectives con:con,cir:lin --seeds 0,1 {SMALL} --out");
     let stdout = place.ok(&format!("{sweep} some --grid lr=1e300,0.01"));
     assert!(stdout.lines().last().unwrap().ends_with("| lr=0.01 |"), "{stdout}");
-    let stdout = place.ok(&format!("{sweep} all --lr 1e300"));
-    assert!(stdout.lines().last().unwrap().contains("| diverged | n/a |"), "{stdout}");
-    let csv = String::from_utf8(place.read("all/table.csv")).unwrap();
-    assert!(csv.lines().last().unwrap().starts_with("cir:lin,,2,0,,,"), "{csv}");
+    let kept = place.names("some/heads");
+    assert_eq!(
+        kept,
+        ["cir-lin-2-s0", "cir-lin-2-s1", "con-con-2-s0", "con-con-2-s1"].map(|n| format!("{n}.safetensors"))
+    );
+    // The tables are written, and no run is no success.
+    for _ in 0..2 {
+        let output = place.run(&format!("{sweep} all --lr 1e300"));
+        assert!(output.stdout.lines().last().unwrap().contains("| diverged | n/a |"), "{}", output.stdout);
+        let expected = "error: all: expected a point of which the runs of all seeds come to their end, found none: one of them \
+                        diverged at every point; lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
+        assert_eq!((output.code, output.stderr.lines().last().unwrap()), (1, expected));
+        let csv = String::from_utf8(place.read("all/table.csv")).unwrap();
+        assert!(csv.lines().last().unwrap().starts_with("cir:lin,,2,0,,,"), "{csv}");
+    }
+}
+
+/// Of an objective without a result no head stays, whichever of its seeds came to an end.
+#[test]
+fn a_seed_that_diverges_leaves_no_heads() {
+    let place = Place::new();
+    let sweep = format!("sweep data --objectives con:con,hinge --seeds 0,1 {SMALL} --out sweep");
+    place.ok(&sweep);
+    assert_eq!(place.names("sweep/heads").len(), 4);
+    // As if one run of hinge had diverged, and the sweep had been cut after the other.
+    let mut lines = results(&place, "sweep");
+    lines.retain(|line| line["test"]["objective"] != "hinge");
+    let run = lines.iter_mut().find(|line| line["run"]["objective"] == "hinge").unwrap();
+    (run["run"]["best"], run["run"]["diverged"]) = (Value::Null, "in its first step".into());
+    let text: String = lines.iter().skip(1).map(|line| format!("{line}\n")).collect();
+    let plan = String::from_utf8(place.read("sweep/results.jsonl")).unwrap();
+    let plan = plan.split_inclusive('\n').next().unwrap();
+    std::fs::write(place.path("sweep/results.jsonl"), format!("{plan}{text}")).unwrap();
+
+    let output = place.run(&sweep);
+    assert_eq!(output.code, 0, "one objective has a result: {}", output.stderr);
+    assert!(output.stderr.contains("warning: hinge diverged at every point"), "{}", output.stderr);
+    assert_eq!(place.names("sweep/heads"), ["con-con-1-s0.safetensors", "con-con-1-s1.safetensors"]);
+}
+
+/// The test split is looked at last, and missed first.
+#[test]
+fn a_sweep_that_could_not_be_evaluated_does_not_begin() {
+    use wgoal::{Dataset, Device, Split, Sweep, TrainConfig, Variant};
+    let place = Place::new();
+    let variant = |config: TrainConfig| Variant { point: config.batch.to_string(), config };
+    let small = TrainConfig { embed: 4, epochs: 1, batch: 16, ..Default::default() };
+    let sweep = |config: TrainConfig, splits: &[Split]| {
+        let sweep = Sweep::new(vec![variant(small.clone()), variant(config)], vec![0], None).unwrap();
+        let dataset = Dataset::open_for(place.path("data"), splits).unwrap();
+        let found = sweep.run(&Device::cpu(), dataset, &place.path("out"), |_| panic!("it has begun"));
+        assert!(!place.path("out").exists());
+        found.unwrap_err().to_string()
+    };
+    std::fs::remove_file(place.path("data/split_test.npy")).unwrap();
+    let without = sweep(TrainConfig { batch: 8, ..small.clone() }, &[Split::Train, Split::Val]);
+    assert!(without.contains("split_test"), "{without}");
+    write_dataset(&place.path("data"));
+    // What only the last run would come to.
+    let pooled = TrainConfig { batch: 8, text_pooling: wgoal::Pooling::Mean, ..small.clone() };
+    assert!(sweep(pooled, &Split::ALL).contains("text_tokens"));
+    let bank = TrainConfig { batch: 8, memory_bank: 4, ..small.clone() };
+    assert!(sweep(bank, &Split::ALL).contains("--memory-bank"));
 }
 
 #[test]

@@ -16,7 +16,6 @@ use crate::kernels::{KernelSpec, OWN, Real, specialise, weighing_pages, weight_s
 use crate::{Error, Result};
 use interpret::STEPS;
 #[cfg(not(target_arch = "wasm32"))]
-use limits::BYTES;
 use message::Source;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Function, Handle, Module, Scalar, Span, TypeInner, VectorSize, front::wgsl};

@@ -1,0 +1,226 @@
+//! Options that were given and have no effect in the run at hand: a warning for each.
+
+use super::RunOptions;
+use crate::cli::{ObjectiveArgs, Switch};
+use std::fmt;
+use wgoal::data::{Split, SplitRows, steps_per_epoch};
+use wgoal::{Dataset, Loss, Objective, PairWeight, Pooling, Schedule, TrainConfig, TripletWeight, Warmup};
+
+/// An option that does not do what it was given for, in words.
+pub struct Unused {
+    pub option: &'static str,
+    says: String,
+}
+
+impl Unused {
+    /// Without effect, and why.
+    pub fn new(option: &'static str, why: impl fmt::Display) -> Self {
+        Self { option, says: format!("has no effect: {why}") }
+    }
+
+    /// With another effect than its name says.
+    fn other(option: &'static str, says: impl Into<String>) -> Self {
+        Self { option, says: says.into() }
+    }
+
+    /// Those of several runs that do nothing in any of them, each once.
+    pub fn in_all(runs: Vec<Vec<Self>>) -> Vec<Self> {
+        let everywhere = |option| runs.iter().all(|run| run.iter().any(|unused| unused.option == option));
+        let options: Vec<_> = runs.first().into_iter().flatten().map(|unused| unused.option).collect();
+        let common: Vec<_> = options.into_iter().filter(|option| everywhere(*option)).collect();
+        let first = runs.into_iter().next().unwrap_or_default();
+        first.into_iter().filter(|unused| common.contains(&unused.option)).collect()
+    }
+}
+
+/// Warns of each.
+pub fn warn(unused: &[Unused]) {
+    for Unused { option, says } in unused {
+        note!("warning: --{option} {says}");
+    }
+}
+
+/// Whether no number occurs twice.
+pub fn all_differ(numbers: &[u32]) -> bool {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    sorted.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+/// The parameters of objectives that a term of an objective reads.
+fn parameters(objective: &Objective) -> Vec<&'static str> {
+    const SIGMOIDS: [&str; 3] = ["alpha", "beta", "lambda"];
+    let mut read = Vec::new();
+    match objective {
+        Objective::Goal(triplet, pair, _) => {
+            read.push("margin");
+            match triplet {
+                TripletWeight::Con => {}
+                TripletWeight::Nca => read.push("tau"),
+                TripletWeight::Cir | TripletWeight::Circle => read.extend(["tau", "circle-margin"]),
+            }
+            match pair {
+                PairWeight::Con | PairWeight::Lin => {}
+                PairWeight::LinMs => read.push("threshold"),
+                PairWeight::Sig => read.extend(SIGMOIDS),
+                PairWeight::SigMs => read.extend(SIGMOIDS.iter().chain(&["threshold"])),
+                PairWeight::Circle => read.push("circle-margin"),
+                PairWeight::Contrastive => read.push("lambda"),
+            }
+        }
+        Objective::Loss(Loss::MultiSimilarity, _) => read.extend(SIGMOIDS),
+        Objective::Loss(Loss::Lifted, _) => read.extend(["tau", "margin"]),
+        Objective::Loss(loss, params) => {
+            if let Some((triplet, pair)) = loss.combination() {
+                read = parameters(&Objective::Goal(triplet, pair, *params));
+            }
+        }
+        Objective::Hinge { .. } | Objective::HingeSum { .. } => read.push("margin"),
+        Objective::Infonce(_) => read.extend(["temperature", "learn-temperature"]),
+        Objective::Custom { .. } => read.extend(["margin", "weights", "param"]),
+        Objective::Over(_, objective) => read = parameters(objective),
+        Objective::Sum(terms) => read.extend(terms.iter().flat_map(|(_, term)| parameters(term))),
+        _ => {}
+    }
+    read
+}
+
+impl ObjectiveArgs {
+    /// The parameters given that `objective` does not have.
+    pub fn unused(&self, objective: &Objective) -> Vec<Unused> {
+        let read = parameters(objective);
+        let given = [
+            ("tau", self.tau.is_some()),
+            ("alpha", self.alpha.is_some()),
+            ("beta", self.beta.is_some()),
+            ("lambda", self.lambda.is_some()),
+            ("threshold", self.threshold.is_some()),
+            ("circle-margin", self.circle_margin.is_some()),
+            ("margin", self.margin.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("learn-temperature", self.learn_temperature.is_some()),
+            ("weights", self.weights.is_some()),
+            ("param", !self.param.is_empty()),
+        ];
+        let unused = given.into_iter().filter(|(name, given)| *given && !read.contains(name));
+        unused.map(|(name, _)| Unused::new(name, format!("{objective} has no such parameter"))).collect()
+    }
+}
+
+impl RunOptions {
+    /// The options given that do nothing in a run of `config` on a dataset.
+    pub fn unused(&self, config: &TrainConfig, dataset: &Dataset) -> Vec<Unused> {
+        let mut unused = self.objective.unused(&config.objective);
+        let SplitRows { texts, text_image, .. } = dataset.split(Split::Train);
+        let (captions, epochs) = (texts.len(), config.epochs);
+        if captions == 0 {
+            return unused;
+        }
+        let steps = steps_per_epoch(captions, config.batch);
+        let run = format!("the run has {epochs} epochs");
+        self.unused_inputs(config, &mut unused);
+        self.unused_phases(config, [steps, config.batch.min(captions)], &mut unused);
+
+        let total = (steps * epochs) as u64;
+        let rising = config.lr_warmup.steps(total);
+        if self.lr_warmup.is_some() && rising > total {
+            let says = format!(
+                "of {rising} steps is longer than the run of {total}: the learning rate stays below --lr"
+            );
+            unused.push(Unused::other("lr-warmup", says));
+        }
+        let course = self.schedule.is_some() && config.schedule != Schedule::Constant;
+        if course && config.lr_warmup != Warmup::Steps(0) && rising >= total {
+            unused.push(Unused::new("schedule", "the learning rate rises until the run ends"));
+        }
+        let late = |after: &&usize| **after >= epochs;
+        let late: Vec<_> = self.lr_drop.iter().flatten().filter(late).map(usize::to_string).collect();
+        if !late.is_empty() {
+            let says = format!("{} has no effect: {run}", late.join(","));
+            unused.push(Unused::other("lr-drop", says));
+        }
+        if self.decay_biases.is_some() && config.weight_decay == 0.0 {
+            unused.push(Unused::new("decay-biases", "--weight-decay is 0"));
+        }
+        // The first epoch is the best so far, and the last ends the run anyway.
+        if self.patience.is_some() && config.patience > 0 && config.patience + 1 >= epochs {
+            unused.push(Unused::new("patience", run));
+        }
+        if self.mask_same_image.is_some() && all_differ(text_image) {
+            unused.push(Unused::new("mask-same-image", "every training image has one caption"));
+        }
+        unused
+    }
+
+    /// What makes features into input.
+    fn unused_inputs(&self, config: &TrainConfig, unused: &mut Vec<Unused>) {
+        let [images, texts] = config.pooling().map(|pooling| pooling != Pooling::None);
+        if self.size_augment.is_some_and(Switch::is_on) && !images && !texts {
+            let why = "neither --image-pooling nor --text-pooling takes local features";
+            unused.push(Unused::new("size-augment", why));
+        }
+        if self.token_dropout.is_some() {
+            match (config.size_augment, texts) {
+                (false, _) => unused.push(Unused::new("token-dropout", "--size-augment is off")),
+                (_, false) => {
+                    unused.push(Unused::new("token-dropout", "--text-pooling none takes no tokens"))
+                }
+                _ => {}
+            }
+        }
+        if self.dropout.is_some() && config.dropout > 0.0 && (config.dropout * 65536.0).round() == 0.0 {
+            unused.push(Unused::new("dropout", "probabilities are multiples of 1/65536"));
+        }
+    }
+
+    /// What only some epochs have: warm-up and memory bank.
+    fn unused_phases(&self, config: &TrainConfig, [steps, pairs]: [usize; 2], unused: &mut Vec<Unused>) {
+        let TrainConfig { epochs, warmup_epochs, memory_bank, bank_warmup, objective, .. } = config;
+        let (epochs, warmup) = (*epochs, *warmup_epochs);
+        // Epochs that train on something else than the objective.
+        let mut others = 0;
+        if warmup > 0 {
+            if objective.infonce().is_some() {
+                if self.warmup_epochs.is_some() {
+                    let why = "InfoNCE takes all negatives from the start";
+                    unused.push(Unused::new("warmup-epochs", why));
+                }
+            } else if matches!(objective, Objective::HingeSum { .. }) {
+                if self.warmup_epochs.is_some() {
+                    unused.push(Unused::new(
+                        "warmup-epochs",
+                        "the warm-up trains on hinge-sum, as the run does",
+                    ));
+                }
+            } else {
+                others = warmup;
+                if warmup >= epochs {
+                    let says = format!(
+                        "{warmup} takes all {epochs} epochs of the run, so {objective} is never trained"
+                    );
+                    unused.push(Unused::other("warmup-epochs", says));
+                }
+            }
+        }
+        if self.bank_warmup.is_some() && *memory_bank == 0 {
+            unused.push(Unused::new("bank-warmup", "there is no --memory-bank"));
+        }
+        if *memory_bank == 0 || (self.memory_bank.is_none() && self.bank_warmup.is_none()) {
+            return;
+        }
+        let first = others.max(*bank_warmup);
+        // The bank is empty before the first step of an epoch, and what the last step adds is not read.
+        let room = steps.saturating_sub(1) * pairs;
+        if first >= epochs {
+            let why =
+                format!("it would be used from epoch {} on, and the run has {epochs} epochs", first + 1);
+            unused.push(Unused::new("memory-bank", why));
+        } else if room == 0 {
+            unused.push(Unused::new("memory-bank", "an epoch has one step, and the bank is empty before it"));
+        } else if *memory_bank > room {
+            let says =
+                format!("{memory_bank} is larger than the data: an epoch fills at most {room} pairs of it");
+            unused.push(Unused::other("memory-bank", says));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What `train --resume` goes on with: the options that the run was started with, and what may differ from them.
+
+use super::options::RunOptions;
+use super::run_folder::Earlier;
+use wgoal::{Checkpoint, Error, ErrorKind, Result, Schedule, TrainConfig};
+
+fn refuse(
+    thing: &str,
+    expected: impl std::fmt::Display,
+    found: impl std::fmt::Display,
+    advice: &str,
+) -> Error {
+    Error::new(ErrorKind::Config, thing, expected, found, advice)
+}
+
+/// The options of the run so far with those given now. What a recipe says counted when the run was started: it does not
+/// take back what was given then.
+///
+/// # Errors
+/// Another recipe, and any other option than the number of epochs and the patience: that would be another run.
+pub fn config(options: &RunOptions, earlier: &Earlier) -> Result<TrainConfig> {
+    const ADVICE: &str = "leave the option out, or start another run in another --out";
+    let named = |recipe: Option<&str>| recipe.map_or("no --recipe".into(), |name| format!("--recipe {name}"));
+    if options.recipe.is_some() && options.recipe != earlier.recipe {
+        let [old, new] = [&earlier.recipe, &options.recipe].map(|recipe| named(recipe.as_deref()));
+        return Err(refuse("--resume", old, new, ADVICE));
+    }
+    let before = &earlier.config;
+    let config = options.apply(before.clone())?;
+    let same = TrainConfig { epochs: before.epochs, patience: before.patience, ..config.clone() };
+    if same == *before {
+        return Ok(config);
+    }
+    let (old, new) = (serde_json::to_value(before), serde_json::to_value(&same));
+    let changed = match (old, new) {
+        (Ok(serde_json::Value::Object(old)), Ok(serde_json::Value::Object(new))) => old
+            .iter()
+            .filter(|(key, value)| new.get(*key) != Some(*value))
+            .map(|(key, value)| (format!("{key} = {value}"), format!("{key} = {}", new[key])))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let (expected, found): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
+    Err(refuse("--resume", expected.join(", "), found.join(", "), ADVICE))
+}
+
+/// The checkpoint with the epochs and the patience of `config`, and whether it is worth going on.
+///
+/// # Errors
+/// Fewer epochs than are done; more epochs, or another patience, where patience has ended the run all the same.
+pub fn checkpoint(checkpoint: Checkpoint, config: &TrainConfig) -> Result<Checkpoint> {
+    let (done, epochs, patience) = (checkpoint.epoch(), config.epochs, config.patience);
+    if done > epochs {
+        let expected = format!("at least the {done} that the run has done");
+        return Err(refuse("--epochs", expected, epochs, "give as many, or more to go on"));
+    }
+    let best = checkpoint.best().map_or(0, |best| best.epoch);
+    let stale = done - best;
+    if done < epochs && patience > 0 && stale >= patience {
+        let advice = format!("add --patience 0 to train on, or a --patience above {stale}");
+        let before = checkpoint.config();
+        if (epochs, patience) != (before.epochs, before.patience) {
+            let found = format!(
+                "one that --patience {patience} has ended after epoch {done}, the best being epoch {best}"
+            );
+            return Err(refuse("--resume", "a run that goes on", found, &advice));
+        }
+        note!("note: --patience {patience} has ended the run after epoch {done} of {epochs}; {advice}");
+    } else {
+        note!("resuming after epoch {done} of {epochs}");
+    }
+    Ok(checkpoint.with_epochs(epochs).with_patience(patience))
+}
+
+/// Says before training how the run differs from what it was started as, after `done` epochs.
+pub fn note_changes(before: &TrainConfig, config: &TrainConfig, steps: usize, done: usize) {
+    let mut changes = Vec::new();
+    if config.patience != before.patience {
+        changes.push(format!("--patience {} instead of {}", config.patience, before.patience));
+    }
+    if config.epochs != before.epochs {
+        let mut parts = vec![format!("{} epochs instead of {}", config.epochs, before.epochs)];
+        let [total, before_total] = [config, before].map(|config| (steps * config.epochs) as u64);
+        let [rising, before_rising] =
+            [(config, total), (before, before_total)].map(|(c, n)| c.lr_warmup.steps(n));
+        if rising != before_rising {
+            parts
+                .push(format!("the learning rate rises until step {rising} instead of step {before_rising}"));
+        }
+        if config.schedule != Schedule::Constant {
+            let it = if parts.len() > 1 { "it" } else { "the learning rate" };
+            parts
+                .push(format!("{it} falls until epoch {} instead of epoch {}", config.epochs, before.epochs));
+        }
+        let step = (steps * done) as u64;
+        let [rate, before_rate] =
+            [(config, total), (before, before_total)].map(|(config, total)| config.rate(done, step, total));
+        if rate != before_rate && done < config.epochs {
+            parts.push(format!("the next step trains at {rate:.3e} instead of {before_rate:.3e}"));
+        }
+        let (first, rest) = (parts.remove(0), parts);
+        changes.push(if rest.is_empty() { first } else { format!("{first}: {}", rest.join(", ")) });
+    }
+    changes.iter().for_each(|change| note!("note: {change}"));
+}
