@@ -231,7 +231,7 @@ fn pooled_alone(device: &Device, rows: usize) -> Outcome {
             rows * 132 * 4,
             "local features of 9000 rows: expected at most 2097152 bytes",
         ),
-        (pool(rows, 4, &[rows as u32]), 2 * rows * 128 * 4, "kernel gru on"),
+        (pool(rows, 4, &[rows as u32]), 2 * rows * 128 * 4, "bytes of a matrix or vector at once"),
     ] {
         match found {
             Ok(_) if gpu.max_binding() >= bytes => {}

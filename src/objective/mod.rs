@@ -15,8 +15,10 @@ mod validate;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use custom::CustomWeights;
+pub(crate) use embeddings::check_embeddings;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use embeddings::check_rows;
 pub use embeddings::{GradientOptions, Gradients, Rows};
-pub(crate) use embeddings::{check_embeddings, check_rows};
 pub(crate) use field::Field;
 pub(crate) use gradient::{BankRows, Inputs, Workspace, check_pairs};
 pub use negatives::Negatives;
