@@ -110,7 +110,7 @@ fn small_infonce(device: &Device) -> Outcome {
             let Objective::Infonce(params) = &mut objective else { return Err("no InfoNCE".into()) };
             params.temperature = t;
             let options = GradientOptions { ids, ..Default::default() };
-            let found = objective.gradients(device, x, y, PAIRS + 1, options)?;
+            let found = objective.gradients(device, (x, PAIRS + 1), (y, PAIRS + 1), options)?;
             let same = |i: usize, j: usize| i == j || ids.is_some_and(|ids| ids[i] == ids[j]);
             let masked = name == "infonce-masked";
             let (mut a, mut loss, t) = (vec![vec![0.0; PAIRS]; PAIRS], 0.0, f64::from(t));
@@ -167,8 +167,12 @@ fn small_softplus(device: &Device) -> Outcome {
         let losses: [(Loss, &dyn Fn(f64, &[f64]) -> f64); 3] =
             [(Loss::NtXent, &nt_xent), (Loss::MultiSimilarity, &multi), (Loss::BinomialDeviance, &deviance)];
         for (loss, value) in losses {
-            let found =
-                Objective::Loss(loss, params).gradients(device, &x, &y, PAIRS + 1, Default::default())?;
+            let found = Objective::Loss(loss, params).gradients(
+                device,
+                (&x, PAIRS + 1),
+                (&y, PAIRS + 1),
+                Default::default(),
+            )?;
             let mut expected = 0.0;
             for i in 0..PAIRS {
                 let others =
@@ -218,7 +222,7 @@ fn positives_once(device: &Device) -> Outcome {
             expected += of_p(at(i)) + negatives.into_iter().take(count).map(of_n).sum::<f64>();
         }
         let objective: Objective = format!("{name}@{over}").parse()?;
-        let found = objective.gradients(device, &images, &texts, DIM, options)?;
+        let found = objective.gradients(device, (&images, DIM), (&texts, DIM), options)?;
         let error = (f64::from(found.loss) - expected).abs();
         check(error <= 1e-5 * expected, format!("{objective}: {}, expected {expected}", found.loss))?;
         // The gradient is that of the loss, along a direction.
@@ -228,14 +232,14 @@ fn positives_once(device: &Device) -> Outcome {
             *x += step * g;
             along += f64::from(*g).powi(2);
         }
-        let after = objective.gradients(device, &moved, &texts, DIM, options)?;
+        let after = objective.gradients(device, (&moved, DIM), (&texts, DIM), options)?;
         let slope = (f64::from(after.loss) - f64::from(found.loss)) / f64::from(step);
         check((slope - along).abs() <= 0.2 * along, format!("{objective}: slope {slope}, expected {along}"))?;
     }
     // With a margin, as many positives as open triplets.
     let params = GoalParams { margin: Some(4.0), ..Default::default() };
     let objective = Objective::Loss(Loss::Contrastive, params).over(wgoal::Negatives::All)?;
-    let found = objective.gradients(device, &images, &texts, DIM, options)?;
+    let found = objective.gradients(device, (&images, DIM), (&texts, DIM), options)?;
     let mut expected = 0.0;
     for (i, j) in (0..PAIRS).flat_map(|i| (0..PAIRS).map(move |j| (i, j))).filter(|&(i, j)| ids[i] != ids[j])
     {
