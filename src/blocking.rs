@@ -117,10 +117,10 @@ pub fn hard_negatives(
 
 impl Recall {
     /// From unit embeddings: `images [n, dim]`, `texts [m, dim]` row-major, and for each text the row of its image.
-    /// An image may have any number of texts, but at least one.
+    /// An image may have any number of texts. One without a text is a candidate of all texts, but no query.
     ///
     /// # Errors
-    /// Shapes that disagree, an image without a text, a failing device.
+    /// Shapes that disagree, no text, a failing device.
     pub fn of(
         device: &Device,
         images: &[f32],
@@ -134,7 +134,7 @@ impl Recall {
     /// The mean over `folds` disjoint stretches of consecutive images, each with its own texts (COCO 1K: five).
     ///
     /// # Errors
-    /// As [`Recall::of`], and a number of folds that does not divide the images.
+    /// As [`Recall::of`], a number of folds that does not divide the images, a fold without a text.
     pub fn folds(
         device: &Device,
         images: &[f32],

@@ -37,10 +37,10 @@ impl Head {
         Ok(gather.with_pooling(self.layout.pooling).with_signed_root(self.layout.signed_root))
     }
 
-    /// Embeds rows of one side of a dataset: unit rows `[rows, dim]`, row-major.
+    /// Embeds rows of one side of a dataset: unit rows `[rows, dim]`, row-major. A row that the head maps to zero stays zero.
     ///
     /// # Errors
-    /// A dataset of another width, a bad value in a row, a failing device.
+    /// A dataset of another width, a bad value in a row, features far too large or too small for f32, a failing device.
     pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
         self.check_dataset(dataset)?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
@@ -58,6 +58,7 @@ impl Head {
                 gather.will_need(dataset, side, next.iter().copied());
             }
             gather.items(dataset, side, rows, &mut host, &mut offsets)?;
+            gather.check_scale(dataset, side, rows, &host)?;
             encoder.upload(device, Upload::Given(&mut host), &offsets)?;
             let mut commands = device.commands();
             encoder.forward(&mut commands, &values, false)?;

@@ -116,7 +116,22 @@ impl Recall {
                     rows.filter(|(_, image)| fold.contains(image)).flat_map(|(row, _)| row).copied().collect()
                 }
             };
-            let i2t = rank(device, (images, &image_ids), (&texts, &text_ids), dim).await?;
+            if text_ids.is_empty() {
+                let found = format!("none for images {} to {}", first, first + size - 1);
+                let advice = "choose another number of folds";
+                return Err(Error::config("--folds", "a text in every fold", found, advice));
+            }
+            // Images without a text are candidates of the texts, but no queries.
+            let captioned: Vec<u32> =
+                captioned(n, &text_ids).into_iter().filter(|id| fold.contains(id)).collect();
+            let queries = match captioned.len() == size {
+                true => Cow::Borrowed(images),
+                false => {
+                    let row = |&id: &u32| &images[(id as usize - first) * dim..][..dim];
+                    captioned.iter().flat_map(row).copied().collect()
+                }
+            };
+            let i2t = rank(device, (&queries, &captioned), (&texts, &text_ids), dim).await?;
             let t2i = rank(device, (&texts, &text_ids), (images, &image_ids), dim).await?;
             results.push((Ranking::of(&i2t), Ranking::of(&t2i)));
         }
@@ -139,14 +154,30 @@ impl Recall {
         for &image in text_image.iter().filter(|&&image| (image as usize) < images) {
             captions[image as usize] += 1;
         }
+        // Images without a text are no queries.
+        let queries = captions.iter().filter(|&&c| c > 0).count() as f64;
         // The probability that none of c right candidates is among the first k of m.
         let miss = |c: u32, k: u32| {
             (0..c).map(|i| ((m - f64::from(k + i)) / (m - f64::from(i))).max(0.0)).product::<f64>()
         };
-        let i2t = |k: u32| 100.0 * captions.iter().map(|&c| 1.0 - miss(c, k)).sum::<f64>() / n.max(1.0);
+        let i2t = |k: u32| 100.0 * captions.iter().map(|&c| 1.0 - miss(c, k)).sum::<f64>() / queries.max(1.0);
         let t2i = |k: u32| 100.0 * (f64::from(k) / n.max(1.0)).min(1.0);
         [1, 5, 10].map(|k| i2t(k) + t2i(k)).iter().sum()
     }
+}
+
+impl Recall {
+    /// Whether it is what chance reaches, up to some luck. Where chance alone reaches most of 600, nothing can be told.
+    pub fn is_at_chance(&self, chance: f64) -> bool {
+        chance < 400.0 && self.rsum <= chance + chance.min(0.15 * (600.0 - chance))
+    }
+}
+
+/// Numbers of the images, of `n`, that have a text, ascending.
+pub(crate) fn captioned(n: usize, text_image: &[u32]) -> Vec<u32> {
+    let mut has = vec![false; n];
+    text_image.iter().for_each(|&image| has[image as usize] = true);
+    (0..).zip(has).filter(|(_, has)| *has).map(|(image, _)| image).collect()
 }
 
 /// 0-based ranks of the best right candidate of every query; both come as (rows, ids).
@@ -194,22 +225,15 @@ fn check_shapes(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32], f
     check_truth(n, text_image)
 }
 
-/// Every text belongs to one of `n` images, and every image has a text.
+/// Every text belongs to one of `n` images.
 pub(crate) fn check_truth(n: usize, text_image: &[u32]) -> Result<()> {
-    let mut seen = vec![false; n];
-    for (text, &image) in text_image.iter().enumerate() {
-        match seen.get_mut(image as usize) {
-            Some(seen) => *seen = true,
-            None => {
-                let thing = format!("image of text {text}");
-                return Err(Error::config(thing, format!("below {n}"), image, "number the images from 0"));
-            }
-        }
+    if text_image.is_empty() {
+        return Err(Error::config("recall", "a text", "none", "give the texts of the images"));
     }
-    match seen.iter().position(|seen| !seen) {
-        Some(image) => {
-            let thing = format!("image {image}");
-            Err(Error::config(thing, "a text of its own", "none", "leave out images without a text"))
+    match text_image.iter().position(|&image| image as usize >= n) {
+        Some(text) => {
+            let (thing, found) = (format!("image of text {text}"), text_image[text]);
+            Err(Error::config(thing, format!("below {n}"), found, "number the images from 0"))
         }
         None => Ok(()),
     }

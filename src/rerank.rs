@@ -11,6 +11,7 @@ use crate::objective::{Rows, check_rows};
 use crate::strips::Strips;
 use crate::{Error, ErrorKind, Result};
 use bytemuck::Pod;
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -64,10 +65,11 @@ impl TopK {
         Ok(top)
     }
 
-    /// 0-based ranks of the best candidate that is right for each query, of `candidates` in all; among equal scores the
+    /// 0-based ranks of the best candidate that is right for each query that has one, of `candidates` in all; among equal scores the
     /// lower index comes first, as everywhere.
     fn ranks(&self, right: &[Vec<u32>], candidates: usize) -> Vec<u32> {
         let queries = self.index.chunks_exact(self.k).zip(self.score.chunks_exact(self.k)).zip(right);
+        let queries = queries.filter(|(_, right)| !right.is_empty());
         let rank = |((index, score), right): ((&[u32], &[f32]), &Vec<u32>)| {
             let listed = || index.iter().copied().zip(score.iter().copied());
             let of = |&candidate: &u32| {
@@ -160,7 +162,8 @@ impl Candidates {
     }
 
     /// Reads the file of [`Candidates::save`] with two more tensors, `image_to_text_score` and `text_to_image_score`: the
-    /// other model's scores (F32) in the shapes of the candidates. Tensors of cosines are not needed.
+    /// other model's scores in the shapes of the candidates. Tensors of cosines are not needed. Numbers of rows may be of any
+    /// type of whole numbers, scores F16, BF16, F32 or F64.
     ///
     /// # Errors
     /// A file that cannot be read, a tensor that is missing or of another type or shape, queries other than those of the
@@ -180,6 +183,11 @@ impl Candidates {
     }
 }
 
+/// The values that bytes hold, which safetensors aligns to nothing.
+fn collect<T: Pod>(bytes: &[u8]) -> Vec<T> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
 /// A file of scored candidates.
 struct Scored<'a> {
     path: &'a Path,
@@ -192,38 +200,83 @@ impl Scored<'_> {
         Error::data(format!("{} tensor {thing}", self.path.display()), expected, found, advice)
     }
 
-    /// A tensor of this shape, in which `None` is any size above 0: its last size and its values.
-    fn read<T: Pod>(&self, name: &str, dtype: Dtype, shape: &[Option<usize>]) -> Result<(usize, Vec<T>)> {
+    /// A tensor of this shape, in which `None` is any size above 0: its last size, and its values as `convert` reads those
+    /// of a type.
+    fn read<T>(
+        &self,
+        name: &str,
+        types: &str,
+        shape: &[Option<usize>],
+        convert: impl Fn(Dtype, &[u8]) -> Option<Vec<T>>,
+    ) -> Result<(usize, Vec<T>)> {
         let sizes: Vec<_> =
             shape.iter().map(|size| size.map_or("K".into(), |size| size.to_string())).collect();
-        let expected = format!("{dtype:?} [{}]", sizes.join(", "));
+        let expected = format!("{types} [{}]", sizes.join(", "));
         let Ok(tensor) = self.tensors.tensor(name) else {
             return Err(self.fault(name, expected, "none of this name"));
         };
         let found = tensor.shape();
         let fits =
             |(&found, size): (&usize, &Option<usize>)| found > 0 && size.is_none_or(|size| size == found);
-        if tensor.dtype() != dtype || found.len() != shape.len() || !found.iter().zip(shape).all(fits) {
-            return Err(self.fault(name, expected, format!("{:?} {found:?}", tensor.dtype())));
+        let fits = found.len() == shape.len() && found.iter().zip(shape).all(fits);
+        match convert(tensor.dtype(), tensor.data()).filter(|_| fits) {
+            Some(values) => Ok((found.last().copied().unwrap_or(0), values)),
+            None => Err(self.fault(name, expected, format!("{:?} {found:?}", tensor.dtype()))),
         }
-        Ok((found.last().copied().unwrap_or(0), bytemuck::pod_collect_to_vec(tensor.data())))
+    }
+
+    /// Numbers of rows of the dataset; one beyond `i64::MAX` becomes that.
+    fn rows(&self, name: &str, shape: &[Option<usize>]) -> Result<(usize, Vec<i64>)> {
+        fn of<T: Pod + TryInto<i64>>(bytes: &[u8]) -> Vec<i64> {
+            let values: Vec<T> = collect(bytes);
+            values.into_iter().map(|row| row.try_into().unwrap_or(i64::MAX)).collect()
+        }
+        self.read(name, "whole numbers", shape, |dtype, bytes| {
+            Some(match dtype {
+                Dtype::I8 => of::<i8>(bytes),
+                Dtype::U8 => of::<u8>(bytes),
+                Dtype::I16 => of::<i16>(bytes),
+                Dtype::U16 => of::<u16>(bytes),
+                Dtype::I32 => of::<i32>(bytes),
+                Dtype::U32 => of::<u32>(bytes),
+                Dtype::I64 => of::<i64>(bytes),
+                Dtype::U64 => of::<u64>(bytes),
+                _ => return None,
+            })
+        })
+    }
+
+    fn scores(&self, name: &str, shape: &[Option<usize>]) -> Result<(usize, Vec<f32>)> {
+        self.read(name, "F16, BF16, F32 or F64", shape, |dtype, bytes| {
+            Some(match dtype {
+                Dtype::F16 => {
+                    collect::<u16>(bytes).into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect()
+                }
+                Dtype::BF16 => {
+                    collect::<u16>(bytes).into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect()
+                }
+                Dtype::F32 => collect::<f32>(bytes),
+                Dtype::F64 => collect::<f64>(bytes).into_iter().map(|score| score as f32).collect(),
+                _ => return None,
+            })
+        })
     }
 
     /// The candidates of `queries` among `others`, dataset rows both, by their positions there.
     fn direction(&self, names: &Names, (name, queries): (&str, &[u32]), others: &[u32]) -> Result<TopK> {
         let n = queries.len();
-        let (_, found) = self.read::<u32>(name, Dtype::U32, &[Some(n)])?;
-        if let Some(at) = queries.iter().zip(&found).position(|(query, found)| query != found) {
+        let (_, found) = self.rows(name, &[Some(n)])?;
+        if let Some(at) = queries.iter().zip(&found).position(|(&query, &found)| i64::from(query) != found) {
             let expected = format!("row {} of the dataset, as in the split", queries[at]);
             return Err(self.fault(format!("{name} position {at}"), expected, found[at]));
         }
-        let (k, rows) = self.read::<u32>(names.index, Dtype::U32, &[Some(n), None])?;
-        let (_, score) = self.read::<f32>(names.score, Dtype::F32, &[Some(n), Some(k)])?;
+        let (k, rows) = self.rows(names.index, &[Some(n), None])?;
+        let (_, score) = self.scores(names.score, &[Some(n), Some(k)])?;
         let place = |name: &str, at: usize| format!("{name} row {} column {}", at / k, at % k);
         if let Some(at) = score.iter().position(|score| !score.is_finite()) {
             return Err(self.fault(place(names.score, at), "a finite number", score[at]));
         }
-        let positions: HashMap<u32, u32> = others.iter().copied().zip(0..).collect();
+        let positions: HashMap<i64, u32> = others.iter().map(|&row| row.into()).zip(0..).collect();
         // The query that listed a candidate last.
         let mut listed = vec![None; others.len()];
         let index = rows.iter().enumerate().map(|(at, row)| match positions.get(row) {

@@ -6,11 +6,11 @@
 use crate::bank::Bank;
 use crate::baseline::{cca, start_from};
 use crate::checkpoint::{Best, Checkpoint, Progress, State};
-use crate::config::{Init, TrainConfig};
+use crate::config::{Init, Pooling, TrainConfig};
 use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, SplitRows, steps_per_epoch};
 use crate::device::{Device, Upload};
 use crate::encoder::Encoder;
-use crate::epoch::{Epoch, check_finite, collapse};
+use crate::epoch::{Epoch, Signs, check_finite, collapse, spread};
 use crate::eval::Recall;
 use crate::head::Head;
 use crate::pipeline::{Pipeline, StepStats};
@@ -158,6 +158,12 @@ impl Trainer {
             gather.check(&dataset, Side::Image, images)?;
             gather.check(&dataset, Side::Text, texts)?;
         }
+        // Of the training rows a few tell whether the features are of a usable magnitude.
+        let SplitRows { images, texts, .. } = dataset.split(Split::Train);
+        for (side, rows) in [(Side::Image, images), (Side::Text, texts)] {
+            let some: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(8).max(1)).copied().collect();
+            gather.check(&dataset, side, &some)?;
+        }
         Ok(Self {
             device: device.clone(),
             gather: Arc::new(gather),
@@ -250,7 +256,7 @@ impl Trainer {
         let total = (steps * config.epochs) as u64;
         let objective = config.objective_of(epoch);
         self.pipeline.start_epoch(epoch);
-        let (mut zero_rows, mut lr) = (0, 0.0);
+        let (mut zero_rows, mut rows_read, mut lr) = (0, 0, 0.0);
         let batches = Batches::for_device(
             &self.device,
             self.dataset.clone(),
@@ -262,6 +268,11 @@ impl Trainer {
         for (step, batch) in batches.enumerate() {
             let mut batch = batch?;
             zero_rows += batch.zero_rows;
+            rows_read += batch
+                .offsets
+                .iter()
+                .map(|own| own.last().map_or(batch.rows, |&end| end as usize))
+                .sum::<usize>();
             lr = config.rate(epoch, self.progress.step, total);
             let Batch {
                 images,
@@ -285,7 +296,7 @@ impl Trainer {
         check_finite(&records, epoch + 1)?;
         self.tell(Event::Validating { epoch: epoch + 1 });
         let head = self.pipeline.head()?;
-        let val = self.recall_of(&head, Split::Val)?;
+        let (val, spreads) = self.validate(&head)?;
         self.progress.epoch += 1;
         let best = self.progress.best.is_none_or(|best| val.rsum > best.recall.rsum);
         if best {
@@ -312,10 +323,21 @@ impl Trainer {
         };
         let split = self.dataset.split(Split::Val);
         let chance = Recall::chance(split.images.len(), &split.text_image);
-        let pairs = config.batch.min(self.dataset.split(Split::Train).texts.len());
-        result.collapse = collapse(&result, &objective, config.warmup_epochs, pairs, chance);
+        // Of rows that are pooled while they are gathered, how many there were is not known.
+        let counted = config.pooling().iter().all(|pooling| matches!(pooling, Pooling::None | Pooling::Gpo));
+        let zero = if counted { zero_rows as f64 / rows_read.max(1) as f64 } else { 0.0 };
+        result.collapse = collapse(&val, Signs { config: &config, spreads, chance, zero });
         result.seconds = start.elapsed().as_secs_f64();
         Ok(result)
+    }
+
+    /// Recall on the validation split, and the spread of its images and of its texts.
+    fn validate(&self, head: &Head) -> Result<(Recall, [f64; 2])> {
+        let (dataset, rows, dim) = (&self.dataset, self.dataset.split(Split::Val), head.dim());
+        let images = head.embed(&self.device, dataset, Side::Image, &rows.images)?;
+        let texts = head.embed(&self.device, dataset, Side::Text, &rows.texts)?;
+        let recall = Recall::of(&self.device, &images, &texts, dim, &rows.text_image)?;
+        Ok((recall, [spread(&images, dim), spread(&texts, dim)]))
     }
 
     /// Recall of the head as it is now.

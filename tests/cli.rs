@@ -3,6 +3,8 @@
 
 #[path = "cli/custom.rs"]
 mod custom;
+#[path = "cli/data.rs"]
+mod data;
 #[path = "cli/faults.rs"]
 mod faults;
 #[path = "cli/files.rs"]

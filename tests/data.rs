@@ -1,5 +1,7 @@
 //! Datasets: what opens, what is read, and (in the modules) what is refused and what batches hold.
 
+#[path = "data/advice.rs"]
+mod advice;
 #[path = "data/batches.rs"]
 mod batches;
 #[path = "data/faults.rs"]
@@ -129,7 +131,7 @@ fn every_type_opens_and_reads_the_same_values() {
                 (&dataset.split(Split::Val).texts[..], &dataset.split(Split::Test).texts[..]),
                 (&[5][..], &[3, 12][..])
             );
-            assert_eq!((dataset.caption(0), dataset.image_name(0)), (None, None));
+            assert_eq!((dataset.caption(0).unwrap(), dataset.image_name(0).unwrap()), (None, None));
             fingerprints.push(dataset.fingerprint());
         }
     }
@@ -182,9 +184,9 @@ fn clipart_mini_opens_as_its_readme_states() {
     assert_eq!(dataset.split(Split::Test).texts.len(), 552);
     let lines =
         |name| fs::read_to_string(path.join(name)).unwrap().lines().map(String::from).collect::<Vec<_>>();
-    assert_eq!(dataset.caption(2718), Some(&lines("captions.txt")[2718][..]));
-    assert_eq!(dataset.image_name(7), Some(&lines("image_names.txt")[7][..]));
-    assert_eq!((dataset.caption(2719), dataset.image_name(1400)), (None, None));
+    assert_eq!(dataset.caption(2718).unwrap(), Some(&lines("captions.txt")[2718][..]));
+    assert_eq!(dataset.image_name(7).unwrap(), Some(&lines("image_names.txt")[7][..]));
+    assert_eq!((dataset.caption(2719).unwrap(), dataset.image_name(1400).unwrap()), (None, None));
     for text in read_all(&dataset, Side::Text, 2719).chunks(384) {
         let length: f32 = text.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert!((length - 1.0).abs() < 2e-3, "{length}");

@@ -35,7 +35,7 @@ fn expected(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32]) -> (R
     let dot = |i: usize, t: usize| -> f64 {
         (0..dim).map(|k| f64::from(images[i * dim + k]) * f64::from(texts[t * dim + k])).sum()
     };
-    let i2t = (0..n).map(|i| {
+    let i2t = (0..n).filter(|&i| text_image.contains(&(i as u32))).map(|i| {
         let scores: Vec<f64> = (0..m).map(|t| dot(i, t)).collect();
         rank(&scores, |t| text_image[t] as usize == i)
     });
@@ -102,6 +102,30 @@ fn folds(device: &Device) -> Outcome {
     check((found.t2i.medr - medr).abs() < 1e-9, format!("medr {} {medr}", found.t2i.medr))
 }
 
+/// Images without a text are candidates of every text and no queries.
+fn distractors(device: &Device) -> Outcome {
+    for (n, dim, seed) in [(40, 5, 3), (66, 7, 4)] {
+        let (images, texts, text_image) = made_up(n, dim, seed);
+        // Every third image loses its texts.
+        let kept: Vec<usize> = (0..text_image.len()).filter(|&t| text_image[t] % 3 != 1).collect();
+        let texts: Vec<f32> = kept.iter().flat_map(|&t| texts[t * dim..(t + 1) * dim].to_vec()).collect();
+        let text_image: Vec<u32> = kept.iter().map(|&t| text_image[t]).collect();
+        let (i2t, t2i) = expected(&images, &texts, dim, &text_image);
+        let whole = Recall::of(device, &images, &texts, dim, &text_image)?;
+        same("image to text", whole.i2t, i2t)?;
+        same("text to image", whole.t2i, t2i)?;
+        let folds = Recall::folds(device, &images, &texts, dim, &text_image, 2)?;
+        check(folds.rsum > whole.rsum, "half of the candidates are easier")?;
+        // All candidates, scored as they were, rank the same.
+        let top = wgoal::Candidates::top(device, &images, &texts, dim, text_image.len())?;
+        let again = wgoal::Recall::of_candidates(&top, n, &text_image)?;
+        same("image to text, re-ranked", again.i2t, i2t)?;
+        same("text to image, re-ranked", again.t2i, t2i)?;
+    }
+    let alone = Recall::chance(3, &[0, 0]);
+    check((alone - (300.0 + 100.0 / 3.0 + 200.0)).abs() < 1e-9, format!("{alone}"))
+}
+
 /// A collapsed model must look like chance by index order, not like a perfect one.
 fn collapsed(device: &Device) -> Outcome {
     let (n, dim) = (50, 3);
@@ -119,7 +143,11 @@ fn arguments(device: &Device) -> Outcome {
         (of(&[], &[], 2, &[], 1), "expected rows of width 2"),
         (of(&[1.0; 4], &[1.0; 3], 2, &[0, 1], 1), "4 image values, 3 text values, 2 numbers"),
         (of(&[1.0; 4], &[1.0; 4], 2, &[0, 2], 1), "image of text 1: expected below 2, found 2"),
-        (of(&[1.0; 4], &[1.0; 4], 2, &[0, 0], 1), "image 1: expected a text of its own, found none"),
+        (of(&[1.0; 4], &[], 2, &[], 1), "expected a text, found none"),
+        (
+            of(&[1.0; 4], &[1.0; 4], 2, &[0, 0], 2),
+            "--folds: expected a text in every fold, found none for images 1 to 1",
+        ),
         (of(&[1.0; 4], &[1.0; 4], 2, &[0, 1], 3), "--folds: expected a divisor of the 2 images, found 3"),
         (of(&[1.0; 4], &[1.0; 4], 0, &[0, 1], 1), "expected rows of width 0"),
     ] {
@@ -143,6 +171,7 @@ fn main() {
     common::run(vec![
         ("whole".into(), whole),
         ("folds".into(), folds),
+        ("distractors".into(), distractors),
         ("collapsed".into(), collapsed),
         ("arguments".into(), arguments),
         ("chance".into(), chance),

@@ -2,7 +2,7 @@
 
 use super::options::{InputArgs, Unused, warn};
 use super::run_folder::{BEST, RunFolder};
-use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
+use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown, warn_of_data};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -58,6 +58,7 @@ impl BaselineArgs {
             warn(&[Unused::new("embed", "the head of ridge is as wide as the features of a side")]);
         }
         let dataset = Dataset::open(&self.dataset)?;
+        warn_of_data(&dataset, &[&config], &Split::ALL);
         let device = self.device.open()?;
         let grid = self.regularization.as_deref().unwrap_or(&REGULARIZATIONS);
         let baseline = Baseline::fit(form, &device, &dataset, &config, grid)?;

@@ -1,10 +1,10 @@
 //! `wgoal embed`: embeddings of a split, for a vector index.
 
-use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
+use super::{DeviceArg, load_checkpoint, make_folder, refuse_overwriting, say, shown, warn_of_data};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use wgoal::data::{Side, Values, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors};
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result, Split};
+use wgoal::{Dataset, Error, ErrorKind, Result, Split};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
@@ -20,7 +20,7 @@ enum Format {
 
 #[derive(Args)]
 pub struct EmbedArgs {
-    /// best.safetensors or last.safetensors of a run
+    /// best.safetensors or last.safetensors of a run, or its folder for the best
     checkpoint: PathBuf,
     /// Folder or .safetensors file
     dataset: PathBuf,
@@ -40,9 +40,10 @@ pub struct EmbedArgs {
 impl EmbedArgs {
     pub fn run(self) -> Result<()> {
         let split: Option<Split> = (self.split != "all").then(|| self.split.parse()).transpose()?;
-        let checkpoint = Checkpoint::load(&self.checkpoint)?;
+        let checkpoint = load_checkpoint(&self.checkpoint)?;
         let dataset = Dataset::open_for(&self.dataset, split.as_slice())?;
         self.refuse_features()?;
+        warn_of_data(&dataset, &[checkpoint.config()], split.as_slice());
         let device = self.device.open()?;
         let all = |side| (0..dataset.items(side) as u32).collect();
         let (image_rows, text_rows): (Vec<u32>, Vec<u32>) = match split.map(|split| dataset.split(split)) {
@@ -52,7 +53,10 @@ impl EmbedArgs {
         let head = checkpoint.head();
         let images = head.embed(&device, &dataset, Side::Image, &image_rows)?;
         let texts = head.embed(&device, &dataset, Side::Text, &text_rows)?;
-        let (out, dim) = (make_folder(&self.out)?, head.dim());
+        let dim = head.dim();
+        check(&dataset, Side::Image, &image_rows, images.chunks_exact(dim))?;
+        check(&dataset, Side::Text, &text_rows, texts.chunks_exact(dim))?;
+        let out = make_folder(&self.out)?;
         type Write = fn(&Path, usize, usize, &[f32]) -> Result<()>;
         let (extension, write): (_, Write) = match self.format {
             Format::Npy => ("npy", write_matrix_npy),
@@ -104,4 +108,31 @@ impl EmbedArgs {
         let inputs = || Dataset::paths(&self.dataset).into_iter().chain([self.checkpoint.clone()]);
         ours.clone().try_for_each(|out| refuse_overwriting("--out", &out, inputs()))
     }
+}
+
+/// Every row is to be a unit vector: others are of no use in an index.
+fn check<'a>(
+    dataset: &Dataset,
+    side: Side,
+    rows: &[u32],
+    embeddings: impl Iterator<Item = &'a [f32]>,
+) -> Result<()> {
+    for (&row, embedding) in rows.iter().zip(embeddings) {
+        let (kind, found, advice) = if embedding.iter().all(|&x| x == 0.0) {
+            let advice = "compute the features of this row again, or leave it out; if they are not zero, the head maps them \
+                          to nothing: train another";
+            (ErrorKind::Data, "length 0", advice)
+        } else if embedding.iter().any(|x| !x.is_finite()) {
+            (
+                ErrorKind::Diverged,
+                "numbers that are not finite",
+                "the head has diverged: train with a lower --lr",
+            )
+        } else {
+            continue;
+        };
+        let thing = dataset.place(side, row as usize);
+        return Err(Error::new(kind, thing, "features with an embedding of length 1", found, advice));
+    }
+    Ok(())
 }

@@ -1,14 +1,14 @@
 //! `wgoal eval`: recall of a checkpoint.
 
-use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
+use super::{DeviceArg, load_checkpoint, print_json, refuse_overwriting, say, shown, warn_of_data};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use wgoal::{Candidates, Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Side, Split};
+use wgoal::{Candidates, Dataset, Error, ErrorKind, Recall, Result, Side, Split};
 
 #[derive(Args)]
 pub struct EvalArgs {
-    /// best.safetensors or last.safetensors of a run
+    /// best.safetensors or last.safetensors of a run, or its folder for the best
     checkpoint: PathBuf,
     /// Folder or .safetensors file
     dataset: PathBuf,
@@ -53,8 +53,9 @@ impl EvalArgs {
             let inputs = Dataset::paths(&self.dataset).into_iter().chain([self.checkpoint.clone()]);
             refuse_overwriting("--write-candidates", out, inputs)?;
         }
-        let checkpoint = Checkpoint::load(&self.checkpoint)?;
+        let checkpoint = load_checkpoint(&self.checkpoint)?;
         let dataset = Dataset::open_for(&self.dataset, &[split])?;
+        warn_of_data(&dataset, &[checkpoint.config()], &[split]);
         let device = self.device.open()?;
         if self.folds != 1 && (self.top.is_some() || self.rerank.is_some()) {
             let advice = "leave --folds out: candidates are chosen in the whole split";
@@ -69,6 +70,8 @@ impl EvalArgs {
         let (head, rows) = (checkpoint.head(), dataset.split(split));
         let images = head.embed(&device, &dataset, Side::Image, &rows.images)?;
         let texts = head.embed(&device, &dataset, Side::Text, &rows.texts)?;
+        warn_of_zeros(&dataset, Side::Image, &rows.images, &images);
+        warn_of_zeros(&dataset, Side::Text, &rows.texts, &texts);
         let first = Recall::folds(&device, &images, &texts, head.dim(), &rows.text_image, self.folds)?;
         if let (Some(k), Some(path)) = (self.top, &self.write_candidates) {
             let candidates = Candidates::top(&device, (&images, head.dim()), (&texts, head.dim()), k)?;
@@ -94,5 +97,18 @@ impl EvalArgs {
             say(format!("\nre-ranked:\n{reranked}"))?;
         }
         Ok(())
+    }
+}
+
+/// Warns of embeddings without a direction, which the head has made of features of whatever kind.
+fn warn_of_zeros(dataset: &Dataset, side: Side, rows: &[u32], embeddings: &[f32]) {
+    let values = embeddings.chunks_exact((embeddings.len() / rows.len().max(1)).max(1));
+    let mut zero = rows.iter().zip(values).filter(|(_, row)| row.iter().all(|&x| x == 0.0));
+    if let Some((&first, _)) = zero.next() {
+        let (count, all) = (1 + zero.count(), rows.len());
+        let first = dataset.place(side, first as usize);
+        note!(
+            "warning: {count} of {all} embeddings have length 0 and are ranked by chance, the first that of {first}"
+        );
     }
 }

@@ -3,14 +3,18 @@
 use super::options::{RunOptions, Unused, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
-use super::{DeviceArg, make_folder, say, shown, to_json};
+use super::{DeviceArg, make_folder, say, shown, to_json, warn_of_data};
 use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use wgoal::files::{LINES, read_text, write_regular};
-use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Sweep, SweepProgress, Variant};
+use wgoal::{
+    Dataset, Error, ErrorKind, Objective, Result, Split, Sweep, SweepProgress, TrainConfig, Variant,
+};
 
+/// `--objectives` and `--seeds` take the place of two options of a run, which the help leaves out.
 #[derive(Args)]
+#[command(mut_arg("objective", |arg| arg.hide(true)), mut_arg("seed", |arg| arg.hide(true)))]
 pub struct SweepArgs {
     /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
     dataset: Option<PathBuf>,
@@ -21,7 +25,7 @@ pub struct SweepArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0,1,2")]
     seeds: Vec<u64>,
     /// Options of train with the values to try, as in tau=1,5,10 lr=1e-4,5e-4; each objective gets its own best point, by
-    /// mean validation rsum
+    /// mean validation rsum. Repeat the option, or list several after it
     #[arg(long, value_name = "OPTION=LIST", num_args = 1..)]
     grid: Vec<String>,
     /// The objective to test the others against [con:con, or the first]
@@ -83,7 +87,8 @@ impl Axis {
 }
 
 impl SweepArgs {
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        self.take_dataset()?;
         if let Some(name) = &self.options.objective.objective {
             return Err(refuse("--objective", "--objectives", name, "name it in --objectives"));
         }
@@ -91,7 +96,10 @@ impl SweepArgs {
             return Err(refuse("--seed", "--seeds", seed, "name it in --seeds"));
         }
         let dataset = Dataset::open(dataset_path(self.dataset.clone()))?;
-        let sweep = Sweep::new(self.variants(&dataset)?, self.seeds.clone(), self.baseline.as_deref())?;
+        let variants = self.variants(&dataset)?;
+        let configs: Vec<&TrainConfig> = variants.iter().map(|variant| &variant.config).collect();
+        warn_of_data(&dataset, &configs, &Split::ALL);
+        let sweep = Sweep::new(variants, self.seeds.clone(), self.baseline.as_deref())?;
         let device = self.device.open()?;
         let _lock = Lock::of(&make_folder(&self.out)?)?;
         refuse_foreign_tables(&self.out)?;
@@ -134,6 +142,18 @@ impl SweepArgs {
             note!("warning: {} diverged at every point: {advice}", diverged.join(", "));
         }
         Ok(())
+    }
+
+    /// A list takes in what follows it: what is no OPTION=LIST among the values of `--grid` is the dataset.
+    fn take_dataset(&mut self) -> Result<()> {
+        let Some(place) = self.grid.iter().position(|text| !text.contains('=')) else { return Ok(()) };
+        if let Some(dataset) = &self.dataset {
+            let found = format!("{}, besides the dataset {}", self.grid[place], dataset.display());
+            let advice = "give an option of train with the values to try, as in tau=1,5,10";
+            return Err(refuse("--grid", "OPTION=LIST", found, advice));
+        }
+        self.dataset = Some(self.grid.remove(place).into());
+        self.take_dataset()
     }
 
     /// Every objective at every point of the grid that makes a difference to it.

@@ -3,7 +3,7 @@
 use super::options::{RunOptions, warn};
 use super::resume;
 use super::run_folder::{Lock, RunFolder};
-use super::{DeviceArg, print_json, say, shown};
+use super::{DeviceArg, print_json, say, shown, warn_of_data};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -77,6 +77,11 @@ impl TrainArgs {
             None => self.options.apply(self.options.recipe(&dataset)?.unwrap_or_default())?,
             Some(earlier) => resume::config(&self.options, earlier)?,
         };
+        warn_of_data(&dataset, &[&config], &Split::ALL);
+        // Nothing here prints captions, but so many of them tell that texts and captions have come apart.
+        for fault in [dataset.caption(0).err(), dataset.image_name(0).err()].into_iter().flatten() {
+            note!("warning: {fault}");
+        }
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
         let device = self.device.open_as(before)?;
         if let Some(before) = before.filter(|before| *before != device.to_string()) {
@@ -150,16 +155,11 @@ impl TrainArgs {
             note!("note: a batch of one pair has no negatives");
         }
         let start = Instant::now();
-        let (mut warned, mut collapsed) = (false, false);
+        let mut collapsed = false;
         while !trainer.finished() {
             let epoch = trainer.run_epoch().map_err(|error| self.lost(error, &trainer, &folder))?;
             folder.record(&trainer, &epoch)?;
             bar.suspend(|| note!("{epoch}"));
-            if epoch.zero_rows > 0 && !warned {
-                warned = true;
-                let rows = epoch.zero_rows;
-                bar.suspend(|| note!("warning: {rows} of the feature rows read are zero throughout"));
-            }
             if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
                 collapsed = true;
                 bar.suspend(|| note!("warning: {collapse}"));
@@ -171,6 +171,15 @@ impl TrainArgs {
             let advice = "give --epochs 1 or more";
             return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
         };
+        let val = chance(&trainer, Split::Val);
+        // A few epochs may be too few.
+        if !collapsed && trainer.epoch() >= 5 && best.recall.is_at_chance(val) {
+            note!(
+                "warning: validation stayed near chance (rsum {:.1}, chance {val:.1}): check that text_to_image names \
+                 the image of every caption, and that images and texts are in the order of their features",
+                best.recall.rsum
+            );
+        }
         let test = trainer.recall_of(checkpoint.head(), Split::Test)?;
         note!("\nbest epoch {} by validation rsum {:.1}; on the test split:", best.epoch, best.recall.rsum);
         let baselines = if self.no_baselines { Ok(None) } else { baselines(&trainer) };
@@ -198,7 +207,7 @@ impl TrainArgs {
                     "without training: rsum {cca:.1} by CCA, {ridge:.1} by ridge regression, {chance:.1} by chance"
                 ))?;
             }
-            None => say(format!("chance: rsum {:.1}", chance(&trainer)))?,
+            None => say(format!("chance: rsum {:.1}", chance(&trainer, Split::Test)))?,
         }
         say(format!("head: {}", shown(&folder.path().join("best.safetensors"))))
     }
@@ -223,7 +232,7 @@ fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
         Ok(baseline.head.recall(device, dataset, Split::Test, 1)?.rsum)
     };
     let (cca, ridge) = (rsum(ClosedForm::Cca)?, rsum(ClosedForm::Ridge)?);
-    Ok(Some(Baselines { cca, ridge, chance: chance(trainer) }))
+    Ok(Some(Baselines { cca, ridge, chance: chance(trainer, Split::Test) }))
 }
 
 /// The dataset given, or that of the project.
@@ -236,8 +245,8 @@ pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
     }
 }
 
-/// What an untrained head would reach on the test split.
-fn chance(trainer: &Trainer) -> f64 {
-    let split = trainer.dataset().split(Split::Test);
+/// What an untrained head would reach on a split.
+fn chance(trainer: &Trainer, split: Split) -> f64 {
+    let split = trainer.dataset().split(split);
     Recall::chance(split.images.len(), &split.text_image)
 }

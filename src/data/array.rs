@@ -1,4 +1,4 @@
-//! Feature and integer arrays: rows of features as f32, row numbers as u32, and writing a matrix.
+//! Arrays on disk: their headers checked, rows of features as f32, and writing a matrix.
 //!
 //! Owns the check of an array's type, shape and values. It keeps no feature row in memory, so that a file
 //! may be far larger than memory, and knows nothing of splits or captions.
@@ -8,91 +8,50 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
 
 use super::file::{Header, PositionedFile, Source, npy_header};
+use super::header::{Kind, Type, Wanted};
 use crate::files::{Streams, write_whole};
 use crate::{Error, Result};
 
 /// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.
 const MAX_COLUMNS: u64 = 1 << 20;
-/// What to do about an array of other axes.
-const RESHAPE: &str = "reshape the array";
-/// Bytes that integers are read by; a multiple of every width.
-const CHUNK: usize = 1 << 16;
 
 /// The types that the values of an array may have, and its dimensions.
 pub(super) trait Element: Copy {
     /// The accepted types, for messages.
     const TYPES: &'static str;
-    /// The type that advice names.
-    const ADVISED: &'static str;
+    /// What advice on other types aims at.
+    const WANTED: Wanted;
     /// The dimensions, for messages.
     const AXES: &'static [&'static str];
-    /// The type of this name, numpy's (`<f2`) or that of safetensors (`F16`).
-    fn parse(name: &str) -> Option<Self>;
-    /// Bytes of one value.
-    fn size(self) -> usize;
+    /// The type of this kind and size.
+    fn of(found: &Type) -> Option<Self>;
 }
 
-/// A type of features.
-#[derive(Debug, Clone, Copy)]
+/// A type of features. Fingerprints hold its number: a new one goes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Float {
     F16,
     F32,
     F64,
-}
-
-/// A type of row numbers.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Integer {
-    I32,
-    I64,
-    U32,
+    BF16,
 }
 
 impl Element for Float {
-    const TYPES: &'static str = "little-endian f16, f32 or f64 values";
-    const ADVISED: &'static str = "float16";
+    const TYPES: &'static str = "f16, bf16, f32 or f64 values";
+    const WANTED: Wanted = Wanted::Features;
     const AXES: &'static [&'static str] = &["rows", "columns"];
 
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "<f2" | "F16" => Some(Self::F16),
-            "<f4" | "F32" => Some(Self::F32),
-            "<f8" | "F64" => Some(Self::F64),
+    fn of(found: &Type) -> Option<Self> {
+        match (found.kind, found.size) {
+            (Kind::Float, 2) => Some(Self::F16),
+            (Kind::Float, 4) => Some(Self::F32),
+            (Kind::Float, 8) => Some(Self::F64),
+            (Kind::Brain, 2) => Some(Self::BF16),
             _ => None,
-        }
-    }
-
-    fn size(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-}
-
-impl Element for Integer {
-    const TYPES: &'static str = "little-endian i32, i64 or u32 values";
-    const ADVISED: &'static str = "int64";
-    const AXES: &'static [&'static str] = &["rows"];
-
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "<i4" | "I32" => Some(Self::I32),
-            "<i8" | "I64" => Some(Self::I64),
-            "<u4" | "U32" => Some(Self::U32),
-            _ => None,
-        }
-    }
-
-    fn size(self) -> usize {
-        match self {
-            Self::I32 | Self::U32 => 4,
-            Self::I64 => 8,
         }
     }
 }
@@ -104,6 +63,11 @@ pub(super) struct Array<E> {
     file: Arc<PositionedFile>,
     start: u64,
     pub dtype: E,
+    /// Bytes of one value.
+    pub size: usize,
+    big_endian: bool,
+    /// The type as the file names it, for messages.
+    pub type_name: String,
     /// Rows, those of all items where the array has items.
     pub rows: usize,
     /// Values of one row.
@@ -117,28 +81,28 @@ pub(super) type FeatureFile = Array<Float>;
 
 impl<E: Element> Array<E> {
     pub fn open(source: &Source, name: &str) -> Result<Self> {
-        Self::from_header(source.header(name)?, E::AXES, RESHAPE)
+        Self::from_header(source.header(name)?, E::AXES, |shape| reshape::<E>(name, shape))
     }
 
-    fn open_npy(path: &Path) -> Result<Self> {
-        Self::from_header(npy_header(path)?, E::AXES, RESHAPE)
+    pub fn open_npy(path: &Path) -> Result<Self> {
+        Self::from_header(npy_header(path)?, E::AXES, |shape| reshape::<E>("", shape))
     }
 
     /// Checks type and shape; of three axes the first two are items and their rows. `advice` is for other axes.
-    fn from_header(header: Header, axes: &[&str], advice: &str) -> Result<Self> {
-        let Header { label, file, start, dtype: name, shape, alone } = header;
-        let Some(dtype) = E::parse(name.trim_matches('\'')) else {
-            let advice = format!("convert the array, for example with numpy's astype('{}')", E::ADVISED);
-            return Err(Error::data(label, E::TYPES, name, advice));
+    fn from_header(header: Header, axes: &[&str], advice: impl FnOnce(&[u64]) -> String) -> Result<Self> {
+        let Header { label, file, start, dtype: found, shape, alone } = header;
+        let Some(dtype) = E::of(&found) else {
+            return Err(Error::data(label, E::TYPES, &found.name, found.conversion(E::WANTED)));
         };
-        let fault = |expected: String, advice: &str| {
+        let fault = |expected: String, advice: String| {
             Err(Error::data(&label, expected, format!("shape {shape:?}"), advice))
         };
         if shape.len() != axes.len() {
-            return fault(format!("shape [{}]", axes.join(", ")), advice);
+            return fault(format!("shape [{}]", axes.join(", ")), advice(&shape));
         }
         if shape.contains(&0) {
-            return fault(format!("{} above 0", axes.join(" and ")), "write the array again with its rows");
+            let expected = format!("{} above 0", axes.join(" and "));
+            return fault(expected, "write the array again with its rows".into());
         }
         let (rows, cols, group) = match shape[..] {
             [items, rows, cols] => (items.saturating_mul(rows), cols, Some(rows as usize)),
@@ -147,32 +111,92 @@ impl<E: Element> Array<E> {
         };
         if rows > u32::MAX.into() || cols > MAX_COLUMNS {
             let limits = format!("at most {} rows and {MAX_COLUMNS} columns", u32::MAX);
-            return fault(limits, "check how the array was made, or use a part of it");
+            return fault(limits, "check how the array was made, or use a part of it".into());
         }
         if alone {
-            file.check_length(&label, start + rows * cols * dtype.size() as u64)?;
+            file.check_length(&label, start + rows * cols * found.size as u64)?;
         }
-        Ok(Self { label, file, start, dtype, rows: rows as usize, cols: cols as usize, group })
+        let Type { size, big_endian, name: type_name, .. } = found;
+        let (rows, cols) = (rows as usize, cols as usize);
+        Ok(Self { label, file, start, dtype, size, big_endian, type_name, rows, cols, group })
+    }
+
+    /// Fills `out`, whole values, from `position` bytes behind the first; values become little-endian.
+    pub fn read_values(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
+        self.file.read(thing, out, self.start + position)?;
+        if self.big_endian {
+            out.chunks_exact_mut(self.size).for_each(<[u8]>::reverse);
+        }
+        Ok(())
+    }
+}
+
+/// What to do about the array `name` of a shape that has too few axes or too many.
+fn reshape<E: Element>(name: &str, shape: &[u64]) -> String {
+    let long: Vec<u64> = shape.iter().copied().filter(|&n| n != 1).collect();
+    let same = |shape: &[u64]| {
+        let shape: Vec<_> = shape.iter().map(u64::to_string).collect();
+        format!("save array.reshape({})", shape.join(", "))
+    };
+    let option = match name {
+        "images" => Some(("image_regions", "--image-pooling")),
+        "texts" => Some(("text_tokens", "--text-pooling")),
+        _ => None,
+    };
+    match (E::WANTED, shape) {
+        (Wanted::Rows, []) => "save numpy.atleast_1d(array)".into(),
+        (Wanted::Rows, _) => "save array.ravel()".into(),
+        (Wanted::Features, []) => "save a row of features for each item".into(),
+        (Wanted::Features, [_]) => {
+            "save array.reshape(-1, 1) where each item has one value, array.reshape(1, -1) where there is one item"
+                .into()
+        }
+        _ if long.len() == 2 => same(&long),
+        (Wanted::Features, [_, _, _]) => match option {
+            None => "save array.mean(axis=1)".into(),
+            Some((local, pooling)) => {
+                format!("save array.mean(axis=1), or name the array {local} and add {pooling} mean")
+            }
+        },
+        (Wanted::Features, _) => "save array.reshape(len(array), -1)".into(),
+    }
+}
+
+/// What to do about local features `name` that are not three-dimensional and have no array `offsets`.
+fn reshape_local(offsets: &str, shape: &[u64]) -> String {
+    match *shape {
+        [_, columns] => format!(
+            "add {offsets}, where the rows of each item start; or, if items have equally many rows, save \
+             array.reshape(ITEMS, -1, {columns}) with their number"
+        ),
+        [items, .., columns] if shape.len() > 3 => {
+            let columns = if columns == 1 { shape[shape.len() - 2] } else { columns };
+            format!("save array.reshape({items}, -1, {columns})")
+        }
+        _ => "save rows of features for each item".into(),
     }
 }
 
 impl FeatureFile {
     /// Opens an array of several rows an item: `[items, rows, columns]`, or `[rows, columns]` where an array `offsets` is
-    /// there to tell whose they are.
+    /// there to tell whose they are. Of three axes, `offsets` may tell how many rows of each item are no padding.
     pub fn open_local(source: &Source, name: &str, offsets: &str) -> Result<Self> {
         let header = source.header(name)?;
-        match source.has(offsets) {
-            true => Self::from_header(header, Float::AXES, RESHAPE),
-            false => {
-                let advice = format!("{RESHAPE}, or add {offsets} if items differ in rows");
-                Self::from_header(header, &["items", "rows", "columns"], &advice)
-            }
+        let padded = header.shape.len() == 3;
+        match source.has(offsets) && !padded {
+            true => Self::from_header(header, Float::AXES, |shape| match shape {
+                [.., columns] if shape.len() > 2 => format!("save array.reshape(-1, {columns})"),
+                _ => reshape::<Float>(name, shape),
+            }),
+            false => Self::from_header(header, &["items", "rows", "columns"], |shape| {
+                reshape_local(offsets, shape)
+            }),
         }
     }
 
     /// Tells the system that rows are about to be read.
     pub fn will_need(&self, rows: Range<usize>) {
-        let width = self.cols as u64 * self.dtype.size() as u64;
+        let width = (self.cols * self.size) as u64;
         self.file.will_need(self.start + rows.start as u64 * width, rows.len() as u64 * width);
     }
 
@@ -188,7 +212,7 @@ impl FeatureFile {
 
     /// Whether its values are f16.
     pub fn is_half(&self) -> bool {
-        matches!(self.dtype, Float::F16)
+        self.dtype == Float::F16
     }
 
     /// Rows, columns and type, as numbers.
@@ -197,18 +221,27 @@ impl FeatureFile {
     }
 
     /// A row as messages name it.
-    fn place(&self, row: usize) -> String {
+    pub fn place(&self, row: usize) -> String {
         match self.group {
             None => format!("{} row {row}", self.label),
             Some(group) => format!("{} item {} row {}", self.label, row / group, row % group),
         }
     }
 
-    /// Reads one row as it is in the file.
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        self.cols * self.size
+    }
+
+    /// Reads one row as it is in the file, but little-endian.
     pub fn read_bytes(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
-        out.resize(self.cols * self.dtype.size(), 0);
-        let position = self.start + (row as u64) * out.len() as u64;
-        self.file.read(|| self.place(row), out, position)
+        out.resize(self.row_bytes(), 0);
+        self.read_values(|| self.place(row), out, row as u64 * self.row_bytes() as u64)
+    }
+
+    /// Decodes the bytes of a row, of this array's type; the largest magnitude as in [`decode`].
+    pub fn decode_row(&self, bytes: &[u8], out: &mut [f32]) -> u32 {
+        decode_floats(self.dtype, bytes, out)
     }
 
     /// Reads one row into `out`, which holds `cols` values, and returns whether all of them are zero.
@@ -222,18 +255,44 @@ impl FeatureFile {
             return Err(Error::data(&self.label, expected, found, "ask for a row of this array"));
         }
         self.read_bytes(row, scratch)?;
-        let largest = match self.dtype {
-            Float::F16 => decode_f16(scratch, out),
-            Float::F32 => decode(bytemuck::cast_slice(scratch), out, f32::from_le_bytes),
-            Float::F64 => decode(bytemuck::cast_slice(scratch), out, |b| f64::from_le_bytes(b) as f32),
-        };
+        let largest = self.decode_row(scratch, out);
         if largest >= f32::INFINITY.to_bits() {
-            let column = out.iter().position(|x| !x.is_finite()).unwrap_or(0);
-            let thing = format!("{} column {column}", self.place(row));
-            let advice = "replace the value, or leave the row out of the dataset";
-            return Err(Error::data(thing, "a finite f32 value", out[column], advice));
+            return Err(self.not_finite(row, scratch, out));
         }
         Ok(largest == 0)
+    }
+
+    /// The first value of a row that is no finite f32, and how it has come about.
+    fn not_finite(&self, row: usize, bytes: &[u8], values: &[f32]) -> Error {
+        let column = values.iter().position(|x| !x.is_finite()).unwrap_or(0);
+        let (value, f64s) = (values[column], bytes.chunks_exact(8).nth(column));
+        let wide = match (self.dtype, f64s.map(<[u8; 8]>::try_from)) {
+            (Float::F64, Some(Ok(bytes))) => f64::from_le_bytes(bytes),
+            _ => value.into(),
+        };
+        let advice = if wide.is_finite() {
+            "divide the features by a power of ten, all by the same, so that the largest is below 1e6".into()
+        } else if self.dtype == Float::F16 && value.is_infinite() {
+            format!(
+                "the value was above {}, the largest of float16, when it was saved: save the encoder's features \
+                 as float32",
+                f16::MAX
+            )
+        } else {
+            "replace the value, or leave the row out of the dataset".to_string()
+        };
+        let found = if wide.is_finite() { format!("{wide:e}") } else { value.to_string() };
+        Error::data(format!("{} column {column}", self.place(row)), "a finite f32 value", found, advice)
+    }
+}
+
+/// Decodes little-endian values; the largest magnitude as in [`decode`].
+pub(super) fn decode_floats(dtype: Float, bytes: &[u8], out: &mut [f32]) -> u32 {
+    match dtype {
+        Float::F16 => decode_f16(bytes, out),
+        Float::F32 => decode(bytemuck::cast_slice(bytes), out, f32::from_le_bytes),
+        Float::F64 => decode(bytemuck::cast_slice(bytes), out, |b| f64::from_le_bytes(b) as f32),
+        Float::BF16 => decode(bytemuck::cast_slice(bytes), out, |b| bf16::from_le_bytes(b).to_f32()),
     }
 }
 
@@ -262,33 +321,6 @@ fn decode_f16(bytes: &[u8], out: &mut [f32]) -> u32 {
     f16::from_bits(largest as u16).to_f32().to_bits()
 }
 
-impl Array<Integer> {
-    /// Reads every value; one below zero or above `u32::MAX` is an error with its position.
-    pub fn read_all(&self) -> Result<Vec<u32>> {
-        let width = self.dtype.size();
-        let mut values = Vec::with_capacity(self.rows);
-        let mut buffer = vec![0; CHUNK.min(self.rows * width)];
-        while values.len() < self.rows {
-            let done = values.len();
-            let bytes = &mut buffer[..CHUNK.min((self.rows - done) * width)];
-            self.file.read(|| self.label.clone(), bytes, self.start + (done * width) as u64)?;
-            for (offset, bytes) in bytes.chunks_exact(width).enumerate() {
-                let value = match (self.dtype, bytes) {
-                    (Integer::I32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]).into(),
-                    (Integer::U32, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]).into(),
-                    (_, bytes) => bytes.iter().rev().fold(0, |value, &byte| value << 8 | i64::from(byte)),
-                };
-                values.push(value.try_into().map_err(|_| {
-                    let thing = format!("{} position {}", self.label, done + offset);
-                    let expected = format!("a value from 0 to {}", u32::MAX);
-                    Error::data(thing, expected, value, "write the array again with row numbers")
-                })?);
-            }
-        }
-        Ok(values)
-    }
-}
-
 /// Reads a `.npy` file of features `[rows, cols]` (f16, f32 or f64) whole: `(rows, cols, values)`, row-major.
 ///
 /// # Errors
@@ -307,14 +339,6 @@ pub fn read_matrix_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
         array.read_row(row, &mut scratch, &mut values[row * cols..])?;
     }
     Ok((rows, cols, values))
-}
-
-/// Reads a `.npy` file of row numbers `[rows]` (i32, i64 or u32).
-///
-/// # Errors
-/// A file that is missing, malformed or no such array, and a value below 0 or above `u32::MAX`.
-pub fn read_ids_npy(path: &Path) -> Result<Vec<u32>> {
-    Array::<Integer>::open_npy(path)?.read_all()
 }
 
 /// Writes `values`, row-major `[rows, cols]`, as a `.npy` file of f32 that appears whole or not at all.

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool};
 
-use npyz::{NpyHeader, Order};
 use safetensors::tensor::Metadata;
 
+use super::header::{NpyHeader, Type};
 use crate::files::{self, MAX_SAFETENSORS_HEADER};
 use crate::{Error, ErrorKind, Result};
 
@@ -161,8 +161,7 @@ pub(super) struct Header {
     pub file: Arc<PositionedFile>,
     /// Position of the first value in bytes.
     pub start: u64,
-    /// numpy's name of the type in quotes (`'<f2'`) or that of safetensors (`F16`).
-    pub dtype: String,
+    pub dtype: Type,
     pub shape: Vec<u64>,
     /// Whether the array is all that follows its header in the file.
     pub alone: bool,
@@ -267,7 +266,7 @@ impl Tensors {
             label,
             file: Arc::clone(&self.file),
             start: self.start + info.data_offsets.0 as u64,
-            dtype: format!("{:?}", info.dtype),
+            dtype: Type::of_safetensors(&format!("{:?}", info.dtype)),
             shape: info.shape.iter().map(|&n| n as u64).collect(),
             alone: false,
         })
@@ -285,6 +284,21 @@ pub(super) fn npy_header(path: &Path) -> Result<Header> {
     file.read(|| label.clone(), &mut bytes, 0)?;
     if !bytes.starts_with(b"\x93NUMPY") {
         let start = bytes[..bytes.len().min(6)].escape_ascii();
+        let other = [
+            (
+                &b"PK"[..],
+                "this is an archive, as of numpy.savez or torch.save: load it and save one array with numpy.save",
+            ),
+            (b"\x80", "this is a pickle: load it and save its array with numpy.save"),
+            (
+                b"version https://git-lfs",
+                "this is a pointer of Git LFS: fetch the file itself with `git lfs pull`",
+            ),
+        ];
+        if let Some((_, advice)) = other.into_iter().find(|(start, _)| bytes.starts_with(start)) {
+            let expected = r"an .npy file, which starts with \x93NUMPY";
+            return Err(Error::data(&label, expected, format!("\"{start}\""), advice));
+        }
         return fault(r"an .npy file, which starts with \x93NUMPY", format!("\"{start}\""));
     }
     // Version 1 gives the length of the header in two bytes, the later ones in four.
@@ -304,38 +318,17 @@ pub(super) fn npy_header(path: &Path) -> Result<Header> {
         return fault(&expected, format!("{} bytes", file.bytes));
     };
     let text = String::from_utf8_lossy(text);
-    let Some(shape) = plain_shape(&text) else {
+    let Some(NpyHeader { dtype, fortran_order, shape }) = NpyHeader::parse(&text) else {
         return fault("the header of one plain array", text.trim_end().chars().take(200).collect());
     };
     if shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n.max(1))).is_none() {
         return fault("fewer values than 2^64", format!("shape {shape:?}"));
     }
-    let header = match NpyHeader::from_reader(&bytes[..]) {
-        Ok(header) => header,
-        Err(e) => return fault("an .npy header", format!("one that cannot be read ({e})")),
-    };
-    if header.order() != Order::C {
-        let advice = "save numpy.ascontiguousarray of the array";
+    // The order says nothing where there is one axis.
+    if fortran_order && shape.iter().filter(|&&n| n > 1).count() > 1 {
+        let advice = "save numpy.ascontiguousarray(array)";
         return Err(Error::data(&label, "values in C order", "Fortran order", advice));
     }
     let start = (prefix + length) as u64;
-    Ok(Header { file: Arc::new(file), start, dtype: header.dtype().descr(), shape, alone: true, label })
-}
-
-/// The shape in an `.npy` header without nested parts.
-///
-/// The parser of the whole header recurses into nested parts and multiplies the shape unchecked, so both
-/// are ruled out here first.
-fn plain_shape(text: &str) -> Option<Vec<u64>> {
-    let (before, rest) = text.split_once('(')?;
-    let (shape, after) = rest.split_once(')')?;
-    if before.matches('{').count() > 1 || before.contains('[') || after.contains(['(', '[', '{']) {
-        return None;
-    }
-    let shape = shape.trim();
-    let shape = shape.strip_suffix(',').unwrap_or(shape);
-    if shape.is_empty() {
-        return Some(Vec::new());
-    }
-    shape.split(',').map(|n| n.trim().parse().ok()).collect()
+    Ok(Header { file: Arc::new(file), start, dtype, shape, alone: true, label })
 }

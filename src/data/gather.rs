@@ -2,6 +2,8 @@
 //!
 //! All that is random here comes with its random numbers from outside.
 
+use std::ops::RangeInclusive;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -89,6 +91,9 @@ pub struct Gather {
 }
 
 impl Gather {
+    /// Magnitudes of features far from where the squares of embeddings overflow, and from the epsilon of their norm.
+    pub(super) const USABLE: RangeInclusive<f32> = 1e-6..=1e15;
+
     /// `standardize` holds the image and the text standardizer; `dropout` is the probability in [0, 1) that
     /// a training feature is zeroed, in steps of 1/65536.
     ///
@@ -169,9 +174,50 @@ impl Gather {
     /// Those of [`Gather::items`].
     pub(crate) fn check(&self, dataset: &Dataset, side: Side, items: &[u32]) -> Result<()> {
         let (mut values, mut offsets) = (Vec::new(), Vec::new());
-        items
-            .chunks(64)
-            .try_for_each(|items| self.items(dataset, side, items, &mut values, &mut offsets).map(drop))
+        items.chunks(64).try_for_each(|items| {
+            self.items(dataset, side, items, &mut values, &mut offsets)?;
+            self.check_scale(dataset, side, items, &values)
+        })
+    }
+
+    /// Gathered `values` of `items` must be of a magnitude at which f32 holds the squared length of their embeddings: of no
+    /// row too large, and not of all rows too small. Rows of zeros do not count.
+    ///
+    /// # Errors
+    /// Features of another magnitude, with the factor that mends it.
+    pub(crate) fn check_scale(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        values: &[f32],
+    ) -> Result<()> {
+        let pooling = self.pooling[side as usize];
+        let stride = row_stride(dataset.width(side, pooling)?);
+        // Without their sign, the bits of floats order as their magnitudes.
+        let largest = |row: &[f32]| row.iter().fold(0, |most, x| (x.to_bits() & 0x7fff_ffff).max(most));
+        let rows = values.chunks_exact(stride).map(largest).enumerate();
+        let Some((row, bits)) = rows.max_by_key(|&(_, bits)| bits) else { return Ok(()) };
+        let largest = f32::from_bits(bits);
+        if largest == 0.0 || Self::USABLE.contains(&largest) {
+            return Ok(());
+        }
+        let thing = match (pooling, items.get(row)) {
+            (Pooling::Gpo, _) | (_, None) => dataset.sides[side as usize].label.clone(),
+            (_, Some(&item)) => dataset.place(side, item as usize),
+        };
+        let name = if side == Side::Image { "image" } else { "text" };
+        let expected =
+            format!("features of a magnitude from {:e} to {:e}", Self::USABLE.start(), Self::USABLE.end());
+        let found = match largest < 1.0 {
+            true => format!("{largest:e} as the largest of {} rows", items.len()),
+            false => format!("{largest:e}"),
+        };
+        let factor = -largest.log10().floor();
+        let advice = format!(
+            "multiply all {name} features by 1e{factor}, those to embed later too; if this row alone is so, compute it again"
+        );
+        Err(Error::data(thing, expected, found, advice))
     }
 
     /// Gathers items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]` row-major, the

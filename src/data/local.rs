@@ -5,8 +5,9 @@
 
 use std::ops::Range;
 
-use super::array::{Array, FeatureFile, Integer};
+use super::array::{Array, FeatureFile};
 use super::file::Source;
+use super::numbers::Integer;
 use crate::head::Side;
 use crate::{Error, Result};
 
@@ -19,7 +20,7 @@ pub(super) fn names(side: Side) -> (&'static str, &'static str) {
 }
 
 /// Local rows `[items, rows, columns]`, or `[rows, columns]` with offsets `[items + 1]`: item i owns the rows
-/// `offsets[i]..offsets[i + 1]`.
+/// `offsets[i]..offsets[i + 1]`. With both, item i owns its first `offsets[i + 1] - offsets[i]` rows, and the others pad it.
 #[derive(Debug)]
 pub(super) struct Local {
     pub rows: FeatureFile,
@@ -32,7 +33,10 @@ pub(super) struct Local {
 enum Items {
     /// Rows of every item.
     Even(usize),
+    /// Where the rows of every item start, and their number.
     Ragged(Vec<u32>),
+    /// Rows of every item with its padding, and how many are no padding.
+    Padded(usize, Vec<u32>),
 }
 
 impl Local {
@@ -44,10 +48,17 @@ impl Local {
         }
         let rows = FeatureFile::open_local(source, name, offsets)?;
         let (items, label) = match rows.group {
-            Some(group) => (Items::Even(group), rows.label.clone()),
-            None => {
+            Some(group) if !source.has(offsets) => (Items::Even(group), rows.label.clone()),
+            group => {
                 let array = Array::<Integer>::open(source, offsets)?;
-                (Items::Ragged(read_offsets(&array, &rows)?), array.label)
+                let offsets = read_offsets(&array, &rows)?;
+                match group {
+                    None => (Items::Ragged(offsets), array.label),
+                    Some(group) => {
+                        let lengths = offsets.windows(2).map(|pair| pair[1] - pair[0]).collect();
+                        (Items::Padded(group, lengths), array.label)
+                    }
+                }
             }
         };
         Ok(Some(Self { rows, items, label }))
@@ -63,6 +74,7 @@ impl Local {
         match &self.items {
             Items::Even(rows) => self.rows.rows / rows,
             Items::Ragged(offsets) => offsets.len() - 1,
+            Items::Padded(_, lengths) => lengths.len(),
         }
     }
 
@@ -73,6 +85,7 @@ impl Local {
             Items::Ragged(offsets) => {
                 offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0)
             }
+            Items::Padded(_, lengths) => lengths.iter().copied().max().unwrap_or(0) as usize,
         }
     }
 
@@ -84,6 +97,7 @@ impl Local {
         match &self.items {
             Items::Even(rows) => item * rows..(item + 1) * rows,
             Items::Ragged(offsets) => offsets[item] as usize..offsets[item + 1] as usize,
+            Items::Padded(rows, lengths) => item * rows..item * rows + lengths[item] as usize,
         }
     }
 
@@ -94,7 +108,7 @@ impl Local {
         }
         let (more, what) = match self.items {
             Items::Even(_) => (0, "items"),
-            Items::Ragged(_) => (1, "values"),
+            Items::Ragged(_) | Items::Padded(..) => (1, "values"),
         };
         let beyond = if more > 0 { " and one more" } else { "" };
         let expected = format!("{} {what}, one for each row of {}{beyond}", pooled.rows + more, pooled.label);
@@ -107,31 +121,63 @@ impl Local {
         let (rows, offsets) = match &self.items {
             Items::Even(rows) => (*rows as u64, &[][..]),
             Items::Ragged(offsets) => (0, &offsets[..]),
+            Items::Padded(rows, lengths) => (*rows as u64, &lengths[..]),
         };
         self.rows.shape().into_iter().chain([rows]).chain(offsets.iter().map(|&offset| offset.into()))
     }
 }
 
-/// Offsets from 0 to the number of rows, each above the one before.
+/// Offsets from 0, each above the one before: to the number of rows, or of so many items that have equally many rows with
+/// their padding, each at most by these above the one before.
 fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> {
-    let offsets = array.read_all()?;
-    let fault = |position: usize, expected: String| {
-        let advice = "write where the rows of every item start, and after the last item their number";
+    const ADVICE: &str = "write where the rows of every item start, and after the last item their number";
+    const CUMULATE: &str =
+        "if these are the numbers of rows of the items, save numpy.r_[0, numpy.cumsum(array)]";
+    let offsets = array.read_all(ADVICE)?;
+    let sum = || offsets.iter().map(|&offset| u64::from(offset)).sum::<u64>();
+    let items = rows.group.map(|group| rows.rows / group);
+    // Numbers of rows in the place of offsets are told by their count or their sum.
+    let lengths = match (items, rows.group) {
+        (Some(items), Some(group)) => {
+            offsets.len() == items && offsets.iter().all(|&n| (1..=group).contains(&(n as usize)))
+        }
+        _ => offsets[0] != 0 && sum() == rows.rows as u64,
+    };
+    let advice = if lengths { CUMULATE } else { ADVICE };
+    let fault = |position: usize, expected: String, advice: &str| {
         Err(Error::data(format!("{} position {position}", array.label), expected, offsets[position], advice))
     };
-    if offsets.len() < 2 {
-        let advice = "write where the rows of every item start, and after the last item their number";
-        return Err(Error::data(&array.label, "two values or more", offsets.len(), advice));
+    match items {
+        Some(items) if offsets.len() != items + 1 => {
+            let expected = format!("{} values, one for each item of {} and one more", items + 1, rows.label);
+            return Err(Error::data(&array.label, expected, offsets.len(), advice));
+        }
+        None if offsets.len() < 2 && !lengths => {
+            return Err(Error::data(&array.label, "two values or more", offsets.len(), advice));
+        }
+        _ => {}
     }
     if offsets[0] != 0 {
-        return fault(0, "0, where the first item starts".into());
+        return fault(0, "0, where the first item starts".into(), advice);
     }
     if let Some(item) = offsets.windows(2).position(|pair| pair[1] <= pair[0]) {
-        return fault(item + 1, format!("more than {}, a row at least for item {item}", offsets[item]));
+        let empty = format!("give item {item} a row, or leave it out of the dataset; offsets must rise");
+        let expected = format!("more than {}, a row at least for item {item}", offsets[item]);
+        return fault(item + 1, expected, if offsets[item + 1] == offsets[item] { &empty } else { ADVICE });
     }
     let last = offsets.len() - 1;
-    if offsets[last] as usize != rows.rows {
-        return fault(last, format!("{}, the rows of {}", rows.rows, rows.label));
+    match rows.group {
+        Some(group) => match offsets.windows(2).position(|pair| (pair[1] - pair[0]) as usize > group) {
+            Some(item) => {
+                let expected =
+                    format!("at most {}, the {group} rows of item {item}", offsets[item] as usize + group);
+                fault(item + 1, expected, ADVICE)
+            }
+            None => Ok(offsets),
+        },
+        None if offsets[last] as usize != rows.rows => {
+            fault(last, format!("{}, the rows of {}", rows.rows, rows.label), ADVICE)
+        }
+        None => Ok(offsets),
     }
-    Ok(offsets)
 }

@@ -7,12 +7,16 @@ mod array;
 mod batch;
 mod file;
 mod gather;
+mod header;
+mod inspect;
 mod local;
+mod numbers;
 mod order;
 mod splits;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::config::Pooling;
 use crate::files;
@@ -24,10 +28,12 @@ use splits::{split_rows, text_to_image};
 
 pub use crate::files::{Values, write_file, write_tensors};
 pub use crate::head::{Side, Standardizer};
-pub use array::{read_ids_npy, read_matrix_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
+pub use array::{read_matrix_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
 pub use batch::{Batch, Batches, steps_per_epoch};
 pub(crate) use gather::Ahead;
 pub use gather::{Gather, row_stride};
+pub use inspect::Suspicion;
+pub use numbers::read_ids_npy;
 pub use order::{block_order, pair_order};
 pub use splits::{Split, SplitRows};
 
@@ -88,16 +94,20 @@ fn pooled_name(side: Side) -> &'static str {
 pub struct Dataset {
     name: String,
     sides: [Features; 2],
+    text_to_image: Vec<u32>,
     splits: [SplitRows; 3],
-    captions: Option<Vec<String>>,
-    image_names: Option<Vec<String>>,
+    /// Where files of names are; a safetensors file has none.
+    folder: Option<PathBuf>,
+    captions: OnceLock<Result<Option<Vec<String>>>>,
+    image_names: OnceLock<Result<Option<Vec<String>>>>,
     fingerprint: u64,
 }
 
 impl Dataset {
     /// Opens a folder of `.npy` files, or one `.safetensors` file with tensors of the same names.
     ///
-    /// Reads headers, row numbers and names. Feature values are checked only when their row is read.
+    /// Reads headers and row numbers. Feature values are checked only when their row is read, captions and names when they
+    /// are asked for.
     ///
     /// # Errors
     /// Whatever is missing, malformed or inconsistent: the error names the file (or tensor), the position,
@@ -106,7 +116,7 @@ impl Dataset {
         Self::open_for(path, &Split::ALL)
     }
 
-    /// [`Dataset::open`], of which only the splits `needed` must be there; one that is missing has no images.
+    /// [`Dataset::open`] with the splits `needed` alone: others are not read and have no images.
     ///
     /// # Errors
     /// Those of [`Dataset::open`].
@@ -117,15 +127,16 @@ impl Dataset {
         let [images, texts] = &sides;
         let text_image = text_to_image(&source, images.items, (texts.items, texts.counted()))?;
         let splits = split_rows(&source, images.items, &text_image, needed)?;
-        let names = |file: &str, side: &Features| match &source {
-            Source::Folder(folder) => read_lines(&folder.join(file), side),
-            Source::Safetensors(_) => Ok(None),
-        };
         Ok(Self {
             name: Plain(path.file_name().unwrap_or(path.as_os_str()).display()).to_string(),
-            captions: names("captions.txt", texts)?,
-            image_names: names("image_names.txt", images)?,
             fingerprint: fingerprint(&sides, &text_image, &splits),
+            folder: match &source {
+                Source::Folder(folder) => Some(folder.clone()),
+                Source::Safetensors(_) => None,
+            },
+            captions: OnceLock::new(),
+            image_names: OnceLock::new(),
+            text_to_image: text_image,
             sides,
             splits,
         })
@@ -221,17 +232,33 @@ impl Dataset {
         Err(Error::data(&self.name, format!("images in split_{split}"), "none", advice))
     }
 
-    /// The caption of a text row, if the dataset has captions and such a row.
-    pub fn caption(&self, text: usize) -> Option<&str> {
-        self.captions.as_ref()?.get(text).map(String::as_str)
+    /// The caption of a text row, if the dataset has captions and such a row. The first call reads `captions.txt`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that has not one line for each text.
+    pub fn caption(&self, text: usize) -> Result<Option<&str>> {
+        let read = || self.read_lines("captions.txt", Side::Text);
+        let captions = self.captions.get_or_init(read).as_ref().map_err(Clone::clone)?;
+        Ok(captions.as_ref().and_then(|captions| captions.get(text)).map(String::as_str))
     }
 
-    /// The name of an image row, if the dataset has names and such a row.
-    pub fn image_name(&self, image: usize) -> Option<&str> {
-        self.image_names.as_ref()?.get(image).map(String::as_str)
+    /// The name of an image row, if the dataset has names and such a row. The first call reads `image_names.txt`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that has not one line for each image.
+    pub fn image_name(&self, image: usize) -> Result<Option<&str>> {
+        let read = || self.read_lines("image_names.txt", Side::Image);
+        let names = self.image_names.get_or_init(read).as_ref().map_err(Clone::clone)?;
+        Ok(names.as_ref().and_then(|names| names.get(image)).map(String::as_str))
     }
 
-    /// A stable hash of shapes, types, `text_to_image` and splits, but not of feature values: lets a resumed
+    fn read_lines(&self, file: &str, side: Side) -> Result<Option<Vec<String>>> {
+        self.folder
+            .as_ref()
+            .map_or(Ok(None), |folder| read_lines(&folder.join(file), &self.sides[side as usize]))
+    }
+
+    /// A stable hash of shapes, types, `text_to_image` and the splits opened, but not of feature values: lets a resumed
     /// run notice another dataset. The same for a folder and a safetensors file of the same arrays.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
@@ -283,6 +310,12 @@ impl Dataset {
             Some(local) => local.rows.read_row(row, scratch, out),
             None => Err(self.lacks(side, true)),
         }
+    }
+
+    /// The row of an item, as messages name it: `images.npy row 3`, with the path.
+    pub fn place(&self, side: Side, item: usize) -> String {
+        let Features { pooled, label, .. } = &self.sides[side as usize];
+        pooled.as_ref().map_or_else(|| format!("{label} item {item}"), |file| file.place(item))
     }
 
     /// Tells the system that items are about to be read, so pooled.

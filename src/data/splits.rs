@@ -1,7 +1,8 @@
 //! Which image is in which split, and which caption is of which image.
 
-use super::array::{Array, Integer};
+use super::array::Array;
 use super::file::Source;
+use super::numbers::Integer;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -49,12 +50,21 @@ impl FromStr for Split {
 /// One split: its images, and the captions of these images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SplitRows {
-    /// Image rows, in the order of the split's file.
+    /// Image rows, in the order of the split's file; some may be without a caption.
     pub images: Vec<u32>,
     /// Text rows of the captions of these images, ascending.
     pub texts: Vec<u32>,
     /// For every entry of `texts`, the position of its image in `images`.
     pub text_image: Vec<u32>,
+}
+
+impl SplitRows {
+    /// Images without a caption: they are in the gallery of retrieval, but are no queries and not trained on.
+    pub fn uncaptioned(&self) -> usize {
+        let mut captioned = vec![false; self.images.len()];
+        self.text_image.iter().for_each(|&position| captioned[position as usize] = true);
+        captioned.iter().filter(|has| !**has).count()
+    }
 }
 
 /// The image row of every text.
@@ -63,26 +73,98 @@ pub(super) fn text_to_image(
     images: usize,
     (texts, counted): (usize, String),
 ) -> Result<Vec<u32>> {
-    let array = Array::<Integer>::open(source, "text_to_image")?;
-    if array.rows != texts {
-        let expected = format!("{texts} values, one for each {counted}");
-        return Err(Error::data(array.label, expected, array.rows, "write the image row of every text"));
+    const NAME: &str = "text_to_image";
+    if !source.has(NAME) {
+        let advice = "write the image row of every text, numpy.arange(len(texts)) where text i is of image i";
+        return Err(Error::data(source.label(NAME), "the image row of every text", "none", advice));
     }
-    let rows = array.read_all()?;
+    let array = Array::<Integer>::open(source, NAME)?;
+    if array.rows != texts || array.is_mask() {
+        let expected = format!("{texts} values, one for each {counted}");
+        let found = if array.is_mask() { "a mask".into() } else { array.rows.to_string() };
+        return Err(Error::data(array.label, expected, found, "write the image row of every text"));
+    }
+    let rows = array.read_all(
+        "write the image row of every text, counted from 0; a text without an image has no place here",
+    )?;
     match rows.iter().position(|&row| row as usize >= images) {
-        Some(position) => Err(out_of_range(&array.label, position, rows[position], images)),
+        Some(position) => Err(out_of_range(&array.label, position, &rows, images, None)),
         None => Ok(rows),
     }
 }
 
-fn out_of_range(label: &str, position: usize, row: u32, images: usize) -> Error {
+/// The row at `position` is none of the `images`. Where rows of `texts` may be meant, their number is given.
+fn out_of_range(label: &str, position: usize, rows: &[u32], images: usize, texts: Option<usize>) -> Error {
     let expected = format!("an image row from 0 to {}", images - 1);
-    let advice = "number the images by their row in images, from 0";
-    Error::data(format!("{label} position {position}"), expected, row, advice)
+    let largest = rows.iter().copied().max().unwrap_or(0) as usize;
+    let advice = if largest == images && !rows.contains(&0) {
+        "if the rows are counted from 1, save array - 1; they must be counted from 0"
+    } else if texts.is_some_and(|texts| largest < texts) {
+        "if these are rows of texts, save numpy.unique(text_to_image[array]); a split lists rows of images, counted from 0"
+    } else {
+        "number the images by their row in images, from 0"
+    };
+    Error::data(format!("{label} position {position}"), expected, rows[position], advice)
 }
 
-/// Reads the splits, shares the texts out to them, and checks that no image is in two places and that none
-/// is without a caption. Only the splits `needed` must be there.
+/// The image rows that a split lists, or that its mask over the images marks.
+fn read_split(source: &Source, split: Split, images: usize, text_image: &[u32]) -> Result<Vec<u32>> {
+    let array = Array::<Integer>::open(source, split.array())?;
+    let as_mask = array.is_mask();
+    if as_mask && array.rows != images {
+        let advice = match array.rows == text_image.len() {
+            true => "if this is a mask over the texts, save numpy.unique(text_to_image[array])",
+            false => "write a value for every image, or the rows of the split's images",
+        };
+        let expected = format!("a mask of {images} values, one for each image");
+        return Err(Error::data(array.label, expected, format!("{} values", array.rows), advice));
+    }
+    let from_the_end =
+        format!("rows are counted from 0; if those below 0 are counted from the end, save array % {images}");
+    let values = array.read_all(&from_the_end)?;
+    // A list of so many images cannot consist of the rows 0 and 1: whole numbers are a mask as well.
+    if as_mask || (images > 2 && values.len() == images && values.iter().all(|&value| value < 2)) {
+        let rows: Vec<u32> =
+            (0..).zip(&values).filter(|(_, value)| **value == 1).map(|(row, _)| row).collect();
+        if rows.is_empty() {
+            let advice = "mark the images of the split";
+            return Err(Error::data(array.label, "a mask that marks an image", "none marked", advice));
+        }
+        return Ok(rows);
+    }
+    match values.iter().position(|&row| row as usize >= images) {
+        Some(position) => Err(out_of_range(&array.label, position, &values, images, Some(text_image.len()))),
+        None => Ok(values),
+    }
+}
+
+/// A split that is needed and not there.
+fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
+    let expected = match split {
+        Split::Train => "the training split: the rows of the images that are trained on",
+        Split::Val => {
+            "the validation split: the rows of images that choose the best epoch, and are not trained on"
+        }
+        Split::Test => {
+            "the test split: the rows of images that the result is measured on, and are not trained on"
+        }
+    };
+    let name = split.array();
+    let advice = match split {
+        _ if needed.len() == 1 => format!("write {name}, or name another split with --split"),
+        Split::Train => {
+            format!("write {name}: the rows of the images that are in no other split, counted from 0")
+        }
+        _ => format!(
+            "make it of a part of split_train, for example every tenth row: {name} = split_train[::10], then \
+             split_train = numpy.delete(split_train, numpy.s_[::10]), and save both"
+        ),
+    };
+    Error::data(source.label(name), expected, "none", advice)
+}
+
+/// Reads the splits `needed`, shares the texts out to them, and checks that no image is in two places. Other splits stay
+/// empty. Images without a caption are in order, but not a split of such images alone.
 pub(super) fn split_rows(
     source: &Source,
     images: usize,
@@ -93,25 +175,30 @@ pub(super) fn split_rows(
     // Of every image, its split's number plus one and its position there; zero is in no split.
     let mut owner = vec![0u8; images];
     let mut place = vec![0u32; images];
-    for split in Split::ALL {
-        if !needed.contains(&split) && !source.has(split.array()) {
-            continue;
+    for split in Split::ALL.into_iter().filter(|split| needed.contains(split)) {
+        if !source.has(split.array()) {
+            return Err(missing(source, split, needed));
         }
-        let array = Array::<Integer>::open(source, split.array())?;
-        let rows = array.read_all()?;
+        let rows = read_split(source, split, images, text_image)?;
         for (position, &image) in rows.iter().enumerate() {
-            let Some(owned) = owner.get_mut(image as usize) else {
-                return Err(out_of_range(&array.label, position, image, images));
-            };
+            let owned = &mut owner[image as usize];
             if *owned > 0 {
                 let first = Split::ALL[usize::from(*owned - 1)];
                 let (expected, advice) = match first == split {
-                    true => ("an image row not listed before", "list every image once"),
+                    true => (
+                        "an image row not listed before",
+                        "list every image once: save numpy.unique(array)".into(),
+                    ),
                     false => {
-                        ("an image of no other split", "keep the splits apart, or results are worthless")
+                        let (first, name) = (first.array(), split.array());
+                        let advice = format!(
+                            "keep the splits apart, or results are worthless: for example, save \
+                             numpy.setdiff1d({first}, {name}) as {first}"
+                        );
+                        ("an image of no other split", advice)
                     }
                 };
-                let thing = format!("{} position {position}", array.label);
+                let thing = format!("{} position {position}", source.label(split.array()));
                 let other = source.label(first.array());
                 let found = format!("row {image}, which is at position {} of {other}", place[image as usize]);
                 return Err(Error::data(thing, expected, found, advice));
@@ -132,14 +219,11 @@ pub(super) fn split_rows(
         }
     }
     for (split, rows) in Split::ALL.iter().zip(&splits) {
-        let mut captioned = vec![false; rows.images.len()];
-        rows.text_image.iter().for_each(|&position| captioned[position as usize] = true);
-        if let Some(position) = captioned.iter().position(|&has| !has) {
-            let thing = format!("{} position {position}", source.label(split.array()));
-            let found =
-                format!("row {}, which {} lacks", rows.images[position], source.label("text_to_image"));
-            let advice = "add a caption, or take the image out of the split";
-            return Err(Error::data(thing, "an image with a caption", found, advice));
+        if !rows.images.is_empty() && rows.texts.is_empty() {
+            let found = format!("none: {} names none of its images", source.label("text_to_image"));
+            let advice = "add captions of these images, or list images that have some";
+            let (thing, expected) = (source.label(split.array()), "an image with a caption");
+            return Err(Error::data(thing, expected, found, advice));
         }
     }
     Ok(splits)

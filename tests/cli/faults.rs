@@ -88,8 +88,15 @@ fn fixtures() -> Place {
     dataset(&place, "leak", |file| write_npy(&file("split_test.npy"), &[2], &[32u32, 3]));
     dataset(&place, "beyond", |file| write_npy(&file("split_val.npy"), &[2], &[24u32, 40]));
     dataset(&place, "integers", |file| write_npy(&file("images.npy"), &[40, 6], &[1i32; 240]));
-    dataset(&place, "captions", |file| fs::write(file("captions.txt"), "only one\n").unwrap());
     dataset(&place, "wider", |file| write_npy(&file("images.npy"), &[40, 7], &[0.5f32; 280]));
+    dataset(&place, "huge", |file| {
+        let images: Vec<f32> = features()[0].iter().map(|x| x * 1e19).collect();
+        write_npy(&file("images.npy"), &[40, 6], &images)
+    });
+    dataset(&place, "tiny", |file| {
+        let texts: Vec<f32> = features()[1].iter().map(|x| x * 1e-8).collect();
+        write_npy(&file("texts.npy"), &[80, 5], &texts)
+    });
     dataset(&place, "othersplit", |file| write_npy(&file("split_val.npy"), &[1], &[24u32]));
     fs::write(place.path("data.safetensors"), &whole).unwrap();
 

@@ -157,16 +157,16 @@ fn a_collapse_is_named() {
         (lines.map(String::from).collect::<Vec<_>>(), epochs)
     };
     let (lines, epochs) = train("--objective hinge --embed 2 --lr 0.05 --epochs 6", "collapsed");
-    assert!(
-        lines.len() == 1 && !epochs[0] && epochs[1..].iter().filter(|&&epoch| epoch).count() >= 3,
-        "{epochs:?}"
-    );
+    assert!(lines.len() == 1 && epochs[1..].iter().filter(|&&epoch| epoch).count() >= 3, "{epochs:?}");
     let (says, advice) = lines[0].split_once("; ").unwrap();
     assert_eq!(
         advice,
-        "start again with --warmup-epochs 1, a lower --lr, a smaller --margin, or --objective infonce"
+        "check that text_to_image names the image of every caption; if it does, start again with --warmup-epochs 1, a \
+         lower --lr, a smaller --margin, or --objective infonce"
     );
-    for part in ["hardest negative 1.000", "at its plateau of 51.200", "chance 2"] {
+    for part in
+        ["are each nearly all the same (mean squared distance 0.0", "validation is at chance", "chance 2"]
+    {
         assert!(says.contains(part), "{part} in {says}");
     }
     let line = place.metrics("collapsed").into_iter().find_map(|line| line.get("collapse").cloned());

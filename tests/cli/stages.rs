@@ -97,20 +97,23 @@ fn every_fault_of_a_scores_file_has_its_own_message() {
     };
     let cases: Vec<(&str, Box<dyn Fn(&mut Tensors)>)> = vec![
         (
-            "image_to_text_score: expected F32 [8, 3], found none of this name",
+            "image_to_text_score: expected F16, BF16, F32 or F64 [8, 3], found none of this name",
             Box::new(|t| drop(t.remove("image_to_text_score"))),
         ),
-        ("images: expected U32 [8], found none of this name", Box::new(|t| drop(t.remove("images")))),
         (
-            "image_to_text: expected U32 [8, K], found U32 [3, 8]",
+            "images: expected whole numbers [8], found none of this name",
+            Box::new(|t| drop(t.remove("images"))),
+        ),
+        (
+            "image_to_text: expected whole numbers [8, K], found U32 [3, 8]",
             Box::new(|t| t.get_mut("image_to_text").unwrap().1 = vec![3, 8]),
         ),
         (
-            "text_to_image_score: expected F32 [16, 3], found F32 [48]",
+            "text_to_image_score: expected F16, BF16, F32 or F64 [16, 3], found F32 [48]",
             Box::new(|t| t.get_mut("text_to_image_score").unwrap().1 = vec![48]),
         ),
         (
-            "text_to_image: expected U32 [16, K], found F32 [16, 3]",
+            "text_to_image: expected whole numbers [16, K], found F32 [16, 3]",
             Box::new(|t| t.get_mut("text_to_image").unwrap().0 = Dtype::F32),
         ),
         (

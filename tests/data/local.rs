@@ -77,8 +77,10 @@ fn local_features_alone_make_a_dataset() {
     files.insert("image_regions.npy", npy("<f4", &[N * R, P2], &floats("<f4", &features(N * R, P2))));
     files.insert("region_offsets.npy", ids("<i8", &(0..=N as u32).map(|i| i * R as u32).collect::<Vec<_>>()));
     files.insert("captions.txt", "a caption\n".repeat(M).into_bytes());
-    let dataset = open(&files);
-    assert_eq!((dataset.images(), dataset.texts(), dataset.caption(M - 1)), (N, M, Some("a caption")));
+    let dir = write(&files);
+    let dataset = Dataset::open(dir.path()).unwrap();
+    assert_eq!((dataset.images(), dataset.texts()), (N, M));
+    assert_eq!(dataset.caption(M - 1).unwrap(), Some("a caption"));
     assert_eq!((dataset.image_dim(), dataset.text_dim()), (P2, Q2));
     let even = open(&local_files("<f4", "<i8"));
     for item in 0..N {
@@ -381,7 +383,10 @@ fn every_fault_of_local_features_has_its_own_message() {
                 };
             }
             let dir = write(&files);
-            faults::message(&dir, Dataset::open(dir.path()))
+            faults::message(
+                &dir,
+                Dataset::open(dir.path()).and_then(|dataset| dataset.caption(0).map(|_| ())),
+            )
         })
         .collect();
     faults::compare(&found, include_str!("local_faults.txt"));
