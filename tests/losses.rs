@@ -253,7 +253,7 @@ fn positives_once(device: &Device) -> Outcome {
 fn too_many_pairs(device: &Device) -> Outcome {
     let rows = vec![1.0; 70_000];
     let objective: Objective = "hinge".parse()?;
-    let found = objective.gradients(device, &rows, &rows, 1, GradientOptions::default());
+    let found = objective.gradients(device, (&rows, 1), (&rows, 1), GradientOptions::default());
     let expected = "pairs of a batch: expected 1 to 65535, found 70000; give fewer pairs at a time";
     match found {
         Err(error) => check(error.to_string() == expected, error.to_string()),

@@ -117,7 +117,7 @@ fn distractors(device: &Device) -> Outcome {
         let folds = Recall::folds(device, &images, &texts, dim, &text_image, 2)?;
         check(folds.rsum > whole.rsum, "half of the candidates are easier")?;
         // All candidates, scored as they were, rank the same.
-        let top = wgoal::Candidates::top(device, &images, &texts, dim, text_image.len())?;
+        let top = wgoal::Candidates::top(device, (&images, dim), (&texts, dim), text_image.len())?;
         let again = wgoal::Recall::of_candidates(&top, n, &text_image)?;
         same("image to text, re-ranked", again.i2t, i2t)?;
         same("text to image, re-ranked", again.t2i, t2i)?;

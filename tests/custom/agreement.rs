@@ -125,7 +125,7 @@ pub fn operations(device: &Device) -> Outcome {
         let objective = Objective::Custom { weights, margin: None };
         let options = GradientOptions { normalize: false, ..Default::default() };
         let [expected, found] =
-            [&Device::cpu(), device].map(|d| objective.gradients(d, &images, &texts, 1, options));
+            [&Device::cpu(), device].map(|d| objective.gradients(d, (&images, 1), (&texts, 1), options));
         let (expected, found) = (expected?, found?);
         for (a, b) in [(&expected.images, &found.images), (&expected.texts, &found.texts)] {
             let size = a.iter().fold(0.0f32, |size, x| size.max(x.abs()));
