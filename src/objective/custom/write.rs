@@ -181,6 +181,10 @@ impl Writer<'_> {
                     self.out += &format!("return {};\n", self.operand(*value)?);
                 }
                 Statement::Store { pointer, value } => {
+                    if let Ex::Access { base, index } = self.function.expressions[*pointer] {
+                        self.store_at(base, index, *value)?;
+                        continue;
+                    }
                     self.out += &format!("{} = {};\n", self.place(*pointer)?, self.operand(*value)?);
                 }
                 Statement::Call { function, arguments, result } => {
@@ -227,15 +231,33 @@ impl Writer<'_> {
             Ex::LocalVariable(variable) if self.in_body => Some(format!("v{}", variable.index())),
             Ex::AccessIndex { base, index } => Some(format!("{}[{index}]", self.place(base)?)),
             Ex::Access { base, index } => {
-                let len = match self.type_of(base) {
-                    TypeInner::Pointer { base, .. } => length(&self.checked.module.types[*base].inner),
-                    TypeInner::ValuePointer { size: Some(size), .. } => *size as usize,
-                    _ => return None,
-                };
-                Some(format!("{}[{}]", self.place(base)?, self.index(index, len)?))
+                let vector = self.pointed(base)?;
+                Some(format!("{}[{}]", self.place(base)?, self.index(index, length(vector))?))
             }
             _ => None,
         }
+    }
+
+    /// The vector that a pointer points to.
+    fn pointed(&self, pointer: Handle<Ex>) -> Option<&TypeInner> {
+        match self.type_of(pointer) {
+            TypeInner::Pointer { base, .. } => Some(&self.checked.module.types[*base].inner),
+            _ => None,
+        }
+    }
+
+    /// Stores into a component by a computed index. As a choice in every component: FXC refuses to store into one that
+    /// it does not know.
+    fn store_at(&mut self, base: Handle<Ex>, index: Handle<Ex>, value: Handle<Ex>) -> Option<()> {
+        let (vector, place) = (self.pointed(base)?, self.place(base)?);
+        let (len, ty) = (length(vector), type_name(vector)?);
+        let k = type_name(self.type_of(index))?;
+        let components: Vec<_> = (0..len).map(|component| format!("{k}({component})")).collect();
+        let (components, index) = (components.join(", "), self.index(index, len)?);
+        let here = format!("vec{len}<{k}>({components}) == vec{len}<{k}>({index})");
+        let value = self.operand(value)?;
+        self.out += &format!("{place} = select({place}, {ty}({value}), {here});\n");
+        Some(())
     }
 
     /// A computed index within a vector of `len`.
