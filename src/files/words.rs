@@ -171,13 +171,21 @@ mod tests {
         }
     }
 
+    /// As an error of a temporary file is made.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{source} at .wgoal-partial-x")]
+    struct Named {
+        source: io::Error,
+    }
+
     #[test]
     fn names_of_temporary_files_stay_unsaid() {
-        let folder = tempfile::tempdir().unwrap();
-        let nowhere = folder.path().join("nowhere");
-        let error = tempfile::Builder::new().prefix("temporary-").tempfile_in(nowhere).unwrap_err();
-        assert!(error.to_string().contains("temporary-"), "{error}");
-        let obstacle = Obstacle::from(error);
-        assert_eq!((obstacle.found(), obstacle.is_missing()), ("no such file", true));
+        for (code, found) in [(Errno::MFILE, "as many open files"), (Errno::NOTTY, "Inappropriate ioctl")] {
+            let error = io::Error::other(Named { source: code.into() });
+            assert!(error.to_string().contains(".wgoal"), "{error}");
+            let obstacle = Obstacle::from(error);
+            assert!(obstacle.found().starts_with(found), "{}", obstacle.found());
+            assert!(!obstacle.found().contains(".wgoal"), "{}", obstacle.found());
+        }
     }
 }
