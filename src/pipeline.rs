@@ -89,8 +89,10 @@ pub struct Pipeline {
     step: u64,
     /// The temperature that was last set; a learned one is set once.
     temperature: Option<InfonceParams>,
-    /// The temperature that a step brings with it.
-    given: Buffer<f32>,
+    /// The temperature that the gradient reads: one that a step brings with it, or a copy of the parameter.
+    read_temperature: Buffer<f32>,
+    /// Whether it is what the next step reads, if that brings none.
+    temperature_ready: bool,
 }
 
 impl Pipeline {
@@ -134,7 +136,8 @@ impl Pipeline {
             fetched: Vec::new(),
             step: 0,
             temperature: None,
-            given: Buffer::new(device, "temperature", 1)?,
+            read_temperature: Buffer::new(device, "temperature", 1)?,
+            temperature_ready: false,
             head,
         })
     }
@@ -241,17 +244,18 @@ impl Pipeline {
         }
         let given = objective.infonce().filter(|params| self.temperature != Some(**params)).copied();
         if let Some(params) = &given {
-            self.given.write(&self.device, 0, &[params.temperature])?;
+            self.temperature_ready = false;
+            self.read_temperature.write(&self.device, 0, &[params.temperature])?;
+        } else if objective.infonce().is_some() && !self.temperature_ready {
+            let from = self.values.part(temperature.clone());
+            accumulate(&mut commands, (from, 1), 1.0, (self.read_temperature.view_mut(), 0), false)?;
         }
         let [image, text] = &mut self.encoders;
         let inputs = Inputs {
             images: image.unit.view(),
             texts: text.unit.view(),
             ids: self.mask.then(|| self.ids.view()),
-            temperature: match given {
-                Some(_) => self.given.view(),
-                None => self.values.part(temperature.clone()),
-            },
+            temperature: self.read_temperature.view(),
             scale: 1.0,
             bank: bank.as_ref().and_then(|bank| bank.rows()),
         };
@@ -274,7 +278,7 @@ impl Pipeline {
         // From here on the state changes.
         if given.is_some() {
             let to = self.values.part_mut(temperature.clone());
-            accumulate(&mut commands, (self.given.view(), 1), 1.0, (to, 0), false)?;
+            accumulate(&mut commands, (self.read_temperature.view(), 1), 1.0, (to, 0), false)?;
         }
         if let Some(bank) = self.bank.as_mut().filter(|_| self.banking) {
             let [image, text] = &self.encoders;
@@ -302,6 +306,9 @@ impl Pipeline {
         commands.submit()?;
         self.encoders.iter_mut().for_each(Encoder::keep_statistics);
         self.temperature = given.or(self.temperature);
+        if objective.infonce().is_some() {
+            self.temperature_ready = !learned;
+        }
         self.recorded += 1;
         self.step += 1;
         match &mut self.bank {
@@ -425,6 +432,7 @@ impl Pipeline {
             buffer.write(&self.device, 0, values)?;
         }
         self.step = step;
+        self.temperature_ready = false;
         self.temperature = objective.infonce().copied().or(self.temperature);
         Ok(())
     }

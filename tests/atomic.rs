@@ -19,7 +19,11 @@ const DIMS: [usize; 2] = [7, 5];
 const EMBED: usize = 8;
 
 fn objective(temperature: f32) -> Objective {
-    let infonce = InfonceParams { temperature, learn_temperature: true, leave_out: false };
+    with_temperature(temperature, true)
+}
+
+fn with_temperature(temperature: f32, learn_temperature: bool) -> Objective {
+    let infonce = InfonceParams { temperature, learn_temperature, leave_out: false };
     let mined = "cir:con".parse().unwrap();
     Objective::Sum(vec![(1.0, Objective::Infonce(infonce)), (0.5, mined)])
 }
@@ -152,7 +156,7 @@ fn gpu_refused_kernels(device: &Device) -> Outcome {
     ];
     let own = Device::open(&device.info().index.to_string())?;
     let Device::Gpu(gpu) = &own else { return Ok(()) };
-    let run = |fails: bool| -> std::result::Result<_, Failed> {
+    let run = |fails: bool, learned: bool| -> std::result::Result<_, Failed> {
         let mut random = Random::new(22);
         let mut pipeline =
             Pipeline::new(&own, Head::for_config(DIMS[0], DIMS[1], &config())?, &config(), PAIRS)?;
@@ -161,18 +165,48 @@ fn gpu_refused_kernels(device: &Device) -> Outcome {
             if fails {
                 gpu.replace_shader(kernel.0, "this is no shader".into());
                 check(
-                    other.step(&mut pipeline, &objective(0.3)).is_err(),
+                    other.step(&mut pipeline, &with_temperature(0.3, learned)).is_err(),
                     format!("{} was taken", kernel.0),
                 )?;
                 gpu.replace_shader(kernel.0, kernel.1.into());
             }
-            batch.step(&mut pipeline, &objective(0.1))?;
+            batch.step(&mut pipeline, &with_temperature(0.1, learned))?;
         }
         Ok((pipeline.head()?, pipeline.steps(), pipeline.records()?))
     };
-    let (alone, between) = (run(false)?, run(true)?);
-    check(alone.2 == between.2, format!("alone {:?}\nbetween {:?}", alone.2, between.2))?;
-    check(alone.0 == between.0 && alone.1 == between.1, "the heads differ")
+    for learned in [true, false] {
+        let (alone, between) = (run(false, learned)?, run(true, learned)?);
+        check(alone.2 == between.2, format!("alone {:?}\nbetween {:?}", alone.2, between.2))?;
+        check(alone.0 == between.0 && alone.1 == between.1, "the heads differ")?;
+    }
+    Ok(())
+}
+
+/// A step reads the temperature that the steps before have learned: its loss is that of a first step which is given it.
+fn learned_temperature(device: &Device) -> Outcome {
+    let config = TrainConfig { mask_same_image: false, ..Default::default() };
+    let mut random = Random::new(24);
+    let (images, texts) = (random.values(PAIRS * DIMS[0]), random.values(PAIRS * DIMS[1]));
+    let batch = Features { images: &images, texts: &texts, ids: &[] };
+    let objective = |temperature| {
+        Objective::Infonce(InfonceParams { temperature, learn_temperature: true, leave_out: false })
+    };
+    let mut pipeline = Pipeline::new(device, Head::new(DIMS[0], DIMS[1], EMBED, 3)?, &config, PAIRS)?;
+    for _ in 0..3 {
+        pipeline.step(batch, &objective(0.2), 1e-2)?;
+        let head = pipeline.head()?;
+        let mut first = Pipeline::new(device, head.clone(), &config, PAIRS)?;
+        first.step(batch, &objective(head.temperature()), 1e-2)?;
+        pipeline.records()?;
+        let mut next = Pipeline::new(device, head.clone(), &config, PAIRS)?;
+        next.step(batch, &objective(0.2), 1e-2)?;
+        pipeline.step(batch, &objective(0.2), 1e-2)?;
+        let [found, expected, other] = [&mut pipeline, &mut first, &mut next].map(|p| p.records());
+        let (found, expected, other) = (found?[0].loss, expected?[0].loss, other?[0].loss);
+        check(found == expected, format!("{found}, expected {expected}"))?;
+        check(expected != other, format!("{} makes no difference to 0.2", head.temperature()))?;
+    }
+    Ok(())
 }
 
 fn refused<T>(found: Result<T>, words: &str) -> Outcome {
@@ -233,6 +267,7 @@ fn pooling_fields(device: &Device) -> Outcome {
 fn main() {
     common::run(vec![
         ("failed_steps".into(), failed_steps),
+        ("learned_temperature".into(), learned_temperature),
         ("gpu_refused_kernels".into(), gpu_refused_kernels),
         ("shapes".into(), shapes),
         ("pooling_fields".into(), pooling_fields),

@@ -12,8 +12,8 @@ use wgoal::{Device, Features, GradientOptions, Head, Objective, Optimizer, Pipel
 
 type Outcome = Result<(), Failed>;
 
-/// Less than features, embeddings, similarities and weights of the cases below take; more than their vectors.
-const BINDING: usize = 40 << 10;
+/// Less than features, embeddings, similarities and weights of the cases below take; more than 64 of their rows and their vectors.
+const BINDING: usize = 66 << 10;
 
 /// The same adapter once more, with small bindings.
 fn limited(device: &Device) -> Result<Device, Failed> {
