@@ -232,7 +232,8 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// The learning rate is divided by ten after each of these numbers of epochs.
     pub lr_drop: Vec<usize>,
-    /// Over how many steps the learning rate rises from 0; its course begins after them.
+    /// Over how many steps W the learning rate rises: step k, counted from 1, uses k / W of it, so the first uses lr / W. Its
+    /// course begins after them.
     pub lr_warmup: Warmup,
     /// First epochs that train on the hinge over all negatives, which keeps hardest-negative training from collapsing;
     /// InfoNCE, which sees all negatives anyway, ignores it.

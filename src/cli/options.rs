@@ -154,7 +154,7 @@ pub struct RunOptions {
     /// Divide the learning rate by ten after each of these numbers of epochs
     #[arg(long, value_delimiter = ',', value_name = "E1,E2")]
     lr_drop: Option<Vec<usize>>,
-    /// Steps over which the learning rate rises, or a percentage of all steps, as in 10% [0]
+    /// Steps over which the learning rate rises, from lr / STEPS in the first; or a percentage of all steps, as in 10% [0]
     #[arg(long, value_name = "STEPS")]
     lr_warmup: Option<String>,
     /// Course of the learning rate after its rise [constant]
