@@ -1,6 +1,8 @@
 //! `wgoal embed`: embeddings of a split, for a vector index.
 
-use super::{DeviceArg, load_checkpoint, make_folder, refuse_overwriting, say, shown, warn_of_data};
+use super::{
+    DeviceArg, checkpoint_file, load_checkpoint, make_folder, refuse_overwriting, say, shown, warn_of_data,
+};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use wgoal::data::{Side, Values, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors};
@@ -105,7 +107,7 @@ impl EmbedArgs {
             let advice = "choose another --out";
             return Err(Error::new(ErrorKind::Config, "--out", expected, self.out.display(), advice));
         }
-        let inputs = || Dataset::paths(&self.dataset).into_iter().chain([self.checkpoint.clone()]);
+        let inputs = || Dataset::paths(&self.dataset).into_iter().chain([checkpoint_file(&self.checkpoint)]);
         ours.clone().try_for_each(|out| refuse_overwriting("--out", &out, inputs()))
     }
 }

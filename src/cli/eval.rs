@@ -1,6 +1,8 @@
 //! `wgoal eval`: recall of a checkpoint.
 
-use super::{DeviceArg, load_checkpoint, print_json, refuse_overwriting, say, shown, warn_of_data};
+use super::{
+    DeviceArg, checkpoint_file, load_checkpoint, print_json, refuse_overwriting, say, shown, warn_of_data,
+};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -50,7 +52,7 @@ impl EvalArgs {
     pub fn run(self) -> Result<()> {
         let split: Split = self.split.parse()?;
         if let Some(out) = &self.write_candidates {
-            let inputs = Dataset::paths(&self.dataset).into_iter().chain([self.checkpoint.clone()]);
+            let inputs = Dataset::paths(&self.dataset).into_iter().chain([checkpoint_file(&self.checkpoint)]);
             refuse_overwriting("--write-candidates", out, inputs)?;
         }
         let checkpoint = load_checkpoint(&self.checkpoint)?;

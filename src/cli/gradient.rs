@@ -117,7 +117,7 @@ impl GradientArgs {
         let lengths = values.chunks_exact(dim).map(length).enumerate();
         let mut wrong = lengths.filter(|(_, length)| wrong(length));
         let Some((first, length)) = wrong.next() else { return };
-        let (count, rows, path) = (1 + wrong.count(), values.len() / dim, path.display());
+        let (count, rows, path) = (1 + wrong.count(), values.len() / dim, shown(path));
         if self.normalize {
             note!(
                 "warning: {count} of the {rows} rows of {path} are zero and have no direction, the first is row {first}"

@@ -264,14 +264,16 @@ impl ObjectiveArgs {
     }
 }
 
+/// The file of a head: what is given, or the best one of a run's folder.
+fn checkpoint_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("best.safetensors") } else { path.to_path_buf() }
+}
+
 /// The head in a file, or the best one of a run's folder.
 fn load_checkpoint(path: &Path) -> Result<Checkpoint> {
-    if !path.is_dir() {
-        return Checkpoint::load(path);
-    }
-    let best = path.join("best.safetensors");
-    if best.exists() {
-        return Checkpoint::load(best);
+    let file = checkpoint_file(path);
+    if file == path || file.exists() {
+        return Checkpoint::load(file);
     }
     let advice = match path.join("heads").is_dir() {
         true => "give one of the files in its folder heads",
@@ -293,7 +295,8 @@ fn warn_of_data(dataset: &Dataset, configs: &[&TrainConfig], splits: &[Split]) {
         looked_at.push(input);
         for suspicion in dataset.suspicions(config, splits) {
             if !told.contains(&suspicion) {
-                note!("{}: {suspicion}", if suspicion.grave { "warning" } else { "note" });
+                let kind = if suspicion.grave { "warning" } else { "note" };
+                note!("{kind}: {}", Plain(&suspicion));
                 told.push(suspicion);
             }
         }

@@ -28,7 +28,11 @@ fn names_cannot_forge_lines() {
     let place = Place::new();
     place.train("run", "");
     write_dataset(&place.path(HOSTILE));
-    write_npy(&place.path(&format!("{HOSTILE}.npy")), &[2, 2], &[1.0f32, 0.0, 0.0, 1.0]);
+    // What is warned of names its file: rows of zeros, rows that are no unit vectors.
+    let mut images = features()[0].clone();
+    images[..DIMS[0]].fill(0.0);
+    write_npy(&place.path(HOSTILE).join("images.npy"), &[IMAGES.into(), DIMS[0] as u64], &images);
+    write_npy(&place.path(&format!("{HOSTILE}.npy")), &[2, 2], &[2.0f32, 0.0, 0.0, 1.0]);
     fs::write(place.path(&format!("{HOSTILE}.wgsl")), "fn f() { return 1; }").unwrap();
     let npy = &format!("{HOSTILE}.npy");
     let wgsl = &format!("{HOSTILE}.wgsl");
@@ -139,7 +143,7 @@ fn contents_cannot_forge_lines() {
         fs::write(place.path(&format!("sweep-{name}/results.jsonl")), plan).unwrap();
         for command in [
             format!("train npy-{name} --device cpu --out new"),
-            format!("train captions-{name} --device cpu --out new"),
+            format!("train captions-{name} --device cpu --out captions-{name}/new"),
             format!("train {name}.safetensors --device cpu --out new"),
             format!("eval {name}.safetensors data --device cpu"),
             format!("eval head-{name} data --device cpu"),
@@ -150,7 +154,9 @@ fn contents_cannot_forge_lines() {
             let (code, _, stderr) = run(&place, &args);
             assert_plain(&args, &stderr);
             let errors = stderr.lines().filter(|line| line.starts_with("error: ")).count();
-            assert_eq!((code, errors), (1, 1), "{command}\n{stderr}");
+            // Captions are looked at only to warn.
+            let expected = if command.contains("captions") { (0, 0) } else { (1, 1) };
+            assert_eq!((code, errors), expected, "{command}\n{stderr}");
             assert!(stderr.lines().all(|line| line.len() < 4000), "{command}: {} bytes", stderr.len());
         }
     }

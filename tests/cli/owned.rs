@@ -24,6 +24,7 @@ fn nothing_that_is_read_is_written_over() {
             "run/best.safetensors",
             "eval run/best.safetensors data --top 2 --device cpu --write-candidates FILE",
         ),
+        ("run/best.safetensors", "eval run data --top 2 --device cpu --write-candidates FILE"),
         ("data/images.npy", "eval run/best.safetensors data --top 2 --device cpu --write-candidates FILE"),
         (
             "data/split_test.npy",

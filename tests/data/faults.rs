@@ -217,3 +217,26 @@ fn a_file_cut_while_open_and_a_row_out_of_range_are_errors() {
          while it is in use"
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn captions_and_names_are_read_from_regular_files_alone() {
+    for (name, kind) in [("captions.txt", "pipe"), ("image_names.txt", "pipe"), ("image_names.txt", "device")]
+    {
+        let dir = write(&good("<f4", "<i8"));
+        let path = dir.path().join(name);
+        match kind {
+            "pipe" => {
+                let fifo = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, 0o600.into(), 0).unwrap();
+            }
+            _ => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+        }
+        let dataset = Dataset::open(dir.path()).unwrap();
+        let result = if name == "captions.txt" { dataset.caption(0) } else { dataset.image_name(0) };
+        let expected = format!(
+            "DIR/{name}: expected UTF-8 text, found a {kind}; save what it gives as a file first, and give that file"
+        );
+        assert_eq!(message(&dir, result), expected);
+    }
+}
