@@ -174,10 +174,17 @@ fn small_softplus(device: &Device) -> Outcome {
                 Default::default(),
             )?;
             let mut expected = 0.0;
-            for i in 0..PAIRS {
-                let others =
-                    |at: &dyn Fn(usize) -> f64| (0..PAIRS).filter(|&j| j != i).map(at).collect::<Vec<_>>();
-                expected += value(s[i][i], &others(&|j| s[i][j])) + value(s[i][i], &others(&|j| s[j][i]));
+            for (i, row) in s.iter().enumerate() {
+                let without = |values: Vec<f64>| {
+                    values
+                        .into_iter()
+                        .enumerate()
+                        .filter(|(j, _)| *j != i)
+                        .map(|(_, s)| s)
+                        .collect::<Vec<_>>()
+                };
+                let column = s.iter().map(|row| row[i]).collect();
+                expected += value(row[i], &without(row.clone())) + value(row[i], &without(column));
             }
             let error = (f64::from(found.loss) - expected).abs() / expected;
             check(

@@ -1,8 +1,9 @@
 //! `wgoal baseline`: a head in closed form, to compare a trained one with.
 
+use super::data::warn_of_data;
 use super::options::{InputArgs, Unused, warn};
 use super::run_folder::{BEST, RunFolder};
-use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown, warn_of_data};
+use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;

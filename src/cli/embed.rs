@@ -1,12 +1,11 @@
 //! `wgoal embed`: embeddings of a split, for a vector index.
 
-use super::{
-    DeviceArg, checkpoint_file, load_checkpoint, make_folder, refuse_overwriting, say, shown, warn_of_data,
-};
+use super::data::{checkpoint_path, warn_of_data};
+use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use wgoal::data::{Side, Values, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors};
-use wgoal::{Dataset, Error, ErrorKind, Result, Split};
+use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result, Split};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
@@ -42,9 +41,10 @@ pub struct EmbedArgs {
 impl EmbedArgs {
     pub fn run(self) -> Result<()> {
         let split: Option<Split> = (self.split != "all").then(|| self.split.parse()).transpose()?;
-        let checkpoint = load_checkpoint(&self.checkpoint)?;
+        let head = checkpoint_path(&self.checkpoint)?;
+        let checkpoint = Checkpoint::load(&head)?;
         let dataset = Dataset::open_for(&self.dataset, split.as_slice())?;
-        self.refuse_features()?;
+        self.refuse_features(&head)?;
         warn_of_data(&dataset, &[checkpoint.config()], split.as_slice());
         let device = self.device.open()?;
         let all = |side| (0..dataset.items(side) as u32).collect();
@@ -90,7 +90,7 @@ impl EmbedArgs {
     }
 
     /// In npy, embeddings have the names that features have: they must not take their place.
-    fn refuse_features(&self) -> Result<()> {
+    fn refuse_features(&self, head: &Path) -> Result<()> {
         let ours: &[&str] = match self.format {
             Format::Npy => &["images.npy", "texts.npy"],
             Format::Safetensors => &["embeddings.safetensors"],
@@ -107,7 +107,7 @@ impl EmbedArgs {
             let advice = "choose another --out";
             return Err(Error::new(ErrorKind::Config, "--out", expected, self.out.display(), advice));
         }
-        let inputs = || Dataset::paths(&self.dataset).into_iter().chain([checkpoint_file(&self.checkpoint)]);
+        let inputs = || Dataset::paths(&self.dataset).into_iter().chain([head.to_path_buf()]);
         ours.clone().try_for_each(|out| refuse_overwriting("--out", &out, inputs()))
     }
 }

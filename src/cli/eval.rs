@@ -1,12 +1,11 @@
 //! `wgoal eval`: recall of a checkpoint.
 
-use super::{
-    DeviceArg, checkpoint_file, load_checkpoint, print_json, refuse_overwriting, say, shown, warn_of_data,
-};
+use super::data::{checkpoint_path, warn_of_data};
+use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use wgoal::{Candidates, Dataset, Error, ErrorKind, Recall, Result, Side, Split};
+use wgoal::{Candidates, Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Side, Split};
 
 #[derive(Args)]
 pub struct EvalArgs {
@@ -51,11 +50,12 @@ struct Summary {
 impl EvalArgs {
     pub fn run(self) -> Result<()> {
         let split: Split = self.split.parse()?;
+        let checkpoint = checkpoint_path(&self.checkpoint)?;
         if let Some(out) = &self.write_candidates {
-            let inputs = Dataset::paths(&self.dataset).into_iter().chain([checkpoint_file(&self.checkpoint)]);
+            let inputs = Dataset::paths(&self.dataset).into_iter().chain([checkpoint.clone()]);
             refuse_overwriting("--write-candidates", out, inputs)?;
         }
-        let checkpoint = load_checkpoint(&self.checkpoint)?;
+        let checkpoint = Checkpoint::load(&checkpoint)?;
         let dataset = Dataset::open_for(&self.dataset, &[split])?;
         warn_of_data(&dataset, &[checkpoint.config()], &[split]);
         let device = self.device.open()?;

@@ -3,6 +3,7 @@
 mod analyze;
 mod baseline;
 mod bench;
+mod data;
 mod doctor;
 mod embed;
 mod eval;
@@ -18,11 +19,8 @@ mod train;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use wgoal::{
-    Checkpoint, CustomWeights, Dataset, Device, DeviceInfo, Error, ErrorKind, Objective, Plain, Result,
-    Split, TrainConfig, is_unsafe,
-};
+use std::path::PathBuf;
+use wgoal::{CustomWeights, Device, DeviceInfo, Objective, Plain, Result, is_unsafe};
 
 pub use output::Safe;
 use output::{make_folder, print_json, refuse_overwriting, say, shown, to_json};
@@ -261,56 +259,6 @@ impl ObjectiveArgs {
             _ => {}
         }
         Ok(())
-    }
-}
-
-/// The file of a head: what is given, or the best one of a run's folder.
-fn checkpoint_file(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join("best.safetensors") } else { path.to_path_buf() }
-}
-
-/// The head in a file, or the best one of a run's folder.
-fn load_checkpoint(path: &Path) -> Result<Checkpoint> {
-    let file = checkpoint_file(path);
-    if file == path || file.exists() {
-        return Checkpoint::load(file);
-    }
-    let advice = match path.join("heads").is_dir() {
-        true => "give one of the files in its folder heads",
-        false => "give the folder of a run, or its best.safetensors",
-    };
-    let expected = "the folder of a run, with best.safetensors";
-    Err(Error::new(ErrorKind::Checkpoint, path.display(), expected, "no such file in it", advice))
-}
-
-/// Warns, once of each thing, of what is allowed in the data of `splits` (all items, where none is named) but seldom
-/// meant.
-fn warn_of_data(dataset: &Dataset, configs: &[&TrainConfig], splits: &[Split]) {
-    let (mut looked_at, mut told) = (Vec::new(), Vec::new());
-    for config in configs {
-        let input = (config.pooling(), config.standardize);
-        if looked_at.contains(&input) {
-            continue;
-        }
-        looked_at.push(input);
-        for suspicion in dataset.suspicions(config, splits) {
-            if !told.contains(&suspicion) {
-                let kind = if suspicion.grave { "warning" } else { "note" };
-                note!("{kind}: {}", Plain(&suspicion));
-                told.push(suspicion);
-            }
-        }
-    }
-    for &split in splits {
-        let rows = dataset.split(split);
-        let (lacking, images) = (rows.uncaptioned(), rows.images.len());
-        if lacking > 0 {
-            let what = match split {
-                Split::Train => "they are not trained on",
-                Split::Val | Split::Test => "they are candidates for every text, and no queries",
-            };
-            note!("note: {lacking} of {images} images of split_{split} have no caption: {what}");
-        }
     }
 }
 

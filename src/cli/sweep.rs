@@ -1,9 +1,10 @@
 //! `wgoal sweep`: the table of the paper in one process, resumable.
 
+use super::data::warn_of_data;
 use super::options::{RunOptions, Unused, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
-use super::{DeviceArg, make_folder, say, shown, to_json, warn_of_data};
+use super::{DeviceArg, make_folder, say, shown, to_json};
 use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,9 +1,10 @@
 //! `wgoal train`: one run in one folder, resumable.
 
+use super::data::warn_of_data;
 use super::options::{RunOptions, warn};
 use super::resume;
 use super::run_folder::{Lock, RunFolder};
-use super::{DeviceArg, print_json, say, shown, warn_of_data};
+use super::{DeviceArg, print_json, say, shown};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;

@@ -38,7 +38,8 @@ fn a_file_of_another_kind_is_refused_without_being_read_whole() {
     // A sparse file: terabytes that nothing could hold.
     std::fs::File::create(place.path("mine.wgsl")).unwrap().set_len(1 << 40).unwrap();
     let output = place.run("analyze custom --weights mine.wgsl");
-    let expected = "error: mine.wgsl: expected at most 65536 bytes, found more; shorten the file; is it the right one?\n";
+    let expected = "error: mine.wgsl: expected a text file that can be read, found a file of more than 16777216 bytes; check \
+                    that it is the right file: such a one is never so large\n";
     assert_eq!((output.code, output.stderr.as_str()), (1, expected));
     std::fs::write(place.path("mine.wgsl"), b"fn \xff").unwrap();
     let output = place.run("analyze custom --weights mine.wgsl");
