@@ -357,7 +357,7 @@ impl Recorder {
                 "use a smaller --batch, or --device cpu",
             ));
         }
-        let most = self.max_binding as u64;
+        let most = self.gpu.max_binding() as u64;
         if let Some(size) = regions.iter().map(|region| region.bytes()).find(|&size| size > most) {
             return Err(Error::device(
                 format!("kernel {} on {}", spec.name, self.gpu.info().name),
