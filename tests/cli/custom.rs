@@ -43,7 +43,7 @@ fn a_file_of_another_kind_is_refused_without_being_read_whole() {
     assert_eq!((output.code, output.stderr.as_str()), (1, expected));
     std::fs::write(place.path("mine.wgsl"), b"fn \xff").unwrap();
     let output = place.run("analyze custom --weights mine.wgsl");
-    assert!(output.stderr.contains("mine.wgsl: expected a text file that can be read, found invalid utf-8"));
+    assert!(output.stderr.contains("mine.wgsl: expected a text file that can be read, found another encoding at byte 3; save the file as UTF-8"));
 }
 
 #[test]
