@@ -138,11 +138,9 @@ fn by_definition(device: &Device) -> Outcome {
 /// Equal to the bit.
 fn same(device: &Device) -> Outcome {
     let batch = Batch::new(3);
-    for (a, b) in [
-        ("hinge@all", "hinge-sum"),
-        ("cir:sig-ms@top:1", "cir:sig-ms"),
-        ("cir:lin@all", "circle@all"),
-    ] {
+    for (a, b) in
+        [("hinge@all", "hinge-sum"), ("cir:sig-ms@top:1", "cir:sig-ms"), ("cir:lin@all", "circle@all")]
+    {
         let (x, y) = (batch.gradients(device, a, 1.0)?, batch.gradients(device, b, 1.0)?);
         check(x.images.iter().any(|x| *x != 0.0), format!("{a}: no gradient"))?;
         check(x.images == y.images && x.texts == y.texts, format!("{a} and {b} differ"))?;
