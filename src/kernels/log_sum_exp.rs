@@ -162,23 +162,16 @@ impl<'a, T: Real> Scan<T> for Sums<'a, T> {
     fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>) {
         let (target, out) = self.roles.of(lanes);
         let top = Lanes::<T>::of(&lanes.anchor, self.tops);
-        let mut any = false;
         for k in 0..LANES {
-            let x = self.rate * (lanes.s[k] - top[k]);
-            let e = if out[k] { T::zero() } else { x.power_of_e() };
+            let away = top[k] - lanes.s[k];
+            let e = (-self.rate * away).power_of_e();
+            let e = if out[k] { T::zero() } else { e };
+            let count = if target[k] { T::one() } else { T::zero() };
             sums[0][k] += e;
-            // In two steps, a target's e^x - 1 would lose what is small beside 1.
-            sums[1][k] += if target[k] { T::zero() } else { e };
-            any |= target[k];
-        }
-        // Few lanes are targets.
-        if any {
-            for k in (0..LANES).filter(|&k| target[k]) {
-                let away = top[k] - lanes.s[k];
-                sums[1][k] += (-self.rate * away).exp_m1();
-                sums[2][k] += T::one();
-                sums[3][k] += away;
-            }
+            // e^0 is exactly 1, so that nothing is left of a target that is the maximum.
+            sums[1][k] += e - count;
+            sums[2][k] += count;
+            sums[3][k] += if target[k] { away } else { T::zero() };
         }
     }
 
