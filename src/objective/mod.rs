@@ -13,7 +13,6 @@ mod names;
 mod negatives;
 mod validate;
 
-#[cfg(not(target_arch = "wasm32"))]
 pub use custom::CustomWeights;
 pub(crate) use embeddings::check_embeddings;
 #[cfg(not(target_arch = "wasm32"))]

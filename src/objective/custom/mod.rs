@@ -15,7 +15,6 @@ mod write;
 use crate::kernels::{KernelSpec, OWN, Real, specialise, weighing_pages, weight_sections};
 use crate::{Error, Result};
 use interpret::STEPS;
-#[cfg(not(target_arch = "wasm32"))]
 use message::Source;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Function, Handle, Module, Scalar, Span, TypeInner, VectorSize, front::wgsl};
