@@ -1,84 +1,56 @@
 #![doc = include_str!("../README.md")]
-#![cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "the parts that only the trainer uses"))]
+#![cfg_attr(not(feature = "native"), allow(dead_code, reason = "the parts that only the trainer uses"))]
 
-mod analysis;
-mod bank;
-#[cfg(not(target_arch = "wasm32"))]
-mod baseline;
-mod config;
+// From the lowest layer to the highest; tests/layers.rs holds this order.
+pub mod analysis;
+#[cfg(feature = "native")]
+pub mod data;
 #[doc(hidden)]
 pub mod device;
-mod encoder;
+#[cfg(feature = "native")]
+pub mod doctor;
 mod error;
 mod eval;
-mod gpo;
-mod head;
+mod gradient;
+#[cfg(feature = "native")]
+#[doc(hidden)]
+pub mod io;
 #[doc(hidden)]
 pub mod kernels;
-mod negatives;
+mod math;
+mod model;
 mod objective;
-mod pipeline;
-mod random;
-mod strips;
-
-// What waits, has files or starts threads: everywhere but in a browser.
-#[cfg(not(target_arch = "wasm32"))]
-mod blocking;
-#[cfg(not(target_arch = "wasm32"))]
-mod checkpoint;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod data;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod doctor;
-#[cfg(not(target_arch = "wasm32"))]
-mod embed;
-#[cfg(not(target_arch = "wasm32"))]
-mod epoch;
-#[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
-pub mod files;
-#[cfg(not(target_arch = "wasm32"))]
-mod local;
-#[cfg(not(target_arch = "wasm32"))]
-mod recipe;
-#[cfg(not(target_arch = "wasm32"))]
-mod rerank;
-#[cfg(not(target_arch = "wasm32"))]
-mod statistics;
-#[cfg(not(target_arch = "wasm32"))]
+pub mod optim;
+mod similarity;
+#[cfg(feature = "native")]
 mod sweep;
-#[cfg(not(target_arch = "wasm32"))]
-mod trainer;
+mod train;
 
 pub use analysis::{Analysis, Plane, Region, plot};
-#[cfg(not(target_arch = "wasm32"))]
-pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
-pub use config::{
-    ImageEncoder, Init, Optimizer, Pooling, Schedule, Shuffle, SignedRoot, TrainConfig, Warmup,
-};
 pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
 pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use error::{Plain, is_unsafe};
 pub use eval::{Ranking, Recall};
-pub use head::{Head, Side};
-pub use negatives::{HardNegatives, NegativeOptions, hard_negatives_async};
+pub use gradient::{GradientOptions, Gradients, Rows};
+pub use model::{Head, HeadConfig, ImageEncoder, Pooling, Side, SignedRoot};
 pub use objective::{
-    CustomWeights, GoalParams, GradientOptions, Gradients, InfonceParams, Loss, Negatives, Objective,
-    PairWeight, Rows, TripletWeight,
+    CustomWeights, GoalParams, InfonceParams, Loss, Negatives, Objective, PairWeight, TripletWeight,
 };
-pub use pipeline::{External, Features, Pipeline, StepStats};
+pub use optim::{Optimizer, Schedule, Warmup};
+pub use similarity::{HardNegatives, NegativeOptions, hard_negatives_async};
+pub use train::{External, Features, Init, Pipeline, Shuffle, StepStats, TrainConfig};
 
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(feature = "native")]
 pub use {
-    blocking::hard_negatives,
-    checkpoint::{Best, Checkpoint},
     data::{Dataset, Split},
-    epoch::Epoch,
-    local::{EncoderGradients, Gpo, GpoGradients, Pooled},
-    recipe::{RECIPES, Recipe},
-    rerank::{Candidates, TopK},
-    statistics::TTest,
+    eval::Candidates,
+    math::TTest,
+    model::{EncoderGradients, Gpo, GpoGradients, Pooled},
+    similarity::{TopK, hard_negatives},
     sweep::{Row, Run, Score, Sweep, SweepProgress, Table, Variant},
-    trainer::{Event, Trainer},
+    train::{
+        Baseline, Best, Checkpoint, ClosedForm, Epoch, Event, RECIPES, REGULARIZATIONS, Recipe, Trainer,
+    },
 };

@@ -32,7 +32,7 @@ pub fn warn_of_data(dataset: &Dataset, configs: &[&TrainConfig], splits: &[Split
             continue;
         }
         looked_at.push(input);
-        for suspicion in dataset.suspicions(config, splits) {
+        for suspicion in dataset.suspicions(&config.head(), splits) {
             if !told.contains(&suspicion) {
                 let kind = if suspicion.grave { "warning" } else { "note" };
                 note!("{kind}: {}", Plain(&suspicion));

@@ -16,7 +16,7 @@ pub struct EvalArgs {
     /// train, val or test
     #[arg(long, default_value = "test")]
     split: String,
-    /// Mean over this many disjoint stretches of images (COCO 1K: 5)
+    /// Mean over this many disjoint chunks of images (COCO 1K: 5)
     #[arg(long, default_value_t = 1)]
     folds: usize,
     /// Candidates of every query to write for another model to score

@@ -264,6 +264,7 @@ impl ObjectiveArgs {
 
 fn devices(json: bool) -> Result<()> {
     wgoal::device::check_environment()?;
+    wgoal::kernels::check_environment()?;
     let devices = Device::list();
     if json {
         return print_json(&devices);

@@ -13,12 +13,6 @@ use wgoal::{
 };
 
 #[derive(Clone, Copy, ValueEnum)]
-enum OptimizerName {
-    Adamw,
-    Sgd,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {
     Constant,
     Cosine,
@@ -170,8 +164,8 @@ pub struct RunOptions {
     #[arg(long, value_name = "EPOCHS")]
     bank_warmup: Option<usize>,
     /// Update rule [adamw]
-    #[arg(long)]
-    optimizer: Option<OptimizerName>,
+    #[arg(long, value_parser = PossibleValuesParser::new(Optimizer::NAMES))]
+    optimizer: Option<String>,
     /// Momentum of sgd [0.9]
     #[arg(long, allow_negative_numbers = true)]
     momentum: Option<f64>,
@@ -202,31 +196,6 @@ pub struct RunOptions {
 impl RunOptions {
     /// The configuration that results from `base` and the options given.
     pub fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
-        let optimizer = match (self.optimizer, self.momentum, base.optimizer) {
-            (None, None, optimizer) => optimizer,
-            (Some(OptimizerName::Adamw), None, optimizer @ Optimizer::AdamW { .. }) => optimizer,
-            (Some(OptimizerName::Adamw), None, _) => Optimizer::default(),
-            (Some(OptimizerName::Sgd), momentum, Optimizer::AdamW { .. }) => {
-                Optimizer::Sgd { momentum: momentum.unwrap_or(0.9) }
-            }
-            (None | Some(OptimizerName::Sgd), momentum, Optimizer::Sgd { momentum: before }) => {
-                Optimizer::Sgd { momentum: momentum.unwrap_or(before) }
-            }
-            (_, Some(momentum), _) => {
-                let advice = "add --optimizer sgd, or leave --momentum out";
-                return Err(Error::new(ErrorKind::Config, "--momentum", "--optimizer sgd", momentum, advice));
-            }
-        };
-        let optimizer = match (self.betas.as_deref(), optimizer) {
-            (None, optimizer) => optimizer,
-            (Some(&[beta1, beta2]), Optimizer::AdamW { epsilon, .. }) => {
-                Optimizer::AdamW { beta1, beta2, epsilon }
-            }
-            (Some(betas), _) => {
-                let (expected, advice) = ("two numbers, and --optimizer adamw", "give them as in 0.9,0.999");
-                return Err(Error::new(ErrorKind::Config, "--betas", expected, format!("{betas:?}"), advice));
-            }
-        };
         let config = TrainConfig {
             objective: self.objective.resolve(base.objective.clone())?,
             epochs: self.epochs.unwrap_or(base.epochs),
@@ -242,7 +211,7 @@ impl RunOptions {
                 Some(EncoderName::Linear) => ImageEncoder::Linear,
                 Some(EncoderName::ResidualMlp) => ImageEncoder::ResidualMlp,
             },
-            optimizer,
+            optimizer: self.optimizer(base.optimizer)?,
             lr: self.lr.unwrap_or(base.lr),
             weight_decay: self.weight_decay.unwrap_or(base.weight_decay),
             decay_biases: self.decay_biases.map_or(base.decay_biases, Switch::is_on),
@@ -275,6 +244,38 @@ impl RunOptions {
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// The optimiser that results from `base` and the options given.
+    fn optimizer(&self, base: Optimizer) -> Result<Optimizer> {
+        let mut optimizer = match self.optimizer.as_deref() {
+            Some(name) if name != base.name() => name.parse()?,
+            _ => base,
+        };
+        // Those that have an option.
+        let with = |has: fn(&mut Optimizer) -> bool| {
+            let having = |name: &&str| name.parse().is_ok_and(|mut optimizer| has(&mut optimizer));
+            Optimizer::NAMES.iter().copied().filter(having).collect::<Vec<_>>().join(" or ")
+        };
+        if let Some(momentum) = self.momentum {
+            let Some(own) = optimizer.momentum() else {
+                let names = with(|optimizer| optimizer.momentum().is_some());
+                let advice = format!("add --optimizer {names}, or leave --momentum out");
+                let expected = format!("--optimizer {names}");
+                return Err(Error::new(ErrorKind::Config, "--momentum", expected, momentum, advice));
+            };
+            *own = momentum;
+        }
+        if let Some(betas) = &self.betas {
+            let (Some([beta1, beta2]), [first, second]) = (optimizer.betas(), &betas[..]) else {
+                let names = with(|optimizer| optimizer.betas().is_some());
+                let expected = format!("two numbers, and --optimizer {names}");
+                let advice = "give them as in 0.9,0.999";
+                return Err(Error::new(ErrorKind::Config, "--betas", expected, format!("{betas:?}"), advice));
+            };
+            (*beta1, *beta2) = (*first, *second);
+        }
+        Ok(optimizer)
     }
 
     /// The configuration of the recipe named.

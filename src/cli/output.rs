@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use wgoal::files::{Obstacle, is_standard_output, same_file};
+use wgoal::io::{Obstacle, is_standard_output, same_file};
 use wgoal::{Error, ErrorKind, Plain, Result, is_unsafe};
 
 /// Whether standard output holds a file of results: then it holds nothing else.

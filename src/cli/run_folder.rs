@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use wgoal::files::{self, Obstacle};
+use wgoal::io::{self as files, Obstacle};
 use wgoal::{Checkpoint, Device, Epoch, Error, ErrorKind, Result, TrainConfig, Trainer};
 
 const CONFIG: &str = "config.json";

@@ -8,7 +8,7 @@ use super::{DeviceArg, make_folder, say, shown, to_json};
 use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use wgoal::files::{LINES, read_text, write_regular};
+use wgoal::io::{LINES, read_text, write_regular};
 use wgoal::{
     Dataset, Error, ErrorKind, Objective, Result, Split, Sweep, SweepProgress, TrainConfig, Variant,
 };

@@ -3,7 +3,6 @@
 //! Owns the check of an array's type, shape and values. It keeps no feature row in memory, so that a file
 //! may be far larger than memory, and knows nothing of splits or captions.
 
-use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use half::{bf16, f16};
 
 use super::file::{Header, PositionedFile, Source, npy_header};
 use super::header::{Kind, Type, Wanted};
-use crate::files::{Streams, write_whole};
 use crate::{Error, Result};
 
 /// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.
@@ -339,63 +337,4 @@ pub fn read_matrix_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
         array.read_row(row, &mut scratch, &mut values[row * cols..])?;
     }
     Ok((rows, cols, values))
-}
-
-/// Writes `values`, row-major `[rows, cols]`, as a `.npy` file of f32 that appears whole or not at all.
-///
-/// # Errors
-/// A number of values other than `rows * cols`, and any failure to write; a file that was there is then
-/// still the old one.
-pub fn write_matrix_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -> Result<()> {
-    write_matrix(path, rows, cols, values, |out| {
-        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
-        // The values start at a multiple of 64 bytes, after 10 bytes, the text and a line break.
-        let width = (text.len() + 11).next_multiple_of(64) - 11;
-        out.write_all(b"\x93NUMPY\x01\x00")?;
-        out.write_all(&(width as u16 + 1).to_le_bytes())?;
-        writeln!(out, "{text:width$}")?;
-        values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
-    })
-}
-
-/// Writes a matrix as [`write_matrix_npy`] does, but as the `.fvecs` file that faiss reads: before each row its length as
-/// an i32.
-///
-/// # Errors
-/// Those of [`write_matrix_npy`].
-pub fn write_matrix_fvecs(path: &Path, rows: usize, cols: usize, values: &[f32]) -> Result<()> {
-    write_matrix(path, rows, cols, values, |out| {
-        values.chunks_exact(cols.max(1)).try_for_each(|row| {
-            out.write_all(&(cols as i32).to_le_bytes())?;
-            row.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
-        })
-    })
-}
-
-/// Writes a matrix as [`write_matrix_npy`] does, but as the `.fbin` file that usearch reads: rows and columns as i32, then
-/// the values.
-///
-/// # Errors
-/// Those of [`write_matrix_npy`].
-pub fn write_matrix_fbin(path: &Path, rows: usize, cols: usize, values: &[f32]) -> Result<()> {
-    write_matrix(path, rows, cols, values, |out| {
-        out.write_all(&(rows as i32).to_le_bytes())?;
-        out.write_all(&(cols as i32).to_le_bytes())?;
-        values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
-    })
-}
-
-/// Writes a file of `values`, `[rows, cols]`; both must fit an i32, as some formats hold them.
-fn write_matrix(
-    path: &Path,
-    rows: usize,
-    cols: usize,
-    values: &[f32],
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    if rows.checked_mul(cols) != Some(values.len()) || rows.max(cols) > i32::MAX as usize {
-        let expected = format!("{rows} x {cols} values");
-        return Err(Error::data(path.display(), expected, values.len(), "give the shape of the values"));
-    }
-    write_whole(path, Streams::Written, write)
 }

@@ -8,12 +8,11 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::gather::Ahead;
 use super::order::Order;
+use super::preprocess::Ahead;
 use super::{Dataset, Gather, Side, Split};
-use crate::config::Shuffle;
 use crate::device::{Device, Upload};
-use crate::random::{Purpose, random};
+use crate::math::{Purpose, random};
 use crate::{Error, Result};
 
 /// Finished batches that wait for the consumer.
@@ -96,7 +95,7 @@ impl Batches {
         seed: u64,
         epoch: u64,
     ) -> Result<Self> {
-        Self::for_device(&Device::cpu(), dataset, gather, batch, Shuffle::Full, [seed, epoch])
+        Self::for_device(&Device::cpu(), dataset, gather, batch, None, [seed, epoch])
     }
 
     /// [`Batches::new`] in an order of any kind; the thread makes the uploads to a device ready as well.
@@ -105,7 +104,7 @@ impl Batches {
         dataset: Arc<Dataset>,
         gather: Arc<Gather>,
         batch: usize,
-        shuffle: Shuffle,
+        window: Option<usize>,
         [seed, epoch]: [u64; 2],
     ) -> Result<Self> {
         let device = device.clone();
@@ -114,7 +113,7 @@ impl Batches {
             return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
         }
         let pairs = dataset.split(Split::Train).texts.len();
-        let order = Order::new(pairs, shuffle.window(batch), seed, epoch);
+        let order = Order::new(pairs, window, seed, epoch);
         let mut texts = Vec::new();
         let (steps, mut ahead) = (steps_per_epoch(pairs, batch), Ahead::new());
         let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));

@@ -14,7 +14,8 @@ use std::sync::atomic::{self, AtomicBool};
 use safetensors::tensor::Metadata;
 
 use super::header::{NpyHeader, Type};
-use crate::files::{self, MAX_SAFETENSORS_HEADER};
+use crate::io as files;
+use crate::io::MAX_SAFETENSORS_HEADER;
 use crate::{Error, ErrorKind, Result};
 
 /// Longest `.npy` header that is read, in bytes; numpy writes about 118.

@@ -8,7 +8,8 @@ use std::fmt;
 use std::ops::Range;
 
 use super::{Dataset, FeatureFile, Gather, Side, Split};
-use crate::config::{Pooling, TrainConfig};
+use crate::model::HeadConfig;
+use crate::model::Pooling;
 
 /// Most bytes of an array that are read; memory gives as much in a tenth of a second.
 const BYTES: usize = 1 << 28;
@@ -38,7 +39,7 @@ impl fmt::Display for Suspicion {
 impl Dataset {
     /// What is suspicious about the features of `splits` (of all items, where none is named) that a head of this
     /// configuration uses. Of an array above 256 MiB it looks at a sample. Rows that cannot be read are left out.
-    pub fn suspicions(&self, config: &TrainConfig, splits: &[Split]) -> Vec<Suspicion> {
+    pub fn suspicions(&self, config: &HeadConfig, splits: &[Split]) -> Vec<Suspicion> {
         let mut found = Vec::new();
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
             let items = self.items_of(side, splits);
@@ -167,7 +168,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn report(&self, dataset: &Dataset, config: &TrainConfig, found: &mut Vec<Suspicion>) {
+    fn report(&self, dataset: &Dataset, config: &HeadConfig, found: &mut Vec<Suspicion>) {
         let (item, file) = (if self.side == Side::Image { "image" } else { "text" }, self.file);
         let local = dataset.sides[self.side as usize].local.as_ref();
         let local = local.is_some_and(|local| std::ptr::eq(&raw const local.rows, self.file));

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::array::{Array, FeatureFile};
 use super::file::Source;
 use super::numbers::Integer;
-use crate::head::Side;
+use crate::model::Side;
 use crate::{Error, Result};
 
 /// The array of local rows of a side, and that of its offsets.

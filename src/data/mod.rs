@@ -6,35 +6,37 @@
 mod array;
 mod batch;
 mod file;
-mod gather;
 mod header;
 mod inspect;
 mod local;
 mod numbers;
 mod order;
+mod preprocess;
 mod splits;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::config::Pooling;
-use crate::files;
+use crate::io;
+use crate::model::Pooling;
 use crate::{Error, ErrorKind, Plain, Result};
 use array::FeatureFile;
 use file::Source;
 use local::Local;
 use splits::{split_rows, text_to_image};
 
-pub use crate::files::{Values, write_file, write_tensors};
-pub use crate::head::{Side, Standardizer};
-pub use array::{read_matrix_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
+pub use crate::io::{
+    Values, write_file, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors,
+};
+pub use crate::model::{Side, Standardizer};
+pub use array::read_matrix_npy;
 pub use batch::{Batch, Batches, steps_per_epoch};
-pub(crate) use gather::Ahead;
-pub use gather::{Gather, row_stride};
 pub use inspect::Suspicion;
 pub use numbers::read_ids_npy;
 pub use order::{block_order, pair_order};
+pub(crate) use preprocess::Ahead;
+pub use preprocess::{Gather, row_stride};
 pub use splits::{Split, SplitRows};
 
 /// The features of one side: a row an item, several rows an item (regions, tokens), or both.
@@ -370,8 +372,8 @@ fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
         |expected: String, found: String, advice| Err(Error::data(path.display(), expected, found, advice));
     // A line may be long, but not each of them.
     const LINE: u64 = 1 << 12;
-    let most = (side.items as u64).saturating_mul(LINE).saturating_add(files::SMALL);
-    let text = match files::read_text(path, most) {
+    let most = (side.items as u64).saturating_mul(LINE).saturating_add(io::SMALL);
+    let text = match io::read_text(path, most) {
         Ok(text) => text,
         Err(obstacle) if obstacle.is_missing() => return Ok(None),
         Err(obstacle) => {

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
-use crate::random::{Purpose, random};
+use crate::math::{Purpose, random};
 
 /// Pairs of a block: neighbours, which the disk reads in one piece.
 const BLOCK: usize = 64;

@@ -1,6 +1,5 @@
 //! Variables of the environment that choose a device and how it computes: each says something that is known, or is an error.
 
-use crate::kernels::MATMUL_VARIANTS;
 use crate::{Error, Result};
 use std::env::VarError;
 
@@ -13,7 +12,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Looks at every variable that opening a device or its kernels heed.
+/// Looks at every variable that opening a device heeds.
 ///
 /// # Errors
 /// The first that says something unknown; the message lists what it may say.
@@ -27,14 +26,14 @@ pub fn check_environment() -> Result<()> {
     check("WGPU_ADAPTER_NAME", "part of a device's name, as `wgoal devices` lists it", |value| {
         !value.trim().is_empty()
     })?;
-    check("WGOAL_SHADER_CHECKS", "on or off", |value| ["on", "off"].contains(&value))?;
-    let variants: Vec<_> = MATMUL_VARIANTS.iter().map(|variant| variant.name).collect();
-    check("WGOAL_MATMUL", &format!("fixed, measure, or one of: {}", variants.join("; ")), |value| {
-        ["fixed", "measure"].contains(&value) || variants.contains(&value)
-    })
+    check("WGOAL_SHADER_CHECKS", "on or off", |value| ["on", "off"].contains(&value))
 }
 
-fn check(name: &str, expected: &str, fits: impl Fn(&str) -> bool) -> Result<()> {
+/// Whether a variable is unset, empty, or says something that fits.
+///
+/// # Errors
+/// It says something else.
+pub(crate) fn check(name: &str, expected: &str, fits: impl Fn(&str) -> bool) -> Result<()> {
     let value = match std::env::var(name) {
         Err(VarError::NotPresent) => return Ok(()),
         Err(VarError::NotUnicode(value)) => value.to_string_lossy().into_owned(),

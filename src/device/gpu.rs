@@ -5,13 +5,14 @@
 
 use super::profile::Profile;
 use super::select::DeviceInfo;
+use super::spec::{Access, KernelSpec, specialise};
 use super::staging::Free;
 use super::work::{Flight, ImageCopy, PARAMS, Work};
-use crate::kernels::{Access, KernelSpec, specialise};
 use crate::{Error, Result};
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Texels of 16 bytes in a row of the images that some kernels read their operands from, as those pages know.
 pub(super) const IMAGE_ROW: u32 = 2048;
@@ -49,9 +50,8 @@ pub(super) struct Inner {
     pub faults: Arc<Mutex<Faults>>,
     /// The kernel that was handed over last, for the report of a lost device.
     pub last: Mutex<&'static str>,
-    /// Matrix products that were measured, once the first is.
-    #[cfg(not(target_arch = "wasm32"))]
-    choices: Mutex<Option<crate::kernels::Choices>>,
+    /// What a layer above keeps with the device; see [`Gpu::slot`].
+    slot: OnceLock<Box<dyn Any + Send + Sync>>,
     /// What each kernel took, while [`Gpu::profile`] asks for it.
     pub profile: Mutex<Option<Profile>>,
 }
@@ -169,25 +169,19 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// From now on, what the driver says against objects that are made; called, its first word.
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(feature = "native")]
 fn refusal<const N: usize>(
     device: &wgpu::Device,
     of: [wgpu::ErrorFilter; N],
 ) -> impl FnOnce() -> Option<wgpu::Error> {
     let scopes = of.map(|of| device.push_error_scope(of));
     // The innermost first; all of them, whatever it holds.
-    || {
-        scopes
-            .into_iter()
-            .rev()
-            .filter_map(|scope| crate::blocking::wait(scope.pop()))
-            .reduce(|first, _| first)
-    }
+    || scopes.into_iter().rev().filter_map(|scope| super::wait::wait(scope.pop())).reduce(|first, _| first)
 }
 
 /// A browser would tell later, and nothing here can wait: its word goes to the handler of uncaptured errors, so that it
 /// comes out of a later [`Gpu::check`].
-#[cfg(target_arch = "wasm32")]
+#[cfg(not(feature = "native"))]
 fn refusal<const N: usize>(
     _: &wgpu::Device,
     _: [wgpu::ErrorFilter; N],
@@ -255,8 +249,7 @@ impl Gpu {
             flight: Mutex::new(flight),
             faults,
             last: Mutex::new("nothing yet"),
-            #[cfg(not(target_arch = "wasm32"))]
-            choices: Mutex::default(),
+            slot: OnceLock::new(),
             profile: Mutex::default(),
         })))
     }
@@ -265,10 +258,11 @@ impl Gpu {
         &self.0.info
     }
 
-    /// What was measured of matrix products.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn choices(&self) -> MutexGuard<'_, Option<crate::kernels::Choices>> {
-        lock(&self.0.choices)
+    /// What a layer above keeps for as long as the device is open: made by `make` at the first call. There is one such slot,
+    /// of one type; `None` where it was filled with another.
+    #[cfg(feature = "native")]
+    pub(crate) fn slot<T: Send + Sync + 'static>(&self, make: impl FnOnce(&Self) -> T) -> Option<&T> {
+        self.0.slot.get_or_init(|| Box::new(make(self))).downcast_ref()
     }
 
     /// Lanes that every subgroup has at least; 0 where shaders cannot use subgroups.

@@ -8,19 +8,26 @@ mod environment;
 mod gpu;
 mod profile;
 mod select;
+mod spec;
 mod staging;
+#[cfg(feature = "native")]
+mod wait;
 mod work;
 
 pub use buffer::{
     Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, Upload, pad_rows, padded, unpad_rows,
 };
 pub use environment::check_environment;
-pub(crate) use environment::variable;
+pub(crate) use environment::{check as check_variable, variable};
 pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
+pub(crate) use spec::section_lines;
+pub use spec::{Access, KernelSpec, specialise};
 pub use staging::Staged;
+#[cfg(feature = "native")]
+pub(crate) use wait::wait;
 pub(crate) use work::ROWS_AT_ONCE;
 pub use work::Recorder;
 
@@ -207,7 +214,40 @@ impl Commands {
     }
 }
 
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(feature = "native")]
+impl Device {
+    /// The best device here: a discrete GPU, else an integrated one, else the native CPU, and a software adapter only
+    /// if `WGPU_ADAPTER_NAME` asks for it.
+    ///
+    /// `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` (`low` prefers an integrated GPU) are honoured.
+    pub fn auto() -> Result<Self> {
+        Self::open("auto")
+    }
+
+    /// The best adapter that wgpu finds, software adapters last.
+    ///
+    /// # Errors
+    /// When there is none; the message names the packages to install.
+    pub fn gpu() -> Result<Self> {
+        Self::open("gpu")
+    }
+
+    /// The device that `request` names: `auto`, `gpu`, `cpu`, an index of [`Device::list`], or words that all occur in
+    /// a device's backend, name or driver, such as `vulkan` or `gl:llvmpipe`.
+    ///
+    /// # Errors
+    /// When nothing fits; the message lists what there is. A variable such as `WGPU_BACKEND` that says nothing known.
+    pub fn open(request: &str) -> Result<Self> {
+        wait(Self::open_async(request))
+    }
+
+    /// Every device of this machine, the native CPU last.
+    pub fn list() -> Vec<DeviceInfo> {
+        wait(Self::list_async())
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
 

@@ -1,9 +1,9 @@
 //! What each kernel takes: a table that the device fills while it is asked to.
 
 use super::gpu::{Gpu, lock};
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(feature = "native")]
 use super::work::{Dispatch, Item, Work};
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(feature = "native")]
 use crate::Result;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,7 +103,7 @@ impl Gpu {
     }
 
     /// What `work` gives, none of it timed.
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(feature = "native")]
     pub(crate) fn unprofiled<T>(&self, work: impl FnOnce() -> T) -> T {
         let profile = lock(&self.0.profile).take();
         let result = work();
@@ -113,7 +113,7 @@ impl Gpu {
 
     /// One dispatch after the other, copies to the images that it reads counted in: between two timestamps, where the adapter
     /// has them; else in a submission of its own, so that its time holds the latency of one.
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(feature = "native")]
     pub(super) fn submit_timed(&self, work: &Work) -> Result<()> {
         let inner = &self.0;
         self.poll(None)?;
@@ -137,7 +137,7 @@ impl Gpu {
         self.check()
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(feature = "native")]
     fn time_by_stamps(&self, groups: &[&[Item]]) -> Result<Vec<f64>> {
         let inner = &self.0;
         let count = 2 * groups.len() as u32;
@@ -175,13 +175,13 @@ impl Gpu {
         }
         encoder.resolve_query_set(&queries, 0..count, &times, 0);
         inner.queue.submit([encoder.finish()]);
-        let times = crate::blocking::wait(self.read_buffer(&times, 0, 8 * count as usize))?;
+        let times = super::wait::wait(self.read_buffer(&times, 0, 8 * count as usize))?;
         let times: Vec<u64> = bytemuck::pod_collect_to_vec(&times);
         let period = f64::from(inner.queue.get_timestamp_period()) * 1e-9;
         Ok(times.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period).collect())
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(feature = "native")]
     fn time_by_clock(&self, groups: &[&[Item]]) -> Result<Vec<f64>> {
         let inner = &self.0;
         let time = |group: &&[Item]| {
@@ -205,7 +205,7 @@ impl Gpu {
 }
 
 /// Uploads, which come first, and what a dispatch consists of.
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(feature = "native")]
 fn split(group: &[Item]) -> (&[Item], &[Item]) {
     group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))))
 }

@@ -354,6 +354,19 @@ fn rank(info: &DeviceInfo, power: &str) -> (usize, usize) {
     (kind, usize::from(info.backend == "gl"))
 }
 
+#[cfg(feature = "native")]
+impl Adapters {
+    /// See [`Adapters::find_async`].
+    pub fn find() -> Self {
+        super::wait(Self::find_async())
+    }
+
+    /// See [`Device::open`].
+    pub fn open(&self, request: &str) -> Result<Device> {
+        super::wait(self.open_async(request))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

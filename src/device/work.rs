@@ -5,8 +5,8 @@
 
 use super::gpu::{Gpu, IMAGE_ROW, Memory, Pipeline, Region, lock};
 use super::select::DeviceKind;
+use super::spec::KernelSpec;
 use super::staging::{STAGED, Staged};
-use crate::kernels::{KernelSpec, MatmulVariant};
 use crate::{Error, Result};
 use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
@@ -223,7 +223,7 @@ impl Gpu {
         if work.items.is_empty() {
             return self.check();
         }
-        #[cfg(not(target_arch = "wasm32"))]
+        #[cfg(feature = "native")]
         if lock(&self.0.profile).is_some() {
             return self.submit_timed(&work);
         }
@@ -297,8 +297,6 @@ pub struct Recorder {
     gpu: Gpu,
     /// Invocations of a workgroup of the row kernels, a power of two.
     pub lanes: u32,
-    /// The matrix product to use whatever the shape; `None` chooses by device and shape.
-    pub matmul: Option<&'static MatmulVariant>,
     /// Cost that one dispatch should have. Fixed by the kind of device, not by its measured speed: where work is split
     /// decides in which order sums are taken.
     pub budget: f64,
@@ -317,7 +315,7 @@ impl Recorder {
         let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
         let (budget, max_binding) = (gpu.info().work_per_submit(), gpu.max_binding());
         let profiled = lock(&gpu.0.profile).is_some();
-        Self { gpu, lanes, matmul: None, budget, max_binding, profiled, what: None, work: Work::default() }
+        Self { gpu, lanes, budget, max_binding, profiled, what: None, work: Work::default() }
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -400,7 +398,7 @@ impl Recorder {
     }
 }
 
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(all(test, feature = "native"))]
 mod tests {
     use crate::device::{Adapters, Buffer, Device};
 

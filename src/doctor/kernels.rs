@@ -2,9 +2,11 @@
 
 use super::{Lab, POISON, Pair};
 use crate::Result;
-use crate::device::{Commands, Device, padded};
-use crate::kernels::{self, *};
+use crate::device::{Device, padded};
+use crate::kernels;
+use crate::kernels::*;
 use crate::objective::{PairWeight, TripletWeight};
+use crate::optim::{self, AdamwParams, SgdParams};
 
 /// Pairs of a batch, and width of its embeddings.
 const N: usize = 67;
@@ -60,16 +62,12 @@ fn matmul(lab: &mut Lab) -> Result<()> {
                 bias: Some(bias.get()),
                 accumulate: false,
                 sliced: false,
+                variant: Some(variant),
             };
-            lab.run(|commands| {
-                if let Commands::Gpu(recorder) = commands {
-                    recorder.matmul = Some(variant);
-                }
-                kernels::matmul(commands, product, c.mat_mut(N, D))
-            })?;
+            lab.run(|commands| kernels::matmul(commands, product, c.mat_mut(N, D)))?;
             let mut expected = c.wide();
             let (a, b) = ((&a.wide()[..], a_shape, a_transposed), (&b.wide()[..], b_shape, b_transposed));
-            twin::matmul(a, b, Some(&bias.wide()), false, &mut expected);
+            reference::matmul(a, b, Some(&bias.wide()), false, &mut expected);
             lab.compare(&c, &expected)?;
         }
     }
@@ -81,7 +79,7 @@ fn l2norm(lab: &mut Lab) -> Result<()> {
     let (mut x, mut norms) = (lab.poison(z.host.len())?, lab.poison(N)?);
     lab.run(|commands| kernels::l2norm(commands, z.mat(N, D), x.mat_mut(N, D), norms.get_mut()))?;
     let (mut unit, mut lengths) = (x.wide(), norms.wide());
-    twin::l2norm(&z.wide(), D, &mut unit, &mut lengths);
+    reference::l2norm(&z.wide(), D, &mut unit, &mut lengths);
     lab.compare(&x, &unit)?;
     lab.compare(&norms, &lengths)
 }
@@ -96,7 +94,7 @@ fn l2norm_backward(lab: &mut Lab) -> Result<()> {
         kernels::l2norm_backward(commands, g.mat(N, D), x.mat(N, D), norms.get(), dz.mat_mut(N, D))
     })?;
     let mut expected = dz.wide();
-    twin::l2norm_backward(&g.wide(), &x.wide(), &norms.wide(), D, &mut expected);
+    reference::l2norm_backward(&g.wide(), &x.wide(), &norms.wide(), D, &mut expected);
     lab.compare(&dz, &expected)
 }
 
@@ -114,7 +112,7 @@ fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
     let similarity = lab.matrix(N, N)?.host.iter().map(|s| (s * 63.0).round() / 64.0).collect();
     let (similarity, ids) = (lab.pair(similarity)?, lab.indices(N, 40)?);
     let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
-    twin::hardest(block, &similarity.host, (Some(&ids.host), false, None), (&mut p, &mut n, &mut h));
+    reference::hardest(block, &similarity.host, (Some(&ids.host), false, None), (&mut p, &mut n, &mut h));
     let (positive, value, index) = (lab.pair(p)?, lab.pair(n)?, lab.pair(h)?);
     Ok(Mined { similarity, ids, positive, value, index })
 }
@@ -133,7 +131,7 @@ fn hardest(lab: &mut Lab) -> Result<()> {
         let (mut next_n, mut next_h) = (vec![0.0; N], vec![0; N]);
         let below = (&m.value.host[..], &m.index.host[..]);
         let from = (Some(&m.ids.host[..]), true, Some(below));
-        twin::hardest(&block, &m.similarity.host, from, (&mut p, &mut next_n, &mut next_h));
+        reference::hardest(&block, &m.similarity.host, from, (&mut p, &mut next_n, &mut next_h));
         let below = Below { value: m.value.get(), index: m.index.get() };
         for (exclude_own, below, n, h) in
             [(false, None, &m.value.host, &m.index.host), (true, Some(below), &next_n, &next_h)]
@@ -174,7 +172,7 @@ fn relative(lab: &mut Lab) -> Result<()> {
         let (p, n) = (m.positive.wide(), m.value.wide());
         let mined = (&p[..], &n[..], &m.index.host[..]);
         let ids = Some(&m.ids.host[..]);
-        twin::relative(&block, &m.similarity.wide(), mined, ids, rates, threshold.into(), &mut expected);
+        reference::relative(&block, &m.similarity.wide(), mined, ids, rates, threshold.into(), &mut expected);
         lab.compare(&sums, &expected)?;
     }
     Ok(())
@@ -191,7 +189,7 @@ fn exponential_sum(lab: &mut Lab) -> Result<()> {
         })?;
         let mut expected = state.wide();
         let (s, p, n) = (m.similarity.wide(), m.positive.wide(), m.value.wide());
-        twin::exponential_sum(&block, &s, Some(&m.ids.host), (&p, &n), rate.into(), &mut expected);
+        reference::exponential_sum(&block, &s, Some(&m.ids.host), (&p, &n), rate.into(), &mut expected);
         lab.compare(&state, &expected)?;
     }
     Ok(())
@@ -213,7 +211,14 @@ fn exponential_field(lab: &mut Lab) -> Result<()> {
         let (mut expected, mut losses) = (field.wide(), [vec![0.0; N], vec![0.0; N]]);
         let [loss_it, loss_ti] = &mut losses;
         let wide = [&it.wide()[..], &ti.wide()[..]];
-        twin::exponential_field(&mut expected, (0, N), Some(&ids.host), wide, &params, [loss_it, loss_ti]);
+        reference::exponential_field(
+            &mut expected,
+            (0, N),
+            Some(&ids.host),
+            wide,
+            &params,
+            [loss_it, loss_ti],
+        );
         let (mut found_it, mut found_ti) = (lab.poison(N)?, lab.poison(N)?);
         lab.run(|commands| {
             let losses = [found_it.get_mut(), found_ti.get_mut()];
@@ -261,7 +266,7 @@ fn weights(lab: &mut Lab) -> Result<()> {
             })?;
             let (mut c, mut l) = (coefficients.wide(), loss.wide());
             let (p, n) = (positive.wide(), value.wide());
-            twin::weights(&params, (&p, &n, &index.host), &sums.wide(), &mut c, &mut l, N)?;
+            reference::weights(&params, (&p, &n, &index.host), &sums.wide(), &mut c, &mut l, N)?;
             lab.compare(&coefficients, &c)?;
             lab.compare(&loss, &l)?;
         }
@@ -274,7 +279,7 @@ fn mined_order(lab: &mut Lab) -> Result<()> {
     for pairs in [1, N, 5000] {
         let index = lab.indices(pairs, pairs as u32)?;
         let mut expected = vec![0; mined_keys(pairs)];
-        twin::mined_order(&index.host, &mut expected);
+        reference::mined_order(&index.host, &mut expected);
         let mut keys = lab.poison_indices(expected.len())?;
         lab.run(|commands| kernels::mined_order(commands, index.get(), pairs, keys.get_mut()))?;
         lab.compare_indices(&keys, &expected)?;
@@ -287,7 +292,7 @@ fn compose(lab: &mut Lab) -> Result<()> {
     let (own, other) = (lab.vector(2 * N)?, lab.vector(2 * N)?);
     let (own_index, other_index) = (lab.indices(N, N as u32)?, lab.indices(N, 20)?);
     let mut keys = vec![0; mined_keys(N)];
-    twin::mined_order(&other_index.host, &mut keys);
+    reference::mined_order(&other_index.host, &mut keys);
     let other_keys = lab.pair(keys)?;
     let mut dx = lab.poison(y.host.len())?;
     let from = Composition {
@@ -301,7 +306,7 @@ fn compose(lab: &mut Lab) -> Result<()> {
     let mut expected = dx.wide();
     let (wide_own, wide_other) = (own.wide(), other.wide());
     let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_keys.host[..]));
-    twin::compose((&y.wide(), 0), D, own, other, false, &mut expected);
+    reference::compose((&y.wide(), 0), D, own, other, false, &mut expected);
     lab.compare(&dx, &expected)
 }
 
@@ -328,7 +333,7 @@ fn dense_sum(lab: &mut Lab) -> Result<()> {
         })?;
         let (mut c, mut l) = (coefficients.wide(), loss.wide());
         let (s, p, ids) = (m.similarity.wide(), m.positive.wide(), Some(&m.ids.host[..]));
-        twin::dense_sum(&block, &s, &p, ids, &weights, &mut c, &mut l)?;
+        reference::dense_sum(&block, &s, &p, ids, &weights, &mut c, &mut l)?;
         lab.compare(&coefficients, &c)?;
         lab.compare(&loss, &l)?;
     }
@@ -342,7 +347,7 @@ fn dense_field(lab: &mut Lab) -> Result<()> {
         let from = Dense { positive: m.positive.get(), ids: Some(m.ids.get()), weights: &weights };
         lab.run(|commands| kernels::dense_field(commands, field.mat_mut(N, N), 0, from))?;
         let mut expected = m.similarity.wide();
-        twin::dense_field(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), &weights)?;
+        reference::dense_field(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), &weights)?;
         lab.compare(&field, &expected)?;
     }
     Ok(())
@@ -353,7 +358,7 @@ fn accumulate(lab: &mut Lab) -> Result<()> {
         let x = lab.vector(N)?;
         let mut out = lab.vector(N + at)?;
         let mut expected = out.wide();
-        twin::accumulate(&x.wide(), 0.375, &mut expected[at..], add);
+        reference::accumulate(&x.wide(), 0.375, &mut expected[at..], add);
         lab.run(|commands| kernels::accumulate(commands, (x.get(), N), 0.375, (out.get_mut(), at), add))?;
         lab.compare(&out, &expected)?;
     }
@@ -366,7 +371,7 @@ fn widen(lab: &mut Lab) -> Result<()> {
     let pairs: Vec<u32> = halves.chunks(2).map(|h| u32::from(h[0]) | u32::from(h[1]) << 16).collect();
     let (h, mut x) = (lab.pair(pairs)?, lab.poison(halves.len())?);
     let mut expected = vec![0.0; halves.len()];
-    twin::widen(&h.host, &mut expected);
+    reference::widen(&h.host, &mut expected);
     lab.run(|commands| kernels::widen(commands, h.get(), x.get_mut(), halves.len()))?;
     lab.compare(&x, &expected)
 }
@@ -387,7 +392,7 @@ fn log_sum_exp(lab: &mut Lab) -> Result<()> {
             })?;
             let (mut expected, mut away) = (state.wide(), distance.wide());
             let (s, same) = (m.similarity.wide(), (Some(&m.ids.host[..]), same_image));
-            twin::log_sum_exp(&block, &s, same, TEMPERATURE.into(), (&mut expected, &mut away));
+            reference::log_sum_exp(&block, &s, same, TEMPERATURE.into(), (&mut expected, &mut away));
             lab.compare(&state, &expected)?;
             lab.compare(&distance, &away)?;
         }
@@ -403,7 +408,7 @@ fn infonce(lab: &mut Lab) -> Result<()> {
             let (mut state, mut distance) = (vec![0.0; 4 * N], vec![0.0; N]);
             let same = (Some(&m.ids.host[..]), same_image);
             let (s, t) = (m.similarity.wide(), f64::from(TEMPERATURE));
-            twin::log_sum_exp(&block, &s, same, t, (&mut state, &mut distance));
+            reference::log_sum_exp(&block, &s, same, t, (&mut state, &mut distance));
             (state, distance)
         });
         let narrow = |values: &[f64]| lab.pair(values.iter().map(|&x| x as f32).collect());
@@ -427,7 +432,7 @@ fn infonce(lab: &mut Lab) -> Result<()> {
         let same = (Some(&m.ids.host[..]), same_image);
         let states = [&state_it[..], &state_ti[..]];
         let (scale, losses) = (f64::from(0.7f32), [&mut it[..], &mut ti[..]]);
-        twin::infonce(&mut a, (0, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
+        reference::infonce(&mut a, (0, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
         lab.compare(&field, &a)?;
         lab.compare(&dt, &t)?;
         lab.compare(&loss_it, &it)?;
@@ -441,7 +446,7 @@ fn column_sum(lab: &mut Lab) -> Result<()> {
     let mut y = lab.poison(padded(D))?;
     lab.run(|commands| kernels::column_sum(commands, a.mat(N, D), y.get_mut()))?;
     let mut expected = y.wide();
-    twin::column_sum(&a.wide(), D, &mut expected);
+    reference::column_sum(&a.wide(), D, &mut expected);
     lab.compare(&y, &expected)
 }
 
@@ -479,7 +484,7 @@ fn record(lab: &mut Lab) -> Result<()> {
         let (wide_it, wide_ti, l_it, l_ti) = (it.wide(), ti.wide(), loss_it.wide(), loss_ti.wide());
         let row = &mut expected[RECORD..2 * RECORD];
         let (value, loss) = ([&wide_it[..], &wide_ti[..]], [&l_it[..], &l_ti[..]]);
-        let clip = twin::record(&positive.wide(), value, loss, &parts.wide(), max_norm.into(), row);
+        let clip = reference::record(&positive.wide(), value, loss, &parts.wide(), max_norm.into(), row);
         let found = lab.device.wait(records.device.read(lab.device, RECORD..2 * RECORD))?;
         lab.worst = lab.worst.max(super::error(&found, &expected[RECORD..2 * RECORD]));
         lab.compare(&factor, &[clip])?;
@@ -494,7 +499,7 @@ fn adamw(lab: &mut Lab) -> Result<()> {
     let second = lab.numbers(ELEMENTS).iter().map(|x| 1.0 + x).collect();
     let (mut v, factor) = (lab.pair(second)?, lab.pair(vec![0.5])?);
     let params = AdamwParams {
-        rate: 0.01,
+        learning_rate: 0.01,
         betas: (0.9, 0.999),
         epsilon: 1e-8,
         decay: 0.1,
@@ -504,9 +509,9 @@ fn adamw(lab: &mut Lab) -> Result<()> {
     let (mut wide_w, mut wide_m, mut wide_v) = (w.wide(), m.wide(), v.wide());
     lab.run(|commands| {
         let state = [w.get_mut(), m.get_mut(), v.get_mut()];
-        kernels::adamw(commands, &params, (g.get(), factor.get()), state, ELEMENTS)
+        optim::adamw(commands, &params, (g.get(), factor.get()), state, ELEMENTS)
     })?;
-    twin::adamw(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m, &mut wide_v]);
+    optim::reference::adamw(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m, &mut wide_v]);
     lab.compare(&w, &wide_w)?;
     lab.compare(&m, &wide_m)?;
     lab.compare(&v, &wide_v)
@@ -515,12 +520,12 @@ fn adamw(lab: &mut Lab) -> Result<()> {
 fn sgd(lab: &mut Lab) -> Result<()> {
     let (g, mut w, mut m) = (lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?);
     let factor = lab.pair(vec![0.5])?;
-    let params = SgdParams { rate: 0.01, momentum: 0.9, decay: 0.1, bounds: (-0.9, 0.8) };
+    let params = SgdParams { learning_rate: 0.01, momentum: 0.9, decay: 0.1, bounds: (-0.9, 0.8) };
     let (mut wide_w, mut wide_m) = (w.wide(), m.wide());
     lab.run(|commands| {
-        kernels::sgd(commands, &params, (g.get(), factor.get()), [w.get_mut(), m.get_mut()], ELEMENTS)
+        optim::sgd(commands, &params, (g.get(), factor.get()), [w.get_mut(), m.get_mut()], ELEMENTS)
     })?;
-    twin::sgd(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m]);
+    optim::reference::sgd(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m]);
     lab.compare(&w, &wide_w)?;
     lab.compare(&m, &wide_m)
 }
@@ -534,7 +539,7 @@ fn ranks(lab: &mut Lab) -> Result<()> {
     let block = RankBlock { query_ids: query_ids.get(), candidate_ids: candidate_ids.get(), query_offset: 0 };
     lab.run(|commands| kernels::ranks(commands, similarity.mat(N, CANDIDATES), block, out.get_mut()))?;
     let mut expected = vec![0; N];
-    twin::ranks(&similarity.wide(), &query_ids.host, &candidate_ids.host, &mut expected);
+    reference::ranks(&similarity.wide(), &query_ids.host, &candidate_ids.host, &mut expected);
     lab.compare_indices(&out, &expected)
 }
 
@@ -544,6 +549,6 @@ fn ceiling(lab: &mut Lab) -> Result<()> {
     let (factor, term) = (0.75, 0.5);
     lab.run(|commands| kernels::ceiling(commands, x.get(), x.host.len(), 2, (factor, term), y.get_mut()))?;
     let mut expected = y.wide();
-    twin::ceiling(&x.wide(), 2, (factor.into(), term.into()), &mut expected);
+    reference::ceiling(&x.wide(), 2, (factor.into(), term.into()), &mut expected);
     lab.compare(&y, &expected)
 }

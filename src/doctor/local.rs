@@ -3,7 +3,8 @@
 use super::{Lab, Pair};
 use crate::Result;
 use crate::device::padded;
-use crate::kernels::{self, *};
+use crate::kernels;
+use crate::kernels::*;
 
 /// Lengths of the items of a batch, and those that occur.
 const LENGTHS: [u32; 7] = [5, 23, 1, 5, 12, 23, 2];
@@ -59,7 +60,7 @@ fn gru(lab: &mut Lab) -> Result<()> {
     })?;
     let (mut s, mut p, mut g) = (states.wide(), previous.wide(), gates.wide());
     let weights = (&weight.wide()[..], &bias.wide()[..]);
-    twin::gru(&KINDS, LONGEST, &projected.wide(), weights, HIDDEN, [&mut s, &mut p, &mut g]);
+    reference::gru(&KINDS, LONGEST, &projected.wide(), weights, HIDDEN, [&mut s, &mut p, &mut g]);
     lab.compare(&states, &s)?;
     lab.compare(&previous, &p)?;
     lab.compare(&gates, &g)
@@ -91,7 +92,7 @@ fn gru_backward(lab: &mut Lab) -> Result<()> {
     let (mut i, mut h) = (d_input.wide(), d_hidden.wide());
     let (parameters, trace) =
         ((&v.wide()[..], &weight.wide()[..]), (&previous.wide()[..], &gates.wide()[..]));
-    twin::gru_backward((&KINDS, LONGEST), &ds.wide(), parameters, HIDDEN, trace, [&mut i, &mut h]);
+    reference::gru_backward((&KINDS, LONGEST), &ds.wide(), parameters, HIDDEN, trace, [&mut i, &mut h]);
     lab.compare(&d_input, &i)?;
     lab.compare(&d_hidden, &h)
 }
@@ -106,7 +107,7 @@ fn gpo_weights(lab: &mut Lab) -> Result<()> {
         kernels::gpo_weights(commands, chains(&lengths), states.mat(STATES, HIDDEN), v.get(), mean, theta)
     })?;
     let (mut m, mut t) = (mean.wide(), theta.wide());
-    twin::gpo_weights(&KINDS, LONGEST, &states.wide(), &v.wide(), HIDDEN, (&mut m, &mut t));
+    reference::gpo_weights(&KINDS, LONGEST, &states.wide(), &v.wide(), HIDDEN, (&mut m, &mut t));
     lab.compare(&mean, &m)?;
     lab.compare(&theta, &t)
 }
@@ -160,7 +161,7 @@ fn gpo_weights_backward(lab: &mut Lab) -> Result<()> {
     })?;
     let mut expected = ds.wide();
     let theta = items.theta.wide();
-    twin::gpo_weights_backward((&KINDS, LONGEST), items.host(), &parts.wide(), &theta, &mut expected);
+    reference::gpo_weights_backward((&KINDS, LONGEST), items.host(), &parts.wide(), &theta, &mut expected);
     lab.compare(&ds, &expected)
 }
 
@@ -174,7 +175,7 @@ fn gpo_order(lab: &mut Lab) -> Result<()> {
         kernels::gpo_order(commands, items.ragged(), features.mat(ROWS, COLS), order.get_mut())
     })?;
     let mut expected = order.host.clone();
-    twin::gpo_order(&items.offsets.host, &features.wide(), COLS, &mut expected);
+    reference::gpo_order(&items.offsets.host, &features.wide(), COLS, &mut expected);
     lab.compare_indices(&order, &expected)
 }
 
@@ -187,7 +188,7 @@ fn gpo(lab: &mut Lab) -> Result<()> {
     })?;
     let mut expected = pooled.wide();
     let theta = (&items.theta.wide()[..], SLOTS);
-    twin::gpo(items.host(), &features.wide(), COLS, &items.order.host, theta, &mut expected);
+    reference::gpo(items.host(), &features.wide(), COLS, &items.order.host, theta, &mut expected);
     lab.compare(&pooled, &expected)
 }
 
@@ -200,7 +201,7 @@ fn gpo_backward(lab: &mut Lab) -> Result<()> {
     })?;
     let mut expected = df.wide();
     let theta = (&items.theta.wide()[..], SLOTS);
-    twin::gpo_backward(items.host(), &g.wide(), COLS, &items.order.host, theta, &mut expected);
+    reference::gpo_backward(items.host(), &g.wide(), COLS, &items.order.host, theta, &mut expected);
     lab.compare(&df, &expected)
 }
 
@@ -213,7 +214,7 @@ fn gpo_dots(lab: &mut Lab) -> Result<()> {
         kernels::gpo_dots(commands, items.ragged(), g, f, items.order.get(), parts.get_mut())
     })?;
     let (mut expected, order) = (parts.wide(), &items.order.host);
-    twin::gpo_dots(&items.offsets.host, &g.wide(), &features.wide(), COLS, order, &mut expected);
+    reference::gpo_dots(&items.offsets.host, &g.wide(), &features.wide(), COLS, order, &mut expected);
     lab.compare(&parts, &expected)
 }
 
@@ -233,7 +234,7 @@ fn batch_norm(lab: &mut Lab) -> Result<()> {
             kernels::batch_norm(commands, x, REPEATS, training, affine.get(), statistics, y)
         })?;
         let out = [&mut r[..], &mut s, &mut expected];
-        twin::batch_norm(&x.wide(), COLS, REPEATS, training, &affine.wide(), out);
+        reference::batch_norm(&x.wide(), COLS, REPEATS, training, &affine.wide(), out);
         lab.compare(&running, &r)?;
         lab.compare(&stats, &s)?;
         lab.compare(&y, &expected)?;
@@ -260,7 +261,7 @@ fn batch_norm_backward(lab: &mut Lab) -> Result<()> {
     })?;
     let (mut d, mut a) = (dx.wide(), d_affine.wide());
     let read = [&x.wide()[..], &y.wide(), &dy.wide()];
-    twin::batch_norm_backward(read, COLS, REPEATS, &stats.wide(), &affine.wide(), [&mut d, &mut a]);
+    reference::batch_norm_backward(read, COLS, REPEATS, &stats.wide(), &affine.wide(), [&mut d, &mut a]);
     lab.compare(&dx, &d)?;
     lab.compare(&d_affine, &a)
 }

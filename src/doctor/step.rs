@@ -2,13 +2,15 @@
 
 use super::{Lab, error};
 use crate::Result;
-use crate::config::{Optimizer, TrainConfig};
 use crate::data::Side;
 use crate::device::{pad_rows, padded};
-use crate::head::{Head, Layout, Segment};
-use crate::kernels::twin;
-use crate::objective::{Field, Objective, PairWeight, Term};
-use crate::pipeline::{Features, Pipeline};
+use crate::gradient::Field;
+use crate::kernels::reference;
+use crate::model::{Head, Layout, Segment};
+use crate::objective::{Objective, PairWeight, Term};
+use crate::optim::{Optimizer, Sgd};
+use crate::train::TrainConfig;
+use crate::train::{Features, Pipeline};
 
 const PAIRS: usize = 67;
 const DIMS: [usize; 2] = [45, 29];
@@ -24,7 +26,7 @@ pub(super) fn allowed(objective: &Objective) -> f64 {
 pub(super) fn check(lab: &mut Lab, objective: &Objective) -> Result<f64> {
     let config = TrainConfig {
         objective: objective.clone(),
-        optimizer: Optimizer::Sgd { momentum: 0.0 },
+        optimizer: Optimizer::Sgd(Sgd { momentum: 0.0 }),
         weight_decay: 0.0,
         clip: 0.0,
         embed: EMBED,
@@ -73,19 +75,19 @@ fn twin_gradient(
         let (weight, bias) = parameters(&layout, head, side);
         let mut z = vec![0.0; size];
         let operands = ((&features[s][..], [PAIRS, DIMS[s]], false), (&weight[..], [EMBED, DIMS[s]], true));
-        twin::matmul(operands.0, operands.1, Some(&bias), false, &mut z);
-        twin::l2norm(&z, EMBED, &mut unit[s], &mut norms[s]);
+        reference::matmul(operands.0, operands.1, Some(&bias), false, &mut z);
+        reference::l2norm(&z, EMBED, &mut unit[s], &mut norms[s]);
     }
     let (loss, d_unit) = field(&unit, ids, objective)?;
     let mut gradient = vec![0.0; layout.len()];
     for side in [Side::Image, Side::Text] {
         let s = side as usize;
         let mut dz = vec![0.0; size];
-        twin::l2norm_backward(&d_unit[s], &unit[s], &norms[s], EMBED, &mut dz);
+        reference::l2norm_backward(&d_unit[s], &unit[s], &norms[s], EMBED, &mut dz);
         let Segment { range, .. } = layout.weight(side);
         let operands = ((&dz[..], [PAIRS, EMBED], true), (&features[s][..], [PAIRS, DIMS[s]], false));
-        twin::matmul(operands.0, operands.1, None, false, &mut gradient[range]);
-        twin::column_sum(&dz, EMBED, &mut gradient[layout.bias(side).range]);
+        reference::matmul(operands.0, operands.1, None, false, &mut gradient[range]);
+        reference::column_sum(&dz, EMBED, &mut gradient[layout.bias(side).range]);
     }
     Ok((loss, gradient))
 }
@@ -99,10 +101,10 @@ fn parameters(layout: &Layout, head: &Head, side: Side) -> (Vec<f64>, Vec<f64>) 
 fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> Result<(f64, [Vec<f64>; 2])> {
     let (shape, square) = ([PAIRS, EMBED], [PAIRS, PAIRS]);
     let mut s = vec![0.0; PAIRS * padded(PAIRS)];
-    twin::matmul((x, shape, false), (y, shape, true), None, false, &mut s);
+    reference::matmul((x, shape, false), (y, shape, true), None, false, &mut s);
     let Field { a, loss, .. } = Field::at(objective, &s, PAIRS, Some(ids))?;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; x.len()]];
-    twin::matmul((&a, square, false), (y, shape, false), None, false, &mut gradients[0]);
-    twin::matmul((&a, square, true), (x, shape, false), None, false, &mut gradients[1]);
+    reference::matmul((&a, square, false), (y, shape, false), None, false, &mut gradients[0]);
+    reference::matmul((&a, square, true), (x, shape, false), None, false, &mut gradients[1]);
     Ok((loss, gradients))
 }

@@ -1,6 +1,6 @@
 //! Weighted sum of what several parts contribute: out = weight x (+ out).
 
-use super::{Access, KernelSpec, Real, lanes, stretches};
+use super::{Access, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 
@@ -26,13 +26,13 @@ pub fn accumulate(
     match commands {
         Commands::Cpu => {
             let _clock = clock("accumulate");
-            twin(&x.host()?[..len], weight, &mut out.host()?[at..at + len], add);
+            reference(&x.host()?[..len], weight, &mut out.host()?[at..at + len], add);
             Ok(())
         }
         Commands::Gpu(recorder) => {
             let (x, out) = (x.region()?, out.region()?);
             let len = len.next_multiple_of(4);
-            for part in stretches(len, recorder.elements_per_binding()) {
+            for part in chunks(len, recorder.elements_per_binding()) {
                 // Where `at` is aligned, no more of `out` is bound than is needed; else all of it.
                 let (region, first) = match at % 64 {
                     0 => (out.part(at + part.start..at + part.end), 0),
@@ -61,7 +61,7 @@ pub fn accumulate(
 }
 
 /// [`accumulate`] as a plain loop, over the elements concerned.
-pub fn twin<T: Real>(x: &[T], weight: T, out: &mut [T], add: bool) {
+pub fn reference<T: Real>(x: &[T], weight: T, out: &mut [T], add: bool) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out = weight * x + if add { *out } else { T::zero() };
     }

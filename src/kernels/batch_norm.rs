@@ -53,7 +53,7 @@ pub fn batch_norm(
         Commands::Cpu => {
             let _clock = clock("batch_norm");
             let out = [running.host()?, stats.host()?, y.data.host()?];
-            twin(x.data.host()?, x.cols, repeats, training, affine.host()?, out);
+            reference(x.data.host()?, x.cols, repeats, training, affine.host()?, out);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -99,7 +99,7 @@ pub fn batch_norm_backward(
             let _clock = clock("batch_norm_backward");
             let read = [x.data.host()?, y.data.host()?, dy.data.host()?];
             let out = [dx.data.host()?, d_affine.host()?];
-            backward_twin(read, x.cols, repeats, stats.host()?, affine.host()?, out);
+            backward_reference(read, x.cols, repeats, stats.host()?, affine.host()?, out);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -136,7 +136,7 @@ fn weight<T: Real>(row: usize, rows: usize, repeats: usize) -> T {
 }
 
 /// [`batch_norm`] as plain loops.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     x: &[T],
     cols: usize,
     repeats: usize,
@@ -181,7 +181,7 @@ pub fn twin<T: Real>(
 }
 
 /// [`batch_norm_backward`] as plain loops.
-pub fn backward_twin<T: Real>(
+pub fn backward_reference<T: Real>(
     [x, y, dy]: [&[T]; 3],
     cols: usize,
     repeats: usize,

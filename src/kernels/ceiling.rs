@@ -28,7 +28,7 @@ pub fn ceiling(
     match commands {
         Commands::Cpu => {
             let _clock = clock("ceiling");
-            twin(&x.host()?[..len], rounds, (factor, term), y.host()?);
+            reference(&x.host()?[..len], rounds, (factor, term), y.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -43,7 +43,7 @@ pub fn ceiling(
 }
 
 /// [`ceiling`] as a plain loop.
-pub fn twin<T: Real>(x: &[T], rounds: u32, (factor, term): (T, T), y: &mut [T]) {
+pub fn reference<T: Real>(x: &[T], rounds: u32, (factor, term): (T, T), y: &mut [T]) {
     const CHUNK: usize = 1 << 14;
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
         for (y, &x) in y.iter_mut().zip(x) {

@@ -1,6 +1,6 @@
 //! Sum over the rows of a matrix: the gradient of a bias.
 
-use super::{Access, KernelSpec, Real, lanes, stretches};
+use super::{Access, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, SliceMut, clock, padded};
 
@@ -19,12 +19,12 @@ pub fn column_sum(commands: &mut Commands, a: Mat, mut y: SliceMut<f32>) -> Resu
     match commands {
         Commands::Cpu => {
             let _clock = clock("column_sum");
-            twin(a.data.host()?, a.cols, y.host()?);
+            reference(a.data.host()?, a.cols, y.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
             let stride = a.stride();
-            for rows in stretches(a.rows, recorder.rows_per_binding(stride)) {
+            for rows in chunks(a.rows, recorder.rows_per_binding(stride)) {
                 let accumulate = (rows.start > 0).into();
                 let params = Params { rows: rows.len() as u32, stride4: stride as u32 / 4, accumulate };
                 let regions = [a.data.region()?.part(rows.start * stride..rows.end * stride), y.region()?];
@@ -37,7 +37,7 @@ pub fn column_sum(commands: &mut Commands, a: Mat, mut y: SliceMut<f32>) -> Resu
 }
 
 /// [`column_sum`] as a plain loop.
-pub fn twin<T: Real>(a: &[T], cols: usize, y: &mut [T]) {
+pub fn reference<T: Real>(a: &[T], cols: usize, y: &mut [T]) {
     y.fill(T::zero());
     for row in a.chunks_exact(padded(cols)) {
         y.iter_mut().zip(row).for_each(|(y, &a)| *y += a);

@@ -1,6 +1,6 @@
 //! Composition of the gradient from coefficients and mined indices (goal-math.md section 5).
 
-use super::{Access, KernelSpec, Real, lanes, mined_keys, stretches, vectorized};
+use super::{Access, KernelSpec, Real, chunks, lanes, mined_keys, vectorized};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 use rayon::prelude::*;
@@ -44,7 +44,7 @@ pub fn compose(
             let other = (other.host()?, other_keys.host()?);
             let pairs = dx.rows;
             let dx = &mut dx.data.host()?[..pairs * y.stride()];
-            twin((&y.data.host()?[..y.rows * y.stride()], y_offset), y.cols, own, other, accumulate, dx);
+            reference((&y.data.host()?[..y.rows * y.stride()], y_offset), y.cols, own, other, accumulate, dx);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -54,8 +54,8 @@ pub fn compose(
             let cost = stride as f64 / 4.0 * 60.0;
             let step = ((recorder.budget / cost) as usize / 64 * 64).clamp(64, held);
             let part = |of: &Range<usize>| of.start * stride..of.end * stride;
-            for rows in stretches(dx.rows, step) {
-                for from in stretches(y.rows, held) {
+            for rows in chunks(dx.rows, step) {
+                for from in chunks(y.rows, held) {
                     let params = Params {
                         stride4: stride as u32 / 4,
                         accumulate: (accumulate || from.start > 0).into(),
@@ -86,7 +86,7 @@ pub fn compose(
 }
 
 /// [`compose`] as a plain loop; `own` is (coefficients, indices), `other` (coefficients, keys), `y` comes with the number of its first row.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     (y, y_offset): (&[T], usize),
     cols: usize,
     (own, own_index): (&[T], &[u32]),

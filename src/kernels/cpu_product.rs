@@ -10,7 +10,7 @@
 //! - the crate splits the inner dimension by the shape of C, but never one of [`INNER`] or less;
 //! - it sums by inner products where C is tiny, and where it has one row or one column.
 
-use super::stretches;
+use super::chunks;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -44,7 +44,7 @@ pub(super) fn cpu_product(
     let target = Target(c.as_mut_ptr());
     let part = |r: Range<usize>, k: Range<usize>, threads: gemm::Parallelism| {
         let c = Part { c: &target, stride, rows: r, cols: k };
-        for inner in stretches(inner, INNER) {
+        for inner in chunks(inner, INNER) {
             let accumulate = accumulate || inner.start > 0;
             if c.has_chains(a, b) {
                 // SAFETY: the caller answers for the shapes; no other thread has a row and a column of this part.
@@ -56,7 +56,7 @@ pub(super) fn cpu_product(
     };
     let threads = rayon::current_num_threads();
     let share = |n: usize| n.div_ceil(threads).next_multiple_of(SHARE);
-    let parts = |n: usize| stretches(n, share(n)).collect::<Vec<_>>().into_par_iter();
+    let parts = |n: usize| chunks(n, share(n)).collect::<Vec<_>>().into_par_iter();
     if threads > 1 && cols >= threads * SHARE {
         parts(cols).for_each(|k| part(0..rows, k, gemm::Parallelism::None));
     } else if threads > 1 && rows >= threads * SHARE {

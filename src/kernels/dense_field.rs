@@ -25,7 +25,7 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
             let _clock = clock("dense_field");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let pairs = field.cols;
-            twin(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights)
+            reference(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights)
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
@@ -53,7 +53,7 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
 }
 
 /// [`dense_field`] as a plain loop; an error is one of a file's evaluation.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     field: &mut [T],
     row_offset: usize,
     positive: &[T],

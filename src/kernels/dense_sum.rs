@@ -43,7 +43,7 @@ pub fn dense_sum(
             let _clock = clock("dense_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let (coefficients, loss) = (coefficients.host()?, loss.host()?);
-            twin(block, similarity.data.host()?, positive.host()?, ids, weights, coefficients, loss)
+            reference(block, similarity.data.host()?, positive.host()?, ids, weights, coefficients, loss)
         }
         Commands::Gpu(recorder) => {
             let params = Params { mask: ids.is_some().into(), ..Params::on(block) }.weighing(weights);
@@ -64,7 +64,7 @@ pub fn dense_sum(
 }
 
 /// [`dense_sum`] as a plain loop; an error is one of a file's evaluation.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
     positive: &[T],

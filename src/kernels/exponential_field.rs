@@ -56,7 +56,7 @@ pub fn exponential_field(
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let (pairs, states) = (field.cols, [states[0].host()?, states[1].host()?]);
             let losses = [loss_it.host()?, loss_ti.host()?];
-            twin(field.data.host()?, (row_offset, pairs), ids, states, params, losses);
+            reference(field.data.host()?, (row_offset, pairs), ids, states, params, losses);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -131,7 +131,7 @@ impl<T: Real> Anchor<T> {
 }
 
 /// [`exponential_field`] as a plain loop over images `first..` of `pairs`.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     field: &mut [T],
     (first, pairs): (usize, usize),
     ids: Option<&[u32]>,
@@ -162,7 +162,7 @@ pub fn twin<T: Real>(
 }
 
 /// Mining, sums and field of a whole batch: the similarities become A; the losses of both directions.
-pub fn whole_twin<T: Real>(
+pub fn whole_reference<T: Real>(
     field: &mut [T],
     pairs: usize,
     ids: Option<&[u32]>,
@@ -170,13 +170,13 @@ pub fn whole_twin<T: Real>(
 ) -> [Vec<T>; 2] {
     let states = [Block::images(0, pairs, pairs), Block::texts(0, pairs, pairs)].map(|block| {
         let (mut p, mut n, mut h) = (vec![T::zero(); pairs], vec![T::zero(); pairs], vec![0; pairs]);
-        hardest::twin(&block, field, (ids, true, None), (&mut p, &mut n, &mut h));
+        hardest::reference(&block, field, (ids, true, None), (&mut p, &mut n, &mut h));
         let mut state = vec![T::zero(); 4 * pairs];
-        exponential_sum::twin(&block, field, ids, (&p, &n), T::of(params.rate.into()), &mut state);
+        exponential_sum::reference(&block, field, ids, (&p, &n), T::of(params.rate.into()), &mut state);
         state
     });
     let mut losses = [vec![T::zero(); pairs], vec![T::zero(); pairs]];
     let [it, ti] = &mut losses;
-    twin(field, (0, pairs), ids, [&states[0], &states[1]], params, [it, ti]);
+    reference(field, (0, pairs), ids, [&states[0], &states[1]], params, [it, ti]);
     losses
 }

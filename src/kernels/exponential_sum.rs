@@ -30,7 +30,7 @@ pub fn exponential_sum(
             let _clock = clock("exponential_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let mined = (positive.host()?, value.host()?);
-            twin(block, similarity.data.host()?, ids, mined, rate, state.host()?);
+            reference(block, similarity.data.host()?, ids, mined, rate, state.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -49,7 +49,7 @@ pub fn exponential_sum(
 }
 
 /// [`exponential_sum`] as a plain loop; `mined` is (p, n).
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
     ids: Option<&[u32]>,

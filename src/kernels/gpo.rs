@@ -1,6 +1,6 @@
 //! The generalised pooling operator over the items of a batch, and its backwards (vse-models.md section 2.1).
 
-use super::{Access, KernelSpec, Real, lanes, stretches};
+use super::{Access, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -64,7 +64,7 @@ pub fn gpo_order(
     match commands {
         Commands::Cpu => {
             let _clock = clock("gpo_order");
-            order_twin(items.offsets.host()?, features.data.host()?, features.cols, order.host()?);
+            order_reference(items.offsets.host()?, features.data.host()?, features.cols, order.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -72,7 +72,7 @@ pub fn gpo_order(
             // Every value is compared with its column of the item: as many items as a submission should hold.
             let cost = features.stride() as f64 * (items.longest as f64 * (2.0 * items.longest as f64 + 8.0));
             let step = ((recorder.budget / cost) as usize).clamp(1, 65_535);
-            for item in stretches(items.count, step) {
+            for item in chunks(items.count, step) {
                 let params =
                     OrderParams { stride4: features.stride() as u32 / 4, item_offset: item.start as u32 };
                 let columns = (features.stride() / 4).div_ceil(recorder.lanes as usize);
@@ -99,7 +99,14 @@ pub fn gpo(
             let _clock = clock("gpo");
             let ragged = (items.offsets.host()?, items.kind.host()?);
             let theta = (theta.data.host()?, theta.cols);
-            twin(ragged, features.data.host()?, features.cols, order.host()?, theta, pooled.data.host()?);
+            reference(
+                ragged,
+                features.data.host()?,
+                features.cols,
+                order.host()?,
+                theta,
+                pooled.data.host()?,
+            );
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -133,7 +140,7 @@ pub fn gpo_backward(
             let _clock = clock("gpo_backward");
             let ragged = (items.offsets.host()?, items.kind.host()?);
             let theta = (theta.data.host()?, theta.cols);
-            backward_twin(ragged, g.data.host()?, g.cols, order.host()?, theta, d_features.data.host()?);
+            backward_reference(ragged, g.data.host()?, g.cols, order.host()?, theta, d_features.data.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -168,7 +175,7 @@ pub fn gpo_dots(
             let _clock = clock("gpo_dots");
             let offsets = items.offsets.host()?;
             let order = order.host()?;
-            dots_twin(offsets, g.data.host()?, features.data.host()?, g.cols, order, parts.host()?);
+            dots_reference(offsets, g.data.host()?, features.data.host()?, g.cols, order, parts.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -188,7 +195,7 @@ pub fn gpo_dots(
 }
 
 /// [`gpo_order`] as a stable sort of every column, items in parallel.
-pub fn order_twin<T: Real>(offsets: &[u32], features: &[T], cols: usize, order: &mut [u32]) {
+pub fn order_reference<T: Real>(offsets: &[u32], features: &[T], cols: usize, order: &mut [u32]) {
     let stride = padded(cols);
     let items = rows_of(offsets, order, stride).enumerate();
     items.for_each(|(i, order)| {
@@ -204,7 +211,7 @@ pub fn order_twin<T: Real>(offsets: &[u32], features: &[T], cols: usize, order: 
 }
 
 /// [`gpo`] as plain loops, items in parallel; `theta` is (values, columns).
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     (offsets, kind): (&[u32], &[u32]),
     features: &[T],
     cols: usize,
@@ -226,7 +233,7 @@ pub fn twin<T: Real>(
 }
 
 /// [`gpo_backward`] as plain loops, items in parallel.
-pub fn backward_twin<T: Real>(
+pub fn backward_reference<T: Real>(
     (offsets, kind): (&[u32], &[u32]),
     g: &[T],
     cols: usize,
@@ -247,7 +254,7 @@ pub fn backward_twin<T: Real>(
 }
 
 /// [`gpo_dots`] as plain loops, items in parallel.
-pub fn dots_twin<T: Real>(
+pub fn dots_reference<T: Real>(
     offsets: &[u32],
     g: &[T],
     features: &[T],

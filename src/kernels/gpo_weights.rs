@@ -41,7 +41,14 @@ pub fn gpo_weights(
         Commands::Cpu => {
             let _clock = clock("gpo_weights");
             let out = (mean.data.host()?, theta.data.host()?);
-            twin(chains.lengths.host()?, chains.longest, states.data.host()?, v.host()?, states.cols, out);
+            reference(
+                chains.lengths.host()?,
+                chains.longest,
+                states.data.host()?,
+                v.host()?,
+                states.cols,
+                out,
+            );
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -77,7 +84,7 @@ pub fn gpo_weights_backward(
             let _clock = clock("gpo_weights_backward");
             let ragged = (items.offsets.host()?, items.kind.host()?);
             let lengths = (chains.lengths.host()?, chains.longest);
-            backward_twin(lengths, ragged, parts.host()?, theta.data.host()?, d_scores.data.host()?);
+            backward_reference(lengths, ragged, parts.host()?, theta.data.host()?, d_scores.data.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -101,7 +108,7 @@ pub fn gpo_weights_backward(
 }
 
 /// [`gpo_weights`] as plain loops.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     lengths: &[u32],
     longest: usize,
     states: &[T],
@@ -132,7 +139,7 @@ pub fn twin<T: Real>(
 }
 
 /// [`gpo_weights_backward`] as plain loops.
-pub fn backward_twin<T: Real>(
+pub fn backward_reference<T: Real>(
     (lengths, longest): (&[u32], usize),
     (offsets, kind): (&[u32], &[u32]),
     parts: &[T],

@@ -115,7 +115,7 @@ pub fn gru(
             let _clock = clock("gru");
             let trace = [out.states.data.host()?, out.previous.data.host()?, out.gates.data.host()?];
             let weights = (weights.weight.data.host()?, weights.bias.host()?);
-            twin(chains.lengths.host()?, chains.longest, projected.data.host()?, weights, hidden, trace);
+            reference(chains.lengths.host()?, chains.longest, projected.data.host()?, weights, hidden, trace);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -173,7 +173,7 @@ pub fn gru_backward(
             let trace = (previous.data.host()?, gates.data.host()?);
             let lengths = (chains.lengths.host()?, chains.longest);
             let out = [d_input.data.host()?, d_hidden.data.host()?];
-            backward_twin(
+            backward_reference(
                 lengths,
                 d_scores.data.host()?,
                 (v.host()?, weight.data.host()?),
@@ -214,7 +214,7 @@ fn of_chain(chain: usize, lengths: &[u32], longest: usize, hidden: usize) -> (us
 }
 
 /// [`gru`] as plain loops, chains in parallel.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     lengths: &[u32],
     longest: usize,
     projected: &[T],
@@ -255,7 +255,7 @@ pub fn twin<T: Real>(
 }
 
 /// [`gru_backward`] as plain loops, chains in parallel.
-pub fn backward_twin<T: Real>(
+pub fn backward_reference<T: Real>(
     (lengths, longest): (&[u32], usize),
     d_scores: &[T],
     (v, weight): (&[T], &[T]),

@@ -67,7 +67,7 @@ pub fn hardest(
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let below = below.map(|below| Ok((below.value.host()?, below.index.host()?))).transpose()?;
             let out = (out.positive.host()?, out.value.host()?, out.index.host()?);
-            twin(block, similarity.data.host()?, (ids, exclude_own, below), out);
+            reference(block, similarity.data.host()?, (ids, exclude_own, below), out);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -93,7 +93,7 @@ pub fn hardest(
 }
 
 /// [`hardest`] as a plain loop; the candidates are (ids, exclude_own, below), the output (p, n, h).
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
     (ids, exclude_own, below): (Option<&[u32]>, bool, Option<(&[T], &[u32])>),

@@ -59,7 +59,7 @@ pub fn infonce(
             let losses = [loss_it.host()?, loss_ti.host()?];
             let temperature = temperature.host()?[0];
             let field = field.data.host()?;
-            twin(
+            reference(
                 field,
                 (row_offset, pairs),
                 (ids, same_image),
@@ -99,7 +99,7 @@ pub fn infonce(
 
 /// [`infonce`] as a plain loop over images `first..` of `pairs`.
 #[allow(clippy::too_many_arguments)]
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     field: &mut [T],
     (first, pairs): (usize, usize),
     (ids, same_image): (Option<&[u32]>, SameImage),

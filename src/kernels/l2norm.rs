@@ -37,7 +37,7 @@ pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMu
     match commands {
         Commands::Cpu => {
             let _clock = clock("l2norm");
-            twin(z.data.host()?, z.cols, x.data.host()?, norms.host()?);
+            reference(z.data.host()?, z.cols, x.data.host()?, norms.host()?);
         }
         Commands::Gpu(recorder) => {
             let stride = z.stride();
@@ -59,7 +59,7 @@ pub fn l2norm_backward(
     match commands {
         Commands::Cpu => {
             let _clock = clock("l2norm_backward");
-            backward_twin(g.data.host()?, x.data.host()?, norms.host()?, g.cols, dz.data.host()?)
+            backward_reference(g.data.host()?, x.data.host()?, norms.host()?, g.cols, dz.data.host()?)
         }
         Commands::Gpu(recorder) => {
             let stride = g.stride();
@@ -76,7 +76,7 @@ pub fn l2norm_backward(
 }
 
 /// [`l2norm`] as a plain loop over padded rows of `cols` columns.
-pub fn twin<T: Real>(z: &[T], cols: usize, x: &mut [T], norms: &mut [T]) {
+pub fn reference<T: Real>(z: &[T], cols: usize, x: &mut [T], norms: &mut [T]) {
     let stride = padded(cols);
     let rows = z.par_chunks_exact(stride).zip(x.par_chunks_exact_mut(stride)).zip(norms);
     rows.with_min_len(16).for_each(|((z, x), norm)| {
@@ -93,7 +93,7 @@ pub fn twin<T: Real>(z: &[T], cols: usize, x: &mut [T], norms: &mut [T]) {
 }
 
 /// [`l2norm_backward`] as a plain loop.
-pub fn backward_twin<T: Real>(g: &[T], x: &[T], norms: &[T], cols: usize, dz: &mut [T]) {
+pub fn backward_reference<T: Real>(g: &[T], x: &[T], norms: &[T], cols: usize, dz: &mut [T]) {
     let stride = padded(cols);
     let rows = g.par_chunks_exact(stride).zip(x.par_chunks_exact(stride)).zip(norms);
     rows.zip(dz.par_chunks_exact_mut(stride)).with_min_len(16).for_each(|(((g, x), &r), dz)| {

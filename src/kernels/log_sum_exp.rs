@@ -43,7 +43,7 @@ pub fn log_sum_exp(
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let temperature = temperature.host()?[0];
             let same = (ids, same_image);
-            twin(block, similarity.data.host()?, same, temperature, (state.host()?, distance.host()?));
+            reference(block, similarity.data.host()?, same, temperature, (state.host()?, distance.host()?));
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -63,7 +63,7 @@ pub fn log_sum_exp(
 }
 
 /// [`log_sum_exp`] as a plain loop: one pass for the maxima, one for the sums.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
     (ids, same_image): (Option<&[u32]>, SameImage),

@@ -3,10 +3,12 @@
 //! subgroup, for those of them that have one). The file is that one product: its variants, their choice, both branches.
 
 use super::cpu_product::cpu_product;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(feature = "native")]
 use super::tuning::{Class, measured};
-use super::{Access, KernelSpec, Real, stretches};
-use crate::device::{Commands, DeviceKind, Gpu, Mat, MatMut, Recorder, Region, Slice, clock_of, padded};
+use super::{Access, KernelSpec, Real, chunks};
+use crate::device::{
+    Commands, DeviceKind, Gpu, Mat, MatMut, Recorder, Region, Slice, check_variable, clock_of, padded,
+};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -132,6 +134,18 @@ fn is_software(gpu: &Gpu) -> bool {
     matches!(gpu.info().kind, DeviceKind::Software | DeviceKind::Cpu)
 }
 
+/// Whether `WGOAL_MATMUL` says something that is known.
+///
+/// # Errors
+/// It says something else; the message lists what it may say.
+pub fn check_environment() -> Result<()> {
+    let variants: Vec<_> = MATMUL_VARIANTS.iter().map(|variant| variant.name).collect();
+    let expected = format!("fixed, measure, or one of: {}", variants.join("; "));
+    check_variable("WGOAL_MATMUL", &expected, |value| {
+        ["fixed", "measure"].contains(&value) || variants.contains(&value)
+    })
+}
+
 /// The variant for a product. `WGOAL_MATMUL` may name one, or say `fixed` (nothing is measured) or `measure` (even on a
 /// software adapter, where every further pipeline costs more than a choice could save).
 fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Result<&'static MatmulVariant> {
@@ -152,7 +166,7 @@ fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Resul
             });
         }
     };
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(feature = "native")]
     if let (true, Some(class)) = (measures, Class::of(product, shape, slices)) {
         return Ok(measured(gpu, class));
     }
@@ -176,6 +190,8 @@ pub struct Product<'a> {
     /// Where C is small, a GPU may sum parts of the inner dimension on their own. That is quicker, but the bits of a row then
     /// depend on how many rows there are.
     pub sliced: bool,
+    /// How a GPU computes it; `None` chooses by device and shape.
+    pub variant: Option<&'static MatmulVariant>,
 }
 
 impl<'a> Product<'a> {
@@ -191,7 +207,8 @@ impl<'a> Product<'a> {
 
     /// A B
     pub fn nn(a: Mat<'a>, b: Mat<'a>) -> Self {
-        Self { a, b, a_transposed: false, b_transposed: false, bias: None, accumulate: false, sliced: false }
+        let (a_transposed, b_transposed, accumulate, sliced) = (false, false, false, false);
+        Self { a, b, a_transposed, b_transposed, bias: None, accumulate, sliced, variant: None }
     }
 }
 
@@ -234,9 +251,9 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
             let bias = bias.map(|bias| bias.region()).transpose()?;
             // Of the whole, whatever pieces it is computed in.
             let slices = if product.sliced { slices([rows, cols, inner]) } else { 1 };
-            for r in stretches(rows, row_step) {
-                for col in stretches(cols, col_step) {
-                    for k in stretches(inner, inner_step) {
+            for r in chunks(rows, row_step) {
+                for col in chunks(cols, col_step) {
+                    for k in chunks(inner, inner_step) {
                         let first = k.start == 0;
                         let bias = bias.filter(|_| first).map(|bias| bias.part(col.clone()));
                         let params = Params {
@@ -256,7 +273,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                             bias.unwrap_or(Region::NOTHING),
                             window(c, c_stride, &r, &col),
                         ];
-                        let variant = match recorder.matmul {
+                        let variant = match product.variant {
                             Some(variant) => variant,
                             None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()], slices)?,
                         };
@@ -312,7 +329,7 @@ fn steps(recorder: &Recorder, product: &Product, c: &MatMut) -> [usize; 3] {
 }
 
 /// [`matmul`] as a plain loop; operands and result are padded matrices, `a_shape` and `b_shape` their stored shapes.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     (a, a_shape, a_transposed): (&[T], [usize; 2], bool),
     (b, b_shape, b_transposed): (&[T], [usize; 2], bool),
     bias: Option<&[T]>,

@@ -54,7 +54,7 @@ pub fn mined_order(
     match commands {
         Commands::Cpu => {
             let _clock = clock("mined_order");
-            twin(&index.host()?[..pairs], keys.host()?);
+            reference(&index.host()?[..pairs], keys.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -89,7 +89,7 @@ pub fn mined_order(
 }
 
 /// [`mined_order`] by the library's sort.
-pub fn twin(index: &[u32], keys: &mut [u32]) {
+pub fn reference(index: &[u32], keys: &mut [u32]) {
     let pairs = index.len();
     keys.fill(NONE);
     for ((j, &h), key) in index.iter().enumerate().zip(keys.iter_mut()) {
@@ -110,7 +110,7 @@ mod tests {
         // The last pair mines itself, which makes the largest key; the others run down from it.
         let index: Vec<u32> = (0..=last).map(|j| if j == last { last } else { last - j }).collect();
         let mut keys = vec![0; mined_keys(MAX_PAIRS)];
-        twin(&index, &mut keys);
+        reference(&index, &mut keys);
         let mut expected: Vec<_> = index.iter().zip(0..).map(|(&h, j)| (u64::from(h), j)).collect();
         expected.sort_unstable();
         let pairs = MAX_PAIRS as u64;

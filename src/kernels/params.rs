@@ -84,3 +84,4 @@ macro_rules! params {
         }
     };
 }
+pub(crate) use params;

@@ -40,7 +40,7 @@ pub fn ranks(
             let (queries, candidates) = (block.query_ids.host()?, block.candidate_ids.host()?);
             let out = &mut ranks.host()?[block.query_offset..][..similarity.rows];
             let ids = &queries[block.query_offset..][..similarity.rows];
-            twin(similarity.data.host()?, ids, &candidates[..similarity.cols], out);
+            reference(similarity.data.host()?, ids, &candidates[..similarity.cols], out);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -63,7 +63,7 @@ pub fn ranks(
 }
 
 /// [`ranks`] as a plain loop over padded rows; ids and ranks are the block's own.
-pub fn twin<T: Real>(similarity: &[T], query_ids: &[u32], candidate_ids: &[u32], ranks: &mut [u32]) {
+pub fn reference<T: Real>(similarity: &[T], query_ids: &[u32], candidate_ids: &[u32], ranks: &mut [u32]) {
     let candidates = candidate_ids.len();
     let rows = similarity.par_chunks_exact(padded(candidates)).zip(query_ids).zip(ranks);
     rows.for_each(|((row, &id), rank)| {

@@ -57,7 +57,7 @@ pub fn record(
             let loss = [loss[0].host()?, loss[1].host()?];
             let row = &mut records.host()?[step * RECORD..][..RECORD];
             let positive = &positive.host()?[..pairs];
-            factor.host()?[0] = twin(positive, value, loss, &parts.host()?[..count], max_norm, row);
+            factor.host()?[0] = reference(positive, value, loss, &parts.host()?[..count], max_norm, row);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -78,7 +78,7 @@ pub fn record(
 }
 
 /// [`record`] as a plain loop over one row of the records; gives the clip factor.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     positive: &[T],
     value: [&[T]; 2],
     loss: [&[T]; 2],

@@ -48,7 +48,7 @@ pub fn relative(
             let mined = (positive.host()?, value.host()?, index.host()?);
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let rates = exponential.then_some((alpha, beta));
-            twin(block, similarity.data.host()?, mined, ids, rates, threshold, sums.host()?);
+            reference(block, similarity.data.host()?, mined, ids, rates, threshold, sums.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -77,7 +77,7 @@ pub fn relative(
 }
 
 /// [`relative`] as a plain loop; `mined` is (p, n, h), `rates` (alpha, beta) where the values are exponential.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
     (positive, value, index): (&[T], &[T], &[u32]),

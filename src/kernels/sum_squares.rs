@@ -1,6 +1,6 @@
 //! Squared norm of a buffer, in parts that `record` adds.
 
-use super::{Access, KernelSpec, Real, dot, lanes, stretches, vectorized};
+use super::{Access, KernelSpec, Real, chunks, dot, lanes, vectorized};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
@@ -28,11 +28,11 @@ pub fn sum_squares(
     match commands {
         Commands::Cpu => {
             let _clock = clock("sum_squares");
-            twin(a.host()?, parts.host()?);
+            reference(a.host()?, parts.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            for part in stretches(len, recorder.elements_per_binding()) {
+            for part in chunks(len, recorder.elements_per_binding()) {
                 let params = Params { count4: part.len() as u32 / 4, accumulate: (part.start > 0).into() };
                 let regions = [a.region()?.part(part.clone()), parts.region()?];
                 let cost = 2.0 * part.len() as f64;
@@ -43,8 +43,8 @@ pub fn sum_squares(
     }
 }
 
-/// [`sum_squares`] as plain loops over [`PARTS`] stretches.
-pub fn twin<T: Real>(a: &[T], parts: &mut [T]) {
+/// [`sum_squares`] as plain loops over [`PARTS`] chunks.
+pub fn reference<T: Real>(a: &[T], parts: &mut [T]) {
     let stretch = a.len().div_ceil(PARTS);
     parts.par_iter_mut().enumerate().with_min_len(8).for_each(|(i, part)| {
         let a = &a[(i * stretch).min(a.len())..((i + 1) * stretch).min(a.len())];

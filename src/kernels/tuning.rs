@@ -5,16 +5,17 @@
 //! gives the same bits on a device whatever was measured, remembered or forgotten there.
 
 use super::matmul::{MATMUL_VARIANTS, MatmulVariant, Product, candidates, matmul};
-use crate::device::{Commands, Device, Gpu, Matrix};
-use crate::files::{self, write_regular};
+use crate::device::{Device, Gpu, Matrix};
+use crate::io::{self, write_regular};
 use crate::{Error, Plain, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use web_time::Instant;
 
 /// What a device takes for each class.
-pub(crate) struct Choices {
+struct Choices {
     /// Of those that this process has asked for.
     asked: HashMap<Class, &'static MatmulVariant>,
     /// Of all that are remembered, by their names.
@@ -56,8 +57,11 @@ impl Class {
 
 /// The fastest variant for a class: as it was found before, or found now. Whatever fails leaves the first candidate.
 pub(super) fn measured(gpu: &Gpu, class: Class) -> &'static MatmulVariant {
-    let mut choices = gpu.choices();
-    let choices = choices.get_or_insert_with(|| Choices::remembered(gpu));
+    let Some(choices) = gpu.slot(|gpu| Mutex::new(Choices::remembered(gpu))) else {
+        return candidates(gpu, class.shape, class.slices)[0];
+    };
+    let mut choices = choices.lock().unwrap_or_else(PoisonError::into_inner);
+    let choices = &mut *choices;
     if let Some(known) = choices.asked.get(&class) {
         return known;
     }
@@ -114,9 +118,7 @@ fn race(gpu: &Gpu, class: Class, candidates: &[&'static MatmulVariant]) -> Resul
     let product = Product { a_transposed, b_transposed, ..Product::nn(a.view(), b.view()) };
     let run = |c: &mut Matrix, variant, times: usize| -> Result<f64> {
         let mut commands = device.commands();
-        if let Commands::Gpu(recorder) = &mut commands {
-            recorder.matmul = Some(variant);
-        }
+        let product = Product { variant: Some(variant), ..product };
         let start = Instant::now();
         for _ in 0..times {
             matmul(&mut commands, product, c.view_mut())?;
@@ -196,7 +198,7 @@ fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 
 /// What a file remembers; one that cannot be read, or says something else, remembers nothing.
 fn load(file: &Path) -> Remembered {
-    let names: BTreeMap<String, String> = files::read(file, files::SMALL)
+    let names: BTreeMap<String, String> = io::read(file, io::SMALL)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
@@ -257,9 +259,8 @@ mod tests {
                 let a = Matrix::from_rows(&device, "a", 67, 131, &values).unwrap();
                 let mut c = Matrix::new(&device, "c", 67, 67).unwrap();
                 let mut commands = device.commands();
-                let Commands::Gpu(recorder) = &mut commands else { panic!("{device}") };
-                recorder.matmul = Some(variant);
-                matmul(&mut commands, Product::nt(a.view(), a.view()), c.view_mut()).unwrap();
+                let product = Product { variant: Some(variant), ..Product::nt(a.view(), a.view()) };
+                matmul(&mut commands, product, c.view_mut()).unwrap();
                 commands.submit().unwrap();
                 let c = device.wait(c.to_rows(&device)).unwrap();
                 c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()

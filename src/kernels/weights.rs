@@ -3,7 +3,8 @@
 use super::exponential_field::softplus;
 use super::{Access, KernelSpec, Real, lanes, sigma};
 use crate::Result;
-use crate::device::{Commands, Slice, SliceMut, clock};
+use crate::device::{Commands, Slice, SliceMut, clock, section_lines};
+use crate::objective::SECTION as WEIGHTS_SECTION;
 use crate::objective::{CustomWeights, GoalParams, Loss, PairWeight, TripletWeight};
 
 pub(super) static SPEC: KernelSpec = KernelSpec {
@@ -16,11 +17,6 @@ pub(super) static SPEC: KernelSpec = KernelSpec {
 
 params!(weights pairs: u32);
 
-/// Parameters that a file of one's own may have.
-pub const OWN: usize = 8;
-
-/// Name of the section of the page that holds T, P+ and P-, and that a file of one's own replaces.
-pub const WEIGHTS_SECTION: &str = "section weights";
 const TRIPLET_SECTION: &str = "section triplet";
 
 /// Every page in which the weights may be a file's.
@@ -31,7 +27,7 @@ pub fn weighing_pages() -> [&'static KernelSpec; 3] {
 /// The sections of this page, T, P+ and P- those of a file where one is given, for the other pages that have them.
 pub fn weight_sections(custom: Option<&CustomWeights>) -> [(&'static str, String); 2] {
     let section = |name| {
-        let lines = super::section_lines(SPEC.source.lines(), name).unwrap_or_default();
+        let lines = section_lines(SPEC.source.lines(), name).unwrap_or_default();
         SPEC.source.lines().skip(lines.start).take(lines.len()).collect::<Vec<_>>().join("\n")
     };
     let weights = custom.map_or_else(|| section(WEIGHTS_SECTION), CustomWeights::section);
@@ -126,7 +122,7 @@ pub fn weights(
         Commands::Cpu => {
             let _clock = clock("weights");
             let mined = (positive.host()?, value.host()?, index.host()?);
-            twin(params, mined, sums.host()?, coefficients.host()?, loss.host()?, pairs)
+            reference(params, mined, sums.host()?, coefficients.host()?, loss.host()?, pairs)
         }
         Commands::Gpu(recorder) => {
             let block = Params { pairs: pairs as u32, ..Default::default() }.weighing(params);
@@ -271,7 +267,7 @@ fn negative_loss<T: Real>(params: &WeightParams, n: T) -> T {
 }
 
 /// [`weights`] as a plain loop; `mined` is (p, n, h). An error is one of a file's evaluation.
-pub fn twin<T: Real>(
+pub fn reference<T: Real>(
     params: &WeightParams,
     (positive, value, index): (&[T], &[T], &[u32]),
     sums: &[T],

@@ -1,6 +1,6 @@
 //! f16 features as f32, for batches that are uploaded in half the bytes.
 
-use super::{Access, KernelSpec, Real, lanes, stretches};
+use super::{Access, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use half::f16;
@@ -20,14 +20,14 @@ pub fn widen(commands: &mut Commands, h: Slice<u32>, mut x: SliceMut<f32>, len: 
     match commands {
         Commands::Cpu => {
             let _clock = clock("widen");
-            twin(h.host()?, &mut x.host()?[..len]);
+            reference(h.host()?, &mut x.host()?[..len]);
             Ok(())
         }
         Commands::Gpu(recorder) => {
             let (h, x) = (h.region()?, x.region()?);
             // So that half as many u32 are aligned as well.
             let most = (recorder.elements_per_binding() / 128 * 128).max(128);
-            for part in stretches(len, most) {
+            for part in chunks(len, most) {
                 let params = Params { count4: part.len() as u32 / 4 };
                 let grid = [(part.len() / 4).div_ceil(recorder.lanes as usize).min(4096), 1, 1];
                 let regions = [h.part(part.start / 2..part.end / 2), x.part(part.clone())];
@@ -39,7 +39,7 @@ pub fn widen(commands: &mut Commands, h: Slice<u32>, mut x: SliceMut<f32>, len: 
 }
 
 /// [`widen`] as a plain loop.
-pub fn twin<T: Real>(h: &[u32], x: &mut [T]) {
+pub fn reference<T: Real>(h: &[u32], x: &mut [T]) {
     for (pair, &h) in x.chunks_mut(2).zip(h) {
         for (x, bits) in pair.iter_mut().zip([h as u16, (h >> 16) as u16]) {
             *x = T::of(f16::from_bits(bits).to_f64());

@@ -5,25 +5,15 @@
 //! The file is that one type with its parameters, which are read together; names, checks and mining lie beside it.
 
 mod custom;
-mod embeddings;
-mod field;
-mod gradient;
-mod mining;
 mod names;
 mod negatives;
 mod validate;
 
 pub use custom::CustomWeights;
-pub(crate) use embeddings::check_embeddings;
-#[cfg(not(target_arch = "wasm32"))]
-pub(crate) use embeddings::check_rows;
-pub use embeddings::{GradientOptions, Gradients, Rows};
-pub(crate) use field::Field;
-pub(crate) use gradient::{BankRows, Inputs, Workspace, check_pairs};
+pub(crate) use custom::SECTION;
 pub use negatives::Negatives;
 
 use crate::Result;
-use crate::kernels::{ExponentialParams, PositivePart, SameImage, WeightParams};
 use serde::{Deserialize, Serialize};
 
 /// Weight of a whole triplet by its positive similarity p and its hardest negative n (goal-math.md section 3).
@@ -107,10 +97,6 @@ impl Default for InfonceParams {
 impl InfonceParams {
     /// Where a learned temperature is kept.
     pub(crate) const BOUNDS: (f32, f32) = (0.001, 0.5);
-
-    pub(crate) fn same_image(&self) -> SameImage {
-        if self.leave_out { SameImage::LeftOut } else { SameImage::Target }
-    }
 }
 
 /// A loss with a name of its own, of one positive and the negatives of an anchor, summed over both directions of the
@@ -254,18 +240,9 @@ pub(crate) struct Term<'a> {
 }
 
 impl Term<'_> {
-    /// The weights of its triplets, where it is made of triplets.
-    pub fn weights(&self, scale: f32) -> Option<WeightParams> {
-        let params = self.objective.weight_params(scale)?;
-        // Of several negatives none is made up: an anchor without one contributes nothing.
-        let exclude_own = params.exclude_own || self.negatives != Negatives::Hardest;
-        let positive = if self.counts_positive_once() { PositivePart::Once } else { PositivePart::WithEach };
-        Some(WeightParams { exclude_own, positive, ..params })
-    }
-
     /// Whether it is a loss of p and of each of several negatives by themselves. With a margin, which looks at both, it is one of
     /// triplets.
-    fn counts_positive_once(&self) -> bool {
+    pub fn counts_positive_once(&self) -> bool {
         let several = matches!(self.negatives, Negatives::All | Negatives::Top(_));
         let Objective::Loss(loss, params) = self.objective else { return false };
         several && loss.is_separable() && params.margin.is_none()
@@ -273,7 +250,7 @@ impl Term<'_> {
 
     /// Whether single negatives are sought out.
     pub fn mines(&self) -> bool {
-        self.negatives != Negatives::All && self.objective.weight_params(1.0).is_some()
+        self.negatives != Negatives::All && self.objective.has_triplets()
     }
 
     /// Parameters of the relative sets, and whether they are exponential, where the pair weight has such sets.
@@ -349,7 +326,7 @@ impl Objective {
 
     /// Whether it is made of triplets of which the negatives can be chosen.
     fn on_triplets(&self) -> bool {
-        !matches!(self, Self::HingeSum { .. }) && self.weight_params(1.0).is_some()
+        !matches!(self, Self::HingeSum { .. }) && self.has_triplets()
     }
 
     /// What it adds up.
@@ -380,55 +357,14 @@ impl Objective {
         self.terms().iter().any(Term::mines)
     }
 
-    /// The weights of its triplets, where it is made of triplets.
-    pub(crate) fn weight_params(&self, scale: f32) -> Option<WeightParams> {
-        let built_in = |triplet, pair, loss, params: &GoalParams| {
-            let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = *params;
-            let exclude_own = margin.is_some();
-            let weights = WeightParams {
-                triplet,
-                pair,
-                loss,
-                tau,
-                alpha,
-                beta,
-                lambda,
-                circle,
-                margin,
-                ..Default::default()
-            };
-            Some(WeightParams { exclude_own, scale, ..weights })
-        };
+    /// Whether it is made of triplets.
+    pub(crate) fn has_triplets(&self) -> bool {
         match self {
-            Self::Goal(triplet, pair, params) => built_in(*triplet, *pair, Loss::Triplet, params),
-            Self::Loss(loss, params) => {
-                let (triplet, pair) = loss.combination()?;
-                built_in(triplet, pair, *loss, params)
-            }
-            Self::Hinge { margin } | Self::HingeSum { margin } => {
-                let params = GoalParams { margin: Some(*margin), ..Default::default() };
-                built_in(TripletWeight::Con, PairWeight::Con, Loss::Triplet, &params)
-            }
-            Self::Custom { weights, margin } => {
-                let exclude_own = margin.is_some();
-                let custom = Some(weights.clone());
-                Some(WeightParams { margin: *margin, exclude_own, scale, custom, ..Default::default() })
-            }
-            Self::Over(_, objective) => objective.weight_params(scale),
-            Self::Infonce(_) | Self::Sum(_) => None,
+            Self::Goal(..) | Self::Hinge { .. } | Self::HingeSum { .. } | Self::Custom { .. } => true,
+            Self::Loss(loss, _) => loss.combination().is_some(),
+            Self::Over(_, objective) => objective.has_triplets(),
+            Self::Infonce(_) | Self::Sum(_) => false,
         }
-    }
-
-    /// The loss over all negatives by exponentials, where it is one.
-    pub(crate) fn exponential_params(&self, scale: f32) -> Option<ExponentialParams> {
-        let (lifted, params) = match self {
-            Self::Loss(Loss::MultiSimilarity, params) => (false, params),
-            Self::Loss(Loss::Lifted, params) => (true, params),
-            _ => return None,
-        };
-        let GoalParams { tau, alpha, beta, lambda, margin, .. } = *params;
-        let (rate, margin) = (if lifted { tau } else { beta }, margin.unwrap_or(0.0));
-        Some(ExponentialParams { lifted, rate, alpha, lambda, margin, scale })
     }
 
     /// Whether triplets on the hardest negative close once a margin is satisfied.

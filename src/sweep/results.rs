@@ -1,11 +1,12 @@
 //! `results.jsonl`: the plan of a sweep, then a line for each run and each evaluation on the test split.
 
 use super::{Sweep, Variant};
-use crate::checkpoint::Best;
-use crate::config::TrainConfig;
 use crate::data::Dataset;
 use crate::eval::Recall;
-use crate::files::{self, Obstacle, write_regular};
+use crate::io as files;
+use crate::io::{Obstacle, write_regular};
+use crate::train::Best;
+use crate::train::TrainConfig;
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -58,7 +59,7 @@ impl<'a> Plan<'a> {
     pub fn new(sweep: &'a Sweep, dataset: &Dataset) -> Result<Self> {
         let name = |variant: &Variant| format!("{} {}", variant.objective(), variant.point).trim_end().into();
         Ok(Self {
-            dataset: format!("{} {}", dataset.name(), crate::trainer::fingerprint(dataset)?),
+            dataset: format!("{} {}", dataset.name(), crate::train::fingerprint(dataset)?),
             objectives: sweep.variants.iter().map(name).collect(),
             seeds: &sweep.seeds,
             settings: sweep.variants.iter().map(|variant| &variant.config).collect(),

@@ -2,7 +2,7 @@
 
 use super::Sweep;
 use super::results::Results;
-use crate::statistics::{TTest, deviation, mean};
+use crate::math::{TTest, deviation, mean};
 use serde::Serialize;
 use std::fmt::Write;
 

@@ -11,7 +11,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use wgoal::files::Obstacle;
+use wgoal::io::Obstacle;
 use wgoal::{Dataset, ErrorKind, Event, Result, Split, TrainConfig, Trainer};
 
 #[derive(Args)]

@@ -5,7 +5,7 @@
 //! not among these is named with its place by [`check`](super::supported::check), before anything is evaluated.
 
 use super::value::{B, F, Fault, I, MISMATCH, U, UNSUPPORTED, Value, binary, convert, mathematics};
-use crate::kernels::Real;
+use crate::math::Real;
 use naga::{
     Block, Expression as Ex, Function, Handle, Literal, LocalVariable, Module, RelationalFunction,
     ScalarKind, Statement, SwitchValue, TypeInner, UnaryOperator,

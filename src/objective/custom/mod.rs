@@ -12,7 +12,10 @@ mod supported;
 mod value;
 mod write;
 
-use crate::kernels::{KernelSpec, OWN, Real, specialise, weighing_pages, weight_sections};
+use crate::device::specialise;
+#[cfg(feature = "native")]
+use crate::io;
+use crate::math::Real;
 use crate::{Error, Result};
 use interpret::STEPS;
 use message::Source;
@@ -23,6 +26,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use value::{Fault, Value};
+
+/// Parameters that a weight file may have.
+pub(crate) const MAX_PARAMS: usize = 8;
+
+/// Name of the section of `shaders/weights.wgsl` that holds T, P⁺ and P⁻, and that a weight file replaces.
+pub(crate) const SECTION: &str = "section weights";
 
 /// A triplet weight T(p, n) and pair weights P⁺(p, n), P⁻(p, n) written as WGSL (goal-math.md section 5 assembles them).
 ///
@@ -126,6 +135,27 @@ impl CustomWeights {
     }
 }
 
+#[cfg(feature = "native")]
+impl CustomWeights {
+    /// [`CustomWeights::new`] on a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and those of [`CustomWeights::new`].
+    pub fn open<'a>(
+        path: impl AsRef<std::path::Path>,
+        parameters: impl IntoIterator<Item = (&'a str, f32)>,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let source = io::read_text(path, io::SMALL).map_err(|obstacle| {
+            let advice = "give --weights a WGSL file with triplet_weight and pair_weights";
+            obstacle.error(crate::ErrorKind::Config, path.display(), "a text file that can be read", advice)
+        })?;
+        // What editors on Windows write first.
+        let source = source.strip_prefix('\u{feff}').unwrap_or(&source);
+        Self::new(&path.display().to_string(), source, parameters)
+    }
+}
+
 impl fmt::Debug for CustomWeights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.text.fmt(f)
@@ -206,19 +236,18 @@ impl TryFrom<Text> for CustomWeights {
         };
         let steps = program.check_finite()?;
         let weights = Self(Arc::new(Program { steps, ..program }));
-        for kernel in weighing_pages() {
-            weights.check_on_a_page(kernel)?;
-        }
+        weights.check_in_kernel()?;
         Ok(weights)
     }
 }
 
 impl CustomWeights {
-    /// Whether the section holds in the place of a kernel's own.
-    fn check_on_a_page(&self, kernel: &KernelSpec) -> Result<()> {
-        let composed = specialise(kernel.source, &weight_sections(Some(self)))?;
-        parse(&Source { file: kernel.name, text: &composed }).map(|_| ()).map_err(|error| {
-            let what = format!("the kernel {} with {}", kernel.name, self.file());
+    /// Whether the section compiles in the place of the kernel's own.
+    fn check_in_kernel(&self) -> Result<()> {
+        let kernel = include_str!("../../../shaders/weights.wgsl");
+        let composed = specialise(kernel, &[(SECTION, self.section())])?;
+        parse(&Source { file: "weights.wgsl", text: &composed }).map(|_| ()).map_err(|error| {
+            let what = format!("weights.wgsl with {}", self.file());
             Error::config(what, "a kernel that compiles", error, "report this as a bug")
         })
     }
@@ -325,10 +354,10 @@ fn parameters(text: &Text, module: &Module) -> Result<Vec<usize>> {
             return Err(Error::config(format!("--param {name}"), "a finite number", value, "give a number"));
         }
     }
-    if declared.len() > OWN {
+    if declared.len() > MAX_PARAMS {
         return Err(Error::config(
             file,
-            format!("at most {OWN} parameters"),
+            format!("at most {MAX_PARAMS} parameters"),
             declared.len(),
             "make the others `const`",
         ));

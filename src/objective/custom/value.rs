@@ -1,6 +1,6 @@
 //! Numbers and vectors of WGSL over f32 or f64, and what its operators and mathematics make of them.
 
-use crate::kernels::Real;
+use crate::math::Real;
 use naga::{BinaryOperator as Bin, MathFunction as Math, ScalarKind, Span};
 
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,433 @@
+//! Gathered rows: pooling, standardisation, size augmentation and input dropout, from a dataset's rows to input of a head.
+//!
+//! All that is random here comes with its random numbers from outside.
+
+use std::ops::RangeInclusive;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng;
+
+use super::{Dataset, Side};
+use crate::model::Pooling;
+use crate::model::Standardizer;
+use crate::{Error, Result};
+
+/// Values from one row to the next in gathered rows: the dimension rounded up to a multiple of 4.
+pub fn row_stride(dim: usize) -> usize {
+    crate::device::padded(dim)
+}
+
+impl Standardizer {
+    /// Reads the items `rows` of one side once and fits every column: over the rows that `gather`, which must not
+    /// standardise itself, makes of them, and over all of their local rows where the device pools ([`Pooling::Gpo`]).
+    ///
+    /// # Errors
+    /// Those of [`Gather::items`].
+    pub fn fit(dataset: &Dataset, side: Side, gather: &Gather, rows: &[u32]) -> Result<Self> {
+        let dim = dataset.width(side, gather.pooling[side as usize])?;
+        let (mut values, mut offsets) = (Vec::new(), Vec::new());
+        let (mut mean, mut squares, mut seen) = (vec![0f64; dim], vec![0f64; dim], 0u64);
+        for item in rows.chunks(1) {
+            gather.items(dataset, side, item, &mut values, &mut offsets)?;
+            for row in values.chunks_exact(row_stride(dim)) {
+                // Welford's update: exact for a constant column, and safe where the mean dwarfs the deviation.
+                seen += 1;
+                let share = 1.0 / seen as f64;
+                for ((mean, squares), &x) in mean.iter_mut().zip(&mut squares).zip(row) {
+                    let before = f64::from(x) - *mean;
+                    *mean += before * share;
+                    *squares += before * (f64::from(x) - *mean);
+                }
+            }
+        }
+        let inverse = |squares: f64| {
+            let inverse = (seen as f64 / squares).sqrt() as f32;
+            if inverse.is_finite() { inverse } else { 0.0 }
+        };
+        Ok(Self {
+            mean: mean.into_iter().map(|x| x as f32).collect(),
+            inverse_std: squares.into_iter().map(inverse).collect(),
+        })
+    }
+
+    fn apply(&self, row: &mut [f32]) {
+        for ((x, mean), inverse) in row.iter_mut().zip(&self.mean).zip(&self.inverse_std) {
+            *x = (*x - mean) * inverse;
+        }
+    }
+}
+
+/// Whether reads have to wait: so many batches after one that had to, where the system tells, and at first. Batches are then
+/// announced, which takes as long as reading where the system's cache holds a file; and the pool does not read them.
+pub(crate) struct Ahead(u32);
+
+impl Ahead {
+    const BATCHES: u32 = 32;
+
+    pub fn new() -> Self {
+        Self(Self::BATCHES)
+    }
+
+    /// Asked once a batch.
+    pub(crate) fn due(&mut self, dataset: &Dataset) -> bool {
+        if dataset.missed() {
+            *self = Self::new();
+        }
+        let due = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        due
+    }
+}
+
+/// How the features of items become input: pooled or not, standardised or not, and in training with size augmentation and
+/// dropout.
+#[derive(Debug, Clone, Default)]
+pub struct Gather {
+    standardize: Option<[Standardizer; 2]>,
+    dropout: f32,
+    pooling: [Pooling; 2],
+    signed_root: [bool; 2],
+    row_dropout: [f64; 2],
+}
+
+impl Gather {
+    /// Magnitudes of features far from where the squares of embeddings overflow, and from the epsilon of their norm.
+    pub(super) const USABLE: RangeInclusive<f32> = 1e-6..=1e15;
+
+    /// `standardize` holds the image and the text standardizer; `dropout` is the probability in [0, 1) that
+    /// a training feature is zeroed, in steps of 1/65536.
+    ///
+    /// # Errors
+    /// A probability outside of [0, 1).
+    pub fn new(standardize: Option<[Standardizer; 2]>, dropout: f32) -> Result<Self> {
+        if (0.0..1.0).contains(&dropout) {
+            return Ok(Self { standardize, dropout, ..Self::default() });
+        }
+        Err(Error::config("input dropout", "a probability of at least 0 and below 1", dropout, "change it"))
+    }
+
+    /// Whether all values of a side are f16, as they are cached.
+    pub(super) fn keeps_halves(&self, dataset: &Dataset, side: Side) -> bool {
+        let raw = matches!(self.pooling[side as usize], Pooling::None | Pooling::Gpo);
+        let as_they_are =
+            self.standardize.is_none() && self.dropout == 0.0 && !self.signed_root[side as usize];
+        raw && as_they_are && dataset.is_half(side, self.pooling[side as usize] == Pooling::Gpo)
+    }
+
+    /// Tells the system that items are about to be gathered; of neighbours as one.
+    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, items: impl Iterator<Item = u32>) {
+        let mut items: Vec<_> = items.map(|item| item as usize).collect();
+        items.sort_unstable();
+        for run in items.chunk_by(|a, b| b - a <= 1) {
+            dataset.will_need(side, run[0]..run[run.len() - 1] + 1, self.pooling[side as usize]);
+        }
+    }
+
+    /// The same with another pooling of images and texts.
+    #[must_use]
+    pub fn with_pooling(self, pooling: [Pooling; 2]) -> Self {
+        Self { pooling, ..self }
+    }
+
+    /// The same with the signed square root of the features of images, of texts; after the pooling where the host pools.
+    #[must_use]
+    pub fn with_signed_root(self, signed_root: [bool; 2]) -> Self {
+        Self { signed_root, ..self }
+    }
+
+    /// The same with size augmentation in training (vse-models.md section 2.4): the probabilities that a region and a
+    /// token are left out.
+    ///
+    /// Every row is left out or kept on its own. The reference may keep none; here one row, drawn evenly, is kept then,
+    /// since nothing can be pooled over none.
+    ///
+    /// # Errors
+    /// A probability outside of [0, 1).
+    pub fn with_row_dropout(self, row_dropout: [f64; 2]) -> Result<Self> {
+        match row_dropout.iter().find(|p| !(0.0..1.0).contains(*p)) {
+            None => Ok(Self { row_dropout, ..self }),
+            Some(p) => Err(Error::config(
+                "size augmentation",
+                "a probability of at least 0 and below 1",
+                p,
+                "change it",
+            )),
+        }
+    }
+
+    /// Gathers the items `rows` of one side into `out`, without dropout and augmentation: `[rows.len(), row_stride(dim)]`
+    /// row-major, the padding zero. Reuses the allocation of `out`; returns how many rows were all zero in the dataset.
+    ///
+    /// # Errors
+    /// Those of [`Gather::items`], and a side that the device pools, whose items have several rows.
+    pub fn rows(&self, dataset: &Dataset, side: Side, rows: &[u32], out: &mut Vec<f32>) -> Result<usize> {
+        if self.pooling[side as usize] == Pooling::Gpo {
+            let (expected, advice) = ("pooling on the host", "gather items, which gives offsets as well");
+            return Err(Error::config("rows of a dataset", expected, "gpo", advice));
+        }
+        self.items(dataset, side, rows, out, &mut Vec::new())
+    }
+
+    /// Reads items of one side and drops what it read: whatever makes them useless is an error now.
+    ///
+    /// # Errors
+    /// Those of [`Gather::items`].
+    pub(crate) fn check(&self, dataset: &Dataset, side: Side, items: &[u32]) -> Result<()> {
+        let (mut values, mut offsets) = (Vec::new(), Vec::new());
+        items.chunks(64).try_for_each(|items| {
+            self.items(dataset, side, items, &mut values, &mut offsets)?;
+            self.check_scale(dataset, side, items, &values)
+        })
+    }
+
+    /// Gathered `values` of `items` must be of a magnitude at which f32 holds the squared length of their embeddings: of no
+    /// row too large, and not of all rows too small. Rows of zeros do not count.
+    ///
+    /// # Errors
+    /// Features of another magnitude, with the factor that mends it.
+    pub(crate) fn check_scale(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        values: &[f32],
+    ) -> Result<()> {
+        let pooling = self.pooling[side as usize];
+        let stride = row_stride(dataset.width(side, pooling)?);
+        // Without their sign, the bits of floats order as their magnitudes.
+        let largest = |row: &[f32]| row.iter().fold(0, |most, x| (x.to_bits() & 0x7fff_ffff).max(most));
+        let rows = values.chunks_exact(stride).map(largest).enumerate();
+        let Some((row, bits)) = rows.max_by_key(|&(_, bits)| bits) else { return Ok(()) };
+        let largest = f32::from_bits(bits);
+        if largest == 0.0 || Self::USABLE.contains(&largest) {
+            return Ok(());
+        }
+        let thing = match (pooling, items.get(row)) {
+            (Pooling::Gpo, _) | (_, None) => dataset.sides[side as usize].label.clone(),
+            (_, Some(&item)) => dataset.place(side, item as usize),
+        };
+        let name = if side == Side::Image { "image" } else { "text" };
+        let expected =
+            format!("features of a magnitude from {:e} to {:e}", Self::USABLE.start(), Self::USABLE.end());
+        let found = match largest < 1.0 {
+            true => format!("{largest:e} as the largest of {} rows", items.len()),
+            false => format!("{largest:e}"),
+        };
+        let factor = -largest.log10().floor();
+        let advice = format!(
+            "multiply all {name} features by 1e{factor}, those to embed later too; if this row alone is so, compute it again"
+        );
+        Err(Error::data(thing, expected, found, advice))
+    }
+
+    /// Gathers items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]` row-major, the
+    /// padding zero, `dim` being [`Dataset::width`].
+    ///
+    /// Where the device pools ([`Pooling::Gpo`]), item i owns the rows `offsets[i]..offsets[i + 1]`, one at least; else
+    /// every item has one row and `offsets` stays empty. Reuses both allocations; returns how many of the rows read were
+    /// all zero.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read_row`] and [`Dataset::width`], and standardizers of another dimension.
+    pub fn items(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        out: &mut Vec<f32>,
+        offsets: &mut Vec<u32>,
+    ) -> Result<usize> {
+        self.gather(dataset, side, items, None, true, (out, offsets))
+    }
+
+    /// [`Gather::items`], with size augmentation where there are random numbers for it.
+    ///
+    /// `in_shares`, the pool reads, a few rows at a time, whenever a thread of it has nothing to do; else the calling thread
+    /// reads all. A thread beside the pool would take a core from it in the middle of a product; a thread of the pool
+    /// should not wait for a disk.
+    pub(super) fn gather(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        rng: Option<ChaCha8Rng>,
+        in_shares: bool,
+        (out, offsets): (&mut Vec<f32>, &mut Vec<u32>),
+    ) -> Result<usize> {
+        /// Rows that are read for a share.
+        const SHARE: usize = 8;
+        let pooling = self.pooling[side as usize];
+        let dim = dataset.width(side, pooling)?;
+        let standardizer = self.standardize.as_ref().map(|sides| &sides[side as usize]);
+        if let Some(Standardizer { mean, inverse_std }) = standardizer
+            && (mean.len() != dim || inverse_std.len() != dim)
+        {
+            let thing = format!("standardisation of {}", dataset.name());
+            let advice = "use the dataset that it was fitted on";
+            return Err(Error::data(thing, format!("{dim} columns"), mean.len(), advice));
+        }
+        let stride = row_stride(dim);
+        offsets.clear();
+        let rows = match pooling {
+            Pooling::None => Vec::new(),
+            _ => self.local_rows(dataset, side, items, rng, offsets)?,
+        };
+        let kept = if pooling == Pooling::Gpo { rows.len() } else { items.len() };
+        out.resize(kept * stride, 0.0);
+        let (rows, own) = (&rows, &*offsets);
+        let fill = |first: usize, out: &mut [f32]| -> Result<usize> {
+            let (mut scratch, mut values, mut zero_rows) = (Vec::new(), Vec::new(), 0);
+            for (i, out) in (first..).zip(out.chunks_exact_mut(stride)) {
+                let (row, padding) = out.split_at_mut(dim);
+                zero_rows += match pooling {
+                    Pooling::None => {
+                        usize::from(dataset.read_row(side, items[i] as usize, &mut scratch, row)?)
+                    }
+                    Pooling::Gpo => {
+                        usize::from(dataset.read_local_row(side, rows[i] as usize, &mut scratch, row)?)
+                    }
+                    pooling => {
+                        let own = &rows[own[i] as usize..own[i + 1] as usize];
+                        let item = (side, items[i], own);
+                        pool_item(dataset, pooling, item, (&mut scratch, &mut values), row)?
+                    }
+                };
+                padding.fill(0.0);
+                if self.signed_root[side as usize] {
+                    row.iter_mut().for_each(|x| *x = x.abs().sqrt().copysign(*x));
+                }
+                if let Some(standardizer) = standardizer {
+                    standardizer.apply(row);
+                }
+            }
+            Ok(zero_rows)
+        };
+        let share = (SHARE * kept / rows.len().max(kept).max(1)).max(1);
+        let zero_rows = if in_shares && kept > share {
+            let mut shares: Vec<_> = out.chunks_mut(share * stride).map(|out| (out, Ok(0))).collect();
+            let fill = &fill;
+            rayon::in_place_scope(|scope| {
+                for (first, (out, zero_rows)) in (0..).step_by(share).zip(&mut shares) {
+                    scope.spawn(move |_| *zero_rows = fill(first, out));
+                }
+            });
+            shares.into_iter().map(|(_, zero_rows)| zero_rows).sum::<Result<usize>>()?
+        } else {
+            fill(0, out)?
+        };
+        if pooling != Pooling::Gpo {
+            offsets.clear();
+        }
+        Ok(zero_rows)
+    }
+
+    /// The local rows of items, those left out by the augmentation missing; and where each item's own start among them.
+    fn local_rows(
+        &self,
+        dataset: &Dataset,
+        side: Side,
+        items: &[u32],
+        mut rng: Option<ChaCha8Rng>,
+        offsets: &mut Vec<u32>,
+    ) -> Result<Vec<u32>> {
+        let probability = self.row_dropout[side as usize];
+        let threshold = (probability * 4_294_967_296.0).round() as u64;
+        let mut rows: Vec<u32> = Vec::new();
+        offsets.push(0);
+        for &item in items {
+            let own = dataset.local_rows(side, item as usize);
+            if own.is_empty() {
+                let expected = format!("an item below {}", dataset.items(side));
+                return Err(Error::data(dataset.name(), expected, item, "ask for an item of this dataset"));
+            }
+            let (first, before) = (own.start as u32, rows.len());
+            let own = first..own.end as u32;
+            match rng.as_mut().filter(|_| threshold > 0) {
+                None => rows.extend(own),
+                Some(rng) => {
+                    let count = own.len() as u64;
+                    rows.extend(own.filter(|_| u64::from(rng.next_u32()) >= threshold));
+                    if rows.len() == before {
+                        rows.push(first + ((u64::from(rng.next_u32()) * count) >> 32) as u32);
+                    }
+                }
+            }
+            let total = u32::try_from(rows.len()).map_err(|_| {
+                let advice = "choose a smaller batch";
+                Error::config("a batch", "fewer than 2^32 local rows", rows.len(), advice)
+            })?;
+            offsets.push(total);
+        }
+        Ok(rows)
+    }
+
+    /// Zeroes features at random and scales the others so that every mean stays.
+    pub(super) fn drop_features(&self, values: &mut [f32], mut rng: ChaCha8Rng) {
+        // Sixteen random bits a feature. The scale is of the probability as rounded to them.
+        let threshold = (self.dropout * 65536.0).round().min(65535.0);
+        if threshold == 0.0 {
+            return;
+        }
+        let (threshold, scale) = (threshold as u16, 65536.0 / (65536.0 - threshold));
+        let mut bits = [0; 1024];
+        for values in values.chunks_mut(bits.len() / 2) {
+            rng.fill_bytes(&mut bits);
+            for (x, &bits) in values.iter_mut().zip(bytemuck::cast_slice(&bits)) {
+                *x *= if u16::from_le_bytes(bits) < threshold { 0.0 } else { scale };
+            }
+        }
+    }
+}
+
+/// Pools an item's own local rows into `out`: of joined features the cached row comes first, then the mean, then the
+/// largest. Returns how many of the local rows were all zero.
+fn pool_item(
+    dataset: &Dataset,
+    pooling: Pooling,
+    (side, item, own): (Side, u32, &[u32]),
+    (scratch, values): (&mut Vec<u8>, &mut Vec<f32>),
+    out: &mut [f32],
+) -> Result<usize> {
+    let local = dataset.local_dim(side).unwrap_or(0);
+    values.resize(local, 0.0);
+    let joined = pooling == Pooling::Joined;
+    let (cached, pooled) = out.split_at_mut(if joined { out.len() - 2 * local } else { 0 });
+    if !cached.is_empty() {
+        dataset.read_row(side, item as usize, scratch, cached)?;
+    }
+    let kinds: &[Pooling] = if joined { &[Pooling::Mean, Pooling::Max] } else { &[pooling] };
+    let mut zero_rows = 0;
+    for (i, &row) in own.iter().enumerate() {
+        zero_rows += usize::from(dataset.read_local_row(side, row as usize, scratch, values)?);
+        for (&kind, out) in kinds.iter().zip(pooled.chunks_exact_mut(local)) {
+            pool(kind, i == 0, out, values);
+        }
+    }
+    if kinds[0] == Pooling::Mean {
+        pooled[..local].iter_mut().for_each(|x| *x /= own.len() as f32);
+    }
+    Ok(zero_rows)
+}
+
+/// Pools one more row into `out`; the mean is divided by the number of rows later.
+fn pool(pooling: Pooling, first: bool, out: &mut [f32], row: &[f32]) {
+    if first {
+        return out.copy_from_slice(row);
+    }
+    let combine: fn(f32, f32) -> f32 = if pooling == Pooling::Max { f32::max } else { |a, b| a + b };
+    out.iter_mut().zip(row).for_each(|(out, &x)| *out = combine(*out, x));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_end_where_no_row_has_to_be_waited_for() {
+        let dataset = Dataset::open("data/clipart-mini").unwrap();
+        // What opening it has waited for is over with the first.
+        let mut ahead = Ahead::new();
+        let due: Vec<bool> = (0..40).map(|_| ahead.due(&dataset)).collect();
+        assert_eq!(due, [[true; 32].as_slice(), &[false; 8]].concat());
+    }
+}

@@ -1,0 +1,21 @@
+//! The one place where the host waits for a device.
+//!
+//! A browser's page must not wait, so none of this is there.
+
+use super::Device;
+
+/// Runs `work` to its end on this thread.
+pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
+    pollster::block_on(work)
+}
+
+impl Device {
+    /// Waits for work on this device. That of the CPU runs on a thread of rayon's pool, so it must be [`Send`], and must not wait
+    /// for another thread that waits for that pool.
+    pub fn wait<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        match self {
+            Self::Cpu(_) => rayon::scope(|_| wait(work)),
+            Self::Gpu(_) => wait(work),
+        }
+    }
+}

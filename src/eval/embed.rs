@@ -1,0 +1,94 @@
+//! A head over a dataset: embeddings of its rows and recall on its splits.
+
+use super::Recall;
+use crate::data::{Ahead, Dataset, Gather, Side, Split, Standardizer};
+use crate::device::{Buffer, Device, Upload};
+use crate::model::{Encoder, Head, HeadConfig, Pooling};
+use crate::{Error, Result};
+
+/// Rows that are embedded at a time, local ones where the device pools.
+const CHUNK: usize = 1024;
+
+impl Head {
+    /// A fresh head for a dataset: that of [`Head::for_config`], and where the configuration asks for it, the
+    /// standardisation of the training rows.
+    ///
+    /// # Errors
+    /// Those of [`Head::for_config`]; a dataset without the features that the configuration pools; a bad value in a row.
+    pub fn for_dataset(dataset: &Dataset, config: &HeadConfig, seed: u64) -> Result<Self> {
+        let [image, text] = config.pooling();
+        let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
+        let mut head = Self::for_config(dims[0], dims[1], config, seed)?;
+        if config.standardize {
+            let (train, gather) = (dataset.split(Split::Train), head.gather(0.0)?);
+            head.standardize = Some([
+                Standardizer::fit(dataset, Side::Image, &gather, &train.images)?,
+                Standardizer::fit(dataset, Side::Text, &gather, &train.texts)?,
+            ]);
+        }
+        Ok(head)
+    }
+
+    /// How the head takes a dataset's rows, in training with dropout of the features.
+    pub(crate) fn gather(&self, dropout: f32) -> Result<Gather> {
+        let gather = Gather::new(self.standardize.clone(), dropout)?;
+        Ok(gather.with_pooling(self.layout.pooling).with_signed_root(self.layout.signed_root))
+    }
+
+    /// Embeds rows of one side of a dataset: unit rows `[rows, dim]`, row-major. A row that the head maps to zero stays zero.
+    ///
+    /// # Errors
+    /// A dataset of another width, a bad value in a row, features far too large or too small for f32, a failing device.
+    pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
+        self.check_dataset(dataset)?;
+        let values = Buffer::from_slice(device, "head", &self.values)?;
+        let pooling = self.layout.pooling;
+        let gather = self.gather(0.0)?;
+        let longest = if pooling[side as usize] == Pooling::Gpo { dataset.local_len(side) } else { None };
+        let chunk = (CHUNK / longest.unwrap_or(1)).min(rows.len()).max(1);
+        let mut encoder = Encoder::new(device, self, side, chunk)?;
+        let (mut host, mut offsets) = (Vec::new(), Vec::new());
+        let mut out = Vec::with_capacity(rows.len() * self.dim());
+        let (mut chunks, mut ahead) = (rows.chunks(chunk).peekable(), Ahead::new());
+        while let Some(rows) = chunks.next() {
+            if ahead.due(dataset) {
+                let next = chunks.peek().copied().unwrap_or_default();
+                gather.will_need(dataset, side, next.iter().copied());
+            }
+            gather.items(dataset, side, rows, &mut host, &mut offsets)?;
+            gather.check_scale(dataset, side, rows, &host)?;
+            encoder.upload(device, Upload::Given(&mut host), &offsets)?;
+            let mut commands = device.commands();
+            encoder.forward(&mut commands, &values, false)?;
+            commands.submit()?;
+            out.extend(device.wait(encoder.unit.to_rows(device))?);
+        }
+        Ok(out)
+    }
+
+    pub(crate) fn check_dataset(&self, dataset: &Dataset) -> Result<()> {
+        let [image, text] = self.layout.pooling;
+        let found = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
+        if found == self.layout.dims {
+            return Ok(());
+        }
+        let [p, q] = self.layout.dims;
+        Err(Error::data(
+            dataset.name(),
+            format!("image features of width {p} and text features of width {q}, those of the head"),
+            format!("{} and {}", found[0], found[1]),
+            "give the features of the encoders that the head was trained on",
+        ))
+    }
+
+    /// Recall on a split of a dataset; see [`Recall::folds`].
+    ///
+    /// # Errors
+    /// Those of [`Head::embed`] and [`Recall::folds`].
+    pub fn recall(&self, device: &Device, dataset: &Dataset, split: Split, folds: usize) -> Result<Recall> {
+        let rows = dataset.split(split);
+        let images = self.embed(device, dataset, Side::Image, &rows.images)?;
+        let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;
+        Recall::folds(device, &images, &texts, self.dim(), &rows.text_image, folds)
+    }
+}

@@ -1,0 +1,372 @@
+//! The gradient of an objective as a list of dispatches (goal-math.md section 5; vse-models.md sections 1 and 4).
+//!
+//! A third of the file are tests that strips of any size give the gradient of the whole.
+
+use super::terms::{exponential_params, same_image, term_weights};
+use super::workspace::{Direction, Inputs, Strips, Workspace};
+use crate::device::{Commands, Matrix};
+use crate::kernels::{
+    Below, Composition, Dense, ExponentialParams, InfonceField, MAX_PAIRS, Relative, WeightParams,
+    accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum, infonce, mined_order,
+    relative, weights,
+};
+use crate::objective::{GoalParams, InfonceParams, Negatives, Objective, Term};
+use crate::{Error, Result};
+
+/// Whether a batch may have so many pairs, the same on every device.
+///
+/// # Errors
+/// Too many, or none.
+pub(crate) fn check_pairs(pairs: usize) -> Result<()> {
+    if (1..=MAX_PAIRS).contains(&pairs) {
+        return Ok(());
+    }
+    let (expected, advice) = (format!("1 to {MAX_PAIRS}"), "give fewer pairs at a time");
+    Err(Error::config("pairs of a batch", expected, pairs, advice))
+}
+
+impl Workspace {
+    /// Computes the gradient at the embeddings, overwriting `dx`, `dy` `[pairs, cols]`.
+    pub fn gradient(
+        &mut self,
+        commands: &mut Commands,
+        objective: &Objective,
+        inputs: Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        self.begun = false;
+        for term in objective.terms() {
+            let inputs = Inputs { scale: inputs.scale * term.weight, ..inputs };
+            self.term(commands, &term, &inputs, [&mut *dx, &mut *dy])?;
+        }
+        Ok(())
+    }
+
+    fn term(
+        &mut self,
+        commands: &mut Commands,
+        term: &Term,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        self.mine(commands, inputs, term, 0)?;
+        if let Objective::Infonce(params) = term.objective {
+            self.infonce(commands, params, inputs, [dx, dy])?;
+        } else if let Some(params) = exponential_params(term.objective, inputs.scale) {
+            self.exponential(commands, &params, inputs, [dx, dy])?;
+        } else if let Some(goal) = term_weights(term, inputs.scale) {
+            return match term.negatives {
+                Negatives::All => self.all_negatives(commands, &goal, term.weight, inputs, [dx, dy]),
+                _ => self.mined_negatives(commands, term, goal, inputs, [dx, dy]),
+            };
+        }
+        self.collect(commands, term.weight)
+    }
+
+    /// Adds the losses of a part to those before.
+    fn collect(&mut self, commands: &mut Commands, weight: f32) -> Result<()> {
+        let pairs = self.pairs();
+        for direction in [&mut self.images, &mut self.texts] {
+            let Direction { part_loss, loss, .. } = direction;
+            if !self.begun && weight == 1.0 {
+                std::mem::swap(part_loss, loss);
+                continue;
+            }
+            accumulate(commands, (part_loss.view(), pairs), weight, (loss.view_mut(), 0), self.begun)?;
+        }
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Triplets on mined negatives, round by round.
+    fn mined_negatives(
+        &mut self,
+        commands: &mut Commands,
+        term: &Term,
+        mut goal: WeightParams,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        let pairs = self.pairs();
+        let rounds = match term.negatives {
+            // The first round has found p.
+            Negatives::SemiHard => 1..2,
+            Negatives::Top(count) => 0..(count.get() as usize).min(pairs),
+            Negatives::Hardest | Negatives::All => 0..1,
+        };
+        for round in rounds {
+            if round > 0 {
+                self.mine(commands, inputs, term, round)?;
+            }
+            if let Some((params, exponential)) = term.relative() {
+                self.relative_sets(commands, inputs, params, exponential, round)?;
+            }
+            for direction in [&mut self.images, &mut self.texts] {
+                let Below { value, index } = direction.rounds.at(round);
+                let mined = (self.positive.view(), value, index);
+                let (coefficients, loss) =
+                    (direction.coefficients.view_mut(), direction.part_loss.view_mut());
+                weights(commands, &goal, mined, direction.sums.view(), coefficients, loss, pairs)?;
+            }
+            self.compose(commands, inputs, round, [&mut *dx, &mut *dy], self.begun)?;
+            self.collect(commands, term.weight)?;
+            goal.positive = goal.positive.later();
+        }
+        Ok(())
+    }
+
+    fn relative_sets(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        params: &GoalParams,
+        exponential: bool,
+        round: usize,
+    ) -> Result<()> {
+        let Self { similarity, images, texts, positive, .. } = self;
+        similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
+            for (direction, block) in [&mut *images, &mut *texts].into_iter().zip(strip.blocks()) {
+                let Below { value, index } = direction.rounds.at(round);
+                let from = Relative {
+                    positive: positive.view(),
+                    value,
+                    index,
+                    ids: inputs.ids,
+                    exponential,
+                    alpha: params.alpha,
+                    beta: params.beta,
+                    threshold: params.threshold,
+                };
+                relative(commands, &block, strip.view(), from, direction.sums.view_mut())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Both gradients from the coefficients and the indices of a round.
+    fn compose(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        round: usize,
+        [dx, dy]: [&mut Matrix; 2],
+        accumulate: bool,
+    ) -> Result<()> {
+        let pairs = self.pairs();
+        let Self { images, texts, .. } = self;
+        for direction in [&mut *images, &mut *texts] {
+            let index = direction.rounds.at(round).index;
+            mined_order(commands, index, pairs, direction.keys.view_mut())?;
+        }
+        let (images, texts) = (&*images, &*texts);
+        let bank = inputs.bank.map(|bank| (bank.images, bank.texts)).unzip();
+        for (y, bank, own, other, dx) in
+            [(inputs.texts, bank.1, images, texts, dx), (inputs.images, bank.0, texts, images, dy)]
+        {
+            let composition = Composition {
+                own: own.coefficients.view(),
+                own_index: own.rounds.at(round).index,
+                other: other.coefficients.view(),
+                other_keys: other.keys.view(),
+                accumulate,
+            };
+            compose(commands, (y, 0), composition, dx.view_mut())?;
+            if let Some(bank) = bank {
+                let composition = Composition { accumulate: true, ..composition };
+                compose(commands, (bank, pairs), composition, dx.view_mut())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Triplets on all negatives, without mining.
+    fn all_negatives(
+        &mut self,
+        commands: &mut Commands,
+        goal: &WeightParams,
+        weight: f32,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        let Self { similarity, images, texts, positive, begun, .. } = self;
+        let from = Dense { positive: positive.view(), ids: inputs.ids, weights: goal };
+        similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
+            for (direction, block) in [&mut *images, &mut *texts].into_iter().zip(strip.blocks()) {
+                let (coefficients, loss) =
+                    (direction.coefficients.view_mut(), direction.part_loss.view_mut());
+                dense_sum(commands, &block, strip.view(), from, coefficients, loss)?;
+            }
+            let first = strip.rows.start;
+            dense_field(commands, strip.view_mut(), first, from)?;
+            strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
+        })?;
+        self.compose(commands, &Inputs { bank: None, ..*inputs }, 0, [dx, dy], true)?;
+        self.collect(commands, weight)
+    }
+
+    /// Losses of exponentials over all negatives.
+    fn exponential(
+        &mut self,
+        commands: &mut Commands,
+        params: &ExponentialParams,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        let Self { similarity, images, texts, positive, begun, .. } = self;
+        similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
+            for (direction, block) in [&mut *images, &mut *texts].into_iter().zip(strip.blocks()) {
+                let mined = (positive.view(), direction.rounds.at(0).value);
+                let sums = direction.sums.view_mut();
+                exponential_sum(commands, &block, strip.view(), inputs.ids, mined, params.rate, sums)?;
+            }
+            Ok(())
+        })?;
+        similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
+            let states = [images.sums.view(), texts.sums.view()];
+            let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
+            let first = strip.rows.start;
+            exponential_field(commands, strip.view_mut(), first, inputs.ids, states, params, losses)?;
+            strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
+        })
+    }
+
+    fn infonce(
+        &mut self,
+        commands: &mut Commands,
+        params: &InfonceParams,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        let Self { similarity, images, texts, dt, begun, .. } = self;
+        similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
+            let from = InfonceField {
+                ids: inputs.ids,
+                same_image: same_image(params),
+                temperature: inputs.temperature,
+                states: [images.sums.view(), texts.sums.view()],
+                scale: inputs.scale,
+                row_offset: strip.rows.start,
+            };
+            let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
+            infonce(commands, strip.view_mut(), from, dt.buffer.view_mut(), losses)?;
+            strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Adapters;
+    use crate::device::{Buffer, Device};
+    use crate::gradient::workspace::Direction;
+    use crate::math::{Purpose, random};
+    use crate::objective::{GoalParams, InfonceParams, Loss, PairWeight, TripletWeight};
+    use rand_chacha::rand_core::Rng;
+
+    /// Gradients and losses through blocks of `rows` rows of a batch of `pairs` embeddings of width `dim`.
+    fn by_blocks(
+        device: &Device,
+        objective: &Objective,
+        [pairs, dim]: [usize; 2],
+        masked: bool,
+        rows: usize,
+    ) -> [Vec<f32>; 4] {
+        // In general position.
+        let rows_of = |seed: u64| -> Vec<f32> {
+            let mut rng = random(Purpose::Analysis, seed, 0, 0);
+            let mut values: Vec<_> =
+                (0..pairs * dim).map(|_| rng.next_u32() as f32 / (1u32 << 31) as f32 - 1.0).collect();
+            for row in values.chunks_exact_mut(dim) {
+                let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+                row.iter_mut().for_each(|x| *x /= norm);
+            }
+            values
+        };
+        let matrix = |name, values: &[f32]| Matrix::from_rows(device, name, pairs, dim, values).unwrap();
+        let (x, y) = (matrix("x", &rows_of(1)), matrix("y", &rows_of(2)));
+        let ids: Vec<u32> = (0..pairs as u32).map(|i| i % (pairs as u32 * 2 / 5)).collect();
+        let ids = Buffer::from_slice(device, "ids", &ids).unwrap();
+        let temperature = Buffer::from_slice(device, "t", &[0.1]).unwrap();
+        let mut workspace = Workspace::with_strip_rows(device, pairs, rows).unwrap();
+        let mut gradients = [matrix("dx", &rows_of(3)), matrix("dy", &rows_of(3))];
+        let inputs = Inputs {
+            images: x.view(),
+            texts: y.view(),
+            ids: masked.then(|| ids.view()),
+            temperature: temperature.view(),
+            scale: 0.7,
+            bank: None,
+        };
+        let mut commands = device.commands();
+        let [dx, dy] = &mut gradients;
+        workspace.gradient(&mut commands, objective, inputs, [dx, dy]).unwrap();
+        commands.submit().unwrap();
+        let read = |matrix: &Matrix| device.wait(matrix.to_rows(device)).unwrap();
+        let loss = |direction: &Direction| device.wait(direction.loss.read(device, 0..pairs)).unwrap();
+        [read(&gradients[0]), read(&gradients[1]), loss(&workspace.images), loss(&workspace.texts)]
+    }
+
+    fn furthest(a: &[f32], b: &[f32]) -> f32 {
+        let size = b.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+        a.iter().zip(b).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / size
+    }
+
+    /// On the software adapter in strips of what it takes at a time, on the CPU all similarities at once.
+    #[test]
+    fn a_batch_of_8000_gives_the_gradient_of_the_whole() {
+        const SHAPE: [usize; 2] = [8000, 256];
+        let Ok(device) = Adapters::find().open("vulkan:llvmpipe") else {
+            return eprintln!("skipped: lavapipe is not here");
+        };
+        let rows = device.strip_rows(SHAPE[0], SHAPE[0], SHAPE[1]).unwrap();
+        assert!(rows < SHAPE[0], "{rows} rows at a time");
+        for name in ["infonce", "hinge"] {
+            let objective: Objective = name.parse().unwrap();
+            let strips = by_blocks(&device, &objective, SHAPE, true, rows);
+            let whole = by_blocks(&Device::cpu(), &objective, SHAPE, true, SHAPE[0]);
+            let errors: Vec<_> =
+                strips.iter().zip(&whole).map(|(strips, whole)| furthest(strips, whole)).collect();
+            println!("{name}: {errors:?}");
+            assert!(errors.iter().all(|&error| error <= 2e-6), "{name}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_add_up_to_the_whole_on_every_device() {
+        let goal = |triplet, pair| Objective::Goal(triplet, pair, GoalParams::default());
+        let objectives = [
+            goal(TripletWeight::Con, PairWeight::Lin),
+            goal(TripletWeight::Nca, PairWeight::LinMs),
+            goal(TripletWeight::Cir, PairWeight::SigMs),
+            Objective::Hinge { margin: 0.2 },
+            Objective::HingeSum { margin: 0.2 },
+            Objective::Loss(Loss::MultiSimilarity, Loss::MultiSimilarity.params()),
+            Objective::Loss(Loss::Lifted, Loss::Lifted.params()),
+            Objective::Infonce(InfonceParams::default()),
+            Objective::Infonce(InfonceParams { leave_out: true, ..Default::default() }),
+            "cir:sig-ms@top:3".parse().unwrap(),
+            "nca:lin@semi-hard".parse().unwrap(),
+            "infonce+0.5*cir:con@top:2+2*cir:sig@all".parse().unwrap(),
+        ];
+        let adapters = Adapters::find();
+        for info in adapters.devices() {
+            let device = adapters.open(&info.index.to_string()).unwrap();
+            for (objective, masked) in objectives.iter().flat_map(|o| [(o, false), (o, true)]) {
+                let whole = by_blocks(&device, objective, [257, 13], masked, 257);
+                let largest = whole[0].iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                assert!(largest > 0.0 && largest.is_finite());
+                for rows in [16, 48, 64, 192] {
+                    let parts = by_blocks(&device, objective, [257, 13], masked, rows);
+                    for (part, whole) in parts.iter().zip(&whole) {
+                        let error = furthest(part, whole);
+                        assert!(
+                            error <= 5e-6,
+                            "{objective} masked {masked}, {rows} rows on {device}: {error:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The field A on the similarities of one batch in f64, by the CPU twins: what the device's gradient is held against, and
+//! what `analyze` examines (goal-math.md section 5).
+
+use super::terms::{exponential_params, same_image, term_weights};
+use crate::Result;
+use crate::device::padded;
+use crate::kernels::{Block, reference};
+use crate::objective::{Negatives, Objective, Term};
+
+/// A and what it is made of.
+pub(crate) struct Field {
+    /// `[pairs, pairs]`, rows padded.
+    pub a: Vec<f64>,
+    pub loss: f64,
+    /// (T P⁺, T P⁻) of every triplet that was mined.
+    pub triplets: Vec<[f64; 2]>,
+}
+
+impl Field {
+    /// At the similarities `s [pairs, pairs]`, rows padded.
+    ///
+    /// # Errors
+    /// A weight file that cannot be evaluated.
+    pub fn at(objective: &Objective, s: &[f64], pairs: usize, ids: Option<&[u32]>) -> Result<Self> {
+        let mut field = Self { a: vec![0.0; s.len()], loss: 0.0, triplets: Vec::new() };
+        for term in objective.terms() {
+            let part = field.term(&term, s, pairs, ids)?;
+            field.loss += f64::from(term.weight) * part.loss;
+            field.a.iter_mut().zip(part.a).for_each(|(a, part)| *a += f64::from(term.weight) * part);
+            field.triplets.extend(part.triplets);
+        }
+        Ok(field)
+    }
+
+    fn term(&self, term: &Term, s: &[f64], n: usize, ids: Option<&[u32]>) -> Result<Self> {
+        let blocks = [Block::images(0, n, n), Block::texts(0, n, n)];
+        let mut losses = [vec![0.0; n], vec![0.0; n]];
+        let mut a = s.to_vec();
+        if let Objective::Infonce(params) = term.objective {
+            let (same, t) = ((ids, same_image(params)), f64::from(params.temperature));
+            let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];
+            for ((block, state), distance) in blocks.iter().zip(&mut states).zip(&mut losses) {
+                reference::log_sum_exp(block, s, same, t, (state, distance));
+            }
+            let [it, ti] = &mut losses;
+            let states = [&states[0][..], &states[1][..]];
+            reference::infonce(&mut a, (0, n), same, t, states, 1.0, &mut vec![0.0; 4 * n], [it, ti]);
+            return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
+        }
+        if let Some(params) = exponential_params(term.objective, 1.0) {
+            let losses = reference::exponential(&mut a, n, ids, &params);
+            return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
+        }
+        let Some(weights) = term_weights(term, 1.0) else {
+            return Ok(Self { a, loss: 0.0, triplets: Vec::new() });
+        };
+        let stride = padded(n);
+        let p: Vec<_> = (0..n).map(|i| s[i * stride + i]).collect();
+        let mut part = Self { a: vec![0.0; s.len()], loss: 0.0, triplets: Vec::new() };
+        if term.negatives == Negatives::All {
+            for (block, loss) in blocks.iter().zip(&mut losses) {
+                let mut pulls = vec![0.0; 2 * n];
+                reference::dense_sum(block, s, &p, ids, &weights, &mut pulls, loss)?;
+                (0..n).for_each(|i| part.a[i * stride + i] -= pulls[2 * i]);
+            }
+            reference::dense_field(&mut a, 0, &p, ids, &weights)?;
+            part.a.iter_mut().zip(a).for_each(|(sum, a)| *sum += a);
+            part.loss = losses.iter().flatten().sum();
+            return Ok(part);
+        }
+        for (d, block) in blocks.iter().enumerate() {
+            let mut below: Option<(Vec<f64>, Vec<u32>)> = match term.negatives {
+                Negatives::SemiHard => Some((p.clone(), vec![u32::MAX; n])),
+                _ => None,
+            };
+            let rounds = if let Negatives::Top(count) = term.negatives { count.get() as usize } else { 1 };
+            let mut weights = weights.clone();
+            for _ in 0..rounds.min(n) {
+                let (mut value, mut index) = (vec![0.0; n], vec![0; n]);
+                let own = term.objective.closes_triplets() || below.is_some();
+                let bound = below.as_ref().map(|(value, index)| (&value[..], &index[..]));
+                reference::hardest(block, s, (ids, own, bound), (&mut p.clone(), &mut value, &mut index));
+                let mut sums = vec![0.0; 4 * n];
+                if let Some((params, exponential)) = term.relative() {
+                    let rates = exponential.then_some((params.alpha.into(), params.beta.into()));
+                    let mined = (&p[..], &value[..], &index[..]);
+                    reference::relative(block, s, mined, ids, rates, params.threshold.into(), &mut sums);
+                }
+                let mut c = vec![0.0; 2 * n];
+                reference::weights(&weights, (&p, &value, &index), &sums, &mut c, &mut losses[d], n)?;
+                part.loss += losses[d].iter().sum::<f64>();
+                for i in 0..n {
+                    let (own, mined) = (i * stride + i, index[i] as usize);
+                    part.a[own] -= c[2 * i];
+                    part.a[if d == 0 { i * stride + mined } else { mined * stride + i }] += c[2 * i + 1];
+                    part.triplets.push([c[2 * i], c[2 * i + 1]]);
+                }
+                weights.positive = weights.positive.later();
+                below = Some((value, index));
+            }
+        }
+        Ok(part)
+    }
+}

@@ -1,0 +1,114 @@
+//! Mining: the hardest negatives of every anchor, in rounds, within the batch and a memory bank.
+
+use super::terms::same_image;
+use super::workspace::{Direction, Inputs, Mined, Strips, Workspace, ranges};
+use crate::Result;
+use crate::device::{Buffer, Commands, Mat, Matrix, Slice, padded};
+use crate::kernels::{Below, Block, Candidates, Hardest, Product, hardest, log_sum_exp, matmul};
+use crate::objective::{Negatives, Objective, Term};
+
+impl Workspace {
+    /// Finds p, and n, h of both directions; for InfoNCE its sums of exponentials too. Where triplets close by a margin, and in
+    /// every round but the first, an anchor's own pair is no candidate: a margin is violated by a negative or not at all.
+    pub(super) fn mine(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        term: &Term,
+        round: usize,
+    ) -> Result<()> {
+        let exclude_own = term.objective.closes_triplets() || round > 0;
+        let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
+        let Self { similarity, positive, positive_scratch, no_index, images, texts, .. } = self;
+        // Semi-hard mining reads `positive`, so it writes p to scratch. The texts, which find p as well, always do: they then
+        // need not wait for the images.
+        let (mut found, bound) = match semi_hard {
+            false => (Some(positive), None),
+            true => (None, Some(Below { value: positive.view(), index: no_index.view() })),
+        };
+        let mining = Mining { exclude_own, round, bound };
+        let strips = if round == 0 { Strips::Fresh } else { Strips::Kept };
+        similarity.strips(commands, inputs, strips, |commands, strip| {
+            let directions = [(true, &mut *images), (false, &mut *texts)];
+            for ((of_images, direction), block) in directions.into_iter().zip(strip.blocks()) {
+                let positive = match &mut found {
+                    Some(found) if of_images => &mut **found,
+                    _ => &mut *positive_scratch,
+                };
+                mining.block(commands, &block, strip.view(), inputs.ids, (positive, direction))?;
+                if let Objective::Infonce(params) = term.objective {
+                    let same = (inputs.ids, same_image(params));
+                    let (state, distance) = (direction.sums.view_mut(), direction.part_loss.view_mut());
+                    log_sum_exp(commands, &block, strip.view(), same, inputs.temperature, state, distance)?;
+                }
+            }
+            Ok(())
+        })?;
+        let (Some(bank), Some(strip), true) = (inputs.bank, &mut self.to_bank, term.mines()) else {
+            return Ok(());
+        };
+        for (direction, anchors, candidates) in
+            [(images, inputs.images, bank.texts), (texts, inputs.texts, bank.images)]
+        {
+            let into = (&mut *positive_scratch, direction);
+            mining.bank(commands, (anchors, candidates), bank.ids, strip, into)?;
+        }
+        Ok(())
+    }
+}
+
+/// One round of mining.
+struct Mining<'a> {
+    exclude_own: bool,
+    round: usize,
+    /// In the place of the round before.
+    bound: Option<Below<'a>>,
+}
+
+impl Mining<'_> {
+    /// Anchors of the batch against the candidates of a memory bank, in strips of `strip`'s rows.
+    fn bank(
+        &self,
+        commands: &mut Commands,
+        (anchors, candidates): (Mat, Mat),
+        ids: Slice<u32>,
+        strip: &mut Matrix,
+        (positive, direction): (&mut Buffer<f32>, &mut Direction),
+    ) -> Result<()> {
+        let (step, rows) = (strip.rows, candidates.rows);
+        strip.cols = rows;
+        for part in ranges(anchors.rows, step) {
+            let product = Product::nt(anchors.part(&part), candidates);
+            matmul(commands, product, strip.rows_mut(0..part.len()))?;
+            let block = Block {
+                anchors: part.len(),
+                candidates: rows,
+                anchor_stride: padded(rows),
+                candidate_stride: 1,
+                anchor_offset: part.start,
+                candidate_offset: anchors.rows,
+            };
+            self.block(commands, &block, strip.rows(0..part.len()), Some(ids), (positive, direction))?;
+        }
+        Ok(())
+    }
+
+    /// Writes p, where the block holds it, and the direction's n and h.
+    fn block(
+        &self,
+        commands: &mut Commands,
+        block: &Block,
+        similarity: Mat,
+        ids: Option<Slice<u32>>,
+        (positive, direction): (&mut Buffer<f32>, &mut Direction),
+    ) -> Result<()> {
+        let (mined, before) = direction.rounds.next(self.round);
+        let below = self.bound.or(before.map(Mined::below));
+        let out = Hardest {
+            positive: positive.view_mut(),
+            value: mined.value.view_mut(),
+            index: mined.index.view_mut(),
+        };
+        hardest(commands, block, similarity, Candidates { ids, exclude_own: self.exclude_own, below }, out)
+    }
+}

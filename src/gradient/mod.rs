@@ -1,0 +1,22 @@
+//! The gradient of an objective at a batch of embeddings.
+//!
+//! [`Workspace::gradient`] is the list of dispatches that training uses. [`crate::Objective::gradients`] is the whole gradient
+//! for people who bring their own encoder. [`Field`] is the same gradient in f64 on the CPU, for checks and analysis.
+
+mod bank;
+mod compose;
+mod embeddings;
+mod field;
+mod mining;
+mod terms;
+mod workspace;
+
+pub(crate) use bank::Bank;
+pub(crate) use compose::check_pairs;
+pub(crate) use embeddings::check_embeddings;
+#[cfg(feature = "native")]
+pub(crate) use embeddings::check_rows;
+pub use embeddings::{GradientOptions, Gradients, Rows};
+pub(crate) use field::Field;
+pub(crate) use terms::weight_params;
+pub(crate) use workspace::{Inputs, Workspace};

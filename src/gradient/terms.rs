@@ -1,0 +1,71 @@
+//! What turns the description of an objective into parameters of kernels.
+
+use crate::kernels::{ExponentialParams, PositivePart, SameImage, WeightParams};
+use crate::objective::{
+    GoalParams, InfonceParams, Loss, Negatives, Objective, PairWeight, Term, TripletWeight,
+};
+
+/// How InfoNCE treats other captions of an image.
+pub(super) fn same_image(params: &InfonceParams) -> SameImage {
+    if params.leave_out { SameImage::LeftOut } else { SameImage::Target }
+}
+
+/// The weights of a term's triplets; `None` where it has no triplets.
+pub(crate) fn term_weights(term: &Term, scale: f32) -> Option<WeightParams> {
+    let params = weight_params(term.objective, scale)?;
+    // Where an anchor has several negatives, one without any contributes nothing.
+    let exclude_own = params.exclude_own || term.negatives != Negatives::Hardest;
+    let positive = if term.counts_positive_once() { PositivePart::Once } else { PositivePart::WithEach };
+    Some(WeightParams { exclude_own, positive, ..params })
+}
+
+/// The weights of an objective's triplets; `None` where it has no triplets.
+pub(crate) fn weight_params(objective: &Objective, scale: f32) -> Option<WeightParams> {
+    let built_in = |triplet, pair, loss, params: &GoalParams| {
+        let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = *params;
+        let exclude_own = margin.is_some();
+        let weights = WeightParams {
+            triplet,
+            pair,
+            loss,
+            tau,
+            alpha,
+            beta,
+            lambda,
+            circle,
+            margin,
+            ..Default::default()
+        };
+        Some(WeightParams { exclude_own, scale, ..weights })
+    };
+    match objective {
+        Objective::Goal(triplet, pair, params) => built_in(*triplet, *pair, Loss::Triplet, params),
+        Objective::Loss(loss, params) => {
+            let (triplet, pair) = loss.combination()?;
+            built_in(triplet, pair, *loss, params)
+        }
+        Objective::Hinge { margin } | Objective::HingeSum { margin } => {
+            let params = GoalParams { margin: Some(*margin), ..Default::default() };
+            built_in(TripletWeight::Con, PairWeight::Con, Loss::Triplet, &params)
+        }
+        Objective::Custom { weights, margin } => {
+            let exclude_own = margin.is_some();
+            let custom = Some(weights.clone());
+            Some(WeightParams { margin: *margin, exclude_own, scale, custom, ..Default::default() })
+        }
+        Objective::Over(_, objective) => weight_params(objective, scale),
+        Objective::Infonce(_) | Objective::Sum(_) => None,
+    }
+}
+
+/// The loss of exponentials over all negatives; `None` for the other objectives.
+pub(super) fn exponential_params(objective: &Objective, scale: f32) -> Option<ExponentialParams> {
+    let (lifted, params) = match objective {
+        Objective::Loss(Loss::MultiSimilarity, params) => (false, params),
+        Objective::Loss(Loss::Lifted, params) => (true, params),
+        _ => return None,
+    };
+    let GoalParams { tau, alpha, beta, lambda, margin, .. } = *params;
+    let (rate, margin) = (if lifted { tau } else { beta }, margin.unwrap_or(0.0));
+    Some(ExponentialParams { lifted, rate, alpha, lambda, margin, scale })
+}

@@ -1,0 +1,260 @@
+//! The memory of a gradient, and the walk over the strips of the similarity matrix.
+//!
+//! S comes in strips of rows that fit a binding. A single strip is computed once. Several are computed again for each pass that
+//! needs them, so N x N is never held.
+
+use super::bank::BankRows;
+use super::compose::check_pairs;
+use crate::Result;
+use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice};
+use crate::kernels::{Below, Block, Product, matmul, mined_keys};
+use std::ops::Range;
+
+/// What a batch brings to its gradient.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// X, Y `[pairs, cols]`
+    pub images: Mat<'a>,
+    pub texts: Mat<'a>,
+    /// Image of each pair, where captions of the same image are never negatives.
+    pub ids: Option<Slice<'a, u32>>,
+    /// Temperature t of InfoNCE `[1]`; the other objectives do not read it.
+    pub temperature: Slice<'a, f32>,
+    /// Upstream gradient.
+    pub scale: f32,
+    /// Further candidates for mining.
+    pub bank: Option<BankRows<'a>>,
+}
+
+/// The memory that gradients of batches of one size need; reused from step to step.
+pub(crate) struct Workspace {
+    pub(super) similarity: Similarity,
+    /// A strip of similarities to a memory bank.
+    pub(super) to_bank: Option<Matrix>,
+    pub(super) positive: Buffer<f32>,
+    /// Receives p where `positive` is being read, or is written by the other direction.
+    pub(super) positive_scratch: Buffer<f32>,
+    /// Above every index.
+    pub(super) no_index: Buffer<u32>,
+    pub(super) images: Direction,
+    pub(super) texts: Direction,
+    /// Parts of the gradient at the temperature, in column 0 of `[pairs, 4]`.
+    pub(super) dt: Matrix,
+    /// Whether losses and gradients already hold a part of the sum.
+    pub(super) begun: bool,
+}
+
+/// One direction's mined negatives and what follows from them, `[pairs]` each.
+pub(super) struct Direction {
+    pub rounds: Rounds,
+    /// Relative sums, or the state of InfoNCE's exponentials: `[pairs, 4]`.
+    pub sums: Buffer<f32>,
+    /// Which anchors mined each candidate, sorted.
+    pub keys: Buffer<u32>,
+    /// (c+, c-): `[pairs, 2]`.
+    pub coefficients: Buffer<f32>,
+    /// Losses of one term or round. InfoNCE stores its distances here first.
+    pub part_loss: Buffer<f32>,
+    /// Losses of all terms and rounds.
+    pub loss: Buffer<f32>,
+}
+
+/// What was mined: the hardest negatives, which the records report, then those of later rounds, in turns.
+pub(super) struct Rounds([Mined; 3]);
+
+/// Negatives of one round of mining, `[pairs]`.
+pub(super) struct Mined {
+    pub value: Buffer<f32>,
+    pub index: Buffer<u32>,
+}
+
+impl Mined {
+    fn new(device: &Device, label: &str, pairs: usize) -> Result<Self> {
+        let index = Buffer::new(device, &format!("{label}.index"), pairs)?;
+        Ok(Self { value: Buffer::new(device, label, pairs)?, index })
+    }
+
+    pub fn below(&self) -> Below<'_> {
+        Below { value: self.value.view(), index: self.index.view() }
+    }
+}
+
+impl Direction {
+    fn new(device: &Device, name: &str, pairs: usize) -> Result<Self> {
+        let label = |what: &str| format!("objective.{name}.{what}");
+        let mined = |what| Mined::new(device, &label(what), pairs);
+        Ok(Self {
+            rounds: Rounds([mined("hardest")?, mined("even")?, mined("odd")?]),
+            sums: Buffer::new(device, &label("sums"), 4 * pairs)?,
+            keys: Buffer::new(device, &label("keys"), mined_keys(pairs))?,
+            coefficients: Buffer::new(device, &label("coefficients"), 2 * pairs)?,
+            part_loss: Buffer::new(device, &label("part"), pairs)?,
+            loss: Buffer::new(device, &label("loss"), pairs)?,
+        })
+    }
+}
+
+impl Rounds {
+    /// n and h of a round, counted from 0.
+    pub fn at(&self, round: usize) -> Below<'_> {
+        self.0[if round == 0 { 0 } else { 1 + round % 2 }].below()
+    }
+
+    /// The hardest negatives.
+    pub fn hardest(&self) -> &Mined {
+        &self.0[0]
+    }
+
+    /// The memory of a round, and what the round before found.
+    pub fn next(&mut self, round: usize) -> (&mut Mined, Option<&Mined>) {
+        let [first, even, odd] = &mut self.0;
+        match round {
+            0 => (first, None),
+            1 => (odd, Some(first)),
+            round if round % 2 == 0 => (even, Some(odd)),
+            _ => (odd, Some(even)),
+        }
+    }
+}
+
+impl Workspace {
+    /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank`.
+    pub fn new(device: &Device, pairs: usize, dim: usize, bank: usize) -> Result<Self> {
+        let mut workspace = Self::with_strip_rows(device, pairs, device.strip_rows(pairs, pairs, dim)?)?;
+        if bank > 0 {
+            let rows = device.strip_rows(pairs, bank, dim)?;
+            workspace.to_bank = Some(Matrix::new(device, "objective.to_bank", rows, bank)?);
+        }
+        Ok(workspace)
+    }
+
+    /// A workspace whose strips have `rows` rows, a multiple of 16 or all.
+    pub(super) fn with_strip_rows(device: &Device, pairs: usize, rows: usize) -> Result<Self> {
+        check_pairs(pairs)?;
+        let matrix = Matrix::new(device, "objective.similarity", rows, pairs)?;
+        Ok(Self {
+            similarity: Similarity { pairs, rows, matrix },
+            to_bank: None,
+            positive: Buffer::new(device, "objective.positive", pairs)?,
+            positive_scratch: Buffer::new(device, "objective.positive_scratch", pairs)?,
+            no_index: Buffer::from_slice(device, "objective.no_index", &vec![u32::MAX; pairs])?,
+            images: Direction::new(device, "images", pairs)?,
+            texts: Direction::new(device, "texts", pairs)?,
+            dt: Matrix::new(device, "objective.dt", pairs, 1)?,
+            begun: false,
+        })
+    }
+
+    /// N
+    pub(super) fn pairs(&self) -> usize {
+        self.similarity.pairs
+    }
+
+    /// p `[pairs]`
+    pub fn positive(&self) -> Slice<'_, f32> {
+        self.positive.view()
+    }
+
+    /// n of both directions, images against texts first.
+    pub fn hardest(&self) -> [Slice<'_, f32>; 2] {
+        [&self.images, &self.texts].map(|direction| direction.rounds.hardest().value.view())
+    }
+
+    /// Losses of both directions; their sum is the objective's value.
+    pub fn losses(&self) -> [Slice<'_, f32>; 2] {
+        [self.images.loss.view(), self.texts.loss.view()]
+    }
+
+    /// Parts of the gradient at InfoNCE's temperature, `[pairs, 1]`; its column sum is the gradient.
+    pub fn temperature_gradient(&self) -> Mat<'_> {
+        self.dt.view()
+    }
+}
+
+/// The similarities of a batch, one strip of rows at a time.
+pub(super) struct Similarity {
+    pairs: usize,
+    /// Rows of a strip.
+    rows: usize,
+    matrix: Matrix,
+}
+
+/// Whether a single strip may be used as the pass before left it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strips {
+    Fresh,
+    Kept,
+}
+
+/// Rows of S, or the field that takes their place.
+pub(super) struct Strip<'a> {
+    /// Rows of the whole matrix.
+    pub rows: Range<usize>,
+    pairs: usize,
+    matrix: &'a mut Matrix,
+}
+
+impl Similarity {
+    /// Calls `visit` for each strip, in order, once S stands in it.
+    pub fn strips(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        strips: Strips,
+        mut visit: impl FnMut(&mut Commands, Strip) -> Result<()>,
+    ) -> Result<()> {
+        for rows in ranges(self.pairs, self.rows) {
+            let mut strip = Strip { rows, pairs: self.pairs, matrix: &mut self.matrix };
+            if strips == Strips::Fresh || self.rows < self.pairs {
+                let product = Product::nt(inputs.images.part(&strip.rows), inputs.texts);
+                matmul(commands, Product { sliced: strip.is_whole(), ..product }, strip.view_mut())?;
+            }
+            visit(commands, strip)?;
+        }
+        Ok(())
+    }
+}
+
+impl Strip<'_> {
+    pub fn view(&self) -> Mat<'_> {
+        self.matrix.rows(0..self.rows.len())
+    }
+
+    pub fn view_mut(&mut self) -> MatMut<'_> {
+        self.matrix.rows_mut(0..self.rows.len())
+    }
+
+    /// How images see it, and how texts do.
+    pub fn blocks(&self) -> [Block; 2] {
+        let (first, rows) = (self.rows.start, self.rows.len());
+        [Block::images(first, rows, self.pairs), Block::texts(first, rows, self.pairs)]
+    }
+
+    /// Whether it is the only one. Strips of one matrix must take their sums in one order, so that equal embeddings have equal
+    /// similarities.
+    fn is_whole(&self) -> bool {
+        self.rows.len() == self.pairs
+    }
+
+    /// The strip's part of dX = A Y and dY = Aᵀ X, once it holds a field A that is not sparse.
+    pub fn dense(
+        &self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+        accumulate: bool,
+    ) -> Result<()> {
+        let sliced = self.is_whole();
+        let forth = Product { accumulate, sliced, ..Product::nn(self.view(), inputs.texts) };
+        matmul(commands, forth, dx.rows_mut(self.rows.clone()))?;
+        let accumulate = accumulate || self.rows.start > 0;
+        let images = inputs.images.part(&self.rows);
+        let back = Product { accumulate, sliced, ..Product::tn(self.view(), images) };
+        matmul(commands, back, dy.view_mut())
+    }
+}
+
+/// 0..n in ranges of `step`.
+pub(super) fn ranges(n: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(step).map(move |first| first..(first + step).min(n))
+}

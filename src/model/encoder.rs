@@ -1,0 +1,378 @@
+//! One side's encoder on the device: from a batch of features to unit rows, and back.
+//!
+//! ```text
+//! pooled:  features -> linear -> l2norm
+//! local:   features -> linear (+ perceptron) -> generalised pooling -> l2norm
+//! ```
+//!
+//! Owns the memory of a batch and the running statistics; the parameters are the caller's. Where the encoder has a
+//! perceptron, one row of zeros goes after the features: it stands for the padding to the longest item, which batch norm
+//! takes for data (vse-models.md section 2.2).
+
+use super::layout::{MlpLayout, SideLayout};
+use super::{Head, Side};
+use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
+use crate::kernels::{
+    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, column_sum, l2norm, l2norm_backward,
+    matmul, widen,
+};
+use crate::model::pooling::{Gpo, check_offsets, check_rows, reshape};
+use crate::{Error, Result};
+
+pub(crate) struct Encoder {
+    name: &'static str,
+    layout: SideLayout,
+    features: Matrix,
+    mlp: Option<Mlp>,
+    /// The features as f16, two in a u32, where they were uploaded as such; and whether those of this batch were.
+    halves: Buffer<u32>,
+    halved: bool,
+    /// Of every row of the features.
+    projected: Matrix,
+    pooling: Option<Pooling>,
+    pub unit: Matrix,
+    norms: Buffer<f32>,
+    /// Gradient at the unit rows.
+    pub d_unit: Matrix,
+    /// Gradient at what is normalised.
+    d_pooled: Matrix,
+}
+
+struct Pooling {
+    gpo: Gpo,
+    pooled: Matrix,
+    d_projected: Matrix,
+}
+
+struct Mlp {
+    layout: MlpLayout,
+    running: Buffer<f32>,
+    /// The running statistics after the batch at hand: see [`Encoder::keep_statistics`].
+    moved: Buffer<f32>,
+    moves: bool,
+    stats: Buffer<f32>,
+    hidden: Matrix,
+    active: Matrix,
+    d_active: Matrix,
+    d_hidden: Matrix,
+    /// Rows of padding that the last row stands for.
+    repeats: usize,
+}
+
+/// y = W x + b, or added to y.
+fn linear(
+    commands: &mut Commands,
+    x: Mat,
+    [weight, bias]: [Mat; 2],
+    [training, accumulate]: [bool; 2],
+    y: MatMut,
+) -> Result<()> {
+    // Out of training a row has the same embedding whatever is embedded with it.
+    let product = Product { sliced: training, ..Product::nt(x, weight) };
+    matmul(commands, Product { bias: Some(bias.data), accumulate, ..product }, y)
+}
+
+fn name(side: Side) -> &'static str {
+    if side == Side::Image { "image" } else { "text" }
+}
+
+fn sliced(product: Product) -> Product {
+    Product { sliced: true, ..product }
+}
+
+impl Encoder {
+    /// Whether a device takes batches of `items` items, features and embeddings being of these widths.
+    ///
+    /// # Errors
+    /// Rows so wide that the device does not bind as many at once as a matrix product is split by.
+    pub fn check(device: &Device, side: Side, [dim, embed]: [usize; 2], items: usize) -> Result<()> {
+        let Device::Gpu(gpu) = device else { return Ok(()) };
+        let name = name(side);
+        for (thing, width, rows) in [
+            (format!("{name} features"), dim, items.max(embed)),
+            (format!("{name} embeddings"), embed, items),
+        ] {
+            let most = gpu.max_binding() / (4 * rows.min(ROWS_AT_ONCE));
+            if padded(width) > most {
+                let expected =
+                    format!("rows of at most {} columns, which {} takes", most / 4 * 4, gpu.info().name);
+                let advice = "use --device cpu, or make the rows narrower, for example by a principal component analysis";
+                return Err(Error::device(thing, expected, width, advice));
+            }
+        }
+        Ok(())
+    }
+
+    /// For batches of up to `items` items, or more with some delay.
+    pub fn new(device: &Device, head: &Head, side: Side, items: usize) -> Result<Self> {
+        let layout = head.layout.side(side);
+        let (embed, dim) = (layout.weight.rows, layout.weight.cols);
+        Self::check(device, side, [dim, embed], items)?;
+        let name = name(side);
+        let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), items, cols);
+        let empty = || Matrix::new(device, name, 1, 1);
+        let mlp = match &layout.mlp {
+            None => None,
+            Some(layout) => Some(Mlp {
+                running: Buffer::from_slice(
+                    device,
+                    "image.running",
+                    &head.values[layout.running.range.clone()],
+                )?,
+                moved: Buffer::new(device, "image.moved", layout.running.range.len())?,
+                moves: false,
+                stats: Buffer::new(device, "image.stats", layout.running.range.len())?,
+                layout: layout.clone(),
+                hidden: empty()?,
+                active: empty()?,
+                d_active: empty()?,
+                d_hidden: empty()?,
+                repeats: 0,
+            }),
+        };
+        let pooling = match &layout.gpo {
+            None => None,
+            Some(layout) => Some(Pooling {
+                gpo: Gpo::new(device, layout)?,
+                pooled: matrix("pooled", embed)?,
+                d_projected: empty()?,
+            }),
+        };
+        Ok(Self {
+            name,
+            layout,
+            features: matrix("features", dim)?,
+            halves: Buffer::new(device, "halves", 1)?,
+            halved: false,
+            mlp,
+            projected: matrix("projected", embed)?,
+            pooling,
+            unit: matrix("unit", embed)?,
+            norms: Buffer::new(device, &format!("{name}.norms"), items)?,
+            d_unit: matrix("d_unit", embed)?,
+            d_pooled: matrix("d_pooled", embed)?,
+        })
+    }
+
+    /// Uploads a batch: padded rows, and where the encoder pools, the offsets of the items; else none.
+    ///
+    /// # Errors
+    /// Offsets that are missing, superfluous or wrong.
+    pub fn upload(&mut self, device: &Device, rows: Upload<f32>, offsets: &[u32]) -> Result<()> {
+        let (embed, dim) = (self.layout.weight.rows, self.layout.weight.cols);
+        let (stride, count) = (padded(dim), rows.len() / padded(dim));
+        let (items, longest) = match (&self.pooling, offsets) {
+            (None, []) => (count, 1),
+            (Some(_), [_, ..]) => (offsets.len() - 1, check_offsets(offsets, count)?),
+            (pooling, _) => {
+                let [expected, found] =
+                    if pooling.is_some() { ["local", "pooled"] } else { ["pooled", "local"] };
+                return Err(Error::config(
+                    format!("{} features", self.name),
+                    format!("{expected} ones"),
+                    found,
+                    "give the features that the head was made for",
+                ));
+            }
+        };
+        if self.pooling.is_some() || self.mlp.is_some() {
+            check_rows(device, format!("{} batch", self.name), count, embed)?;
+        }
+        let name = self.name;
+        let padding = usize::from(self.mlp.is_some());
+        reshape(device, &format!("{name}.features"), &mut self.features, count + padding, dim)?;
+        self.halved = matches!(rows, Upload::Halves(_));
+        match rows {
+            Upload::Halves(staged) => {
+                crate::model::pooling::fit(
+                    device,
+                    &format!("{name}.halves"),
+                    &mut self.halves,
+                    count * stride / 2,
+                )?;
+                self.halves.upload(device, Upload::Staged(staged))?;
+            }
+            rows => self.features.buffer.upload(device, rows)?,
+        }
+        reshape(device, &format!("{name}.projected"), &mut self.projected, count, embed)?;
+        for matrix in [&mut self.unit, &mut self.d_unit, &mut self.d_pooled] {
+            reshape(device, name, matrix, items, embed)?;
+        }
+        crate::model::pooling::fit(device, name, &mut self.norms, items)?;
+        if let Some(mlp) = &mut self.mlp {
+            self.features.buffer.write(device, count * stride, &vec![0.0; stride])?;
+            mlp.repeats = items * longest - count;
+            for matrix in [&mut mlp.hidden, &mut mlp.active] {
+                reshape(device, "image.mlp", matrix, count + 1, mlp.layout.running.cols)?;
+            }
+        }
+        if let Some(pooling) = &mut self.pooling {
+            reshape(device, name, &mut pooling.pooled, items, embed)?;
+            pooling.gpo.set_items(device, offsets, embed)?;
+        }
+        Ok(())
+    }
+
+    /// From the uploaded features to unit rows: [`Encoder::project`] and [`Encoder::normalise`].
+    pub fn forward(&mut self, commands: &mut Commands, values: &Buffer<f32>, training: bool) -> Result<()> {
+        self.project(commands, values, training)?;
+        self.normalise(commands, values)
+    }
+
+    /// From the uploaded features to projected rows. `training` takes batch norm's statistics from the batch; the running ones
+    /// move with [`Encoder::keep_statistics`].
+    pub fn project(&mut self, commands: &mut Commands, values: &Buffer<f32>, training: bool) -> Result<()> {
+        let SideLayout { weight, bias, .. } = &self.layout;
+        let count = self.projected.rows;
+        if self.halved {
+            let len = count * padded(self.features.cols);
+            widen(commands, self.halves.part(0..len / 2), self.features.buffer.view_mut(), len)?;
+        }
+        let of =
+            |layer: &[crate::model::Segment; 2]| -> [Mat; 2] { [layer[0].of(values), layer[1].of(values)] };
+        let features = self.features.rows(0..count);
+        let layer = [weight.of(values), bias.of(values)];
+        linear(commands, features, layer, [training, false], self.projected.view_mut())?;
+        if let Some(Mlp { layout, running, moved, moves, stats, hidden, active, repeats, .. }) = &mut self.mlp
+        {
+            linear(commands, self.features.view(), of(&layout.first), [training, false], hidden.view_mut())?;
+            let affine = layout.norm.of(values).data;
+            *moves = training;
+            if training {
+                let len = running.len();
+                accumulate(commands, (running.view(), len), 1.0, (moved.view_mut(), 0), false)?;
+            }
+            let statistics = [if training { moved } else { running }.view_mut(), stats.view_mut()];
+            batch_norm(commands, hidden.view(), *repeats, training, affine, statistics, active.view_mut())?;
+            let projected = self.projected.view_mut();
+            linear(commands, active.rows(0..count), of(&layout.second), [training, true], projected)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the running statistics those after the batch that [`Encoder::project`] last took, if it was in training. A step
+    /// that fails leaves this out, and they stay.
+    pub fn keep_statistics(&mut self) {
+        if let Some(Mlp { running, moved, moves, .. }) = &mut self.mlp
+            && std::mem::take(moves)
+        {
+            std::mem::swap(running, moved);
+        }
+    }
+
+    /// From projected rows to unit rows, one an item.
+    pub fn normalise(&mut self, commands: &mut Commands, values: &Buffer<f32>) -> Result<()> {
+        let mut normalised = self.projected.view();
+        if let Some(Pooling { gpo, pooled, .. }) = &mut self.pooling {
+            gpo.forward(commands, values, normalised, pooled.view_mut())?;
+            normalised = pooled.view();
+        }
+        let norms = self.norms.part_mut(0..normalised.rows);
+        l2norm(commands, normalised, self.unit.view_mut(), norms)
+    }
+
+    /// From `d_unit` to the gradients of the parameters, in their places of `gradients`. After [`Encoder::forward`] in
+    /// training. Overwrites.
+    pub fn backward(
+        &mut self,
+        (device, commands): (&Device, &mut Commands),
+        values: &Buffer<f32>,
+        gradients: &mut Buffer<f32>,
+    ) -> Result<()> {
+        let (count, embed) = (self.projected.rows, self.projected.cols);
+        let norms = self.norms.part(0..self.unit.rows);
+        l2norm_backward(commands, self.d_unit.view(), self.unit.view(), norms, self.d_pooled.view_mut())?;
+        let mut d_projected = self.d_pooled.view();
+        if let Some(Pooling { gpo, d_projected: d_rows, .. }) = &mut self.pooling {
+            reshape(device, self.name, d_rows, count, embed)?;
+            let (projected, d_rows_mut) = (self.projected.view(), d_rows.view_mut());
+            gpo.backward((device, commands), values, projected, d_projected, d_rows_mut, gradients)?;
+            d_projected = d_rows.view();
+        }
+        let SideLayout { weight, bias, .. } = &self.layout;
+        let features = self.features.rows(0..count);
+        matmul(commands, sliced(Product::tn(d_projected, features)), weight.of_mut(gradients))?;
+        column_sum(commands, d_projected, bias.of_mut(gradients).data)?;
+        if let Some(mlp) = &mut self.mlp {
+            mlp.backward((device, commands), values, self.features.view(), d_projected, gradients)?;
+        }
+        Ok(())
+    }
+
+    /// Gradient at the features, `d_features [rows, dim]`, after [`Encoder::backward`]; where there is a perceptron, with one
+    /// row more: the sum over the rows of padding. Overwrites.
+    #[cfg(feature = "native")]
+    pub fn feature_gradient(
+        &self,
+        commands: &mut Commands,
+        values: &Buffer<f32>,
+        d_features: &mut Matrix,
+    ) -> Result<()> {
+        let d_projected = self.pooling.as_ref().map_or(&self.d_pooled, |pooling| &pooling.d_projected);
+        if let Some(mlp) = &self.mlp {
+            let product = Product::nn(mlp.d_hidden.view(), mlp.layout.first[0].of(values));
+            matmul(commands, product, d_features.view_mut())?;
+        }
+        let product = Product::nn(d_projected.view(), self.layout.weight.of(values));
+        let product = Product { accumulate: self.mlp.is_some(), ..product };
+        matmul(commands, product, d_features.rows_mut(0..d_projected.rows))
+    }
+
+    /// The uploaded batch is padded to `longest` rows an item, if not to those of its longest.
+    #[cfg(feature = "native")]
+    pub fn pad_to(&mut self, longest: usize) {
+        if let Some(mlp) = &mut self.mlp {
+            mlp.repeats = self.unit.rows * longest - self.projected.rows;
+        }
+    }
+
+    /// Rows of padding of the uploaded batch that batch norm takes for data.
+    #[cfg(feature = "native")]
+    pub fn padding(&self) -> Option<usize> {
+        self.mlp.as_ref().map(|mlp| mlp.repeats)
+    }
+
+    /// Puts the running statistics in their place of a head's values. Waits.
+    pub async fn running(&self, device: &Device, values: &mut [f32]) -> Result<()> {
+        if let Some(Mlp { layout, running, .. }) = &self.mlp {
+            let range = layout.running.range.clone();
+            values[range.clone()].copy_from_slice(&running.read(device, 0..range.len()).await?);
+        }
+        Ok(())
+    }
+}
+
+impl Mlp {
+    fn backward(
+        &mut self,
+        (device, commands): (&Device, &mut Commands),
+        values: &Buffer<f32>,
+        features: Mat,
+        d_projected: Mat,
+        gradients: &mut Buffer<f32>,
+    ) -> Result<()> {
+        let Self { layout, stats, hidden, active, d_active, d_hidden, repeats, .. } = self;
+        let [second, second_bias] = &layout.second;
+        for matrix in [&mut *d_active, &mut *d_hidden] {
+            reshape(device, "image.mlp.gradient", matrix, active.rows, active.cols)?;
+        }
+        let rows = 0..d_projected.rows;
+        let product = Product::tn(d_projected, active.rows(rows.clone()));
+        matmul(commands, sliced(product), second.of_mut(gradients))?;
+        column_sum(commands, d_projected, second_bias.of_mut(gradients).data)?;
+        matmul(commands, sliced(Product::nn(d_projected, second.of(values))), d_active.rows_mut(rows))?;
+        let from = NormGradient {
+            x: hidden.view(),
+            y: active.view(),
+            dy: d_active.view(),
+            stats: stats.view(),
+            affine: layout.norm.of(values).data,
+            repeats: *repeats,
+        };
+        let d_affine = layout.norm.of_mut(gradients).data;
+        batch_norm_backward(commands, from, d_hidden.view_mut(), d_affine)?;
+        // Batch norm takes the first bias out again: its gradient is 0 and stays as the buffer began. Rounded sums in its
+        // place would be noise, which AdamW scales to full steps.
+        matmul(commands, sliced(Product::tn(d_hidden.view(), features)), layout.first[0].of_mut(gradients))
+    }
+}

@@ -1,0 +1,142 @@
+//! The joint head: one linear layer a side, then the L2 norm (vse-models.md section 1); where local features are pooled
+//! on the device, or images have a residual perceptron, the parameters of those as well (vse-models.md section 2).
+//!
+//! Owns the parameters and where each lies in the one flat buffer that the optimiser walks. It neither
+//! trains nor reads features. The file is long beca
+
+use super::layout::{Layout, Segment, SideLayout};
+use super::{HeadConfig, Standardizer};
+use crate::math::{Purpose, random};
+use crate::{Error, Result};
+
+/// Which of the two kinds of features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Image features.
+    Image,
+    /// Text features.
+    Text,
+}
+
+/// A trained or fresh head on the host: the encoders of both sides, the temperature of InfoNCE, and the standardisation
+/// of its inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head {
+    pub(crate) layout: Layout,
+    /// All parameters, laid out as on a device.
+    pub(crate) values: Vec<f32>,
+    pub(crate) standardize: Option<[Standardizer; 2]>,
+}
+
+impl Head {
+    /// A fresh head of one linear layer a side: weights uniform in ±√6/√(d_in + d_out) (Xavier, as VSE++), biases 0; a
+    /// pure function of `seed`.
+    ///
+    /// # Errors
+    /// A width of 0, or weights of 2^31 elements and more.
+    pub fn new(image_dim: usize, text_dim: usize, embed: usize, seed: u64) -> Result<Self> {
+        Self::fresh(Layout::linear([image_dim, text_dim], embed), seed)
+    }
+
+    /// A fresh head with the encoders that `config` asks for, a pure function of `config` and `seed`.
+    ///
+    /// Linear layers start as in [`Head::new`]; the perceptron's layers uniform in ±1/√d_in, weight and bias, its batch
+    /// norm with scale 1 and shift 0; the pooling's GRU and v uniform in ±1/√32 (vse-models.md section 2).
+    ///
+    /// # Errors
+    /// Those of [`Head::new`].
+    pub fn for_config(image_dim: usize, text_dim: usize, config: &HeadConfig, seed: u64) -> Result<Self> {
+        Self::fresh(Layout::of([image_dim, text_dim], config), seed)
+    }
+
+    fn fresh(layout: Layout, seed: u64) -> Result<Self> {
+        let Layout { dims: [image_dim, text_dim], embed, .. } = layout;
+        let size = layout.largest();
+        if image_dim == 0 || text_dim == 0 || embed == 0 || size >= 1 << 31 {
+            let found = format!("{image_dim} and {text_dim} to {embed}");
+            return Err(Error::config(
+                "head",
+                "widths of 1 or more and fewer than 2^31 weights a side",
+                found,
+                "change --embed",
+            ));
+        }
+        let mut values = vec![0.0; layout.len()];
+        let mut rng = random(Purpose::Weights, seed, 0, 0);
+        for segment in layout.segments() {
+            segment.start(&mut values, &mut rng);
+        }
+        Ok(Self { layout, values, standardize: None })
+    }
+
+    /// Names and shapes of all parameters, as in a checkpoint: `image.weight [embed, dim]`, `image.bias [embed]`, the
+    /// same of `text`, and `temperature`;
+    ///
+    /// with [`super::ImageEncoder::ResidualMlp`], m being half of embed, `image.mlp.first.weight [m, dim]` and `.bias`,
+    /// `image.mlp.norm [2, m]` (scale, shift), `image.mlp.second.weight [embed, m]` and `.bias`, and
+    /// `image.mlp.running [2, m]` (mean, variance), which is followed, not trained;
+    ///
+    /// with [`super::Pooling::Gpo`] of images or texts, `image.gpo.weight_ih [192, 32]`, `.weight_hh [192, 32]`, `.bias_ih [192]`,
+    /// `.bias_hh [192]`, whose rows are the gates r, z, c of the forward direction and then of the backward one, and
+    /// `.v [32]`.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        self.layout.segments().iter().map(|segment| (segment.name.clone(), segment.shape())).collect()
+    }
+
+    /// Values of a parameter of [`Head::parameters`], row-major.
+    ///
+    /// # Errors
+    /// A name that is not one of them.
+    pub fn parameter(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.segment(name)?.get(&self.values))
+    }
+
+    /// Sets a parameter of [`Head::parameters`], row-major.
+    ///
+    /// # Errors
+    /// A name that is not one of them, or another length.
+    pub fn set_parameter(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        self.segment(name)?.set(&mut self.values, values)
+    }
+
+    fn segment(&self, name: &str) -> Result<Segment> {
+        let segments = self.layout.segments();
+        let names = || segments.iter().map(|segment| &segment.name[..]).collect::<Vec<_>>().join(", ");
+        match segments.iter().find(|segment| segment.name == name) {
+            Some(segment) => Ok(segment.clone()),
+            None => Err(Error::config("parameter", names(), name, "give one of the head's parameters")),
+        }
+    }
+
+    /// Sets the `weight [embed, dim]` and `bias [embed]` of one side's linear layer, row-major.
+    ///
+    /// # Errors
+    /// Other lengths.
+    pub fn set_side(&mut self, side: Side, weight: &[f32], bias: &[f32]) -> Result<()> {
+        let SideLayout { weight: w, bias: b, .. } = self.layout.side(side);
+        w.set(&mut self.values, weight)?;
+        b.set(&mut self.values, bias)
+    }
+
+    /// Weight `[embed, dim]` and bias `[embed]` of one side's linear layer, row-major: where there is nothing else, the
+    /// embedding is l2norm(W f + b).
+    pub fn side(&self, side: Side) -> (Vec<f32>, Vec<f32>) {
+        let SideLayout { weight, bias, .. } = self.layout.side(side);
+        (weight.get(&self.values), bias.get(&self.values))
+    }
+
+    /// Width of the embedding.
+    pub fn dim(&self) -> usize {
+        self.layout.embed
+    }
+
+    /// Width of one side's features.
+    pub fn feature_dim(&self, side: Side) -> usize {
+        self.layout.dims[side as usize]
+    }
+
+    /// The temperature that InfoNCE was trained with last; 0 if it never was.
+    pub fn temperature(&self) -> f32 {
+        self.values[self.layout.temperature().start]
+    }
+}

@@ -1,0 +1,277 @@
+//! Where each parameter of a head lies in the one flat buffer that the optimiser walks.
+
+use super::{HeadConfig, ImageEncoder, Pooling, Side};
+use crate::device::{Buffer, Mat, MatMut, padded};
+use crate::{Error, Result};
+use rand_chacha::rand_core::Rng;
+use std::ops::Range;
+
+/// What a head consists of, and where each parameter lies: matrices with padded rows, each starting on a 256-byte
+/// boundary, first all that weight decay and clipping go over, then the temperature, then what is not trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Width of the features of each side.
+    pub dims: [usize; 2],
+    /// Width of the embedding.
+    pub embed: usize,
+    /// A perceptron beside the linear layer of the images.
+    pub mlp: bool,
+    /// What makes one vector of an item's features, of each side.
+    pub pooling: [Pooling; 2],
+    /// Whether the square root of each side's features is taken.
+    pub signed_root: [bool; 2],
+}
+
+/// A parameter of the head.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Segment {
+    pub name: String,
+    pub rows: usize,
+    pub cols: usize,
+    /// Elements of the flat buffer.
+    pub range: Range<usize>,
+    start: Start,
+}
+
+/// What a fresh parameter holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Start {
+    /// Uniform in plus or minus this.
+    Uniform(f64),
+    /// Rows of one value each.
+    Rows(&'static [f32]),
+}
+
+const ZERO: Start = Start::Rows(&[0.0]);
+
+/// The parameters of one side.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SideLayout {
+    /// `[embed, dim]`
+    pub weight: Segment,
+    /// `[embed]`
+    pub bias: Segment,
+    pub mlp: Option<MlpLayout>,
+    pub gpo: Option<GpoLayout>,
+}
+
+/// Linear, batch norm, relu, linear (vse-models.md section 2.2); m is half the width of the embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MlpLayout {
+    /// `[m, dim]`, and its bias `[m]`.
+    pub first: [Segment; 2],
+    /// Scale and shift `[2, m]`.
+    pub norm: Segment,
+    /// `[embed, m]`, and its bias `[embed]`.
+    pub second: [Segment; 2],
+    /// Mean and variance `[2, m]`: followed, not trained.
+    pub running: Segment,
+}
+
+/// The generalised pooling operator (vse-models.md section 2.1). Rows are the gates r, z, c of the forward direction,
+/// then those of the backward one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GpoLayout {
+    /// `[6 hidden, encoding]`
+    pub weight_ih: Segment,
+    /// `[6 hidden, hidden]`
+    pub weight_hh: Segment,
+    /// `[6 hidden]`
+    pub bias_ih: Segment,
+    /// `[6 hidden]`
+    pub bias_hh: Segment,
+    /// `[hidden]`
+    pub v: Segment,
+}
+
+/// Width of the positional encoding and of the GRU's states in a head's pooling, those of the published models.
+pub(crate) const GPO: [usize; 2] = [32, 32];
+
+/// Lays out one segment after the other.
+#[derive(Default)]
+pub(crate) struct Allocation {
+    end: usize,
+}
+
+impl Allocation {
+    fn add(&mut self, name: String, rows: usize, cols: usize, start: Start) -> Segment {
+        let first = self.end.next_multiple_of(64);
+        self.end = first + rows * padded(cols);
+        Segment { name, rows, cols, range: first..self.end, start }
+    }
+
+    /// Elements so far.
+    pub fn len(&self) -> usize {
+        self.end
+    }
+
+    pub fn gpo(&mut self, prefix: &str, [encoding, hidden]: [usize; 2]) -> GpoLayout {
+        let start = Start::Uniform(1.0 / (hidden as f64).sqrt());
+        let mut add = |name, rows, cols| self.add(format!("{prefix}{name}"), rows, cols, start);
+        GpoLayout {
+            weight_ih: add("weight_ih", 6 * hidden, encoding),
+            weight_hh: add("weight_hh", 6 * hidden, hidden),
+            bias_ih: add("bias_ih", 1, 6 * hidden),
+            bias_hh: add("bias_hh", 1, 6 * hidden),
+            v: add("v", 1, hidden),
+        }
+    }
+}
+
+impl GpoLayout {
+    pub fn segments(&self) -> [&Segment; 5] {
+        [&self.weight_ih, &self.weight_hh, &self.bias_ih, &self.bias_hh, &self.v]
+    }
+}
+
+/// All segments of a [`Layout`].
+pub(crate) struct Segments {
+    pub sides: [SideLayout; 2],
+    pub temperature: Segment,
+    len: usize,
+}
+
+impl Layout {
+    pub fn linear(dims: [usize; 2], embed: usize) -> Self {
+        Self { dims, embed, mlp: false, pooling: [Pooling::None; 2], signed_root: [false; 2] }
+    }
+
+    /// Elements of the largest matrix.
+    pub fn largest(&self) -> usize {
+        let widest = self.dims[0].max(self.dims[1]).max(if self.mlp { self.embed.div_ceil(2) } else { 0 });
+        widest.saturating_mul(self.embed)
+    }
+
+    /// What a configuration asks for.
+    pub fn of(dims: [usize; 2], config: &HeadConfig) -> Self {
+        let mlp = config.image_encoder == ImageEncoder::ResidualMlp;
+        let signed_root = config.signed_root.sides();
+        Self { dims, embed: config.embed, mlp, pooling: config.pooling(), signed_root }
+    }
+
+    pub fn parts(&self) -> Segments {
+        let (embed, mut all) = (self.embed, Allocation::default());
+        let mut linear = |name: &str, dim: usize| {
+            let bound = (6.0 / (dim + embed) as f64).sqrt();
+            [
+                all.add(format!("{name}.weight"), embed, dim, Start::Uniform(bound)),
+                all.add(format!("{name}.bias"), 1, embed, ZERO),
+            ]
+        };
+        let linear = [linear("image", self.dims[0]), linear("text", self.dims[1])];
+        let m = embed.div_ceil(2);
+        let mut layer = |name: &str, rows, cols: usize| {
+            let start = Start::Uniform(1.0 / (cols as f64).sqrt());
+            [
+                all.add(format!("image.mlp.{name}.weight"), rows, cols, start),
+                all.add(format!("image.mlp.{name}.bias"), 1, rows, start),
+            ]
+        };
+        let layers = self.mlp.then(|| [layer("first", m, self.dims[0]), layer("second", embed, m)]);
+        let norm = self.mlp.then(|| all.add("image.mlp.norm".into(), 2, m, Start::Rows(&[1.0, 0.0])));
+        let [image, text] = self.pooling;
+        let [image_gpo, text_gpo] = [(image, "image.gpo."), (text, "text.gpo.")]
+            .map(|(pooling, prefix)| (pooling == Pooling::Gpo).then(|| all.gpo(prefix, GPO)));
+        let temperature = all.add("temperature".into(), 1, 1, ZERO);
+        let running = self.mlp.then(|| all.add("image.mlp.running".into(), 2, m, Start::Rows(&[0.0, 1.0])));
+        let mlp = match (layers, norm, running) {
+            (Some([first, second]), Some(norm), Some(running)) => {
+                Some(MlpLayout { first, norm, second, running })
+            }
+            _ => None,
+        };
+        let [[image_weight, image_bias], [text_weight, text_bias]] = linear;
+        let image = SideLayout { weight: image_weight, bias: image_bias, mlp, gpo: image_gpo };
+        let text = SideLayout { weight: text_weight, bias: text_bias, mlp: None, gpo: text_gpo };
+        Segments { sides: [image, text], temperature, len: all.len() }
+    }
+
+    /// All segments, in order.
+    pub fn segments(&self) -> Vec<Segment> {
+        let Segments { sides, temperature, .. } = self.parts();
+        let mut all = vec![temperature];
+        for SideLayout { weight, bias, mlp, gpo } in sides {
+            all.extend([weight, bias]);
+            if let Some(MlpLayout { first, norm, second, running }) = mlp {
+                all.extend(first.into_iter().chain(second).chain([norm, running]));
+            }
+            all.extend(gpo.iter().flat_map(|gpo| gpo.segments()).cloned());
+        }
+        all.sort_by_key(|segment| segment.range.start);
+        all
+    }
+
+    pub fn side(&self, side: Side) -> SideLayout {
+        let [image, text] = self.parts().sides;
+        if side == Side::Image { image } else { text }
+    }
+
+    pub fn weight(&self, side: Side) -> Segment {
+        self.side(side).weight
+    }
+
+    pub fn bias(&self, side: Side) -> Segment {
+        self.side(side).bias
+    }
+
+    pub fn temperature(&self) -> Range<usize> {
+        self.parts().temperature.range
+    }
+
+    /// Elements of the flat buffer.
+    pub fn len(&self) -> usize {
+        self.parts().len
+    }
+}
+
+impl Segment {
+    /// Whether it is a bias, or scale and shift of a norm.
+    pub fn is_bias(&self) -> bool {
+        self.name.ends_with(".norm") || self.name.contains(".bias")
+    }
+
+    /// The parameter in a flat buffer.
+    pub fn of<'a>(&self, values: &'a Buffer<f32>) -> Mat<'a> {
+        Mat { data: values.part(self.range.clone()), rows: self.rows, cols: self.cols }
+    }
+
+    pub fn of_mut<'a>(&self, values: &'a mut Buffer<f32>) -> MatMut<'a> {
+        let (rows, cols) = (self.rows, self.cols);
+        MatMut { data: values.part_mut(self.range.clone()), rows, cols, stride: padded(cols) }
+    }
+
+    /// Fills a fresh parameter.
+    pub fn start(&self, values: &mut [f32], rng: &mut impl Rng) {
+        let rows = values[self.range.clone()].chunks_exact_mut(padded(self.cols));
+        for (i, row) in rows.enumerate() {
+            match self.start {
+                // 24 random bits: exact in f32, and the same on every machine.
+                Start::Uniform(bound) => row[..self.cols].fill_with(|| {
+                    let unit = f64::from(rng.next_u32() >> 8) / f64::from(1 << 23) - 1.0;
+                    (bound * unit) as f32
+                }),
+                Start::Rows(values) => row[..self.cols].fill(values[i.min(values.len() - 1)]),
+            }
+        }
+    }
+
+    /// The parameter's `rows * cols` values.
+    pub fn get(&self, values: &[f32]) -> Vec<f32> {
+        let rows = values[self.range.clone()].chunks_exact(padded(self.cols));
+        rows.flat_map(|row| &row[..self.cols]).copied().collect()
+    }
+
+    pub fn set(&self, values: &mut [f32], to: &[f32]) -> Result<()> {
+        if to.len() != self.rows * self.cols {
+            let expected = format!("{} x {} values", self.rows, self.cols);
+            return Err(Error::config(&self.name, expected, to.len(), "give the parameter's own shape"));
+        }
+        let rows = values[self.range.clone()].chunks_exact_mut(padded(self.cols));
+        rows.zip(to.chunks_exact(self.cols)).for_each(|(row, to)| row[..self.cols].copy_from_slice(to));
+        Ok(())
+    }
+
+    pub fn shape(&self) -> Vec<usize> {
+        if self.rows == 1 { vec![self.cols] } else { vec![self.rows, self.cols] }
+    }
+}

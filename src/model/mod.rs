@@ -1,0 +1,18 @@
+//! The joint head: its options, where its parameters lie, and its encoders on the device.
+
+mod config;
+mod encoder;
+mod head;
+#[cfg(feature = "native")]
+mod host;
+mod layout;
+mod pooling;
+mod standardizer;
+
+pub use config::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
+pub(crate) use encoder::Encoder;
+pub use head::{Head, Side};
+#[cfg(feature = "native")]
+pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
+pub(crate) use layout::{Layout, Segment};
+pub use standardizer::Standardizer;

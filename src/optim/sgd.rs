@@ -1,0 +1,108 @@
+//! Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form.
+
+use super::{Rule, Step, check_decay_rate};
+use crate::Result;
+use crate::device::{Access, Commands, KernelSpec, Slice, SliceMut, clock};
+use crate::kernels::{by_elements, params};
+use crate::math::{Real, without_subnormals};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Gradient descent with momentum and L2 weight decay.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sgd {
+    /// Decay of the momentum.
+    pub momentum: f64,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self { momentum: 0.9 }
+    }
+}
+
+impl Rule for Sgd {
+    const KERNEL: &'static KernelSpec = &SPEC;
+    const STATE: &'static [&'static str] = &["m"];
+
+    fn validate(&self) -> Result<()> {
+        check_decay_rate("--momentum", self.momentum)
+    }
+
+    fn momentum(&mut self) -> Option<&mut f64> {
+        Some(&mut self.momentum)
+    }
+
+    fn update(
+        &self,
+        commands: &mut Commands,
+        step: &Step,
+        gradient: (Slice<f32>, Slice<f32>),
+        w: SliceMut<f32>,
+        state: Vec<SliceMut<f32>>,
+        len: usize,
+    ) -> Result<()> {
+        let [m] = super::arrays(state)?;
+        let (learning_rate, decay) = (step.learning_rate as f32, step.decay as f32);
+        let params = SgdParams { learning_rate, momentum: self.momentum as f32, decay, bounds: step.bounds };
+        sgd(commands, &params, gradient, [w, m], len)
+    }
+}
+
+static SPEC: KernelSpec = KernelSpec {
+    name: "sgd",
+    source: include_str!("../../shaders/sgd.wgsl"),
+    params: Params::MEMBERS,
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    workgroup: [64, 1, 1],
+};
+
+params!(count4: u32, rate: f32, momentum: f32, decay: f32, low: f32, high: f32);
+
+/// One step's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct SgdParams {
+    pub learning_rate: f32,
+    pub momentum: f32,
+    pub decay: f32,
+    /// The parameters are kept within these.
+    pub bounds: (f32, f32),
+}
+
+/// Updates `w` and `m` by the gradient `g`, first scaled by the clip `factor`; lengths are multiples of four.
+pub fn sgd(
+    commands: &mut Commands,
+    params: &SgdParams,
+    (g, factor): (Slice<f32>, Slice<f32>),
+    [mut w, mut m]: [SliceMut<f32>; 2],
+    len: usize,
+) -> Result<()> {
+    match commands {
+        Commands::Cpu => {
+            let _clock = clock("sgd");
+            reference(params, (g.host()?, factor.host()?[0]), [w.host()?, m.host()?]);
+            Ok(())
+        }
+        Commands::Gpu(recorder) => {
+            let SgdParams { learning_rate: rate, momentum, decay, bounds: (low, high) } = *params;
+            let regions = [g.region()?, w.region()?, m.region()?];
+            let block = |count4| Params { count4, rate, momentum, decay, low, high };
+            by_elements(recorder, &SPEC, len, factor.region()?, &regions, 8.0, block)
+        }
+    }
+}
+
+/// [`sgd`] as a plain loop; `gradient` is (g, clip factor).
+pub fn reference<T: Real>(params: &SgdParams, (g, factor): (&[T], T), [w, m]: [&mut [T]; 2]) {
+    const CHUNK: usize = 1 << 14;
+    let of = |x: f32| T::of(x.into());
+    let (rate, momentum, decay) = (of(params.learning_rate), of(params.momentum), of(params.decay));
+    let (low, high) = (of(params.bounds.0), of(params.bounds.1));
+    let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
+    chunks.for_each(|((w, m), g)| {
+        for ((w, m), &g) in w.iter_mut().zip(m).zip(g) {
+            *m = without_subnormals(momentum * *m + factor * g + decay * *w);
+            *w = (*w - rate * *m).max(low).min(high);
+        }
+    });
+}

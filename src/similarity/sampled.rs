@@ -1,0 +1,137 @@
+//! Hard negatives by chance, in proportion to how similar they are: the false partners of X-VLM's matching loss
+//! (vse-models.md section 4).
+
+use crate::device::Device;
+use crate::gradient::{Rows, check_embeddings};
+use crate::math::{Purpose, random};
+use crate::similarity::Strips;
+use crate::{Error, Result};
+use rand_chacha::rand_core::Rng;
+
+/// Added to every probability, so that none is out of reach.
+const FLOOR: f64 = 1e-5;
+
+/// One false partner of each of N images and of each of N texts; see [`crate::hard_negatives`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HardNegatives {
+    /// For every image the row of a text that is not its own, `[N]`.
+    pub texts: Vec<u32>,
+    /// For every text the row of an image that is not its own, `[N]`.
+    pub images: Vec<u32>,
+}
+
+/// What [`crate::hard_negatives`] draws by.
+#[derive(Debug, Clone, Copy)]
+pub struct NegativeOptions<'a> {
+    /// Image of each pair: pairs of one image are never drawn for each other. Without it, only a pair's own partner is
+    /// not drawn.
+    pub ids: Option<&'a [u32]>,
+    /// t of the softmax.
+    pub temperature: f32,
+    /// Decides the draw, together with the embeddings.
+    pub seed: u64,
+}
+
+impl Default for NegativeOptions<'_> {
+    fn default() -> Self {
+        Self { ids: None, temperature: 0.07, seed: 0 }
+    }
+}
+
+/// [`crate::hard_negatives`] without waiting.
+///
+/// # Errors
+/// Those of [`crate::hard_negatives`].
+pub async fn hard_negatives_async(
+    device: &Device,
+    images: Rows<'_>,
+    texts: Rows<'_>,
+    options: NegativeOptions<'_>,
+) -> Result<HardNegatives> {
+    let pairs = check_embeddings(images, texts, options.ids)?;
+    let ((images, dim), (texts, _)) = (images, texts);
+    let NegativeOptions { ids, temperature, seed } = options;
+    if !(temperature.is_finite() && temperature > 0.0) {
+        let expected = "a finite number above 0";
+        return Err(Error::config("temperature of the negatives", expected, temperature, "give another"));
+    }
+    let same = |a: usize, b: usize| a == b || ids.is_some_and(|ids| ids[a] == ids[b]);
+    if let Some(lonely) = (0..pairs).find(|&a| (0..pairs).all(|b| same(a, b))) {
+        let advice = "give a batch of more than one image";
+        return Err(Error::config(format!("pair {lonely}"), "a pair of another image", "none", advice));
+    }
+    let mut drawn = HardNegatives::default();
+    let directions = [(images, texts, &mut drawn.texts), (texts, images, &mut drawn.images)];
+    for (direction, (queries, candidates, out)) in directions.into_iter().enumerate() {
+        let mut strips = Strips::new(device, queries, candidates, dim)?;
+        // One number a query, in order, whatever the strips.
+        let mut rng = random(Purpose::Negatives, seed, 0, direction as u32);
+        for strip in strips.ranges() {
+            let similarity = strips.read(&strip).await?;
+            for (query, row) in strip.zip(similarity.chunks_exact(pairs)) {
+                let unit = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+                out.push(draw(row, temperature.into(), |other| same(query, other), unit));
+            }
+        }
+    }
+    Ok(drawn)
+}
+
+/// The index at which `unit`, in [0, 1), falls among the weights softmax(s / t) + 1e-5 of all but the `excluded`; the
+/// softmax is over the whole row, as published.
+fn draw(row: &[f32], temperature: f64, excluded: impl Fn(usize) -> bool, unit: f64) -> u32 {
+    let scaled = |s: f32| f64::from(s) / temperature;
+    let largest = row.iter().map(|&s| scaled(s)).fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = row.iter().map(|&s| (scaled(s) - largest).exp()).sum();
+    let weights = || {
+        let allowed = row.iter().enumerate().filter(|(other, _)| !excluded(*other));
+        allowed.map(|(other, &s)| (other as u32, (scaled(s) - largest).exp() / sum + FLOOR))
+    };
+    let mut left = unit * weights().map(|(_, weight)| weight).sum::<f64>();
+    let mut last = 0;
+    for (other, weight) in weights() {
+        last = other;
+        left -= weight;
+        if left < 0.0 {
+            break;
+        }
+    }
+    // Where rounding leaves a rest, it is the last one's.
+    last
+}
+
+#[cfg(feature = "native")]
+/// Draws a false partner for each of N images and N texts, row i of both being a pair, in proportion to softmax(S / t) + 1e-5: the
+/// hard negatives of X-VLM's matching loss (vse-models.md section 4). `images` and `texts` are each the values `[N, D]`,
+/// row-major, and the width D; unit rows where S is to hold cosines.
+///
+/// The same seed and embeddings draw the same on one device; on another, rounding may move a draw that falls between two.
+///
+/// # Errors
+/// When the shapes disagree, a value is not finite, a pair has no other to draw, or the device fails.
+pub fn hard_negatives(
+    device: &Device,
+    images: Rows,
+    texts: Rows,
+    options: NegativeOptions,
+) -> Result<HardNegatives> {
+    device.wait(hard_negatives_async(device, images, texts, options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draw_falls_where_the_weights_tell() {
+        // Softmax over ln 1, ln 2, ln 5, ln 2: 0.1, 0.2, 0.5, 0.2, and without index 2 there are 0.5 to draw from.
+        let row = [1f32, 2.0, 5.0, 2.0].map(f32::ln);
+        let at = |unit| draw(&row, 1.0, |other| other == 2, unit);
+        assert_eq!([0.0, 0.19, 0.21, 0.59, 0.61, 0.999_999].map(at), [0, 0, 1, 1, 3, 3]);
+        // Far away only the floor is left of the weights, the same for all.
+        let row = [0.0, 900.0, 1.0, 2.0];
+        let at = |unit| draw(&row, 1.0, |other| other == 1, unit);
+        assert_eq!([0.32, 0.34, 0.65, 0.67].map(at), [0, 2, 2, 3]);
+    }
+}

@@ -1,0 +1,48 @@
+//! The most similar candidates of every query.
+
+use super::Strips;
+use crate::Result;
+use crate::device::Device;
+
+/// The top K candidates of every query of one direction, best first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TopK {
+    /// Candidates of a query.
+    pub k: usize,
+    /// Their indices, `[queries, k]` row-major.
+    pub index: Vec<u32>,
+    /// Their scores, `[queries, k]`.
+    pub score: Vec<f32>,
+}
+
+impl TopK {
+    /// Of `queries [n, dim]` against `candidates [m, dim]`, by similarity, among equals by index.
+    pub(crate) fn of(
+        device: &Device,
+        queries: &[f32],
+        candidates: &[f32],
+        dim: usize,
+        k: usize,
+    ) -> Result<Self> {
+        let m = candidates.len() / dim;
+        let mut top = Self { k: k.min(m), ..Self::default() };
+        let mut strips = Strips::new(device, queries, candidates, dim)?;
+        let mut order: Vec<u32> = Vec::new();
+        for strip in strips.ranges() {
+            for row in device.wait(strips.read(&strip))?.chunks_exact(m) {
+                // Plus zero, so that the two zeros are equal.
+                let of = |c: u32| row[c as usize] + 0.0;
+                let before = |&a: &u32, &b: &u32| of(b).total_cmp(&of(a)).then(a.cmp(&b));
+                order.clear();
+                order.extend(0..m as u32);
+                if top.k < m {
+                    order.select_nth_unstable_by(top.k, before);
+                }
+                order[..top.k].sort_unstable_by(before);
+                top.index.extend(&order[..top.k]);
+                top.score.extend(order[..top.k].iter().map(|&c| row[c as usize]));
+            }
+        }
+        Ok(top)
+    }
+}

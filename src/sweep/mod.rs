@@ -1,0 +1,319 @@
+//! Many runs, one table: every objective, at every point of a grid, with every seed.
+//!
+//! The point of an objective is the one with the best mean rsum on validation; the test split is looked at once, for the
+//! chosen points only. What is finished is a line of `results.jsonl`, so a sweep that was cut goes on where it stood and
+//! ends with the same table: a run depends on its configuration alone.
+
+mod results;
+mod table;
+
+pub use results::Run;
+pub use table::{Row, Score, Table};
+
+use crate::data::{Dataset, Split};
+use crate::device::Device;
+use crate::model::Head;
+use crate::train::Checkpoint;
+use crate::train::TrainConfig;
+use crate::train::Trainer;
+use crate::train::cca;
+use crate::{Error, ErrorKind, Result};
+use results::{Plan, Results, Test};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A configuration that a sweep trains with every seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// The point of the grid in words, such as `tau=5 lr=0.001`; empty without a grid.
+    pub point: String,
+    /// Everything but the seed.
+    pub config: TrainConfig,
+}
+
+impl Variant {
+    fn objective(&self) -> String {
+        self.config.objective.to_string()
+    }
+}
+
+/// How far a sweep is.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SweepProgress<'a> {
+    /// The run that has just finished; `None` at the start.
+    pub run: Option<&'a Run>,
+    /// Runs finished, those of earlier starts included.
+    pub done: usize,
+    /// Runs in all.
+    pub total: usize,
+}
+
+/// Trains variants with several seeds and compares them.
+///
+/// ```
+/// use wgoal::{Dataset, Device, Sweep, TrainConfig, Variant};
+/// let variants = ["con:con", "hinge"].map(|name| {
+///     let config = TrainConfig { objective: name.parse()?, embed: 8, epochs: 1, ..Default::default() };
+///     Ok(Variant { point: String::new(), config })
+/// });
+/// let sweep = Sweep::new(variants.into_iter().collect::<wgoal::Result<_>>()?, vec![0, 1], None)?;
+/// let out = tempfile::tempdir().unwrap();
+/// let table = sweep.run(&Device::cpu(), Dataset::open("data/clipart-mini")?, out.path(), |_| ())?;
+/// println!("{}", table.to_markdown());
+/// # Ok::<(), wgoal::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    variants: Vec<Variant>,
+    seeds: Vec<u64>,
+    baseline: String,
+}
+
+impl Sweep {
+    /// A sweep over `variants`, those of the same objective being the points of its grid, and `seeds`. Variants of the
+    /// same configuration count once. Without a `baseline` it is `con:con`, or the first objective where that is not there.
+    ///
+    /// # Errors
+    /// No variants, no seeds or the same twice, a baseline that no variant has, an option out of range.
+    pub fn new(variants: Vec<Variant>, seeds: Vec<u64>, baseline: Option<&str>) -> Result<Self> {
+        let mut unique: Vec<Variant> = Vec::new();
+        for Variant { point, config } in variants {
+            config.validate()?;
+            let variant = Variant { point, config: TrainConfig { seed: 0, ..config } };
+            if unique.iter().any(|other| other.config == variant.config) {
+                continue;
+            }
+            let same =
+                |other: &Variant| other.point == variant.point && other.objective() == variant.objective();
+            if unique.iter().any(same) {
+                let thing = format!("point `{}` of {}", variant.point, variant.objective());
+                return Err(Error::config(thing, "one configuration", "two", "name its points apart"));
+            }
+            unique.push(variant);
+        }
+        let distinct = seeds.iter().collect::<std::collections::BTreeSet<_>>().len() == seeds.len();
+        if seeds.is_empty() || !distinct {
+            let advice = "give each seed once, as in 0,1,2";
+            return Err(Error::config("--seeds", "numbers that differ", format!("{seeds:?}"), advice));
+        }
+        let mut sweep = Self { variants: unique, seeds, baseline: String::new() };
+        let objectives = sweep.objectives();
+        let Some(first) = objectives.first() else {
+            return Err(Error::config("--objectives", "at least one", "none", "name them, or give all"));
+        };
+        let wanted = baseline.unwrap_or("con:con");
+        sweep.baseline = match objectives.iter().find(|name| *name == wanted) {
+            Some(name) => name.clone(),
+            None if baseline.is_none() => first.clone(),
+            None => {
+                let expected = format!("one of {}", objectives.join(", "));
+                return Err(Error::config("--baseline", expected, wanted, "add it to --objectives"));
+            }
+        };
+        Ok(sweep)
+    }
+
+    /// Names of the objectives, in the order of their first variants.
+    fn objectives(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for name in self.variants.iter().map(Variant::objective) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The variants of an objective: the points of its grid.
+    fn points(&self, objective: &str) -> Vec<&Variant> {
+        self.variants.iter().filter(|variant| variant.objective() == objective).collect()
+    }
+
+    /// Trains what `out/results.jsonl` does not hold yet, evaluates what was chosen, and tells `on_progress` at the start
+    /// and after every run. `out/heads` keeps the heads of the chosen points. A run that diverges rules its point out.
+    ///
+    /// # Errors
+    /// Results of another sweep in `out`, files that cannot be written or read, a bad value in a row, a failing device.
+    pub fn run(
+        &self,
+        device: &Device,
+        dataset: impl Into<Arc<Dataset>>,
+        out: &Path,
+        mut on_progress: impl FnMut(SweepProgress),
+    ) -> Result<Table> {
+        let dataset = dataset.into();
+        // What is wrong with the last run, or with the evaluation after it, is said before the first.
+        dataset.need(Split::Test)?;
+        for variant in &self.variants {
+            Trainer::check(device, &dataset, &variant.config)?;
+        }
+        let mut results = Results::open(out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
+        let total = self.variants.len() * self.seeds.len();
+        let mut fits = Fits::default();
+        on_progress(SweepProgress { run: None, done: results.runs.len(), total });
+        for objective in self.objectives() {
+            let points = self.points(&objective);
+            for (number, variant) in points.iter().enumerate() {
+                for &seed in &self.seeds {
+                    if results.run(&objective, &variant.point, seed).is_some() {
+                        continue;
+                    }
+                    let head = head_path(out, &objective, number, seed);
+                    let run = train(device, &dataset, (variant, seed), &mut fits, &head)
+                        .map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
+                    results.add_run(run)?;
+                    let run = results.runs.last();
+                    on_progress(SweepProgress { run, done: results.runs.len(), total });
+                }
+            }
+            let chosen = self.choose(&results, &objective);
+            if let Some(number) = chosen {
+                self.test(device, &dataset, out, (&objective, number, &points[number].point), &mut results)?;
+            }
+            // Of a point that was not chosen no head stays, and none is chosen where every point has a run that diverged.
+            for number in (0..points.len()).filter(|&number| chosen != Some(number)) {
+                for &seed in &self.seeds {
+                    let _ = std::fs::remove_file(head_path(out, &objective, number, seed));
+                }
+            }
+        }
+        Ok(Table::new(self, dataset.name(), &results))
+    }
+
+    /// Where the heads of all runs are kept.
+    fn head_paths(&self, out: &Path) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for objective in self.objectives() {
+            for number in 0..self.points(&objective).len() {
+                paths.extend(self.seeds.iter().map(|&seed| head_path(out, &objective, number, seed)));
+            }
+        }
+        paths
+    }
+
+    /// Evaluates the chosen point of an objective on the test split, as far as that is not done.
+    fn test(
+        &self,
+        device: &Device,
+        dataset: &Dataset,
+        out: &Path,
+        (objective, number, point): (&str, usize, &str),
+        results: &mut Results,
+    ) -> Result<()> {
+        let total = self.variants.len() * self.seeds.len();
+        for &seed in &self.seeds {
+            if results.test(objective, point, seed).is_some() {
+                continue;
+            }
+            let checkpoint = Checkpoint::load(head_path(out, objective, number, seed))?;
+            let recall = checkpoint.head().recall(device, dataset, Split::Test, 1);
+            let recall = recall.map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
+            results.add_test(Test { objective: objective.into(), point: point.into(), seed, recall })?;
+        }
+        Ok(())
+    }
+
+    /// The number of the point of an objective with the best mean validation rsum, the first among equals; `None` where
+    /// every point diverged.
+    fn choose(&self, results: &Results, objective: &str) -> Option<usize> {
+        let mut best: Option<(usize, f64)> = None;
+        for (number, variant) in self.points(objective).iter().enumerate() {
+            let Some(rsums) = self.validation(results, objective, &variant.point) else { continue };
+            let mean = crate::math::mean(&rsums);
+            if best.is_none_or(|(_, other)| mean > other) {
+                best = Some((number, mean));
+            }
+        }
+        best.map(|(number, _)| number)
+    }
+
+    /// The best validation rsum of each seed; `None` unless every run came to its end.
+    fn validation(&self, results: &Results, objective: &str, point: &str) -> Option<Vec<f64>> {
+        let of = |&seed: &u64| Some(results.run(objective, point, seed)?.best?.recall.rsum);
+        self.seeds.iter().map(of).collect()
+    }
+}
+
+/// Where the head of a run is kept until its objective's point is chosen, and after if it is that one.
+fn head_path(out: &Path, objective: &str, number: usize, seed: u64) -> PathBuf {
+    out.join("heads").join(format!(
+        "{}-{}-s{seed}.safetensors",
+        objective.replace([':', '@', '+', '*'], "-"),
+        number + 1
+    ))
+}
+
+/// One run from start to end, its best head saved as `path`.
+fn train(
+    device: &Device,
+    dataset: &Arc<Dataset>,
+    (variant, seed): (&Variant, u64),
+    fits: &mut Fits,
+    path: &Path,
+) -> Result<Run> {
+    let start = Instant::now();
+    let config = TrainConfig { seed, ..variant.config.clone() };
+    let mut trainer = Trainer::with_fit(device, dataset.clone(), config, |dataset, config| {
+        fits.cca(device, dataset, config)
+    })?;
+    let mut collapsed = false;
+    let trained: Result<()> =
+        trainer.epochs().try_for_each(|epoch| epoch.map(|epoch| collapsed |= epoch.collapse.is_some()));
+    let diverged = match trained {
+        Ok(()) => None,
+        Err(error) if error.kind() == ErrorKind::Diverged => Some(error.to_string()),
+        Err(error) => return Err(error),
+    };
+    let best = trainer.best_epoch().filter(|_| diverged.is_none());
+    if let (Some(_), Some(checkpoint)) = (best, trainer.best()) {
+        checkpoint.save(path)?;
+    }
+    Ok(Run {
+        objective: variant.objective(),
+        point: variant.point.clone(),
+        seed,
+        best,
+        diverged,
+        collapsed,
+        device: device.to_string(),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// What runs begin with, which neither seeds nor objectives change: fitted once.
+#[derive(Default)]
+struct Fits(Vec<(TrainConfig, Head)>);
+
+impl Fits {
+    fn cca(&mut self, device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
+        let TrainConfig { embed, image_pooling, text_pooling, signed_root, standardize, .. } = *config;
+        let input = TrainConfig {
+            embed,
+            image_pooling,
+            text_pooling,
+            signed_root,
+            standardize,
+            ..TrainConfig::default()
+        };
+        if let Some((_, head)) = self.0.iter().find(|(other, _)| *other == input) {
+            return Ok(head.clone());
+        }
+        let head = cca(device, dataset, config)?;
+        self.0.push((input, head.clone()));
+        Ok(head)
+    }
+}
+
+/// Says of a device that failed in the middle of a sweep where the sweep stands.
+fn to_go_on(error: Error, done: usize, total: usize, out: &Path) -> Error {
+    if error.kind() != ErrorKind::Device {
+        return error;
+    }
+    let out = out.display();
+    error.with_advice(format!(
+        "{done} of {total} runs are in {out}: give the same command again to go on, with another --device if it happens \
+         again"
+    ))
+}

@@ -1,0 +1,296 @@
+//! What a training run is told: objective, optimiser, schedules, regularisation. A list of options, each with its meaning and
+//! its check, and as long as there are options.
+
+use super::Shuffle;
+use crate::kernels::MAX_PAIRS;
+use crate::model::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
+use crate::objective::{GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
+use crate::optim::{Optimizer, Schedule, Warmup};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What the weights of the linear layers are before training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// Random (Glorot and Bengio, 2010), as in VSE++.
+    #[default]
+    Xavier,
+    /// Canonical correlation analysis of the training pairs; see [`crate::Baseline`]. Linear heads only.
+    Cca,
+}
+
+/// Probability that size augmentation leaves a region out.
+const REGION_DROPOUT: f64 = 0.2;
+
+/// Everything that decides what a training run computes; together with a dataset and a kind of device it decides every
+/// bit of the result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// What is optimised.
+    pub objective: Objective,
+    /// Passes over the training captions.
+    pub epochs: usize,
+    /// Pairs in a batch.
+    pub batch: usize,
+    /// Width of the embedding.
+    pub embed: usize,
+    /// What makes one vector of an image's features.
+    pub image_pooling: Pooling,
+    /// What makes one vector of a caption's features.
+    pub text_pooling: Pooling,
+    /// What maps image features to the embedding.
+    pub image_encoder: ImageEncoder,
+    /// What the weights start from.
+    pub init: Init,
+    /// The update rule.
+    pub optimizer: Optimizer,
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay, on every parameter but a learned temperature.
+    pub weight_decay: f64,
+    /// Whether biases decay as well.
+    pub decay_biases: bool,
+    /// Largest norm of the gradient over all parameters; 0 clips nothing.
+    pub clip: f32,
+    /// The course of the learning rate.
+    pub schedule: Schedule,
+    /// The learning rate is divided by ten after each of these numbers of epochs.
+    pub lr_drop: Vec<usize>,
+    /// Over how many steps W the learning rate rises: step k, counted from 1, uses k / W of it, so the first uses lr / W. Its
+    /// course begins after them.
+    pub lr_warmup: Warmup,
+    /// First epochs that train on the hinge over all negatives, which keeps hardest-negative training from collapsing;
+    /// InfoNCE, which sees all negatives anyway, ignores it.
+    pub warmup_epochs: usize,
+    /// Pairs of a memory bank, rounded down to whole batches: the embeddings of the last batches of the epoch are further
+    /// candidates for mining, those of the same image left out (cross-batch memory, Wang et al., 2020); 0 is none. Relative
+    /// sets are the batch's alone.
+    pub memory_bank: usize,
+    /// First epochs without the memory bank, in which embeddings still move fast.
+    pub bank_warmup: usize,
+    /// Whose features x become sign(x) √|x| first.
+    pub signed_root: SignedRoot,
+    /// Shift and scale every input column by its mean and deviation over the training rows.
+    pub standardize: bool,
+    /// Probability that an input feature is zeroed in training.
+    pub dropout: f32,
+    /// Size augmentation in training (vse-models.md section 2.4): a region is left out with probability 0.2, a token
+    /// with `token_dropout`. Without effect on a side without local features.
+    pub size_augment: bool,
+    /// Probability that size augmentation leaves a token out. The reference selects a word with probability 0.2, and
+    /// removes 0.4 of those; the others it replaces, which cached tokens do not allow.
+    pub token_dropout: f64,
+    /// The order of an epoch's pairs.
+    pub shuffle: Shuffle,
+    /// Decides the first weights, the order of the pairs, the dropout and the size augmentation.
+    pub seed: u64,
+    /// Other captions of an image are no negatives of it; off reproduces the papers.
+    pub mask_same_image: bool,
+    /// Stop after this many epochs without a better validation rsum; 0 never stops early.
+    pub patience: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            objective: Objective::Goal(TripletWeight::Cir, PairWeight::SigMs, GoalParams::default()),
+            epochs: 30,
+            batch: 128,
+            embed: 256,
+            image_pooling: Pooling::default(),
+            text_pooling: Pooling::default(),
+            image_encoder: ImageEncoder::default(),
+            init: Init::default(),
+            optimizer: Optimizer::default(),
+            lr: 5e-4,
+            weight_decay: 1e-4,
+            decay_biases: true,
+            clip: 2.0,
+            schedule: Schedule::default(),
+            lr_drop: Vec::new(),
+            lr_warmup: Warmup::Steps(0),
+            warmup_epochs: 0,
+            memory_bank: 0,
+            bank_warmup: 1,
+            signed_root: SignedRoot::default(),
+            standardize: false,
+            dropout: 0.0,
+            size_augment: false,
+            token_dropout: 0.08,
+            shuffle: Shuffle::default(),
+            seed: 0,
+            mask_same_image: true,
+            patience: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Whether every value is one that training can use.
+    ///
+    /// # Errors
+    /// Names the first option that is not.
+    pub fn validate(&self) -> Result<()> {
+        self.objective.validate()?;
+        if self.init == Init::Cca && !self.is_linear() {
+            let advice = "use --image-encoder linear and poolings other than gpo, or --init xavier";
+            return Err(Error::config(
+                "--init cca",
+                "linear heads",
+                "pooling or an encoder that is learned",
+                advice,
+            ));
+        }
+        if self.memory_bank > 0 && !self.objective.mines() {
+            let expected = "an objective that mines negatives";
+            let advice = "leave it out, or choose an objective on the hardest, semi-hard or top:K negatives";
+            return Err(Error::config("--memory-bank", expected, &self.objective, advice));
+        }
+        let check = |ok: bool, option: &str, expected: &str, found: &dyn std::fmt::Display| match ok {
+            true => Ok(()),
+            false => Err(Error::config(option, expected, found, format!("change {option}, or leave it out"))),
+        };
+        // Steps are counted in 64 bits, over at most 2^32 captions.
+        let epochs = 1..=u32::MAX as usize;
+        check(epochs.contains(&self.epochs), "--epochs", "1 to 4294967295", &self.epochs)?;
+        let pairs = format!("1 to {MAX_PAIRS} pairs");
+        check((1..=MAX_PAIRS).contains(&self.batch), "--batch", &pairs, &self.batch)?;
+        check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
+        let not_negative = "a finite number of 0 or more";
+        check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;
+        let decay = self.weight_decay;
+        check(decay.is_finite() && decay >= 0.0, "--weight-decay", not_negative, &decay)?;
+        check(self.clip.is_finite() && self.clip >= 0.0, "--clip", not_negative, &self.clip)?;
+        check((0.0..1.0).contains(&self.dropout), "--dropout", "a number in [0, 1)", &self.dropout)?;
+        let token_dropout = self.token_dropout;
+        check((0.0..1.0).contains(&token_dropout), "--token-dropout", "a number in [0, 1)", &token_dropout)?;
+        check(!self.lr_drop.contains(&0), "--lr-drop", "numbers of epochs of 1 or more", &0)?;
+        if let Some(window) = self.shuffle.window(self.batch) {
+            let least = Shuffle::BATCHES * self.batch;
+            let expected = format!("a window of at least {} batches, {least} pairs", Shuffle::BATCHES);
+            check(window >= least, "--shuffle", &expected, &window)?;
+        }
+        if let Warmup::Share { percent } = self.lr_warmup {
+            check((0.0..=100.0).contains(&percent), "--lr-warmup", "0% to 100%", &format!("{percent}%"))?;
+        }
+        self.optimizer.validate()
+    }
+
+    /// What the head consists of.
+    pub fn head(&self) -> HeadConfig {
+        let Self { embed, image_pooling, text_pooling, image_encoder, signed_root, standardize, .. } = *self;
+        HeadConfig { embed, image_pooling, text_pooling, image_encoder, signed_root, standardize }
+    }
+
+    /// The same for a closed form: learned pooling becomes the mean, and the encoder linear.
+    #[must_use]
+    pub fn in_closed_form(&self) -> Self {
+        let linear = |pooling| if pooling == Pooling::Gpo { Pooling::Mean } else { pooling };
+        let [image_pooling, text_pooling] = self.pooling().map(linear);
+        Self { image_pooling, text_pooling, image_encoder: ImageEncoder::Linear, ..self.clone() }
+    }
+
+    /// Whether both sides are linear in what the device is given.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.image_encoder == ImageEncoder::Linear && !self.pooling().contains(&Pooling::Gpo)
+    }
+
+    /// Learning rate of a step, both counted from 0, of `total` steps.
+    pub fn rate(&self, epoch: usize, step: u64, total: u64) -> f64 {
+        let drops = self.lr_drop.iter().filter(|&&after| epoch >= after).count();
+        let rising = self.lr_warmup.steps(total);
+        let warmup = ((step + 1) as f64 / rising.max(1) as f64).min(1.0);
+        let done = (step.saturating_sub(rising) as f64 / total.saturating_sub(rising).max(1) as f64).min(1.0);
+        let course = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Schedule::Linear => 1.0 - done,
+        };
+        self.lr * 0.1f64.powi(drops as i32) * warmup * course
+    }
+
+    /// Pooling of images and of texts.
+    pub fn pooling(&self) -> [Pooling; 2] {
+        [self.image_pooling, self.text_pooling]
+    }
+
+    /// Probabilities that training leaves out a region and a token (vse-models.md section 2.4).
+    pub fn row_dropout(&self) -> [f64; 2] {
+        if self.size_augment { [REGION_DROPOUT, self.token_dropout] } else { [0.0; 2] }
+    }
+
+    /// The objective of an epoch counted from 0: the warm-up's, then the run's own.
+    pub fn objective_of(&self, epoch: usize) -> Objective {
+        match &self.objective {
+            objective if objective.infonce().is_some() => objective.clone(),
+            objective if epoch < self.warmup_epochs => {
+                Objective::HingeSum { margin: objective.margin().unwrap_or(HINGE_MARGIN) }
+            }
+            objective => objective.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use approx::assert_relative_eq;
+
+    #[test]
+    fn rates_follow_warmup_drops_and_course() {
+        let config =
+            TrainConfig { lr: 1.0, lr_drop: vec![2, 3], lr_warmup: Warmup::Steps(4), ..Default::default() };
+        assert_eq!([0, 1, 3, 9].map(|step| config.rate(0, step, 100)), [0.25, 0.5, 1.0, 1.0]);
+        for (epoch, expected) in [(1, 1.0), (2, 0.1), (3, 0.01)] {
+            assert_relative_eq!(config.rate(epoch, 50, 100), expected, max_relative = 1e-12);
+        }
+        let cosine = TrainConfig { lr: 1.0, schedule: Schedule::Cosine, ..Default::default() };
+        for (step, expected) in [(0, 1.0), (50, 0.5), (100, 0.0)] {
+            assert_relative_eq!(cosine.rate(0, step, 100), expected, epsilon = 1e-12);
+        }
+        let linear = TrainConfig { lr: 1.0, schedule: Schedule::Linear, ..Default::default() };
+        assert_relative_eq!(linear.rate(0, 25, 100), 0.75);
+        assert_eq!((cosine.rate(0, 150, 100), linear.rate(0, 150, 100)), (0.0, 0.0), "beyond the last step");
+    }
+
+    #[test]
+    fn a_course_begins_after_the_warmup_and_ends_at_the_last_step() {
+        let config = TrainConfig {
+            lr: 2.0,
+            schedule: Schedule::Linear,
+            lr_warmup: "10%".parse().unwrap(),
+            ..Default::default()
+        };
+        // 20 of 200 steps rise; of the other 180 a quarter, half and all are done.
+        for (step, expected) in [(0, 0.1), (9, 1.0), (19, 2.0), (20, 2.0), (65, 1.5), (110, 1.0), (200, 0.0)]
+        {
+            assert_relative_eq!(config.rate(3, step, 200), expected, epsilon = 1e-12);
+        }
+        // The course of a run that is all warm-up never begins.
+        let all = TrainConfig { lr_warmup: "100%".parse().unwrap(), ..config.clone() };
+        assert_relative_eq!(all.rate(0, 99, 200), 1.0);
+        assert_relative_eq!(all.rate(0, 199, 200), 2.0);
+        let counted = TrainConfig { lr_warmup: "20".parse().unwrap(), ..config.clone() };
+        assert!((0..200).all(|step| counted.rate(0, step, 200) == config.rate(0, step, 200)));
+        assert!(
+            "ten".parse::<Warmup>().is_err()
+                && "%".parse::<Warmup>().is_err()
+                && "1.5".parse::<Warmup>().is_err()
+        );
+        for warmup in [Warmup::Steps(7), Warmup::Share { percent: 2.5 }] {
+            let text = serde_json::to_string(&warmup).unwrap();
+            assert_eq!(serde_json::from_str::<Warmup>(&text).unwrap(), warmup, "{text}");
+        }
+        assert!(TrainConfig { lr_warmup: Warmup::Share { percent: 101.0 }, ..config }.validate().is_err());
+    }
+
+    #[test]
+    fn warmup_trains_on_all_negatives_with_the_objectives_margin() {
+        let objective = Objective::Hinge { margin: 0.3 };
+        let config = TrainConfig { objective: objective.clone(), warmup_epochs: 1, ..Default::default() };
+        assert_eq!(config.objective_of(0), Objective::HingeSum { margin: 0.3 });
+        assert_eq!(config.objective_of(1), objective);
+    }
+}

@@ -1,0 +1,34 @@
+//! Training: the step, the options of a run, its epochs and its checkpoints, closed forms, recipes.
+
+#[cfg(feature = "native")]
+mod baseline;
+#[cfg(feature = "native")]
+mod checkpoint;
+mod config;
+#[cfg(feature = "native")]
+mod epoch;
+mod pipeline;
+#[cfg(feature = "native")]
+mod recipe;
+mod shuffle;
+mod step;
+#[cfg(feature = "native")]
+mod trainer;
+
+#[cfg(feature = "native")]
+pub(crate) use baseline::cca;
+#[cfg(feature = "native")]
+pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
+#[cfg(feature = "native")]
+pub use checkpoint::{Best, Checkpoint};
+pub use config::{Init, TrainConfig};
+#[cfg(feature = "native")]
+pub use epoch::Epoch;
+pub use pipeline::{External, Features, Pipeline, StepStats};
+#[cfg(feature = "native")]
+pub use recipe::{RECIPES, Recipe};
+pub use shuffle::Shuffle;
+#[cfg(feature = "native")]
+pub(crate) use trainer::fingerprint;
+#[cfg(feature = "native")]
+pub use trainer::{Event, Trainer};

@@ -1,0 +1,53 @@
+//! The order of an epoch's pairs, as an option.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// The order of an epoch's pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shuffle {
+    /// Any order, as likely as any other.
+    #[default]
+    Full,
+    /// Blocks of 64 neighbours in any order, then the pairs of each window of it (CorgiPile, Xu et al., 2022): features
+    /// beyond memory are read in pieces of a block, a window ahead. A window should hold many batches, and captions of
+    /// far more images than a batch has.
+    Blocks {
+        /// Pairs of a window; else 16,384, or 16 batches where those are more.
+        window: Option<usize>,
+    },
+}
+
+impl Shuffle {
+    /// Batches of a window at least: the order of fewer would hardly be random.
+    pub(super) const BATCHES: usize = 16;
+
+    /// Pairs of a window, where there are windows, for batches of so many.
+    pub(crate) fn window(self, batch: usize) -> Option<usize> {
+        match self {
+            Self::Full => None,
+            Self::Blocks { window } => {
+                Some(window.unwrap_or(Self::BATCHES.saturating_mul(batch).max(16_384)))
+            }
+        }
+    }
+}
+
+/// Parsed from `full`, `blocks`, or `blocks:` and the pairs of a window.
+impl FromStr for Shuffle {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = match (text, text.strip_prefix("blocks:")) {
+            ("full", _) => Some(Self::Full),
+            ("blocks", _) => Some(Self::Blocks { window: None }),
+            (_, window) => {
+                window.and_then(|n| n.parse().ok()).map(|window| Self::Blocks { window: Some(window) })
+            }
+        };
+        let expected = "full, blocks, or blocks:PAIRS with the pairs of a window";
+        parsed.ok_or_else(|| Error::config("--shuffle", expected, format!("'{text}'"), "give one of them"))
+    }
+}

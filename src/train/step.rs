@@ -1,0 +1,272 @@
+//! One training step, phase by phase, as a list of dispatches.
+//!
+//! ```text
+//! upload -> forward -> objective -> backward -> reduce -> update
+//! ```
+//!
+//! Nothing is read back inside a step: each leaves one row in the records, which [`Pipeline::records`] collects.
+
+use super::Pipeline;
+use super::pipeline::{External, RECORDS};
+use crate::device::{Buffer, Commands, Device, Matrix, Upload, pad_rows};
+use crate::gradient::Inputs;
+use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
+use crate::objective::{InfonceParams, Objective};
+use crate::optim::Step;
+use crate::{Error, Result};
+use std::ops::Range;
+
+/// What becomes of a gradient between the backward pass and the update: the place where the gradients of several machines are
+/// added.
+pub(crate) trait Reduce: Send + Sync {
+    /// Replaces the elements `trained` of `gradients` by their sum over all machines.
+    ///
+    /// # Errors
+    /// A failing device or network.
+    fn reduce(
+        &mut self,
+        device: &Device,
+        commands: &mut Commands,
+        gradients: &mut Buffer<f32>,
+        trained: Range<usize>,
+    ) -> Result<()>;
+}
+
+/// A single machine, whose gradient is the whole.
+pub(crate) struct Alone;
+
+impl Reduce for Alone {
+    fn reduce(&mut self, _: &Device, _: &mut Commands, _: &mut Buffer<f32>, _: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    /// [`Pipeline::step_local_async`] on rows that are padded already.
+    ///
+    /// A step that fails must change nothing. So every phase but the last writes only memory that the next step overwrites;
+    /// parameters, optimiser, bank and records change in [`Pipeline::update`] alone, and what the host knows of them after that.
+    pub(crate) async fn step_padded(
+        &mut self,
+        rows: [Upload<'_, f32>; 2],
+        offsets: [&[u32]; 2],
+        ids: &[u32],
+        objective: &Objective,
+        learning_rate: f64,
+        external: Option<External<'_>>,
+    ) -> Result<()> {
+        if self.recorded == RECORDS {
+            self.fetch_records().await?;
+        }
+        self.upload(rows, offsets)?;
+        let mut commands = self.device.commands();
+        self.forward(&mut commands)?;
+        let added = external.is_some();
+        if let Some(external) = external {
+            commands.submit()?;
+            self.take_external(external).await?;
+        }
+        self.upload_ids(ids)?;
+        let given = self.upload_temperature(&mut commands, objective)?;
+        self.objective(&mut commands, objective, added)?;
+        let trained = self.backward(&mut commands, objective)?;
+        self.reduce(&mut commands, trained)?;
+        self.update(&mut commands, objective, given.is_some(), learning_rate)?;
+        commands.submit()?;
+        self.finish(objective, given, ids)
+    }
+
+    /// Hands the batch's features to the encoders.
+    fn upload(&mut self, rows: [Upload<'_, f32>; 2], offsets: [&[u32]; 2]) -> Result<()> {
+        for ((encoder, rows), offsets) in self.encoders.iter_mut().zip(rows).zip(offsets) {
+            encoder.upload(&self.device, rows, offsets)?;
+            if encoder.unit.rows != self.pairs {
+                let advice = "give batches of the size that the pipeline was made for";
+                let expected = format!("{} pairs", self.pairs);
+                return Err(Error::config("batch", expected, encoder.unit.rows, advice));
+            }
+        }
+        Ok(())
+    }
+
+    /// Images of the pairs, for the mask and the bank.
+    fn upload_ids(&mut self, ids: &[u32]) -> Result<()> {
+        if self.mask {
+            self.ids.write(&self.device, 0, ids)?;
+        }
+        match self.bank.as_mut().filter(|_| self.banking) {
+            Some(bank) => bank.begin(&self.device, ids),
+            None => Ok(()),
+        }
+    }
+
+    /// The temperature that the gradient reads: one that the objective brings for the first time, which is returned, else the
+    /// parameter.
+    fn upload_temperature(
+        &mut self,
+        commands: &mut Commands,
+        objective: &Objective,
+    ) -> Result<Option<InfonceParams>> {
+        let given = objective.infonce().filter(|params| self.temperature != Some(**params)).copied();
+        if let Some(params) = &given {
+            self.temperature_ready = false;
+            self.read_temperature.write(&self.device, 0, &[params.temperature])?;
+        } else if objective.infonce().is_some() && !self.temperature_ready {
+            let from = self.values.part(self.layout.temperature());
+            accumulate(commands, (from, 1), 1.0, (self.read_temperature.view_mut(), 0), false)?;
+        }
+        Ok(given)
+    }
+
+    /// From features to unit rows. The sides take turns, since a GPU runs neighbours at once that do not wait for each other.
+    fn forward(&mut self, commands: &mut Commands) -> Result<()> {
+        for encoder in &mut self.encoders {
+            encoder.project(commands, &self.values, true)?;
+        }
+        for encoder in &mut self.encoders {
+            encoder.normalise(commands, &self.values)?;
+        }
+        Ok(())
+    }
+
+    /// The gradient at the unit rows; `added` says whether one from elsewhere is added to it.
+    fn objective(&mut self, commands: &mut Commands, objective: &Objective, added: bool) -> Result<()> {
+        let bank = self.bank.as_ref().filter(|_| self.banking);
+        let [image, text] = &mut self.encoders;
+        let inputs = Inputs {
+            images: image.unit.view(),
+            texts: text.unit.view(),
+            ids: self.mask.then(|| self.ids.view()),
+            temperature: self.read_temperature.view(),
+            scale: 1.0,
+            bank: bank.and_then(|bank| bank.rows()),
+        };
+        self.workspace.gradient(commands, objective, inputs, [&mut image.d_unit, &mut text.d_unit])?;
+        for (external, encoder) in self.external.iter().flatten().zip([image, text]).filter(|_| added) {
+            let (from, to) = (external.buffer.view(), encoder.d_unit.buffer.view_mut());
+            accumulate(commands, (from, external.buffer.len()), 1.0, (to, 0), true)?;
+        }
+        Ok(())
+    }
+
+    /// From the gradient at the unit rows to that of the parameters; returns which elements are trained.
+    fn backward(&mut self, commands: &mut Commands, objective: &Objective) -> Result<Range<usize>> {
+        for encoder in &mut self.encoders {
+            encoder.backward((&self.device, commands), &self.values, &mut self.gradients)?;
+        }
+        let temperature = self.layout.temperature();
+        if !learns_temperature(objective) {
+            return Ok(0..temperature.start);
+        }
+        let dt = self.gradients.part_mut(temperature.clone());
+        column_sum(commands, self.workspace.temperature_gradient(), dt)?;
+        Ok(0..temperature.end)
+    }
+
+    /// The gradient of all machines, and the parts of its squared norm.
+    fn reduce(&mut self, commands: &mut Commands, trained: Range<usize>) -> Result<()> {
+        self.reduce.reduce(&self.device, commands, &mut self.gradients, trained.clone())?;
+        let len = trained.len();
+        sum_squares(commands, self.gradients.part(trained), len, self.parts.view_mut())
+    }
+
+    /// Changes the state: a given temperature, the bank, the records, and the parameters with the optimiser's state.
+    fn update(
+        &mut self,
+        commands: &mut Commands,
+        objective: &Objective,
+        given: bool,
+        learning_rate: f64,
+    ) -> Result<()> {
+        let temperature = self.layout.temperature();
+        if given {
+            let to = self.values.part_mut(temperature.clone());
+            accumulate(commands, (self.read_temperature.view(), 1), 1.0, (to, 0), false)?;
+        }
+        if let Some(bank) = self.bank.as_mut().filter(|_| self.banking) {
+            let [image, text] = &self.encoders;
+            bank.push(commands, [&image.unit, &text.unit])?;
+        }
+        let from = StepRecord {
+            positive: self.workspace.positive(),
+            value: self.workspace.hardest(),
+            loss: self.workspace.losses(),
+            parts: self.parts.view(),
+            pairs: self.pairs,
+            count: PARTS,
+            step: self.recorded,
+            max_norm: self.clip,
+        };
+        record(commands, from, self.records.view_mut(), self.factor.view_mut())?;
+        let bounds = (f32::MIN, f32::MAX);
+        let step = Step { learning_rate, decay: 0.0, step: self.step + 1, bounds };
+        for k in 0..self.decays.len() {
+            let (range, decay) = self.decays[k].clone();
+            self.optimize(commands, range, &Step { decay, ..step })?;
+        }
+        if learns_temperature(objective) {
+            let bounds = InfonceParams::BOUNDS;
+            self.optimize(commands, temperature, &Step { bounds, ..step })?;
+        }
+        Ok(())
+    }
+
+    /// One optimiser step of some of the parameters.
+    fn optimize(&mut self, commands: &mut Commands, range: Range<usize>, step: &Step) -> Result<()> {
+        let gradient = (self.gradients.part(range.clone()), self.factor.view());
+        let state = self.state.iter_mut().map(|array| array.part_mut(range.clone())).collect();
+        let (len, w) = (range.len(), self.values.part_mut(range));
+        self.optimizer.update(commands, step, gradient, w, state, len)
+    }
+
+    /// Takes note of a step that was handed over whole.
+    fn finish(&mut self, objective: &Objective, given: Option<InfonceParams>, ids: &[u32]) -> Result<()> {
+        self.encoders.iter_mut().for_each(crate::model::Encoder::keep_statistics);
+        self.temperature = given.or(self.temperature);
+        if objective.infonce().is_some() {
+            self.temperature_ready = !learns_temperature(objective);
+        }
+        self.recorded += 1;
+        self.step += 1;
+        match &mut self.bank {
+            Some(bank) if self.banking => bank.end(&self.device, ids),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands the batch's embeddings out, and takes the gradients back to the device.
+    async fn take_external(&mut self, external: External<'_>) -> Result<()> {
+        let (device, pairs, embed) = (&self.device, self.pairs, self.layout.embed);
+        let [image, text] = &self.encoders;
+        let unit = [image.unit.to_rows(device).await?, text.unit.to_rows(device).await?];
+        let gradients = external(&unit[0], &unit[1])?;
+        for (name, gradient) in ["images", "texts"].into_iter().zip(&gradients) {
+            let fault = |found: String| {
+                let expected = format!("{pairs} x {embed} finite numbers");
+                let advice = "give the gradient at the embeddings that were handed out";
+                Error::config(format!("external gradient at {name}"), expected, found, advice)
+            };
+            if gradient.len() != pairs * embed {
+                return Err(fault(format!("{} numbers", gradient.len())));
+            }
+            if let Some(at) = gradient.iter().position(|x| !x.is_finite()) {
+                return Err(fault(format!("{} in row {}", gradient[at], at / embed)));
+            }
+        }
+        let matrices = match &mut self.external {
+            Some(matrices) => matrices,
+            none => none.insert([
+                Matrix::new(device, "external.images", pairs, embed)?,
+                Matrix::new(device, "external.texts", pairs, embed)?,
+            ]),
+        };
+        for (matrix, gradient) in matrices.iter_mut().zip(&gradients) {
+            matrix.buffer.write(device, 0, &pad_rows(gradient, embed))?;
+        }
+        Ok(())
+    }
+}
+
+fn learns_temperature(objective: &Objective) -> bool {
+    objective.infonce().is_some_and(|params| params.learn_temperature)
+}

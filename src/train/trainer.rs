@@ -1,0 +1,431 @@
+//! Training over a dataset: epochs of shuffled batches, validation after each, the best head kept.
+//!
+//! Owns the order of things; the step itself is [`Pipeline`]'s. Everything random is a function of seed, epoch and batch,
+//! so a run resumed from any epoch's checkpoint goes on to the same bits.
+
+use super::baseline::{cca, start_from};
+use super::checkpoint::{Best, Checkpoint, Progress, State};
+use super::epoch::{Epoch, Signs, check_finite, collapse, spread};
+use super::{Init, Pipeline, StepStats, TrainConfig};
+use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, SplitRows, steps_per_epoch};
+use crate::device::{Device, Upload};
+use crate::eval::Recall;
+use crate::gradient::Bank;
+use crate::model::{Encoder, Head, Pooling};
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a training run reports while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A step was handed to the device.
+    Step {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step of the epoch, from 1.
+        step: usize,
+        /// Steps of the epoch.
+        steps: usize,
+    },
+    /// Validation begins.
+    Validating {
+        /// Epoch, from 1.
+        epoch: usize,
+    },
+}
+
+/// Trains a head on a dataset.
+///
+/// ```
+/// use wgoal::{Dataset, Device, TrainConfig, Trainer};
+/// let device = Device::cpu();
+/// let data = Dataset::open("data/clipart-mini")?;
+/// let mut trainer = Trainer::new(&device, data, TrainConfig { embed: 32, epochs: 2, ..Default::default() })?;
+/// for epoch in trainer.epochs() {
+///     println!("{}", epoch?);
+/// }
+/// # Ok::<(), wgoal::Error>(())
+/// ```
+pub struct Trainer {
+    device: Device,
+    dataset: Arc<Dataset>,
+    gather: Arc<Gather>,
+    pipeline: Pipeline,
+    progress: Progress,
+    best: Option<Head>,
+    /// An epoch has ended with an error.
+    failed: bool,
+    on_event: Option<Box<dyn FnMut(Event) + Send>>,
+}
+
+impl Trainer {
+    /// A run from the start.
+    ///
+    /// # Errors
+    /// An option out of range, a dataset that cannot be read, a device without the memory.
+    pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
+        Self::with_fit(device, dataset.into(), config, |dataset, config| cca(device, dataset, config))
+    }
+
+    /// [`Trainer::new`], where `fit` gives the CCA to begin with if the configuration asks for one.
+    pub(crate) fn with_fit(
+        device: &Device,
+        dataset: Arc<Dataset>,
+        config: TrainConfig,
+        fit: impl FnOnce(&Dataset, &TrainConfig) -> Result<Head>,
+    ) -> Result<Self> {
+        Self::check(device, &dataset, &config)?;
+        let mut head = Head::for_dataset(&dataset, &config.head(), config.seed)?;
+        if config.init == Init::Cca {
+            start_from(&mut head, &fit(&dataset, &config)?)?;
+        }
+        let dims = head.layout.dims;
+        let progress = Progress::new(config, fingerprint(&dataset)?, dims);
+        Self::assemble(device, dataset, head, progress)
+    }
+
+    /// Whether a run could start, as far as that shows without reading features: what is wrong with one of many runs is to be
+    /// known before the first.
+    ///
+    /// # Errors
+    /// An option out of range, or one that the dataset or the device cannot follow.
+    pub(crate) fn check(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
+        config.validate()?;
+        for split in [Split::Train, Split::Val] {
+            dataset.need(split)?;
+        }
+        let captions = dataset.split(Split::Train).texts.len();
+        let pairs = config.batch.min(captions);
+        if config.memory_bank > 0 {
+            Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
+        }
+        for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
+            Encoder::check(device, side, [dataset.width(side, pooling)?, config.embed], pairs)?;
+        }
+        Ok(())
+    }
+
+    /// A run that goes on from a checkpoint with the optimiser's state (`last.safetensors`), to the same bits as if it
+    /// had not been interrupted.
+    ///
+    /// # Errors
+    /// A checkpoint without that state or of another dataset, and those of [`Trainer::new`].
+    pub fn resume(device: &Device, dataset: impl Into<Arc<Dataset>>, checkpoint: Checkpoint) -> Result<Self> {
+        let dataset = dataset.into();
+        let Checkpoint { head, progress, state } = checkpoint;
+        let Some(State { optimizer, best }) = state else {
+            return Err(Error::checkpoint(
+                "checkpoint",
+                "the optimiser's state",
+                "a head alone",
+                "resume from the run's last.safetensors",
+            ));
+        };
+        head.check_dataset(&dataset)?;
+        Self::check(device, &dataset, &progress.config)?;
+        let found = fingerprint(&dataset)?;
+        if progress.dataset != found {
+            return Err(Error::checkpoint(
+                dataset.name(),
+                format!("the dataset that the run was started on ({})", progress.dataset),
+                format!("another one ({found})"),
+                "resume with the same features, captions and splits",
+            ));
+        }
+        let best = progress.best.map(|_| Head { values: best, ..head.clone() });
+        let step = progress.step;
+        let mut trainer = Self::assemble(device, dataset, head, progress)?;
+        let objective = trainer.progress.config.objective.clone();
+        trainer.pipeline.restore(&optimizer, step, &objective)?;
+        trainer.best = best;
+        Ok(trainer)
+    }
+
+    fn assemble(device: &Device, dataset: Arc<Dataset>, head: Head, progress: Progress) -> Result<Self> {
+        let config = &progress.config;
+        let captions = dataset.split(Split::Train).texts.len();
+        let pairs = config.batch.min(captions);
+        // A bank holds pairs of one epoch.
+        let pipeline = TrainConfig { memory_bank: config.memory_bank.min(captions), ..config.clone() };
+        let gather = head.gather(config.dropout)?.with_row_dropout(config.row_dropout())?;
+        // A bad value there would else end the run after its epochs.
+        for split in [Split::Val, Split::Test] {
+            let SplitRows { images, texts, .. } = dataset.split(split);
+            gather.check(&dataset, Side::Image, images)?;
+            gather.check(&dataset, Side::Text, texts)?;
+        }
+        // Of the training rows a few tell whether the features are of a usable magnitude.
+        let SplitRows { images, texts, .. } = dataset.split(Split::Train);
+        for (side, rows) in [(Side::Image, images), (Side::Text, texts)] {
+            let some: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(8).max(1)).copied().collect();
+            gather.check(&dataset, side, &some)?;
+        }
+        Ok(Self {
+            device: device.clone(),
+            gather: Arc::new(gather),
+            pipeline: Pipeline::new(device, head, &pipeline, pairs)?,
+            dataset,
+            progress,
+            best: None,
+            failed: false,
+            on_event: None,
+        })
+    }
+
+    /// Calls `on_event` after every step and before every validation.
+    pub fn on_event(&mut self, on_event: impl FnMut(Event) + Send + 'static) {
+        self.on_event = Some(Box::new(on_event));
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Some(on_event) = &mut self.on_event {
+            on_event(event);
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The run's configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.progress.config
+    }
+
+    /// Epochs done.
+    pub fn epoch(&self) -> usize {
+        self.progress.epoch
+    }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        steps_per_epoch(self.dataset.split(Split::Train).texts.len(), self.progress.config.batch)
+    }
+
+    /// Whether all epochs are done, or patience has run out.
+    pub fn finished(&self) -> bool {
+        let Progress { config, epoch, best, .. } = &self.progress;
+        let stale = epoch - best.map_or(0, |best| best.epoch);
+        *epoch >= config.epochs || (config.patience > 0 && stale >= config.patience)
+    }
+
+    /// The epochs still to come.
+    pub fn epochs(&mut self) -> impl Iterator<Item = Result<Epoch>> + '_ {
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed || self.finished() {
+                return None;
+            }
+            let epoch = self.run_epoch();
+            failed = epoch.is_err();
+            Some(epoch)
+        })
+    }
+
+    /// Trains one epoch and validates.
+    ///
+    /// # Errors
+    /// A bad value in a row, a loss that is no longer finite, a failing device; an epoch beyond the last, or after an error.
+    pub fn run_epoch(&mut self) -> Result<Epoch> {
+        if self.progress.epoch >= self.progress.config.epochs || self.failed {
+            let found = if self.failed { "one that has failed" } else { "one that has ended" };
+            let advice = "resume from its last checkpoint, with more epochs if it has ended";
+            return Err(Error::config("another epoch", "a run that goes on", found, advice));
+        }
+        // Until it has ended well, what is on the device is neither the epoch before nor this one.
+        self.failed = true;
+        let epoch = self.train_and_validate()?;
+        self.failed = false;
+        Ok(epoch)
+    }
+
+    fn train_and_validate(&mut self) -> Result<Epoch> {
+        let start = Instant::now();
+        let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
+        let steps = self.steps_per_epoch();
+        let total = (steps * config.epochs) as u64;
+        let objective = config.objective_of(epoch);
+        self.pipeline.start_epoch(epoch);
+        let (mut zero_rows, mut rows_read, mut lr) = (0, 0, 0.0);
+        let batches = Batches::for_device(
+            &self.device,
+            self.dataset.clone(),
+            self.gather.clone(),
+            config.batch,
+            config.shuffle.window(config.batch),
+            [config.seed, epoch as u64],
+        )?;
+        for (step, batch) in batches.enumerate() {
+            let mut batch = batch?;
+            zero_rows += batch.zero_rows;
+            rows_read += batch
+                .offsets
+                .iter()
+                .map(|own| own.last().map_or(batch.rows, |&end| end as usize))
+                .sum::<usize>();
+            lr = config.rate(epoch, self.progress.step, total);
+            let Batch {
+                images,
+                texts,
+                staged: [staged_images, staged_texts],
+                offsets: [image, text],
+                ids,
+                ..
+            } = &mut batch;
+            let rows =
+                [(images, staged_images), (texts, staged_texts)].map(|(rows, staged)| match staged.take() {
+                    Some(staged) => staged,
+                    None => Upload::Given(rows),
+                });
+            let work = self.pipeline.step_padded(rows, [image, text], ids, &objective, lr, None);
+            self.device.wait(work)?;
+            self.progress.step += 1;
+            self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
+        }
+        let records = self.pipeline.records()?;
+        check_finite(&records, epoch + 1)?;
+        self.tell(Event::Validating { epoch: epoch + 1 });
+        let head = self.pipeline.head()?;
+        let (val, spreads) = self.validate(&head)?;
+        self.progress.epoch += 1;
+        let best = self.progress.best.is_none_or(|best| val.rsum > best.recall.rsum);
+        if best {
+            self.progress.best = Some(Best { epoch: epoch + 1, recall: val });
+            self.best = Some(head.clone());
+        }
+        let mean = |field: fn(&StepStats) -> f32| {
+            records.iter().map(|record| f64::from(field(record))).sum::<f64>() / records.len() as f64
+        };
+        let mut result = Epoch {
+            epoch: epoch + 1,
+            loss: mean(|r| r.loss),
+            positive: mean(|r| r.positive),
+            hardest: mean(|r| r.hardest),
+            gradient_norm: mean(|r| r.gradient_norm),
+            clipped: mean(|r| f32::from(u8::from(r.clipped))),
+            lr,
+            temperature: objective.infonce().map(|_| head.temperature()),
+            zero_rows,
+            val,
+            best,
+            collapse: None,
+            seconds: 0.0,
+        };
+        let split = self.dataset.split(Split::Val);
+        let chance = Recall::chance(split.images.len(), &split.text_image);
+        // Of rows that are pooled while they are gathered, how many there were is not known.
+        let counted = config.pooling().iter().all(|pooling| matches!(pooling, Pooling::None | Pooling::Gpo));
+        let zero = if counted { zero_rows as f64 / rows_read.max(1) as f64 } else { 0.0 };
+        result.collapse = collapse(&val, Signs { config: &config, spreads, chance, zero });
+        result.seconds = start.elapsed().as_secs_f64();
+        Ok(result)
+    }
+
+    /// Recall on the validation split, and the spread of its images and of its texts.
+    fn validate(&self, head: &Head) -> Result<(Recall, [f64; 2])> {
+        let (dataset, rows, dim) = (&self.dataset, self.dataset.split(Split::Val), head.dim());
+        let images = head.embed(&self.device, dataset, Side::Image, &rows.images)?;
+        let texts = head.embed(&self.device, dataset, Side::Text, &rows.texts)?;
+        let recall = Recall::of(&self.device, &images, &texts, dim, &rows.text_image)?;
+        Ok((recall, [spread(&images, dim), spread(&texts, dim)]))
+    }
+
+    /// Recall of the head as it is now.
+    ///
+    /// # Errors
+    /// A bad value in a row, a failing device.
+    pub fn recall(&self, split: Split) -> Result<Recall> {
+        self.recall_of(&self.pipeline.head()?, split)
+    }
+
+    /// Recall of another head, such as the best, on this run's device.
+    ///
+    /// # Errors
+    /// A bad value in a row, a failing device.
+    pub fn recall_of(&self, head: &Head, split: Split) -> Result<Recall> {
+        head.recall(&self.device, &self.dataset, split, 1)
+    }
+
+    /// The best epoch so far.
+    pub fn best_epoch(&self) -> Option<Best> {
+        self.progress.best
+    }
+
+    /// The best head so far with the run it comes from, without the optimiser's state; `None` before the first epoch.
+    pub fn best(&self) -> Option<Checkpoint> {
+        let (head, best) = (self.best.clone()?, self.progress.best?);
+        // As it stood after that epoch, so that the file does not depend on when it is written.
+        let step = (best.epoch * self.steps_per_epoch()) as u64;
+        let progress = Progress { epoch: best.epoch, step, ..self.progress.clone() };
+        Some(Checkpoint { head, progress, state: None })
+    }
+
+    /// Everything needed to go on from here.
+    ///
+    /// # Errors
+    /// A failing device; an epoch that has failed, of which the device holds a part.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        if self.failed {
+            let advice = "resume from the last checkpoint";
+            return Err(Error::config(
+                "checkpoint",
+                "a run of whole epochs",
+                "an epoch that has failed",
+                advice,
+            ));
+        }
+        let head = self.pipeline.head()?;
+        let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
+        let state = State { optimizer: self.device.wait(self.pipeline.state())?, best };
+        Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state) })
+    }
+}
+
+impl Checkpoint {
+    /// A head that no training run made, as a checkpoint of no epochs. Of `config` counts what makes features into input.
+    ///
+    /// # Errors
+    /// Features that can no longer be read.
+    pub fn of(head: Head, dataset: &Dataset, config: TrainConfig) -> Result<Self> {
+        let config = TrainConfig { embed: head.dim(), ..config };
+        let progress = Progress::new(config, fingerprint(dataset)?, head.layout.dims);
+        Ok(Self { head, progress, state: None })
+    }
+}
+
+/// What a dataset is known by: its rows, and a sample of its features.
+pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
+    Ok(format!("{:016x}-{:016x}", dataset.fingerprint(), dataset.sample_hash()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_beyond_the_last_or_after_an_error_is_refused() {
+        let train = |lr: f64| {
+            let config = TrainConfig { embed: 4, epochs: 1, lr, ..Default::default() };
+            let dataset = Dataset::open("data/clipart-mini").unwrap();
+            let mut trainer = Trainer::new(&Device::cpu(), dataset, config).unwrap();
+            [trainer.run_epoch(), trainer.run_epoch()].map(|epoch| epoch.err().map(|e| e.to_string()))
+        };
+        let refused = |found: &str| {
+            format!(
+                "another epoch: expected a run that goes on, found one that has {found}; resume from its last checkpoint, \
+                 with more epochs if it has ended"
+            )
+        };
+        assert_eq!(train(1e-3), [None, Some(refused("ended"))]);
+        let [first, second] = train(1e300);
+        assert!(first.is_some() && second == Some(refused("failed")), "{first:?} {second:?}");
+    }
+}
