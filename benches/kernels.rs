@@ -7,7 +7,8 @@ use divan::counter::{BytesCount, ItemsCount};
 use std::fmt;
 use std::sync::LazyLock;
 use wgoal::device::{Adapters, Buffer, Commands, Matrix};
-use wgoal::kernels::{self, AdamwParams, Block, Candidates, Hardest, Product, twin};
+use wgoal::kernels::{self, Block, Candidates, Hardest, Product, reference};
+use wgoal::optim::{self, AdamwParams};
 use wgoal::{Device, Result};
 
 fn main() {
@@ -102,7 +103,7 @@ fn matmul(bencher: Bencher, Case((Named(device), orientation, [rows, cols, inner
     work();
     let mut expected = vec![0.0; rows * cols];
     let (wide_a, wide_b) = (wide(&a_values), wide(&b_values));
-    twin::matmul(
+    reference::matmul(
         (&wide_a, a_shape, a_transposed),
         (&wide_b, b_shape, b_transposed),
         None,
@@ -124,7 +125,7 @@ fn l2norm(bencher: Bencher, Named(device): &Named) {
     let mut norms = Buffer::new(device, "bench", N).expect("memory of the device");
     run(device, |commands| kernels::l2norm(commands, z.view(), x.view_mut(), norms.view_mut()));
     let (mut unit, mut lengths) = (vec![0.0; N * D], vec![0.0; N]);
-    twin::l2norm(&wide(&values), D, &mut unit, &mut lengths);
+    reference::l2norm(&wide(&values), D, &mut unit, &mut lengths);
     check(device, "x", &device.wait(x.to_rows(device)).expect("a result"), &unit);
     bencher.counter(BytesCount::new(8 * N * D)).bench_local(|| {
         run(device, |commands| kernels::l2norm(commands, z.view(), x.view_mut(), norms.view_mut()));
@@ -148,7 +149,7 @@ fn hardest(bencher: Bencher, Named(device): &Named) {
     };
     work();
     let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
-    twin::hardest(&block, &wide(&values), (None, false, None), (&mut p, &mut n, &mut h));
+    reference::hardest(&block, &wide(&values), (None, false, None), (&mut p, &mut n, &mut h));
     check(device, "hardest", &device.wait(value.read(device, 0..N)).expect("a result"), &n);
     let mut work = || {
         let out = Hardest { positive: positive.view_mut(), value: value.view_mut(), index: index.view_mut() };
@@ -165,18 +166,22 @@ fn adamw(bencher: Bencher, Named(device): &Named) {
     let (g, factor) = (buffer(&values), buffer(&[1.0]));
     let (mut w, mut m, mut v) = (buffer(&values), buffer(&[0.0; LEN]), buffer(&[0.0; LEN]));
     let (betas, bounds) = ((0.9, 0.999), (f32::MIN, f32::MAX));
-    let params = AdamwParams { rate: 1e-3, betas, epsilon: 1e-8, decay: 1e-2, step: 1, bounds };
+    let params = AdamwParams { learning_rate: 1e-3, betas, epsilon: 1e-8, decay: 1e-2, step: 1, bounds };
     let mut work = || {
         let state = [w.view_mut(), m.view_mut(), v.view_mut()];
-        run(device, |commands| kernels::adamw(commands, &params, (g.view(), factor.view()), state, LEN));
+        run(device, |commands| optim::adamw(commands, &params, (g.view(), factor.view()), state, LEN));
     };
     work();
     let (wide_g, mut expected) = (wide(&values), wide(&values));
-    twin::adamw(&params, (&wide_g, 1.0), [&mut expected, &mut vec![0.0; LEN], &mut vec![0.0; LEN]]);
+    optim::reference::adamw(
+        &params,
+        (&wide_g, 1.0),
+        [&mut expected, &mut vec![0.0; LEN], &mut vec![0.0; LEN]],
+    );
     check(device, "w", &device.wait(w.read(device, 0..LEN)).expect("a result"), &expected);
     let mut work = || {
         let state = [w.view_mut(), m.view_mut(), v.view_mut()];
-        run(device, |commands| kernels::adamw(commands, &params, (g.view(), factor.view()), state, LEN));
+        run(device, |commands| optim::adamw(commands, &params, (g.view(), factor.view()), state, LEN));
     };
     bencher.counter(BytesCount::new(28 * LEN)).bench_local(&mut work);
 }

@@ -117,8 +117,12 @@ fn failures(pipeline: &mut Pipeline, batch: &Batch) -> Vec<bool> {
 fn failed_steps(device: &Device) -> Outcome {
     let run = |fails: bool| -> std::result::Result<_, Failed> {
         let mut random = Random::new(21);
-        let mut pipeline =
-            Pipeline::new(device, Head::for_config(DIMS[0], DIMS[1], &config())?, &config(), PAIRS)?;
+        let mut pipeline = Pipeline::new(
+            device,
+            Head::for_config(DIMS[0], DIMS[1], &config().head(), 0)?,
+            &config(),
+            PAIRS,
+        )?;
         for step in 0..5 {
             let (batch, other) = (Batch::new(&mut random), Batch::new(&mut random));
             if fails {
@@ -159,7 +163,7 @@ fn gpu_refused_kernels(device: &Device) -> Outcome {
     let run = |fails: bool, learned: bool| -> std::result::Result<_, Failed> {
         let mut random = Random::new(22);
         let mut pipeline =
-            Pipeline::new(&own, Head::for_config(DIMS[0], DIMS[1], &config())?, &config(), PAIRS)?;
+            Pipeline::new(&own, Head::for_config(DIMS[0], DIMS[1], &config().head(), 0)?, &config(), PAIRS)?;
         for kernel in KERNELS {
             let (batch, other) = (Batch::new(&mut random), Batch::new(&mut random));
             if fails {

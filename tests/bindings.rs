@@ -61,7 +61,7 @@ fn steps(device: &Device) -> Outcome {
     let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
     let ids = random.indices(pairs, pairs);
     let limited = limited(device)?;
-    for optimizer in [Optimizer::default(), Optimizer::Sgd { momentum: 0.9 }] {
+    for optimizer in [Optimizer::default(), Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.9 })] {
         let run = |device: &Device| -> Result<_, Failed> {
             // A step this large in units of the gradient, that its errors show.
             let config = TrainConfig { optimizer, ..Default::default() };

@@ -5,7 +5,8 @@ mod variants;
 
 use std::collections::BTreeMap;
 use variants::{Constants, has_subgroups, numbers, variants};
-use wgoal::kernels::{Access, KERNELS, KernelSpec, specialise};
+use wgoal::device::{Access, KernelSpec, specialise};
+use wgoal::kernels::KERNELS;
 use wgpu::naga::proc::Layouter;
 use wgpu::naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use wgpu::naga::{

@@ -229,7 +229,7 @@ fn ten_steps(device: &Device) -> Outcome {
     ] {
         let config = TrainConfig {
             objective: objective.clone(),
-            optimizer: Optimizer::AdamW { beta1: c[1], beta2: c[2], epsilon: c[3] },
+            optimizer: Optimizer::AdamW(wgoal::optim::AdamW { beta1: c[1], beta2: c[2], epsilon: c[3] }),
             weight_decay: c[4],
             clip: c[5] as f32,
             mask_same_image: false,
@@ -337,7 +337,7 @@ fn image_encoder(device: &Device) -> Outcome {
         image_encoder: ImageEncoder::ResidualMlp,
         ..Default::default()
     };
-    let mut head = Head::for_config(shape[1], 1, &config)?;
+    let mut head = Head::for_config(shape[1], 1, &config.head(), config.seed)?;
     for (name, names) in ENCODER {
         let values: Vec<f32> = stacked(&mut golden, "W", names)?.into_iter().map(|x| x as f32).collect();
         head.set_parameter(name, &values)?;

@@ -5,7 +5,7 @@ mod random;
 
 use random::{Random, wide};
 use wgoal::device::padded;
-use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, twin};
+use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, reference};
 use wgoal::{Loss, PairWeight, TripletWeight};
 
 const PAIRS: usize = 7;
@@ -25,7 +25,7 @@ impl Batch {
         let mut random = Random::new(seed);
         Self([(); 2].map(|()| {
             let (mut x, mut norms) = (vec![0.0; PAIRS * STRIDE], [0.0; PAIRS]);
-            twin::l2norm(&wide(&random.matrix(PAIRS, WIDTH)), WIDTH, &mut x, &mut norms);
+            reference::l2norm(&wide(&random.matrix(PAIRS, WIDTH)), WIDTH, &mut x, &mut norms);
             x
         }))
     }
@@ -64,7 +64,7 @@ impl Batch {
 
     fn similarity(&self) -> Vec<f64> {
         let mut s = vec![f64::NAN; PAIRS * padded(PAIRS)];
-        twin::matmul((&self.0[0], SHAPE, false), (&self.0[1], SHAPE, true), None, false, &mut s);
+        reference::matmul((&self.0[0], SHAPE, false), (&self.0[1], SHAPE, true), None, false, &mut s);
         s
     }
 }
@@ -120,28 +120,28 @@ fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
     let [(it, h), (ti, g)] = DIRECTIONS.map(|direction| {
         let block = whole(direction);
         let (mut p, mut n, mut h) = ([0.0; PAIRS], [0.0; PAIRS], [0; PAIRS]);
-        twin::hardest(&block, &similarity, (None, false, None), (&mut p, &mut n, &mut h));
+        reference::hardest(&block, &similarity, (None, false, None), (&mut p, &mut n, &mut h));
         let mut sums = [0.0; 4 * PAIRS];
         if params.pair == PairWeight::SigMs {
             let rates = Some((params.alpha.into(), params.beta.into()));
-            twin::relative(&block, &similarity, (&p, &n, &h), None, rates, 0.1, &mut sums);
+            reference::relative(&block, &similarity, (&p, &n, &h), None, rates, 0.1, &mut sums);
         }
         members += sums.chunks_exact(4).map(|sums| sums[1] + sums[3]).sum::<f64>();
         let (mut coefficients, mut loss) = ([0.0; 2 * PAIRS], [0.0; PAIRS]);
-        twin::weights(params, (&p, &n, &h), &sums, &mut coefficients, &mut loss, PAIRS).unwrap();
+        reference::weights(params, (&p, &n, &h), &sums, &mut coefficients, &mut loss, PAIRS).unwrap();
         (coefficients, h)
     });
     let [x, y] = &batch.0;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
-    twin::compose((y, 0), WIDTH, (&it, &h), (&ti, &keys(&g)), false, &mut gradients[0]);
-    twin::compose((x, 0), WIDTH, (&ti, &g), (&it, &keys(&h)), false, &mut gradients[1]);
+    reference::compose((y, 0), WIDTH, (&it, &h), (&ti, &keys(&g)), false, &mut gradients[0]);
+    reference::compose((x, 0), WIDTH, (&ti, &g), (&it, &keys(&h)), false, &mut gradients[1]);
     (gradients, members)
 }
 
 /// Who mined whom.
 fn keys(h: &[u32]) -> Vec<u32> {
     let mut keys = vec![0; mined_keys(PAIRS)];
-    twin::mined_order(h, &mut keys);
+    reference::mined_order(h, &mut keys);
     keys
 }
 
@@ -150,8 +150,8 @@ fn through(field: &[f64], batch: &Batch) -> [Vec<f64>; 2] {
     let [x, y] = &batch.0;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
     let shape = [PAIRS, PAIRS];
-    twin::matmul((field, shape, false), (y, SHAPE, false), None, false, &mut gradients[0]);
-    twin::matmul((field, shape, true), (x, SHAPE, false), None, false, &mut gradients[1]);
+    reference::matmul((field, shape, false), (y, SHAPE, false), None, false, &mut gradients[0]);
+    reference::matmul((field, shape, true), (x, SHAPE, false), None, false, &mut gradients[1]);
     gradients
 }
 
@@ -222,16 +222,16 @@ fn all_negatives(weights: &WeightParams) {
         let p: Vec<_> = (0..PAIRS).map(|i| batch.s(i, i)).collect();
         let [it, ti] = DIRECTIONS.map(|direction| {
             let (mut coefficients, mut loss) = ([0.0; 2 * PAIRS], [0.0; PAIRS]);
-            twin::dense_sum(&whole(direction), &field, &p, ids, weights, &mut coefficients, &mut loss)
+            reference::dense_sum(&whole(direction), &field, &p, ids, weights, &mut coefficients, &mut loss)
                 .unwrap();
             coefficients
         });
-        twin::dense_field(&mut field, 0, &p, ids, weights).unwrap();
+        reference::dense_field(&mut field, 0, &p, ids, weights).unwrap();
         let mut gradients = through(&field, &batch);
         let [x, y] = &batch.0;
         let (first, by_first) = ([0; PAIRS], keys(&[0; PAIRS]));
-        twin::compose((y, 0), WIDTH, (&it, &first), (&ti, &by_first), true, &mut gradients[0]);
-        twin::compose((x, 0), WIDTH, (&ti, &first), (&it, &by_first), true, &mut gradients[1]);
+        reference::compose((y, 0), WIDTH, (&it, &first), (&ti, &by_first), true, &mut gradients[0]);
+        reference::compose((x, 0), WIDTH, (&ti, &first), (&it, &by_first), true, &mut gradients[1]);
         let loss = |batch: &Batch| -> f64 {
             let negative = |i: usize, j: usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
             let cost = |i: usize, j: usize| {
@@ -278,13 +278,13 @@ fn infonce_is_the_gradient_of_its_loss() {
         let mut losses = [[0.0; PAIRS]; 2];
         let mut states = [[0.0; 4 * PAIRS]; 2];
         for ((direction, state), distance) in DIRECTIONS.into_iter().zip(&mut states).zip(&mut losses) {
-            twin::log_sum_exp(&whole(direction), &similarity, (ids, same_image), t, (state, distance));
+            reference::log_sum_exp(&whole(direction), &similarity, (ids, same_image), t, (state, distance));
         }
         let (mut field, mut dt) = (similarity, [0.0; 4 * PAIRS]);
         let [loss_it, loss_ti] = &mut losses;
         let states = [&states[0][..], &states[1]];
         let losses = [&mut loss_it[..], &mut loss_ti[..]];
-        twin::infonce(&mut field, (0, PAIRS), (ids, same_image), t, states, 1.0, &mut dt, losses);
+        reference::infonce(&mut field, (0, PAIRS), (ids, same_image), t, states, 1.0, &mut dt, losses);
         let what = format!("{same_image:?}, ids {}", ids.is_some());
         let loss: f64 = loss_it.iter().chain(&*loss_ti).sum();
         let expected = cross_entropy(&batch, t, ids, same_image);
@@ -292,7 +292,7 @@ fn infonce_is_the_gradient_of_its_loss() {
         let at_t = |batch: &Batch| cross_entropy(batch, t, ids, same_image);
         descends(&what, &batch, &through(&field, &batch), at_t);
         let mut parts = [0.0; 4];
-        twin::column_sum(&dt, 4, &mut parts);
+        reference::column_sum(&dt, 4, &mut parts);
         let by_t = slope(t, |t| cross_entropy(&batch, t, ids, same_image));
         agree(&format!("{what}, temperature"), &parts[..1], &[by_t]);
     }
@@ -305,12 +305,12 @@ fn l2norm_backward_is_the_gradient_of_l2norm() {
     let (z, g) = (wide(&random.matrix(rows, cols)), wide(&random.matrix(rows, cols)));
     let forward = |z: &[f64]| {
         let (mut x, mut norms) = (vec![0.0; z.len()], vec![0.0; rows]);
-        twin::l2norm(z, cols, &mut x, &mut norms);
+        reference::l2norm(z, cols, &mut x, &mut norms);
         (x, norms)
     };
     let (x, norms) = forward(&z);
     let mut dz = vec![f64::NAN; z.len()];
-    twin::l2norm_backward(&g, &x, &norms, cols, &mut dz);
+    reference::l2norm_backward(&g, &x, &norms, cols, &mut dz);
     let along = |z: &[f64]| forward(z).0.iter().zip(&g).map(|(x, g)| x * g).sum::<f64>();
     for at in (0..z.len()).filter(|at| at % padded(cols) < cols) {
         let expected = slope(z[at], |value| {
@@ -382,7 +382,7 @@ fn losses_over_all_negatives_are_those_of_their_papers() {
             let params = ExponentialParams { lifted, rate: 3.0, alpha: 2.0, lambda: 0.5, margin, scale: 1.0 };
             let batch = Batch::random(seed);
             let mut field = batch.similarity();
-            let [it, ti] = twin::exponential(&mut field, PAIRS, ids, &params);
+            let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params);
             let direction = |s: &dyn Fn(usize, usize) -> f64| -> f64 {
                 let anchor = |i: usize| {
                     let negative = |&j: &usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);

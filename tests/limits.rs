@@ -168,7 +168,8 @@ fn everything(device: &Device) -> Outcome {
     local_features(device)?;
     // Reading, embedding, validation and both optimisers.
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
-    for optimizer in [wgoal::Optimizer::default(), wgoal::Optimizer::Sgd { momentum: 0.9 }] {
+    for optimizer in [wgoal::Optimizer::default(), wgoal::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.9 })]
+    {
         let config = TrainConfig { epochs: 1, embed: 64, optimizer, ..Default::default() };
         Trainer::new(device, Dataset::open(data)?, config)?.run_epoch()?;
     }
@@ -186,7 +187,8 @@ fn local_features(device: &Device) -> Outcome {
         ..Default::default()
     };
     let (mut random, pairs) = (Random::new(2), 37);
-    let mut pipeline = Pipeline::new(device, Head::for_config(130, 33, &config)?, &config, pairs)?;
+    let mut pipeline =
+        Pipeline::new(device, Head::for_config(130, 33, &config.head(), config.seed)?, &config, pairs)?;
     for longest in [1, 36, 7] {
         let mut offsets = vec![0];
         (0..pairs).for_each(|i| offsets.push(offsets[i] + 1 + random.below(longest) as u32));

@@ -184,7 +184,7 @@ fn parameters(head: &Head, side: Side) -> Vec<f32> {
 
 fn descent(memory_bank: usize) -> TrainConfig {
     TrainConfig {
-        optimizer: Optimizer::Sgd { momentum: 0.0 },
+        optimizer: Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.0 }),
         weight_decay: 0.0,
         clip: 0.0,
         embed: DIM,

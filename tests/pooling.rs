@@ -8,7 +8,7 @@ use common::check;
 use libtest_mimic::{Failed, Trial};
 use random::{Random, wide};
 use wgoal::device::{pad_rows, padded};
-use wgoal::kernels::twin;
+use wgoal::kernels::reference;
 use wgoal::{
     Checkpoint, Dataset, Device, Features, Gpo, Head, ImageEncoder, Objective, Pipeline, Pooling, Side,
     TrainConfig, Trainer,
@@ -87,18 +87,18 @@ impl Batch {
         let mut projected = vec![0.0; slots * padded(6 * hidden)];
         let operands =
             ((&self.encoding[..], [slots, encoding], false), (&w_ih[..], [6 * hidden, encoding], true));
-        twin::matmul(operands.0, operands.1, Some(b_ih), false, &mut projected);
+        reference::matmul(operands.0, operands.1, Some(b_ih), false, &mut projected);
         let [mut states, mut previous] = [(); 2].map(|()| vec![0.0; rows * padded(hidden)]);
         let mut gates = vec![0.0; rows * 4 * hidden];
         let trace = [&mut states[..], &mut previous, &mut gates];
-        twin::gru(&self.kinds, self.longest, &projected, (w_hh, b_hh), hidden, trace);
+        reference::gru(&self.kinds, self.longest, &projected, (w_hh, b_hh), hidden, trace);
         let mut mean = vec![0.0; (rows - slots) * padded(hidden)];
         let mut theta = vec![0.0; self.kinds.len() * slots];
-        twin::gpo_weights(&self.kinds, self.longest, &states, v, hidden, (&mut mean, &mut theta));
+        reference::gpo_weights(&self.kinds, self.longest, &states, v, hidden, (&mut mean, &mut theta));
         let (mut order, mut pooled) = (vec![0; features.len()], vec![0.0; self.lengths.len() * padded(dim)]);
-        twin::gpo_order(&self.offsets, features, dim, &mut order);
+        reference::gpo_order(&self.offsets, features, dim, &mut order);
         let ragged = (&self.offsets[..], &self.kind[..]);
-        twin::gpo(ragged, features, dim, &order, (&theta, slots), &mut pooled);
+        reference::gpo(ragged, features, dim, &order, (&theta, slots), &mut pooled);
         Trace { previous, gates, mean, theta, order, pooled }
     }
 
@@ -110,26 +110,33 @@ impl Batch {
         let mut out = inputs.clone();
         let Inputs([df, dw_ih, dw_hh, db_ih, db_hh, dv]) = &mut out;
         let ragged = (&self.offsets[..], &self.kind[..]);
-        twin::gpo_backward(ragged, g, dim, order, (theta, slots), df);
+        reference::gpo_backward(ragged, g, dim, order, (theta, slots), df);
         let mut parts = vec![0.0; self.rows()];
-        twin::gpo_dots(&self.offsets, g, features, dim, order, &mut parts);
+        reference::gpo_dots(&self.offsets, g, features, dim, order, &mut parts);
         let mut ds = vec![0.0; theta.len()];
         let lengths = (&self.kinds[..], self.longest);
-        twin::gpo_weights_backward(lengths, ragged, &parts, theta, &mut ds);
+        reference::gpo_weights_backward(lengths, ragged, &parts, theta, &mut ds);
         let of_mean = (&mean[..], [count * slots, hidden], false);
-        twin::matmul((&ds, [1, count * slots], false), of_mean, None, false, dv);
+        reference::matmul((&ds, [1, count * slots], false), of_mean, None, false, dv);
         let wide = padded(6 * hidden);
         let [mut d_input, mut d_hidden] = [(); 2].map(|()| vec![0.0; rows * wide]);
-        twin::gru_backward(lengths, &ds, (v, w_hh), hidden, (previous, gates), [&mut d_input, &mut d_hidden]);
+        reference::gru_backward(
+            lengths,
+            &ds,
+            (v, w_hh),
+            hidden,
+            (previous, gates),
+            [&mut d_input, &mut d_hidden],
+        );
         let shape = [rows, 6 * hidden];
         let before = (&previous[..], [rows, hidden], false);
-        twin::matmul((&d_hidden, shape, true), before, None, false, dw_hh);
-        twin::column_sum(&d_hidden, 6 * hidden, db_hh);
+        reference::matmul((&d_hidden, shape, true), before, None, false, dw_hh);
+        reference::column_sum(&d_hidden, 6 * hidden, db_hh);
         let mut d_projected = vec![0.0; slots * wide];
-        twin::column_sum(&d_input, slots * wide, &mut d_projected);
+        reference::column_sum(&d_input, slots * wide, &mut d_projected);
         let positions = (&self.encoding[..], [slots, encoding], false);
-        twin::matmul((&d_projected, [slots, 6 * hidden], true), positions, None, false, dw_ih);
-        twin::column_sum(&d_projected, 6 * hidden, db_ih);
+        reference::matmul((&d_projected, [slots, 6 * hidden], true), positions, None, false, dw_ih);
+        reference::column_sum(&d_projected, 6 * hidden, db_ih);
         out
     }
 
@@ -242,13 +249,20 @@ fn batch_norm_is_the_gradient_of_batch_norm() -> Outcome {
         };
         let (mut running, mut stats) = (vec![0.0; 2 * stride], vec![0.0; 2 * stride]);
         let mut y = vec![0.0; x.len()];
-        twin::batch_norm(&x, cols, repeats, true, &affine, [&mut running, &mut stats, &mut y]);
+        reference::batch_norm(&x, cols, repeats, true, &affine, [&mut running, &mut stats, &mut y]);
         let value: f64 = dot(&y[..(rows - 1) * stride], &g[..(rows - 1) * stride]);
         let inputs = [x.clone(), affine.clone()];
         let expected = loss(&inputs);
         check((value - expected).abs() < 1e-12, format!("{repeats} rows: {value}, expected {expected}"))?;
         let (mut dx, mut d_affine) = (vec![0.0; x.len()], vec![0.0; 2 * stride]);
-        twin::batch_norm_backward([&x, &y, &g], cols, repeats, &stats, &affine, [&mut dx, &mut d_affine]);
+        reference::batch_norm_backward(
+            [&x, &y, &g],
+            cols,
+            repeats,
+            &stats,
+            &affine,
+            [&mut dx, &mut d_affine],
+        );
         for (which, (name, found)) in [("x", dx), ("affine", d_affine)].iter().enumerate() {
             let error = error(&unpad(found, cols), &unpad(&differences(&inputs, which, loss), cols));
             check(error <= BY_DIFFERENCES, format!("{repeats} rows of padding, {name}: error {error:.1e}"))?;
@@ -340,7 +354,7 @@ fn local(embed: usize) -> TrainConfig {
 fn steps(device: &Device) -> Outcome {
     let (pairs, dims, config) = (9, [11, 6], local(16));
     let train = || -> Result<(Vec<f32>, Head), Failed> {
-        let head = Head::for_config(dims[0], dims[1], &config)?;
+        let head = Head::for_config(dims[0], dims[1], &config.head(), config.seed)?;
         let mut pipeline = Pipeline::new(device, head, &config, pairs)?;
         let mut random = Random::new(5);
         let bases = [random.values(pairs * dims[0]), random.values(pairs * dims[1])];
@@ -367,7 +381,7 @@ fn steps(device: &Device) -> Outcome {
     let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
     let (first, last) = (mean(&losses[..5]), mean(&losses[25..]));
     check(last < 0.5 * first, format!("the loss went from {first} to {last}"))?;
-    let fresh = Head::for_config(dims[0], dims[1], &config)?;
+    let fresh = Head::for_config(dims[0], dims[1], &config.head(), config.seed)?;
     for (name, _) in fresh.parameters() {
         let moved = fresh.parameter(&name)? != head.parameter(&name)?;
         check(moved != (name == "temperature"), format!("{name} moved: {moved}"))?;
@@ -377,11 +391,11 @@ fn steps(device: &Device) -> Outcome {
 
 /// The step's gradient is that of the encoders: one step of plain descent against [`Head::encode_backward`].
 fn step_is_encode_backward(device: &Device) -> Outcome {
-    let optimizer = wgoal::Optimizer::Sgd { momentum: 0.0 };
+    let optimizer = wgoal::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.0 });
     let config = TrainConfig { optimizer, weight_decay: 0.0, clip: 0.0, ..local(16) };
     let (dims, lengths) = ([11, 6], [3u32, 1, 4, 2]);
     let mut random = Random::new(8);
-    let head = Head::for_config(dims[0], dims[1], &config)?;
+    let head = Head::for_config(dims[0], dims[1], &config.head(), config.seed)?;
     let rows: u32 = lengths.iter().sum();
     let packed = dims.map(|dim| random.values(rows as usize * dim));
     let mut offsets = vec![0];
@@ -453,7 +467,7 @@ fn resume(device: &Device) -> Outcome {
 /// What does not fit together is said.
 fn faults(device: &Device) -> Outcome {
     let config = local(8);
-    let head = Head::for_config(3, 2, &config)?;
+    let head = Head::for_config(3, 2, &config.head(), config.seed)?;
     let pooled = Features { images: &[1.0; 6], texts: &[1.0; 4], ids: &[] };
     let mut pipeline = Pipeline::new(device, head.clone(), &config, 2)?;
     for (offsets, part) in [

@@ -13,8 +13,8 @@ use super::layout::{MlpLayout, SideLayout};
 use super::{Head, Side};
 use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
 use crate::kernels::{
-    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, column_sum, l2norm, l2norm_backward,
-    matmul, widen,
+    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum,
+    l2norm, l2norm_backward, matmul, widen,
 };
 use crate::model::pooling::{Gpo, check_offsets, check_rows, reshape};
 use crate::{Error, Result};
@@ -86,6 +86,7 @@ impl Encoder {
     /// # Errors
     /// Rows so wide that the device does not bind as many at once as a matrix product is split by.
     pub fn check(device: &Device, side: Side, [dim, embed]: [usize; 2], items: usize) -> Result<()> {
+        check_environment()?;
         let Device::Gpu(gpu) = device else { return Ok(()) };
         let name = name(side);
         for (thing, width, rows) in [

@@ -1,7 +1,8 @@
 //! Every shader in every form that can be dispatched.
 
 use wgoal::CustomWeights;
-use wgoal::kernels::{KERNELS, KernelSpec, MATMUL_VARIANTS, SortForm, weighing_pages, weight_sections};
+use wgoal::device::KernelSpec;
+use wgoal::kernels::{KERNELS, MATMUL_VARIANTS, SortForm, weighing_pages, weight_sections};
 
 pub type Constants = Vec<(&'static str, String)>;
 

@@ -141,6 +141,11 @@ impl Array<f32> {
 }
 
 impl Bench<'_> {
+    /// The matrix product to use, where the variant is one.
+    pub fn product(&self) -> Option<&'static MatmulVariant> {
+        if let Variant::Matmul(variant) = self.variant { Some(variant) } else { None }
+    }
+
     pub fn array<T: Element>(&self, values: &[T]) -> Result<Array<T>, Failed> {
         let mut guarded = values.to_vec();
         guarded.resize(values.len() + GUARD, bytemuck::cast(POISON));
@@ -164,9 +169,8 @@ impl Bench<'_> {
                 (recorder.budget, recorder.max_binding) = (1.0, 1);
             }
             match self.variant {
-                Variant::Native | Variant::Split => {}
+                Variant::Native | Variant::Split | Variant::Matmul(_) => {}
                 Variant::Lanes(lanes) => recorder.lanes = lanes,
-                Variant::Matmul(variant) => recorder.matmul = Some(variant),
             }
         }
         record(&mut commands)?;

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::{
-    self, Below, Block, Candidates, Dense, Hardest, Relative, SameImage, WeightParams, twin,
+    self, Below, Block, Candidates, Dense, Hardest, Relative, SameImage, WeightParams, reference,
 };
 use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};
 
@@ -78,7 +78,7 @@ impl Batch {
         let (mut p, mut n, mut h) =
             (vec![f64::NAN; self.pairs], vec![f64::NAN; self.pairs], vec![0; self.pairs]);
         let whole = direction(0, self.pairs, self.pairs);
-        twin::hardest(
+        reference::hardest(
             &whole,
             &wide(&self.similarity),
             (self.ids.as_deref(), own, None),
@@ -92,7 +92,7 @@ impl Batch {
         let (p, n, _) = self.mined_without(direction, true);
         let (whole, mut state) = (direction(0, self.pairs, self.pairs), vec![f64::NAN; 4 * self.pairs]);
         let s = wide(&self.similarity);
-        twin::exponential_sum(&whole, &s, self.ids.as_deref(), (&p, &n), rate.into(), &mut state);
+        reference::exponential_sum(&whole, &s, self.ids.as_deref(), (&p, &n), rate.into(), &mut state);
         state
     }
 
@@ -101,7 +101,7 @@ impl Batch {
         let (mut state, mut distance) = (vec![f64::NAN; 4 * self.pairs], vec![f64::NAN; self.pairs]);
         let (whole, ids) = (direction(0, self.pairs, self.pairs), (self.ids.as_deref(), same_image));
         let s = wide(&self.similarity);
-        twin::log_sum_exp(&whole, &s, ids, temperature.into(), (&mut state, &mut distance));
+        reference::log_sum_exp(&whole, &s, ids, temperature.into(), (&mut state, &mut distance));
         [state, distance]
     }
 
@@ -181,7 +181,7 @@ pub fn relative(device: &Device) -> Outcome {
             let (whole, wide_similarity) = (direction(0, pairs, pairs), wide(&batch.similarity));
             let ids_slice = batch.ids.as_deref();
             let wide_rates = rates.map(|(alpha, beta): (f32, f32)| (alpha.into(), beta.into()));
-            twin::relative(
+            reference::relative(
                 &whole,
                 &wide_similarity,
                 mined,
@@ -250,7 +250,7 @@ pub fn dense_sum(device: &Device) -> Outcome {
         for (weights, direction) in dense_weights()?.iter().flat_map(|w| DIRECTIONS.map(|d| (w, d))) {
             let from = Dense { positive: positive.get(), ids: ids.as_ref().map(Array::get), weights };
             let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
-            twin::dense_sum(
+            reference::dense_sum(
                 &direction(0, pairs, pairs),
                 &wide(&batch.similarity),
                 &wide(&batch.positive()),
@@ -296,7 +296,7 @@ pub fn next_hardest(device: &Device) -> Outcome {
                     let bound = Some((&below.0[..], &below.1[..]));
                     let whole = direction(0, pairs, pairs);
                     let mut p = vec![f64::NAN; pairs];
-                    twin::hardest(&whole, &s, (ids, true, bound), (&mut p, &mut n, &mut h));
+                    reference::hardest(&whole, &s, (ids, true, bound), (&mut p, &mut n, &mut h));
                     for a in 0..pairs {
                         let s = |c: usize| s[a * whole.anchor_stride + c * whole.candidate_stride];
                         let after =

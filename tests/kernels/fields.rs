@@ -4,7 +4,7 @@ use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
 use crate::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights};
 use crate::random::wide;
 use wgoal::device::padded;
-use wgoal::kernels::{self, Dense, ExponentialParams, InfonceField, SameImage, WeightParams, twin};
+use wgoal::kernels::{self, Dense, ExponentialParams, InfonceField, SameImage, WeightParams, reference};
 use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};
 
 pub fn dense_field(device: &Device) -> Outcome {
@@ -16,7 +16,7 @@ pub fn dense_field(device: &Device) -> Outcome {
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         for weights in &dense_weights()? {
             let mut field = wide(&batch.similarity);
-            twin::dense_field(&mut field, 0, &wide(&positive), batch.ids.as_deref(), weights)?;
+            reference::dense_field(&mut field, 0, &wide(&positive), batch.ids.as_deref(), weights)?;
             let from = Dense { positive: device_positive.get(), ids: ids.as_ref().map(Array::get), weights };
             // The hinge adds up multiples of its scale.
             let exact = weights.margin.is_some() && weights.custom.is_none();
@@ -54,7 +54,7 @@ pub fn infonce(device: &Device) -> Outcome {
             let mut field = wide(&batch.similarity);
             let mut dt = vec![f64::NAN; 4 * pairs];
             let [mut loss_it, mut loss_ti] = distances.each_ref().map(|distance| wide(distance));
-            twin::infonce(
+            reference::infonce(
                 &mut field,
                 (0, pairs),
                 (batch.ids.as_deref(), same_image),
@@ -178,7 +178,7 @@ pub fn weights(device: &Device) -> Outcome {
         let (mut coefficients, mut loss) = (vec![f64::NAN; 2 * pairs], vec![f64::NAN; pairs]);
         let (wide_p, wide_n, wide_sums) = (wide(&p), wide(&n), wide(&sums));
         let mined = (&wide_p[..], &wide_n[..], &index[..]);
-        twin::weights(params, mined, &wide_sums, &mut coefficients, &mut loss, pairs)?;
+        reference::weights(params, mined, &wide_sums, &mut coefficients, &mut loss, pairs)?;
         let (p, n, index) = (bench.array(&p)?, bench.array(&n)?, bench.array(&index)?);
         let sums = bench.array(&sums)?;
         let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);
@@ -236,7 +236,14 @@ pub fn exponential_field(device: &Device) -> Outcome {
             let wide_states = states.each_ref().map(|state| wide(state));
             let [state_it, state_ti] = &wide_states;
             let whole = [&state_it[..], &state_ti[..]];
-            twin::exponential_field(&mut field, (0, pairs), batch.ids.as_deref(), whole, &params, [it, ti]);
+            reference::exponential_field(
+                &mut field,
+                (0, pairs),
+                batch.ids.as_deref(),
+                whole,
+                &params,
+                [it, ti],
+            );
             let relative = exp_error(2.2 * f64::from(params.rate.max(params.alpha)));
             let allowed = |at: usize| {
                 let inside = if at % stride < pairs { 1e-37 } else { 0.0 };
@@ -330,7 +337,7 @@ pub fn custom_weights(device: &Device) -> Outcome {
             WeightParams { custom: Some(weights), margin, exclude_own, scale: 0.75, ..Default::default() };
         // Relative sums are not looked at.
         let none = vec![0.0; 4 * pairs];
-        twin::weights(&params, mined, &none, &mut coefficients, &mut loss, pairs)?;
+        reference::weights(&params, mined, &none, &mut coefficients, &mut loss, pairs)?;
         let (p, n, index) = (bench.array(&p)?, bench.array(&n)?, bench.array(&index)?);
         let sums = bench.poisoned(4 * pairs)?;
         let (mut found, mut found_loss) = (bench.poisoned(2 * pairs)?, bench.poisoned(pairs)?);

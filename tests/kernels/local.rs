@@ -5,7 +5,7 @@ use crate::random::{Random, wide};
 use libtest_mimic::Failed;
 use wgoal::Device;
 use wgoal::device::padded;
-use wgoal::kernels::{self, Chains, GruGradient, GruTrace, GruWeights, NormGradient, Ragged, twin};
+use wgoal::kernels::{self, Chains, GruGradient, GruTrace, GruWeights, NormGradient, Ragged, reference};
 
 /// (lengths of the backward chains, hidden)
 const CHAINS: &[(&[u32], usize)] =
@@ -45,7 +45,7 @@ pub fn gru(device: &Device) -> Outcome {
         let [states, previous, gates] = &mut out;
         let weights = (&wide(&weight)[..], &wide(&bias)[..]);
         let trace = [&mut states[..], previous, gates];
-        twin::gru(lengths, longest(lengths), &wide(&projected), weights, hidden, trace);
+        reference::gru(lengths, longest(lengths), &wide(&projected), weights, hidden, trace);
         let [weight, bias, projected] =
             [bench.array(&weight)?, bench.array(&bias)?, bench.array(&projected)?];
         let of = bench.array(lengths)?;
@@ -92,7 +92,7 @@ pub fn gru_backward(device: &Device) -> Outcome {
         let parameters = (&wide(&v)[..], &wide(&weight)[..]);
         let trace = (&wide(&previous)[..], &wide(&gates)[..]);
         let of_chains = (lengths, longest(lengths));
-        twin::gru_backward(of_chains, &wide(&d_scores), parameters, hidden, trace, [d_input, d_hidden]);
+        reference::gru_backward(of_chains, &wide(&d_scores), parameters, hidden, trace, [d_input, d_hidden]);
         let of = bench.array(lengths)?;
         let [d_scores, v, weight] = [bench.array(&d_scores)?, bench.array(&v)?, bench.array(&weight)?];
         let [previous, gates] = [bench.array(&previous)?, bench.array(&gates)?];
@@ -125,7 +125,7 @@ pub fn gpo_weights(device: &Device) -> Outcome {
         let mut mean = vec![f64::NAN; (rows - slots) * padded(hidden)];
         let mut theta = vec![f64::NAN; lengths.len() * slots];
         let out = (&mut mean[..], &mut theta[..]);
-        twin::gpo_weights(lengths, longest(lengths), &wide(&states), &wide(&v), hidden, out);
+        reference::gpo_weights(lengths, longest(lengths), &wide(&states), &wide(&v), hidden, out);
         let (of, states, v) = (bench.array(lengths)?, bench.array(&states)?, bench.array(&v)?);
         let (mut found_mean, mut found) = (bench.poisoned(mean.len())?, bench.poisoned(theta.len())?);
         bench.run(|commands| {
@@ -202,7 +202,7 @@ pub fn gpo_order(device: &Device) -> Outcome {
         let mut features = random.matrix(rows, cols);
         features.iter_mut().step_by(3).for_each(|f| *f = (4.0 * *f).round() / 4.0);
         let mut order = vec![u32::MAX; features.len()];
-        twin::gpo_order(&offsets, &wide(&features), cols, &mut order);
+        reference::gpo_order(&offsets, &wide(&features), cols, &mut order);
         let (batch, features) = (Batch::new(bench, lengths)?, bench.array(&features)?);
         // Split, every item is a dispatch.
         for split in [false, true] {
@@ -238,7 +238,7 @@ pub fn gpo(device: &Device) -> Outcome {
         let order = any_order(random, lengths, padded(cols));
         let mut pooled = vec![f64::NAN; lengths.len() * padded(cols)];
         let (ragged, weights) = ((&offsets[..], &kind[..]), (&wide(&theta)[..], slots));
-        twin::gpo(ragged, &wide(&features), cols, &order, weights, &mut pooled);
+        reference::gpo(ragged, &wide(&features), cols, &order, weights, &mut pooled);
         let batch = Batch::new(bench, lengths)?;
         let (features, theta, order) = (bench.array(&features)?, bench.array(&theta)?, bench.array(&order)?);
         let mut found = bench.poisoned(pooled.len())?;
@@ -260,7 +260,7 @@ pub fn gpo_backward(device: &Device) -> Outcome {
         let order = any_order(random, lengths, padded(cols));
         let mut expected = vec![f64::NAN; order.len()];
         let (ragged, weights) = ((&offsets[..], &kind[..]), (&wide(&theta)[..], slots));
-        twin::gpo_backward(ragged, &wide(&g), cols, &order, weights, &mut expected);
+        reference::gpo_backward(ragged, &wide(&g), cols, &order, weights, &mut expected);
         let batch = Batch::new(bench, lengths)?;
         let (g, theta, order) = (bench.array(&g)?, bench.array(&theta)?, bench.array(&order)?);
         let mut found = bench.poisoned(expected.len())?;
@@ -280,7 +280,7 @@ pub fn gpo_dots(device: &Device) -> Outcome {
         let (features, g) = (random.matrix(rows, cols), random.matrix(lengths.len(), cols));
         let order = any_order(random, lengths, padded(cols));
         let mut expected = vec![f64::NAN; rows];
-        twin::gpo_dots(&offsets, &wide(&g), &wide(&features), cols, &order, &mut expected);
+        reference::gpo_dots(&offsets, &wide(&g), &wide(&features), cols, &order, &mut expected);
         let batch = Batch::new(bench, lengths)?;
         let (g, features, order) = (bench.array(&g)?, bench.array(&features)?, bench.array(&order)?);
         let mut found = bench.poisoned(rows)?;
@@ -300,7 +300,7 @@ pub fn gpo_weights_backward(device: &Device) -> Outcome {
         let (theta, parts) = (theta(random, &kinds), random.values(rows));
         let mut expected = vec![f64::NAN; theta.len()];
         let (of_kinds, ragged) = ((&kinds[..], longest(lengths)), (&offsets[..], &kind[..]));
-        twin::gpo_weights_backward(of_kinds, ragged, &wide(&parts), &wide(&theta), &mut expected);
+        reference::gpo_weights_backward(of_kinds, ragged, &wide(&parts), &wide(&theta), &mut expected);
         let batch = Batch::new(bench, lengths)?;
         let (of, theta_array, parts) = (bench.array(&kinds)?, bench.array(&theta)?, bench.array(&parts)?);
         let mut found = bench.poisoned(expected.len())?;
@@ -328,7 +328,7 @@ pub fn batch_norm(device: &Device) -> Outcome {
             let (mut moved, mut stats) = (wide(&running), vec![f64::NAN; 2 * stride]);
             let mut y = vec![f64::NAN; x.len()];
             let out = [&mut moved[..], &mut stats, &mut y];
-            twin::batch_norm(&wide(&x), cols, repeats, training, &wide(&affine), out);
+            reference::batch_norm(&wide(&x), cols, repeats, training, &wide(&affine), out);
             let x = bench.array(&x)?;
             let (device_affine, mut found_running) = (bench.array(&affine)?, bench.array(&running)?);
             let (mut found_stats, mut found) = (bench.poisoned(2 * stride)?, bench.poisoned(y.len())?);
@@ -368,7 +368,7 @@ pub fn batch_norm_backward(device: &Device) -> Outcome {
         let (mut dx, mut d_affine) = (vec![f64::NAN; x.len()], vec![f64::NAN; 2 * stride]);
         let read = [&wide(&x)[..], &wide(&y), &wide(&dy)];
         let out = [&mut dx[..], &mut d_affine];
-        twin::batch_norm_backward(read, cols, repeats, &wide(&stats), &wide(&affine), out);
+        reference::batch_norm_backward(read, cols, repeats, &wide(&stats), &wide(&affine), out);
         let [dev_x, dev_y, dev_dy] = [bench.array(&x)?, bench.array(&y)?, bench.array(&dy)?];
         let (dev_stats, dev_affine) = (bench.array(&stats)?, bench.array(&affine)?);
         let (mut found, mut found_affine) = (bench.poisoned(dx.len())?, bench.poisoned(2 * stride)?);

@@ -4,7 +4,7 @@ use crate::bench::{Bench, Outcome, ROUNDING, each_optional_product, each_product
 use crate::random::{Random, wide};
 use wgoal::Device;
 use wgoal::device::padded;
-use wgoal::kernels::{self, Product, twin};
+use wgoal::kernels::{self, Product, reference};
 
 /// (rows, cols, inner) of the product, all different where it can matter.
 const SHAPES: &[[usize; 3]] = &[
@@ -52,7 +52,7 @@ fn product(bench: &Bench, random: &mut Random, [rows, cols, inner]: [usize; 3]) 
         let ways = [(false, false), (true, false), (false, true), (true, true)];
         for ((add_bias, accumulate), split) in ways.into_iter().flat_map(|w| [(w, false), (w, true)]) {
             let mut expected = wide_c.clone();
-            twin::matmul(
+            reference::matmul(
                 (&wide_a, a_shape, a_transposed),
                 (&wide_b, b_shape, b_transposed),
                 add_bias.then_some(&wide_bias[..]),
@@ -68,6 +68,7 @@ fn product(bench: &Bench, random: &mut Random, [rows, cols, inner]: [usize; 3]) 
                 bias: add_bias.then_some(device_bias.get()),
                 accumulate,
                 sliced: false,
+                variant: bench.product(),
             };
             bench.run_split(split, |commands| kernels::matmul(commands, product, out.mat_mut(rows, cols)))?;
             // The terms added to the product are at most 1, and each sum is rounded once.

@@ -5,7 +5,7 @@ use crate::common::check;
 use crate::random::wide;
 use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
-use wgoal::kernels::{self, Composition, RankBlock, mined_keys, twin};
+use wgoal::kernels::{self, Composition, RankBlock, mined_keys, reference};
 
 /// (rows, cols)
 const SHAPES: &[(usize, usize)] =
@@ -22,7 +22,7 @@ pub fn l2norm(device: &Device) -> Outcome {
         // The first of several rows is zero and stays so.
         z[..if rows > 1 { cols } else { 0 }].fill(0.0);
         let (mut x, mut norms) = (vec![0.0; z.len()], vec![0.0; rows]);
-        twin::l2norm(&wide(&z), cols, &mut x, &mut norms);
+        reference::l2norm(&wide(&z), cols, &mut x, &mut norms);
         let z = bench.array(&z)?;
         let (mut found, mut found_norms) = (bench.poisoned(x.len())?, bench.poisoned(rows)?);
         bench.run(|commands| {
@@ -44,7 +44,7 @@ pub fn l2norm_backward(device: &Device) -> Outcome {
             x[..cols].fill(0.0);
         }
         let mut dz = vec![0.0; g.len()];
-        twin::l2norm_backward(&wide(&g), &wide(&x), &wide(&norms), cols, &mut dz);
+        reference::l2norm_backward(&wide(&g), &wide(&x), &wide(&norms), cols, &mut dz);
         let stride = padded(cols);
         let along = |i: usize| {
             let norm = |v: &[f32]| v.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
@@ -72,7 +72,7 @@ pub fn column_sum(device: &Device) -> Outcome {
     each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
         let a = random.matrix(rows, cols);
         let mut y = vec![0.0; padded(cols)];
-        twin::column_sum(&wide(&a), cols, &mut y);
+        reference::column_sum(&wide(&a), cols, &mut y);
         let a = bench.array(&a)?;
         let mut found = bench.poisoned(y.len())?;
         bench.run(|commands| kernels::column_sum(commands, a.mat(rows, cols), found.get_mut()))?;
@@ -97,9 +97,9 @@ pub fn compose(device: &Device) -> Outcome {
             let mut dx = wide(&before);
             let (wide_own, wide_other) = (wide(&own), wide(&other));
             let mut keys = vec![0; mined_keys(pairs)];
-            twin::mined_order(&other_index, &mut keys);
+            reference::mined_order(&other_index, &mut keys);
             let (from_own, from_other) = ((&wide_own[..], &own_index[..]), (&wide_other[..], &keys[..]));
-            twin::compose((&wide(&y), 0), cols, from_own, from_other, accumulate, &mut dx);
+            reference::compose((&wide(&y), 0), cols, from_own, from_other, accumulate, &mut dx);
             let mut found = if accumulate { bench.array(&before)? } else { bench.poisoned(dx.len())? };
             let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
             let (own_index, other_keys) = (bench.array(&own_index)?, bench.array(&keys)?);
@@ -142,7 +142,7 @@ pub fn compose_bank(device: &Device) -> Outcome {
         let mut found = bench.array(&before)?;
         let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
         let mut keys = vec![0; mined_keys(pairs)];
-        twin::mined_order(&other_index, &mut keys);
+        reference::mined_order(&other_index, &mut keys);
         let (own_index, other_keys) = (bench.array(&own_index)?, bench.array(&keys)?);
         let from = Composition {
             own: own.get(),
@@ -186,7 +186,7 @@ pub fn ranks(device: &Device) -> Outcome {
         let (query_ids, candidate_ids) =
             (random.indices(queries, kinds + 1), random.indices(candidates, kinds));
         let mut expected = vec![0; queries];
-        twin::ranks(&wide(&similarity), &query_ids, &candidate_ids, &mut expected);
+        reference::ranks(&wide(&similarity), &query_ids, &candidate_ids, &mut expected);
         let similarity = bench.array(&similarity)?;
         let (query_ids, candidate_ids) = (bench.array(&query_ids)?, bench.array(&candidate_ids)?);
         let mut found = bench.poisoned(queries)?;
@@ -220,7 +220,7 @@ pub fn ranks_by_hand(device: &Device) -> Outcome {
     let similarity = pad_rows(&similarity, 5);
     let expected = cases.map(|case| case.2);
     let mut found = [0; 6];
-    twin::ranks(&similarity, &queries, &ids, &mut found);
+    reference::ranks(&similarity, &queries, &ids, &mut found);
     check(found == expected, format!("twin: {found:?}"))?;
     each_lanes(device, &[()], |bench, _, ()| {
         let (s, queries, ids) = (bench.array(&similarity)?, bench.array(&queries)?, bench.array(&ids)?);

@@ -4,7 +4,8 @@ use crate::bench::{Outcome, ROUNDING, each_lanes, is_poison, sum_error};
 use crate::common::check;
 use crate::random::{Random, wide};
 use wgoal::Device;
-use wgoal::kernels::{self, AdamwParams, PARTS, RECORD, SgdParams, StepRecord, twin};
+use wgoal::kernels::{self, PARTS, RECORD, StepRecord, reference};
+use wgoal::optim::{self, AdamwParams, SgdParams};
 
 /// Of flat buffers; the last is several strides of a grid whose workgroups are one lane.
 const LENGTHS: &[usize] = &[4, 12, 64, 260, 1000, 20004];
@@ -13,7 +14,7 @@ pub fn sum_squares(device: &Device) -> Outcome {
     each_lanes(device, LENGTHS, |bench, random, len| {
         let a = random.values(len);
         let mut parts = [0.0; PARTS];
-        twin::sum_squares(&wide(&a), &mut parts);
+        reference::sum_squares(&wide(&a), &mut parts);
         let expected: f64 = parts.iter().sum();
         let a = bench.array(&a)?;
         let mut found = bench.poisoned(PARTS)?;
@@ -48,7 +49,7 @@ pub fn record(device: &Device) -> Outcome {
             [&p, &n_it, &n_ti, &loss_it, &loss_ti, &parts].map(|values| wide(values));
         let (values, losses) = ([&wide_it[..], &wide_ti], [&wide_loss_it[..], &wide_loss_ti]);
         let mut row = [f64::NAN; RECORD];
-        let factor = twin::record(&wide_p, values, losses, &wide_parts, max_norm.into(), &mut row);
+        let factor = reference::record(&wide_p, values, losses, &wide_parts, max_norm.into(), &mut row);
         let (p, n_it, n_ti) = (bench.array(&p)?, bench.array(&n_it)?, bench.array(&n_ti)?);
         let (loss_it, loss_ti) = (bench.array(&loss_it)?, bench.array(&loss_ti)?);
         let parts = bench.array(&parts)?;
@@ -81,14 +82,15 @@ const UNBOUNDED: (f32, f32) = (f32::MIN, f32::MAX);
 
 pub fn adamw(device: &Device) -> Outcome {
     let usual = AdamwParams {
-        rate: 1e-3,
+        learning_rate: 1e-3,
         betas: (0.9, 0.999),
         epsilon: 1e-8,
         decay: 0.0,
         step: 1,
         bounds: UNBOUNDED,
     };
-    let unusual = AdamwParams { rate: 0.25, betas: (0.5, 0.75), epsilon: 0.5, decay: 0.5, step: 2, ..usual };
+    let unusual =
+        AdamwParams { learning_rate: 0.25, betas: (0.5, 0.75), epsilon: 0.5, decay: 0.5, step: 2, ..usual };
     let bounded = AdamwParams { bounds: (-0.25, 0.5), step: 1000, ..unusual };
     let mut cases = Vec::new();
     for params in [usual, unusual, bounded] {
@@ -102,7 +104,7 @@ pub fn adamw(device: &Device) -> Outcome {
         let v = moments(random.values(len).into_iter().map(f32::abs).collect());
         let mut expected = [&w, &m, &v].map(|values| wide(values));
         let [wide_w, wide_m, wide_v] = &mut expected;
-        twin::adamw(&params, (&wide(&g), factor.into()), [wide_w, wide_m, &mut *wide_v]);
+        optim::reference::adamw(&params, (&wide(&g), factor.into()), [wide_w, wide_m, &mut *wide_v]);
         // By the definition: 1 - beta from a beta in single precision would be wrong by 1e-5.
         if params.step == 1 {
             let square = |k: usize| (0.75 * f64::from(g[k])).powi(2);
@@ -114,14 +116,14 @@ pub fn adamw(device: &Device) -> Outcome {
         let [mut w, mut m, mut v] = [bench.array(&w)?, bench.array(&m)?, bench.array(&v)?];
         bench.run(|commands| {
             let state = [w.get_mut(), m.get_mut(), v.get_mut()];
-            kernels::adamw(commands, &params, (g.get(), factor.get()), state, len)
+            optim::adamw(commands, &params, (g.get(), factor.get()), state, len)
         })?;
         let [expected_w, expected_m, expected_v] = &expected;
         bench.near("m", &m, expected_m, |_| 6.0 * ROUNDING)?;
         bench.near("v", &v, expected_v, |k| 6.0 * ROUNDING * expected_v[k])?;
         // The step is a quotient of what is known to the above.
         let correction = |beta: f64| 1.0 - beta.powf(params.step as f64);
-        let step = params.rate / correction(params.betas.0);
+        let step = params.learning_rate / correction(params.betas.0);
         let allowed = |k: usize| {
             let root = (expected_v[k] / correction(params.betas.1)).sqrt() + params.epsilon;
             let size = step * (1.0 + expected_m[k].abs()) / root;
@@ -132,8 +134,8 @@ pub fn adamw(device: &Device) -> Outcome {
 }
 
 pub fn sgd(device: &Device) -> Outcome {
-    let usual = SgdParams { rate: 0.1, momentum: 0.9, decay: 1e-4, bounds: UNBOUNDED };
-    let bounded = SgdParams { rate: 0.5, momentum: 0.5, decay: 0.75, bounds: (-0.25, 0.5) };
+    let usual = SgdParams { learning_rate: 0.1, momentum: 0.9, decay: 1e-4, bounds: UNBOUNDED };
+    let bounded = SgdParams { learning_rate: 0.5, momentum: 0.5, decay: 0.75, bounds: (-0.25, 0.5) };
     let mut cases = Vec::new();
     for params in [usual, bounded] {
         cases.extend(LENGTHS.iter().map(|&len| (len, params)));
@@ -142,12 +144,12 @@ pub fn sgd(device: &Device) -> Outcome {
         let (g, factor) = (random.values(len), 0.75);
         let (w, m) = (random.values(len), random.values(len));
         let (mut expected_w, mut expected_m) = (wide(&w), wide(&m));
-        twin::sgd(&params, (&wide(&g), factor.into()), [&mut expected_w, &mut expected_m]);
+        optim::reference::sgd(&params, (&wide(&g), factor.into()), [&mut expected_w, &mut expected_m]);
         let (g, factor) = (bench.array(&g)?, bench.array(&[factor])?);
         let (mut w, mut m) = (bench.array(&w)?, bench.array(&m)?);
         bench.run(|commands| {
             let state = [w.get_mut(), m.get_mut()];
-            kernels::sgd(commands, &params, (g.get(), factor.get()), state, len)
+            optim::sgd(commands, &params, (g.get(), factor.get()), state, len)
         })?;
         // Three terms of at most 1 in m, and w adds one rounding.
         bench.near("m", &m, &expected_m, |_| 9.0 * ROUNDING)?;
@@ -161,7 +163,7 @@ pub fn widen(device: &Device) -> Outcome {
         let any = random.indices(len / 2, usize::MAX >> 32);
         let pairs: Vec<u32> = any.iter().map(|&x| (x.wrapping_mul(0x9e37_79b9)) & 0xbfff_bfff).collect();
         let mut expected = vec![0.0; len];
-        twin::widen(&pairs, &mut expected);
+        reference::widen(&pairs, &mut expected);
         let (h, mut found) = (bench.array(&pairs)?, bench.poisoned(len)?);
         bench.run(|commands| kernels::widen(commands, h.get(), found.get_mut(), len))?;
         bench.near("x", &found, &expected, |_| 0.0)
@@ -176,7 +178,7 @@ pub fn accumulate(device: &Device) -> Outcome {
         let (x, out) = (random.values(len), random.values(size.next_multiple_of(4)));
         for (add, weight) in [(false, 0.75), (true, -1.5)] {
             let mut expected = wide(&out);
-            twin::accumulate(&wide(&x), weight.into(), &mut expected[at..], add);
+            reference::accumulate(&wide(&x), weight.into(), &mut expected[at..], add);
             let (from, mut found) = (bench.array(&x)?, bench.array(&out)?);
             bench.run(|commands| {
                 kernels::accumulate(commands, (from.get(), len), weight, (found.get_mut(), at), add)
@@ -201,7 +203,7 @@ pub fn ceiling(device: &Device) -> Outcome {
         let x = random.values(len);
         let (factor, term) = (0.75f32, -0.5f32);
         let mut expected = wide(&x);
-        twin::ceiling(&wide(&x), rounds, (factor.into(), term.into()), &mut expected);
+        reference::ceiling(&wide(&x), rounds, (factor.into(), term.into()), &mut expected);
         let (x, mut y) = (bench.array(&x)?, bench.poisoned(len)?);
         bench
             .run(|commands| kernels::ceiling(commands, x.get(), len, rounds, (factor, term), y.get_mut()))?;

@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use matrix::{COLUMNS, Matrix, Page};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use wgoal::kernels::specialise;
+use wgoal::device::specialise;
 
 /// A page with one fault, and who catches it: a column, and a word of what it says.
 struct Fault {
