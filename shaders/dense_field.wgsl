@@ -47,7 +47,10 @@ struct Params {
 
 const LANES = 64u;
 
-// Those of weights.wgsl take the place of these two: what stands here is con:con, with or without a margin.
+// The host puts the sections of weights.wgsl in the place of these. What stands here is con:con, with or without a margin.
+// section numbers
+// end of section
+
 // section weights
 fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
     return vec2f(open);

@@ -31,9 +31,9 @@
 
 struct Params {
     pairs: u32,
-    triplet: u32,    // 0 con, 1 nca, 2 cir, 3 circle
-    pair: u32,       // 0 con, 1 lin, 2 lin-ms, 3 sig, 4 sig-ms, 5 circle, 6 contrastive
-    loss: u32,       // 0 n - p, or margin + n - p with hinge; the others as in anchor_loss
+    triplet: u32,    // TRIPLET_...
+    pair: u32,       // PAIR_...
+    loss: u32,       // LOSS_...
     hinge: u32,
     exclude_own: u32,
     positive: u32,   // 0 P+ with every triplet, 1 once, 2 elsewhere
@@ -64,6 +64,30 @@ struct Params {
 
 const LANES = 64u;
 
+// The host writes these numbers (src/kernels/weights.rs).
+// section numbers
+const TRIPLET_CON = 0u;
+const TRIPLET_NCA = 1u;
+const TRIPLET_CIR = 2u;
+const TRIPLET_CIRCLE = 3u;
+const PAIR_CON = 0u;
+const PAIR_LIN = 1u;
+const PAIR_LIN_MS = 2u;
+const PAIR_SIG = 3u;
+const PAIR_SIG_MS = 4u;
+const PAIR_CIRCLE = 5u;
+const PAIR_CONTRASTIVE = 6u;
+const LOSS_TRIPLET = 0u;
+const LOSS_NT_XENT = 1u;
+const LOSS_SQUARED_PAIR = 2u;
+const LOSS_BINOMIAL_DEVIANCE = 3u;
+const LOSS_CIRCLE = 4u;
+const LOSS_CIRCLE_DETACHED = 5u;
+const LOSS_CONTRASTIVE = 6u;
+const LOSS_MULTI_SIMILARITY = 7u;
+const LOSS_LIFTED = 8u;
+// end of section
+
 // section weights
 // e^z kept among the normal numbers, so that neither it nor its inverse leaves them.
 fn bounded_exp(z: f32) -> f32 {
@@ -76,13 +100,13 @@ fn sigma(z: f32) -> f32 {
 
 fn triplet_weight(p: f32, n: f32) -> f32 {
     switch params.triplet {
-        case 1u: { return sigma(params.tau * (n - p)); }
-        case 3u: {
+        case TRIPLET_NCA: { return sigma(params.tau * (n - p)); }
+        case TRIPLET_CIRCLE: {
             let pull = max(1.0 + params.circle - p, 0.0);
             let push = max(n + params.circle, 0.0);
             return sigma(params.tau * (push * (n - params.circle) + pull * (1.0 - params.circle - p)));
         }
-        case 2u: { return sigma(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * params.circle * params.circle)); }
+        case TRIPLET_CIR: { return sigma(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * params.circle * params.circle)); }
         default: { return 1.0; }
     }
 }
@@ -91,12 +115,12 @@ fn pair_weights(p: f32, n: f32, r: vec2f) -> vec2f {
     let zp = params.alpha * (p - params.lambda);
     let zn = -params.beta * (n - params.lambda);
     switch params.pair {
-        case 1u: { return vec2f(1.0 - p, n); }
-        case 2u: { return vec2f((1.0 - r.x) * (1.0 - p), (1.0 + r.y) * n); }
-        case 3u: { return vec2f(1.0 / (bounded_exp(zp) + 1.0), 1.0 / (bounded_exp(zn) + 1.0)); }
-        case 4u: { return vec2f(1.0 / (bounded_exp(zp) + r.x), 1.0 / (bounded_exp(zn) + r.y)); }
-        case 5u: { return vec2f(max(1.0 + params.circle - p, 0.0), max(n + params.circle, 0.0)); }
-        case 6u: { return vec2f(1.0, select(0.0, 1.0, n > params.lambda)); }
+        case PAIR_LIN: { return vec2f(1.0 - p, n); }
+        case PAIR_LIN_MS: { return vec2f((1.0 - r.x) * (1.0 - p), (1.0 + r.y) * n); }
+        case PAIR_SIG: { return vec2f(1.0 / (bounded_exp(zp) + 1.0), 1.0 / (bounded_exp(zn) + 1.0)); }
+        case PAIR_SIG_MS: { return vec2f(1.0 / (bounded_exp(zp) + r.x), 1.0 / (bounded_exp(zn) + r.y)); }
+        case PAIR_CIRCLE: { return vec2f(max(1.0 + params.circle - p, 0.0), max(n + params.circle, 0.0)); }
+        case PAIR_CONTRASTIVE: { return vec2f(1.0, select(0.0, 1.0, n > params.lambda)); }
         default: { return vec2f(1.0); }
     }
 }
@@ -121,18 +145,18 @@ fn softplus(z: f32) -> f32 {
 // The losses that are a function of p and one of n.
 fn positive_loss(p: f32) -> f32 {
     switch params.loss {
-        case 2u: { return 0.5 * (1.0 - p) * (1.0 - p); }
-        case 3u: { return softplus(-params.alpha * (p - params.lambda)) / params.alpha; }
-        case 6u: { return 1.0 - p; }
+        case LOSS_SQUARED_PAIR: { return 0.5 * (1.0 - p) * (1.0 - p); }
+        case LOSS_BINOMIAL_DEVIANCE: { return softplus(-params.alpha * (p - params.lambda)) / params.alpha; }
+        case LOSS_CONTRASTIVE: { return 1.0 - p; }
         default: { return 0.0; }
     }
 }
 
 fn negative_loss(n: f32) -> f32 {
     switch params.loss {
-        case 2u: { return 0.5 * n * n; }
-        case 3u: { return softplus(params.beta * (n - params.lambda)) / params.beta; }
-        case 6u: { return max(n - params.lambda, 0.0); }
+        case LOSS_SQUARED_PAIR: { return 0.5 * n * n; }
+        case LOSS_BINOMIAL_DEVIANCE: { return softplus(params.beta * (n - params.lambda)) / params.beta; }
+        case LOSS_CONTRASTIVE: { return max(n - params.lambda, 0.0); }
         default: { return 0.0; }
     }
 }
@@ -141,13 +165,13 @@ fn negative_loss(n: f32) -> f32 {
 fn anchor_loss(p: f32, n: f32, cost: f32) -> f32 {
     let m = params.circle;
     switch params.loss {
-        case 1u: { return softplus(params.tau * (n - p)) / params.tau; }
-        case 4u: { return softplus(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * m * m)) / (2.0 * params.tau); }
-        case 5u: {
+        case LOSS_NT_XENT: { return softplus(params.tau * (n - p)) / params.tau; }
+        case LOSS_CIRCLE: { return softplus(params.tau * ((1.0 - p) * (1.0 - p) + n * n - 2.0 * m * m)) / (2.0 * params.tau); }
+        case LOSS_CIRCLE_DETACHED: {
             let z = max(n + m, 0.0) * (n - m) + max(1.0 + m - p, 0.0) * (1.0 - m - p);
             return softplus(params.tau * z) / params.tau;
         }
-        case 2u, 3u, 6u: { return positive_loss(p) + negative_loss(n); }
+        case LOSS_SQUARED_PAIR, LOSS_BINOMIAL_DEVIANCE, LOSS_CONTRASTIVE: { return positive_loss(p) + negative_loss(n); }
         default: { return cost; }
     }
 }

@@ -9,7 +9,7 @@ use libtest_mimic::{Failed, Trial};
 use random::Random;
 
 use wgoal::data::{read_matrix_npy, write_matrix_npy};
-use wgoal::kernels::KERNELS;
+use wgoal::doctor::kernels;
 use wgoal::{Dataset, Device, DeviceKind, Head, ImageEncoder, Pooling, Side, TrainConfig, Trainer};
 
 type Outcome = Result<(), Failed>;
@@ -103,7 +103,7 @@ fn halves(device: &Device) -> Outcome {
     // A wrong page tells who uses it.
     let other = Device::open(&device.info().index.to_string())?;
     if let Device::Gpu(gpu) = &other {
-        let page = KERNELS.iter().find(|spec| spec.name == "widen").ok_or("no such kernel")?.source;
+        let page = kernels().find(|kernel| kernel.spec.name == "widen").ok_or("no such kernel")?.spec.source;
         gpu.replace_shader("widen", page.replacen("x[k] = wide(", "x[k] = 0.5 * wide(", 1));
     }
     let uses = train(&other, cached.as_ref())? != from_halves;

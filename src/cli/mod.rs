@@ -133,6 +133,7 @@ impl DeviceArg {
             let info = Device::list().into_iter().find(|info| info.to_string() == before)?;
             Some(info.index.to_string())
         });
+        wgoal::kernels::check_environment()?;
         let device = Device::open(found.as_deref().unwrap_or(&self.device))?;
         let reason = if found.is_some() { "as before" } else { &device.info().reason };
         note!("device: {device}, {reason}");

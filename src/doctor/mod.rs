@@ -1,17 +1,16 @@
-//! Does this device compute rightly? Every kernel and one training step of every objective, against the f64 twins.
+//! Does this device compute rightly? Every kernel and one training step of every objective, against the f64 references.
 //!
 //! For users' own machines, whose drivers no test of ours has seen. Shapes are odd and distinct, outputs start as a
 //! poison value, and an error that is not a number counts as infinite.
 
-mod kernels;
-mod local;
 mod step;
 
-use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Slice, SliceMut, pad_rows, padded};
+use crate::device::Device;
+use crate::kernels::lab::{Lab, error};
+use crate::kernels::{KERNELS, Kernel};
 use crate::objective::{CustomWeights, InfonceParams, Loss, Objective};
+use crate::optim;
 use crate::{Error, ErrorKind, Result};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -42,11 +41,13 @@ impl Finding {
 /// Runs all checks on a device, handing over each finding as it is made; whether all passed.
 pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
     let mut healthy = true;
-    let mut check = |name: String, allowed: f64, check: &dyn Fn(&mut Lab) -> Result<f64>| {
+    let mut check = |name: String, allowed: f64, check: &dyn Fn(&mut Lab) -> Result<Option<f64>>| {
         let start = Instant::now();
-        let mut lab = Lab { device, random: ChaCha8Rng::seed_from_u64(7), worst: 0.0 };
+        let mut lab = Lab::new(device);
         let (error, fault) = match check(&mut lab) {
-            Ok(error) => (error, None),
+            // The device does not run such a kernel.
+            Ok(None) => return,
+            Ok(Some(error)) => (error, None),
             Err(error) => (f64::INFINITY, Some(error.to_string())),
         };
         let ms = 1e3 * start.elapsed().as_secs_f64();
@@ -54,13 +55,22 @@ pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
         healthy &= finding.passed();
         report(&finding);
     };
-    for (name, allowed, kernel) in kernels::CHECKS.iter().chain(local::CHECKS) {
-        check((*name).into(), *allowed, &|lab| kernel(lab).map(|()| lab.worst));
+    for kernel in kernels() {
+        check(kernel.spec.name.into(), kernel.tolerance, &|lab| {
+            (kernel.check)(lab).map(|()| lab.compared.then_some(lab.worst))
+        });
     }
     for objective in objectives().chain(custom()) {
-        check(format!("step {objective}"), step::allowed(&objective), &|lab| step::check(lab, &objective));
+        check(format!("step {objective}"), step::allowed(&objective), &|lab| {
+            step::check(lab, &objective).map(Some)
+        });
     }
     healthy
+}
+
+/// All kernels.
+pub fn kernels() -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().chain(optim::KERNELS).copied()
 }
 
 fn objectives() -> impl Iterator<Item = Objective> {
@@ -91,115 +101,12 @@ fn custom() -> Option<Objective> {
     Some(Objective::Custom { weights: weights.ok()?, margin: None })
 }
 
-/// Outputs start as this, which no kernel computes.
-const POISON: f32 = -1.0e30;
-
-/// Where a check makes its data and compares.
-struct Lab<'a> {
-    device: &'a Device,
-    random: ChaCha8Rng,
-    worst: f64,
-}
-
-/// Values on the device, and the same in double precision for the twin.
-struct Pair<T: Element> {
-    device: Buffer<T>,
-    host: Vec<T>,
-}
-
-impl Pair<f32> {
-    fn wide(&self) -> Vec<f64> {
-        self.host.iter().map(|&x| x.into()).collect()
-    }
-
-    fn mat(&self, rows: usize, cols: usize) -> Mat<'_> {
-        Mat { data: self.device.view(), rows, cols }
-    }
-
-    fn mat_mut(&mut self, rows: usize, cols: usize) -> MatMut<'_> {
-        MatMut { data: self.device.view_mut(), rows, cols, stride: padded(cols) }
-    }
-}
-
-impl<T: Element> Pair<T> {
-    fn get(&self) -> Slice<'_, T> {
-        self.device.view()
-    }
-
-    fn get_mut(&mut self) -> SliceMut<'_, T> {
-        self.device.view_mut()
-    }
-}
-
-impl Lab<'_> {
-    fn pair<T: Element>(&self, host: Vec<T>) -> Result<Pair<T>> {
-        Ok(Pair { device: Buffer::from_slice(self.device, "doctor", &host)?, host })
-    }
-
-    /// In [-1, 1).
-    fn numbers(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| (self.random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-    }
-
-    fn vector(&mut self, n: usize) -> Result<Pair<f32>> {
-        let numbers = self.numbers(n);
-        self.pair(numbers)
-    }
-
-    /// A padded matrix.
-    fn matrix(&mut self, rows: usize, cols: usize) -> Result<Pair<f32>> {
-        let numbers = self.numbers(rows * cols);
-        self.pair(pad_rows(&numbers, cols).into_owned())
-    }
-
-    fn indices(&mut self, n: usize, below: u32) -> Result<Pair<u32>> {
-        let indices = (0..n).map(|_| self.random.next_u32() % below).collect();
-        self.pair(indices)
-    }
-
-    fn poison(&self, n: usize) -> Result<Pair<f32>> {
-        self.pair(vec![POISON; n])
-    }
-
-    fn poison_indices(&self, n: usize) -> Result<Pair<u32>> {
-        self.pair(vec![POISON.to_bits(); n])
-    }
-
-    fn run(&self, record: impl FnOnce(&mut Commands) -> Result<()>) -> Result<()> {
-        let mut commands = self.device.commands();
-        record(&mut commands)?;
-        commands.submit()
-    }
-
-    /// Notes the error of an output.
-    fn compare(&mut self, found: &Pair<f32>, expected: &[f64]) -> Result<()> {
-        let found = self.device.wait(found.device.read(self.device, 0..expected.len()))?;
-        self.worst = self.worst.max(error(&found, expected));
-        Ok(())
-    }
-
-    /// Notes how many indices differ.
-    fn compare_indices(&mut self, found: &Pair<u32>, expected: &[u32]) -> Result<()> {
-        let found = self.device.wait(found.device.read(self.device, 0..expected.len()))?;
-        self.worst += found.iter().zip(expected).filter(|(found, expected)| found != expected).count() as f64;
-        Ok(())
-    }
-}
-
-/// Largest error relative to the largest expected value.
-fn error(found: &[f32], expected: &[f64]) -> f64 {
-    let largest = expected.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-    let errors =
-        found.iter().zip(expected).map(|(&found, expected)| (f64::from(found) - expected).abs() / largest);
-    errors.fold(0.0, |worst, error| if error.is_finite() { worst.max(error) } else { f64::INFINITY })
-}
-
 /// The error of a device that failed an examination.
 pub fn unhealthy(device: &Device, failed: usize) -> Error {
     Error::new(
         ErrorKind::Device,
         device,
-        "results within rounding of the f64 twins",
+        "results within rounding of the f64 references",
         format!("{failed} checks that are not"),
         "update the driver, or choose another --device; please report the block above",
     )

@@ -1,15 +1,21 @@
 //! Weighted sum of what several parts contribute: out = weight x (+ out).
 
-use super::{Access, KernelSpec, Real, chunks, lanes};
+use super::lab::{Lab, N};
+use super::{Access, Kernel, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "accumulate",
-    source: include_str!("../../shaders/accumulate.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "accumulate",
+        source: include_str!("../../shaders/accumulate.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-6,
+    check,
+    mutation: ["params.weight * x[k]", "1.001 * params.weight * x[k]"],
 };
 
 params!(count4: u32, at4: u32, accumulate: u32, weight: f32);
@@ -47,7 +53,7 @@ pub fn accumulate(
                 let grid = [(part.len() / 4).div_ceil(recorder.lanes as usize).min(4096), 1, 1];
                 let regions = [x.part(part.clone()), region];
                 recorder.dispatch(
-                    &SPEC,
+                    &KERNEL.spec,
                     &lanes(recorder),
                     &params,
                     &regions,
@@ -65,4 +71,16 @@ pub fn reference<T: Real>(x: &[T], weight: T, out: &mut [T], add: bool) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out = weight * x + if add { *out } else { T::zero() };
     }
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    for (at, add) in [(0, false), (12, true), (64, true)] {
+        let x = lab.vector(N)?;
+        let mut out = lab.vector(N + at)?;
+        let mut expected = out.wide();
+        reference(&x.wide(), 0.375, &mut expected[at..], add);
+        lab.run(|commands| accumulate(commands, (x.get(), N), 0.375, (out.get_mut(), at), add))?;
+        lab.compare(&out, &expected)?;
+    }
+    Ok(())
 }

@@ -1,31 +1,43 @@
 //! Batch norm with relu, by columns, and its backward (vse-models.md section 2.2).
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::lab::Lab;
+use super::lab_local::{COLS, REPEATS, ROWS};
+use super::{Access, Kernel, KernelSpec, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "batch_norm",
-    source: include_str!("../../shaders/batch_norm.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "batch_norm",
+        source: include_str!("../../shaders/batch_norm.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["squared / max(count - 1.0, 1.0)", "squared / count"],
 };
 
-pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
-    name: "batch_norm_backward",
-    source: include_str!("../../shaders/batch_norm_backward.wgsl"),
-    params: BackwardParams::MEMBERS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-    ],
-    workgroup: [64, 1, 1],
+pub(super) static BACKWARD: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "batch_norm_backward",
+        source: include_str!("../../shaders/batch_norm_backward.wgsl"),
+        params: BackwardParams::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check: check_backward,
+    mutation: ["select(1.0, params.repeats, last)", "1.0"],
 };
 
 const EPSILON: f32 = 1e-5;
@@ -68,7 +80,7 @@ pub fn batch_norm(
             let regions =
                 [x.data.region()?, affine.region()?, running.region()?, stats.region()?, y.data.region()?];
             let cost = 10.0 * (x.rows * x.stride()) as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [x.stride() / 4, 1, 1], cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [x.stride() / 4, 1, 1], cost)
         }
     }
 }
@@ -119,7 +131,7 @@ pub fn batch_norm_backward(
             ];
             let cost = 15.0 * (x.rows * x.stride()) as f64;
             recorder.dispatch(
-                &BACKWARD_SPEC,
+                &BACKWARD.spec,
                 &lanes(recorder),
                 &params,
                 &regions,
@@ -213,4 +225,49 @@ pub fn backward_reference<T: Real>(
             dx[k] = affine[k] * inverse[k] * (g - spread) * weight;
         }
     }
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let (x, affine) = (lab.matrix(ROWS, COLS)?, lab.matrix(2, COLS)?);
+    for training in [true, false] {
+        let running = lab.matrix(2, COLS)?.host.iter().map(|x| x.abs()).collect();
+        let mut running = lab.pair(running)?;
+        let (mut stats, mut y) = (lab.poison(2 * padded(COLS))?, lab.poison(x.host.len())?);
+        let (mut r, mut s, mut expected) = (running.wide(), stats.wide(), y.wide());
+        lab.run(|commands| {
+            let statistics = [running.get_mut(), stats.get_mut()];
+            let (x, y) = (x.mat(ROWS, COLS), y.mat_mut(ROWS, COLS));
+            batch_norm(commands, x, REPEATS, training, affine.get(), statistics, y)
+        })?;
+        let out = [&mut r[..], &mut s, &mut expected];
+        reference(&x.wide(), COLS, REPEATS, training, &affine.wide(), out);
+        lab.compare(&running, &r)?;
+        lab.compare(&stats, &s)?;
+        lab.compare(&y, &expected)?;
+    }
+    Ok(())
+}
+
+fn check_backward(lab: &mut Lab) -> Result<()> {
+    let [x, y, dy] = [(); 3].map(|()| lab.matrix(ROWS, COLS));
+    let (x, y, dy, affine) = (x?, y?, dy?, lab.matrix(2, COLS)?);
+    let stats = lab.matrix(2, COLS)?.host.iter().map(|x| 1.5 + x).collect();
+    let stats = lab.pair(stats)?;
+    let (mut dx, mut d_affine) = (lab.poison(x.host.len())?, lab.poison(2 * padded(COLS))?);
+    lab.run(|commands| {
+        let from = NormGradient {
+            x: x.mat(ROWS, COLS),
+            y: y.mat(ROWS, COLS),
+            dy: dy.mat(ROWS, COLS),
+            stats: stats.get(),
+            affine: affine.get(),
+            repeats: REPEATS,
+        };
+        batch_norm_backward(commands, from, dx.mat_mut(ROWS, COLS), d_affine.get_mut())
+    })?;
+    let (mut d, mut a) = (dx.wide(), d_affine.wide());
+    let read = [&x.wide()[..], &y.wide(), &dy.wide()];
+    backward_reference(read, COLS, REPEATS, &stats.wide(), &affine.wide(), [&mut d, &mut a]);
+    lab.compare(&dx, &d)?;
+    lab.compare(&d_affine, &a)
 }

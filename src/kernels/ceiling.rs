@@ -1,16 +1,22 @@
 //! What a device can do at most, to hold the other kernels against; see `wgoal bench roofline`.
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::lab::Lab;
+use super::{Access, Kernel, KernelSpec, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "ceiling",
-    source: include_str!("../../shaders/ceiling.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "ceiling",
+        source: include_str!("../../shaders/ceiling.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["v3 = four_times(v3,", "v3 = four_times(v2,"],
 };
 
 params!(count4: u32, rounds: u32, factor: f32, term: f32);
@@ -37,7 +43,7 @@ pub fn ceiling(
             let regions = [x.region()?.part(0..len), y.region()?.part(0..len)];
             let grid = [(len / 16 / recorder.lanes as usize).clamp(1, GROUPS), 1, 1];
             let cost = 8.0 * f64::from(rounds) * len as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, grid, cost)
         }
     }
 }
@@ -50,4 +56,14 @@ pub fn reference<T: Real>(x: &[T], rounds: u32, (factor, term): (T, T), y: &mut 
             *y = (0..4 * rounds).fold(x, |v, _| v * factor + term);
         }
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let x = lab.vector(3 * 4096)?;
+    let mut y = lab.poison(x.host.len())?;
+    let (factor, term) = (0.75, 0.5);
+    lab.run(|commands| ceiling(commands, x.get(), x.host.len(), 2, (factor, term), y.get_mut()))?;
+    let mut expected = y.wide();
+    reference(&x.wide(), 2, (factor.into(), term.into()), &mut expected);
+    lab.compare(&y, &expected)
 }

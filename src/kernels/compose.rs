@@ -1,17 +1,23 @@
 //! Composition of the gradient from coefficients and mined indices (goal-math.md section 5).
 
-use super::{Access, KernelSpec, Real, chunks, lanes, mined_keys, vectorized};
+use super::lab::{D, Lab, N};
+use super::{Access, Kernel, KernelSpec, Real, chunks, lanes, mined_keys, vectorized};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 use rayon::prelude::*;
 use std::ops::Range;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "compose",
-    source: include_str!("../../shaders/compose.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "compose",
+        source: include_str!("../../shaders/compose.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["other[j].y * y", "0.999 * other[j].y * y"],
 };
 
 params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32, pairs: u32, keys: u32);
@@ -77,7 +83,7 @@ pub fn compose(
                     let groups = (stride / 4).div_ceil(recorder.lanes as usize);
                     let grid = [if recorder.lanes < 64 { 1 } else { groups }, rows.len(), 1];
                     let cost = rows.len() as f64 * cost;
-                    recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)?;
+                    recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, grid, cost)?;
                 }
             }
             Ok(())
@@ -115,4 +121,27 @@ pub fn reference<T: Real>(
             add(other[2 * j + 1], row(j));
         }
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let y = lab.matrix(N, D)?;
+    let (own, other) = (lab.vector(2 * N)?, lab.vector(2 * N)?);
+    let (own_index, other_index) = (lab.indices(N, N as u32)?, lab.indices(N, 20)?);
+    let mut keys = vec![0; mined_keys(N)];
+    super::mined_order::reference(&other_index.host, &mut keys);
+    let other_keys = lab.pair(keys)?;
+    let mut dx = lab.poison(y.host.len())?;
+    let from = Composition {
+        own: own.get(),
+        own_index: own_index.get(),
+        other: other.get(),
+        other_keys: other_keys.get(),
+        accumulate: false,
+    };
+    lab.run(|commands| compose(commands, (y.mat(N, D), 0), from, dx.mat_mut(N, D)))?;
+    let mut expected = dx.wide();
+    let (wide_own, wide_other) = (own.wide(), other.wide());
+    let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_keys.host[..]));
+    reference((&y.wide(), 0), D, own, other, false, &mut expected);
+    lab.compare(&dx, &expected)
 }

@@ -1,18 +1,24 @@
 //! Field of a GOAL gradient over all negatives, in the place of the similarities.
 
 use super::dense_sum::is_negative;
+use super::lab::{Lab, N, dense_weights, directions, mined};
 use super::weights::weighed_triplet;
-use super::{Access, Dense, KernelSpec, Real, WeightParams, lanes, weight_sections};
+use super::{Access, Dense, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, clock, padded};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "dense_field",
-    source: include_str!("../../shaders/dense_field.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "dense_field",
+        source: include_str!("../../shaders/dense_field.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["positive[j], s,", "positive[i], s,"],
 };
 
 params!(weights rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32);
@@ -45,9 +51,16 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
             ];
             let [lanes] = lanes(recorder);
             let cost = (120.0 + weights.own_cost()) * rows as f64 * pairs as f64;
-            let [weights, triplet] = weight_sections(weights.custom.as_ref());
+            let [numbers, weights, triplet] = weight_sections(weights.custom.as_ref());
             let grid = [pairs.div_ceil(recorder.lanes as usize), rows, 1];
-            recorder.dispatch(&SPEC, &[lanes, weights, triplet], &params, &regions, grid, cost)
+            recorder.dispatch(
+                &KERNEL.spec,
+                &[lanes, numbers, weights, triplet],
+                &params,
+                &regions,
+                grid,
+                cost,
+            )
         }
     }
 }
@@ -69,4 +82,17 @@ pub fn reference<T: Real>(
         }
         Ok(())
     })
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    for weights in dense_weights() {
+        let m = mined(lab, &directions()[0])?;
+        let mut field = lab.pair(m.similarity.host.clone())?;
+        let from = Dense { positive: m.positive.get(), ids: Some(m.ids.get()), weights: &weights };
+        lab.run(|commands| dense_field(commands, field.mat_mut(N, N), 0, from))?;
+        let mut expected = m.similarity.wide();
+        reference(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), &weights)?;
+        lab.compare(&field, &expected)?;
+    }
+    Ok(())
 }

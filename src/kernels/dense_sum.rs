@@ -1,17 +1,23 @@
 //! Every anchor against all its negatives, one direction: how the positive is pulled, and the loss.
 
+use super::lab::{Lab, N, dense_weights, directions, mined};
 use super::weights::{weighed_positive, weighed_triplet};
-use super::{Access, Block, KernelSpec, Real, WeightParams, lanes, weight_sections};
+use super::{Access, Block, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use crate::{Error, Result};
 use std::sync::OnceLock;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "dense_sum",
-    source: include_str!("../../shaders/dense_sum.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "dense_sum",
+        source: include_str!("../../shaders/dense_sum.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["vec2f(total.x, 0.0)", "vec2f(1.001 * total.x, 0.0)"],
 };
 
 params!(block weights mask: u32);
@@ -56,9 +62,9 @@ pub fn dense_sum(
             ];
             let [lanes] = lanes(recorder);
             let cost = (60.0 + weights.own_cost()) * block.anchors as f64 * block.candidates as f64;
-            let [weights, triplet] = weight_sections(weights.custom.as_ref());
-            let constants = [lanes, weights, triplet];
-            recorder.dispatch(&SPEC, &constants, &params, &regions, [block.anchors, 1, 1], cost)
+            let [numbers, weights, triplet] = weight_sections(weights.custom.as_ref());
+            let constants = [lanes, numbers, weights, triplet];
+            recorder.dispatch(&KERNEL.spec, &constants, &params, &regions, [block.anchors, 1, 1], cost)
         }
     }
 }
@@ -100,4 +106,24 @@ pub fn reference<T: Real>(
 /// Whether two pairs are negatives of each other: of different images, or without ids different pairs.
 pub(super) fn is_negative(ids: Option<&[u32]>, i: usize, j: usize) -> bool {
     ids.map_or(i != j, |ids| ids[i] != ids[j])
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    for (block, weights) in
+        directions().into_iter().flat_map(|block| dense_weights().map(move |w| (block, w)))
+    {
+        let m = mined(lab, &block)?;
+        let (mut coefficients, mut loss) = (lab.poison(2 * N)?, lab.poison(N)?);
+        let from = Dense { positive: m.positive.get(), ids: Some(m.ids.get()), weights: &weights };
+        lab.run(|commands| {
+            let out = (coefficients.get_mut(), loss.get_mut());
+            dense_sum(commands, &block, m.similarity.mat(N, N), from, out.0, out.1)
+        })?;
+        let (mut c, mut l) = (coefficients.wide(), loss.wide());
+        let (s, p, ids) = (m.similarity.wide(), m.positive.wide(), Some(&m.ids.host[..]));
+        reference(&block, &s, &p, ids, &weights, &mut c, &mut l)?;
+        lab.compare(&coefficients, &c)?;
+        lab.compare(&loss, &l)?;
+    }
+    Ok(())
 }

@@ -1,23 +1,29 @@
 //! Field of multi-similarity or lifted structure, in the place of the similarities.
 
-use super::{Access, Block, KernelSpec, Real, exponential_sum, hardest, lanes, sigma};
+use super::lab::{Lab, N};
+use super::{Access, Block, Kernel, KernelSpec, Real, exponential_sum, hardest, lanes, sigma};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "exponential_field",
-    source: include_str!("../../shaders/exponential_field.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::ReadWrite,
-    ],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "exponential_field",
+        source: include_str!("../../shaders/exponential_field.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check,
+    mutation: ["+ push(s, column)", "+ 1.001 * push(s, column)"],
 };
 
 params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, lifted: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, scale: f32);
@@ -85,7 +91,7 @@ pub fn exponential_field(
             ];
             let grid = [pairs.div_ceil(recorder.lanes as usize), rows, 1];
             let cost = 80.0 * rows as f64 * pairs as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &block, &regions, grid, cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &block, &regions, grid, cost)
         }
     }
 }
@@ -179,4 +185,34 @@ pub fn whole_reference<T: Real>(
     let [it, ti] = &mut losses;
     reference(field, (0, pairs), ids, [&states[0], &states[1]], params, [it, ti]);
     losses
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    for lifted in [false, true] {
+        let ids = lab.indices(N, 40)?;
+        let mut field = lab.matrix(N, N)?;
+        let states = [(); 2].map(|()| {
+            // (p, n, sum, 0); no similarity is above n = 1.
+            let state = lab.numbers(N).into_iter().flat_map(|p| [p, 1.0, 3.0 + p, 0.0]).collect();
+            lab.pair(state)
+        });
+        let [it, ti] = states;
+        let (it, ti) = (it?, ti?);
+        let params =
+            ExponentialParams { lifted, rate: 4.0, alpha: 2.0, lambda: 0.5, margin: -0.75, scale: 0.7 };
+        let (mut expected, mut losses) = (field.wide(), [vec![0.0; N], vec![0.0; N]]);
+        let [loss_it, loss_ti] = &mut losses;
+        let wide = [&it.wide()[..], &ti.wide()[..]];
+        reference(&mut expected, (0, N), Some(&ids.host), wide, &params, [loss_it, loss_ti]);
+        let (mut found_it, mut found_ti) = (lab.poison(N)?, lab.poison(N)?);
+        lab.run(|commands| {
+            let losses = [found_it.get_mut(), found_ti.get_mut()];
+            let states = [it.get(), ti.get()];
+            exponential_field(commands, field.mat_mut(N, N), 0, Some(ids.get()), states, &params, losses)
+        })?;
+        lab.compare(&field, &expected)?;
+        lab.compare(&found_it, &losses[0])?;
+        lab.compare(&found_ti, &losses[1])?;
+    }
+    Ok(())
 }

@@ -1,15 +1,21 @@
 //! Sum of exponentials over all negatives of every anchor, one direction: what multi-similarity and lifted structure share.
 
-use super::{Access, Block, KernelSpec, Real, lanes};
+use super::lab::{Lab, N, directions, mined};
+use super::{Access, Block, Kernel, KernelSpec, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "exponential_sum",
-    source: include_str!("../../shaders/exponential_sum.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "exponential_sum",
+        source: include_str!("../../shaders/exponential_sum.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check,
+    mutation: ["earlier + partial[0]", "earlier + 1.001 * partial[0]"],
 };
 
 params!(block mask: u32, rate: f32);
@@ -43,7 +49,7 @@ pub fn exponential_sum(
                 state.region()?,
             ];
             let cost = 20.0 * block.anchors as f64 * block.candidates as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
         }
     }
 }
@@ -72,4 +78,21 @@ pub fn reference<T: Real>(
             state[2] += (rate * (s - state[1])).exp();
         }
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    for block in directions() {
+        let m = mined(lab, &block)?;
+        let mut state = lab.poison(4 * N)?;
+        let (mined, rate) = ((m.positive.get(), m.value.get()), 10.0);
+        lab.run(|commands| {
+            let s = m.similarity.mat(N, N);
+            exponential_sum(commands, &block, s, Some(m.ids.get()), mined, rate, state.get_mut())
+        })?;
+        let mut expected = state.wide();
+        let (s, p, n) = (m.similarity.wide(), m.positive.wide(), m.value.wide());
+        reference(&block, &s, Some(&m.ids.host), (&p, &n), rate.into(), &mut expected);
+        lab.compare(&state, &expected)?;
+    }
+    Ok(())
 }

@@ -1,40 +1,62 @@
 //! The generalised pooling operator over the items of a batch, and its backwards (vse-models.md section 2.1).
 
-use super::{Access, KernelSpec, Real, chunks, lanes};
+use super::lab::Lab;
+use super::lab_local::{COLS, Items, LENGTHS, ROWS, SLOTS};
+use super::{Access, Kernel, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
-pub(super) static ORDER_SPEC: KernelSpec = KernelSpec {
-    name: "gpo_order",
-    source: include_str!("../../shaders/gpo_order.wgsl"),
-    params: OrderParams::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static ORDER: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gpo_order",
+        source: include_str!("../../shaders/gpo_order.wgsl"),
+        params: OrderParams::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 0.0,
+    check: check_order,
+    mutation: [">= f", "> f"],
 };
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "gpo",
-    source: include_str!("../../shaders/gpo.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gpo",
+        source: include_str!("../../shaders/gpo.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["sum += theta", "sum += 1.001 * theta"],
 };
 
-pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
-    name: "gpo_backward",
-    source: include_str!("../../shaders/gpo_backward.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static BACKWARD: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gpo_backward",
+        source: include_str!("../../shaders/gpo_backward.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-6,
+    check: check_backward,
+    mutation: ["params.slots + t]", "params.slots]"],
 };
 
-pub(super) static DOTS_SPEC: KernelSpec = KernelSpec {
-    name: "gpo_dots",
-    source: include_str!("../../shaders/gpo_dots.wgsl"),
-    params: DotsParams::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static DOTS: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gpo_dots",
+        source: include_str!("../../shaders/gpo_dots.wgsl"),
+        params: DotsParams::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check: check_dots,
+    mutation: ["d < width", "d + 1u < width"],
 };
 
 params!(OrderParams { stride4: u32, item_offset: u32 });
@@ -78,7 +100,7 @@ pub fn gpo_order(
                 let columns = (features.stride() / 4).div_ceil(recorder.lanes as usize);
                 let grid = [columns, items.longest, item.len()];
                 let cost = item.len() as f64 * cost;
-                recorder.dispatch(&ORDER_SPEC, &lanes(recorder), &params, &regions, grid, cost)?;
+                recorder.dispatch(&ORDER.spec, &lanes(recorder), &params, &regions, grid, cost)?;
             }
             Ok(())
         }
@@ -121,7 +143,7 @@ pub fn gpo(
             ];
             let grid = [(features.stride() / 4).div_ceil(recorder.lanes as usize), items.count, 1];
             let cost = 4.0 * (features.rows * features.stride()) as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, grid, cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, grid, cost)
         }
     }
 }
@@ -155,7 +177,7 @@ pub fn gpo_backward(
             ];
             let grid = [(g.stride() / 4).div_ceil(recorder.lanes as usize), items.count, 1];
             let cost = 4.0 * (d_features.rows * g.stride()) as f64;
-            recorder.dispatch(&BACKWARD_SPEC, &lanes(recorder), &params, &regions, grid, cost)
+            recorder.dispatch(&BACKWARD.spec, &lanes(recorder), &params, &regions, grid, cost)
         }
     }
 }
@@ -189,7 +211,7 @@ pub fn gpo_dots(
             ];
             let grid = [items.longest, items.count, 1];
             let cost = 4.0 * (features.rows * g.stride()) as f64;
-            recorder.dispatch(&DOTS_SPEC, &lanes(recorder), &params, &regions, grid, cost)
+            recorder.dispatch(&DOTS.spec, &lanes(recorder), &params, &regions, grid, cost)
         }
     }
 }
@@ -287,4 +309,55 @@ fn rows_of<'a, T: Send>(
         values = rest;
     }
     items.into_par_iter()
+}
+
+fn check_order(lab: &mut Lab) -> Result<()> {
+    let items = Items::new(lab)?;
+    // Coarse, so that ties abound.
+    let features = lab.matrix(ROWS, COLS)?.host.iter().map(|f| (4.0 * f).round()).collect();
+    let features = lab.pair(features)?;
+    let mut order = lab.poison_indices(features.host.len())?;
+    lab.run(|commands| gpo_order(commands, items.ragged(), features.mat(ROWS, COLS), order.get_mut()))?;
+    let mut expected = order.host.clone();
+    order_reference(&items.offsets.host, &features.wide(), COLS, &mut expected);
+    lab.compare_indices(&order, &expected)
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let (items, features) = (Items::new(lab)?, lab.matrix(ROWS, COLS)?);
+    let mut pooled = lab.poison(LENGTHS.len() * padded(COLS))?;
+    lab.run(|commands| {
+        let (f, pooled) = (features.mat(ROWS, COLS), pooled.mat_mut(LENGTHS.len(), COLS));
+        gpo(commands, items.ragged(), f, items.order.get(), items.theta(), pooled)
+    })?;
+    let mut expected = pooled.wide();
+    let theta = (&items.theta.wide()[..], SLOTS);
+    reference(items.host(), &features.wide(), COLS, &items.order.host, theta, &mut expected);
+    lab.compare(&pooled, &expected)
+}
+
+fn check_backward(lab: &mut Lab) -> Result<()> {
+    let (items, g) = (Items::new(lab)?, lab.matrix(LENGTHS.len(), COLS)?);
+    let mut df = lab.poison(ROWS * padded(COLS))?;
+    lab.run(|commands| {
+        let (g, df) = (g.mat(LENGTHS.len(), COLS), df.mat_mut(ROWS, COLS));
+        gpo_backward(commands, items.ragged(), g, items.order.get(), items.theta(), df)
+    })?;
+    let mut expected = df.wide();
+    let theta = (&items.theta.wide()[..], SLOTS);
+    backward_reference(items.host(), &g.wide(), COLS, &items.order.host, theta, &mut expected);
+    lab.compare(&df, &expected)
+}
+
+fn check_dots(lab: &mut Lab) -> Result<()> {
+    let (items, g) = (Items::new(lab)?, lab.matrix(LENGTHS.len(), COLS)?);
+    let features = lab.matrix(ROWS, COLS)?;
+    let mut parts = lab.poison(ROWS)?;
+    lab.run(|commands| {
+        let (g, f) = (g.mat(LENGTHS.len(), COLS), features.mat(ROWS, COLS));
+        gpo_dots(commands, items.ragged(), g, f, items.order.get(), parts.get_mut())
+    })?;
+    let (mut expected, order) = (parts.wide(), &items.order.host);
+    dots_reference(&items.offsets.host, &g.wide(), &features.wide(), COLS, order, &mut expected);
+    lab.compare(&parts, &expected)
 }

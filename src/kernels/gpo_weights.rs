@@ -1,24 +1,36 @@
 //! The weights of the generalised pooling operator and their backward (vse-models.md section 2.1).
 
 use super::gru::Chains;
-use super::{Access, KernelSpec, Ragged, Real, lanes};
+use super::lab::Lab;
+use super::lab_local::{HIDDEN, Items, KINDS, LONGEST, ROWS, SLOTS, STATES, chains, small};
+use super::{Access, Kernel, KernelSpec, Ragged, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "gpo_weights",
-    source: include_str!("../../shaders/gpo_weights.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gpo_weights",
+        source: include_str!("../../shaders/gpo_weights.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 5e-5,
+    check,
+    mutation: ["0.5 * both", "0.499 * both"],
 };
 
-pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
-    name: "gpo_weights_backward",
-    source: include_str!("../../shaders/gpo_weights_backward.wgsl"),
-    params: BackwardParams::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static BACKWARD: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gpo_weights_backward",
+        source: include_str!("../../shaders/gpo_weights_backward.wgsl"),
+        params: BackwardParams::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check: check_backward,
+    mutation: ["- along)", "- 0.999 * along)"],
 };
 
 /// One over the softmax's temperature of 0.1.
@@ -65,7 +77,7 @@ pub fn gpo_weights(
                 theta.data.region()?,
             ];
             let cost = (4 * chains.rows() * states.stride()) as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [chains.count, 1, 1], cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [chains.count, 1, 1], cost)
         }
     }
 }
@@ -102,7 +114,7 @@ pub fn gpo_weights_backward(
                 d_scores.data.region()?,
             ];
             let cost = (chains.count * chains.slots() * (items.count + 4)) as f64;
-            recorder.dispatch(&BACKWARD_SPEC, &lanes(recorder), &params, &regions, [chains.count, 1, 1], cost)
+            recorder.dispatch(&BACKWARD.spec, &lanes(recorder), &params, &regions, [chains.count, 1, 1], cost)
         }
     }
 }
@@ -158,4 +170,32 @@ pub fn backward_reference<T: Real>(
         let along = theta.iter().zip(&*ds).fold(T::zero(), |along, (&w, &d)| along + w * d);
         ds.iter_mut().zip(theta).for_each(|(ds, &w)| *ds = T::of(SHARPNESS.into()) * w * (*ds - along));
     }
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let lengths = lab.pair(KINDS.to_vec())?;
+    let (states, v) = (lab.matrix(STATES, HIDDEN)?, small(lab, 1, HIDDEN)?);
+    let rows = KINDS.len() * SLOTS;
+    let (mut mean, mut theta) = (lab.poison(rows * padded(HIDDEN))?, lab.poison(rows)?);
+    lab.run(|commands| {
+        let (mean, theta) = (mean.mat_mut(rows, HIDDEN), theta.mat_mut(KINDS.len(), SLOTS));
+        gpo_weights(commands, chains(&lengths), states.mat(STATES, HIDDEN), v.get(), mean, theta)
+    })?;
+    let (mut m, mut t) = (mean.wide(), theta.wide());
+    reference(&KINDS, LONGEST, &states.wide(), &v.wide(), HIDDEN, (&mut m, &mut t));
+    lab.compare(&mean, &m)?;
+    lab.compare(&theta, &t)
+}
+
+fn check_backward(lab: &mut Lab) -> Result<()> {
+    let (items, lengths, parts) = (Items::new(lab)?, lab.pair(KINDS.to_vec())?, lab.vector(ROWS)?);
+    let mut ds = lab.poison(KINDS.len() * SLOTS)?;
+    lab.run(|commands| {
+        let (chains, ds) = (chains(&lengths), ds.mat_mut(KINDS.len(), SLOTS));
+        gpo_weights_backward(commands, chains, items.ragged(), parts.get(), items.theta(), ds)
+    })?;
+    let mut expected = ds.wide();
+    let theta = items.theta.wide();
+    backward_reference((&KINDS, LONGEST), items.host(), &parts.wide(), &theta, &mut expected);
+    lab.compare(&ds, &expected)
 }

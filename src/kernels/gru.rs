@@ -1,42 +1,54 @@
 //! The bidirectional GRU of the generalised pooling operator, and its backward (vse-models.md section 2.1).
 
-use super::{Access, KernelSpec, Real, sigma};
+use super::lab::Lab;
+use super::lab_local::{HIDDEN, KINDS, LONGEST, SLOTS, STATES, chains, small};
+use super::{Access, Kernel, KernelSpec, Real, sigma};
 use crate::Result;
 use crate::device::Recorder;
 use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "gru",
-    source: include_str!("../../shaders/gru.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::ReadWrite,
-    ],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gru",
+        source: include_str!("../../shaders/gru.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check,
+    mutation: ["after = (1.0 - z) * c", "after = (1.0 - z) * r"],
 };
 
-pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
-    name: "gru_backward",
-    source: include_str!("../../shaders/gru_backward.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-    ],
-    workgroup: [64, 1, 1],
+pub(super) static BACKWARD: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "gru_backward",
+        source: include_str!("../../shaders/gru_backward.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check: check_backward,
+    mutation: ["sum = g * z", "sum = 0.999 * g * z"],
 };
 
 /// Units of a direction: a lane each, as many as every adapter grants.
@@ -130,7 +142,7 @@ pub fn gru(
             ];
             let cost = (chains.rows() * hidden) as f64 * (6.0 * hidden as f64 + 60.0);
             recorder.dispatch(
-                &SPEC,
+                &KERNEL.spec,
                 &lanes(recorder, hidden),
                 &Params::of(&chains, hidden),
                 &regions,
@@ -197,7 +209,7 @@ pub fn gru_backward(
             let cost = (chains.rows() * hidden) as f64 * (6.0 * hidden as f64 + 60.0);
             let grid = [1 + chains.count, 1, 1];
             recorder.dispatch(
-                &BACKWARD_SPEC,
+                &BACKWARD.spec,
                 &lanes(recorder, hidden),
                 &Params::of(&chains, hidden),
                 &regions,
@@ -296,4 +308,59 @@ pub fn backward_reference<T: Real>(
             }
         }
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let lengths = lab.pair(KINDS.to_vec())?;
+    let (projected, weight) = (lab.matrix(SLOTS, 6 * HIDDEN)?, small(lab, 6 * HIDDEN, HIDDEN)?);
+    let bias = lab.matrix(1, 6 * HIDDEN)?;
+    let size = STATES * padded(HIDDEN);
+    let (mut states, mut previous) = (lab.poison(size)?, lab.poison(size)?);
+    let mut gates = lab.poison(STATES * 4 * HIDDEN)?;
+    lab.run(|commands| {
+        let weights = GruWeights { weight: weight.mat(6 * HIDDEN, HIDDEN), bias: bias.get() };
+        let trace = GruTrace {
+            states: states.mat_mut(STATES, HIDDEN),
+            previous: previous.mat_mut(STATES, HIDDEN),
+            gates: gates.mat_mut(STATES, 4 * HIDDEN),
+        };
+        gru(commands, chains(&lengths), projected.mat(SLOTS, 6 * HIDDEN), weights, trace)
+    })?;
+    let (mut s, mut p, mut g) = (states.wide(), previous.wide(), gates.wide());
+    let weights = (&weight.wide()[..], &bias.wide()[..]);
+    reference(&KINDS, LONGEST, &projected.wide(), weights, HIDDEN, [&mut s, &mut p, &mut g]);
+    lab.compare(&states, &s)?;
+    lab.compare(&previous, &p)?;
+    lab.compare(&gates, &g)
+}
+
+fn check_backward(lab: &mut Lab) -> Result<()> {
+    let lengths = lab.pair(KINDS.to_vec())?;
+    let mut ds = lab.numbers(KINDS.len() * SLOTS);
+    for (ds, length) in ds.chunks_exact_mut(SLOTS).zip(KINDS) {
+        ds[length as usize..].fill(0.0);
+    }
+    let (ds, v, weight) = (lab.pair(ds)?, lab.matrix(1, HIDDEN)?, small(lab, 6 * HIDDEN, HIDDEN)?);
+    let previous = lab.matrix(STATES, HIDDEN)?;
+    let gates = lab.numbers(STATES * 4 * HIDDEN).iter().map(|x| 0.5 + 0.4 * x).collect();
+    let gates = lab.pair(gates)?;
+    let size = STATES * padded(6 * HIDDEN);
+    let (mut d_input, mut d_hidden) = (lab.poison(size)?, lab.poison(size)?);
+    lab.run(|commands| {
+        let from = GruGradient {
+            d_scores: ds.mat(KINDS.len(), SLOTS),
+            v: v.get(),
+            weight: weight.mat(6 * HIDDEN, HIDDEN),
+            previous: previous.mat(STATES, HIDDEN),
+            gates: gates.mat(STATES, 4 * HIDDEN),
+        };
+        let (d_input, d_hidden) = (d_input.mat_mut(STATES, 6 * HIDDEN), d_hidden.mat_mut(STATES, 6 * HIDDEN));
+        gru_backward(commands, chains(&lengths), from, d_input, d_hidden)
+    })?;
+    let (mut i, mut h) = (d_input.wide(), d_hidden.wide());
+    let (parameters, trace) =
+        ((&v.wide()[..], &weight.wide()[..]), (&previous.wide()[..], &gates.wide()[..]));
+    backward_reference((&KINDS, LONGEST), &ds.wide(), parameters, HIDDEN, trace, [&mut i, &mut h]);
+    lab.compare(&d_input, &i)?;
+    lab.compare(&d_hidden, &h)
 }

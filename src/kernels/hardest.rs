@@ -1,24 +1,30 @@
 //! Hardest negative of every anchor, one direction (goal-math.md section 2).
 
-use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
+use super::lab::{Lab, N, directions, mined};
+use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "hardest",
-    source: include_str!("../../shaders/hardest.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::Read,
-        Access::Read,
-    ],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "hardest",
+        source: include_str!("../../shaders/hardest.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::Read,
+            Access::Read,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 0.0,
+    check,
+    mutation: ["i < best_index[lane]", "i > best_index[lane]"],
 };
 
 params!(block mask: u32, exclude_own: u32, bounded: u32);
@@ -87,7 +93,7 @@ pub fn hardest(
                 below.map_or(Ok(Region::NOTHING), |below| below.index.region())?,
             ];
             let cost = 8.0 * block.anchors as f64 * block.candidates as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
         }
     }
 }
@@ -184,4 +190,31 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
             **n = -T::one();
         }
     }
+}
+
+/// The hardest, and the next after them.
+fn check(lab: &mut Lab) -> Result<()> {
+    for block in directions() {
+        let m = mined(lab, &block)?;
+        let (s, ids) = (m.similarity.mat(N, N), Some(m.ids.get()));
+        let (mut positive, mut p) = (lab.pair(m.positive.host.clone())?, m.positive.host.clone());
+        let (mut next_n, mut next_h) = (vec![0.0; N], vec![0; N]);
+        let below = (&m.value.host[..], &m.index.host[..]);
+        let from = (Some(&m.ids.host[..]), true, Some(below));
+        reference(&block, &m.similarity.host, from, (&mut p, &mut next_n, &mut next_h));
+        let below = Below { value: m.value.get(), index: m.index.get() };
+        for (exclude_own, below, n, h) in
+            [(false, None, &m.value.host, &m.index.host), (true, Some(below), &next_n, &next_h)]
+        {
+            let (mut value, mut index) = (lab.poison(N)?, lab.poison_indices(N)?);
+            let out =
+                Hardest { positive: positive.get_mut(), value: value.get_mut(), index: index.get_mut() };
+            let from = Candidates { ids, exclude_own, below };
+            lab.run(|commands| hardest(commands, &block, s, from, out))?;
+            let n: Vec<f64> = n.iter().map(|&n| n.into()).collect();
+            lab.compare(&value, &n)?;
+            lab.compare_indices(&index, h)?;
+        }
+    }
+    Ok(())
 }

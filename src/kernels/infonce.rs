@@ -1,25 +1,31 @@
 //! Field of the symmetric InfoNCE, in the place of the similarities (vse-models.md section 4).
 
-use super::{Access, KernelSpec, LANES, Real, SameImage, lanes};
+use super::lab::{Lab, N, TEMPERATURE, directions, mined};
+use super::{Access, Kernel, KernelSpec, LANES, Real, SameImage, lanes};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "infonce",
-    source: include_str!("../../shaders/infonce.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::ReadWrite,
-    ],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "infonce",
+        source: include_str!("../../shaders/infonce.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check,
+    mutation: ["rate * (a.x + a.y);", "(a.x + a.y);"],
 };
 
 params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32);
@@ -92,7 +98,7 @@ pub fn infonce(
                 loss_ti.region()?,
             ];
             let cost = 80.0 * rows as f64 * pairs as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [rows, 1, 1], cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [rows, 1, 1], cost)
         }
     }
 }
@@ -232,4 +238,45 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
         }
         sums.into_iter().fold(T::zero(), |total, sum| total + sum)
     }
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let temperature = lab.pair(vec![TEMPERATURE])?;
+    for same_image in [SameImage::Target, SameImage::LeftOut] {
+        let m = mined(lab, &directions()[0])?;
+        let [(state_it, mut it), (state_ti, mut ti)] = directions().map(|block| {
+            let (mut state, mut distance) = (vec![0.0; 4 * N], vec![0.0; N]);
+            let same = (Some(&m.ids.host[..]), same_image);
+            let (s, t) = (m.similarity.wide(), f64::from(TEMPERATURE));
+            super::log_sum_exp::reference(&block, &s, same, t, (&mut state, &mut distance));
+            (state, distance)
+        });
+        let narrow = |values: &[f64]| lab.pair(values.iter().map(|&x| x as f32).collect());
+        let states = [narrow(&state_it)?, narrow(&state_ti)?];
+        let (mut loss_it, mut loss_ti) = (narrow(&it)?, narrow(&ti)?);
+        let mut field = lab.pair(m.similarity.host.clone())?;
+        let mut dt = lab.poison(4 * N)?;
+        let from = InfonceField {
+            ids: Some(m.ids.get()),
+            same_image,
+            temperature: temperature.get(),
+            states: [states[0].get(), states[1].get()],
+            scale: 0.7,
+            row_offset: 0,
+        };
+        lab.run(|commands| {
+            let losses = [loss_it.get_mut(), loss_ti.get_mut()];
+            infonce(commands, field.mat_mut(N, N), from, dt.get_mut(), losses)
+        })?;
+        let (mut a, mut t) = (m.similarity.wide(), dt.wide());
+        let same = (Some(&m.ids.host[..]), same_image);
+        let states = [&state_it[..], &state_ti[..]];
+        let (scale, losses) = (f64::from(0.7f32), [&mut it[..], &mut ti[..]]);
+        reference(&mut a, (0, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
+        lab.compare(&field, &a)?;
+        lab.compare(&dt, &t)?;
+        lab.compare(&loss_it, &it)?;
+        lab.compare(&loss_ti, &ti)?;
+    }
+    Ok(())
 }

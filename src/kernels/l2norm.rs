@@ -1,24 +1,35 @@
 //! L2 normalisation of rows and its backward (goal-math.md section 7).
 
-use super::{Access, KernelSpec, Real, by_rows, dot, vectorized};
+use super::lab::{D, Lab, N};
+use super::{Access, Kernel, KernelSpec, Real, by_rows, dot, vectorized};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "l2norm",
-    source: include_str!("../../shaders/l2norm.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "l2norm",
+        source: include_str!("../../shaders/l2norm.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::ReadWrite, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-6,
+    check,
+    mutation: ["sqrt(partial[0])", "1.0001 * sqrt(partial[0])"],
 };
 
-pub(super) static BACKWARD_SPEC: KernelSpec = KernelSpec {
-    name: "l2norm_backward",
-    source: include_str!("../../shaders/l2norm_backward.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static BACKWARD: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "l2norm_backward",
+        source: include_str!("../../shaders/l2norm_backward.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 5e-6,
+    check: check_backward,
+    mutation: ["if (r > 0.0)", "if (r >= 0.0)"],
 };
 
 /// epsilon of x = z / (|z| + epsilon), as in the VSE-infinity code.
@@ -42,7 +53,7 @@ pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMu
         Commands::Gpu(recorder) => {
             let stride = z.stride();
             let regions = [(z.data.region()?, stride), (x.data.region()?, stride), (norms.region()?, 1)];
-            by_rows(recorder, &SPEC, z.rows, &regions, 3 * z.cols, |rows| Params::of(rows, stride))?;
+            by_rows(recorder, &KERNEL.spec, z.rows, &regions, 3 * z.cols, |rows| Params::of(rows, stride))?;
         }
     }
     Ok(())
@@ -69,7 +80,7 @@ pub fn l2norm_backward(
                 (norms.region()?, 1),
                 (dz.data.region()?, stride),
             ];
-            by_rows(recorder, &BACKWARD_SPEC, g.rows, &regions, 5 * g.cols, |rows| Params::of(rows, stride))?;
+            by_rows(recorder, &BACKWARD.spec, g.rows, &regions, 5 * g.cols, |rows| Params::of(rows, stride))?;
         }
     }
     Ok(())
@@ -109,4 +120,26 @@ pub fn backward_reference<T: Real>(g: &[T], x: &[T], norms: &[T], cols: usize, d
             },
         );
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let z = lab.matrix(N, D)?;
+    let (mut x, mut norms) = (lab.poison(z.host.len())?, lab.poison(N)?);
+    lab.run(|commands| l2norm(commands, z.mat(N, D), x.mat_mut(N, D), norms.get_mut()))?;
+    let (mut unit, mut lengths) = (x.wide(), norms.wide());
+    reference(&z.wide(), D, &mut unit, &mut lengths);
+    lab.compare(&x, &unit)?;
+    lab.compare(&norms, &lengths)
+}
+
+fn check_backward(lab: &mut Lab) -> Result<()> {
+    let (g, x) = (lab.matrix(N, D)?, lab.matrix(N, D)?);
+    let mut lengths: Vec<f32> = lab.numbers(N).iter().map(|x| 1.5 + x).collect();
+    lengths[3] = 0.0;
+    let norms = lab.pair(lengths)?;
+    let mut dz = lab.poison(g.host.len())?;
+    lab.run(|commands| l2norm_backward(commands, g.mat(N, D), x.mat(N, D), norms.get(), dz.mat_mut(N, D)))?;
+    let mut expected = dz.wide();
+    backward_reference(&g.wide(), &x.wide(), &norms.wide(), D, &mut expected);
+    lab.compare(&dz, &expected)
 }

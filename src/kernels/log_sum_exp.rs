@@ -1,16 +1,22 @@
 //! Sums of exponentials of every anchor's similarities over the temperature, one direction (vse-models.md section 4).
 
-use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
+use super::lab::{Lab, N, TEMPERATURE, directions, mined};
+use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "log_sum_exp",
-    source: include_str!("../../shaders/log_sum_exp.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "log_sum_exp",
+        source: include_str!("../../shaders/log_sum_exp.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check,
+    mutation: ["vec4f(exp(x), exp(x)", "vec4f(1.0001 * exp(x), exp(x)"],
 };
 
 params!(block same_image: u32);
@@ -57,7 +63,7 @@ pub fn log_sum_exp(
                 distance.region()?,
             ];
             let cost = 40.0 * block.anchors as f64 * block.candidates as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
         }
     }
 }
@@ -181,4 +187,25 @@ impl<'a, T: Real> Scan<T> for Sums<'a, T> {
             *total = sums[own.clone()].iter().fold(*total, |total, &sum| total + sum);
         }
     }
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let temperature = lab.pair(vec![TEMPERATURE])?;
+    for same_image in [SameImage::Target, SameImage::LeftOut] {
+        for block in directions() {
+            let m = mined(lab, &block)?;
+            let (mut state, mut distance) = (lab.poison(4 * N)?, lab.poison(N)?);
+            let same = (Some(m.ids.get()), same_image);
+            lab.run(|commands| {
+                let (s, t) = (m.similarity.mat(N, N), temperature.get());
+                log_sum_exp(commands, &block, s, same, t, state.get_mut(), distance.get_mut())
+            })?;
+            let (mut expected, mut away) = (state.wide(), distance.wide());
+            let (s, same) = (m.similarity.wide(), (Some(&m.ids.host[..]), same_image));
+            reference(&block, &s, same, TEMPERATURE.into(), (&mut expected, &mut away));
+            lab.compare(&state, &expected)?;
+            lab.compare(&distance, &away)?;
+        }
+    }
+    Ok(())
 }

@@ -3,33 +3,56 @@
 //! subgroup, for those of them that have one). The file is that one product: its variants, their choice, both branches.
 
 use super::cpu_product::cpu_product;
+use super::lab::{D, Lab, N};
 #[cfg(feature = "native")]
 use super::tuning::{Class, measured};
-use super::{Access, KernelSpec, Real, chunks};
+use super::{Access, Kernel, KernelSpec, Real, chunks};
 use crate::device::{
-    Commands, DeviceKind, Gpu, Mat, MatMut, Recorder, Region, Slice, check_variable, clock_of, padded,
+    Commands, Device, DeviceKind, Gpu, Mat, MatMut, Recorder, Region, Slice, check_variable, clock_of, padded,
 };
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// The page, with operands A and B as they come to it.
-const fn page(name: &'static str, source: &'static str, operands: Access, workgroup: [u32; 3]) -> KernelSpec {
+/// The kernel of a shader, with operands A and B as they come to it.
+const fn kernel(
+    [name, source]: [&'static str; 2],
+    operands: Access,
+    workgroup: [u32; 3],
+    check: fn(&mut Lab) -> Result<()>,
+    mutation: [&'static str; 2],
+) -> Kernel {
     let bindings = match operands {
         Access::Image => &[Access::Image, Access::Image, Access::Read, Access::ReadWrite],
         _ => &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     };
-    KernelSpec { name, source, params: Params::MEMBERS, bindings, workgroup }
+    let spec = KernelSpec { name, source, params: Params::MEMBERS, bindings, workgroup };
+    Kernel { spec, tolerance: 1e-5, check, mutation }
 }
 
-pub(super) static TILED_SPEC: KernelSpec =
-    page("matmul", include_str!("../../shaders/matmul.wgsl"), Access::Read, [16, 16, 1]);
+pub(super) static TILED: Kernel = kernel(
+    ["matmul", include_str!("../../shaders/matmul.wgsl")],
+    Access::Read,
+    [16, 16, 1],
+    |lab| check(lab, &TILED.spec),
+    ["k < STEP;", "k + 1u < STEP;"],
+);
 
-pub(super) static REGISTERS_SPEC: KernelSpec =
-    page("matmul_registers", include_str!("../../shaders/matmul_registers.wgsl"), Access::Read, [8, 8, 1]);
+pub(super) static REGISTERS: Kernel = kernel(
+    ["matmul_registers", include_str!("../../shaders/matmul_registers.wgsl")],
+    Access::Read,
+    [8, 8, 1],
+    |lab| check(lab, &REGISTERS.spec),
+    ["c11 += b1 * a1;", "c11 += b1 * a0;"],
+);
 
-pub(super) static SUBGROUPS_SPEC: KernelSpec =
-    page("matmul_subgroups", include_str!("../../shaders/matmul_subgroups.wgsl"), Access::Image, [8, 1, 1]);
+pub(super) static SUBGROUPS: Kernel = kernel(
+    ["matmul_subgroups", include_str!("../../shaders/matmul_subgroups.wgsl")],
+    Access::Image,
+    [8, 1, 1],
+    |lab| check(lab, &SUBGROUPS.spec),
+    ["c7 += y * high(r3);", "c7 += y * high(r2);"],
+);
 
 /// A way to compute the product: which page, with which constants.
 #[derive(Debug)]
@@ -77,7 +100,7 @@ const fn tiled(
     constants: &'static [(&'static str, u32)],
     tile: (usize, usize),
 ) -> MatmulVariant {
-    MatmulVariant { name, spec: &TILED_SPEC, constants, tile, subgroup: 0 }
+    MatmulVariant { name, spec: &TILED.spec, constants, tile, subgroup: 0 }
 }
 
 /// All variants: those for GPUs, from large products to small ones, then those for software adapters.
@@ -91,14 +114,14 @@ pub static MATMUL_VARIANTS: [MatmulVariant; 9] = [
     tiled("16 slices 16x16", &[("LANES_X", 4), ("LANES_Y", 4), ("STEP", 8), ("SLICES", 16)], (16, 16)),
     MatmulVariant {
         name: "registers 8x8",
-        spec: &REGISTERS_SPEC,
+        spec: &REGISTERS.spec,
         constants: &[("LANES_X", 4), ("LANES_Y", 2)],
         tile: (16, 32),
         subgroup: 0,
     },
     MatmulVariant {
         name: "subgroups 32x4",
-        spec: &SUBGROUPS_SPEC,
+        spec: &SUBGROUPS.spec,
         constants: &[],
         tile: (32, 32),
         subgroup: 8,
@@ -355,4 +378,40 @@ pub fn reference<T: Real>(
             *out = if accumulate { *out + sum } else { sum };
         }
     }
+}
+
+/// Every variant of a shader that the device can run, and every orientation.
+fn check(lab: &mut Lab, spec: &KernelSpec) -> Result<()> {
+    const P: usize = 131;
+    let device = lab.device;
+    let runs = |variant: &&MatmulVariant| match device {
+        Device::Cpu(_) => true,
+        Device::Gpu(gpu) => variant.runs_on(gpu),
+    };
+    let own = MATMUL_VARIANTS.iter().filter(|variant| variant.spec.name == spec.name);
+    for variant in own.filter(runs) {
+        for (a_transposed, b_transposed) in [(false, true), (false, false), (true, false)] {
+            let (a_shape, b_shape) =
+                (if a_transposed { [P, N] } else { [N, P] }, if b_transposed { [D, P] } else { [P, D] });
+            let (a, b) = (lab.matrix(a_shape[0], a_shape[1])?, lab.matrix(b_shape[0], b_shape[1])?);
+            let bias = lab.vector(padded(D))?;
+            let mut c = lab.poison(N * padded(D))?;
+            let product = Product {
+                a: a.mat(a_shape[0], a_shape[1]),
+                b: b.mat(b_shape[0], b_shape[1]),
+                a_transposed,
+                b_transposed,
+                bias: Some(bias.get()),
+                accumulate: false,
+                sliced: false,
+                variant: Some(variant),
+            };
+            lab.run(|commands| matmul(commands, product, c.mat_mut(N, D)))?;
+            let mut expected = c.wide();
+            let (a, b) = ((&a.wide()[..], a_shape, a_transposed), (&b.wide()[..], b_shape, b_transposed));
+            reference(a, b, Some(&bias.wide()), false, &mut expected);
+            lab.compare(&c, &expected)?;
+        }
+    }
+    Ok(())
 }

@@ -1,15 +1,21 @@
 //! Who mined whom, in ascending order (goal-math.md section 5).
 
-use super::{Access, KernelSpec};
+use super::lab::{Lab, N};
+use super::{Access, Kernel, KernelSpec};
 use crate::Result;
 use crate::device::{Commands, Recorder, Slice, SliceMut, clock};
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "mined_order",
-    source: include_str!("../../shaders/mined_order.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "mined_order",
+        source: include_str!("../../shaders/mined_order.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 0.0,
+    check,
+    mutation: ["(first + at) & size) == 0u", "(first + at) & size) != 0u"],
 };
 
 params!(pairs: u32, size: u32, distance: u32);
@@ -72,7 +78,7 @@ pub fn mined_order(
                 let [begin, across, chunk] = form.constants(chunk);
                 let constants = [("LANES", format!("{lanes}u")), begin, across, chunk];
                 let cost = 30.0 * count as f64;
-                recorder.dispatch(&SPEC, &constants, &params, &regions, [grid, 1, 1], cost)
+                recorder.dispatch(&KERNEL.spec, &constants, &params, &regions, [grid, 1, 1], cost)
             };
             stage(recorder, SortForm::Begin, 0, 0)?;
             let sizes = std::iter::successors(Some(2 * chunk), |size| Some(2 * size));
@@ -98,6 +104,19 @@ pub fn reference(index: &[u32], keys: &mut [u32]) {
         }
     }
     keys.sort_unstable();
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    // The last in several chunks.
+    for pairs in [1, N, 5000] {
+        let index = lab.indices(pairs, pairs as u32)?;
+        let mut expected = vec![0; mined_keys(pairs)];
+        reference(&index.host, &mut expected);
+        let mut keys = lab.poison_indices(expected.len())?;
+        lab.run(|commands| mined_order(commands, index.get(), pairs, keys.get_mut()))?;
+        lab.compare_indices(&keys, &expected)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ mod gpo_weights;
 mod gru;
 mod hardest;
 mod infonce;
+mod kernel;
 mod l2norm;
+pub mod lab;
+mod lab_local;
 mod log_sum_exp;
 mod matmul;
 mod mined_order;
@@ -52,6 +55,7 @@ pub use gpo_weights::{gpo_weights, gpo_weights_backward};
 pub use gru::{Chains, GRU_UNITS, GruGradient, GruTrace, GruWeights, gru, gru_backward};
 pub use hardest::{Below, Candidates, Hardest, hardest};
 pub use infonce::{InfonceField, infonce};
+pub use kernel::Kernel;
 pub use l2norm::{l2norm, l2norm_backward};
 pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{MATMUL_VARIANTS, MatmulVariant, Product, check_environment, matmul};
@@ -104,41 +108,41 @@ use crate::device::{KernelSpec, Recorder, Region, padded};
 pub use crate::math::Real;
 use crate::math::{chunks, dot, sigma, vectorized};
 
-/// All shaders.
-pub static KERNELS: &[&KernelSpec] = &[
-    &accumulate::SPEC,
-    &batch_norm::SPEC,
-    &batch_norm::BACKWARD_SPEC,
-    &ceiling::SPEC,
-    &column_sum::SPEC,
-    &compose::SPEC,
-    &dense_field::SPEC,
-    &dense_sum::SPEC,
-    &gpo::SPEC,
-    &gpo::BACKWARD_SPEC,
-    &gpo::DOTS_SPEC,
-    &gpo::ORDER_SPEC,
-    &gpo_weights::SPEC,
-    &gpo_weights::BACKWARD_SPEC,
-    &gru::SPEC,
-    &gru::BACKWARD_SPEC,
-    &exponential_field::SPEC,
-    &exponential_sum::SPEC,
-    &hardest::SPEC,
-    &infonce::SPEC,
-    &l2norm::SPEC,
-    &l2norm::BACKWARD_SPEC,
-    &log_sum_exp::SPEC,
-    &matmul::TILED_SPEC,
-    &matmul::REGISTERS_SPEC,
-    &matmul::SUBGROUPS_SPEC,
-    &mined_order::SPEC,
-    &ranks::SPEC,
-    &record::SPEC,
-    &relative::SPEC,
-    &sum_squares::SPEC,
-    &weights::SPEC,
-    &widen::SPEC,
+/// All kernels but those of optimisers, which `optim` has.
+pub static KERNELS: &[&Kernel] = &[
+    &accumulate::KERNEL,
+    &batch_norm::KERNEL,
+    &batch_norm::BACKWARD,
+    &ceiling::KERNEL,
+    &column_sum::KERNEL,
+    &compose::KERNEL,
+    &dense_field::KERNEL,
+    &dense_sum::KERNEL,
+    &gpo::KERNEL,
+    &gpo::BACKWARD,
+    &gpo::DOTS,
+    &gpo::ORDER,
+    &gpo_weights::KERNEL,
+    &gpo_weights::BACKWARD,
+    &gru::KERNEL,
+    &gru::BACKWARD,
+    &exponential_field::KERNEL,
+    &exponential_sum::KERNEL,
+    &hardest::KERNEL,
+    &infonce::KERNEL,
+    &l2norm::KERNEL,
+    &l2norm::BACKWARD,
+    &log_sum_exp::KERNEL,
+    &matmul::TILED,
+    &matmul::REGISTERS,
+    &matmul::SUBGROUPS,
+    &mined_order::KERNEL,
+    &ranks::KERNEL,
+    &record::KERNEL,
+    &relative::KERNEL,
+    &sum_squares::KERNEL,
+    &weights::KERNEL,
+    &widen::KERNEL,
 ];
 
 /// The `LANES` constant of the row kernels on this recorder's device.

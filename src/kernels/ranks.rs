@@ -1,16 +1,22 @@
 //! Rank of the best right candidate of every query (vse-models.md section 3), the lower index first among equals.
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::lab::{Lab, N};
+use super::{Access, Kernel, KernelSpec, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "ranks",
-    source: include_str!("../../shaders/ranks.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "ranks",
+        source: include_str!("../../shaders/ranks.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 0.0,
+    check,
+    mutation: ["c < r)", "c <= r)"],
 };
 
 params!(queries: u32, candidates: u32, stride: u32, query_offset: u32);
@@ -57,7 +63,14 @@ pub fn ranks(
                 ranks.region()?,
             ];
             let cost = 12.0 * similarity.rows as f64 * similarity.cols as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [similarity.rows, 1, 1], cost)
+            recorder.dispatch(
+                &KERNEL.spec,
+                &lanes(recorder),
+                &params,
+                &regions,
+                [similarity.rows, 1, 1],
+                cost,
+            )
         }
     }
 }
@@ -79,4 +92,17 @@ pub fn reference<T: Real>(similarity: &[T], query_ids: &[u32], candidate_ids: &[
         let tied_before = row[..r].iter().filter(|&&v| v == s).count();
         *rank = (better + tied_before) as u32;
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    const CANDIDATES: usize = 131;
+    let coarse = lab.numbers(N * CANDIDATES).iter().map(|s| (s * 32.0).round() / 32.0).collect::<Vec<_>>();
+    let similarity = lab.pair(crate::device::pad_rows(&coarse, CANDIDATES).into_owned())?;
+    let (query_ids, candidate_ids) = (lab.indices(N, 31)?, lab.indices(CANDIDATES, 30)?);
+    let mut out = lab.poison_indices(N)?;
+    let block = RankBlock { query_ids: query_ids.get(), candidate_ids: candidate_ids.get(), query_offset: 0 };
+    lab.run(|commands| ranks(commands, similarity.mat(N, CANDIDATES), block, out.get_mut()))?;
+    let mut expected = vec![0; N];
+    reference(&similarity.wide(), &query_ids.host, &candidate_ids.host, &mut expected);
+    lab.compare_indices(&out, &expected)
 }

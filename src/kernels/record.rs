@@ -1,24 +1,31 @@
 //! The record of a training step, and the factor that clips its gradient.
 
-use super::{Access, KernelSpec, Real, lanes};
+use super::PARTS;
+use super::lab::{Lab, N, POISON, error};
+use super::{Access, Kernel, KernelSpec, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "record",
-    source: include_str!("../../shaders/record.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-    ],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "record",
+        source: include_str!("../../shaders/record.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["0.5 * (value_it[i] + value_ti[i])", "value_it[i]"],
 };
 
 /// Floats of a step's record: loss, mean p, mean n, gradient norm, 1 if clipped, three zeros.
@@ -72,7 +79,14 @@ pub fn record(
                 records.region()?,
                 factor.region()?,
             ];
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [1, 1, 1], 5.0 * pairs as f64)
+            recorder.dispatch(
+                &KERNEL.spec,
+                &lanes(recorder),
+                &params,
+                &regions,
+                [1, 1, 1],
+                5.0 * pairs as f64,
+            )
         }
     }
 }
@@ -98,4 +112,34 @@ pub fn reference<T: Real>(
     row[3] = norm;
     row[4] = if clipped { T::one() } else { T::zero() };
     if clipped { max_norm / (norm + T::of(1e-6)) } else { T::one() }
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let [positive, it, ti, loss_it, loss_ti] = [(); 5].map(|()| lab.vector(N));
+    let (positive, it, ti, loss_it, loss_ti) = (positive?, it?, ti?, loss_it?, loss_ti?);
+    let parts = lab.numbers(PARTS).iter().map(|x| 1.0 + x).collect();
+    let parts = lab.pair(parts)?;
+    for max_norm in [0.0, 2.0, 1e3] {
+        let (mut records, mut factor) = (lab.poison(3 * RECORD)?, lab.poison(1)?);
+        let from = StepRecord {
+            positive: positive.get(),
+            value: [it.get(), ti.get()],
+            loss: [loss_it.get(), loss_ti.get()],
+            parts: parts.get(),
+            pairs: N,
+            count: PARTS,
+            step: 1,
+            max_norm,
+        };
+        lab.run(|commands| record(commands, from, records.get_mut(), factor.get_mut()))?;
+        let mut expected = [f64::from(POISON); 3 * RECORD];
+        let (wide_it, wide_ti, l_it, l_ti) = (it.wide(), ti.wide(), loss_it.wide(), loss_ti.wide());
+        let row = &mut expected[RECORD..2 * RECORD];
+        let (value, loss) = ([&wide_it[..], &wide_ti[..]], [&l_it[..], &l_ti[..]]);
+        let clip = reference(&positive.wide(), value, loss, &parts.wide(), max_norm.into(), row);
+        let found = lab.read(&records, RECORD..2 * RECORD)?;
+        lab.worst = lab.worst.max(error(&found, &expected[RECORD..2 * RECORD]));
+        lab.compare(&factor, &[clip])?;
+    }
+    Ok(())
 }

@@ -1,16 +1,22 @@
 //! Relative sets U and V of every anchor, one direction (goal-math.md section 4, "Relative terms").
 
-use super::{Access, Block, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
+use super::lab::{Lab, N, directions, mined};
+use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "relative",
-    source: include_str!("../../shaders/relative.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "relative",
+        source: include_str!("../../shaders/relative.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check,
+    mutation: ["sums[anchor] = partial[0];", "sums[anchor] = partial[0] + vec4f(0.0, 1.0, 0.0, 0.0);"],
 };
 
 /// Below this exponent `exp` is 0 in double precision, in which the reference was verified.
@@ -71,7 +77,7 @@ pub fn relative(
                 sums.region()?,
             ];
             let cost = 60.0 * block.anchors as f64 * block.candidates as f64;
-            recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [block.anchors, 1, 1], cost)
         }
     }
 }
@@ -163,4 +169,31 @@ impl<'a, T: Real, const EXPONENTIAL: bool> Scan<T> for Values<'a, T, EXPONENTIAL
             *total = sums[own.clone()].iter().fold(before, |total, &sum| total + sum);
         }
     }
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    for (block, exponential) in directions().into_iter().flat_map(|block| [(block, false), (block, true)]) {
+        let m = mined(lab, &block)?;
+        let mut sums = lab.poison(4 * N)?;
+        let (alpha, beta, threshold) = (2.0, 10.0, 0.1);
+        let from = Relative {
+            positive: m.positive.get(),
+            value: m.value.get(),
+            index: m.index.get(),
+            ids: Some(m.ids.get()),
+            exponential,
+            alpha,
+            beta,
+            threshold,
+        };
+        lab.run(|commands| relative(commands, &block, m.similarity.mat(N, N), from, sums.get_mut()))?;
+        let mut expected = sums.wide();
+        let rates = exponential.then_some((alpha.into(), beta.into()));
+        let (p, n) = (m.positive.wide(), m.value.wide());
+        let mined = (&p[..], &n[..], &m.index.host[..]);
+        let ids = Some(&m.ids.host[..]);
+        reference(&block, &m.similarity.wide(), mined, ids, rates, threshold.into(), &mut expected);
+        lab.compare(&sums, &expected)?;
+    }
+    Ok(())
 }

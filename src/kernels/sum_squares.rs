@@ -1,16 +1,22 @@
 //! Squared norm of a buffer, in parts that `record` adds.
 
-use super::{Access, KernelSpec, Real, chunks, dot, lanes, vectorized};
+use super::lab::{Lab, error};
+use super::{Access, Kernel, KernelSpec, Real, chunks, dot, lanes, vectorized};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
 use rayon::prelude::*;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "sum_squares",
-    source: include_str!("../../shaders/sum_squares.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "sum_squares",
+        source: include_str!("../../shaders/sum_squares.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["k < end", "k + 1u < end"],
 };
 
 /// Parts that the sum comes in.
@@ -36,7 +42,7 @@ pub fn sum_squares(
                 let params = Params { count4: part.len() as u32 / 4, accumulate: (part.start > 0).into() };
                 let regions = [a.region()?.part(part.clone()), parts.region()?];
                 let cost = 2.0 * part.len() as f64;
-                recorder.dispatch(&SPEC, &lanes(recorder), &params, &regions, [PARTS, 1, 1], cost)?;
+                recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, [PARTS, 1, 1], cost)?;
             }
             Ok(())
         }
@@ -53,4 +59,16 @@ pub fn reference<T: Real>(a: &[T], parts: &mut [T]) {
             || dot(a, a),
         );
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let a = lab.vector(4 * 1237)?;
+    let mut parts = lab.poison(PARTS)?;
+    lab.run(|commands| sum_squares(commands, a.get(), a.host.len(), parts.get_mut()))?;
+    // The parts are the device's own affair; their sum is not.
+    let found = lab.read(&parts, 0..PARTS)?;
+    let expected: f64 = a.wide().iter().map(|x| x * x).sum();
+    let sum: f64 = found.iter().map(|&x| f64::from(x)).sum();
+    lab.worst = error(&[sum as f32], &[expected]);
+    Ok(())
 }

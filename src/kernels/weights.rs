@@ -1,18 +1,33 @@
 //! Triplet weight x pair weights of every anchor, one direction (goal-math.md sections 3 and 4).
 
 use super::exponential_field::softplus;
-use super::{Access, KernelSpec, Real, lanes, sigma};
+use super::lab::{Lab, N};
+use super::{Access, Kernel, KernelSpec, Real, lanes, sigma};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock, section_lines};
-use crate::objective::SECTION as WEIGHTS_SECTION;
-use crate::objective::{CustomWeights, GoalParams, Loss, PairWeight, TripletWeight};
+use crate::objective::{
+    CustomWeights, GoalParams, Loss, PAIRS, PairWeight, SECTION as WEIGHTS_SECTION, TRIPLETS, TripletWeight,
+};
+use std::sync::OnceLock;
 
-pub(super) static SPEC: KernelSpec = KernelSpec {
-    name: "weights",
-    source: include_str!("../../shaders/weights.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+pub(super) static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "weights",
+        source: include_str!("../../shaders/weights.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+        ],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 2e-5,
+    check,
+    mutation: ["n * n - 2.0", "n - 2.0"],
 };
 
 params!(weights pairs: u32);
@@ -21,17 +36,33 @@ const TRIPLET_SECTION: &str = "section triplet";
 
 /// Every page in which the weights may be a file's.
 pub fn weighing_pages() -> [&'static KernelSpec; 3] {
-    [&SPEC, &super::dense_sum::SPEC, &super::dense_field::SPEC]
+    [&KERNEL.spec, &super::dense_sum::KERNEL.spec, &super::dense_field::KERNEL.spec]
 }
 
-/// The sections of this page, T, P+ and P- those of a file where one is given, for the other pages that have them.
-pub fn weight_sections(custom: Option<&CustomWeights>) -> [(&'static str, String); 2] {
+/// The numbers by which the shader tells weights and losses apart, as WGSL constants.
+fn numbers() -> String {
+    static NUMBERS: OnceLock<String> = OnceLock::new();
+    let constant = |kind: &str, name: &str, number: u32| {
+        format!("const {kind}_{} = {number}u;\n", name.to_uppercase().replace('-', "_"))
+    };
+    let write = || {
+        let triplets = TRIPLETS.iter().map(|&(name, weight)| constant("TRIPLET", name, weight as u32));
+        let pairs = PAIRS.iter().map(|&(name, weight)| constant("PAIR", name, weight as u32));
+        let losses = Loss::ALL.iter().map(|&loss| constant("LOSS", loss.name(), loss as u32));
+        triplets.chain(pairs).chain(losses).collect()
+    };
+    NUMBERS.get_or_init(write).clone()
+}
+
+/// The sections of this shader for all that have them: its numbers, T, P+ and P- (those of a file where one is given), and what
+/// follows from them for a triplet.
+pub fn weight_sections(custom: Option<&CustomWeights>) -> [(&'static str, String); 3] {
     let section = |name| {
-        let lines = section_lines(SPEC.source.lines(), name).unwrap_or_default();
-        SPEC.source.lines().skip(lines.start).take(lines.len()).collect::<Vec<_>>().join("\n")
+        let lines = section_lines(KERNEL.spec.source.lines(), name).unwrap_or_default();
+        KERNEL.spec.source.lines().skip(lines.start).take(lines.len()).collect::<Vec<_>>().join("\n")
     };
     let weights = custom.map_or_else(|| section(WEIGHTS_SECTION), CustomWeights::section);
-    [(WEIGHTS_SECTION, weights), (TRIPLET_SECTION, section(TRIPLET_SECTION))]
+    [("section numbers", numbers()), (WEIGHTS_SECTION, weights), (TRIPLET_SECTION, section(TRIPLET_SECTION))]
 }
 
 /// How often P+ counts of an anchor that has several negatives, and its part of the loss: a loss that is a function of p and
@@ -135,10 +166,11 @@ pub fn weights(
                 loss.region()?,
             ];
             let mut constants = lanes(recorder).to_vec();
+            constants.push(("section numbers", numbers()));
             constants.extend(params.custom.as_ref().map(|custom| (WEIGHTS_SECTION, custom.section())));
             let grid = [pairs.div_ceil(recorder.lanes as usize), 1, 1];
             recorder.dispatch(
-                &SPEC,
+                &KERNEL.spec,
                 &constants,
                 &block,
                 &regions,
@@ -285,6 +317,40 @@ pub fn reference<T: Real>(
         let [own, own_cost] = weighed_positive(params, positive[i])?;
         let (pull, cost) = (pull + own, cost + own_cost);
         (coefficients[2 * i], coefficients[2 * i + 1], loss[i]) = (pull, push, cost);
+    }
+    Ok(())
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let (positive, value, index) = (lab.vector(N)?, lab.vector(N)?, lab.indices(N, N as u32)?);
+    let sums =
+        lab.numbers(4 * N).iter().enumerate().map(|(k, x)| if k % 2 == 1 { 3.0 } else { 1.0 + x }).collect();
+    let sums = lab.pair(sums)?;
+    let pairs = [PairWeight::Con, PairWeight::Lin, PairWeight::LinMs, PairWeight::Sig, PairWeight::SigMs];
+    for triplet in [TripletWeight::Con, TripletWeight::Nca, TripletWeight::Cir] {
+        for (pair, margin) in pairs.into_iter().flat_map(|pair| [(pair, None), (pair, Some(0.2))]) {
+            let exclude_own = margin.is_some();
+            let params = WeightParams {
+                triplet,
+                pair,
+                margin,
+                exclude_own,
+                tau: 3.0,
+                scale: 0.7,
+                ..Default::default()
+            };
+            let (mut coefficients, mut loss) = (lab.poison(2 * N)?, lab.poison(N)?);
+            let mined = (positive.get(), value.get(), index.get());
+            lab.run(|commands| {
+                let out = (coefficients.get_mut(), loss.get_mut());
+                weights(commands, &params, mined, sums.get(), out.0, out.1, N)
+            })?;
+            let (mut c, mut l) = (coefficients.wide(), loss.wide());
+            let (p, n) = (positive.wide(), value.wide());
+            reference(&params, (&p, &n, &index.host), &sums.wide(), &mut c, &mut l, N)?;
+            lab.compare(&coefficients, &c)?;
+            lab.compare(&loss, &l)?;
+        }
     }
     Ok(())
 }

@@ -267,14 +267,14 @@ impl Term<'_> {
 pub(crate) const HINGE_MARGIN: f32 = 0.2;
 
 /// The published ones first.
-const TRIPLETS: [(&str, TripletWeight); 4] = [
+pub(crate) const TRIPLETS: [(&str, TripletWeight); 4] = [
     ("con", TripletWeight::Con),
     ("nca", TripletWeight::Nca),
     ("cir", TripletWeight::Cir),
     ("circle", TripletWeight::Circle),
 ];
 
-const PAIRS: [(&str, PairWeight); 7] = [
+pub(crate) const PAIRS: [(&str, PairWeight); 7] = [
     ("con", PairWeight::Con),
     ("lin", PairWeight::Lin),
     ("lin-ms", PairWeight::LinMs),

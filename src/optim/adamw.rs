@@ -2,7 +2,8 @@
 
 use super::{Rule, Step, check_decay_rate};
 use crate::device::{Access, Commands, KernelSpec, Slice, SliceMut, clock};
-use crate::kernels::{by_elements, params};
+use crate::kernels::lab::{ELEMENTS, Lab};
+use crate::kernels::{Kernel, by_elements, params};
 use crate::math::{Real, vectorized, without_subnormals};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -26,7 +27,7 @@ impl Default for AdamW {
 }
 
 impl Rule for AdamW {
-    const KERNEL: &'static KernelSpec = &SPEC;
+    const KERNEL: &'static Kernel = &KERNEL;
     const STATE: &'static [&'static str] = &["m", "v"];
 
     fn validate(&self) -> Result<()> {
@@ -60,12 +61,17 @@ impl Rule for AdamW {
     }
 }
 
-static SPEC: KernelSpec = KernelSpec {
-    name: "adamw",
-    source: include_str!("../../shaders/adamw.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "adamw",
+        source: include_str!("../../shaders/adamw.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["sqrt(second)", "second"],
 };
 
 params!(
@@ -129,7 +135,7 @@ pub fn adamw(
                 high: params.bounds.1,
             };
             let regions = [g.region()?, w.region()?, m.region()?, v.region()?];
-            by_elements(recorder, &SPEC, len, factor.region()?, &regions, 15.0, block)
+            by_elements(recorder, &KERNEL.spec, len, factor.region()?, &regions, 15.0, block)
         }
     }
 }
@@ -158,6 +164,29 @@ pub fn reference<T: Real>(params: &AdamwParams, (g, factor): (&[T], T), [w, m, v
             },
         );
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let (g, mut w, mut m) = (lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?);
+    let second = lab.numbers(ELEMENTS).iter().map(|x| 1.0 + x).collect();
+    let (mut v, factor) = (lab.pair(second)?, lab.pair(vec![0.5])?);
+    let params = AdamwParams {
+        learning_rate: 0.01,
+        betas: (0.9, 0.999),
+        epsilon: 1e-8,
+        decay: 0.1,
+        step: 3,
+        bounds: (-0.9, 0.8),
+    };
+    let (mut wide_w, mut wide_m, mut wide_v) = (w.wide(), m.wide(), v.wide());
+    lab.run(|commands| {
+        let state = [w.get_mut(), m.get_mut(), v.get_mut()];
+        adamw(commands, &params, (g.get(), factor.get()), state, ELEMENTS)
+    })?;
+    reference(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m, &mut wide_v]);
+    lab.compare(&w, &wide_w)?;
+    lab.compare(&m, &wide_m)?;
+    lab.compare(&v, &wide_v)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ pub use adamw::{AdamW, AdamwParams, adamw};
 pub use schedule::{Schedule, Warmup};
 pub use sgd::{Sgd, SgdParams, sgd};
 
-use crate::device::{Commands, KernelSpec, Slice, SliceMut};
+use crate::device::{Commands, Slice, SliceMut};
+use crate::kernels::Kernel;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
@@ -16,7 +17,7 @@ use std::str::FromStr;
 /// What an optimiser's file provides.
 trait Rule: Default {
     /// The kernel.
-    const KERNEL: &'static KernelSpec;
+    const KERNEL: &'static Kernel;
     /// Names of the arrays that it keeps for every parameter, as in a checkpoint.
     const STATE: &'static [&'static str];
 
@@ -133,7 +134,7 @@ macro_rules! optimizers {
         }
 
         /// The kernels of all optimisers.
-        pub static KERNELS: &[&KernelSpec] = &[$($name::KERNEL),*];
+        pub static KERNELS: &[&Kernel] = &[$($name::KERNEL),*];
     };
 }
 

@@ -3,7 +3,8 @@
 use super::{Rule, Step, check_decay_rate};
 use crate::Result;
 use crate::device::{Access, Commands, KernelSpec, Slice, SliceMut, clock};
-use crate::kernels::{by_elements, params};
+use crate::kernels::lab::{ELEMENTS, Lab};
+use crate::kernels::{Kernel, by_elements, params};
 use crate::math::{Real, without_subnormals};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ impl Default for Sgd {
 }
 
 impl Rule for Sgd {
-    const KERNEL: &'static KernelSpec = &SPEC;
+    const KERNEL: &'static Kernel = &KERNEL;
     const STATE: &'static [&'static str] = &["m"];
 
     fn validate(&self) -> Result<()> {
@@ -49,12 +50,17 @@ impl Rule for Sgd {
     }
 }
 
-static SPEC: KernelSpec = KernelSpec {
-    name: "sgd",
-    source: include_str!("../../shaders/sgd.wgsl"),
-    params: Params::MEMBERS,
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
-    workgroup: [64, 1, 1],
+static KERNEL: Kernel = Kernel {
+    spec: KernelSpec {
+        name: "sgd",
+        source: include_str!("../../shaders/sgd.wgsl"),
+        params: Params::MEMBERS,
+        bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+        workgroup: [64, 1, 1],
+    },
+    tolerance: 1e-5,
+    check,
+    mutation: ["params.decay * w[k]", "0.0"],
 };
 
 params!(count4: u32, rate: f32, momentum: f32, decay: f32, low: f32, high: f32);
@@ -87,7 +93,7 @@ pub fn sgd(
             let SgdParams { learning_rate: rate, momentum, decay, bounds: (low, high) } = *params;
             let regions = [g.region()?, w.region()?, m.region()?];
             let block = |count4| Params { count4, rate, momentum, decay, low, high };
-            by_elements(recorder, &SPEC, len, factor.region()?, &regions, 8.0, block)
+            by_elements(recorder, &KERNEL.spec, len, factor.region()?, &regions, 8.0, block)
         }
     }
 }
@@ -105,4 +111,17 @@ pub fn reference<T: Real>(params: &SgdParams, (g, factor): (&[T], T), [w, m]: [&
             *w = (*w - rate * *m).max(low).min(high);
         }
     });
+}
+
+fn check(lab: &mut Lab) -> Result<()> {
+    let (g, mut w, mut m) = (lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?, lab.vector(ELEMENTS)?);
+    let factor = lab.pair(vec![0.5])?;
+    let params = SgdParams { learning_rate: 0.01, momentum: 0.9, decay: 0.1, bounds: (-0.9, 0.8) };
+    let (mut wide_w, mut wide_m) = (w.wide(), m.wide());
+    lab.run(|commands| {
+        sgd(commands, &params, (g.get(), factor.get()), [w.get_mut(), m.get_mut()], ELEMENTS)
+    })?;
+    reference(&params, (&g.wide(), 0.5), [&mut wide_w, &mut wide_m]);
+    lab.compare(&w, &wide_w)?;
+    lab.compare(&m, &wide_m)
 }

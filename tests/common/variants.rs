@@ -2,26 +2,32 @@
 
 use wgoal::CustomWeights;
 use wgoal::device::KernelSpec;
-use wgoal::kernels::{KERNELS, MATMUL_VARIANTS, SortForm, weighing_pages, weight_sections};
+use wgoal::doctor::kernels;
+use wgoal::kernels::{MATMUL_VARIANTS, SortForm, weighing_pages, weight_sections};
+
+/// The contracts of all kernels.
+pub fn specs() -> impl Iterator<Item = &'static KernelSpec> {
+    kernels().map(|kernel| &kernel.spec)
+}
 
 pub type Constants = Vec<(&'static str, String)>;
 
 /// Every page as written, and specialised in every way that is dispatched. Objectives choose kernels, and forms of one by
 /// its parameters, so this covers all of them.
 pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
-    let mut variants: Vec<_> = KERNELS.iter().map(|&spec| (spec, Vec::new())).collect();
+    let mut variants: Vec<_> = specs().map(|spec| (spec, Vec::new())).collect();
     for variant in &MATMUL_VARIANTS {
         for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
             variants.push(variant.page(a, b, false));
         }
         variants.push(variant.page(false, true, true));
     }
-    for spec in KERNELS.iter().filter(|spec| !spec.name.starts_with("matmul")) {
+    for spec in specs().filter(|spec| !spec.name.starts_with("matmul")) {
         for lanes in [8, 64, 256] {
             variants.push((spec, vec![("LANES", format!("{lanes}u"))]));
         }
     }
-    for spec in KERNELS.iter().filter(|spec| spec.name == "mined_order") {
+    for spec in specs().filter(|spec| spec.name == "mined_order") {
         for (lanes, chunk) in [(8, 2), (64, 128), (8, 1024), (64, 1024), (256, 1024)] {
             for form in [SortForm::Begin, SortForm::Within, SortForm::Across] {
                 let lanes = ("LANES", format!("{lanes}u"));

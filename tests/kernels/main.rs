@@ -7,6 +7,7 @@ mod random;
 
 mod bench;
 mod blocks;
+mod entries;
 mod fields;
 mod local;
 mod matmul;
@@ -14,7 +15,8 @@ mod rows;
 mod steps;
 
 fn main() {
-    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 39] = [
+    let tests: [(&str, fn(&wgoal::Device) -> bench::Outcome); 40] = [
+        ("entries", entries::entries),
         ("matmul", matmul::matmul),
         ("matmul_subgroups", matmul::matmul_subgroups),
         ("l2norm", rows::l2norm),

@@ -1,0 +1,204 @@
+//! Where the checks of kernels make their data and compare: the same small cases on every device, of odd and distinct sizes.
+
+use super::{Block, WeightParams};
+use crate::Result;
+use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Slice, SliceMut, pad_rows, padded};
+use crate::objective::{PairWeight, TripletWeight};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// Outputs start as this, which no kernel computes.
+pub(crate) const POISON: f32 = -1.0e30;
+
+/// Where a check makes its data and compares.
+pub struct Lab<'a> {
+    /// Where the kernels run.
+    pub device: &'a Device,
+    random: ChaCha8Rng,
+    /// Largest error so far.
+    pub worst: f64,
+    /// Invocations of a workgroup of the row kernels, if not the device's own choice.
+    pub lanes: Option<u32>,
+    /// Whether a GPU's work comes in the smallest pieces, of 64 rows or elements.
+    pub split: bool,
+    /// Whether anything was compared.
+    pub compared: bool,
+}
+
+/// Values on the device, and the same in double precision for the reference.
+pub struct Pair<T: Element> {
+    pub device: Buffer<T>,
+    pub host: Vec<T>,
+}
+
+impl Pair<f32> {
+    pub fn wide(&self) -> Vec<f64> {
+        self.host.iter().map(|&x| x.into()).collect()
+    }
+
+    pub fn mat(&self, rows: usize, cols: usize) -> Mat<'_> {
+        Mat { data: self.device.view(), rows, cols }
+    }
+
+    pub fn mat_mut(&mut self, rows: usize, cols: usize) -> MatMut<'_> {
+        MatMut { data: self.device.view_mut(), rows, cols, stride: padded(cols) }
+    }
+}
+
+impl<T: Element> Pair<T> {
+    pub fn get(&self) -> Slice<'_, T> {
+        self.device.view()
+    }
+
+    pub fn get_mut(&mut self) -> SliceMut<'_, T> {
+        self.device.view_mut()
+    }
+}
+
+impl<'a> Lab<'a> {
+    /// With random numbers that are the same for every check.
+    pub fn new(device: &'a Device) -> Self {
+        Self {
+            device,
+            random: ChaCha8Rng::seed_from_u64(7),
+            worst: 0.0,
+            lanes: None,
+            split: false,
+            compared: false,
+        }
+    }
+
+    pub fn pair<T: Element>(&self, host: Vec<T>) -> Result<Pair<T>> {
+        Ok(Pair { device: Buffer::from_slice(self.device, "doctor", &host)?, host })
+    }
+
+    /// In [-1, 1).
+    pub fn numbers(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| (self.random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+
+    pub fn vector(&mut self, n: usize) -> Result<Pair<f32>> {
+        let numbers = self.numbers(n);
+        self.pair(numbers)
+    }
+
+    /// A padded matrix.
+    pub fn matrix(&mut self, rows: usize, cols: usize) -> Result<Pair<f32>> {
+        let numbers = self.numbers(rows * cols);
+        self.pair(pad_rows(&numbers, cols).into_owned())
+    }
+
+    pub fn indices(&mut self, n: usize, below: u32) -> Result<Pair<u32>> {
+        let indices = (0..n).map(|_| self.random.next_u32() % below).collect();
+        self.pair(indices)
+    }
+
+    pub fn poison(&self, n: usize) -> Result<Pair<f32>> {
+        self.pair(vec![POISON; n])
+    }
+
+    pub fn poison_indices(&self, n: usize) -> Result<Pair<u32>> {
+        self.pair(vec![POISON.to_bits(); n])
+    }
+
+    pub fn run(&self, record: impl FnOnce(&mut Commands) -> Result<()>) -> Result<()> {
+        let mut commands = self.device.commands();
+        if let Commands::Gpu(recorder) = &mut commands {
+            recorder.lanes = self.lanes.unwrap_or(recorder.lanes);
+            if self.split {
+                (recorder.budget, recorder.max_binding) = (1.0, 1);
+            }
+        }
+        record(&mut commands)?;
+        commands.submit()
+    }
+
+    /// Waits for what is on the device.
+    pub fn read<T: Element>(&self, pair: &Pair<T>, range: std::ops::Range<usize>) -> Result<Vec<T>> {
+        #[cfg(feature = "native")]
+        return self.device.wait(pair.device.read(self.device, range));
+        #[cfg(not(feature = "native"))]
+        {
+            let _ = range;
+            Err(crate::Error::device(
+                "check",
+                "a host that can wait",
+                "a browser",
+                "run `wgoal doctor` natively",
+            ))
+        }
+    }
+
+    /// Notes the error of an output.
+    pub fn compare(&mut self, found: &Pair<f32>, expected: &[f64]) -> Result<()> {
+        let found = self.read(found, 0..expected.len())?;
+        self.compared = true;
+        self.worst = self.worst.max(error(&found, expected));
+        Ok(())
+    }
+
+    /// Notes how many indices differ.
+    pub fn compare_indices(&mut self, found: &Pair<u32>, expected: &[u32]) -> Result<()> {
+        let found = self.read(found, 0..expected.len())?;
+        self.compared = true;
+        self.worst += found.iter().zip(expected).filter(|(found, expected)| found != expected).count() as f64;
+        Ok(())
+    }
+}
+
+/// Largest error relative to the largest expected value.
+pub(crate) fn error(found: &[f32], expected: &[f64]) -> f64 {
+    let largest = expected.iter().fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
+    let errors =
+        found.iter().zip(expected).map(|(&found, expected)| (f64::from(found) - expected).abs() / largest);
+    errors.fold(0.0, |worst, error| if error.is_finite() { worst.max(error) } else { f64::INFINITY })
+}
+
+/// Pairs of a batch, and width of its embeddings.
+pub(crate) const N: usize = 67;
+
+pub(crate) const D: usize = 37;
+
+/// Similarities with exact ties, ids that repeat, and what mining makes of them in the direction of images.
+pub(crate) struct Mined {
+    pub similarity: Pair<f32>,
+    pub ids: Pair<u32>,
+    pub positive: Pair<f32>,
+    pub value: Pair<f32>,
+    pub index: Pair<u32>,
+}
+
+pub(crate) fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
+    // Multiples of 1/64, so that differences are exact.
+    let similarity = lab.matrix(N, N)?.host.iter().map(|s| (s * 63.0).round() / 64.0).collect();
+    let (similarity, ids) = (lab.pair(similarity)?, lab.indices(N, 40)?);
+    let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
+    super::hardest::reference(
+        block,
+        &similarity.host,
+        (Some(&ids.host), false, None),
+        (&mut p, &mut n, &mut h),
+    );
+    let (positive, value, index) = (lab.pair(p)?, lab.pair(n)?, lab.pair(h)?);
+    Ok(Mined { similarity, ids, positive, value, index })
+}
+
+/// Both directions, as whole blocks.
+pub(crate) fn directions() -> [Block; 2] {
+    [Block::images(0, N, N), Block::texts(0, N, N)]
+}
+
+/// Dyadic, so that no comparison with it is a matter of rounding.
+pub(crate) const MARGIN: f32 = 13.0 / 64.0;
+
+/// Weights that say something at every p and n, closed by the margin or not.
+pub(crate) fn dense_weights() -> impl Iterator<Item = WeightParams> {
+    let usual =
+        WeightParams { triplet: TripletWeight::Cir, pair: PairWeight::Sig, scale: 0.5, ..Default::default() };
+    [None, Some(MARGIN)].into_iter().map(move |margin| WeightParams { margin, ..usual.clone() })
+}
+
+/// 1/16: z = s / t is exact.
+pub(crate) const TEMPERATURE: f32 = 0.0625;
+
+pub(crate) const ELEMENTS: usize = 4 * 301;

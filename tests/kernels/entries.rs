@@ -1,0 +1,20 @@
+//! The check of every kernel's own entry, in all forms: a new kernel is tested from its first day.
+
+use crate::bench::Outcome;
+use crate::common::check;
+use wgoal::Device;
+use wgoal::doctor::kernels;
+use wgoal::kernels::lab::Lab;
+
+pub fn entries(device: &Device) -> Outcome {
+    let lanes = [1, 8, 64, 256].map(|lanes| (Some(lanes), false));
+    for kernel in kernels() {
+        for (lanes, split) in lanes.into_iter().chain([(None, true)]) {
+            let mut lab = Lab { lanes, split, ..Lab::new(device) };
+            (kernel.check)(&mut lab)?;
+            let (name, within) = (kernel.spec.name, lab.worst <= kernel.tolerance);
+            check(within, format!("{name}, {lanes:?} lanes, split {split}: error {:e}", lab.worst))?;
+        }
+    }
+    Ok(())
+}
