@@ -4,26 +4,13 @@
 
 use super::terms::{exponential_params, same_image, term_weights};
 use super::workspace::{Direction, Inputs, Strips, Workspace};
+use crate::Result;
 use crate::device::{Commands, Matrix};
 use crate::kernels::{
-    Below, Composition, Dense, ExponentialParams, InfonceField, MAX_PAIRS, Relative, WeightParams,
-    accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum, infonce, mined_order,
-    relative, weights,
+    Below, Composition, Dense, ExponentialParams, InfonceField, Relative, WeightParams, accumulate, compose,
+    dense_field, dense_sum, exponential_field, exponential_sum, infonce, mined_order, relative, weights,
 };
 use crate::objective::{GoalParams, InfonceParams, Negatives, Objective, Term};
-use crate::{Error, Result};
-
-/// Whether a batch may have so many pairs, the same on every device.
-///
-/// # Errors
-/// Too many, or none.
-pub(crate) fn check_pairs(pairs: usize) -> Result<()> {
-    if (1..=MAX_PAIRS).contains(&pairs) {
-        return Ok(());
-    }
-    let (expected, advice) = (format!("1 to {MAX_PAIRS}"), "give fewer pairs at a time");
-    Err(Error::config("pairs of a batch", expected, pairs, advice))
-}
 
 impl Workspace {
     /// Computes the gradient at the embeddings, overwriting `dx`, `dy` `[pairs, cols]`.

@@ -2,8 +2,7 @@
 //!
 //! Owns the way onto the device and back; the dispatches are `gradient`'s.
 
-use super::compose::check_pairs;
-use super::workspace::{Inputs, Workspace};
+use super::workspace::{Inputs, Workspace, check_pairs};
 use crate::device::{Buffer, Device, Matrix};
 use crate::kernels::{l2norm, l2norm_backward};
 use crate::objective::Objective;

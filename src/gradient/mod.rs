@@ -12,11 +12,10 @@ mod terms;
 mod workspace;
 
 pub(crate) use bank::Bank;
-pub(crate) use compose::check_pairs;
 pub(crate) use embeddings::check_embeddings;
 #[cfg(feature = "native")]
 pub(crate) use embeddings::check_rows;
 pub use embeddings::{GradientOptions, Gradients, Rows};
 pub(crate) use field::Field;
 pub(crate) use terms::weight_params;
-pub(crate) use workspace::{Inputs, Workspace};
+pub(crate) use workspace::{Inputs, Workspace, check_pairs};

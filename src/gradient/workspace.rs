@@ -4,10 +4,9 @@
 //! needs them, so N x N is never held.
 
 use super::bank::BankRows;
-use super::compose::check_pairs;
-use crate::Result;
 use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice};
-use crate::kernels::{Below, Block, Product, matmul, mined_keys};
+use crate::kernels::{Below, Block, MAX_PAIRS, Product, matmul, mined_keys};
+use crate::{Error, Result};
 use std::ops::Range;
 
 /// What a batch brings to its gradient.
@@ -115,6 +114,18 @@ impl Rounds {
             _ => (odd, Some(even)),
         }
     }
+}
+
+/// Whether a batch may have so many pairs, the same on every device.
+///
+/// # Errors
+/// Too many, or none.
+pub(crate) fn check_pairs(pairs: usize) -> Result<()> {
+    if (1..=MAX_PAIRS).contains(&pairs) {
+        return Ok(());
+    }
+    let (expected, advice) = (format!("1 to {MAX_PAIRS}"), "give fewer pairs at a time");
+    Err(Error::config("pairs of a batch", expected, pairs, advice))
 }
 
 impl Workspace {

@@ -64,9 +64,7 @@ pub use ranks::{RankBlock, ranks};
 pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
 pub use sum_squares::{PARTS, sum_squares};
-pub use weights::{
-    PositivePart, WeightParams, loss_at, weighing_pages, weight_sections, weights, weights_at,
-};
+pub use weights::{PositivePart, WeightParams, loss_at, weight_sections, weights, weights_at};
 pub use widen::widen;
 
 /// The CPU twins, as oracles for tests.
@@ -144,6 +142,11 @@ pub static KERNELS: &[&Kernel] = &[
     &weights::KERNEL,
     &widen::KERNEL,
 ];
+
+/// The kernels whose weights may be those of a file.
+pub fn weighing_kernels() -> [&'static Kernel; 3] {
+    [&weights::KERNEL, &dense_sum::KERNEL, &dense_field::KERNEL]
+}
 
 /// The `LANES` constant of the row kernels on this recorder's device.
 fn lanes(recorder: &Recorder) -> [(&'static str, String); 1] {

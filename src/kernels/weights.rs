@@ -34,11 +34,6 @@ params!(weights pairs: u32);
 
 const TRIPLET_SECTION: &str = "section triplet";
 
-/// Every page in which the weights may be a file's.
-pub fn weighing_pages() -> [&'static KernelSpec; 3] {
-    [&KERNEL.spec, &super::dense_sum::KERNEL.spec, &super::dense_field::KERNEL.spec]
-}
-
 /// The numbers by which the shader tells weights and losses apart, as WGSL constants.
 fn numbers() -> String {
     static NUMBERS: OnceLock<String> = OnceLock::new();

@@ -163,7 +163,7 @@ impl Row {
         let tests: Option<Vec<_>> = point.as_ref().and_then(|point| {
             sweep.seeds.iter().map(|&seed| Some(results.test(objective, point, seed)?.recall)).collect()
         });
-        let score = |of: fn(&crate::Recall) -> f64, baseline: Option<&Option<Score>>| {
+        let score = |of: fn(&crate::eval::Recall) -> f64, baseline: Option<&Option<Score>>| {
             let values = tests.as_ref()?.iter().map(of).collect();
             Some(Score::new(values, baseline.and_then(Option::as_ref)))
         };

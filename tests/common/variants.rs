@@ -3,7 +3,7 @@
 use wgoal::CustomWeights;
 use wgoal::device::KernelSpec;
 use wgoal::doctor::kernels;
-use wgoal::kernels::{MATMUL_VARIANTS, SortForm, weighing_pages, weight_sections};
+use wgoal::kernels::{MATMUL_VARIANTS, SortForm, weighing_kernels, weight_sections};
 
 /// The contracts of all kernels.
 pub fn specs() -> impl Iterator<Item = &'static KernelSpec> {
@@ -37,7 +37,9 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     }
     let own = CustomWeights::new("operations.wgsl", include_str!("operations.wgsl"), []);
     let own = own.unwrap_or_else(|e| panic!("{e}\n{}", e.excerpt().unwrap_or_default()));
-    for (spec, weights) in weighing_pages().into_iter().flat_map(|spec| [(spec, None), (spec, Some(&own))]) {
+    for (spec, weights) in
+        weighing_kernels().into_iter().flat_map(|kernel| [(&kernel.spec, None), (&kernel.spec, Some(&own))])
+    {
         for lanes in [8, 64] {
             let lanes = ("LANES", format!("{lanes}u"));
             variants.push((spec, [lanes].into_iter().chain(weight_sections(weights)).collect()));
