@@ -3,6 +3,8 @@
 
 // From the lowest layer to the highest; tests/layers.rs holds this order.
 pub mod analysis;
+#[cfg(feature = "bench")]
+pub mod bench;
 #[cfg(feature = "native")]
 pub mod data;
 #[doc(hidden)]

@@ -1,13 +1,14 @@
 //! `wgoal bench`: what a training step takes, on data made up here, and what the device can do at most. Results are checked
 //! before they are timed.
 
-use super::roofline::{Ceiling, Row, print_rows};
-use super::scale::{EpochBench, EvalBench, PairsBench, numbers};
-use super::{DeviceArg, ObjectiveArgs, print_json, say};
+use super::{DeviceArg, ObjectiveArgs, make_folder, print_json, refuse_overwriting, say};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use std::time::Instant;
-use wgoal::{Device, Error, ErrorKind, Features, Head, Pipeline, Result, StepStats, TrainConfig};
+use std::path::PathBuf;
+use wgoal::bench::{self, Ceiling, Row, StepProfile};
+use wgoal::data::write_file;
+use wgoal::device::KernelTime;
+use wgoal::{Error, ErrorKind, Result, TrainConfig};
 
 #[derive(Subcommand)]
 pub enum BenchCommand {
@@ -49,58 +50,88 @@ pub struct BenchArgs {
     json: bool,
 }
 
+#[derive(Args)]
+pub struct EpochBench {
+    /// Images : captions : image width : text width : embedding width; features are f16, in a folder made for it
+    #[arg(long, value_name = "N:M:P:Q:D", default_value = "29000:145000:2048:768:1024")]
+    shape: String,
+    /// Pairs in a batch
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Order of the pairs, as on `wgoal train`
+    #[arg(long, value_name = "full|blocks|blocks:PAIRS", default_value = "full")]
+    shuffle: String,
+    /// Begin with features that no cache of the system holds, as if there were more of them than memory (Linux)
+    #[arg(long)]
+    cold: bool,
+    /// Where to make the folder of features, which is removed again [that of the system]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct EvalBench {
+    /// Images : captions : embedding width; captions belong to images in turn
+    #[arg(long, value_name = "N:M:D", default_value = "5000:25000:1024")]
+    shape: String,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct PairsBench {
+    /// Sizes of batches
+    #[arg(
+        long,
+        value_name = "PAIRS",
+        value_delimiter = ',',
+        default_value = "128,256,512,1024,2048,4096,8192,16384,32768"
+    )]
+    pairs: Vec<usize>,
+    /// Width of the embeddings
+    #[arg(long, default_value_t = 256, value_parser = width)]
+    embed: usize,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Time and memory over pairs, as an SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was measured, and of what.
 #[derive(Serialize)]
-struct Summary {
+struct Measured<T> {
     device: String,
     shape: String,
-    objective: String,
-    /// Median over samples of several steps each, the device kept busy.
-    median_ms: f64,
-    /// From nothing but an open device to the end of the first step, shaders compiled.
-    first_step_ms: f64,
-    /// Steps timed.
-    steps: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    profile: Option<Profiled>,
-}
-
-/// What the first step took.
-struct FirstStep {
-    ms: f64,
-    /// By kernel, where that was asked for.
-    profile: wgoal::device::Profile,
-}
-
-/// The kernels of a step against the ceilings.
-#[derive(Serialize)]
-struct Profiled {
-    ceiling: Ceiling,
-    kernels: Vec<Row>,
-}
-
-#[derive(Serialize)]
-struct Roofline {
-    device: String,
-    shape: String,
-    objective: String,
+    objective: Option<String>,
     #[serde(flatten)]
-    profile: Profiled,
+    times: T,
 }
-
-/// Time to spend on samples, and how many at least and at most.
-const SECONDS: f64 = 3.0;
-const SAMPLES: std::ops::RangeInclusive<usize> = 7..=201;
-/// What a sample should take: on a quick GPU, several submissions, of which one is made ready while the one before runs.
-const SAMPLE_MS: f64 = 20.0;
-/// Steps in a sample at least, and at most.
-const STEPS: std::ops::RangeInclusive<usize> = 4..=256;
-/// Steps of a profile.
-const PROFILED: usize = 16;
 
 impl BenchCommand {
     pub fn run(self) -> Result<()> {
         match self {
-            Self::Step { bench, profile, profile_first } => bench.step(profile, profile_first),
+            Self::Step { bench, profile, profile_first } => bench.step(match (profile, profile_first) {
+                (true, _) => StepProfile::Steps,
+                (_, true) => StepProfile::First,
+                _ => StepProfile::None,
+            }),
             Self::Roofline { bench } => bench.roofline(),
             Self::Pairs(bench) => bench.run(),
             Self::Epoch(bench) => bench.run(),
@@ -110,164 +141,170 @@ impl BenchCommand {
 }
 
 impl BenchArgs {
-    /// An open device, the data, and a pipeline whose first step was right; what that step took.
-    fn prepare(&self, profile: bool) -> Result<(Device, Bench, Pipeline, FirstStep)> {
+    fn config(&self) -> Result<TrainConfig> {
         let config = TrainConfig { mask_same_image: false, ..Default::default() };
-        let config = TrainConfig { objective: self.objective.apply(config.objective)?, ..config };
-        let dims = parse_shape(&self.shape)?;
-        let device = self.device.open()?;
-        let mut bench = Bench::new(&config, dims)?;
-        device.profile(profile);
-        let start = Instant::now();
-        let mut pipeline = bench.pipeline(&device)?;
-        bench.step(&mut pipeline)?;
-        let first = pipeline.records()?;
-        let ms = 1e3 * start.elapsed().as_secs_f64();
-        let profile = device.profile(false);
-        bench.check(&first)?;
-        Ok((device, bench, pipeline, FirstStep { ms, profile }))
+        Ok(TrainConfig { objective: self.objective.apply(config.objective)?, ..config })
     }
 
-    fn step(self, profile: bool, profile_first: bool) -> Result<()> {
-        let (device, mut bench, mut pipeline, first) = self.prepare(profile_first)?;
-        let mut sample = |steps: usize| -> Result<f64> {
-            let start = Instant::now();
-            for _ in 0..steps {
-                bench.step(&mut pipeline)?;
-            }
-            pipeline.records()?;
-            Ok(1e3 * start.elapsed().as_secs_f64() / steps as f64)
-        };
-        let steps = (SAMPLE_MS / sample(*STEPS.start())?) as usize;
-        let steps = steps.clamp(*STEPS.start(), *STEPS.end());
-        let mut samples = Vec::new();
-        let start = Instant::now();
-        while samples.len() < *SAMPLES.start()
-            || (start.elapsed().as_secs_f64() < SECONDS && samples.len() < *SAMPLES.end())
-        {
-            samples.push(sample(steps)?);
-        }
-        samples.sort_by(f64::total_cmp);
-        let profile = match (profile, profile_first) {
-            (true, _) => Some(bench.profile(&device, &mut pipeline)?),
-            (_, true) => {
-                let ceiling = Ceiling::of(&device)?;
-                Some(Profiled { kernels: ceiling.rows(&first.profile, 1), ceiling })
-            }
-            _ => None,
-        };
-        let summary = Summary {
-            device: device.to_string(),
-            shape: self.shape,
-            objective: bench.config.objective.to_string(),
-            median_ms: samples[samples.len() / 2],
-            first_step_ms: first.ms,
-            steps: samples.len() * steps,
-            profile,
-        };
+    fn step(self, profile: StepProfile) -> Result<()> {
+        let (config, shape) = (self.config()?, parse_shape(&self.shape)?);
+        let device = self.device.open()?;
+        let times = bench::step(&device, &config, shape, profile)?;
+        let (device, objective) = (device.to_string(), config.objective.to_string());
         if self.json {
-            return print_json(&summary);
+            return print_json(&Measured { device, shape: self.shape, objective: Some(objective), times });
         }
-        let Summary { shape, objective, median_ms, first_step_ms, steps, profile, .. } = &summary;
         say(format!(
-            "{objective} {shape} on {device}: {median_ms:.2} ms a step (median of {steps} steps), first step {first_step_ms:.0} ms"
+            "{objective} {} on {device}: {:.2} ms a step (median of {} steps), first step {:.0} ms",
+            self.shape, times.median_ms, times.steps, times.first_step_ms
         ))?;
-        if let Some(profile) = profile {
-            print_rows(&profile.kernels)?;
-        }
-        Ok(())
+        times.profile.map_or(Ok(()), |profile| print_rows(&profile.kernels))
     }
 
     fn roofline(self) -> Result<()> {
-        let (device, mut bench, mut pipeline, _) = self.prepare(false)?;
-        let roofline = Roofline {
-            device: device.to_string(),
-            shape: self.shape,
-            objective: bench.config.objective.to_string(),
-            profile: bench.profile(&device, &mut pipeline)?,
-        };
+        let (config, shape) = (self.config()?, parse_shape(&self.shape)?);
+        let device = self.device.open()?;
+        let times = bench::roofline(&device, &config, shape)?;
+        let (device, objective) = (device.to_string(), config.objective.to_string());
         if self.json {
-            return print_json(&roofline);
+            return print_json(&Measured { device, shape: self.shape, objective: Some(objective), times });
         }
-        let Roofline { device, shape, objective, profile } = &roofline;
         say(format!("{device} can do at most"))?;
-        profile.ceiling.print()?;
-        say(format!("and a step of {objective} {shape} takes of that"))?;
-        print_rows(&profile.kernels)
+        print_ceiling(&times.ceiling)?;
+        say(format!("and a step of {objective} {} takes of that", self.shape))?;
+        print_rows(&times.kernels)
     }
 }
 
-/// The error of a device that computes wrongly.
-pub fn wrong(what: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
-    let advice = "this device computes wrongly: report it with the output of `wgoal devices`";
-    Error::new(ErrorKind::Device, format!("bench: {what}"), expected, found, advice)
-}
-
-struct Bench {
-    config: TrainConfig,
-    head: Head,
-    pairs: usize,
-    images: Vec<f32>,
-    texts: Vec<f32>,
-    ids: Vec<u32>,
-}
-
-impl Bench {
-    fn new(config: &TrainConfig, [pairs, p, q, d]: [usize; 4]) -> Result<Self> {
-        let head = Head::new(p, q, d, config.seed)?;
-        let mut numbers = numbers();
-        let images = numbers.by_ref().take(pairs * p).collect();
-        let texts = numbers.take(pairs * q).collect();
-        Ok(Self { config: config.clone(), head, pairs, images, texts, ids: (0..pairs as u32).collect() })
-    }
-
-    fn pipeline(&self, device: &Device) -> Result<Pipeline> {
-        Pipeline::new(device, self.head.clone(), &self.config, self.pairs)
-    }
-
-    fn step(&mut self, pipeline: &mut Pipeline) -> Result<()> {
-        let batch = Features { images: &self.images, texts: &self.texts, ids: &self.ids };
-        pipeline.step(batch, &self.config.objective, self.config.lr)
-    }
-
-    /// The ceilings and, against them, the kernels of some steps.
-    fn profile(&mut self, device: &Device, pipeline: &mut Pipeline) -> Result<Profiled> {
-        let ceiling = Ceiling::of(device)?;
-        device.profile(true);
-        let mut steps = || {
-            for _ in 0..PROFILED {
-                self.step(pipeline)?;
-            }
-            pipeline.records()
-        };
-        let ran = steps();
-        let profile = device.profile(false);
-        ran?;
-        Ok(Profiled { kernels: ceiling.rows(&profile, PROFILED), ceiling })
-    }
-
-    /// The first step must be what the CPU twins make of it.
-    fn check(&mut self, found: &[StepStats]) -> Result<()> {
-        let mut pipeline = self.pipeline(&Device::cpu())?;
-        self.step(&mut pipeline)?;
-        let expected = pipeline.records()?;
-        let near = |a: f32, b: f32| (a - b).abs() <= 1e-3 * b.abs().max(1.0);
-        match (found, &expected[..]) {
-            ([found], [expected])
-                if near(found.loss, expected.loss) && near(found.gradient_norm, expected.gradient_norm) =>
-            {
-                Ok(())
-            }
-            _ => Err(wrong("the first step", format!("{expected:?}"), format!("{found:?}"))),
+impl EpochBench {
+    fn run(self) -> Result<()> {
+        let [n, m, p, q, d] = shape(&self.shape, "N:M:P:Q:D")?;
+        let config = TrainConfig::default();
+        let objective = self.objective.apply(config.objective.clone())?;
+        let shuffle = self.shuffle.parse()?;
+        let config = TrainConfig { objective, batch: self.batch, embed: d, epochs: 1, shuffle, ..config };
+        let device = self.device.open()?;
+        let scratch = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let objective = config.objective.to_string();
+        let times = bench::epoch(&device, config, [n, m, p, q], &make_folder(&scratch)?, self.cold)?;
+        let device = device.to_string();
+        if self.json {
+            return print_json(&Measured { device, shape: self.shape, objective: Some(objective), times });
         }
+        let peak = times.peak_mb.map_or(String::new(), |mb| format!(", {mb} MB resident at most"));
+        say(format!(
+            "epoch of {objective} {} on {device}: {:.1} s for {} steps, {:.1} s in matrix products timed alone, ratio \
+             {:.2}{peak}",
+            self.shape, times.seconds, times.steps, times.products, times.ratio
+        ))
     }
 }
 
-fn parse_shape(shape: &str) -> Result<[usize; 4]> {
-    let numbers: [usize; 4] = super::scale::shape(shape, "N:P:Q:D")?;
+impl EvalBench {
+    fn run(self) -> Result<()> {
+        let shape = shape(&self.shape, "N:M:D")?;
+        let device = self.device.open()?;
+        let times = bench::eval(&device, shape)?;
+        let device = device.to_string();
+        if self.json {
+            return print_json(&Measured { device, shape: self.shape, objective: None, times });
+        }
+        say(format!(
+            "evaluation {} on {device}: {:.2} s in both directions, {:.2} s of it in matrix products timed alone, ratio \
+             {:.2}",
+            self.shape, times.seconds, times.products, times.ratio
+        ))
+    }
+}
+
+impl PairsBench {
+    fn run(self) -> Result<()> {
+        if let Some(out) = &self.plot {
+            refuse_overwriting("--plot", out, self.objective.weights.clone())?;
+        }
+        let objective = self.objective.apply(TrainConfig::default().objective)?;
+        let device = self.device.open()?;
+        let dim = self.embed;
+        if !self.json {
+            say(format!("gradient of {objective} at embeddings of width {dim}, on {device}"))?;
+            say("  pairs          ms   product ms   ratio   memory MB")?;
+        }
+        let mut rows = Vec::new();
+        for &pairs in &self.pairs {
+            let row = bench::pairs(&device, &objective, pairs, dim)?;
+            if !self.json {
+                let memory = row.grown_mb.map_or("-".into(), |mb| mb.to_string());
+                let (ms, product) = (1e3 * row.seconds, 1e3 * row.product);
+                say(format!("{pairs:7} {ms:11.2} {product:12.2} {:7.2} {memory:>11}", row.ratio))?;
+            }
+            rows.push(row);
+        }
+        if let Some(path) = &self.plot {
+            write_file(path, bench::plot(&objective.to_string(), &device.to_string(), &rows).as_bytes())?;
+        }
+        if self.json { print_json(&rows) } else { Ok(()) }
+    }
+}
+
+fn print_ceiling(ceiling: &Ceiling) -> Result<()> {
+    say(format!("arithmetic  {:9.1} GFLOP/s", ceiling.flops / 1e9))?;
+    say(format!("streaming   {:9.1} GB/s", ceiling.bytes / 1e9))?;
+    say(format!("dispatch    {:9.1} us", 1e6 * ceiling.dispatch))?;
+    say(format!("submission  {:9.1} us", 1e6 * ceiling.submission))?;
+    say(format!("read-back   {:9.1} us", 1e6 * ceiling.readback))
+}
+
+/// The table of a step.
+fn print_rows(rows: &[Row]) -> Result<()> {
+    say("kernel                          dispatches        ms   share   GFLOP/s      GB/s  of ceiling")?;
+    for Row { kernel, share, of_ceiling, .. } in rows {
+        let KernelTime { name, dispatches, seconds, flops, bytes, .. } = kernel;
+        // On the CPU only products know their work.
+        let rate = |work: f64| if work > 0.0 { format!("{:.2}", work / seconds / 1e9) } else { "-".into() };
+        let of_ceiling =
+            if flops + bytes > 0.0 { format!("{:.0} %", 100.0 * of_ceiling) } else { "-".into() };
+        say(format!(
+            "{name:30} {dispatches:11} {:9.3} {:5.1} % {:>9} {:>9} {of_ceiling:>11}",
+            1e3 * seconds,
+            100.0 * share,
+            rate(*flops),
+            rate(*bytes),
+        ))?;
+    }
+    let above = rows.iter().filter(|row| row.of_ceiling > 1.0).count();
+    if above > 0 {
+        note!(
+            "note: {above} of the {} kernels are above 100 % of the ceiling: their data lie in a cache, which is faster than \
+             the memory that the ceiling is measured on, or the machine was busier then",
+            rows.len()
+        );
+    }
+    let sum = |of: fn(&KernelTime) -> f64| rows.iter().map(|row| of(&row.kernel)).sum::<f64>();
+    let (dispatches, seconds) = (sum(|kernel| kernel.dispatches as f64), sum(|kernel| kernel.seconds));
+    say(format!("{:30} {dispatches:11} {:9.3}", "all", 1e3 * seconds))
+}
+
+/// A width that matrices can have.
+fn width(text: &str) -> std::result::Result<usize, String> {
+    let width = text.parse().map_err(|e| format!("{e}"))?;
+    if (1..=65_536).contains(&width) { Ok(width) } else { Err("expected 1 to 65536".into()) }
+}
+
+fn parse_shape(text: &str) -> Result<[usize; 4]> {
+    let numbers: [usize; 4] = shape(text, "N:P:Q:D")?;
     if numbers.iter().all(|&k| k * numbers[0] < 1 << 31) {
         return Ok(numbers);
     }
     let expected = "N:P:Q:D, their products with N below 2^31";
-    Err(Error::new(ErrorKind::Config, "--shape", expected, shape, "give it as in 128:1280:384:256"))
+    Err(Error::new(ErrorKind::Config, "--shape", expected, text, "give it as in 128:1280:384:256"))
+}
+
+fn shape<const K: usize>(text: &str, form: &str) -> Result<[usize; K]> {
+    // So that the product of any two of them can be counted.
+    let fits = |n: &usize| (1..1 << 31).contains(n);
+    let numbers: Option<Vec<usize>> = text.split(':').map(|n| n.parse().ok().filter(fits)).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| {
+        let expected = format!("{form}, whole numbers of 1 or more and below 2^31");
+        Error::new(ErrorKind::Config, "--shape", expected, text, "give it in this form")
+    })
 }

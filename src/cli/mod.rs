@@ -11,9 +11,7 @@ mod gradient;
 mod options;
 mod output;
 mod resume;
-mod roofline;
 mod run_folder;
-mod scale;
 mod sweep;
 mod train;
 

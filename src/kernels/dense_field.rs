@@ -1,7 +1,9 @@
 //! Field of a GOAL gradient over all negatives, in the place of the similarities.
 
 use super::dense_sum::is_negative;
-use super::lab::{Lab, N, dense_weights, directions, mined};
+use super::hardest::mined;
+use super::dense_sum::dense_weights;
+use super::lab::{Lab, N, directions};
 use super::weights::weighed_triplet;
 use super::{Access, Dense, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};
 use crate::Result;

@@ -1,8 +1,10 @@
 //! Every anchor against all its negatives, one direction: how the positive is pulled, and the loss.
 
-use super::lab::{Lab, N, dense_weights, directions, mined};
+use super::hardest::mined;
+use super::lab::{Lab, N, directions};
 use super::weights::{weighed_positive, weighed_triplet};
 use super::{Access, Block, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};
+use crate::objective::{PairWeight, TripletWeight};
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use crate::{Error, Result};
 use std::sync::OnceLock;
@@ -106,6 +108,16 @@ pub fn reference<T: Real>(
 /// Whether two pairs are negatives of each other: of different images, or without ids different pairs.
 pub(super) fn is_negative(ids: Option<&[u32]>, i: usize, j: usize) -> bool {
     ids.map_or(i != j, |ids| ids[i] != ids[j])
+}
+
+/// Dyadic, so that no comparison with it is a matter of rounding.
+pub(crate) const MARGIN: f32 = 13.0 / 64.0;
+
+/// Weights that say something at every p and n, closed by the margin or not.
+pub(crate) fn dense_weights() -> impl Iterator<Item = WeightParams> {
+    let usual =
+        WeightParams { triplet: TripletWeight::Cir, pair: PairWeight::Sig, scale: 0.5, ..Default::default() };
+    [None, Some(MARGIN)].into_iter().map(move |margin| WeightParams { margin, ..usual.clone() })
 }
 
 fn check(lab: &mut Lab) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Sum of exponentials over all negatives of every anchor, one direction: what multi-similarity and lifted structure share.
 
-use super::lab::{Lab, N, directions, mined};
+use super::hardest::mined;
+use super::lab::{Lab, N, directions};
 use super::{Access, Block, Kernel, KernelSpec, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};

@@ -1,7 +1,7 @@
 //! The generalised pooling operator over the items of a batch, and its backwards (vse-models.md section 2.1).
 
-use super::lab::Lab;
-use super::lab_local::{COLS, Items, LENGTHS, ROWS, SLOTS};
+use super::lab::{Lab, Pair};
+use super::lab_local::{COLS, KINDS, LENGTHS, LONGEST, ROWS, SLOTS};
 use super::{Access, Kernel, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
@@ -309,6 +309,46 @@ fn rows_of<'a, T: Send>(
         values = rest;
     }
     items.into_par_iter()
+}
+
+/// The items of a batch, weights for each length, and any order of their rows.
+pub(crate) struct Items {
+    pub offsets: Pair<u32>,
+    pub kind: Pair<u32>,
+    pub theta: Pair<f32>,
+    pub order: Pair<u32>,
+}
+
+impl Items {
+    pub fn new(lab: &mut Lab) -> Result<Self> {
+        let (mut offsets, mut order) = (vec![0], Vec::new());
+        for length in LENGTHS {
+            let rows = 0..length * padded(COLS) as u32;
+            order.extend(rows.map(|at| (at / padded(COLS) as u32 + at % padded(COLS) as u32) % length));
+            offsets.push(offsets[offsets.len() - 1] + length);
+        }
+        let kind = LENGTHS.iter().map(|length| KINDS.partition_point(|kind| kind < length) as u32).collect();
+        let mut theta: Vec<f32> = lab.numbers(KINDS.len() * SLOTS).iter().map(|x| 1.5 + x).collect();
+        for (theta, length) in theta.chunks_exact_mut(SLOTS).zip(KINDS) {
+            theta.iter_mut().for_each(|w| *w /= length as f32);
+            theta[length as usize..].fill(0.0);
+        }
+        let (offsets, kind) = (lab.pair(offsets)?, lab.pair(kind)?);
+        Ok(Self { offsets, kind, theta: lab.pair(theta)?, order: lab.pair(order)? })
+    }
+
+    pub fn ragged(&self) -> Ragged<'_> {
+        let (offsets, kind) = (self.offsets.get(), self.kind.get());
+        Ragged { offsets, kind, count: LENGTHS.len(), longest: LONGEST }
+    }
+
+    pub fn host(&self) -> (&[u32], &[u32]) {
+        (&self.offsets.host, &self.kind.host)
+    }
+
+    pub fn theta(&self) -> Mat<'_> {
+        self.theta.mat(KINDS.len(), SLOTS)
+    }
 }
 
 fn check_order(lab: &mut Lab) -> Result<()> {

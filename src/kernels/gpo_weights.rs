@@ -2,7 +2,9 @@
 
 use super::gru::Chains;
 use super::lab::Lab;
-use super::lab_local::{HIDDEN, Items, KINDS, LONGEST, ROWS, SLOTS, STATES, chains, small};
+use super::gpo::Items;
+use super::gru::chains;
+use super::lab_local::{HIDDEN, KINDS, LONGEST, ROWS, SLOTS, STATES, small};
 use super::{Access, Kernel, KernelSpec, Ragged, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};

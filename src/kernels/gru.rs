@@ -1,7 +1,7 @@
 //! The bidirectional GRU of the generalised pooling operator, and its backward (vse-models.md section 2.1).
 
-use super::lab::Lab;
-use super::lab_local::{HIDDEN, KINDS, LONGEST, SLOTS, STATES, chains, small};
+use super::lab::{Lab, Pair};
+use super::lab_local::{HIDDEN, KINDS, LONGEST, SLOTS, STATES, small};
 use super::{Access, Kernel, KernelSpec, Real, sigma};
 use crate::Result;
 use crate::device::Recorder;
@@ -308,6 +308,10 @@ pub fn backward_reference<T: Real>(
             }
         }
     });
+}
+
+pub(crate) fn chains(lengths: &Pair<u32>) -> Chains<'_> {
+    Chains { lengths: lengths.get(), count: KINDS.len(), longest: LONGEST }
 }
 
 fn check(lab: &mut Lab) -> Result<()> {

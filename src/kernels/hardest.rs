@@ -1,6 +1,6 @@
 //! Hardest negative of every anchor, one direction (goal-math.md section 2).
 
-use super::lab::{Lab, N, directions, mined};
+use super::lab::{Lab, N, Pair, directions};
 use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
@@ -190,6 +190,30 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
             **n = -T::one();
         }
     }
+}
+
+/// Similarities with exact ties, ids that repeat, and what mining makes of them in the direction of images.
+pub(crate) struct Mined {
+    pub similarity: Pair<f32>,
+    pub ids: Pair<u32>,
+    pub positive: Pair<f32>,
+    pub value: Pair<f32>,
+    pub index: Pair<u32>,
+}
+
+pub(crate) fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
+    // Multiples of 1/64, so that differences are exact.
+    let similarity = lab.matrix(N, N)?.host.iter().map(|s| (s * 63.0).round() / 64.0).collect();
+    let (similarity, ids) = (lab.pair(similarity)?, lab.indices(N, 40)?);
+    let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
+    reference(
+        block,
+        &similarity.host,
+        (Some(&ids.host), false, None),
+        (&mut p, &mut n, &mut h),
+    );
+    let (positive, value, index) = (lab.pair(p)?, lab.pair(n)?, lab.pair(h)?);
+    Ok(Mined { similarity, ids, positive, value, index })
 }
 
 /// The hardest, and the next after them.

@@ -1,6 +1,7 @@
 //! Field of the symmetric InfoNCE, in the place of the similarities (vse-models.md section 4).
 
-use super::lab::{Lab, N, TEMPERATURE, directions, mined};
+use super::hardest::mined;
+use super::lab::{Lab, N, TEMPERATURE, directions};
 use super::{Access, Kernel, KernelSpec, LANES, Real, SameImage, lanes};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};

@@ -1,9 +1,8 @@
 //! Where the checks of kernels make their data and compare: the same small cases on every device, of odd and distinct sizes.
 
-use super::{Block, WeightParams};
+use super::Block;
 use crate::Result;
 use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Slice, SliceMut, pad_rows, padded};
-use crate::objective::{PairWeight, TripletWeight};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -159,43 +158,9 @@ pub(crate) const N: usize = 67;
 
 pub(crate) const D: usize = 37;
 
-/// Similarities with exact ties, ids that repeat, and what mining makes of them in the direction of images.
-pub(crate) struct Mined {
-    pub similarity: Pair<f32>,
-    pub ids: Pair<u32>,
-    pub positive: Pair<f32>,
-    pub value: Pair<f32>,
-    pub index: Pair<u32>,
-}
-
-pub(crate) fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
-    // Multiples of 1/64, so that differences are exact.
-    let similarity = lab.matrix(N, N)?.host.iter().map(|s| (s * 63.0).round() / 64.0).collect();
-    let (similarity, ids) = (lab.pair(similarity)?, lab.indices(N, 40)?);
-    let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
-    super::hardest::reference(
-        block,
-        &similarity.host,
-        (Some(&ids.host), false, None),
-        (&mut p, &mut n, &mut h),
-    );
-    let (positive, value, index) = (lab.pair(p)?, lab.pair(n)?, lab.pair(h)?);
-    Ok(Mined { similarity, ids, positive, value, index })
-}
-
 /// Both directions, as whole blocks.
 pub(crate) fn directions() -> [Block; 2] {
     [Block::images(0, N, N), Block::texts(0, N, N)]
-}
-
-/// Dyadic, so that no comparison with it is a matter of rounding.
-pub(crate) const MARGIN: f32 = 13.0 / 64.0;
-
-/// Weights that say something at every p and n, closed by the margin or not.
-pub(crate) fn dense_weights() -> impl Iterator<Item = WeightParams> {
-    let usual =
-        WeightParams { triplet: TripletWeight::Cir, pair: PairWeight::Sig, scale: 0.5, ..Default::default() };
-    [None, Some(MARGIN)].into_iter().map(move |margin| WeightParams { margin, ..usual.clone() })
 }
 
 /// 1/16: z = s / t is exact.

@@ -1,6 +1,7 @@
 //! Sums of exponentials of every anchor's similarities over the temperature, one direction (vse-models.md section 4).
 
-use super::lab::{Lab, N, TEMPERATURE, directions, mined};
+use super::hardest::mined;
+use super::lab::{Lab, N, TEMPERATURE, directions};
 use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};

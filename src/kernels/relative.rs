@@ -1,6 +1,7 @@
 //! Relative sets U and V of every anchor, one direction (goal-math.md section 4, "Relative terms").
 
-use super::lab::{Lab, N, directions, mined};
+use super::hardest::mined;
+use super::lab::{Lab, N, directions};
 use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};

@@ -1,15 +1,15 @@
 //! What a device can do at most, measured on the spot, and kernels as a share of it.
 
-use super::bench::wrong;
-use super::say;
+use super::wrong;
+use crate::Result;
+use crate::device::{Buffer, Device, KernelTime, MatMut, Matrix, Profile};
+use crate::kernels::{Product, ceiling, matmul};
 use serde::Serialize;
 use std::time::Instant;
-use wgoal::device::{Buffer, KernelTime, MatMut, Matrix, Profile};
-use wgoal::kernels::{Product, ceiling, matmul};
-use wgoal::{Device, Result};
 
 /// The ceilings of a device.
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Ceiling {
     /// Floating-point operations a second: multiply and add in registers; on the CPU what the `gemm` crate reaches.
     pub flops: f64,
@@ -24,21 +24,26 @@ pub struct Ceiling {
 }
 
 /// A kernel of a step, and what it is of the ceiling.
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Row {
+    /// Its time, work and dispatches, of one step.
     #[serde(flatten)]
-    kernel: KernelTime,
-    /// Of the time of all kernels.
-    share: f64,
-    /// Time that arithmetic or memory would need at the ceiling, of the time it took.
-    of_ceiling: f64,
+    pub kernel: KernelTime,
+    /// Its share of the time of all kernels.
+    pub share: f64,
+    /// The time that arithmetic or memory would need at the ceiling, over the time it took.
+    pub of_ceiling: f64,
 }
 
 /// How long a measurement should run at least, in seconds.
 const LONG: f64 = 0.02;
 
 impl Ceiling {
-    /// Takes a second or so.
+    /// Measures a device, which takes about a second.
+    ///
+    /// # Errors
+    /// A failing device, or one that computes wrongly.
     pub fn of(device: &Device) -> Result<Self> {
         let mut small = Copy::new(device, 4096)?;
         small.check(device)?;
@@ -81,44 +86,6 @@ impl Ceiling {
         };
         profile.0.iter().map(row).collect()
     }
-
-    pub fn print(&self) -> Result<()> {
-        say(format!("arithmetic  {:9.1} GFLOP/s", self.flops / 1e9))?;
-        say(format!("streaming   {:9.1} GB/s", self.bytes / 1e9))?;
-        say(format!("dispatch    {:9.1} us", 1e6 * self.dispatch))?;
-        say(format!("submission  {:9.1} us", 1e6 * self.submission))?;
-        say(format!("read-back   {:9.1} us", 1e6 * self.readback))
-    }
-}
-
-/// The table of a step.
-pub fn print_rows(rows: &[Row]) -> Result<()> {
-    say("kernel                          dispatches        ms   share   GFLOP/s      GB/s  of ceiling")?;
-    for Row { kernel, share, of_ceiling } in rows {
-        let KernelTime { name, dispatches, seconds, flops, bytes, .. } = kernel;
-        // On the CPU only products know their work.
-        let rate = |work: f64| if work > 0.0 { format!("{:.2}", work / seconds / 1e9) } else { "-".into() };
-        let of_ceiling =
-            if flops + bytes > 0.0 { format!("{:.0} %", 100.0 * of_ceiling) } else { "-".into() };
-        say(format!(
-            "{name:30} {dispatches:11} {:9.3} {:5.1} % {:>9} {:>9} {of_ceiling:>11}",
-            1e3 * seconds,
-            100.0 * share,
-            rate(*flops),
-            rate(*bytes),
-        ))?;
-    }
-    let above = rows.iter().filter(|row| row.of_ceiling > 1.0).count();
-    if above > 0 {
-        note!(
-            "note: {above} of the {} kernels are above 100 % of the ceiling: their data lie in a cache, which is faster than \
-             the memory that the ceiling is measured on, or the machine was busier then",
-            rows.len()
-        );
-    }
-    let sum = |of: fn(&KernelTime) -> f64| rows.iter().map(|row| of(&row.kernel)).sum::<f64>();
-    let (dispatches, seconds) = (sum(|kernel| kernel.dispatches as f64), sum(|kernel| kernel.seconds));
-    say(format!("{:30} {dispatches:11} {:9.3}", "all", 1e3 * seconds))
 }
 
 /// Fastest of four, after one that is not counted: what else the machine does is no part of what it can do.

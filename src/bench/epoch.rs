@@ -1,0 +1,172 @@
+//! An epoch over many cached features, against the matrix products of its steps.
+
+use super::products::Products;
+use super::{numbers, peak_memory, wrong};
+use crate::data::{Dataset, Split};
+use crate::device::Device;
+use crate::io::Obstacle;
+use crate::train::{Event, TrainConfig, Trainer};
+use crate::{ErrorKind, Result};
+use half::f16;
+use npyz::WriterBuilder;
+use serde::Serialize;
+use std::io::BufWriter;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// What an epoch takes.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct EpochTimes {
+    /// Steps of the epoch.
+    pub steps: usize,
+    /// Seconds of the epoch, with reading, and with what a device compiles the first time; without validation.
+    pub seconds: f64,
+    /// Seconds of the matrix products of its steps alone.
+    pub products: f64,
+    /// The first over the second.
+    pub ratio: f64,
+    /// Largest resident memory of the process in MB, the matrices of the products timed alone included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_mb: Option<u64>,
+}
+
+/// Times an epoch of `config`, whose embedding width counts, over `[images, captions, image width, text width]` features in f16,
+/// which are written into a folder made for it below `scratch`. With `cold` no cache of the system holds them at the beginning
+/// (Linux).
+///
+/// # Errors
+/// A folder that cannot be written, options out of range, a failing device, an epoch without a gradient.
+pub fn epoch(
+    device: &Device,
+    config: TrainConfig,
+    [n, m, p, q]: [usize; 4],
+    scratch: &Path,
+    cold: bool,
+) -> Result<EpochTimes> {
+    let fault = |e: std::io::Error| {
+        let advice = "give a folder that can be written with --scratch";
+        Obstacle::from(e).error(ErrorKind::Config, scratch.display(), "a folder for features", advice)
+    };
+    let folder = tempfile::tempdir_in(scratch).map_err(fault)?;
+    write_features(folder.path(), [n, m, p, q]).map_err(fault)?;
+    for name in ["images.npy", "texts.npy"] {
+        put_away(&folder.path().join(name), cold).map_err(fault)?;
+    }
+    let (d, batch) = (config.embed, config.batch);
+    let mut trainer = Trainer::new(device, Dataset::open(folder.path())?, config)?;
+    let steps = trainer.steps_per_epoch();
+    let b = batch.min(trainer.dataset().split(Split::Train).texts.len());
+    let shapes =
+        [([b, d, p], false), ([b, d, q], false), ([b, b, d], false), ([d, p, b], true), ([d, q, b], true)];
+    let mut alone = Products::new(device, &shapes)?;
+    alone.seconds()?;
+    let receiver = stop_now_and_then(&mut trainer, alone);
+    let start = Instant::now();
+    let epoch = trainer.run_epoch()?;
+    // Closes the channel.
+    drop(trainer);
+    if !(epoch.loss.is_finite() && epoch.gradient_norm > 0.0) {
+        return Err(wrong("the epoch", "a gradient", format!("{epoch:?}")));
+    }
+    let stops = receiver.iter().collect::<Result<Vec<_>>>()?;
+    // Validation, before which the last stop is, is not the epoch's.
+    let Some((last, within)) = stops.split_last() else {
+        return Err(wrong("the epoch", "a validation", "none"));
+    };
+    let paused: Duration = within.iter().map(|stop| stop.until - stop.from).sum();
+    let seconds = (last.from - start - paused).as_secs_f64();
+    let products = steps as f64 * stops.iter().map(|stop| stop.products).sum::<f64>() / stops.len() as f64;
+    Ok(EpochTimes { steps, seconds, products, ratio: seconds / products, peak_mb: peak_memory() })
+}
+
+/// Lets the epoch stand still some times and times its products then.
+fn stop_now_and_then(trainer: &mut Trainer, mut alone: Products) -> mpsc::Receiver<Result<Stop>> {
+    let apart = trainer.steps_per_epoch().div_ceil(STOPS).max(LEAST);
+    let (sender, receiver) = mpsc::channel();
+    trainer.on_event(move |event| {
+        let stop = match event {
+            Event::Step { step, .. } => step % apart == 0,
+            _ => true,
+        };
+        if stop {
+            // Nobody receives it once training has failed.
+            let _ = sender.send(Stop::new(&mut alone));
+        }
+    });
+    receiver
+}
+
+/// Stops of an epoch, besides that before validation, and steps between two at least: at each a batch or two come for nothing.
+const STOPS: usize = 10;
+const LEAST: usize = 50;
+
+/// The epoch stands still: its products are timed here and there, since the machine changes its pace on the way.
+struct Stop {
+    from: Instant,
+    until: Instant,
+    /// Seconds of a step's products.
+    products: f64,
+}
+
+impl Stop {
+    fn new(alone: &mut Products) -> Result<Self> {
+        alone.settle()?;
+        let from = Instant::now();
+        // The thread of the batches gets ready those that it may, and is no hindrance then.
+        std::thread::sleep(Duration::from_millis(10));
+        // Once for the caches.
+        alone.run()?;
+        let mut samples = [0.0; 3];
+        for sample in &mut samples {
+            let start = Instant::now();
+            alone.run()?;
+            *sample = start.elapsed().as_secs_f64();
+        }
+        samples.sort_by(f64::total_cmp);
+        Ok(Self { from, until: Instant::now(), products: samples[1] })
+    }
+}
+
+/// Writes a file to the disk, which would else go on during the epoch; `cold` drops what the system's cache holds of it.
+fn put_away(path: &Path, cold: bool) -> std::io::Result<()> {
+    let file = std::fs::File::open(path)?;
+    file.sync_all()?;
+    if cold {
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        #[cfg(not(target_os = "linux"))]
+        return Err(std::io::Error::other("--cold is for Linux"));
+    }
+    Ok(())
+}
+
+/// A dataset of f16 features; the first images validate, the next test.
+fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()> {
+    let create = |name: &str| std::fs::File::create(folder.join(name)).map(BufWriter::new);
+    let features = |name: &str, rows: usize, cols: usize| {
+        let shape = [rows as u64, cols as u64];
+        let options = npyz::WriteOptions::<f16>::new().default_dtype().shape(&shape);
+        let mut npy = options.writer(create(name)?).begin_nd()?;
+        numbers().take(rows * cols).try_for_each(|x| npy.push(&f16::from_f32(x)))?;
+        npy.finish()
+    };
+    let indices = |name: &str, values: &mut dyn Iterator<Item = i64>| {
+        let values: Vec<_> = values.collect();
+        let options = npyz::WriteOptions::<i64>::new().default_dtype().shape(&[values.len() as u64]);
+        let mut npy = options.writer(create(name)?).begin_nd()?;
+        npy.extend(values)?;
+        npy.finish()
+    };
+    features("images.npy", n, p)?;
+    features("texts.npy", m, q)?;
+    // Where there are more images than captions, those that have one lie apart.
+    let used = n.min(m);
+    let image = |k: usize| (k * (n / used)) as i64;
+    indices("text_to_image.npy", &mut (0..m).map(|text| image(text % used)))?;
+    let held = (used / 100).clamp(1, 100);
+    indices("split_val.npy", &mut (0..held).map(image))?;
+    indices("split_test.npy", &mut (held..2 * held).map(image))?;
+    indices("split_train.npy", &mut (2 * held..used).map(image))
+}

@@ -1,0 +1,61 @@
+//! Benchmarks: what a step, an epoch, an evaluation and a gradient take, set against matrix products or against what the device
+//! can do at most, timed in the same run.
+//!
+//! Data are made up here. Every benchmark checks its result before it is timed.
+
+mod ceiling;
+mod epoch;
+mod eval;
+mod pairs;
+mod products;
+mod step;
+
+pub use ceiling::{Ceiling, Row};
+pub use epoch::{EpochTimes, epoch};
+pub use eval::{EvalTimes, eval};
+pub use pairs::{PairsTimes, pairs, plot};
+pub use step::{Profiled, StepProfile, StepTimes, roofline, step};
+
+use crate::{Error, ErrorKind, Result};
+use std::time::Instant;
+
+/// Numbers of both signs, the same at every call.
+fn numbers() -> impl Iterator<Item = f32> {
+    let mut state = 1u32;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    })
+}
+
+fn unit_rows(values: &mut [f32], dim: usize) {
+    for row in values.chunks_exact_mut(dim) {
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|x| *x /= norm);
+    }
+}
+
+/// The median of what `work` takes, in seconds: of at least three times, for two seconds or so.
+fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let (start, mut samples) = (Instant::now(), Vec::new());
+    while samples.len() < 3 || (start.elapsed().as_secs_f64() < 2.0 && samples.len() < 51) {
+        let start = Instant::now();
+        work()?;
+        samples.push(start.elapsed().as_secs_f64());
+    }
+    samples.sort_by(f64::total_cmp);
+    Ok(samples[samples.len() / 2])
+}
+
+/// The largest resident memory of this process so far, in MB; `None` where the system does not tell.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024 / 1_000_000)
+}
+
+/// The error of a device that computes wrongly.
+fn wrong(what: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
+    let advice = "this device computes wrongly: report it with the output of `wgoal devices`";
+    Error::new(ErrorKind::Device, format!("bench: {what}"), expected, found, advice)
+}
