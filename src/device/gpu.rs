@@ -1,24 +1,19 @@
-//! The one file that knows bind groups; it makes wgpu's buffers, images and pipelines, too.
+//! A GPU: what is open of it, its memory, and reading back.
 //!
-//! What is submitted, and when, is in the file beside, [`super::work`]. Nothing here knows what a kernel computes;
-//! [`KernelSpec`] is the whole contract with a shader. The file is long because no other may know these things.
+//! Nothing here knows what a kernel computes. Pipelines and bind groups are made in `bind.rs`, work is submitted in `submit.rs`.
 
+use super::faults::{Faults, lock, refusal};
+use super::image::Images;
+use super::pipeline::{Bound, Constant, Part, Pipeline};
 use super::profile::Profile;
 use super::select::DeviceInfo;
-use super::spec::{Access, KernelSpec, specialise};
-use super::staging::Free;
-use super::work::{Flight, ImageCopy, PARAMS, Work};
+use super::staged::Free;
+use super::work::{Flight, PARAMS, Work};
 use crate::{Error, Result};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// Texels of 16 bytes in a row of the images that some kernels read their operands from, as those pages know.
-pub(super) const IMAGE_ROW: u32 = 2048;
-/// Texels at the end of such a row that hold nothing: rows of a matrix would else lie a power of two apart in memory, where
-/// a cache has few places for them.
-const IMAGE_GAP: u32 = 4;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A GPU (or a software adapter) opened through wgpu.
 #[derive(Clone)]
@@ -27,20 +22,19 @@ pub struct Gpu(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
-    info: DeviceInfo,
+    pub info: DeviceInfo,
     /// Lanes that every subgroup has; 0 where shaders cannot use subgroups.
     subgroup: u32,
     pub params: wgpu::Buffer,
     /// Bound where a kernel's optional input is absent.
-    nothing: wgpu::Buffer,
+    pub nothing: wgpu::Buffer,
     /// Of each kernel, with the constants that its page was specialised by.
-    pipelines: Mutex<HashMap<&'static str, Vec<(Vec<Constant>, Arc<Pipeline>)>>>,
+    pub pipelines: Mutex<HashMap<&'static str, Vec<(Vec<Constant>, Arc<Pipeline>)>>>,
     /// What was bound before, so that a step like one before makes nothing: see [`Gpu::bind`].
-    bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
-    /// An image for each binding that a kernel reads as one, as large as was ever needed; see [`Access::Image`].
-    images: Mutex<HashMap<u32, Image>>,
+    pub bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
+    pub images: Mutex<Images>,
     /// Shaders that stand in for a kernel's own; see [`Gpu::replace_shader`].
-    replaced: Mutex<HashMap<String, String>>,
+    pub replaced: Mutex<HashMap<String, String>>,
     /// Bytes of the largest storage binding; see [`Gpu::limit_bindings`].
     max_binding: AtomicUsize,
     /// What was handed over and not yet submitted.
@@ -55,55 +49,6 @@ pub(super) struct Inner {
     /// What each kernel took, while [`Gpu::profile`] asks for it.
     pub profile: Mutex<Option<Profile>>,
 }
-
-/// What the driver has reported.
-#[derive(Default)]
-pub(super) struct Faults {
-    /// Of work that came to nothing: one error says so, and the device goes on.
-    told: Option<String>,
-    /// That the device is lost: everything is an error from then on.
-    lost: Option<String>,
-}
-
-impl Faults {
-    /// Takes note of what the next [`Gpu::check`] is to report. The first counts.
-    pub fn tell(&mut self, fault: String) {
-        self.told.get_or_insert(fault);
-    }
-}
-
-/// Name and value.
-type Constant = (String, String);
-
-pub(super) struct Pipeline {
-    layout: wgpu::BindGroupLayout,
-    pub pipeline: wgpu::ComputePipeline,
-}
-
-/// What is bound to a kernel; the parameters come first.
-#[derive(PartialEq, Eq, Hash)]
-struct Bound {
-    layout: wgpu::BindGroupLayout,
-    parts: Vec<Part>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-enum Part {
-    /// With offset and size in bytes.
-    Buffer(wgpu::Buffer, u64, u64),
-    Image(wgpu::TextureView),
-}
-
-/// Texels are the vec4s of a region in their order.
-#[derive(Clone)]
-struct Image {
-    texture: wgpu::Texture,
-    view: wgpu::TextureView,
-}
-
-/// Bind groups that are kept at most, before all are made anew: batches of local features differ in their sizes, and would add to
-/// them without end.
-const MAX_BOUND: usize = 2048;
 
 /// Device memory of one buffer.
 pub struct Memory {
@@ -121,9 +66,9 @@ impl Drop for Memory {
 /// A part of a buffer, in bytes.
 #[derive(Clone, Copy)]
 pub struct Region<'a> {
-    buffer: Option<&'a wgpu::Buffer>,
-    offset: u64,
-    size: u64,
+    pub(super) buffer: Option<&'a wgpu::Buffer>,
+    pub(super) offset: u64,
+    pub(super) size: u64,
 }
 
 impl Memory {
@@ -152,41 +97,6 @@ impl Region<'_> {
 
     /// Stands for an absent optional input.
     pub const NOTHING: Region<'static> = Region { buffer: None, offset: 0, size: 16 };
-}
-
-/// Whether drivers are to bound every index and loop of the kernels: in debug builds, unless `WGOAL_SHADER_CHECKS` says `on`
-/// or `off`.
-fn shader_checks() -> bool {
-    match super::variable("WGOAL_SHADER_CHECKS").as_deref() {
-        Some("on") => true,
-        Some("off") => false,
-        _ => cfg!(debug_assertions),
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// From now on, what the driver says against objects that are made; called, its first word.
-#[cfg(feature = "native")]
-fn refusal<const N: usize>(
-    device: &wgpu::Device,
-    of: [wgpu::ErrorFilter; N],
-) -> impl FnOnce() -> Option<wgpu::Error> {
-    let scopes = of.map(|of| device.push_error_scope(of));
-    // The innermost first; all of them, whatever it holds.
-    || scopes.into_iter().rev().filter_map(|scope| super::wait::wait(scope.pop())).reduce(|first, _| first)
-}
-
-/// A browser would tell later, and nothing here can wait: its word goes to the handler of uncaptured errors, so that it
-/// comes out of a later [`Gpu::check`].
-#[cfg(not(feature = "native"))]
-fn refusal<const N: usize>(
-    _: &wgpu::Device,
-    _: [wgpu::ErrorFilter; N],
-) -> impl FnOnce() -> Option<wgpu::Error> {
-    || None
 }
 
 impl Gpu {
@@ -275,11 +185,13 @@ impl Gpu {
         self.0.max_binding.load(Ordering::Relaxed)
     }
 
-    /// Whether an image can hold what a binding can; see [`Access::Image`].
-    pub fn has_images(&self) -> bool {
-        let most = self.0.device.limits().max_texture_dimension_2d;
-        most >= IMAGE_ROW + IMAGE_GAP
-            && u64::from(most) * 16 * u64::from(IMAGE_ROW) >= self.max_binding() as u64
+    /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
+    pub(super) fn profile(&self, on: bool) -> Profile {
+        // A fault is told by whatever comes next.
+        if let Err(error) = self.flush() {
+            lock(&self.0.faults).tell(error.found().into());
+        }
+        std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
     }
 
     /// Bytes that are allocated at the moment, where the backend keeps an account: staging of uploads included.
@@ -348,42 +260,8 @@ impl Gpu {
         }
     }
 
-    /// The image of a binding, large enough for so many bytes.
-    fn image(&self, binding: u32, bytes: u64) -> Result<Image> {
-        let mut images = lock(&self.0.images);
-        let rows = (bytes / 16).div_ceil(u64::from(IMAGE_ROW)) as u32;
-        let smaller = match images.get(&binding) {
-            Some(image) if image.texture.height() >= rows => return Ok(image.clone()),
-            smaller => smaller.map(|image| image.view.clone()),
-        };
-        // Doubled, so that it is not made often.
-        let most = self.0.device.limits().max_texture_dimension_2d.max(rows);
-        let height = rows.next_power_of_two().min(most);
-        let size = wgpu::Extent3d { width: IMAGE_ROW + IMAGE_GAP, height, depth_or_array_layers: 1 };
-        let label = format!("image of binding {binding}");
-        let bytes = 16 * u64::from(size.width) * u64::from(height);
-        let texture = self.within_memory(&label, bytes, |device| {
-            device.create_texture(&wgpu::TextureDescriptor {
-                label: Some(&label),
-                size,
-                mip_level_count: 1,
-                sample_count: 1,
-                dimension: wgpu::TextureDimension::D2,
-                format: wgpu::TextureFormat::Rgba32Float,
-                usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
-                view_formats: &[],
-            })
-        })?;
-        let image = Image { view: texture.create_view(&Default::default()), texture };
-        images.insert(binding, image.clone());
-        if let Some(smaller) = smaller {
-            self.unbind(|part| matches!(part, Part::Image(view) if *view == smaller));
-        }
-        Ok(image)
-    }
-
     /// Forgets the bind groups that have such a part: they would keep its memory.
-    fn unbind(&self, gone: impl Fn(&Part) -> bool) {
+    pub(super) fn unbind(&self, gone: impl Fn(&Part) -> bool) {
         lock(&self.0.bound).retain(|bound, _| !bound.parts.iter().any(&gone));
     }
 
@@ -451,156 +329,5 @@ impl Gpu {
     /// Bind groups that are kept at the moment.
     pub fn bind_groups(&self) -> usize {
         lock(&self.0.bound).len()
-    }
-
-    /// The bind group of these regions for a kernel, and what is to be copied into images before; made on first use, and
-    /// gone with any of the buffers.
-    pub(super) fn bind(
-        &self,
-        spec: &KernelSpec,
-        pipeline: &Pipeline,
-        params_size: u64,
-        regions: &[Region],
-    ) -> Result<(wgpu::BindGroup, Vec<ImageCopy>)> {
-        let inner = &self.0;
-        let mut parts = vec![Part::Buffer(inner.params.clone(), 0, params_size)];
-        let mut copies = Vec::new();
-        for ((binding, region), access) in (1..).zip(regions).zip(spec.bindings) {
-            let buffer = region.buffer.unwrap_or(&inner.nothing).clone();
-            // A binding is whole vec4s; the allocation is rounded up to them.
-            let bytes = region.size.next_multiple_of(16);
-            parts.push(match access {
-                Access::Read | Access::ReadWrite => Part::Buffer(buffer, region.offset, bytes),
-                Access::Image => {
-                    let image = self.image(binding, bytes)?;
-                    copies.push(ImageCopy { from: buffer, offset: region.offset, bytes, to: image.texture });
-                    Part::Image(image.view)
-                }
-            });
-        }
-        let mut kept = lock(&inner.bound);
-        let bound = Bound { layout: pipeline.layout.clone(), parts };
-        if let Some(group) = kept.get(&bound) {
-            return Ok((group.clone(), copies));
-        }
-        let resource = |part| match part {
-            &Part::Buffer(ref buffer, offset, size) => {
-                let size = wgpu::BufferSize::new(size);
-                wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
-            }
-            Part::Image(view) => wgpu::BindingResource::TextureView(view),
-        };
-        let entry = |(binding, part)| wgpu::BindGroupEntry { binding, resource: resource(part) };
-        let refusal = refusal(&inner.device, [wgpu::ErrorFilter::Validation]);
-        let group = inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(spec.name),
-            layout: &bound.layout,
-            entries: &(0..).zip(&bound.parts).map(entry).collect::<Vec<_>>(),
-        });
-        if let Some(error) = refusal() {
-            return Err(Error::device(
-                format!("kernel {} on {}", spec.name, inner.info.name),
-                "memory that the device binds",
-                error,
-                "use a smaller --batch or --embed, or --device cpu",
-            ));
-        }
-        if kept.len() >= MAX_BOUND {
-            kept.clear();
-        }
-        kept.insert(bound, group.clone());
-        Ok((group, copies))
-    }
-
-    /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
-    pub(super) fn pipeline(
-        &self,
-        spec: &'static KernelSpec,
-        constants: &[(&str, String)],
-    ) -> Result<Arc<Pipeline>> {
-        let same = |kept: &[Constant]| {
-            kept.len() == constants.len()
-                && kept.iter().zip(constants).all(|((a, x), (b, y))| a == b && x == y)
-        };
-        let made = |pipelines: &HashMap<_, Vec<(Vec<Constant>, Arc<Pipeline>)>>| {
-            let of_kernel = pipelines.get(spec.name)?;
-            of_kernel.iter().find(|(kept, _)| same(kept)).map(|(_, pipeline)| pipeline.clone())
-        };
-        if let Some(pipeline) = made(&lock(&self.0.pipelines)) {
-            return Ok(pipeline);
-        }
-        let label = constants
-            .iter()
-            .fold(spec.name.to_string(), |label, (name, value)| format!("{label} {name}={value}"));
-        // A section's text begins on a line of its own.
-        let label = label.lines().next().unwrap_or_default();
-        let source = lock(&self.0.replaced).get(spec.name).cloned();
-        let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
-        let device = &self.0.device;
-        // A driver's compiler that fails counts as an internal error, and tells more than what follows from it.
-        let refusal = refusal(device, [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]);
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(label),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
-        let module = if shader_checks() {
-            device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: every kernel guards its own indices and loops; the tests run them with the checks on. A weight
-            // file stands in them as src/objective/custom writes it, which guards its indices, loops and divisions.
-            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
-        let buffer = |ty, dynamic| wgpu::BindingType::Buffer {
-            ty,
-            has_dynamic_offset: dynamic,
-            min_binding_size: None,
-        };
-        let storage = |access: &Access| match access {
-            Access::Read => buffer(wgpu::BufferBindingType::Storage { read_only: true }, false),
-            Access::ReadWrite => buffer(wgpu::BufferBindingType::Storage { read_only: false }, false),
-            Access::Image => wgpu::BindingType::StorageTexture {
-                access: wgpu::StorageTextureAccess::ReadOnly,
-                format: wgpu::TextureFormat::Rgba32Float,
-                view_dimension: wgpu::TextureViewDimension::D2,
-            },
-        };
-        let params = buffer(wgpu::BufferBindingType::Uniform, true);
-        let types = std::iter::once(params).chain(spec.bindings.iter().map(storage));
-        let visibility = wgpu::ShaderStages::COMPUTE;
-        let entry = |(binding, ty)| wgpu::BindGroupLayoutEntry { binding, visibility, ty, count: None };
-        let entries: Vec<_> = (0..).zip(types).map(entry).collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(spec.name),
-            entries: &entries,
-        });
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(spec.name),
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(label),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some("main"),
-            // Every kernel writes its workgroup memory before it reads it.
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        if let Some(error) = refusal() {
-            return Err(Error::device(
-                format!("kernel {label} on {}", self.0.info.name),
-                "a shader that the driver accepts",
-                error,
-                "choose another --device and report this with the output of `wgoal devices`",
-            ));
-        }
-        let pipeline = Arc::new(Pipeline { layout, pipeline });
-        let constants = constants.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-        lock(&self.0.pipelines).entry(spec.name).or_default().push((constants, pipeline.clone()));
-        Ok(pipeline)
     }
 }

@@ -3,13 +3,22 @@
 //! [`Device`] is a value, not a type parameter: the training pipeline is written once against [`Commands`], and each
 //! kernel decides by it whether to dispatch its shader or to run its CPU twin.
 
+mod bind;
 mod buffer;
 mod environment;
+mod faults;
 mod gpu;
+mod image;
+mod pipeline;
 mod profile;
+mod recorder;
 mod select;
 mod spec;
+mod staged;
 mod staging;
+mod submit;
+#[cfg(feature = "native")]
+mod timing;
 #[cfg(feature = "native")]
 mod wait;
 mod work;
@@ -22,14 +31,14 @@ pub(crate) use environment::{check as check_variable, variable};
 pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
+pub(crate) use recorder::ROWS_AT_ONCE;
+pub use recorder::Recorder;
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
 pub(crate) use spec::section_lines;
 pub use spec::{Access, KernelSpec, specialise};
-pub use staging::Staged;
+pub use staged::Staged;
 #[cfg(feature = "native")]
 pub(crate) use wait::wait;
-pub(crate) use work::ROWS_AT_ONCE;
-pub use work::Recorder;
 
 use crate::{Error, Result};
 use half::f16;

@@ -13,7 +13,7 @@ pub enum Access {
 }
 
 /// The contract with a shader: binding 0 is the uniform parameter block, then the storage bindings in order.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct KernelSpec {
     /// Name of the shader file and of the dispatch function.
     pub name: &'static str,

@@ -1,34 +1,9 @@
-//! Memory that the host writes and a device copies from: made ready by any thread, and used again once it was copied.
+//! Making memory for uploads ready, by any thread, and using it again once it was copied.
 
-use super::gpu::{Gpu, lock};
+use super::faults::lock;
+use super::gpu::Gpu;
+use super::staged::{STAGED, Staged};
 use crate::{Error, Result};
-use std::sync::{Arc, Mutex};
-
-/// Bytes of uploads, beyond which a submission waits for no more, and an upload is not made ready beforehand. As many are kept
-/// for uploads to come.
-pub(super) const STAGED: usize = 64 << 20;
-
-/// Buffers to write, each mapped and of no further use to the device, the one that came back first in front. A new one would
-/// be filled with zeros first.
-pub(super) type Free = Arc<Mutex<Vec<wgpu::Buffer>>>;
-
-/// Bytes that lie where a device copies them from.
-#[derive(Debug)]
-pub struct Staged {
-    /// As large, or larger.
-    buffer: wgpu::Buffer,
-    len: usize,
-}
-
-impl Staged {
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(super) fn buffer(&self) -> &wgpu::Buffer {
-        &self.buffer
-    }
-}
 
 impl Gpu {
     /// Whether uploads can be made ready beforehand. Not through GL, whose one context waits for work before it maps memory.

@@ -1,8 +1,8 @@
 //! Field of a GOAL gradient over all negatives, in the place of the similarities.
 
+use super::dense_sum::dense_weights;
 use super::dense_sum::is_negative;
 use super::hardest::mined;
-use super::dense_sum::dense_weights;
 use super::lab::{Lab, N, directions};
 use super::weights::weighed_triplet;
 use super::{Access, Dense, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};

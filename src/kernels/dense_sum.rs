@@ -4,8 +4,8 @@ use super::hardest::mined;
 use super::lab::{Lab, N, directions};
 use super::weights::{weighed_positive, weighed_triplet};
 use super::{Access, Block, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};
-use crate::objective::{PairWeight, TripletWeight};
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
+use crate::objective::{PairWeight, TripletWeight};
 use crate::{Error, Result};
 use std::sync::OnceLock;
 

@@ -1,9 +1,9 @@
 //! The weights of the generalised pooling operator and their backward (vse-models.md section 2.1).
 
-use super::gru::Chains;
-use super::lab::Lab;
 use super::gpo::Items;
+use super::gru::Chains;
 use super::gru::chains;
+use super::lab::Lab;
 use super::lab_local::{HIDDEN, KINDS, LONGEST, ROWS, SLOTS, STATES, small};
 use super::{Access, Kernel, KernelSpec, Ragged, Real, lanes};
 use crate::Result;

@@ -206,12 +206,7 @@ pub(crate) fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
     let similarity = lab.matrix(N, N)?.host.iter().map(|s| (s * 63.0).round() / 64.0).collect();
     let (similarity, ids) = (lab.pair(similarity)?, lab.indices(N, 40)?);
     let (mut p, mut n, mut h) = (vec![0.0; N], vec![0.0; N], vec![0; N]);
-    reference(
-        block,
-        &similarity.host,
-        (Some(&ids.host), false, None),
-        (&mut p, &mut n, &mut h),
-    );
+    reference(block, &similarity.host, (Some(&ids.host), false, None), (&mut p, &mut n, &mut h));
     let (positive, value, index) = (lab.pair(p)?, lab.pair(n)?, lab.pair(h)?);
     Ok(Mined { similarity, ids, positive, value, index })
 }

@@ -4,158 +4,33 @@
 
 use super::cpu_product::cpu_product;
 use super::lab::{D, Lab, N};
+use super::product::{
+    self, MATMUL_VARIANTS, MatmulVariant, Params, Product, candidates, is_software, slices,
+};
 #[cfg(feature = "native")]
 use super::tuning::{Class, measured};
-use super::{Access, Kernel, KernelSpec, Real, chunks};
-use crate::device::{
-    Commands, Device, DeviceKind, Gpu, Mat, MatMut, Recorder, Region, Slice, check_variable, clock_of, padded,
-};
+use super::{Kernel, KernelSpec, Real, chunks};
+use crate::device::{Commands, Device, Gpu, MatMut, Recorder, Region, check_variable, clock_of, padded};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// The kernel of a shader, with operands A and B as they come to it.
-const fn kernel(
-    [name, source]: [&'static str; 2],
-    operands: Access,
-    workgroup: [u32; 3],
-    check: fn(&mut Lab) -> Result<()>,
-    mutation: [&'static str; 2],
-) -> Kernel {
-    let bindings = match operands {
-        Access::Image => &[Access::Image, Access::Image, Access::Read, Access::ReadWrite],
-        _ => &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    };
-    let spec = KernelSpec { name, source, params: Params::MEMBERS, bindings, workgroup };
+/// The kernel of a shader.
+const fn kernel(spec: KernelSpec, check: fn(&mut Lab) -> Result<()>, mutation: [&'static str; 2]) -> Kernel {
     Kernel { spec, tolerance: 1e-5, check, mutation }
 }
 
-pub(super) static TILED: Kernel = kernel(
-    ["matmul", include_str!("../../shaders/matmul.wgsl")],
-    Access::Read,
-    [16, 16, 1],
-    |lab| check(lab, &TILED.spec),
-    ["k < STEP;", "k + 1u < STEP;"],
-);
+pub(super) static TILED: Kernel =
+    kernel(product::TILED, |lab| check(lab, &TILED.spec), ["k < STEP;", "k + 1u < STEP;"]);
 
-pub(super) static REGISTERS: Kernel = kernel(
-    ["matmul_registers", include_str!("../../shaders/matmul_registers.wgsl")],
-    Access::Read,
-    [8, 8, 1],
-    |lab| check(lab, &REGISTERS.spec),
-    ["c11 += b1 * a1;", "c11 += b1 * a0;"],
-);
+pub(super) static REGISTERS: Kernel =
+    kernel(product::REGISTERS, |lab| check(lab, &REGISTERS.spec), ["c11 += b1 * a1;", "c11 += b1 * a0;"]);
 
 pub(super) static SUBGROUPS: Kernel = kernel(
-    ["matmul_subgroups", include_str!("../../shaders/matmul_subgroups.wgsl")],
-    Access::Image,
-    [8, 1, 1],
+    product::SUBGROUPS,
     |lab| check(lab, &SUBGROUPS.spec),
     ["c7 += y * high(r3);", "c7 += y * high(r2);"],
 );
-
-/// A way to compute the product: which page, with which constants.
-#[derive(Debug)]
-pub struct MatmulVariant {
-    /// As in a list of them.
-    pub name: &'static str,
-    spec: &'static KernelSpec,
-    constants: &'static [(&'static str, u32)],
-    /// Rows and columns of C that a workgroup computes.
-    tile: (usize, usize),
-    /// Lanes that every subgroup of the device must have; 0 where the page knows of none.
-    subgroup: u32,
-}
-
-impl MatmulVariant {
-    /// Whether the device grants what the page needs beyond the floor.
-    pub fn runs_on(&self, gpu: &Gpu) -> bool {
-        self.subgroup <= gpu.subgroup() && (gpu.has_images() || !self.spec.bindings.contains(&Access::Image))
-    }
-
-    /// Parts of the inner dimension that are summed on their own.
-    pub(super) fn slices(&self) -> u32 {
-        self.constants.iter().find(|(name, _)| *name == "SLICES").map_or(1, |(_, slices)| *slices)
-    }
-
-    /// The page and its constants for one orientation of the operands, and for adding to C or overwriting it.
-    pub fn page(
-        &self,
-        a_transposed: bool,
-        b_transposed: bool,
-        accumulate: bool,
-    ) -> (&'static KernelSpec, Vec<(&'static str, String)>) {
-        let mut constants: Vec<_> =
-            self.constants.iter().map(|(name, value)| (*name, format!("{value}u"))).collect();
-        constants.push(("A_TRANSPOSED", a_transposed.to_string()));
-        constants.push(("B_TRANSPOSED", b_transposed.to_string()));
-        constants.push(("ACCUMULATE", accumulate.to_string()));
-        (self.spec, constants)
-    }
-}
-
-/// Constants of `matmul.wgsl`, and the rows and columns that they come to.
-const fn tiled(
-    name: &'static str,
-    constants: &'static [(&'static str, u32)],
-    tile: (usize, usize),
-) -> MatmulVariant {
-    MatmulVariant { name, spec: &TILED.spec, constants, tile, subgroup: 0 }
-}
-
-/// All variants: those for GPUs, from large products to small ones, then those for software adapters.
-pub static MATMUL_VARIANTS: [MatmulVariant; 9] = [
-    tiled("tiled 64x64", &[("LANES_X", 16), ("LANES_Y", 16), ("STEP", 16)], (64, 64)),
-    tiled("tiled 32x64", &[("LANES_X", 16), ("LANES_Y", 8), ("STEP", 16)], (32, 64)),
-    tiled("tiled 32x32", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 16)], (32, 32)),
-    tiled("tiled 32x32, step 8", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 8)], (32, 32)),
-    tiled("4 slices 32x32", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 16), ("SLICES", 4)], (32, 32)),
-    tiled("4 slices 32x32, step 8", &[("LANES_X", 8), ("LANES_Y", 8), ("STEP", 8), ("SLICES", 4)], (32, 32)),
-    tiled("16 slices 16x16", &[("LANES_X", 4), ("LANES_Y", 4), ("STEP", 8), ("SLICES", 16)], (16, 16)),
-    MatmulVariant {
-        name: "registers 8x8",
-        spec: &REGISTERS.spec,
-        constants: &[("LANES_X", 4), ("LANES_Y", 2)],
-        tile: (16, 32),
-        subgroup: 0,
-    },
-    MatmulVariant {
-        name: "subgroups 32x4",
-        spec: &SUBGROUPS.spec,
-        constants: &[],
-        tile: (32, 32),
-        subgroup: 8,
-    },
-];
-
-/// Variants to choose from on a device, the one to take unmeasured first. On a GPU those of as many slices: they take their sums
-/// in one order.
-pub(super) fn candidates(gpu: &Gpu, [rows, cols, _]: [usize; 3], slices: u32) -> Vec<&'static MatmulVariant> {
-    let [tiled @ .., registers, subgroups] = &MATMUL_VARIANTS;
-    if is_software(gpu) {
-        return [subgroups, registers].into_iter().filter(|variant| variant.runs_on(gpu)).collect();
-    }
-    let mut fitting: Vec<_> = tiled.iter().filter(|variant| variant.slices() == slices).collect();
-    // Enough 64 x 64 tiles to occupy a GPU, or else smaller ones.
-    if slices == 1 && rows * cols < 64 * 64 * 64 {
-        fitting[..=2].rotate_right(1);
-    }
-    fitting
-}
-
-/// Slices of the inner dimension that keep a GPU busy with C of any size.
-fn slices([rows, cols, inner]: [usize; 3]) -> u32 {
-    match rows * cols {
-        0x10_0000.. => 1,
-        0x1_0000.. => 4,
-        _ if inner < 256 => 4,
-        _ => 16,
-    }
-}
-
-fn is_software(gpu: &Gpu) -> bool {
-    matches!(gpu.info().kind, DeviceKind::Software | DeviceKind::Cpu)
-}
 
 /// Whether `WGOAL_MATMUL` says something that is known.
 ///
@@ -191,51 +66,12 @@ fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Resul
     };
     #[cfg(feature = "native")]
     if let (true, Some(class)) = (measures, Class::of(product, shape, slices)) {
-        return Ok(measured(gpu, class));
+        return Ok(measured(gpu, class, matmul));
     }
     // A browser cannot wait for a measurement.
     let _ = (measures, product);
     Ok(candidates(gpu, shape, slices)[0])
 }
-
-/// The operands of a product.
-#[derive(Clone, Copy)]
-pub struct Product<'a> {
-    pub a: Mat<'a>,
-    pub b: Mat<'a>,
-    /// Use Aᵀ, Bᵀ in their place.
-    pub a_transposed: bool,
-    pub b_transposed: bool,
-    /// Added to every row of the result.
-    pub bias: Option<Slice<'a, f32>>,
-    /// Add to C instead of overwriting it.
-    pub accumulate: bool,
-    /// Where C is small, a GPU may sum parts of the inner dimension on their own. That is quicker, but the bits of a row then
-    /// depend on how many rows there are.
-    pub sliced: bool,
-    /// How a GPU computes it; `None` chooses by device and shape.
-    pub variant: Option<&'static MatmulVariant>,
-}
-
-impl<'a> Product<'a> {
-    /// A Bᵀ
-    pub fn nt(a: Mat<'a>, b: Mat<'a>) -> Self {
-        Self { b_transposed: true, ..Self::nn(a, b) }
-    }
-
-    /// Aᵀ B
-    pub fn tn(a: Mat<'a>, b: Mat<'a>) -> Self {
-        Self { a_transposed: true, ..Self::nn(a, b) }
-    }
-
-    /// A B
-    pub fn nn(a: Mat<'a>, b: Mat<'a>) -> Self {
-        let (a_transposed, b_transposed, accumulate, sliced) = (false, false, false, false);
-        Self { a, b, a_transposed, b_transposed, bias: None, accumulate, sliced, variant: None }
-    }
-}
-
-params!(rows: u32, cols: u32, inner: u32, a_stride: u32, b_stride: u32, c_stride: u32, add_bias: u32);
 
 /// The matrix product of `shaders/matmul.wgsl`. C's shape decides `rows` and `cols`.
 pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Result<()> {
@@ -301,7 +137,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
                             None => choose(recorder.gpu(), &product, [r.len(), col.len(), k.len()], slices)?,
                         };
                         let (spec, constants) =
-                            variant.page(a_transposed, b_transposed, accumulate || !first);
+                            variant.shader(a_transposed, b_transposed, accumulate || !first);
                         let (tile_rows, tile_cols) = variant.tile;
                         let grid = [padded(col.len()).div_ceil(tile_cols), r.len().div_ceil(tile_rows), 1];
                         let cost = 2.0 * r.len() as f64 * col.len() as f64 * k.len() as f64;

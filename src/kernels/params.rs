@@ -78,9 +78,9 @@ macro_rules! params {
     };
     ($name:ident { $($field:ident: $ty:ident),* $(,)? }) => {
         #[derive(encase::ShaderType, Default)]
-        struct $name { $($field: $ty),* }
+        pub(super) struct $name { $(pub $field: $ty),* }
         impl $name {
-            const MEMBERS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
+            pub const MEMBERS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), stringify!($ty))),*];
         }
     };
 }

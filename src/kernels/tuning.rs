@@ -4,8 +4,8 @@
 //! variant is taken only if it gives the very bits of the first, so that a choice is one of speed alone: the same seed
 //! gives the same bits on a device whatever was measured, remembered or forgotten there.
 
-use super::matmul::{MATMUL_VARIANTS, MatmulVariant, Product, candidates, matmul};
-use crate::device::{Device, Gpu, Matrix};
+use super::product::{MATMUL_VARIANTS, MatmulVariant, Product, candidates};
+use crate::device::{Commands, Device, Gpu, MatMut, Matrix};
 use crate::io::{self, write_regular};
 use crate::{Error, Plain, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +13,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use web_time::Instant;
+
+/// The product itself, by the variant that it names.
+pub(super) type Multiply = fn(&mut Commands, Product, MatMut) -> Result<()>;
 
 /// What a device takes for each class.
 struct Choices {
@@ -56,7 +59,7 @@ impl Class {
 }
 
 /// The fastest variant for a class: as it was found before, or found now. Whatever fails leaves the first candidate.
-pub(super) fn measured(gpu: &Gpu, class: Class) -> &'static MatmulVariant {
+pub(super) fn measured(gpu: &Gpu, class: Class, multiply: Multiply) -> &'static MatmulVariant {
     let Some(choices) = gpu.slot(|gpu| Mutex::new(Choices::remembered(gpu))) else {
         return candidates(gpu, class.shape, class.slices)[0];
     };
@@ -72,7 +75,7 @@ pub(super) fn measured(gpu: &Gpu, class: Class) -> &'static MatmulVariant {
         (Some(known), _) => known,
         (None, [only]) => *only,
         _ => {
-            let found = gpu.unprofiled(|| race(gpu, class, &candidates));
+            let found = gpu.unprofiled(|| race(gpu, class, &candidates, multiply));
             let fastest = *found.as_ref().unwrap_or(&candidates[0]);
             choices.remembered.insert(class.name(), fastest);
             // What failed now may not fail in the next process.
@@ -96,7 +99,12 @@ impl Choices {
 }
 
 /// Checks every candidate against the first, and times it.
-fn race(gpu: &Gpu, class: Class, candidates: &[&'static MatmulVariant]) -> Result<&'static MatmulVariant> {
+fn race(
+    gpu: &Gpu,
+    class: Class,
+    candidates: &[&'static MatmulVariant],
+    multiply: Multiply,
+) -> Result<&'static MatmulVariant> {
     let device = Device::Gpu(gpu.clone());
     let [rows, cols, inner] = class.shape;
     let [a_shape, b_shape] = [[rows, inner], [inner, cols]];
@@ -121,7 +129,7 @@ fn race(gpu: &Gpu, class: Class, candidates: &[&'static MatmulVariant]) -> Resul
         let product = Product { variant: Some(variant), ..product };
         let start = Instant::now();
         for _ in 0..times {
-            matmul(&mut commands, product, c.view_mut())?;
+            multiply(&mut commands, product, c.view_mut())?;
         }
         commands.submit()?;
         device.finish()?;
@@ -177,7 +185,7 @@ fn file_name(gpu: &Gpu) -> String {
     let mut hasher = DefaultHasher::new();
     (&info.name, &info.driver, &info.backend).hash(&mut hasher);
     for variant in &MATMUL_VARIANTS {
-        (variant.name, variant.page(false, false, false).0.source).hash(&mut hasher);
+        (variant.name, variant.shader(false, false, false).0.source).hash(&mut hasher);
     }
     format!("matmul-{:016x}.json", hasher.finish())
 }
@@ -220,6 +228,7 @@ fn store(file: &Path, choices: &Remembered) {
 mod tests {
     use super::*;
     use crate::device::{Adapters, DeviceKind};
+    use crate::kernels::matmul;
 
     fn gpus(mut test: impl FnMut(&Gpu)) {
         let adapters = Adapters::find();
@@ -237,13 +246,13 @@ mod tests {
         let [.., registers, _] = &MATMUL_VARIANTS;
         gpus(|gpu| {
             let all: Vec<_> = MATMUL_VARIANTS.iter().filter(|variant| variant.runs_on(gpu)).collect();
-            race(gpu, CLASS, &all).unwrap();
+            race(gpu, CLASS, &all, matmul).unwrap();
             // As a broken driver might have it: too fast, and wrong.
-            let page = registers.page(false, true, false).0;
+            let page = registers.shader(false, true, false).0;
             let wrong = page.source.replace("k < params.inner; k += 4u", "k < 4u; k += 4u");
             assert_ne!(wrong, page.source);
             gpu.replace_shader(page.name, wrong);
-            let won = race(gpu, CLASS, &[all[0], registers]).unwrap();
+            let won = race(gpu, CLASS, &[all[0], registers], matmul).unwrap();
             gpu.replace_shader(page.name, page.source.into());
             assert_eq!(won.name, all[0].name, "{}", gpu.info());
         });

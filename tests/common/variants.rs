@@ -18,9 +18,9 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     let mut variants: Vec<_> = specs().map(|spec| (spec, Vec::new())).collect();
     for variant in &MATMUL_VARIANTS {
         for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
-            variants.push(variant.page(a, b, false));
+            variants.push(variant.shader(a, b, false));
         }
-        variants.push(variant.page(false, true, true));
+        variants.push(variant.shader(false, true, true));
     }
     for spec in specs().filter(|spec| !spec.name.starts_with("matmul")) {
         for lanes in [8, 64, 256] {

@@ -1,0 +1,174 @@
+//! Work in its order: handed over, held until it is worth a submission, and submitted in bounded pieces.
+
+use super::faults::lock;
+use super::gpu::{Gpu, Memory};
+use super::staged::{STAGED, Staged};
+use super::work::{Item, MAX_IN_FLIGHT, PARAMS, Submission, TOGETHER, Upload, Work};
+use crate::Result;
+use web_time::Instant;
+
+impl Gpu {
+    /// Overwrites bytes, a multiple of 4 of them, after the work that was handed over before.
+    pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
+        if !self.stages() {
+            self.flush()?;
+        }
+        if lock(&self.0.pending).items.is_empty() {
+            // wgpu puts it before whatever is submitted next.
+            self.0.queue.write_buffer(&memory.buffer, offset, bytes);
+            return self.check();
+        }
+        self.upload(memory, offset, self.stage(bytes.len(), |mut to| to.copy_from_slice(bytes))?)
+    }
+
+    /// Copies staged bytes to their place, after the work that was handed over before.
+    pub(super) fn upload(&self, memory: &Memory, offset: u64, from: Staged) -> Result<()> {
+        let staged = from.len() as u64;
+        let upload = Item::Upload(Upload { from, to: memory.buffer.clone(), offset });
+        self.hand_over(Work { items: vec![upload], staged, ..Work::default() })
+    }
+
+    /// Work to do after all that was handed over before. It waits for more, unless it is worth a submission by now, or the first
+    /// of it has waited long.
+    pub(super) fn hand_over(&self, work: Work) -> Result<()> {
+        let mut pending = lock(&self.0.pending);
+        if (pending.params.len() + work.params.len()) as u64 > PARAMS {
+            self.submit(std::mem::take(&mut pending))?;
+        }
+        pending.append(work);
+        let enough = pending.cost >= lock(&self.0.flight).rate * TOGETHER
+            || pending.staged >= STAGED as u64
+            || (pending.cost > 0.0 && pending.begun.elapsed().as_secs_f64() >= TOGETHER);
+        if enough { self.submit(std::mem::take(&mut pending)) } else { self.check() }
+    }
+
+    /// Submits all that was handed over.
+    pub(super) fn flush(&self) -> Result<()> {
+        let mut pending = lock(&self.0.pending);
+        self.submit(std::mem::take(&mut pending))
+    }
+
+    /// Gives work to the driver, and waits if too many submissions are under way. The caller has what is pending locked:
+    /// submissions keep their order, and parameters are written and used at once.
+    fn submit(&self, work: Work) -> Result<()> {
+        if work.items.is_empty() {
+            return self.check();
+        }
+        #[cfg(feature = "native")]
+        if lock(&self.0.profile).is_some() {
+            return self.submit_timed(&work);
+        }
+        let inner = &self.0;
+        let mut encoder = inner.device.create_command_encoder(&Default::default());
+        for items in work.items.chunk_by(|item, next| item.is_dispatch() && next.is_dispatch()) {
+            if items[0].is_dispatch() {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                items.iter().for_each(|item| item.encode_dispatch(&mut pass));
+            } else {
+                items[0].encode_copy(&mut encoder);
+            }
+        }
+        inner.queue.write_buffer(&inner.params, 0, &work.params);
+        let index = inner.queue.submit([encoder.finish()]);
+        for item in work.items {
+            if let Item::Upload(Upload { from, .. }) = item {
+                self.recycle(from);
+            }
+        }
+        let oldest = {
+            let mut flight = lock(&inner.flight);
+            flight.count += 1;
+            flight.submissions.push_back(Submission { index, cost: work.cost, begun: Instant::now() });
+            if flight.submissions.len() > MAX_IN_FLIGHT { flight.submissions.pop_front() } else { None }
+        };
+        match oldest {
+            Some(submission) => self.finish(submission),
+            None => self.check(),
+        }
+    }
+
+    /// Submissions of work so far.
+    pub fn submissions(&self) -> u64 {
+        lock(&self.0.flight).count
+    }
+
+    /// Waits for a submission and learns from it.
+    fn finish(&self, submission: Submission) -> Result<()> {
+        self.poll(Some(submission.index))?;
+        let mut flight = lock(&self.0.flight);
+        let now = Instant::now();
+        let seconds = now.duration_since(submission.begun.max(flight.ended)).as_secs_f64();
+        flight.ended = now;
+        // Short ones say more about overhead than about speed. Half the old estimate stays: one slow submission, of
+        // which compilation may be part, must not shrink the next to nothing.
+        if seconds > 1e-3 && submission.cost > 1e6 {
+            flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
+        }
+        Ok(())
+    }
+
+    /// Lets the device catch up with everything. In a browser it returns at once.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.flush()?;
+        self.poll(None)
+    }
+
+    /// Waits for everything submitted, or for one submission.
+    pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index, timeout: None };
+        if let Err(error) = self.0.device.poll(poll) {
+            lock(&self.0.faults).tell(error.to_string());
+        }
+        self.check()
+    }
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests {
+    use crate::device::{Adapters, Buffer, Device};
+
+    /// An adapter that checks everything and computes nothing.
+    fn noop() -> Device {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.backend_options.noop = wgpu::NoopBackendOptions::enabled();
+        let instance = wgpu::Instance::new(descriptor);
+        let adapters = pollster::block_on(Adapters::of(&instance, Some(crate::device::DeviceKind::Other)));
+        adapters.open("gpu").unwrap()
+    }
+
+    #[test]
+    fn a_fault_is_told_once_and_a_lost_device_stays_lost() {
+        let adapters = Adapters::find();
+        let real = adapters.devices().into_iter().map(|info| adapters.open(&info.index.to_string()).unwrap());
+        for device in real.chain([noop()]) {
+            let Device::Gpu(gpu) = &device else { continue };
+            let work = || -> crate::Result<()> {
+                let buffer = Buffer::from_slice(&device, "numbers", &[1u32, 2, 3, 4])?;
+                device.wait(buffer.read(&device, 0..4)).map(drop)
+            };
+            work().unwrap();
+            // No usage: the driver says so, and nothing else is wrong.
+            let descriptor = wgpu::BufferDescriptor {
+                label: None,
+                size: 4,
+                usage: wgpu::BufferUsages::empty(),
+                mapped_at_creation: false,
+            };
+            drop(gpu.0.device.create_buffer(&descriptor));
+            let message = work().unwrap_err().to_string();
+            assert!(message.contains("work without a driver error"), "{device}: {message}");
+            work().unwrap_or_else(|error| panic!("{device}: {error}"));
+            // Asking for times tells of nothing, and keeps what there is to tell.
+            drop(gpu.0.device.create_buffer(&descriptor));
+            device.profile(true);
+            device.profile(false);
+            assert!(work().is_err(), "{device}");
+            work().unwrap_or_else(|error| panic!("{device}: {error}"));
+            gpu.destroy();
+            for _ in 0..3 {
+                assert!(work().is_err(), "{device} is lost");
+            }
+        }
+    }
+}
