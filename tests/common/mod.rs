@@ -1,14 +1,19 @@
 //! The devices of this machine, and tests that run once on each, by name.
 #![allow(dead_code)]
 
-use libtest_mimic::{Arguments, Failed, Trial};
+pub mod random;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use wgoal::device::{Adapters, Gpu};
 use wgoal::kernels::MATMUL_VARIANTS;
 use wgoal::{Device, DeviceInfo, DeviceKind};
 
-pub type Test = fn(&Device) -> Result<(), Failed>;
+/// What a test returns.
+pub type Outcome = Result<(), Failed>;
+
+pub type Test = fn(&Device) -> Outcome;
 
 /// Adapters that a complete run needs; where one is missing, its tests are listed as ignored. One that
 /// `WGOAL_REQUIRE_ADAPTERS` names, as in CI, must not be missing.
@@ -43,43 +48,110 @@ fn name(info: &DeviceInfo) -> String {
     }
 }
 
-/// Runs `tests` on every device, each as a test of its own.
-pub fn run(tests: Vec<(String, Test)>) -> ! {
-    run_with(tests, Vec::new())
+/// Where a test has something to test.
+#[derive(Clone, Copy)]
+enum Place {
+    Everywhere,
+    /// Adapters alone: the native CPU has no such thing.
+    Adapters,
+    /// Adapters with the subgroups that one matrix product needs.
+    Subgroups,
+    /// One adapter, by name.
+    Only(&'static str),
 }
 
-/// [`run`], and `others` once.
-pub fn run_with(tests: Vec<(String, Test)>, others: Vec<Trial>) -> ! {
-    let mut arguments = Arguments::from_args();
-    // The devices are shared, and each uses all cores by itself.
-    arguments.test_threads = Some(1);
-    let mut trials = others;
-    for (device_name, device) in devices() {
-        for (name, test) in &tests {
-            let test = *test;
-            let known = known_failure(EXPECTED_FAILURES, device_name, name);
-            let trial = Trial::test(format!("{device_name}/{name}"), move || judge(known, || test(device)));
-            trials.push(trial.with_ignored_flag(lacks(device, name)));
+impl Place {
+    /// Why there is nothing to test on a device, if so.
+    fn lacks(self, name: &str, device: &Device) -> Option<&'static str> {
+        match (self, device) {
+            (Self::Adapters | Self::Subgroups, Device::Cpu(_)) => Some("for adapters only"),
+            (Self::Subgroups, Device::Gpu(gpu)) if !runs_subgroups(gpu) => Some("no subgroups that fit"),
+            (Self::Only(adapter), _) if adapter != name => Some("for one other adapter"),
+            _ => None,
         }
     }
-    let required = std::env::var("WGOAL_REQUIRE_ADAPTERS").unwrap_or_default();
-    for adapter in WANTED {
-        let ignored = !required.split(' ').any(|name| name == adapter);
-        if !devices().iter().any(|(name, _)| name == adapter) {
-            for (name, _) in &tests {
-                let missing = move || Err(format!("no {adapter} adapter here: see scripts/test").into());
-                trials.push(Trial::test(format!("{adapter}/{name}"), missing).with_ignored_flag(ignored));
+}
+
+/// The tests of a binary, each on every device that it is for. A test is called `adapter/module::name`, one without a
+/// device `module::name`.
+#[derive(Default)]
+pub struct Suite {
+    module: &'static str,
+    tests: Vec<(String, Place, Test)>,
+    once: Vec<Trial>,
+}
+
+impl Suite {
+    /// Tests that are added from here on belong to `module`.
+    pub fn module(&mut self, module: &'static str) -> &mut Self {
+        self.module = module;
+        self
+    }
+
+    fn name(&self, test: &str) -> String {
+        format!("{}::{test}", self.module)
+    }
+
+    /// A test for the CPU and every adapter.
+    pub fn each(&mut self, name: &str, test: Test) {
+        self.tests.push((self.name(name), Place::Everywhere, test));
+    }
+
+    /// A test for every adapter; ignored on the CPU.
+    pub fn each_adapter(&mut self, name: &str, test: Test) {
+        self.tests.push((self.name(name), Place::Adapters, test));
+    }
+
+    /// A test for every adapter with subgroups; ignored elsewhere.
+    pub fn each_with_subgroups(&mut self, name: &str, test: Test) {
+        self.tests.push((self.name(name), Place::Subgroups, test));
+    }
+
+    /// A test for one adapter.
+    pub fn only(&mut self, adapter: &'static str, name: &str, test: Test) {
+        self.tests.push((self.name(name), Place::Only(adapter), test));
+    }
+
+    /// A test that runs once.
+    pub fn once(&mut self, name: &str, test: impl FnOnce() -> Outcome + Send + 'static) {
+        self.once.push(Trial::test(self.name(name), test));
+    }
+
+    /// Runs all tests, one after the other: the devices are shared, and each uses all cores by itself.
+    pub fn run(self) -> ! {
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads = Some(1);
+        let mut trials = self.once;
+        for (adapter, device) in devices() {
+            for (name, place, test) in &self.tests {
+                let (test, lacks) = (*test, place.lacks(adapter, device));
+                if matches!((place, lacks), (Place::Only(_), Some(_))) {
+                    continue;
+                }
+                let known = known_failure(EXPECTED_FAILURES, adapter, name);
+                let runner = move || match lacks {
+                    Some(why) => Ok(Completion::ignored_with(why)),
+                    None => judge(known, || test(device)).map(|()| Completion::Completed),
+                };
+                trials.push(Trial::ignorable_test(format!("{adapter}/{name}"), runner));
             }
         }
-    }
-    libtest_mimic::run(&arguments, trials).exit()
-}
-
-/// Whether a test is of something that the device has not: it shows as ignored.
-fn lacks(device: &Device, test: &str) -> bool {
-    match device {
-        Device::Gpu(gpu) => test.ends_with("_subgroups") && !runs_subgroups(gpu),
-        _ => test.starts_with("gpu_"),
+        let required = std::env::var("WGOAL_REQUIRE_ADAPTERS").unwrap_or_default();
+        let absent = |adapter: &&str| !devices().iter().any(|(name, _)| name == adapter);
+        for adapter in WANTED.into_iter().filter(absent) {
+            let is_required = required.split(' ').any(|name| name == adapter);
+            let why = format!("no {adapter} adapter here: see scripts/test");
+            for (name, place, _) in &self.tests {
+                if matches!(place, Place::Only(other) if *other != adapter) {
+                    continue;
+                }
+                let why = why.clone();
+                let missing =
+                    move || if is_required { Err(why.into()) } else { Ok(Completion::ignored_with(why)) };
+                trials.push(Trial::ignorable_test(format!("{adapter}/{name}"), missing));
+            }
+        }
+        libtest_mimic::run(&arguments, trials).exit()
     }
 }
 
@@ -94,7 +166,7 @@ pub fn known_failure<'a>(known: &[(&str, &str, &'a str)], adapter: &str, test: &
 }
 
 /// The outcome of a test, turned round if it is known to fail; one that panics has failed as well.
-pub fn judge(known: Option<&str>, test: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+pub fn judge(known: Option<&str>, test: impl FnOnce() -> Outcome) -> Outcome {
     let Some(why) = known else { return test() };
     match catch_unwind(AssertUnwindSafe(test)) {
         Ok(Ok(())) => {
@@ -105,6 +177,6 @@ pub fn judge(known: Option<&str>, test: impl FnOnce() -> Result<(), Failed>) -> 
 }
 
 /// `assert!` for tests that return [`Failed`].
-pub fn check(ok: bool, message: impl Into<String>) -> Result<(), Failed> {
+pub fn check(ok: bool, message: impl Into<String>) -> Outcome {
     if ok { Ok(()) } else { Err(message.into().into()) }
 }

@@ -1,7 +1,6 @@
 //! The same file, the same result on every device: of each operation also where WGSL or a driver leaves the result open.
 
-use crate::Outcome;
-use crate::common::check;
+use crate::common::{Outcome, check};
 use wgoal::{CustomWeights, Device, GradientOptions, Objective};
 
 /// Statements before the weights, and the weights: P+ and P- by p, n, and the whole numbers k = 8 p, m = 8 n, and u = k + 16.

@@ -1,8 +1,7 @@
 //! Texts that are too large, too deep or broken: an error each, never a panic or an overflow of the stack.
 
-use crate::Outcome;
-use crate::common::check;
-use crate::random::Random;
+use crate::common::random::Random;
+use crate::common::{Outcome, check};
 use wgoal::{CustomWeights, Error};
 
 const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0); }\n";

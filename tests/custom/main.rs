@@ -1,20 +1,13 @@
 //! Weight files: the built-in combinations written as files, parameters, configurations, and what is refused.
 
-#[path = "custom/agreement.rs"]
 mod agreement;
-#[path = "custom/attacks.rs"]
 mod attacks;
-#[path = "common/mod.rs"]
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/random.rs"]
-mod random;
 
-use common::check;
-use libtest_mimic::{Failed, Trial};
-use random::Random;
+use common::random::Random;
+use common::{Outcome, Suite, check};
 use wgoal::{CustomWeights, Device, GoalParams, GradientOptions, Objective, TrainConfig};
-
-type Outcome = Result<(), Failed>;
 
 const COMMON: &str = "
     override tau: f32 = 1.0;
@@ -256,16 +249,15 @@ fn main() {
     // As in release builds, where a driver checks nothing.
     // SAFETY: there is one thread yet.
     unsafe { std::env::set_var("WGOAL_SHADER_CHECKS", "off") };
-    let others: [(&str, fn() -> Outcome); 6] = [
-        ("parameters", parameters),
-        ("defaults", defaults),
-        ("refused", refused),
-        ("excerpts", excerpts),
-        ("large", attacks::large),
-        ("mutated", attacks::mutated),
-    ];
-    let others = others.into_iter().map(|(name, test)| Trial::test(name, test)).collect();
-    let devices: Vec<(String, common::Test)> =
-        vec![("combinations".into(), combinations), ("operations".into(), agreement::operations)];
-    common::run_with(devices, others)
+    let mut suite = Suite::default();
+    suite.module("custom");
+    suite.each("combinations", combinations);
+    suite.each("operations", agreement::operations);
+    suite.once("parameters", parameters);
+    suite.once("defaults", defaults);
+    suite.once("refused", refused);
+    suite.once("excerpts", excerpts);
+    suite.once("large", attacks::large);
+    suite.once("mutated", attacks::mutated);
+    suite.run()
 }

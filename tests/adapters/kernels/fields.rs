@@ -1,8 +1,8 @@
 //! Kernels that turn similarities, or what was mined from them, into the gradient at the similarities.
 
-use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
-use crate::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights};
-use crate::random::wide;
+use super::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
+use super::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights};
+use crate::common::random::wide;
 use wgoal::device::padded;
 use wgoal::kernels::{self, Dense, ExponentialParams, InfonceField, SameImage, WeightParams, reference};
 use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};

@@ -1,14 +1,13 @@
 //! Runs a kernel in all its variants on memory full of poison, and compares with an oracle.
 
+pub use crate::common::Outcome;
 use crate::common::check;
-use crate::random::Random;
+use crate::common::random::Random;
 use libtest_mimic::Failed;
 use std::fmt::Debug;
 use wgoal::Device;
 use wgoal::device::{Buffer, Commands, Element, Mat, MatMut, Slice, SliceMut, padded};
 use wgoal::kernels::{MATMUL_VARIANTS, MatmulVariant};
-
-pub type Outcome = Result<(), Failed>;
 
 /// Half a unit in the last place of an f32 near 1: the largest relative error of one rounding.
 pub const ROUNDING: f64 = 1.0 / (1 << 24) as f64;

@@ -1,8 +1,6 @@
 //! Golden vectors of the published code (tests/golden), through the public API, on every device.
 
-mod common;
-
-use common::check;
+use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
 use npyz::npz::NpzArchive;
 use std::path::PathBuf;
@@ -11,8 +9,6 @@ use wgoal::{
     Device, Features, GoalParams, Gpo, GradientOptions, Gradients, Head, ImageEncoder, InfonceParams,
     Objective, Optimizer, PairWeight, Pipeline, Pooling, TrainConfig, TripletWeight,
 };
-
-type Outcome = Result<(), Failed>;
 
 /// One .npz file; arrays come as f64 whatever they are stored as.
 pub struct Golden(NpzArchive<std::io::BufReader<std::fs::File>>);
@@ -365,21 +361,18 @@ fn image_encoder(device: &Device) -> Outcome {
     near("running", &g.head.parameter("image.mlp.running")?, &expected, POOLING)
 }
 
-fn main() {
-    let mut tests: Vec<(String, fn(&Device) -> Outcome)> = vec![
-        ("goal_edge_n1".into(), |d| goal(d, "goal_edge_n1.npz")),
-        ("goal_edge_ties_d4".into(), |d| goal(d, "goal_edge_ties_d4.npz")),
-        ("goal_N3_D5_s0".into(), |d| goal(d, "goal_N3_D5_s0.npz")),
-        ("goal_N8_D5_s1".into(), |d| goal(d, "goal_N8_D5_s1.npz")),
-        ("goal_N8_D64_s0_alt".into(), |d| goal(d, "goal_N8_D64_s0_alt.npz")),
-        ("goal_N37_D5_s0".into(), |d| goal(d, "goal_N37_D5_s0.npz")),
-        ("goal_N37_D64_s0".into(), |d| goal(d, "goal_N37_D64_s0.npz")),
-    ];
-    tests.push(("hinge_N8_D64".into(), hinge));
-    tests.push(("hinge_far_negatives".into(), hinge_far_negatives));
-    tests.push(("infonce_N8_D64".into(), infonce));
-    tests.push(("gpo_small".into(), gpo));
-    tests.push(("image_encoder_small".into(), image_encoder));
-    tests.push(("ten_steps".into(), ten_steps));
-    common::run(tests)
+pub fn tests(suite: &mut Suite) {
+    suite.each("goal_edge_n1", |d| goal(d, "goal_edge_n1.npz"));
+    suite.each("goal_edge_ties_d4", |d| goal(d, "goal_edge_ties_d4.npz"));
+    suite.each("goal_N3_D5_s0", |d| goal(d, "goal_N3_D5_s0.npz"));
+    suite.each("goal_N8_D5_s1", |d| goal(d, "goal_N8_D5_s1.npz"));
+    suite.each("goal_N8_D64_s0_alt", |d| goal(d, "goal_N8_D64_s0_alt.npz"));
+    suite.each("goal_N37_D5_s0", |d| goal(d, "goal_N37_D5_s0.npz"));
+    suite.each("goal_N37_D64_s0", |d| goal(d, "goal_N37_D64_s0.npz"));
+    suite.each("hinge_N8_D64", hinge);
+    suite.each("hinge_far_negatives", hinge_far_negatives);
+    suite.each("infonce_N8_D64", infonce);
+    suite.each("gpo_small", gpo);
+    suite.each("image_encoder_small", image_encoder);
+    suite.each("ten_steps", ten_steps);
 }

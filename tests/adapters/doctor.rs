@@ -1,13 +1,8 @@
 //! The examination passes on sound devices and finds the kernel that a wrong driver gets wrong.
 
-mod common;
-
-use common::{check, runs_subgroups};
-use libtest_mimic::Failed;
+use crate::common::{Outcome, Suite, check, runs_subgroups};
 use wgoal::Device;
 use wgoal::doctor::{examine, kernels};
-
-type Outcome = Result<(), Failed>;
 
 fn sound(device: &Device) -> Outcome {
     let mut wrong = Vec::new();
@@ -20,7 +15,7 @@ fn sound(device: &Device) -> Outcome {
 }
 
 fn wrong_driver(device: &Device) -> Outcome {
-    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let Device::Gpu(gpu) = device else { return Err("not an adapter".into()) };
     // A shader that the device cannot run cannot be wrong there.
     let absent = |name: &str| name == "matmul_subgroups" && !runs_subgroups(gpu);
     for kernel in kernels().filter(|kernel| !absent(kernel.spec.name)) {
@@ -44,7 +39,7 @@ fn wrong_driver(device: &Device) -> Outcome {
 
 /// A page that does not compile is a finding with the driver's words.
 fn refused(device: &Device) -> Outcome {
-    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let Device::Gpu(gpu) = device else { return Err("not an adapter".into()) };
     let own = &kernels().find(|kernel| kernel.spec.name == "sgd").ok_or("no sgd")?.spec;
     gpu.replace_shader("sgd", format!("{}\nfn broken( {{", own.source));
     let mut fault = None;
@@ -57,10 +52,8 @@ fn refused(device: &Device) -> Outcome {
     check(fault.is_some_and(|fault| fault.contains("sgd")), "the fault should name the kernel")
 }
 
-fn main() {
-    common::run(vec![
-        ("sound".into(), sound),
-        ("wrong_driver".into(), wrong_driver),
-        ("refused".into(), refused),
-    ])
+pub fn tests(suite: &mut Suite) {
+    suite.each("sound", sound);
+    suite.each_adapter("wrong_driver", wrong_driver);
+    suite.each_adapter("refused", refused);
 }

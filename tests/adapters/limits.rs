@@ -1,19 +1,14 @@
 //! The whole pipeline under the limits of devices that are not here. Nothing is computed: wgpu checks every buffer,
 //! binding, pipeline and dispatch against the limits, and one fault is an error.
 
-#[path = "common/random.rs"]
-mod random;
-
-use libtest_mimic::{Arguments, Failed, Trial};
-use random::Random;
+use crate::common::random::Random;
+use crate::common::{Outcome, Suite};
 use wgoal::device::Adapters;
 use wgoal::{
     Dataset, Device, DeviceKind, Features, Gpo, GradientOptions, Head, ImageEncoder, InfonceParams,
     Objective, Pipeline, Pooling, Recall, Side, TrainConfig, Trainer,
 };
 use wgpu::Limits;
-
-type Outcome = Result<(), Failed>;
 
 const MIB: u64 = 1 << 20;
 
@@ -277,7 +272,8 @@ fn wide_features(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn main() {
-    let trial = |profile: &'static Profile| Trial::test(profile.name, || profile.run());
-    libtest_mimic::run(&Arguments::from_args(), PROFILES.iter().map(trial).collect()).exit()
+pub fn tests(suite: &mut Suite) {
+    for profile in &PROFILES {
+        suite.once(profile.name, || profile.run());
+    }
 }

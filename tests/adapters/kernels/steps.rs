@@ -1,8 +1,8 @@
 //! Kernels of the optimiser's step.
 
-use crate::bench::{Outcome, ROUNDING, each_lanes, is_poison, sum_error};
+use super::bench::{Outcome, ROUNDING, each_lanes, is_poison, sum_error};
 use crate::common::check;
-use crate::random::{Random, wide};
+use crate::common::random::{Random, wide};
 use wgoal::Device;
 use wgoal::kernels::{self, PARTS, RECORD, StepRecord, reference};
 use wgoal::optim::{self, AdamwParams, SgdParams};

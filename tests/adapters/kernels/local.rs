@@ -1,7 +1,7 @@
 //! Kernels of local features: generalised pooling and batch norm.
 
-use crate::bench::{Array, Bench, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
-use crate::random::{Random, wide};
+use super::bench::{Array, Bench, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
+use crate::common::random::{Random, wide};
 use libtest_mimic::Failed;
 use wgoal::Device;
 use wgoal::device::padded;

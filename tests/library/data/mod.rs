@@ -1,12 +1,8 @@
 //! Datasets: what opens, what is read, and (in the modules) what is refused and what batches hold.
 
-#[path = "data/advice.rs"]
 mod advice;
-#[path = "data/batches.rs"]
 mod batches;
-#[path = "data/faults.rs"]
 mod faults;
-#[path = "data/local.rs"]
 mod local;
 
 use std::collections::BTreeMap;

@@ -1,9 +1,6 @@
 //! Backwards, built in f64 out of the twins, against central differences of losses written down anew.
 
-#[path = "common/random.rs"]
-mod random;
-
-use random::{Random, wide};
+use crate::random::{Random, wide};
 use wgoal::device::padded;
 use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, reference};
 use wgoal::{Loss, PairWeight, TripletWeight};

@@ -1,7 +1,7 @@
 //! The matrix product: all pages, variants and orientations.
 
-use crate::bench::{Bench, Outcome, ROUNDING, each_optional_product, each_product, sum_error};
-use crate::random::{Random, wide};
+use super::bench::{Bench, Outcome, ROUNDING, each_optional_product, each_product, sum_error};
+use crate::common::random::{Random, wide};
 use wgoal::Device;
 use wgoal::device::padded;
 use wgoal::kernels::{self, Product, reference};

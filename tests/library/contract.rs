@@ -1,10 +1,7 @@
 //! Every shader page against its contract, `KernelSpec`, in every variant.
 
-#[path = "common/variants.rs"]
-mod variants;
-
+use crate::variants::{Constants, has_subgroups, numbers, specs, variants};
 use std::collections::BTreeMap;
-use variants::{Constants, has_subgroups, numbers, specs, variants};
 use wgoal::device::{Access, KernelSpec, specialise};
 use wgpu::naga::proc::Layouter;
 use wgpu::naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};

@@ -1,6 +1,6 @@
 //! The check of every kernel's own entry, in all forms: a new kernel is tested from its first day.
 
-use crate::bench::Outcome;
+use super::bench::Outcome;
 use crate::common::check;
 use wgoal::Device;
 use wgoal::doctor::kernels;

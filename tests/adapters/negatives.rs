@@ -1,19 +1,12 @@
 //! Other negatives than the hardest, sums of objectives, the memory bank and gradients from elsewhere, through the public
 //! API, against plain loops written down anew.
 
-#[path = "common/mod.rs"]
-mod common;
-#[path = "common/random.rs"]
-mod random;
-
-use common::check;
-use libtest_mimic::{Failed, Trial};
-use random::Random;
+use crate::common::random::Random;
+use crate::common::{Outcome, Suite, check};
+use libtest_mimic::Failed;
 use wgoal::{
     Device, Features, GradientOptions, Gradients, Head, Objective, Optimizer, Pipeline, Side, TrainConfig,
 };
-
-type Outcome = Result<(), Failed>;
 
 const PAIRS: usize = 37;
 const DIM: usize = 6;
@@ -378,14 +371,11 @@ fn names() -> Outcome {
     check(error.starts_with("--memory-bank: expected at least a batch, 37 pairs, found 36"), error)
 }
 
-fn main() {
-    let on_devices: [(&str, common::Test); 5] = [
-        ("by_definition", by_definition),
-        ("same", same),
-        ("sums", sums),
-        ("memory_bank", memory_bank),
-        ("external", external),
-    ];
-    let tests = on_devices.map(|(name, test)| (name.to_string(), test)).to_vec();
-    common::run_with(tests, vec![Trial::test("names", names)])
+pub fn tests(suite: &mut Suite) {
+    suite.each("by_definition", by_definition);
+    suite.each("same", same);
+    suite.each("sums", sums);
+    suite.each("memory_bank", memory_bank);
+    suite.each("external", external);
+    suite.once("names", names);
 }

@@ -1,18 +1,12 @@
 //! What a call that fails leaves behind: nothing. And calls whose arguments do not fit are refused, on every device.
 
-mod common;
-#[path = "common/random.rs"]
-mod random;
-
-use common::check;
+use crate::common::random::Random;
+use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
-use random::Random;
 use wgoal::{
     Candidates, Device, Error, ErrorKind, Features, Gpo, GradientOptions, Head, ImageEncoder, InfonceParams,
     NegativeOptions, Objective, Pipeline, Pooling, Result, TrainConfig, hard_negatives,
 };
-
-type Outcome = std::result::Result<(), Failed>;
 
 const PAIRS: usize = 6;
 const DIMS: [usize; 2] = [7, 5];
@@ -151,15 +145,15 @@ fn failed_steps(device: &Device) -> Outcome {
 }
 
 /// A driver that refuses a kernel, early or late in a step.
-fn gpu_refused_kernels(device: &Device) -> Outcome {
+fn refused_kernels(device: &Device) -> Outcome {
     const KERNELS: [(&str, &str); 4] = [
-        ("l2norm", include_str!("../shaders/l2norm.wgsl")),
-        ("batch_norm_backward", include_str!("../shaders/batch_norm_backward.wgsl")),
-        ("record", include_str!("../shaders/record.wgsl")),
-        ("adamw", include_str!("../shaders/adamw.wgsl")),
+        ("l2norm", include_str!("../../shaders/l2norm.wgsl")),
+        ("batch_norm_backward", include_str!("../../shaders/batch_norm_backward.wgsl")),
+        ("record", include_str!("../../shaders/record.wgsl")),
+        ("adamw", include_str!("../../shaders/adamw.wgsl")),
     ];
     let own = Device::open(&device.info().index.to_string())?;
-    let Device::Gpu(gpu) = &own else { return Ok(()) };
+    let Device::Gpu(gpu) = &own else { return Err("not an adapter".into()) };
     let run = |fails: bool, learned: bool| -> std::result::Result<_, Failed> {
         let mut random = Random::new(22);
         let mut pipeline =
@@ -268,12 +262,10 @@ fn pooling_fields(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn main() {
-    common::run(vec![
-        ("failed_steps".into(), failed_steps),
-        ("learned_temperature".into(), learned_temperature),
-        ("gpu_refused_kernels".into(), gpu_refused_kernels),
-        ("shapes".into(), shapes),
-        ("pooling_fields".into(), pooling_fields),
-    ])
+pub fn tests(suite: &mut Suite) {
+    suite.each("failed_steps", failed_steps);
+    suite.each("learned_temperature", learned_temperature);
+    suite.each_adapter("refused_kernels", refused_kernels);
+    suite.each("shapes", shapes);
+    suite.each("pooling_fields", pooling_fields);
 }

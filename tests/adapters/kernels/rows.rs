@@ -1,8 +1,8 @@
 //! Kernels on the rows or columns of a matrix.
 
-use crate::bench::{Outcome, ROUNDING, each_lanes, sum_error};
+use super::bench::{Outcome, ROUNDING, each_lanes, sum_error};
 use crate::common::check;
-use crate::random::wide;
+use crate::common::random::wide;
 use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::{self, Composition, RankBlock, mined_keys, reference};

@@ -1,8 +1,8 @@
 //! Kernels that walk the similarity matrix by anchors, in both directions, whole and in blocks.
 
-use crate::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
+use super::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
 use crate::common::check;
-use crate::random::{Random, wide};
+use crate::common::random::{Random, wide};
 use libtest_mimic::Failed;
 use std::cmp::Reverse;
 use std::ops::Range;

@@ -1,20 +1,14 @@
 //! Generalised pooling and batch norm as wholes: in f64 against central differences, and on every device against f64.
 
-mod common;
-#[path = "common/random.rs"]
-mod random;
-
-use common::check;
-use libtest_mimic::{Failed, Trial};
-use random::{Random, wide};
+use crate::common::random::{Random, wide};
+use crate::common::{Outcome, Suite, check};
+use libtest_mimic::Failed;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::reference;
 use wgoal::{
     Checkpoint, Dataset, Device, Features, Gpo, Head, ImageEncoder, Objective, Pipeline, Pooling, Side,
     TrainConfig, Trainer,
 };
-
-type Outcome = Result<(), Failed>;
 
 /// Widths of encoding, states and features.
 #[derive(Clone, Copy)]
@@ -501,17 +495,12 @@ fn faults(device: &Device) -> Outcome {
     check(found.contains("image.gpo.weight_ih"), found)
 }
 
-fn main() {
-    let once = vec![
-        Trial::test("gpo_is_the_gradient_of_gpo", gpo_is_the_gradient_of_gpo),
-        Trial::test("batch_norm_is_the_gradient_of_batch_norm", batch_norm_is_the_gradient_of_batch_norm),
-    ];
-    let tests: Vec<(String, common::Test)> = vec![
-        ("published".into(), published),
-        ("steps".into(), steps),
-        ("step_is_encode_backward".into(), step_is_encode_backward),
-        ("resume".into(), resume),
-        ("faults".into(), faults),
-    ];
-    common::run_with(tests, once)
+pub fn tests(suite: &mut Suite) {
+    suite.once("gpo_is_the_gradient_of_gpo", gpo_is_the_gradient_of_gpo);
+    suite.once("batch_norm_is_the_gradient_of_batch_norm", batch_norm_is_the_gradient_of_batch_norm);
+    suite.each("published", published);
+    suite.each("steps", steps);
+    suite.each("step_is_encode_backward", step_is_encode_backward);
+    suite.each("resume", resume);
+    suite.each("faults", faults);
 }

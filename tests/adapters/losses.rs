@@ -1,16 +1,8 @@
 //! Named losses through the public API, on every device.
 
-#[path = "common/mod.rs"]
-mod common;
-#[path = "common/random.rs"]
-mod random;
-
-use common::check;
-use libtest_mimic::Failed;
-use random::Random;
+use crate::common::random::Random;
+use crate::common::{Outcome, Suite, check};
 use wgoal::{Device, GoalParams, GradientOptions, Loss, Objective};
-
-type Outcome = Result<(), Failed>;
 
 const PAIRS: usize = 43;
 const DIM: usize = 6;
@@ -268,12 +260,10 @@ fn too_many_pairs(device: &Device) -> Outcome {
     }
 }
 
-fn main() {
-    common::run(vec![
-        ("combinations".into(), combinations),
-        ("small_infonce".into(), small_infonce),
-        ("small_softplus".into(), small_softplus),
-        ("positives_once".into(), positives_once),
-        ("too_many_pairs".into(), too_many_pairs),
-    ])
+pub fn tests(suite: &mut Suite) {
+    suite.each("combinations", combinations);
+    suite.each("small_infonce", small_infonce);
+    suite.each("small_softplus", small_softplus);
+    suite.each("positives_once", positives_once);
+    suite.each("too_many_pairs", too_many_pairs);
 }

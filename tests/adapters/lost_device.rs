@@ -1,9 +1,6 @@
 //! A device that is lost in the middle of a run: an error that says so, and a resumption to the same bits.
 
-mod common;
-
-use common::check;
-use libtest_mimic::Failed;
+use crate::common::{Outcome, Suite, check};
 use std::sync::Arc;
 use wgoal::{Dataset, Device, ErrorKind, Event, TrainConfig, Trainer};
 
@@ -11,8 +8,7 @@ fn config() -> TrainConfig {
     TrainConfig { embed: 16, epochs: 3, ..Default::default() }
 }
 
-fn lost(device: &Device) -> Result<(), Failed> {
-    let Device::Gpu(_) = device else { return Ok(()) };
+fn lost(device: &Device) -> Outcome {
     let data = Arc::new(Dataset::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini"))?);
     let open = || Device::open(&device.info().index.to_string());
     let folder = tempfile::tempdir()?;
@@ -46,6 +42,6 @@ fn lost(device: &Device) -> Result<(), Failed> {
     check(resumed.checkpoint()? == whole.checkpoint()?, "the resumed run should end at the same bits")
 }
 
-fn main() {
-    common::run(vec![("lost".into(), lost)])
+pub fn tests(suite: &mut Suite) {
+    suite.each_adapter("lost", lost);
 }

@@ -1,15 +1,8 @@
 //! Recall against a slow and plain reading of vse-models.md section 3, on every device.
 
-mod common;
-#[path = "common/random.rs"]
-mod random;
-
-use common::check;
-use libtest_mimic::Failed;
-use random::Random;
+use crate::common::random::Random;
+use crate::common::{Outcome, Suite, check};
 use wgoal::{Device, Ranking, Recall};
-
-type Outcome = Result<(), Failed>;
 
 /// Position of the best right candidate in the fully sorted list: by score, then by index.
 fn rank(scores: &[f64], right: impl Fn(usize) -> bool) -> usize {
@@ -167,13 +160,11 @@ fn chance(_: &Device) -> Outcome {
     check((large - 3.2).abs() < 1e-9, format!("{large}"))
 }
 
-fn main() {
-    common::run(vec![
-        ("whole".into(), whole),
-        ("folds".into(), folds),
-        ("distractors".into(), distractors),
-        ("collapsed".into(), collapsed),
-        ("arguments".into(), arguments),
-        ("chance".into(), chance),
-    ])
+pub fn tests(suite: &mut Suite) {
+    suite.each("whole", whole);
+    suite.each("folds", folds);
+    suite.each("distractors", distractors);
+    suite.each("collapsed", collapsed);
+    suite.each("arguments", arguments);
+    suite.each("chance", chance);
 }

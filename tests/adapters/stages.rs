@@ -1,15 +1,8 @@
 //! Sampled negatives and two-stage retrieval against a plain reading of vse-models.md section 4, on every device.
 
-mod common;
-#[path = "common/random.rs"]
-mod random;
-
-use common::check;
-use libtest_mimic::Failed;
-use random::Random;
+use crate::common::random::Random;
+use crate::common::{Outcome, Suite, check};
 use wgoal::{Candidates, Device, NegativeOptions, Recall, TopK, hard_negatives};
-
-type Outcome = Result<(), Failed>;
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -190,12 +183,10 @@ fn by_cosine(device: &Device) -> Outcome {
     )
 }
 
-fn main() {
-    common::run(vec![
-        ("negatives".into(), negatives),
-        ("top".into(), top),
-        ("strips".into(), strips),
-        ("reranked".into(), reranked),
-        ("by_cosine".into(), by_cosine),
-    ])
+pub fn tests(suite: &mut Suite) {
+    suite.each("negatives", negatives);
+    suite.each("top", top);
+    suite.each("strips", strips);
+    suite.each("reranked", reranked);
+    suite.each("by_cosine", by_cosine);
 }

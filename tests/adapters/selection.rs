@@ -1,18 +1,12 @@
 //! The adapters of this machine: chosen by name, in agreement with each other, and with failures that are known.
 
-mod common;
-#[path = "common/random.rs"]
-mod random;
-
-use common::{check, devices, judge, known_failure};
-use libtest_mimic::{Failed, Trial};
-use random::Random;
+use crate::common::random::Random;
+use crate::common::{Outcome, Suite, check, devices, judge, known_failure};
+use libtest_mimic::Failed;
 
 use wgoal::data::{read_matrix_npy, write_matrix_npy};
 use wgoal::doctor::kernels;
 use wgoal::{Dataset, Device, DeviceKind, Head, ImageEncoder, Pooling, Side, TrainConfig, Trainer};
-
-type Outcome = Result<(), Failed>;
 
 /// A device answers to the name that the tests know it by.
 fn chosen_by_name(device: &Device) -> Outcome {
@@ -57,7 +51,7 @@ fn agreement(objective: &str) -> Outcome {
 
 /// On a GPU a row has the same embedding whatever is embedded with it, so that a query meets its copy in an index. The CPU's
 /// `gemm` takes sums in an order that follows the number of rows.
-fn gpu_embeddings_stand_alone(device: &Device) -> Outcome {
+fn embeddings_stand_alone(device: &Device) -> Outcome {
     let dataset = Dataset::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini"))?;
     let (p, q, embed) = (dataset.image_dim(), dataset.text_dim(), 60);
     let head = Head::new(p, q, embed, 0)?;
@@ -195,19 +189,14 @@ fn known_failures() -> Outcome {
     )
 }
 
-fn main() {
-    let tests: [(&str, common::Test); 5] = [
-        ("chosen_by_name", chosen_by_name),
-        ("software_is_known", software_is_known),
-        ("gpu_embeddings_stand_alone", gpu_embeddings_stand_alone),
-        ("halves", halves),
-        ("ragged_halves", ragged_halves),
-    ];
-    let others = vec![
-        Trial::test("known_failures", known_failures),
-        Trial::test("agreement/infonce", || agreement("infonce")),
-        Trial::test("agreement/hinge", || agreement("hinge")),
-        Trial::test("agreement/cir:sig-ms", || agreement("cir:sig-ms")),
-    ];
-    common::run_with(tests.map(|(name, test)| (name.to_string(), test)).to_vec(), others)
+pub fn tests(suite: &mut Suite) {
+    suite.each("chosen_by_name", chosen_by_name);
+    suite.each("software_is_known", software_is_known);
+    suite.each_adapter("embeddings_stand_alone", embeddings_stand_alone);
+    suite.each("halves", halves);
+    suite.each("ragged_halves", ragged_halves);
+    suite.once("known_failures", known_failures);
+    suite.once("agreement/infonce", || agreement("infonce"));
+    suite.once("agreement/hinge", || agreement("hinge"));
+    suite.once("agreement/cir:sig-ms", || agreement("cir:sig-ms"));
 }

@@ -1,0 +1,37 @@
+//! What runs on every device of this machine, one after the other: the native CPU and each adapter. `cargo test --test
+//! adapters kernels` runs one module, `cargo test --test adapters lavapipe/` one adapter.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod atomic;
+mod bindings;
+mod doctor;
+mod golden;
+mod kernels;
+mod limits;
+mod losses;
+mod lost_device;
+mod negatives;
+mod pooling;
+mod recall;
+mod selection;
+mod stages;
+
+fn main() {
+    let mut suite = common::Suite::default();
+    golden::tests(suite.module("golden"));
+    kernels::tests(suite.module("kernels"));
+    losses::tests(suite.module("losses"));
+    negatives::tests(suite.module("negatives"));
+    pooling::tests(suite.module("pooling"));
+    recall::tests(suite.module("recall"));
+    stages::tests(suite.module("stages"));
+    atomic::tests(suite.module("atomic"));
+    bindings::tests(suite.module("bindings"));
+    selection::tests(suite.module("selection"));
+    doctor::tests(suite.module("doctor"));
+    lost_device::tests(suite.module("lost_device"));
+    limits::tests(suite.module("limits"));
+    suite.run()
+}

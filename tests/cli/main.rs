@@ -1,0 +1,23 @@
+//! The command line as scripts use it: what it writes, what it refuses, and what it survives.
+#![cfg(feature = "cli")]
+
+mod custom;
+mod data;
+mod faults;
+mod files;
+mod guards;
+mod interface;
+mod lines;
+mod local;
+mod options;
+mod owned;
+mod paths;
+mod place;
+mod resume;
+mod runs;
+mod sparse;
+mod stages;
+mod sweep;
+mod threads;
+mod unused;
+mod weights;
