@@ -1,20 +1,24 @@
-// Composition of the gradient: row i of A Y, where A has at most three entries a pair             (goal-math.md section 5)
+// Gradient at the embeddings: row i of A Y, where the field A has at most three nonzero elements for each pair
 //
 //   dx_i = - (c+own_i + c+other_i) y_i  +  c-own_i y_(h_i)  +  sum over j with g_j = i of  c-other_j y_j
 //
-// `own` is the direction whose anchors are the rows of dx, h its hardest negatives; `other` is the opposite direction,
-// g its. With the two exchanged, and X in the place of Y, it is the gradient at the texts. Each row gathers what it is
-// due, in ascending j: no atomics, the same bits every time. The j of a row lie together in the order of mining.
+// Reference: docs/math.md, "Assembled gradient". c+ and c- are the coefficients of the positive and of the negative.
 //
-//   y            [y_rows, cols] rows y_offset.. of Y: the others add nothing. Those from `pairs` on are a memory bank's,
-//                which is mined but no anchor    read
+// `own` is the direction whose anchors are the rows of dx; h are its hardest negatives. `other` is the opposite
+// direction; g are its hardest negatives. Exchange own and other, and replace Y by X, to get the gradient at the texts.
+// Each row reads its own terms, in ascending order of j. So the kernel needs no atomics and gives the same bits every
+// time. `other_keys` is sorted, so all j with g_j = i are neighbours in it.
+//
+//   y            [y_rows, cols] rows y_offset.. of Y; rows of Y that are not here add nothing. Rows from `pairs` on
+//                belong to a memory bank: they are mined, but they are not anchors    read
 //   own, other   [pairs] coefficients (c+, c-)                                    read
 //   own_index    [pairs] h                                                        read
 //   other_keys   [keys] g_j pairs + j in ascending order (mined_order.wgsl)       read
-//   gradient     [rows, cols] rows row_offset.. of dX; overwritten, or added to when accumulate
+//   gradient     [rows, cols] rows row_offset.. of dX; overwritten, or added to when accumulate is set
 //
-// The gradient is not called dx in the code: DXC has a namespace of that name.
-// Grid: x over vec4s of a row / LANES, or fewer, each with several; y over the rows of the gradient.
+// The gradient is not named dx in the code, because DXC (the HLSL compiler) has a namespace of that name.
+// Grid: x covers the vec4s of a row / LANES, or fewer workgroups that handle several each; y covers the rows of the
+// gradient.
 
 struct Params {
     stride4: u32,   // vec4s in a row
@@ -36,7 +40,7 @@ struct Params {
 
 const LANES = 64u;
 
-// The vec4 at column k of row j of Y, zero where the row is not among those here.
+// The vec4 at column k of row j of Y; zero if row j is not in this part of Y.
 fn y_at(j: u32, k: u32) -> vec4f {
     if (j < params.y_offset || j - params.y_offset >= params.y_rows) {
         return vec4f(0.0);
@@ -44,7 +48,7 @@ fn y_at(j: u32, k: u32) -> vec4f {
     return y[(j - params.y_offset) * params.stride4 + k];
 }
 
-// The place of the first key that is not below `wanted`.
+// Position of the first key that is at least `wanted`.
 fn first_key(wanted: u32) -> u32 {
     var low = 0u;
     var high = params.keys;
@@ -79,7 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
             sum += other[j].y * y_at(j, k);
         }
         let at = group.y * params.stride4 + k;
-        // Not a branch: on a uniform one, lavapipe compiles a kernel anew at every dispatch.
+        // Not an if: with a uniform branch, lavapipe compiles the kernel again at every dispatch.
         gradient[at] = sum + select(vec4f(0.0), gradient[at], params.accumulate != 0u);
     }
 }

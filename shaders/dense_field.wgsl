@@ -1,15 +1,15 @@
-// Field of a GOAL gradient over all negatives, off the diagonal, in the place of S
+// Field of a GOAL gradient over all negatives, off the diagonal; overwrites S
 //
-//   A_ij = scale ( T P-(p_i, S_ij)  +  T P-(p_j, S_ij) ),  0 where i and j are no negatives
+//   A_ij = scale ( T P-(p_i, S_ij)  +  T P-(p_j, S_ij) ),  0 if i and j are not negatives of each other
 //
-// T, P- and what closes a triplet are those of weights.wgsl, relative sets empty. The diagonal is left to compose.wgsl,
-// with the pulls of dense_sum.wgsl.
+// Reference: docs/math.md, "Several negatives". T, P- and the test that closes a triplet are those of weights.wgsl,
+// with empty relative sets. compose.wgsl adds the diagonal, from the coefficients of dense_sum.wgsl.
 //
 //   ids       [pairs] as in hardest.wgsl                              read
 //   positive  [pairs] p                                               read
-//   field     [rows, pairs] holds S of rows row_offset.., becomes A
+//   field     [rows, pairs] S of rows row_offset..                    replaced by A
 //
-// Grid: x over columns / LANES, y rows of the block.
+// Grid: x covers columns / LANES, y covers the rows of the block.
 
 struct Params {
     rows: u32,
@@ -17,7 +17,7 @@ struct Params {
     stride: u32,       // floats in a row of field
     row_offset: u32,
     mask: u32,
-    triplet: u32,    // the members from here on as in weights.wgsl
+    triplet: u32,    // from here on the members are those of weights.wgsl
     pair: u32,
     loss: u32,
     hinge: u32,
@@ -47,7 +47,7 @@ struct Params {
 
 const LANES = 64u;
 
-// The host puts the sections of weights.wgsl in the place of these. What stands here is con:con, with or without a margin.
+// The host replaces these sections by those of weights.wgsl. As written here, they are con:con, with or without a margin.
 // section numbers
 // end of section
 

@@ -1,19 +1,22 @@
-// Every anchor against all its negatives, not the hardest alone: how the positive is pulled, and the loss
+// Coefficient of the positive and loss of every anchor, summed over all its negatives
 //
-//   pull_a = the sum over negatives k of scale T(p_a, s_ak) P+(p_a, s_ak)           loss_a = the sum of their losses
+//   pull_a = sum over negatives k of scale T(p_a, s_ak) P+(p_a, s_ak)
+//   loss_a = sum over negatives k of the loss of the triplet
 //
-// With `positive` = 1, what depends on p alone counts once: pull_a = scale P+(p_a), whether there are negatives or not.
-// T, P+, the loss and what closes a triplet are those of weights.wgsl, relative sets empty; dense_field.wgsl pushes the
-// negatives. With con:con and a margin it is the "sum" form of the hinge triplet (vse-models.md section 1).
-// Blocks and strides as in hardest.wgsl; block by block the sums add up.
+// Reference: docs/math.md, "Several negatives". With con:con and a margin this is "hinge-sum" of docs/math.md, "Hinge".
+//
+// With `positive` = 1, the part that depends on p alone counts once: pull_a = scale P+(p_a), even without negatives. T,
+// P+, the loss and the test that closes a triplet are those of weights.wgsl, with empty relative sets. dense_field.wgsl
+// computes the coefficients of the negatives.
+// Blocks and strides are those of hardest.wgsl. The sums of several blocks add up.
 //
 //   similarity    block of S                      read
 //   ids           [pairs] as in hardest.wgsl      read
 //   positive      [pairs] p                       read
-//   coefficients  [pairs] (pull, 0)
-//   total_loss    [pairs]
+//   coefficients  [pairs] (pull, 0)               overwritten by the first block, then added to
+//   total_loss    [pairs]                         the same
 //
-// Grid: one workgroup an anchor of the block.
+// Grid: one workgroup per anchor of the block.
 
 struct Params {
     anchors: u32,
@@ -23,7 +26,7 @@ struct Params {
     anchor_offset: u32,
     candidate_offset: u32,
     mask: u32,
-    triplet: u32,    // the members from here on as in weights.wgsl
+    triplet: u32,    // from here on the members are those of weights.wgsl
     pair: u32,
     loss: u32,
     hinge: u32,
@@ -56,7 +59,7 @@ struct Params {
 const LANES = 64u;
 var<workgroup> partial: array<vec2f, LANES>;
 
-// The host puts the sections of weights.wgsl in the place of these. What stands here is con:con, with or without a margin.
+// The host replaces these sections by those of weights.wgsl. As written here, they are con:con, with or without a margin.
 // section numbers
 // end of section
 

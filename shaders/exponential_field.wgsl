@@ -1,19 +1,20 @@
-// Field of a loss that weighs all negatives of an anchor by exponentials, in the place of S
+// Field of the two losses that weigh all negatives of an anchor by exponentials; overwrites S
 //
-//   multi-similarity (Wang et al. 2019, one positive, no mining):
-//     L = (1/alpha) log(1 + e^(-alpha (p - lambda)))  +  (1/rate) log(1 + sum_k e^(rate (s_k - lambda)))
-//   lifted structure (Oh Song et al. 2016, one positive, on similarities):
-//     L = max(0, margin - p + (1/rate) log sum_k e^(rate s_k))
+//   multi-similarity: L = (1/alpha) log(1 + e^(-alpha (p - lambda))) + (1/rate) log(1 + sum_k e^(rate (s_k - lambda)))
+//   lifted structure: L = max(0, margin - p + (1/rate) log sum_k e^(rate s_k))
 //
 //   w(s) = dL/ds = e^(rate (s - n)) / (Sigma + e^(rate (lambda - n)))    or    e^(rate (s - n)) / Sigma,  0 where L = 0
-//   A_ij = scale (w_i(S_ij) + w_j(S_ij)),  0 where i and j are no negatives      A_ii = scale (dL_i/dp + dL'_i/dp)
+//   A_ij = scale (w_i(S_ij) + w_j(S_ij)),  0 if i and j are not negatives      A_ii = scale (dL_i/dp + dL'_i/dp)
+//
+// Reference: docs/math.md, "Multi-similarity and lifted structure"; Wang, Han et al. (2019), with one positive and
+// without mining; Oh Song et al. (2016), with one positive and on similarities.
 //
 //   ids                 [pairs] as in hardest.wgsl                          read
 //   state_it, state_ti  [pairs] (p, n, Sigma) from exponential_sum.wgsl     read
-//   field               [rows, pairs] holds S of rows row_offset.., becomes A
-//   loss_it, loss_ti    [pairs] L, rows of the block overwritten
+//   field               [rows, pairs] S of rows row_offset..                replaced by A
+//   loss_it, loss_ti    [pairs] L                                           rows of the block overwritten
 //
-// Grid: x over columns / LANES, y rows of the block.
+// Grid: x covers columns / LANES, y covers the rows of the block.
 
 struct Params {
     rows: u32,
@@ -43,7 +44,7 @@ fn bounded_exp(z: f32) -> f32 {
     return exp(clamp(z, -87.0, 87.0));
 }
 
-// log(1 + u) for u >= 0, with the digits that a sum would lose near 0.
+// log(1 + u) for u >= 0. A series near 0 keeps the digits that 1 + u would lose.
 fn log_one_plus(u: f32) -> f32 {
     let w = u / (2.0 + u);
     let series = 2.0 * w * (1.0 + w * w * (1.0 / 3.0 + w * w * (1.0 / 5.0 + w * w * (1.0 / 7.0 + w * w / 9.0))));
@@ -54,14 +55,14 @@ fn softplus(z: f32) -> f32 {
     return max(z, 0.0) + log_one_plus(bounded_exp(-abs(z)));
 }
 
-// Sigma with, for multi-similarity, the 1 beside the sum.
+// Sigma; for multi-similarity plus the 1 inside the logarithm, as seen from the hardest negative.
 fn denominator(state: vec4f) -> f32 {
     return state.z + select(bounded_exp(params.rate * (params.lambda - state.y)), 0.0, params.lifted != 0u);
 }
 
 fn anchor_loss(state: vec4f) -> f32 {
     if (params.lifted == 0u) {
-        // Seen from the larger of n and lambda, which leaves a sum of positive numbers.
+        // The larger of n and lambda is factored out, so only positive numbers are added.
         let above = state.y - params.lambda;
         let sum = select(log_one_plus(state.z * bounded_exp(params.rate * above)), log(denominator(state)), above > 0.0);
         let negatives = max(above, 0.0) + sum / params.rate;

@@ -1,17 +1,19 @@
-// Sum of exponentials over all negatives of every anchor, one direction: what multi-similarity and lifted structure share
+// Sum of exponentials over all negatives of every anchor, one direction
 //
 //   Sigma_a = sum over the negatives c of a of  e^(rate (S_ac - n_a))
 //
-// n_a is the hardest of them (hardest.wgsl, the own pair left out), so every exponent is 0 or less.
-// Blocks and strides as in hardest.wgsl; block by block the sums add up.
+// Reference: docs/math.md, "Multi-similarity and lifted structure"; both losses use this sum.
+//
+// n_a is the hardest negative (hardest.wgsl without the own pair), so every exponent is 0 or less.
+// Blocks and strides are those of hardest.wgsl. The sums of several blocks add up.
 //
 //   similarity  block of S                      read
 //   ids         [pairs] as in hardest.wgsl      read
 //   positive    [pairs] p                       read
 //   value       [pairs] n                       read
-//   state       [pairs] (p, n, Sigma, 0)
+//   state       [pairs] (p, n, Sigma, 0)        overwritten by the first block, then added to
 //
-// Grid: one workgroup an anchor of the block.
+// Grid: one workgroup per anchor of the block.
 
 struct Params {
     anchors: u32,

@@ -1,22 +1,26 @@
-// Hardest negative of every anchor: n_i = max_k M_ik,  h_i = the smallest k that attains it        (goal-math.md section 2)
+// Hardest negative of every anchor, one direction: n_i = max_k M_ik,  h_i = the smallest k that attains it
 //
-// M is the similarity matrix S with its diagonal overwritten by -1. The matrix comes in blocks, of which an anchor may
-// own a row (images against texts) or a column (texts against images): element (a, c) of a block lies at
-// a * anchor_stride + c * candidate_stride. A block that does not start at candidate 0 goes on from what is stored.
-// With `exclude_own` the diagonal is left out instead, as the hinge does; an anchor without a negative then keeps
-// n = -1 and h = its own number.
-// With `bounded`, only candidates after (bound_value, bound_index) in the order of mining count, similarities falling,
-// indices rising: the next hardest, round by round, or with p for the value the hardest of those below the positive.
-// Ties: the lowest index wins, within a lane by the order of the walk, between lanes and blocks by comparison.
+// Reference: docs/math.md, "Mining".
+//
+// M is the similarity matrix S with its diagonal overwritten by -1. S comes in blocks. An anchor is a row of the block
+// (images against texts) or a column (texts against images). Element (a, c) of a block is at
+// a * anchor_stride + c * candidate_stride. A block that does not start at candidate 0 continues from the stored
+// result.
+// With `exclude_own` the diagonal is left out instead, as the hinge does. An anchor without a negative then keeps
+// n = -1 and its own number as h.
+// With `bounded`, only candidates after (bound_value, bound_index) in the order of mining count: falling similarity,
+// then rising index. This finds the next hardest negative, round by round. With p as the value and no index, it finds
+// the hardest negative below the positive.
+// Tie rule: the lowest index wins. A lane walks in ascending order; lanes and blocks are compared by index.
 //
 //   similarity  block of S                                                        read
-//   ids         [pairs] image of each pair; with `mask`, equal ids are no negatives   read
-//   positive    [pairs] p_i = S_ii, written where the block holds the diagonal
+//   ids         [pairs] image of each pair; with `mask`, pairs of equal ids are not negatives   read
+//   positive    [pairs] p_i = S_ii, written if the block holds the diagonal
 //   value       [pairs] n_i
 //   index       [pairs] h_i
 //   bound_value, bound_index  [pairs]                                             read
 //
-// Grid: one workgroup an anchor of the block.
+// Grid: one workgroup per anchor of the block.
 
 struct Params {
     anchors: u32,
@@ -91,7 +95,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             value[anchor] = -1.0;
             index[anchor] = anchor;
         }
-        // Earlier blocks hold lower indices, so a later one must be strictly better, or the first to hold a negative.
+        // Earlier blocks hold lower indices. So a later block must be strictly better, or be the first with a negative.
         let nothing_yet = index[anchor] == anchor && (params.exclude_own != 0u || params.candidate_offset == 0u);
         if (best_index[0] != 0xffffffffu && (nothing_yet || best_value[0] > value[anchor])) {
             value[anchor] = best_value[0];

@@ -1,26 +1,29 @@
-// Field of the symmetric InfoNCE (X-VLM's contrastive term), in the place of S                   (vse-models.md section 4)
+// Field of the symmetric InfoNCE; overwrites S
 //
 //   z = s / t       a_ij = softmax_j(z_i.) + softmax_i(z_.j) - 2 q_ij
 //   A_ij = scale a_ij / (2 B t)          dt_i = - scale sum_j (a_ij s_ij) / (2 B t^2)
 //   loss_i = (log sum e^z - mean z of the targets) / (2 B), for each direction
 //
-// q is 1 over the number of targets on targets (roles as in log_sum_exp.wgsl), 0 elsewhere; pairs left out have A = 0.
-// With the state (max s, Z, G, m) and x = (s - max s) / t:
+// Reference: docs/math.md, "InfoNCE" and "InfoNCE without overflow"; Zeng et al. (2022).
+//
+// q is 1 / (number of targets) at targets and 0 elsewhere. Roles are those of log_sum_exp.wgsl; pairs that are left out
+// have A = 0. With the state (max s, Z, G, m) and x = (s - max s) / t:
 //
 //   softmax = e^x / Z          softmax - 1/m = (m (e^x - 1) - G) / (m Z)
 //   log sum e^z - mean z of the targets = distance / (m t) + log Z          and log Z = log(1 + G) where m = 1
 //
-// so that a single target far above the others keeps all digits of its small loss. The rows of a softmax less q add up to 0,
-// and so do the columns: dt takes s - max s in the place of s, which loses no digits where all s are alike.
+// These forms keep all digits of a small loss, as a single target far above the others gives it. The rows of
+// (softmax - q) add up to 0, and so do its columns. So dt uses s - max s in place of s, which loses no digits where all
+// s are alike.
 //
 //   ids                 [pairs] image of each pair                          read
 //   temperature         [1] t                                               read
 //   state_it, state_ti  [pairs] from log_sum_exp.wgsl                       read
-//   field               [rows, pairs] holds S of rows row_offset.., becomes A
-//   dt                  [pairs, 4] column 0: parts of the gradient at t, rows of the block overwritten
-//   loss_it, loss_ti    [pairs] hold the distance of log_sum_exp.wgsl, rows of the block become the loss
+//   field               [rows, pairs] S of rows row_offset..                replaced by A
+//   dt                  [pairs, 4] column 0: parts of the gradient at t     rows of the block overwritten
+//   loss_it, loss_ti    [pairs] the distance of log_sum_exp.wgsl            rows of the block replaced by the loss
 //
-// Grid: one workgroup a row of the block.
+// Grid: one workgroup per row of the block.
 
 struct Params {
     rows: u32,
@@ -54,13 +57,13 @@ fn role(anchor: u32, candidate: u32) -> u32 {
     return select(0u, params.same_image, ids[candidate] == ids[anchor]);
 }
 
-// e^x - 1 for x <= 0, with the digits that a difference would lose near 0.
+// e^x - 1 for x <= 0. A series near 0 keeps the digits that the difference would lose.
 fn exp_minus_one(x: f32) -> f32 {
     let series = x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0)))));
     return select(exp(x) - 1.0, series, x > -0.25);
 }
 
-// log(1 + u) for u >= 0, with the digits that a sum would lose near 0.
+// log(1 + u) for u >= 0. A series near 0 keeps the digits that 1 + u would lose.
 fn log_one_plus(u: f32) -> f32 {
     let w = u / (2.0 + u);
     let series = 2.0 * w * (1.0 + w * w * (1.0 / 3.0 + w * w * (1.0 / 5.0 + w * w * (1.0 / 7.0 + w * w / 9.0))));

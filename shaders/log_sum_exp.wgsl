@@ -1,20 +1,22 @@
-// Sums of exponentials of every anchor's similarities over the temperature, for InfoNCE           (vse-models.md section 4)
+// Sums of exponentials of the similarities over the temperature, for every anchor, one direction
 //
 //   x_k = (s_k - max s) / t      state = (max s,  Z = sum of e^x,  G = Z - m,  m = number of targets)
 //   distance = sum of (max s - s) over the targets
 //
-// Targets: the anchor's own pair; with same_image = 1 all pairs of its image. With same_image = 2 the other pairs of the
-// image are left out altogether. G is summed by itself, e^x - 1 for a target and e^x for the others: the small e^x would be
-// lost beside a target's 1, and with them a small loss and its gradient.
-// Blocks and strides as in hardest.wgsl; a later block goes on from what is stored.
+// Reference: docs/math.md, "InfoNCE without overflow".
+//
+// The own pair is a target. With same_image = 1, all pairs of its image are targets. With same_image = 2, the other
+// pairs of its image are left out altogether. G has a sum of its own: e^x - 1 for a target, e^x for a negative. Beside
+// the 1 of a target, small e^x would be lost, and a small loss and its gradient with them.
+// Blocks and strides are those of hardest.wgsl. A later block continues from the stored result.
 //
 //   similarity   block of S                      read
 //   ids          [pairs] image of each pair      read
 //   temperature  [1] t                           read
-//   state        [pairs]
-//   distance     [pairs]
+//   state        [pairs]                         updated
+//   distance     [pairs]                         updated
 //
-// Grid: one workgroup an anchor of the block.
+// Grid: one workgroup per anchor of the block.
 
 struct Params {
     anchors: u32,
@@ -49,7 +51,7 @@ fn role(anchor: u32, candidate: u32) -> u32 {
     return select(0u, params.same_image, ids[candidate] == ids[anchor]);
 }
 
-// e^x - 1 for x <= 0, with the digits that a difference would lose near 0.
+// e^x - 1 for x <= 0. A series near 0 keeps the digits that the difference would lose.
 fn exp_minus_one(x: f32) -> f32 {
     let series = x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0)))));
     return select(exp(x) - 1.0, series, x > -0.25);
@@ -74,7 +76,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
         workgroupBarrier();
     }
-    // Of the blocks before: the state, and the distance.
+    // State and distance of the earlier blocks.
     var earlier = vec4f(NOTHING, 0.0, 0.0, 0.0);
     var away = 0.0;
     if (params.candidate_offset != 0u) {
@@ -103,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
     }
     if (lane == 0u) {
-        // What came before, seen from the new maximum.
+        // Rescales the sums of the earlier blocks to the new maximum.
         let x = max(rate * (earlier.x - top), -87.0);
         let gap = earlier.z * exp(x) + earlier.w * exp_minus_one(x);
         let sums = vec3f(earlier.y * exp(x), gap, earlier.w) + partial[0].xyz;

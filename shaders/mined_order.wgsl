@@ -1,23 +1,27 @@
-// Who mined whom: the pairs (h_j, j) in ascending order, one number each, by a bitonic sort      (goal-math.md section 5)
+// Which anchors mined which row: the pairs (h_j, j) in ascending order, one number each, by a bitonic sort
 //
 //   key_j = h_j pairs + j
 //
-// compose.wgsl finds the anchors that mined a row by halving the list. A negative beyond the batch (a memory bank's) is no
-// row of it: its key, and those that fill the list up to a power of two, are the largest number.
-// A stage of size s merges runs of s / 2 keys: it exchanges keys at distances s / 2, s / 4 .. 1. A workgroup keeps CHUNK keys
-// in its memory: where BEGIN it makes all stages up to that size, else the distances below it of a larger stage. Where
-// ACROSS, an invocation makes one exchange at a distance of CHUNK or more. Loops around a barrier are bounded by constants,
-// which all compilers understand.
+// Reference: docs/math.md, "Assembled gradient". compose.wgsl finds the anchors that mined a row by binary search in
+// this list.
+//
+// A negative of a memory bank is not a row of the batch. Its key is the largest number, and so are the keys that fill
+// the list up to a power of two.
+// A stage of size s merges runs of s / 2 keys: it exchanges keys at distances s / 2, s / 4 .. 1. A workgroup keeps
+// CHUNK keys in its memory. With BEGIN it runs all stages up to that size. Otherwise it runs the distances below CHUNK
+// of a larger stage. With ACROSS, each invocation makes one exchange at a distance of CHUNK or more. The bounds of
+// loops around a barrier are constants, which every compiler accepts.
 //
 //   index  [pairs] h                 read
-//   keys   [count] a power of two    where BEGIN written from index, each chunk sorted; else sorted further
+//   keys   [count] a power of two    with BEGIN written from index and sorted in chunks, otherwise sorted further
 //
-// Grid: a workgroup a chunk, or x over count / 2 / LANES where ACROSS, which divides evenly: there are several chunks.
+// Grid: one workgroup per chunk. With ACROSS: x covers count / 2 / LANES, a whole number because there are several
+// chunks.
 
 struct Params {
     pairs: u32,
-    size: u32,       // of the stage, unless BEGIN
-    distance: u32,   // where ACROSS
+    size: u32,       // of the stage; unused with BEGIN
+    distance: u32,   // with ACROSS
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -31,12 +35,12 @@ const CHUNK = 1024u;
 const NONE = 0xffffffffu;
 var<workgroup> held: array<u32, CHUNK>;
 
-// The lower of the two places of the k-th exchange at a distance, a power of two.
+// The lower position of the k-th exchange at a distance, which is a power of two.
 fn place(k: u32, distance: u32) -> u32 {
     return k / distance * 2u * distance + k % distance;
 }
 
-// One exchange in every pair of places at a distance, by all lanes; `first` is the chunk's first key.
+// All exchanges at a distance within the chunk, shared by the lanes; `first` is the position of the chunk's first key.
 fn exchange(lane: u32, first: u32, size: u32, distance: u32) {
     for (var k = lane; k < CHUNK / 2u; k += LANES) {
         let at = place(k, distance);

@@ -1,21 +1,23 @@
-// Relative sets of every anchor, for the lin-ms and sig-ms pair weights: sums and sizes of U and V   (goal-math.md section 4)
+// Sums and sizes of the relative sets U and V of every anchor, for the pair weights lin-ms and sig-ms, one direction
 //
 //   p_min = min_j p_j
 //   U_i = { j != i              :  p_j  <= n_i + threshold }      u_ij = p_i - p_j      or  exp(alpha (p_i - p_j))
 //   V_i = { k != i, k != h_i    :  M_ik >= p_min - threshold }    v_ik = n_i - M_ik     or  exp(-beta (n_i - M_ik))
 //
-// A linear value of exactly 0 leaves its set. An exponential leaves where it would underflow in double precision; one
-// that only underflows in single precision stays and counts as the smallest normal number.
-// Blocks and strides as in hardest.wgsl; block by block the sums add up.
+// Reference: docs/math.md, "Relative sets".
+//
+// A linear value of exactly 0 leaves its set. An exponential leaves its set if it would underflow to 0 in double
+// precision. If it underflows only in single precision, it stays and counts as e^-87, the smallest number in use.
+// Blocks and strides are those of hardest.wgsl. The sums of several blocks add up.
 //
 //   similarity  block of S                      read
 //   ids         [pairs] as in hardest.wgsl      read
 //   positive    [pairs] p                       read
 //   value       [pairs] n                       read
 //   index       [pairs] h                       read
-//   sums        [pairs] sum over U, size of U, sum over V, size of V
+//   sums        [pairs] sum over U, size of U, sum over V, size of V; overwritten by the first block, then added to
 //
-// Grid: one workgroup an anchor of the block.
+// Grid: one workgroup per anchor of the block.
 
 struct Params {
     anchors: u32,
@@ -45,7 +47,7 @@ const UNDERFLOW = -745.13;   // exp below this is 0 in double precision
 var<workgroup> lowest: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
 
-// (value, 1) of a member, (0, 0) of what leaves the set.
+// (value, 1) for a member of the set, (0, 0) for a value that leaves it.
 fn member(difference: f32, rate: f32) -> vec2f {
     if (params.exponential == 0u) {
         return select(vec2f(0.0), vec2f(difference, 1.0), difference != 0.0);

@@ -1,4 +1,4 @@
-// Triplet weight x pair weights of every anchor, one direction                              (goal-math.md sections 3 and 4)
+// Triplet weight times pair weights of every anchor, one direction
 //
 //   T:   con 1        nca  sigma(tau (n - p))        cir  sigma(tau ((1 - p)^2 + n^2 - 2 m^2))
 //
@@ -8,26 +8,27 @@
 //   lin-ms   (1 - R+) (1 - p)                  (1 + R-) n
 //   sig      sigma(-alpha (p - lambda))        sigma(beta (n - lambda))
 //   sig-ms   1 / (e^(alpha (p-lambda)) + R+)   1 / (e^(-beta (n-lambda)) + R-)
-//   circle   max(1 + m - p, 0)                 max(n + m, 0)     with T circle = sigma(tau (P- (n - m) + P+ (1 - m - p)))
+//   circle   max(1 + m - p, 0)                 max(n + m, 0)     with T circle = sigma(tau (P- (n-m) + P+ (1-m-p)))
 //   contrastive  1                             [n > lambda]
 //
-// A loss that is a sum of a function of p and one of n counts the first once per anchor, where an anchor has several negatives:
-// `positive` says whether it comes with every triplet, once with this dispatch, or with another.
+// Reference: docs/math.md, "Triplet weights", "Pair weights" and "Named losses".
 //
-// R+ and R- are the means over the relative sets, 0 where a set is empty. With `hinge`, a triplet with
-// margin + n - p <= 0 is closed: coefficients and loss are 0; with `exclude_own` so is that of an anchor whose negative is
-// its own pair (it has none).
+// R+ and R- are the means over the relative sets, 0 if a set is empty. With `hinge`, a triplet with margin + n - p <= 0
+// is closed: its coefficients and its loss are 0. With `exclude_own`, an anchor whose hardest negative is its own pair
+// has no negative, and its triplet is closed too.
+// Some losses are a function of p plus a function of n. If an anchor has several negatives, the function of p counts
+// once. `positive` says whether it counts with every triplet, once in this dispatch, or in another dispatch.
 //
 //   positive      [pairs] p                                              read
 //   value         [pairs] n                                              read
 //   index         [pairs] h                                              read
 //   sums          [pairs] relative sums (relative.wgsl), zero if unused  read
 //   coefficients  [pairs] (scale T P+, scale T P-)                       overwritten
-//   loss          [pairs] by `loss`; 0 where closed                      overwritten
+//   loss          [pairs] by `loss`; 0 if the triplet is closed          overwritten
 //
-// A file of one's own takes the place of the section `weights` (src/objective/custom); both sections also stand in
+// A custom weight file replaces the section `weights` (src/objective/custom). Both sections are also copied into
 // dense_sum.wgsl and dense_field.wgsl.
-// Grid: one invocation a pair.
+// Grid: one invocation per pair.
 
 struct Params {
     pairs: u32,
@@ -36,7 +37,7 @@ struct Params {
     loss: u32,       // LOSS_...
     hinge: u32,
     exclude_own: u32,
-    positive: u32,   // 0 P+ with every triplet, 1 once, 2 elsewhere
+    positive: u32,   // P+ counts 0: with every triplet, 1: once, 2: in another dispatch
     tau: f32,
     alpha: f32,
     beta: f32,
@@ -44,7 +45,7 @@ struct Params {
     circle: f32,     // the circle margin m
     margin: f32,
     scale: f32,
-    own_0: f32,      // parameters of a file of one's own
+    own_0: f32,      // parameters of a custom weight file
     own_1: f32,
     own_2: f32,
     own_3: f32,
@@ -89,7 +90,7 @@ const LOSS_LIFTED = 8u;
 // end of section
 
 // section weights
-// e^z kept among the normal numbers, so that neither it nor its inverse leaves them.
+// e^z with a clamped exponent, so that e^z and 1 / e^z are normal numbers.
 fn bounded_exp(z: f32) -> f32 {
     return exp(clamp(z, -87.0, 87.0));
 }
@@ -131,7 +132,7 @@ fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {
 // end of section
 
 // section triplet
-// log(1 + u) for u >= 0, with the digits that a sum would lose near 0.
+// log(1 + u) for u >= 0. A series near 0 keeps the digits that 1 + u would lose.
 fn log_one_plus(u: f32) -> f32 {
     let w = u / (2.0 + u);
     let series = 2.0 * w * (1.0 + w * w * (1.0 / 3.0 + w * w * (1.0 / 5.0 + w * w * (1.0 / 7.0 + w * w / 9.0))));
@@ -142,7 +143,7 @@ fn softplus(z: f32) -> f32 {
     return max(z, 0.0) + log_one_plus(exp(max(-abs(z), -87.0)));
 }
 
-// The losses that are a function of p and one of n.
+// The part in p and the part in n of the losses that are a sum of both.
 fn positive_loss(p: f32) -> f32 {
     switch params.loss {
         case LOSS_SQUARED_PAIR: { return 0.5 * (1.0 - p) * (1.0 - p); }
@@ -161,7 +162,7 @@ fn negative_loss(n: f32) -> f32 {
     }
 }
 
-// The losses that have these gradients (goal-math.md section 8), at a triplet that is open.
+// The loss of an open triplet (docs/math.md, "Named losses").
 fn anchor_loss(p: f32, n: f32, cost: f32) -> f32 {
     let m = params.circle;
     switch params.loss {
@@ -176,7 +177,7 @@ fn anchor_loss(p: f32, n: f32, cost: f32) -> f32 {
     }
 }
 
-// Coefficient of the positive, and its loss, where it counts once.
+// Coefficient of the positive and its loss, if the positive counts once.
 fn weighed_positive(p: f32) -> vec2f {
     if (params.positive != 1u) {
         return vec2f(0.0);
@@ -184,7 +185,7 @@ fn weighed_positive(p: f32) -> vec2f {
     return vec2f(weigh(params.scale, p, 0.0, vec2f(0.0)).x, positive_loss(p));
 }
 
-// Coefficients of the positive and of the negative, and the loss; r holds R+ and R-.
+// Coefficients of the positive and of the negative, and the loss. r holds R+ and R-.
 fn weighed_triplet(p: f32, n: f32, r: vec2f) -> vec3f {
     var cost = n - p;
     if (params.hinge != 0u) {
