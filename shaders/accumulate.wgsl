@@ -1,13 +1,13 @@
-// Adds up what several parts of an objective, or somebody else, contribute: out = weight x (+ out)
+// Weighted sum into a buffer: out = weight x (+ out). Adds up the terms of an objective, and gradients from elsewhere.
 //
-//   x    [count]                                                                 read
-//   out  [count] elements at.. of it; overwritten, or added to when accumulate
+//   x    [count]                                                                              read
+//   out  [count] of a longer buffer, from vec4 at4 on; overwritten, or added to when accumulate is set
 //
-// Grid: a workgroup takes a share of the elements, in one piece as memory likes it.
+// Grid: each workgroup takes one contiguous share of the elements.
 
 struct Params {
     count4: u32,       // vec4s
-    at4: u32,          // the first of them in out
+    at4: u32,          // position of the first vec4 in out
     accumulate: u32,
     weight: f32,
 }

@@ -1,22 +1,24 @@
-// AdamW with decoupled weight decay (Loshchilov and Hutter, 2019), in PyTorch's order of operations:
+// AdamW with decoupled weight decay, in PyTorch's order of operations
 //
 //   g <- factor g
 //   w <- (1 - lr decay) w
 //   m <- beta1 m + (1 - beta1) g          v <- beta2 v + (1 - beta2) g^2
 //   w <- w - (lr / correction1) m / (sqrt(v) / sqrt(correction2) + epsilon)        correction = 1 - beta^t
-//   w <- w kept in [low, high]
+//   w <- w clamped to [low, high]
+//
+// Reference: docs/math.md, "AdamW"; Loshchilov and Hutter (2019).
 //
 //   g        [count] gradient before clipping      read
 //   factor   [1] the clip factor                   read
 //   w, m, v  [count] parameter and moments         updated
 //
-// Grid: a workgroup takes a share of the elements, in one piece as memory likes it.
+// Grid: each workgroup takes one contiguous share of the elements.
 
 struct Params {
     count4: u32,            // vec4s
     keep: f32,              // 1 - lr decay
     beta1: f32,
-    rest1: f32,             // 1 - beta1, rounded by itself
+    rest1: f32,             // 1 - beta1, computed in f64 and rounded once
     beta2: f32,
     rest2: f32,             // 1 - beta2
     step_size: f32,         // lr / correction1

@@ -1,8 +1,10 @@
-// Batch norm and relu by columns: y = max(0, scale (x - mean) / sqrt(variance + epsilon) + shift)      (vse-models.md section 2.2)
+// Batch norm and relu for each column: y = max(0, scale (x - mean) / sqrt(variance + epsilon) + shift)
 //
-// The last row stands for the batch's padding and counts `repeats` times: padding rows are all alike. In training mean and
-// variance are the batch's, and the running ones move towards them (the variance by its unbiased estimate); in
-// evaluation they are the running ones, which stay.
+// Reference: docs/math.md, "Batch norm".
+//
+// The last row stands for the padding of the batch. Padding rows are all alike, so it counts `repeats` times. Training
+// uses the mean and variance of the batch, and moves the running values towards them (the running variance towards the
+// unbiased estimate). Evaluation uses the running values and does not change them.
 //
 //   x        [rows, cols]                                              read
 //   affine   [2, cols]   scale, shift                                  read
@@ -10,7 +12,7 @@
 //   stats    [2, cols]   mean, 1 / sqrt(variance + epsilon) as used    overwritten
 //   y        [rows, cols]                                              overwritten
 //
-// Grid: one workgroup a vec4 of columns; lanes share the rows.
+// Grid: one workgroup per vec4 of columns; its lanes share the rows.
 
 struct Params {
     rows: u32,

@@ -1,10 +1,12 @@
-// Backward of batch norm and relu in training, by columns                                           (vse-models.md section 2.2)
+// Backward of batch norm and relu in training, for each column
 //
 //   n = (x - mean) inverse     g = dy where y > 0, else 0     dshift = sum g     dscale = sum g n
 //   dx = scale inverse (g - (dshift + n dscale) / count)
 //
-// The last row stands for `repeats` padding rows, at which no gradient arrives: its dy is not read, and its dx is the sum
-// of theirs.
+// Reference: docs/math.md, "Batch norm".
+//
+// The last row stands for `repeats` padding rows. They receive no gradient from above: the last row of dy is not read.
+// The last row of dx is the sum over the padding rows.
 //
 //   x         [rows, cols]                                             read
 //   y         [rows, cols]   of batch_norm.wgsl                        read
@@ -14,8 +16,8 @@
 //   dx        [rows, cols]                                             overwritten
 //   d_affine  [2, cols]      dscale, dshift                            overwritten
 //
-// The gradient at x is not called dx in the code: DXC has a namespace of that name.
-// Grid: one workgroup a vec4 of columns; lanes share the rows.
+// The code calls dx `d_x`, because DXC (the HLSL compiler) has a namespace named dx.
+// Grid: one workgroup per vec4 of columns; its lanes share the rows.
 
 struct Params {
     rows: u32,

@@ -1,9 +1,9 @@
-// Sum over rows: y_k = sum_i a_ik. The gradient of a bias.
+// Sum over rows: y_k = sum_i a_ik. It gives the gradient of a bias.
 //
 //   a  [rows, cols]   read
-//   y  [cols]         overwritten, or added to when accumulate
+//   y  [cols]         overwritten, or added to when accumulate is set
 //
-// Grid: one workgroup a vec4 of columns; lanes share the rows.
+// Grid: one workgroup per vec4 of columns; its lanes share the rows.
 
 struct Params {
     rows: u32,

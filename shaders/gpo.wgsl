@@ -1,15 +1,17 @@
-// Generalised pooling: every dimension's values, sorted in descending order, by the weights of the item's length
+// Generalised pooling: the values of each dimension, sorted in descending order, weighted by theta
 //
-//   x_id = sum over t < K of theta_t f_(t)d            f_(0)d >= f_(1)d >= ...          (vse-models.md section 2.1)
+//   x_id = sum over t < K of theta_t f_(t)d            f_(0)d >= f_(1)d >= ...
+//
+// Reference: docs/math.md, "Generalised pooling"; Chen et al. (2021).
 //
 //   features  [rows, cols] f                                                                  read
 //   order     [rows, cols]        of gpo_order.wgsl                                           read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)             read
-//   kind      [items]             row of theta that belongs to the item's length              read
+//   kind      [items]             row of theta for the item's length                          read
 //   theta     [lengths, slots]                                                                read
 //   pooled    [items, cols] x                                                                 overwritten
 //
-// Grid: x over vec4s of a row / LANES, y items.
+// Grid: x covers the vec4s of a row / LANES, y covers the items.
 
 struct Params {
     stride4: u32,        // vec4s in a row of the features

@@ -1,13 +1,15 @@
-// Backward of the generalised pooling to the features: df_(t)d = theta_t g_id                       (vse-models.md section 2.1)
+// Backward of generalised pooling to the features: df_(t)d = theta_t g_id
+//
+// Reference: docs/math.md, "Generalised pooling".
 //
 //   g           [items, cols]       gradient at the pooled rows                                   read
-//   order       [rows, cols]        of gpo_order.wgsl                                               read
+//   order       [rows, cols]        of gpo_order.wgsl                                             read
 //   offsets     [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)               read
-//   kind        [items]             row of theta that belongs to the item's length                read
+//   kind        [items]             row of theta for the item's length                            read
 //   theta       [lengths, slots]                                                                  read
 //   d_features  [rows, cols]                                                                      overwritten
 //
-// Grid: x over vec4s of a row / LANES, y items.
+// Grid: x covers the vec4s of a row / LANES, y covers the items.
 
 struct Params {
     stride4: u32,        // vec4s in a row

@@ -1,12 +1,15 @@
-// Backward of the generalised pooling to the weights: an item's part of dtheta_t is sum over d of g_id f_(t)d
-//                                                                                                   (vse-models.md section 2.1)
+// Backward of generalised pooling to the weights, for each item: part_t = sum over d of g_id f_(t)d
+//
+// Reference: docs/math.md, "Generalised pooling". gpo_weights_backward.wgsl adds the parts of the items to dtheta.
+//
 //   g         [items, cols]       gradient at the pooled rows                                     read
 //   features  [rows, cols] f                                                                      read
-//   order     [rows, cols]        of gpo_order.wgsl                                                 read
+//   order     [rows, cols]        of gpo_order.wgsl                                               read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)                 read
 //   parts     [rows]                                                                              overwritten
 //
-// Grid: x positions up to the longest item's, y items; one workgroup each, idle past the item's end.
+// Grid: x covers the positions of the longest item, y covers the items; one workgroup each. Workgroups past the end of
+// their item do nothing.
 
 struct Params {
     stride4: u32,        // vec4s in a row

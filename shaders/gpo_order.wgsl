@@ -1,13 +1,17 @@
-// Order of every dimension's values within an item, descending                                      (vse-models.md section 2.1)
+// Descending order of the values of each dimension within an item
 //
-// The rank of a value is the number of those before it: larger ones, and of equal ones those of a lower row.
+// Reference: docs/math.md, "Generalised pooling".
+//
+// The rank of a value is the number of values before it. These are the larger ones and, of equal ones, those of a lower
+// row.
 //
 //   features  [rows, cols]                                                                    read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)             read
-//   order     [rows, cols]        at an item's t-th row: which of its rows, counted from its first, holds the value of
+//   order     [rows, cols]        at row t of an item: which of its rows, counted from its first, holds the value of
 //                                 rank t                                                      overwritten
 //
-// Grid: x over vec4s of a row / LANES, y rows of the longest item, z items from item_offset on.
+// Grid: x covers the vec4s of a row / LANES, y covers the rows of the longest item, z covers the items from item_offset
+// on.
 
 struct Params {
     stride4: u32,        // vec4s in a row of the features

@@ -1,6 +1,8 @@
-// Weights of the generalised pooling operator, for every length K that occurs                       (vse-models.md section 2.1)
+// Weights of generalised pooling, for every length K that occurs
 //
 //   m_t = (h_t forward + h_t backward) / 2      theta = softmax over t < K of v . m_t / 0.1
+//
+// Reference: docs/math.md, "Generalised pooling"; Chen et al. (2021).
 //
 //   states   [(1 + lengths) * slots, hidden]   of gru.wgsl                                     read
 //   v        [hidden]                                                                          read
@@ -8,12 +10,12 @@
 //   mean     [lengths * slots, hidden]         m, zero for t >= K                              overwritten
 //   theta    [lengths, slots]                  zero for t >= K                                 overwritten
 //
-// Grid: one workgroup a length; lanes share the positions.
+// Grid: one workgroup per length; its lanes share the positions.
 
 struct Params {
     slots: u32,
     stride4: u32,        // vec4s in a row of the states
-    sharpness: f32,      // one over the temperature
+    sharpness: f32,      // 1 / temperature
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -58,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     workgroupBarrier();
     var sum = 0.0;
     for (var t = lane; t < params.slots; t += LANES) {
-        // Each lane reads what it wrote itself.
+        // Each lane reads only what it wrote itself.
         var e = 0.0;
         if (t < length) {
             e = exp(max(theta[first + t] - top, -87.0));

@@ -1,20 +1,23 @@
-// Backward of the weights of the generalised pooling operator                                       (vse-models.md section 2.1)
+// Backward of the weights of generalised pooling
 //
-//   dtheta_t = sum over the items of length K, in ascending order, of their part      ds_t = theta_t (dtheta_t - theta . dtheta) / 0.1
+//   dtheta_t = sum of part_t over the items of length K, in ascending order of the items
+//   ds_t = theta_t (dtheta_t - theta . dtheta) / 0.1
 //
-//   parts     [rows]              of gpo_dots.wgsl: each item's part, at its own rows           read
+// Reference: docs/math.md, "Generalised pooling".
+//
+//   parts     [rows]              of gpo_dots.wgsl, at the rows of each item                    read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)               read
-//   kind      [items]             row of theta that belongs to the item's length                read
+//   kind      [items]             row of theta for the item's length                            read
 //   lengths   [lengths] K                                                                       read
 //   theta     [lengths, slots]                                                                  read
 //   d_scores  [lengths, slots]    ds, zero for t >= K                                           overwritten
 //
-// Grid: one workgroup a length; lanes share the positions.
+// Grid: one workgroup per length; its lanes share the positions.
 
 struct Params {
     slots: u32,
     items: u32,
-    sharpness: f32,      // one over the temperature
+    sharpness: f32,      // 1 / temperature
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -55,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
     along = partial[0];
     for (var t = lane; t < params.slots; t += LANES) {
-        // Each lane reads what it wrote itself.
+        // Each lane reads only what it wrote itself.
         d_scores[first + t] = params.sharpness * theta[first + t] * (d_scores[first + t] - along);
     }
 }

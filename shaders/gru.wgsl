@@ -1,11 +1,14 @@
-// Gated recurrent units over the encodings of positions, from a state of zero                       (vse-models.md section 2.1)
+// Gated recurrent units over the encodings of positions, with a start state of zero
 //
 //   r = sigma(p_r + W_r h + b_r)      z = sigma(p_z + W_z h + b_z)      q = W_c h + b_c
-//   c = tanh(p_c + r q)               h' = (1 - z) c + z h              p = W_i e_t + b_i of the position t
+//   c = tanh(p_c + r q)               h' = (1 - z) c + z h              p = W_i e_t + b_i at position t
 //
-// Chain 0 runs forward over all positions; its states at the first K are those of any item of K. Chain k > 0 runs
-// backward over the first lengths_(k-1) positions. Each chain owns `slots` rows, one a position; those past its end
-// are zero. Weights have the rows of the forward direction (r, z, c), then those of the backward one.
+// Reference: docs/math.md, "GRU".
+//
+// A chain is one run over positions. Chain 0 runs forward over all positions. An item of length K uses its first K
+// states. Chain k > 0 runs backward over the first lengths_(k-1) positions. Each chain owns `slots` rows, one per
+// position. Rows past the end of a chain are zero. The weights have the rows of the forward direction (r, z, c), then
+// those of the backward one.
 //
 //   projected  [slots, 6 hidden]            p                     read
 //   weight     [6 hidden, hidden]           W                     read
@@ -15,7 +18,7 @@
 //   previous   [chains * slots, hidden]     h                     overwritten
 //   gates      [chains * slots, 4 hidden]   r, z, c, q            overwritten
 //
-// Grid: one workgroup a chain, a lane a unit.
+// Grid: one workgroup per chain; one lane per unit.
 
 struct Params {
     hidden: u32,
@@ -46,7 +49,7 @@ fn sigma(a: f32) -> f32 {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let chain = group.x;
     var length = params.longest;
-    var first = 0u;          // row of W, b and p at which the direction starts
+    var first = 0u;          // first row of W, b and p that belongs to the direction
     if (chain > 0u) {
         length = lengths[chain - 1u];
         first = 3u * params.hidden;

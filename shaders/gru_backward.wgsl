@@ -1,21 +1,23 @@
-// Backward through time of gru.wgsl, from the gradients of the scores s_t = v . h'_t / 2            (vse-models.md section 2.1)
+// Backward through time of gru.wgsl, from the gradients at the scores s_t = v . h'_t / 2
 //
-//   g  = ds_t v / 2 + (from the step after)                            gradient at h'
+//   g  = ds_t v / 2 + (gradient from the step after)                   gradient at h'
 //   dz = g (h - c) z (1 - z)     dc = g (1 - z) (1 - c^2)     dr = dc q r (1 - r)     dq = dc r
-//   to the step before:  g z + W_r' dr + W_z' dz + W_c' dq
+//   gradient to the step before:  g z + W_r' dr + W_z' dz + W_c' dq
 //
-// Chain 0 is due the sum of ds over all others, which share its states.
+// Reference: docs/math.md, "GRU".
 //
-//   d_scores  [chains - 1, slots]             zero past a chain's end                          read
+// All items share the states of chain 0, so its ds is the sum of ds over all lengths.
+//
+//   d_scores  [chains - 1, slots]             zero past the end of a chain                     read
 //   v         [hidden]                                                                         read
 //   weight    [6 hidden, hidden]              W                                                read
 //   lengths   [chains - 1]                                                                     read
 //   previous  [chains * slots, hidden]        h                                                read
 //   gates     [chains * slots, 4 hidden]      r, z, c, q                                       read
-//   d_input   [chains * slots, 6 hidden]      dr, dz, dc in the columns of the direction       overwritten, else zero
-//   d_hidden  [chains * slots, 6 hidden]      dr, dz, dq likewise                              overwritten, else zero
+//   d_input   [chains * slots, 6 hidden]      dr, dz, dc in the columns of the direction, zero elsewhere    overwritten
+//   d_hidden  [chains * slots, 6 hidden]      dr, dz, dq in the columns of the direction, zero elsewhere    overwritten
 //
-// Grid: one workgroup a chain, a lane a unit.
+// Grid: one workgroup per chain; one lane per unit.
 
 struct Params {
     hidden: u32,
@@ -41,7 +43,7 @@ var<workgroup> dr: array<f32, LANES>;
 var<workgroup> dz: array<f32, LANES>;
 var<workgroup> dq: array<f32, LANES>;
 
-// Of W, at four rows.
+// Column j of W, at four rows.
 fn column_of(row: vec4u, j: u32) -> vec4f {
     let at = row * params.hidden_stride + j;
     return vec4f(weight[at.x], weight[at.y], weight[at.z], weight[at.w]);
@@ -52,14 +54,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let chain = group.x;
     let hidden = params.hidden;
     var length = params.longest;
-    var first = 0u;          // column at which the direction starts
+    var first = 0u;          // first column that belongs to the direction
     if (chain > 0u) {
         length = lengths[chain - 1u];
         first = 3u * hidden;
     }
     let own = lane < hidden;
     let j = min(lane, hidden - 1u);
-    var carry = 0.0;         // from the step after
+    var carry = 0.0;         // gradient from the step after
     for (var step = 0u; step < params.slots; step += 1u) {
         let inside = step < length;
         let t = select(step, length - 1u - step, inside && chain == 0u);
@@ -83,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         dq[lane] = d.w;
         let out = at * params.projected_stride;
         if (own) {
-            // The columns of the direction, and those of the other one.
+            // `to` are the columns of this direction, `none` those of the other direction.
             let to = vec3u(out + first + j) + vec3u(0u, 1u, 2u) * hidden;
             d_input[to.x] = d.x;
             d_input[to.y] = d.y;
@@ -106,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         workgroupBarrier();
         var sum = g * z;
         for (var k = 0u; k < hidden; k += 4u) {
-            // Past the last unit the gradients are zero.
+            // The gradients of units past the last one are zero, so repeating its row adds nothing.
             let unit = min(vec4u(k) + vec4u(0u, 1u, 2u, 3u), vec4u(hidden - 1u)) + vec4u(first);
             sum += dot(column_of(unit, j), vec4f(dr[k], dr[k + 1u], dr[k + 2u], dr[k + 3u]));
             sum += dot(column_of(unit + hidden, j), vec4f(dz[k], dz[k + 1u], dz[k + 2u], dz[k + 3u]));

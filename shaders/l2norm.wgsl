@@ -1,10 +1,12 @@
-// L2 normalisation of rows: x = z / r,  r = |z| + epsilon          (goal-math.md section 7, vse-models.md section 2.2)
+// L2 normalisation of rows: x = z / (|z| + epsilon)
+//
+// Reference: docs/math.md, "L2 normalisation".
 //
 //   z      [rows, cols]   read
 //   x      [rows, cols]   overwritten; a zero row stays zero
 //   norms  [rows]         overwritten with |z|
 //
-// Grid: one workgroup a row.
+// Grid: one workgroup per row.
 
 struct Params {
     rows: u32,

@@ -1,11 +1,13 @@
-// Backward of the L2 normalisation: dz = g / (r + epsilon) - x (x.g) / r,   r = |z|          (goal-math.md section 7)
+// Backward of the L2 normalisation: dz = g / (r + epsilon) - x (x.g) / r,   r = |z|
+//
+// Reference: docs/math.md, "L2 normalisation".
 //
 //   g      [rows, cols]   gradient at x                                   read
 //   x      [rows, cols]   the normalised rows                             read
 //   norms  [rows]         r                                               read
-//   dz     [rows, cols]   overwritten; exactly zero where the row is zero
+//   dz     [rows, cols]   overwritten; exactly zero if the row is zero
 //
-// Grid: one workgroup a row.
+// Grid: one workgroup per row.
 
 struct Params {
     rows: u32,

@@ -1,7 +1,9 @@
-// The record of a training step, and the factor that clips its gradient.
+// The record of a training step, and the factor that clips its gradient
 //
 //   record  = (sum of the losses, mean p, mean n over both directions, |gradient|, 1 if clipped, 0, 0, 0)
 //   factor  = min(1, max_norm / (|gradient| + 1e-6)), or 1 when max_norm is 0
+//
+// Reference: docs/math.md, "Clipping".
 //
 //   positive             [pairs] p                                        read
 //   value_it, value_ti   [pairs] hardest negatives                        read

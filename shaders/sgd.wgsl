@@ -1,13 +1,15 @@
-// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form:
+// Stochastic gradient descent with momentum and L2 weight decay, in PyTorch's form
 //
 //   m <- momentum m + factor g + decay w
-//   w <- w - lr m,  kept in [low, high]
+//   w <- w - lr m,  clamped to [low, high]
+//
+// Reference: docs/math.md, "SGD".
 //
 //   g       [count] gradient before clipping      read
 //   factor  [1] the clip factor                   read
 //   w, m    [count] parameter and momentum        updated
 //
-// Grid: a workgroup takes a share of the elements, in one piece as memory likes it.
+// Grid: each workgroup takes one contiguous share of the elements.
 
 struct Params {
     count4: u32,     // vec4s

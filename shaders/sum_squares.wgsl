@@ -1,9 +1,9 @@
-// Squared norm in parts: parts_g = sum of a_k^2 over the elements that workgroup g walks. record.wgsl adds the parts.
+// Squared norm in parts: parts_g = sum of a_k^2 over the elements of workgroup g. record.wgsl adds the parts.
 //
 //   a        [count]    read
-//   parts    [groups]   overwritten, or added to when accumulate
+//   parts    [groups]   overwritten, or added to when accumulate is set
 //
-// Grid: any number of workgroups, each with a share of the elements, in one piece as memory likes it.
+// Grid: any number of workgroups; each takes one contiguous share of the elements.
 
 struct Params {
     count4: u32,    // vec4s in a
