@@ -1,12 +1,14 @@
-// What an adapter can do at most: y_k = x_k after 4 * rounds times x <- factor * x + term
+// Peak rate of an adapter: y_k = x_k after 4 * rounds times x <- factor * x + term
 //
-// With many rounds it computes in registers and nothing else; with none it copies. `wgoal bench roofline` times both, and
-// gives every other kernel as a share of them.
+// With many rounds it measures arithmetic, because it works in registers only. With 0 rounds it measures a copy. `wgoal
+// bench roofline` times both, and reports every other kernel as a share of them.
 //
-//   x, y   [count]    read; overwritten
+//   x   [count]    read
+//   y   [count]    overwritten
 //
-// An invocation takes four vec4s, LANES apart: 16 chains that do not wait for each other, and a workgroup 4 * LANES in a row.
-// count is a multiple of that. Grid: any number of workgroups, each with a share of x, in one piece.
+// Each invocation handles four vec4s that are LANES apart. This gives 16 chains that do not wait for each other.
+// A workgroup handles 4 * LANES consecutive vec4s, and count is a multiple of that.
+// Grid: any number of workgroups; each takes one contiguous share of x.
 
 struct Params {
     count4: u32,    // vec4s in x
@@ -21,7 +23,7 @@ struct Params {
 
 const LANES = 64u;
 
-// By hand, where a compiler might not: a loop's own work is no arithmetic.
+// Unrolled by hand, because the counter of a loop would be measured too.
 fn four_times(v: vec4f, factor: vec4f, term: vec4f) -> vec4f {
     return (((v * factor + term) * factor + term) * factor + term) * factor + term;
 }

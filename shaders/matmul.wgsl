@@ -1,21 +1,22 @@
 // Matrix product, tiled through workgroup memory: C = op(A) op(B) (+ bias) (+ C)
 //
-// A workgroup owns a tile of 4*LANES_Y rows x 4*LANES_X columns of C, an invocation 4 x 4 of them. For every STEP of
-// the inner dimension the workgroup brings the two strips in once, as 4 x 4 blocks turned so that a row of the tile
-// memory holds one inner step, and every invocation then reads two vec4s per 16 products. An invocation brings one block
-// at most, and asks for its next one before it computes on those that are there.
+// A workgroup computes a tile of 4*LANES_Y rows x 4*LANES_X columns of C; each invocation computes 4 x 4 of them. For
+// every STEP of the inner dimension, the workgroup loads one strip of A and one of B into workgroup memory. It stores
+// them as transposed 4 x 4 blocks, so that one row of the tile memory holds one inner step. Each invocation then reads
+// two vec4s for 16 products. An invocation loads at most one block, and starts the load of the next one before it
+// computes.
 //
-// C of few tiles would leave a GPU idle. There the workgroup has SLICES times the invocations: each slice of them has a
-// tile memory of its own and goes over its own part of the inner dimension, a multiple of 16 steps, whatever STEP; their
-// sums are added at the end, in their order.
+// If C has few tiles, a GPU would be idle. Then the workgroup has SLICES times the invocations. Each slice has its own
+// tile memory and its own part of the inner dimension, a multiple of 16 steps for every STEP. At the end the sums of
+// the slices are added in order.
 //
 //   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read
 //   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read
-//   bias  [cols], added to every row when add_bias                 read
+//   bias  [cols], added to every row when add_bias is set          read
 //   c     [rows, cols], overwritten, or added to when ACCUMULATE   read, write
 //
-// Row strides are in vec4; stored rows are padded to whole vec4s and the padding is zero, in C as well.
-// Grid: x over columns / (4 * LANES_X), y over rows / (4 * LANES_Y).
+// Row strides are in vec4s. Stored rows are padded to whole vec4s, and the padding is zero, in C as well.
+// Grid: x covers columns / (4 * LANES_X), y covers rows / (4 * LANES_Y).
 
 struct Params {
     rows: u32,
@@ -42,16 +43,16 @@ const STEP = 16u;
 const SLICES = 1u;
 const LANES = LANES_X * LANES_Y;
 const A_BLOCKS = LANES_Y * STEP / 4u;
-const BLOCKS = A_BLOCKS + LANES_X * STEP / 4u;  // not more than LANES
-const B_TILE = STEP * LANES_Y;                  // where B's strip follows A's
+const BLOCKS = A_BLOCKS + LANES_X * STEP / 4u;  // at most LANES
+const B_TILE = STEP * LANES_Y;                  // position of B's strip, behind A's
 const TILE = B_TILE + STEP * LANES_X;
 
-// A's strip as [inner step][row / 4] and B's as [inner step][column / 4], of each slice; at the end, where there are
-// slices, their sums as [slice][row of the 4 x 4][lane].
+// For each slice: A's strip as [inner step][row / 4], then B's strip as [inner step][column / 4]. At the end, with
+// several slices: their sums as [slice][row of the 4 x 4][lane].
 var<workgroup> tile: array<vec4f, max(TILE, select(0u, 4u * LANES, SLICES > 1u)) * SLICES>;
 
-// Four stored rows from `row`, the vec4 at column `col4` of each. Rows and columns past the end repeat the last: the
-// operands may be parts of larger matrices, whose rows go on.
+// The vec4 at column `col4` of four stored rows from `row` on. Rows and columns past the end repeat the last one: an
+// operand may be a part of a larger matrix, with other data behind it.
 fn read_a(row: u32, last: u32, col4: u32) -> mat4x4f {
     let s = params.a_stride;
     let k = min(col4, (select(params.inner, params.rows, A_TRANSPOSED) - 1u) / 4u);
@@ -66,7 +67,7 @@ fn read_b(row: u32, last: u32, col4: u32) -> mat4x4f {
                    b[min(row + 2u, last) * s + k], b[min(row + 3u, last) * s + k]);
 }
 
-// Column s of the result: op(A)[row .. row+4, k + s], zero past the inner dimension.
+// Column s of the result is op(A)[row .. row+4, k + s], zero past the inner dimension.
 fn block_a(row: u32, k: u32) -> mat4x4f {
     var block: mat4x4f;
     if (A_TRANSPOSED) {
@@ -78,7 +79,7 @@ fn block_a(row: u32, k: u32) -> mat4x4f {
     return mat4x4f(block[0] * inside.x, block[1] * inside.y, block[2] * inside.z, block[3] * inside.w);
 }
 
-// Column s of the result: op(B)[k + s, col .. col+4].
+// Column s of the result is op(B)[k + s, col .. col+4].
 fn block_b(k: u32, col: u32) -> mat4x4f {
     if (B_TRANSPOSED) {
         return transpose(read_b(col, params.cols - 1u, k / 4u));
@@ -103,7 +104,7 @@ fn store(row: u32, col: u32, product: vec4f) {
     c[at] = value;
 }
 
-// The block that an invocation brings of the strips from inner step k0 on: of A's, then of B's.
+// Loads one block of the strips that start at inner step k0. Blocks of A come first, then blocks of B.
 fn fetch(block: u32, row0: u32, col0: u32, k0: u32) -> mat4x4f {
     if (block < A_BLOCKS) {
         return block_a(row0 + block % LANES_Y * 4u, k0 + block / LANES_Y * 4u);
@@ -112,7 +113,7 @@ fn fetch(block: u32, row0: u32, col0: u32, k0: u32) -> mat4x4f {
     return block_b(k0 + b_block / LANES_X * 4u, col0 + b_block % LANES_X * 4u);
 }
 
-// Where its first column goes, and how far apart they go.
+// Position in the tile memory of the block's first column, and the distance between its columns.
 fn place(block: u32) -> vec2u {
     if (block < A_BLOCKS) {
         return vec2u(block / LANES_Y * 4u * LANES_Y + block % LANES_Y, LANES_Y);
@@ -136,7 +137,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) lane:
     if (brings) {
         next = fetch(block, row0, col0, start);
     }
-    var sum = mat4x4f();  // column r: row r of the outputs
+    var sum = mat4x4f();  // column r holds row r of the outputs
     for (var k0 = 0u; k0 < part; k0 += STEP) {
         if (brings) {
             tile[at.x] = next[0];

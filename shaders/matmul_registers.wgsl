@@ -1,15 +1,15 @@
 // Matrix product, registers only: C = op(A) op(B) (+ bias) (+ C)
 //
-// For adapters on which a barrier is dear (software rasterisers run it as a coroutine switch). Each invocation owns
-// 8 x 8 outputs in four 4 x 4 accumulators and walks the inner dimension four steps at a time; every load is a vec4.
+// For adapters on which a barrier is slow: software rasterisers implement it as a coroutine switch. Each invocation
+// computes 8 x 8 outputs in four 4 x 4 accumulators, and takes four inner steps at a time. Every load is a vec4.
 //
 //   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read
 //   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read
-//   bias  [cols], added to every row when add_bias                 read
+//   bias  [cols], added to every row when add_bias is set          read
 //   c     [rows, cols], overwritten, or added to when ACCUMULATE   read, write
 //
-// Row strides are in vec4; stored rows are padded to whole vec4s and the padding is zero, in C as well.
-// Grid: x over columns / (8 * LANES_X), y over rows / (8 * LANES_Y).
+// Row strides are in vec4s. Stored rows are padded to whole vec4s, and the padding is zero, in C as well.
+// Grid: x covers columns / (8 * LANES_X), y covers rows / (8 * LANES_Y).
 
 struct Params {
     rows: u32,
@@ -33,8 +33,8 @@ const ACCUMULATE = false;
 const LANES_X = 8u;
 const LANES_Y = 8u;
 
-// Four stored rows from `row`, the vec4 at column `col4` of each. Rows and columns past the end repeat the last: the
-// operands may be parts of larger matrices, whose rows go on.
+// The vec4 at column `col4` of four stored rows from `row` on. Rows and columns past the end repeat the last one: an
+// operand may be a part of a larger matrix, with other data behind it.
 fn read_a(row: u32, last: u32, col4: u32) -> mat4x4f {
     let s = params.a_stride;
     let k = min(col4, (select(params.inner, params.rows, A_TRANSPOSED) - 1u) / 4u);
@@ -49,8 +49,8 @@ fn read_b(row: u32, last: u32, col4: u32) -> mat4x4f {
                    b[min(row + 2u, last) * s + k], b[min(row + 3u, last) * s + k]);
 }
 
-// Column r of the result: op(A)[row + r, k .. k+4]. Steps past the inner dimension are zero, either by A's padding
-// or here, so that whatever B repeats there has no weight.
+// Column r of the result is op(A)[row + r, k .. k+4]. Steps past the inner dimension are zero, through A's padding or
+// through this function. So the values that B repeats there add nothing.
 fn tile_a(row: u32, k: u32) -> mat4x4f {
     if (A_TRANSPOSED) {
         let steps = vec4u(k, k + 1u, k + 2u, k + 3u);
@@ -61,7 +61,7 @@ fn tile_a(row: u32, k: u32) -> mat4x4f {
     return read_a(row, params.rows - 1u, k / 4u);
 }
 
-// Column s of the result: op(B)[k + s, col .. col+4].
+// Column s of the result is op(B)[k + s, col .. col+4].
 fn tile_b(k: u32, col: u32) -> mat4x4f {
     if (B_TRANSPOSED) {
         return transpose(read_b(col, params.cols - 1u, k / 4u));

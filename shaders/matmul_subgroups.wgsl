@@ -1,18 +1,21 @@
-// Matrix product, rows of A handed round a subgroup: C = op(A) op(B) (+ bias) (+ C)
+// Matrix product that shares rows of A through subgroup broadcasts: C = op(A) op(B) (+ bias) (+ C)
 //
-// For software adapters whose subgroups have 8 lanes or more, where a load that differs by lane costs as much as dozens of
-// vector products. A workgroup is 8 lanes of one subgroup and owns 32 rows x 32 columns of C, a lane 4 of the columns in
-// eight 4 x 4 accumulators. Of A each lane loads an eighth of the rows, and a broadcast from a constant lane, which costs
-// next to nothing, gives them to all: 8 loads for 512 products, where the page without subgroups needs 16 for 256.
-// The operands are images: llvmpipe loads from them for all lanes at once, from a buffer in a loop over the lanes.
+// For software adapters with subgroups of 8 lanes or more. There, a load whose address differs between lanes costs as
+// much as dozens of vector products. A workgroup is 8 lanes of one subgroup and computes 32 rows x 32 columns of C.
+// Each lane computes 4 of the columns, in eight 4 x 4 accumulators. Each lane loads an eighth of the rows of A. A
+// broadcast from a constant lane costs almost nothing and gives them to all lanes. This makes 8 loads for 512 products;
+// matmul_registers.wgsl needs 16 loads for 256 products.
+// The operands are images: llvmpipe loads from an image for all lanes at once, but from a buffer in a loop over the
+// lanes.
 //
 //   a     [rows, inner], or [inner, rows] when A_TRANSPOSED        read, an image
 //   b     [inner, cols], or [cols, inner] when B_TRANSPOSED        read, an image
-//   bias  [cols], added to every row when add_bias                 read
+//   bias  [cols], added to every row when add_bias is set          read
 //   c     [rows, cols], overwritten, or added to when ACCUMULATE   read, write
 //
-// Row strides are in vec4; stored rows are padded to whole vec4s and the padding is zero, in C as well.
-// Grid: x over columns / 32, y over rows / 32. Browsers want `enable subgroups;` before the first line, which naga refuses.
+// Row strides are in vec4s. Stored rows are padded to whole vec4s, and the padding is zero, in C as well.
+// Grid: x covers columns / 32, y covers rows / 32.
+// Browsers require `enable subgroups;` before the first line, and naga rejects it. So the line is not in this file.
 
 struct Params {
     rows: u32,
@@ -34,7 +37,7 @@ const A_TRANSPOSED = false;
 const B_TRANSPOSED = true;
 const ACCUMULATE = false;
 
-// The vec4 at an index, 2,048 of them in a row.
+// The vec4 at an index. An image has 2,048 of them per row.
 fn load_a(i: u32) -> vec4f {
     return textureLoad(a, vec2u(i & 2047u, i >> 11u));
 }
@@ -43,19 +46,19 @@ fn load_b(i: u32) -> vec4f {
     return textureLoad(b, vec2u(i & 2047u, i >> 11u));
 }
 
-// Rows and columns past the end repeat the last: the operands may be parts of larger matrices, whose rows go on.
+// Rows and columns past the end repeat the last one, because an operand may be a part of a larger matrix.
 fn read_a(row: u32, k: u32) -> vec4f {
     return load_a(min(row, params.rows - 1u) * params.a_stride + k / 4u);
 }
 
-// Rows row .. row+4 of op(A) at step k. Steps past the inner dimension are zero, here or by A's padding above, so that
-// whatever B repeats there has no weight.
+// Rows row .. row+4 of op(A) at step k. Steps past the inner dimension are zero, through this function or, in read_a,
+// through A's padding. So the values that B repeats there add nothing.
 fn read_a_transposed(row: u32, k: u32) -> vec4f {
     let v = load_a(min(k, params.inner - 1u) * params.a_stride + min(row, params.rows - 1u) / 4u);
     return v * select(0.0, 1.0, k < params.inner);
 }
 
-// Column s of the result: op(B)[k + s, col .. col+4].
+// Column s of the result is op(B)[k + s, col .. col+4].
 fn tile_b(k: u32, col: u32) -> mat4x4f {
     let s = params.b_stride;
     if (B_TRANSPOSED) {
@@ -69,7 +72,7 @@ fn tile_b(k: u32, col: u32) -> mat4x4f {
                    load_b(min(k + 2u, last) * s + at), load_b(min(k + 3u, last) * s + at));
 }
 
-// What lanes 0 to 3 hold, a column each, and lanes 4 to 7. Lane numbers must be constants.
+// `low`: the values of lanes 0 to 3, one per column; `high`: those of lanes 4 to 7. Lane numbers must be constants.
 fn low(v: vec4f) -> mat4x4f {
     return mat4x4f(subgroupBroadcast(v, 0u), subgroupBroadcast(v, 1u),
                    subgroupBroadcast(v, 2u), subgroupBroadcast(v, 3u));
@@ -109,7 +112,7 @@ fn either(a: mat4x4f, b: mat4x4f, second: bool) -> mat4x4f {
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
     let row = group.y * 32u;
     let col = group.x * 32u + lane * 4u;
-    // Column r of the accumulator i: row 4 i + r of the outputs.
+    // Column r of accumulator i holds row 4 i + r of the outputs.
     var c0 = mat4x4f();
     var c1 = mat4x4f();
     var c2 = mat4x4f();
@@ -121,7 +124,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     for (var k = 0u; k < params.inner; k += 4u) {
         let y = tile_b(k, col);
         if (A_TRANSPOSED) {
-            // A lane has four rows at each of the four steps.
+            // Each lane loads four rows at each of the four steps.
             let s0 = read_a_transposed(row + lane * 4u, k);
             let s1 = read_a_transposed(row + lane * 4u, k + 1u);
             let s2 = read_a_transposed(row + lane * 4u, k + 2u);
@@ -143,7 +146,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
             c6 += y * transpose(mat4x4f(high0[2], high1[2], high2[2], high3[2]));
             c7 += y * transpose(mat4x4f(high0[3], high1[3], high2[3], high3[3]));
         } else {
-            // A lane has four steps of one row in eight.
+            // Each lane loads four steps of every eighth row.
             let r0 = read_a(row + lane, k);
             let r1 = read_a(row + 8u + lane, k);
             let r2 = read_a(row + 16u + lane, k);
@@ -162,8 +165,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     if (params.add_bias != 0u) {
         added = bias[min(col, params.cols - 1u) / 4u];
     }
-    // One tile after the other, of the rows that there are. Written down eight times, the stores would take a driver longer to
-    // compile than all the rest.
+    // Stores one tile after the other, only tiles with rows of C. It is a loop because eight copies of the stores would
+    // take a driver longer to compile than the rest of the shader.
     let tiles = min(8u, (params.rows - row + 3u) / 4u);
     for (var i = 0u; i < tiles; i++) {
         let odd = (i & 1u) != 0u;

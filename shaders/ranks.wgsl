@@ -1,16 +1,18 @@
-// Rank of the best right candidate of every query, 0 is first                                    (vse-models.md section 3)
-//
-// Candidates are sorted by descending similarity, the lower index first among equals. The best right candidate r has
-// the highest similarity s among those with the query's id; its rank counts what comes before it:
+// Rank of the best right candidate of every query; 0 is first
 //
 //   rank = #{ c : s_c > s }  +  #{ c < r : s_c = s }
+//
+// Reference: docs/math.md, "Evaluation".
+//
+// The right candidates are those with the id of the query. r is the one with the highest similarity s, the lowest index
+// on ties. Tie rule: among candidates of equal similarity, the lower index comes first.
 //
 //   similarity     [queries, candidates]                     read
 //   query_ids      [query_offset + queries]                  read
 //   candidate_ids  [candidates]                              read
-//   ranks          [query_offset + queries] overwritten; `candidates` where no candidate is right
+//   ranks          [query_offset + queries] overwritten; `candidates` if no candidate is right
 //
-// Grid: one workgroup a query.
+// Grid: one workgroup per query.
 
 struct Params {
     queries: u32,

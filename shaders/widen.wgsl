@@ -1,9 +1,9 @@
-// f16 features, as they were cached, become f32: x_k = h_k, exactly, where h_k is finite
+// Conversion of cached f16 features to f32: x_k = h_k, exact for every finite h_k
 //
-//   h  [count] two f16 in a u32, the first in the low bits     read
+//   h  [count] two f16 per u32, the first in the low bits      read
 //   x  [count]                                                 overwritten
 //
-// Grid: a workgroup takes a share of the elements, in one piece as memory likes it.
+// Grid: each workgroup takes one contiguous share of the elements.
 
 struct Params {
     count4: u32,    // vec4s of x
@@ -15,8 +15,8 @@ struct Params {
 
 const LANES = 64u;
 
-// The exponent counts from 127 where it counted from 15. What is below all exponents is a count of 2^-24: never an f32 that is
-// subnormal, which a device may take for 0.
+// The bias of the exponent is 127 in f32 and 15 in f16. A subnormal f16 is its integer value times 2^-24. That product
+// is a normal f32, so a device that flushes subnormals to 0 gives the same result.
 fn wide(h: vec4u) -> vec4f {
     let magnitude = h & vec4u(0x7fffu);
     let normal = bitcast<vec4f>((magnitude << vec4u(13u)) + vec4u(112u << 23u));
