@@ -39,14 +39,14 @@ struct Params {
     circle: f32,
     margin: f32,
     scale: f32,
-    own_0: f32,
-    own_1: f32,
-    own_2: f32,
-    own_3: f32,
-    own_4: f32,
-    own_5: f32,
-    own_6: f32,
-    own_7: f32,
+    custom_params_0: f32,
+    custom_params_1: f32,
+    custom_params_2: f32,
+    custom_params_3: f32,
+    custom_params_4: f32,
+    custom_params_5: f32,
+    custom_params_6: f32,
+    custom_params_7: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

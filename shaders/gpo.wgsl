@@ -7,7 +7,7 @@
 //   features  [rows, cols] f                                                                  read
 //   order     [rows, cols]        of gpo_order.wgsl                                           read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)             read
-//   kind      [items]             row of theta for the item's length                          read
+//   length_bucket      [items]             row of theta for the item's length                          read
 //   theta     [lengths, slots]                                                                read
 //   pooled    [items, cols] x                                                                 overwritten
 //
@@ -22,7 +22,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> features: array<f32>;
 @group(0) @binding(2) var<storage, read> order: array<vec4u>;
 @group(0) @binding(3) var<storage, read> offsets: array<u32>;
-@group(0) @binding(4) var<storage, read> kind: array<u32>;
+@group(0) @binding(4) var<storage, read> length_bucket: array<u32>;
 @group(0) @binding(5) var<storage, read> theta: array<f32>;
 @group(0) @binding(6) var<storage, read_write> pooled: array<vec4f>;
 
@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         let row = vec4u(first) + order[(first + t) * params.stride4 + d];
         let at = row * params.stride4 * 4u + 4u * d;
         let f = vec4f(features[at.x], features[at.y + 1u], features[at.z + 2u], features[at.w + 3u]);
-        sum += theta[kind[group.y] * params.slots + t] * f;
+        sum += theta[length_bucket[group.y] * params.slots + t] * f;
     }
     pooled[group.y * params.stride4 + d] = sum;
 }

@@ -5,7 +5,7 @@
 //   g           [items, cols]       gradient at the pooled rows                                   read
 //   order       [rows, cols]        of gpo_order.wgsl                                             read
 //   offsets     [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)               read
-//   kind        [items]             row of theta for the item's length                            read
+//   length_bucket        [items]             row of theta for the item's length                            read
 //   theta       [lengths, slots]                                                                  read
 //   d_features  [rows, cols]                                                                      overwritten
 //
@@ -20,7 +20,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> g: array<vec4f>;
 @group(0) @binding(2) var<storage, read> order: array<vec4u>;
 @group(0) @binding(3) var<storage, read> offsets: array<u32>;
-@group(0) @binding(4) var<storage, read> kind: array<u32>;
+@group(0) @binding(4) var<storage, read> length_bucket: array<u32>;
 @group(0) @binding(5) var<storage, read> theta: array<f32>;
 @group(0) @binding(6) var<storage, read_write> d_features: array<f32>;
 
@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
     let count = offsets[group.y + 1u] - first;
     let upstream = g[group.y * params.stride4 + d];
     for (var t = 0u; t < count; t += 1u) {
-        let df = theta[kind[group.y] * params.slots + t] * upstream;
+        let df = theta[length_bucket[group.y] * params.slots + t] * upstream;
         let row = vec4u(first) + order[(first + t) * params.stride4 + d];
         let to = row * params.stride4 * 4u + 4u * d;
         d_features[to.x] = df.x;

@@ -7,7 +7,7 @@
 //
 //   parts     [rows]              of gpo_dots.wgsl, at the rows of each item                    read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)               read
-//   kind      [items]             row of theta for the item's length                            read
+//   length_bucket      [items]             row of theta for the item's length                            read
 //   lengths   [lengths] K                                                                       read
 //   theta     [lengths, slots]                                                                  read
 //   d_scores  [lengths, slots]    ds, zero for t >= K                                           overwritten
@@ -23,7 +23,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> parts: array<f32>;
 @group(0) @binding(2) var<storage, read> offsets: array<u32>;
-@group(0) @binding(3) var<storage, read> kind: array<u32>;
+@group(0) @binding(3) var<storage, read> length_bucket: array<u32>;
 @group(0) @binding(4) var<storage, read> lengths: array<u32>;
 @group(0) @binding(5) var<storage, read> theta: array<f32>;
 @group(0) @binding(6) var<storage, read_write> d_scores: array<f32>;
@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var d_theta = 0.0;
         if (t < length) {
             for (var i = 0u; i < params.items; i += 1u) {
-                if (kind[i] == group.x) {
+                if (length_bucket[i] == group.x) {
                     d_theta += parts[offsets[i] + t];
                 }
             }

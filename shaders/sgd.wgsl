@@ -13,7 +13,7 @@
 
 struct Params {
     count4: u32,     // vec4s
-    rate: f32,
+    learning_rate: f32,
     momentum: f32,
     decay: f32,
     low: f32,
@@ -36,6 +36,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     for (var k = group.x * share + lane; k < end; k += LANES) {
         let momentum = params.momentum * m[k] + factor[0] * g[k] + params.decay * w[k];
         m[k] = momentum;
-        w[k] = clamp(w[k] - params.rate * momentum, vec4f(params.low), vec4f(params.high));
+        w[k] = clamp(w[k] - params.learning_rate * momentum, vec4f(params.low), vec4f(params.high));
     }
 }

@@ -94,7 +94,7 @@ pub fn note_changes(before: &TrainConfig, config: &TrainConfig, steps: usize, do
         }
         let step = (steps * done) as u64;
         let [rate, before_rate] =
-            [(config, total), (before, before_total)].map(|(config, total)| config.rate(done, step, total));
+            [(config, total), (before, before_total)].map(|(config, total)| config.learning_rate(done, step, total));
         if rate != before_rate && done < config.epochs {
             parts.push(format!("the next step trains at {rate:.3e} instead of {before_rate:.3e}"));
         }

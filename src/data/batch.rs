@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::order::Order;
-use super::preprocess::Ahead;
-use super::{Dataset, Gather, Side, Split};
+use super::preprocess::ReadAhead;
+use super::{Dataset, Preprocess, Side, Split};
 use crate::device::{Device, Upload};
 use crate::math::{Purpose, random};
 use crate::{Error, Result};
@@ -90,32 +90,32 @@ impl Batches {
     /// A batch of 0 pairs; no thread to be had.
     pub fn new(
         dataset: Arc<Dataset>,
-        gather: Arc<Gather>,
+        preprocess: Arc<Preprocess>,
         batch: usize,
         seed: u64,
         epoch: u64,
     ) -> Result<Self> {
-        Self::for_device(&Device::cpu(), dataset, gather, batch, None, [seed, epoch])
+        Self::for_device(&Device::cpu(), dataset, preprocess, batch, None, [seed, epoch])
     }
 
     /// [`Batches::new`] in an order of any kind; the thread makes the uploads to a device ready as well.
     pub(crate) fn for_device(
         device: &Device,
         dataset: Arc<Dataset>,
-        gather: Arc<Gather>,
+        preprocess: Arc<Preprocess>,
         batch: usize,
         window: Option<usize>,
         [seed, epoch]: [u64; 2],
     ) -> Result<Self> {
         let device = device.clone();
-        let halves = [Side::Image, Side::Text].map(|side| gather.keeps_halves(&dataset, side));
+        let halves = [Side::Image, Side::Text].map(|side| preprocess.keeps_halves(&dataset, side));
         if batch == 0 {
             return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
         }
         let pairs = dataset.split(Split::Train).texts.len();
         let order = Order::new(pairs, window, seed, epoch);
         let mut texts = Vec::new();
-        let (steps, mut ahead) = (steps_per_epoch(pairs, batch), Ahead::new());
+        let (steps, mut read_ahead) = (steps_per_epoch(pairs, batch), ReadAhead::new());
         let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));
         Self::spawn(steps, move |step, out| {
             let split = dataset.split(Split::Train);
@@ -123,12 +123,16 @@ impl Batches {
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
             // A batch ahead, and a window of blocks: rows that no cache holds are fetched, many at once, while this batch is
             // gathered and computed. Of blocks that is few calls.
-            let waiting = ahead.due(&dataset);
+            let waiting = read_ahead.due(&dataset);
             if waiting || in_blocks.is_some() {
                 let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
                 let pairs = &order.announced[first..order.told(until(step + 2))];
-                gather.will_need(&dataset, Side::Image, pairs.iter().map(image));
-                gather.will_need(&dataset, Side::Text, pairs.iter().map(|&pair| split.texts[pair as usize]));
+                preprocess.will_need(&dataset, Side::Image, pairs.iter().map(image));
+                preprocess.will_need(
+                    &dataset,
+                    Side::Text,
+                    pairs.iter().map(|&pair| split.texts[pair as usize]),
+                );
             }
             let pairs = &order.pairs[step * batch..until(step + 1)];
             texts.clear();
@@ -140,12 +144,12 @@ impl Batches {
             let Batch { images, ids, offsets: [image_offsets, text_offsets], .. } = out;
             let image_rng = Some(rng(Purpose::ImageRows));
             let into = (images, image_offsets);
-            out.zero_rows = gather.gather(&dataset, Side::Image, ids, image_rng, !waiting, into)?;
+            out.zero_rows = preprocess.preprocess(&dataset, Side::Image, ids, image_rng, !waiting, into)?;
             let text_rng = Some(rng(Purpose::TextRows));
             let into = (&mut out.texts, text_offsets);
-            out.zero_rows += gather.gather(&dataset, Side::Text, &texts, text_rng, !waiting, into)?;
-            gather.drop_features(&mut out.images, rng(Purpose::ImageDropout));
-            gather.drop_features(&mut out.texts, rng(Purpose::TextDropout));
+            out.zero_rows += preprocess.preprocess(&dataset, Side::Text, &texts, text_rng, !waiting, into)?;
+            preprocess.drop_features(&mut out.images, rng(Purpose::ImageDropout));
+            preprocess.drop_features(&mut out.texts, rng(Purpose::TextDropout));
             out.stage(&device, halves);
             Ok(())
         })

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-use super::{Dataset, FeatureFile, Gather, Side, Split};
+use super::{Dataset, FeatureFile, Preprocess, Side, Split};
 use crate::model::HeadConfig;
 use crate::model::Pooling;
 
@@ -255,7 +255,7 @@ impl Look<'_> {
         let largest =
             self.lowest.iter().zip(&self.highest).fold(0f32, |most, (low, high)| most.max(-low).max(*high));
         // What is beyond all use is an error wherever the rows are.
-        let unusual = !(USUAL[0]..=USUAL[1]).contains(&largest) && Gather::USABLE.contains(&largest);
+        let unusual = !(USUAL[0]..=USUAL[1]).contains(&largest) && Preprocess::USABLE.contains(&largest);
         if self.used[1] > 0 && unusual && !config.standardize {
             let factor = -largest.log10().floor();
             add(

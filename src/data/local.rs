@@ -1,7 +1,7 @@
 //! Local features: several rows an item (the regions of an image, the tokens of a text).
 //!
 //! Owns which rows belong to which item, and the check of it. Every item has a row: pooling over none is not defined
-//! (vse-models.md section 2.1).
+//! (docs/math.md, "Generalised pooling").
 
 use std::ops::Range;
 

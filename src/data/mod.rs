@@ -35,8 +35,8 @@ pub use batch::{Batch, Batches, steps_per_epoch};
 pub use inspect::Suspicion;
 pub use numbers::read_ids_npy;
 pub use order::{block_order, pair_order};
-pub(crate) use preprocess::Ahead;
-pub use preprocess::{Gather, row_stride};
+pub(crate) use preprocess::ReadAhead;
+pub use preprocess::{Preprocess, row_stride};
 pub use splits::{Split, SplitRows};
 
 /// The features of one side: a row an item, several rows an item (regions, tokens), or both.

@@ -18,17 +18,17 @@ pub fn row_stride(dim: usize) -> usize {
 }
 
 impl Standardizer {
-    /// Reads the items `rows` of one side once and fits every column: over the rows that `gather`, which must not
+    /// Reads the items `rows` of one side once and fits every column: over the rows that `preprocess`, which must not
     /// standardise itself, makes of them, and over all of their local rows where the device pools ([`Pooling::Gpo`]).
     ///
     /// # Errors
-    /// Those of [`Gather::items`].
-    pub fn fit(dataset: &Dataset, side: Side, gather: &Gather, rows: &[u32]) -> Result<Self> {
-        let dim = dataset.width(side, gather.pooling[side as usize])?;
+    /// Those of [`Preprocess::items`].
+    pub fn fit(dataset: &Dataset, side: Side, preprocess: &Preprocess, rows: &[u32]) -> Result<Self> {
+        let dim = dataset.width(side, preprocess.pooling[side as usize])?;
         let (mut values, mut offsets) = (Vec::new(), Vec::new());
         let (mut mean, mut squares, mut seen) = (vec![0f64; dim], vec![0f64; dim], 0u64);
         for item in rows.chunks(1) {
-            gather.items(dataset, side, item, &mut values, &mut offsets)?;
+            preprocess.items(dataset, side, item, &mut values, &mut offsets)?;
             for row in values.chunks_exact(row_stride(dim)) {
                 // Welford's update: exact for a constant column, and safe where the mean dwarfs the deviation.
                 seen += 1;
@@ -59,9 +59,9 @@ impl Standardizer {
 
 /// Whether reads have to wait: so many batches after one that had to, where the system tells, and at first. Batches are then
 /// announced, which takes as long as reading where the system's cache holds a file; and the pool does not read them.
-pub(crate) struct Ahead(u32);
+pub(crate) struct ReadAhead(u32);
 
-impl Ahead {
+impl ReadAhead {
     const BATCHES: u32 = 32;
 
     pub fn new() -> Self {
@@ -82,7 +82,7 @@ impl Ahead {
 /// How the features of items become input: pooled or not, standardised or not, and in training with size augmentation and
 /// dropout.
 #[derive(Debug, Clone, Default)]
-pub struct Gather {
+pub struct Preprocess {
     standardize: Option<[Standardizer; 2]>,
     dropout: f32,
     pooling: [Pooling; 2],
@@ -90,7 +90,7 @@ pub struct Gather {
     row_dropout: [f64; 2],
 }
 
-impl Gather {
+impl Preprocess {
     /// Magnitudes of features far from where the squares of embeddings overflow, and from the epsilon of their norm.
     pub(super) const USABLE: RangeInclusive<f32> = 1e-6..=1e15;
 
@@ -135,7 +135,8 @@ impl Gather {
         Self { signed_root, ..self }
     }
 
-    /// The same with size augmentation in training (vse-models.md section 2.4): the probabilities that a region and a
+    /// The same with size augmentation in training (docs/math.md, "Size augmentation"):
+    /// the probabilities that a region and a
     /// token are left out.
     ///
     /// Every row is left out or kept on its own. The reference may keep none; here one row, drawn evenly, is kept then,
@@ -159,10 +160,10 @@ impl Gather {
     /// row-major, the padding zero. Reuses the allocation of `out`; returns how many rows were all zero in the dataset.
     ///
     /// # Errors
-    /// Those of [`Gather::items`], and a side that the device pools, whose items have several rows.
+    /// Those of [`Preprocess::items`], and a side that the device pools, whose items have several rows.
     pub fn rows(&self, dataset: &Dataset, side: Side, rows: &[u32], out: &mut Vec<f32>) -> Result<usize> {
         if self.pooling[side as usize] == Pooling::Gpo {
-            let (expected, advice) = ("pooling on the host", "gather items, which gives offsets as well");
+            let (expected, advice) = ("pooling on the host", "preprocess items, which gives offsets as well");
             return Err(Error::config("rows of a dataset", expected, "gpo", advice));
         }
         self.items(dataset, side, rows, out, &mut Vec::new())
@@ -171,7 +172,7 @@ impl Gather {
     /// Reads items of one side and drops what it read: whatever makes them useless is an error now.
     ///
     /// # Errors
-    /// Those of [`Gather::items`].
+    /// Those of [`Preprocess::items`].
     pub(crate) fn check(&self, dataset: &Dataset, side: Side, items: &[u32]) -> Result<()> {
         let (mut values, mut offsets) = (Vec::new(), Vec::new());
         items.chunks(64).try_for_each(|items| {
@@ -237,15 +238,15 @@ impl Gather {
         out: &mut Vec<f32>,
         offsets: &mut Vec<u32>,
     ) -> Result<usize> {
-        self.gather(dataset, side, items, None, true, (out, offsets))
+        self.preprocess(dataset, side, items, None, true, (out, offsets))
     }
 
-    /// [`Gather::items`], with size augmentation where there are random numbers for it.
+    /// [`Preprocess::items`], with size augmentation where there are random numbers for it.
     ///
     /// `in_shares`, the pool reads, a few rows at a time, whenever a thread of it has nothing to do; else the calling thread
     /// reads all. A thread beside the pool would take a core from it in the middle of a product; a thread of the pool
     /// should not wait for a disk.
-    pub(super) fn gather(
+    pub(super) fn preprocess(
         &self,
         dataset: &Dataset,
         side: Side,
@@ -426,8 +427,8 @@ mod tests {
     fn announcements_end_where_no_row_has_to_be_waited_for() {
         let dataset = Dataset::open("data/clipart-mini").unwrap();
         // What opening it has waited for is over with the first.
-        let mut ahead = Ahead::new();
-        let due: Vec<bool> = (0..40).map(|_| ahead.due(&dataset)).collect();
+        let mut read_ahead = ReadAhead::new();
+        let due: Vec<bool> = (0..40).map(|_| read_ahead.due(&dataset)).collect();
         assert_eq!(due, [[true; 32].as_slice(), &[false; 8]].concat());
     }
 }

@@ -30,9 +30,9 @@ enum Storage<T> {
 #[derive(Debug)]
 pub enum Upload<'a, T> {
     /// To be left as they are.
-    Lent(&'a [T]),
+    Borrowed(&'a [T]),
     /// May come back as any others.
-    Given(&'a mut Vec<T>),
+    Owned(&'a mut Vec<T>),
     /// Made ready by [`Device::stage`], for the device that did.
     Staged(Staged),
     /// Made ready by [`Device::stage_halves`], likewise.
@@ -43,8 +43,8 @@ impl<T> Upload<'_, T> {
     /// Elements.
     pub fn len(&self) -> usize {
         match self {
-            Self::Lent(values) => values.len(),
-            Self::Given(values) => values.len(),
+            Self::Borrowed(values) => values.len(),
+            Self::Owned(values) => values.len(),
             Self::Staged(staged) => staged.len() / size_of::<T>(),
             Self::Halves(staged) => staged.len() / size_of::<f16>(),
         }
@@ -129,12 +129,12 @@ impl<T: Element> Buffer<T> {
     /// given changes places with the buffer's if it is as long, and nothing is copied.
     pub fn upload(&mut self, device: &Device, values: Upload<T>) -> Result<()> {
         match (&mut self.storage, values) {
-            (Storage::Host(host), Upload::Given(values)) if host.len() == values.len() => {
+            (Storage::Host(host), Upload::Owned(values)) if host.len() == values.len() => {
                 std::mem::swap(host, values);
                 Ok(())
             }
-            (_, Upload::Given(values)) => self.write(device, 0, values),
-            (_, Upload::Lent(values)) => self.write(device, 0, values),
+            (_, Upload::Owned(values)) => self.write(device, 0, values),
+            (_, Upload::Borrowed(values)) => self.write(device, 0, values),
             (Storage::Gpu(memory), Upload::Staged(staged)) => match device {
                 Device::Gpu(gpu) => gpu.upload(memory, 0, staged),
                 Device::Cpu(_) => Err(foreign()),

@@ -1,7 +1,7 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
 use super::Recall;
-use crate::data::{Ahead, Dataset, Gather, Side, Split, Standardizer};
+use crate::data::{Dataset, Preprocess, ReadAhead, Side, Split, Standardizer};
 use crate::device::{Buffer, Device, Upload};
 use crate::model::{Encoder, Head, HeadConfig, Pooling};
 use crate::{Error, Result};
@@ -20,19 +20,19 @@ impl Head {
         let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
         let mut head = Self::for_config(dims[0], dims[1], config, seed)?;
         if config.standardize {
-            let (train, gather) = (dataset.split(Split::Train), head.gather(0.0)?);
+            let (train, preprocess) = (dataset.split(Split::Train), head.preprocess(0.0)?);
             head.standardize = Some([
-                Standardizer::fit(dataset, Side::Image, &gather, &train.images)?,
-                Standardizer::fit(dataset, Side::Text, &gather, &train.texts)?,
+                Standardizer::fit(dataset, Side::Image, &preprocess, &train.images)?,
+                Standardizer::fit(dataset, Side::Text, &preprocess, &train.texts)?,
             ]);
         }
         Ok(head)
     }
 
     /// How the head takes a dataset's rows, in training with dropout of the features.
-    pub(crate) fn gather(&self, dropout: f32) -> Result<Gather> {
-        let gather = Gather::new(self.standardize.clone(), dropout)?;
-        Ok(gather.with_pooling(self.layout.pooling).with_signed_root(self.layout.signed_root))
+    pub(crate) fn preprocess(&self, dropout: f32) -> Result<Preprocess> {
+        let preprocess = Preprocess::new(self.standardize.clone(), dropout)?;
+        Ok(preprocess.with_pooling(self.layout.pooling).with_signed_root(self.layout.signed_root))
     }
 
     /// Embeds rows of one side of a dataset: unit rows `[rows, dim]`, row-major. A row that the head maps to zero stays zero.
@@ -43,21 +43,21 @@ impl Head {
         self.check_dataset(dataset)?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let pooling = self.layout.pooling;
-        let gather = self.gather(0.0)?;
+        let preprocess = self.preprocess(0.0)?;
         let longest = if pooling[side as usize] == Pooling::Gpo { dataset.local_len(side) } else { None };
         let chunk = (CHUNK / longest.unwrap_or(1)).min(rows.len()).max(1);
         let mut encoder = Encoder::new(device, self, side, chunk)?;
         let (mut host, mut offsets) = (Vec::new(), Vec::new());
         let mut out = Vec::with_capacity(rows.len() * self.dim());
-        let (mut chunks, mut ahead) = (rows.chunks(chunk).peekable(), Ahead::new());
+        let (mut chunks, mut read_ahead) = (rows.chunks(chunk).peekable(), ReadAhead::new());
         while let Some(rows) = chunks.next() {
-            if ahead.due(dataset) {
+            if read_ahead.due(dataset) {
                 let next = chunks.peek().copied().unwrap_or_default();
-                gather.will_need(dataset, side, next.iter().copied());
+                preprocess.will_need(dataset, side, next.iter().copied());
             }
-            gather.items(dataset, side, rows, &mut host, &mut offsets)?;
-            gather.check_scale(dataset, side, rows, &host)?;
-            encoder.upload(device, Upload::Given(&mut host), &offsets)?;
+            preprocess.items(dataset, side, rows, &mut host, &mut offsets)?;
+            preprocess.check_scale(dataset, side, rows, &host)?;
+            encoder.upload(device, Upload::Owned(&mut host), &offsets)?;
             let mut commands = device.commands();
             encoder.forward(&mut commands, &values, false)?;
             commands.submit()?;

@@ -1,4 +1,4 @@
-//! Recall@K in both directions (vse-models.md section 3).
+//! Recall@K in both directions (docs/math.md, "Evaluation").
 //!
 //! Similarities come in strips of queries that fit a binding; ranks are counted on the device. Among equal similarities
 //! the lower index comes first, so a collapsed model does not look perfect.

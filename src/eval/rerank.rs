@@ -1,4 +1,5 @@
-//! Two-stage retrieval (vse-models.md section 4): the embeddings choose the top K candidates of every query, another
+//! Two-stage retrieval (docs/math.md, "Two-stage retrieval"):
+//! the embeddings choose the top K candidates of every query, another
 //! model scores those, and everything outside gets -100.
 //!
 //! Owns choosing, ranking, and the file that goes to the other model and comes back. It knows nothing of that model.
@@ -256,7 +257,8 @@ impl Scored<'_> {
 }
 
 impl Recall {
-    /// Of scored candidates (vse-models.md section 4): what is no candidate has the score -100. `text_image` gives for
+    /// Recall of scored candidates (docs/math.md, "Two-stage retrieval"): items outside the list score -100.
+    /// `text_image` gives for
     /// each text the position of its image among `images`.
     ///
     /// # Errors

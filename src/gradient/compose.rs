@@ -1,4 +1,4 @@
-//! The gradient of an objective as a list of dispatches (goal-math.md section 5; vse-models.md sections 1 and 4).
+//! The gradient of an objective as a list of dispatches (docs/math.md, "Assembled gradient", "Hinge" and "InfoNCE").
 //!
 //! A third of the file are tests that strips of any size give the gradient of the whole.
 

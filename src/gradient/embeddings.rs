@@ -193,8 +193,8 @@ impl Objective {
     /// # Ok::<(), wgoal::Error>(())
     /// ```
     ///
-    /// GOAL and hinge gradients are sums over the batch, InfoNCE's is a mean (goal-math.md section 5, vse-models.md
-    /// section 4). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
+    /// GOAL and hinge gradients are sums over the batch, InfoNCE's is a mean (docs/math.md, "Assembled gradient" and
+    /// "InfoNCE"). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
     ///
     /// # Errors
     /// When the shapes disagree, a value is not finite, a parameter is out of range, or the device fails.

@@ -1,5 +1,5 @@
 //! The field A on the similarities of one batch in f64, by the CPU twins: what the device's gradient is held against, and
-//! what `analyze` examines (goal-math.md section 5).
+//! what `analyze` examines (docs/math.md, "Assembled gradient").
 
 use super::terms::{exponential_params, same_image, term_weights};
 use crate::Result;

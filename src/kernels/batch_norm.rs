@@ -1,4 +1,4 @@
-//! Batch norm with relu, by columns, and its backward (vse-models.md section 2.2).
+//! Batch norm with relu for each column, and its backward (docs/math.md, "Batch norm").
 
 use super::lab::Lab;
 use super::lab_local::{COLS, REPEATS, ROWS};

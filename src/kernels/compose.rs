@@ -1,4 +1,4 @@
-//! Composition of the gradient from coefficients and mined indices (goal-math.md section 5).
+//! Composition of the gradient from coefficients and mined indices (docs/math.md, "Assembled gradient").
 
 use super::lab::{D, Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, chunks, lanes, mined_keys, vectorized};

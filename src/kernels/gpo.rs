@@ -1,7 +1,7 @@
-//! The generalised pooling operator over the items of a batch, and its backwards (vse-models.md section 2.1).
+//! The generalised pooling operator over the items of a batch, and its backwards (docs/math.md, "Generalised pooling").
 
 use super::lab::{Lab, Pair};
-use super::lab_local::{COLS, KINDS, LENGTHS, LONGEST, ROWS, SLOTS};
+use super::lab_local::{COLS, LENGTH_BUCKETS, LENGTHS, LONGEST, ROWS, SLOTS};
 use super::{Access, Kernel, KernelSpec, Real, chunks, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, SliceMut, clock, padded};
@@ -69,7 +69,7 @@ pub struct Ragged<'a> {
     /// `[count + 1]`: item i owns the rows `offsets[i]..offsets[i + 1]`, at least one.
     pub offsets: Slice<'a, u32>,
     /// `[count]`: the row of theta that belongs to the item's length.
-    pub kind: Slice<'a, u32>,
+    pub length_bucket: Slice<'a, u32>,
     pub count: usize,
     /// Rows of the longest.
     pub longest: usize,
@@ -119,7 +119,7 @@ pub fn gpo(
     match commands {
         Commands::Cpu => {
             let _clock = clock("gpo");
-            let ragged = (items.offsets.host()?, items.kind.host()?);
+            let ragged = (items.offsets.host()?, items.length_bucket.host()?);
             let theta = (theta.data.host()?, theta.cols);
             reference(
                 ragged,
@@ -137,7 +137,7 @@ pub fn gpo(
                 features.data.region()?,
                 order.region()?,
                 items.offsets.region()?,
-                items.kind.region()?,
+                items.length_bucket.region()?,
                 theta.data.region()?,
                 pooled.data.region()?,
             ];
@@ -160,7 +160,7 @@ pub fn gpo_backward(
     match commands {
         Commands::Cpu => {
             let _clock = clock("gpo_backward");
-            let ragged = (items.offsets.host()?, items.kind.host()?);
+            let ragged = (items.offsets.host()?, items.length_bucket.host()?);
             let theta = (theta.data.host()?, theta.cols);
             backward_reference(ragged, g.data.host()?, g.cols, order.host()?, theta, d_features.data.host()?);
             Ok(())
@@ -171,7 +171,7 @@ pub fn gpo_backward(
                 g.data.region()?,
                 order.region()?,
                 items.offsets.region()?,
-                items.kind.region()?,
+                items.length_bucket.region()?,
                 theta.data.region()?,
                 d_features.data.region()?,
             ];
@@ -234,7 +234,7 @@ pub fn order_reference<T: Real>(offsets: &[u32], features: &[T], cols: usize, or
 
 /// [`gpo`] as plain loops, items in parallel; `theta` is (values, columns).
 pub fn reference<T: Real>(
-    (offsets, kind): (&[u32], &[u32]),
+    (offsets, length_bucket): (&[u32], &[u32]),
     features: &[T],
     cols: usize,
     order: &[u32],
@@ -246,7 +246,7 @@ pub fn reference<T: Real>(
         let rows = offsets[i] as usize * stride..offsets[i + 1] as usize * stride;
         let (features, order) = (&features[rows.clone()], &order[rows]);
         pooled.fill(T::zero());
-        for (order, &w) in order.chunks_exact(stride).zip(&theta[kind[i] as usize * slots..]) {
+        for (order, &w) in order.chunks_exact(stride).zip(&theta[length_bucket[i] as usize * slots..]) {
             for (d, (x, &k)) in pooled.iter_mut().zip(order).enumerate() {
                 *x += w * features[k as usize * stride + d];
             }
@@ -256,7 +256,7 @@ pub fn reference<T: Real>(
 
 /// [`gpo_backward`] as plain loops, items in parallel.
 pub fn backward_reference<T: Real>(
-    (offsets, kind): (&[u32], &[u32]),
+    (offsets, length_bucket): (&[u32], &[u32]),
     g: &[T],
     cols: usize,
     order: &[u32],
@@ -267,7 +267,7 @@ pub fn backward_reference<T: Real>(
     let items = g.par_chunks_exact(stride).zip(rows_of(offsets, d_features, stride)).enumerate();
     items.for_each(|(i, (g, df))| {
         let order = &order[offsets[i] as usize * stride..][..df.len()];
-        for (order, &w) in order.chunks_exact(stride).zip(&theta[kind[i] as usize * slots..]) {
+        for (order, &w) in order.chunks_exact(stride).zip(&theta[length_bucket[i] as usize * slots..]) {
             for (d, (&k, &g)) in order.iter().zip(g).enumerate() {
                 df[k as usize * stride + d] = w * g;
             }
@@ -314,7 +314,7 @@ fn rows_of<'a, T: Send>(
 /// The items of a batch, weights for each length, and any order of their rows.
 pub(crate) struct Items {
     pub offsets: Pair<u32>,
-    pub kind: Pair<u32>,
+    pub length_bucket: Pair<u32>,
     pub theta: Pair<f32>,
     pub order: Pair<u32>,
 }
@@ -327,27 +327,30 @@ impl Items {
             order.extend(rows.map(|at| (at / padded(COLS) as u32 + at % padded(COLS) as u32) % length));
             offsets.push(offsets[offsets.len() - 1] + length);
         }
-        let kind = LENGTHS.iter().map(|length| KINDS.partition_point(|kind| kind < length) as u32).collect();
-        let mut theta: Vec<f32> = lab.numbers(KINDS.len() * SLOTS).iter().map(|x| 1.5 + x).collect();
-        for (theta, length) in theta.chunks_exact_mut(SLOTS).zip(KINDS) {
+        let length_bucket = LENGTHS
+            .iter()
+            .map(|length| LENGTH_BUCKETS.partition_point(|length_bucket| length_bucket < length) as u32)
+            .collect();
+        let mut theta: Vec<f32> = lab.numbers(LENGTH_BUCKETS.len() * SLOTS).iter().map(|x| 1.5 + x).collect();
+        for (theta, length) in theta.chunks_exact_mut(SLOTS).zip(LENGTH_BUCKETS) {
             theta.iter_mut().for_each(|w| *w /= length as f32);
             theta[length as usize..].fill(0.0);
         }
-        let (offsets, kind) = (lab.pair(offsets)?, lab.pair(kind)?);
-        Ok(Self { offsets, kind, theta: lab.pair(theta)?, order: lab.pair(order)? })
+        let (offsets, length_bucket) = (lab.pair(offsets)?, lab.pair(length_bucket)?);
+        Ok(Self { offsets, length_bucket, theta: lab.pair(theta)?, order: lab.pair(order)? })
     }
 
     pub fn ragged(&self) -> Ragged<'_> {
-        let (offsets, kind) = (self.offsets.get(), self.kind.get());
-        Ragged { offsets, kind, count: LENGTHS.len(), longest: LONGEST }
+        let (offsets, length_bucket) = (self.offsets.get(), self.length_bucket.get());
+        Ragged { offsets, length_bucket, count: LENGTHS.len(), longest: LONGEST }
     }
 
     pub fn host(&self) -> (&[u32], &[u32]) {
-        (&self.offsets.host, &self.kind.host)
+        (&self.offsets.host, &self.length_bucket.host)
     }
 
     pub fn theta(&self) -> Mat<'_> {
-        self.theta.mat(KINDS.len(), SLOTS)
+        self.theta.mat(LENGTH_BUCKETS.len(), SLOTS)
     }
 }
 

@@ -1,10 +1,10 @@
-//! The weights of the generalised pooling operator and their backward (vse-models.md section 2.1).
+//! The weights of the generalised pooling operator and their backward (docs/math.md, "Generalised pooling").
 
 use super::gpo::Items;
 use super::gru::Chains;
 use super::gru::chains;
 use super::lab::Lab;
-use super::lab_local::{HIDDEN, KINDS, LONGEST, ROWS, SLOTS, STATES, small};
+use super::lab_local::{HIDDEN, LENGTH_BUCKETS, LONGEST, ROWS, SLOTS, STATES, small};
 use super::{Access, Kernel, KernelSpec, Ragged, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, MatMut, Slice, clock, padded};
@@ -96,7 +96,7 @@ pub fn gpo_weights_backward(
     match commands {
         Commands::Cpu => {
             let _clock = clock("gpo_weights_backward");
-            let ragged = (items.offsets.host()?, items.kind.host()?);
+            let ragged = (items.offsets.host()?, items.length_bucket.host()?);
             let lengths = (chains.lengths.host()?, chains.longest);
             backward_reference(lengths, ragged, parts.host()?, theta.data.host()?, d_scores.data.host()?);
             Ok(())
@@ -110,7 +110,7 @@ pub fn gpo_weights_backward(
             let regions = [
                 parts.region()?,
                 items.offsets.region()?,
-                items.kind.region()?,
+                items.length_bucket.region()?,
                 chains.lengths.region()?,
                 theta.data.region()?,
                 d_scores.data.region()?,
@@ -155,15 +155,15 @@ pub fn reference<T: Real>(
 /// [`gpo_weights_backward`] as plain loops.
 pub fn backward_reference<T: Real>(
     (lengths, longest): (&[u32], usize),
-    (offsets, kind): (&[u32], &[u32]),
+    (offsets, length_bucket): (&[u32], &[u32]),
     parts: &[T],
     theta: &[T],
     d_scores: &mut [T],
 ) {
     let slots = padded(longest);
     d_scores.fill(T::zero());
-    for (item, &kind) in offsets.windows(2).zip(kind) {
-        let ds = &mut d_scores[kind as usize * slots..];
+    for (item, &length_bucket) in offsets.windows(2).zip(length_bucket) {
+        let ds = &mut d_scores[length_bucket as usize * slots..];
         let parts = &parts[item[0] as usize..item[1] as usize];
         ds.iter_mut().zip(parts).for_each(|(ds, &part)| *ds += part);
     }
@@ -175,29 +175,29 @@ pub fn backward_reference<T: Real>(
 }
 
 fn check(lab: &mut Lab) -> Result<()> {
-    let lengths = lab.pair(KINDS.to_vec())?;
+    let lengths = lab.pair(LENGTH_BUCKETS.to_vec())?;
     let (states, v) = (lab.matrix(STATES, HIDDEN)?, small(lab, 1, HIDDEN)?);
-    let rows = KINDS.len() * SLOTS;
+    let rows = LENGTH_BUCKETS.len() * SLOTS;
     let (mut mean, mut theta) = (lab.poison(rows * padded(HIDDEN))?, lab.poison(rows)?);
     lab.run(|commands| {
-        let (mean, theta) = (mean.mat_mut(rows, HIDDEN), theta.mat_mut(KINDS.len(), SLOTS));
+        let (mean, theta) = (mean.mat_mut(rows, HIDDEN), theta.mat_mut(LENGTH_BUCKETS.len(), SLOTS));
         gpo_weights(commands, chains(&lengths), states.mat(STATES, HIDDEN), v.get(), mean, theta)
     })?;
     let (mut m, mut t) = (mean.wide(), theta.wide());
-    reference(&KINDS, LONGEST, &states.wide(), &v.wide(), HIDDEN, (&mut m, &mut t));
+    reference(&LENGTH_BUCKETS, LONGEST, &states.wide(), &v.wide(), HIDDEN, (&mut m, &mut t));
     lab.compare(&mean, &m)?;
     lab.compare(&theta, &t)
 }
 
 fn check_backward(lab: &mut Lab) -> Result<()> {
-    let (items, lengths, parts) = (Items::new(lab)?, lab.pair(KINDS.to_vec())?, lab.vector(ROWS)?);
-    let mut ds = lab.poison(KINDS.len() * SLOTS)?;
+    let (items, lengths, parts) = (Items::new(lab)?, lab.pair(LENGTH_BUCKETS.to_vec())?, lab.vector(ROWS)?);
+    let mut ds = lab.poison(LENGTH_BUCKETS.len() * SLOTS)?;
     lab.run(|commands| {
-        let (chains, ds) = (chains(&lengths), ds.mat_mut(KINDS.len(), SLOTS));
+        let (chains, ds) = (chains(&lengths), ds.mat_mut(LENGTH_BUCKETS.len(), SLOTS));
         gpo_weights_backward(commands, chains, items.ragged(), parts.get(), items.theta(), ds)
     })?;
     let mut expected = ds.wide();
     let theta = items.theta.wide();
-    backward_reference((&KINDS, LONGEST), items.host(), &parts.wide(), &theta, &mut expected);
+    backward_reference((&LENGTH_BUCKETS, LONGEST), items.host(), &parts.wide(), &theta, &mut expected);
     lab.compare(&ds, &expected)
 }

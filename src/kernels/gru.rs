@@ -1,7 +1,7 @@
-//! The bidirectional GRU of the generalised pooling operator, and its backward (vse-models.md section 2.1).
+//! The bidirectional GRU of the generalised pooling operator, and its backward (docs/math.md, "GRU").
 
 use super::lab::{Lab, Pair};
-use super::lab_local::{HIDDEN, KINDS, LONGEST, SLOTS, STATES, small};
+use super::lab_local::{HIDDEN, LENGTH_BUCKETS, LONGEST, SLOTS, STATES, small};
 use super::{Access, Kernel, KernelSpec, Real, sigma};
 use crate::Result;
 use crate::device::Recorder;
@@ -311,11 +311,11 @@ pub fn backward_reference<T: Real>(
 }
 
 pub(crate) fn chains(lengths: &Pair<u32>) -> Chains<'_> {
-    Chains { lengths: lengths.get(), count: KINDS.len(), longest: LONGEST }
+    Chains { lengths: lengths.get(), count: LENGTH_BUCKETS.len(), longest: LONGEST }
 }
 
 fn check(lab: &mut Lab) -> Result<()> {
-    let lengths = lab.pair(KINDS.to_vec())?;
+    let lengths = lab.pair(LENGTH_BUCKETS.to_vec())?;
     let (projected, weight) = (lab.matrix(SLOTS, 6 * HIDDEN)?, small(lab, 6 * HIDDEN, HIDDEN)?);
     let bias = lab.matrix(1, 6 * HIDDEN)?;
     let size = STATES * padded(HIDDEN);
@@ -332,16 +332,16 @@ fn check(lab: &mut Lab) -> Result<()> {
     })?;
     let (mut s, mut p, mut g) = (states.wide(), previous.wide(), gates.wide());
     let weights = (&weight.wide()[..], &bias.wide()[..]);
-    reference(&KINDS, LONGEST, &projected.wide(), weights, HIDDEN, [&mut s, &mut p, &mut g]);
+    reference(&LENGTH_BUCKETS, LONGEST, &projected.wide(), weights, HIDDEN, [&mut s, &mut p, &mut g]);
     lab.compare(&states, &s)?;
     lab.compare(&previous, &p)?;
     lab.compare(&gates, &g)
 }
 
 fn check_backward(lab: &mut Lab) -> Result<()> {
-    let lengths = lab.pair(KINDS.to_vec())?;
-    let mut ds = lab.numbers(KINDS.len() * SLOTS);
-    for (ds, length) in ds.chunks_exact_mut(SLOTS).zip(KINDS) {
+    let lengths = lab.pair(LENGTH_BUCKETS.to_vec())?;
+    let mut ds = lab.numbers(LENGTH_BUCKETS.len() * SLOTS);
+    for (ds, length) in ds.chunks_exact_mut(SLOTS).zip(LENGTH_BUCKETS) {
         ds[length as usize..].fill(0.0);
     }
     let (ds, v, weight) = (lab.pair(ds)?, lab.matrix(1, HIDDEN)?, small(lab, 6 * HIDDEN, HIDDEN)?);
@@ -352,7 +352,7 @@ fn check_backward(lab: &mut Lab) -> Result<()> {
     let (mut d_input, mut d_hidden) = (lab.poison(size)?, lab.poison(size)?);
     lab.run(|commands| {
         let from = GruGradient {
-            d_scores: ds.mat(KINDS.len(), SLOTS),
+            d_scores: ds.mat(LENGTH_BUCKETS.len(), SLOTS),
             v: v.get(),
             weight: weight.mat(6 * HIDDEN, HIDDEN),
             previous: previous.mat(STATES, HIDDEN),
@@ -364,7 +364,7 @@ fn check_backward(lab: &mut Lab) -> Result<()> {
     let (mut i, mut h) = (d_input.wide(), d_hidden.wide());
     let (parameters, trace) =
         ((&v.wide()[..], &weight.wide()[..]), (&previous.wide()[..], &gates.wide()[..]));
-    backward_reference((&KINDS, LONGEST), &ds.wide(), parameters, HIDDEN, trace, [&mut i, &mut h]);
+    backward_reference((&LENGTH_BUCKETS, LONGEST), &ds.wide(), parameters, HIDDEN, trace, [&mut i, &mut h]);
     lab.compare(&d_input, &i)?;
     lab.compare(&d_hidden, &h)
 }

@@ -1,4 +1,4 @@
-//! Hardest negative of every anchor, one direction (goal-math.md section 2).
+//! Hardest negative of every anchor, one direction (docs/math.md, "Mining").
 
 use super::lab::{Lab, N, Pair, directions};
 use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};

@@ -1,4 +1,4 @@
-//! Field of the symmetric InfoNCE, in the place of the similarities (vse-models.md section 4).
+//! Field of the symmetric InfoNCE, in the place of the similarities (docs/math.md, "InfoNCE").
 
 use super::hardest::mined;
 use super::lab::{Lab, N, TEMPERATURE, directions};

@@ -1,4 +1,4 @@
-//! L2 normalisation of rows and its backward (goal-math.md section 7).
+//! L2 normalisation of rows and its backward (docs/math.md, "L2 normalisation").
 
 use super::lab::{D, Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, by_rows, dot, vectorized};

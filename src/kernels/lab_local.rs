@@ -6,7 +6,7 @@ use crate::Result;
 /// Lengths of the items of a batch, and those that occur.
 pub(crate) const LENGTHS: [u32; 7] = [5, 23, 1, 5, 12, 23, 2];
 
-pub(crate) const KINDS: [u32; 5] = [1, 2, 5, 12, 23];
+pub(crate) const LENGTH_BUCKETS: [u32; 5] = [1, 2, 5, 12, 23];
 
 pub(crate) const LONGEST: usize = 23;
 
@@ -20,7 +20,7 @@ pub(crate) const COLS: usize = 37;
 /// Units of the GRU, and rows of its chains.
 pub(crate) const HIDDEN: usize = 13;
 
-pub(crate) const STATES: usize = (1 + KINDS.len()) * SLOTS;
+pub(crate) const STATES: usize = (1 + LENGTH_BUCKETS.len()) * SLOTS;
 
 /// Numbers of a size at which a GRU forgets.
 pub(crate) fn small(lab: &mut Lab, rows: usize, cols: usize) -> Result<Pair<f32>> {

@@ -1,4 +1,4 @@
-//! Sums of exponentials of every anchor's similarities over the temperature, one direction (vse-models.md section 4).
+//! Sums of exponentials of every anchor's similarities over the temperature, one direction (docs/math.md, "InfoNCE").
 
 use super::hardest::mined;
 use super::lab::{Lab, N, TEMPERATURE, directions};

@@ -1,4 +1,4 @@
-//! Who mined whom, in ascending order (goal-math.md section 5).
+//! Who mined whom, in ascending order (docs/math.md, "Assembled gradient").
 
 use super::lab::{Lab, N};
 use super::{Access, Kernel, KernelSpec};

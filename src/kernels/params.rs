@@ -22,8 +22,8 @@ macro_rules! params {
     (weights $($field:ident: $ty:ident),* $(,)?) => {
         params!(
             $($field: $ty,)* triplet: u32, pair: u32, loss: u32, hinge: u32, exclude_own: u32, positive: u32, tau: f32, alpha: f32,
-            beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32, own_0: f32, own_1: f32, own_2: f32,
-            own_3: f32, own_4: f32, own_5: f32, own_6: f32, own_7: f32
+            beta: f32, lambda: f32, circle: f32, margin: f32, scale: f32, custom_params_0: f32, custom_params_1: f32, custom_params_2: f32,
+            custom_params_3: f32, custom_params_4: f32, custom_params_5: f32, custom_params_6: f32, custom_params_7: f32
         );
         impl Params {
             fn weighing(self, weights: &$crate::kernels::WeightParams) -> Self {
@@ -45,14 +45,14 @@ macro_rules! params {
                     circle: weights.circle,
                     margin: weights.margin.unwrap_or(0.0),
                     scale: weights.scale,
-                    own_0: own(0),
-                    own_1: own(1),
-                    own_2: own(2),
-                    own_3: own(3),
-                    own_4: own(4),
-                    own_5: own(5),
-                    own_6: own(6),
-                    own_7: own(7),
+                    custom_params_0: own(0),
+                    custom_params_1: own(1),
+                    custom_params_2: own(2),
+                    custom_params_3: own(3),
+                    custom_params_4: own(4),
+                    custom_params_5: own(5),
+                    custom_params_6: own(6),
+                    custom_params_7: own(7),
                     ..self
                 }
             }

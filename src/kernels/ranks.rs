@@ -1,4 +1,4 @@
-//! Rank of the best right candidate of every query (vse-models.md section 3), the lower index first among equals.
+//! Rank of the best right candidate of every query (docs/math.md, "Evaluation"), the lower index first among equals.
 
 use super::lab::{Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, lanes};

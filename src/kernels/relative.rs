@@ -1,4 +1,4 @@
-//! Relative sets U and V of every anchor, one direction (goal-math.md section 4, "Relative terms").
+//! Relative sets U and V of every anchor, one direction (docs/math.md, "Relative sets").
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};

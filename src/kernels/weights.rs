@@ -1,4 +1,4 @@
-//! Triplet weight x pair weights of every anchor, one direction (goal-math.md sections 3 and 4).
+//! Triplet weight x pair weights of every anchor, one direction (docs/math.md, "Triplet weights" and "Pair weights").
 
 use super::exponential_field::softplus;
 use super::lab::{Lab, N};

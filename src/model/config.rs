@@ -15,7 +15,7 @@ pub enum Pooling {
     Max,
     /// The cached row, then the mean, then the largest of each column of the local features, side by side.
     Joined,
-    /// The generalised pooling operator, learned, after the encoder (vse-models.md section 2.1).
+    /// The generalised pooling operator, learned, after the encoder (docs/math.md, "Generalised pooling").
     Gpo,
 }
 
@@ -26,7 +26,7 @@ pub enum ImageEncoder {
     /// One linear layer.
     #[default]
     Linear,
-    /// A linear layer plus a two-layer perceptron with batch norm (vse-models.md section 2.2).
+    /// A linear layer plus a two-layer perceptron with batch norm (docs/math.md, "Residual encoder").
     ResidualMlp,
 }
 

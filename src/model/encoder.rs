@@ -7,7 +7,7 @@
 //!
 //! Owns the memory of a batch and the running statistics; the parameters are the caller's. Where the encoder has a
 //! perceptron, one row of zeros goes after the features: it stands for the padding to the longest item, which batch norm
-//! takes for data (vse-models.md section 2.2).
+//! takes for data (docs/math.md, "Batch norm").
 
 use super::layout::{MlpLayout, SideLayout};
 use super::{Head, Side};

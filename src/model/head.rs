@@ -1,5 +1,7 @@
-//! The joint head: one linear layer a side, then the L2 norm (vse-models.md section 1); where local features are pooled
-//! on the device, or images have a residual perceptron, the parameters of those as well (vse-models.md section 2).
+//! The joint head: one linear layer per side, then the L2 norm (docs/math.md, "Projection head"). If local features
+//! are pooled
+//! on the device, or images have a residual perceptron, the head holds their parameters too ("Generalised pooling",
+//! "Residual encoder").
 //!
 //! Owns the parameters and where each lies in the one flat buffer that the optimiser walks. It neither
 //! trains nor reads features. The file is long beca
@@ -41,7 +43,8 @@ impl Head {
     /// A fresh head with the encoders that `config` asks for, a pure function of `config` and `seed`.
     ///
     /// Linear layers start as in [`Head::new`]; the perceptron's layers uniform in ±1/√d_in, weight and bias, its batch
-    /// norm with scale 1 and shift 0; the pooling's GRU and v uniform in ±1/√32 (vse-models.md section 2).
+    /// norm with scale 1 and shift 0; the pooling's GRU and v uniform in ±1/√32
+    /// (docs/math.md, "Residual encoder" and "Generalised pooling").
     ///
     /// # Errors
     /// Those of [`Head::new`].

@@ -9,7 +9,8 @@ use crate::model::Encoder;
 use crate::model::pooling::{Gpo as Pooling, check_rows};
 use crate::{Error, Result};
 
-/// The generalised pooling operator of VSE-infinity (vse-models.md section 2.1): an item's K vectors, sorted in descending
+/// The generalised pooling operator of VSE-infinity (docs/math.md, "Generalised pooling"): an item's K vectors,
+/// sorted in descending
 /// order by every dimension for itself, are summed with weights that a bidirectional GRU over the encodings of the positions
 /// 0 to K - 1 gives.
 ///
@@ -307,7 +308,7 @@ impl Head {
         let packed = Packed::new(features, lengths, self.feature_dim(side))?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let mut encoder = Encoder::new(device, self, side, lengths.len())?;
-        encoder.upload(device, Upload::Lent(&packed.rows), self.offsets(side, &packed))?;
+        encoder.upload(device, Upload::Borrowed(&packed.rows), self.offsets(side, &packed))?;
         let mut commands = device.commands();
         encoder.forward(&mut commands, &values, false)?;
         commands.submit()?;
@@ -333,7 +334,7 @@ impl Head {
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let mut gradients = Buffer::new(device, "d.head", self.values.len())?;
         let mut encoder = Encoder::new(device, self, side, lengths.len())?;
-        encoder.upload(device, Upload::Lent(&packed.rows), self.offsets(side, &packed))?;
+        encoder.upload(device, Upload::Borrowed(&packed.rows), self.offsets(side, &packed))?;
         encoder.pad_to(packed.longest);
         encoder.d_unit.buffer.write(device, 0, &pad_rows(upstream, self.dim()))?;
         let rows = packed.rows.len() / padded(dim);

@@ -55,7 +55,7 @@ pub(crate) struct SideLayout {
     pub gpo: Option<GpoLayout>,
 }
 
-/// Linear, batch norm, relu, linear (vse-models.md section 2.2); m is half the width of the embedding.
+/// Linear, batch norm, relu, linear (docs/math.md, "Residual encoder"); m is half the width of the embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MlpLayout {
     /// `[m, dim]`, and its bias `[m]`.
@@ -68,7 +68,8 @@ pub(crate) struct MlpLayout {
     pub running: Segment,
 }
 
-/// The generalised pooling operator (vse-models.md section 2.1). Rows are the gates r, z, c of the forward direction,
+/// The generalised pooling operator (docs/math.md, "Generalised pooling"). Rows are the gates r, z, c of the forward
+/// direction,
 /// then those of the backward one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct GpoLayout {

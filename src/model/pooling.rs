@@ -1,4 +1,5 @@
-//! Generalised pooling of a batch on the device: its weights, its forward, its backward (vse-models.md section 2.1).
+//! Generalised pooling of a batch on the device: weights, forward and backward
+//! (docs/math.md, "Generalised pooling").
 //!
 //! ```text
 //! encoding -> matmul -> gru -> gpo_weights; features -> gpo_order -> gpo
@@ -92,7 +93,7 @@ pub(crate) struct Gpo {
     encoding: Matrix,
     /// Of the items.
     offsets: Buffer<u32>,
-    kind: Buffer<u32>,
+    length_bucket: Buffer<u32>,
     /// The lengths that occur.
     lengths: Buffer<u32>,
     items: usize,
@@ -120,7 +121,7 @@ impl Gpo {
             layout: layout.clone(),
             encoding: matrix()?,
             offsets: indices()?,
-            kind: indices()?,
+            length_bucket: indices()?,
             lengths: indices()?,
             items: 0,
             count: 0,
@@ -143,21 +144,21 @@ impl Gpo {
     /// Gets ready for the items of a batch, whose features have `cols` columns. `offsets` are checked.
     pub fn set_items(&mut self, device: &Device, offsets: &[u32], cols: usize) -> Result<()> {
         let lengths = offsets.windows(2).map(|item| item[1] - item[0]);
-        let mut kinds: Vec<u32> = lengths.clone().collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        let kind: Vec<u32> =
-            lengths.map(|length| kinds.partition_point(|&other| other < length) as u32).collect();
+        let mut length_buckets: Vec<u32> = lengths.clone().collect();
+        length_buckets.sort_unstable();
+        length_buckets.dedup();
+        let length_bucket: Vec<u32> =
+            lengths.map(|length| length_buckets.partition_point(|&other| other < length) as u32).collect();
         for (label, buffer, values) in [
             ("gpo.offsets", &mut self.offsets, offsets),
-            ("gpo.kind", &mut self.kind, &kind),
-            ("gpo.lengths", &mut self.lengths, &kinds),
+            ("gpo.length_bucket", &mut self.length_bucket, &length_bucket),
+            ("gpo.lengths", &mut self.lengths, &length_buckets),
         ] {
             fit(device, label, buffer, values.len())?;
             buffer.write(device, 0, values)?;
         }
-        (self.items, self.count) = (kind.len(), kinds.len());
-        let longest = kinds.last().map_or(0, |&longest| longest as usize);
+        (self.items, self.count) = (length_bucket.len(), length_buckets.len());
+        let longest = length_buckets.last().map_or(0, |&longest| longest as usize);
         let GpoLayout { weight_ih, v, .. } = &self.layout;
         let (encoding, hidden) = (weight_ih.cols, v.cols);
         let slots = padded(longest);
@@ -206,7 +207,7 @@ impl Gpo {
         gru(commands, chains, self.projected.view(), weights, trace)?;
         let (v, states) = (layout.v.of(values).data, self.states.view());
         gpo_weights(commands, chains, states, v, self.mean.view_mut(), self.theta.view_mut())?;
-        let items = ragged(&self.offsets, &self.kind, self.items, self.longest);
+        let items = ragged(&self.offsets, &self.length_bucket, self.items, self.longest);
         let size = features.rows * features.stride();
         gpo_order(commands, items, features, self.order.part_mut(0..size))?;
         gpo(commands, items, features, self.order.part(0..size), self.theta.view(), pooled)
@@ -236,7 +237,7 @@ impl Gpo {
             reshape(device, label, matrix, rows, cols)?;
         }
         fit(device, "gpo.parts", &mut self.parts, features.rows)?;
-        let items = ragged(&self.offsets, &self.kind, self.items, longest);
+        let items = ragged(&self.offsets, &self.length_bucket, self.items, longest);
         let order = self.order.part(0..features.rows * features.stride());
         gpo_backward(commands, items, g, order, theta.view(), d_features)?;
         gpo_dots(commands, items, g, features, order, self.parts.part_mut(0..features.rows))?;
@@ -271,14 +272,24 @@ impl Gpo {
     #[cfg(feature = "native")]
     pub async fn weights(&self, device: &Device) -> Result<Vec<f32>> {
         let theta = self.theta.to_rows(device).await?;
-        let kind = self.kind.read(device, 0..self.items).await?;
-        let row = |&kind: &u32| &theta[kind as usize * self.theta.cols..][..self.longest];
-        Ok(kind.iter().flat_map(row).copied().collect())
+        let length_bucket = self.length_bucket.read(device, 0..self.items).await?;
+        let row = |&length_bucket: &u32| &theta[length_bucket as usize * self.theta.cols..][..self.longest];
+        Ok(length_bucket.iter().flat_map(row).copied().collect())
     }
 }
 
-fn ragged<'a>(offsets: &'a Buffer<u32>, kind: &'a Buffer<u32>, count: usize, longest: usize) -> Ragged<'a> {
-    Ragged { offsets: offsets.part(0..count + 1), kind: kind.part(0..count), count, longest }
+fn ragged<'a>(
+    offsets: &'a Buffer<u32>,
+    length_bucket: &'a Buffer<u32>,
+    count: usize,
+    longest: usize,
+) -> Ragged<'a> {
+    Ragged {
+        offsets: offsets.part(0..count + 1),
+        length_bucket: length_bucket.part(0..count),
+        count,
+        longest,
+    }
 }
 
 /// Encodings of positions `[count, width]`, rows padded: sin and cos of t / 10000^(2j / width) in turn.

@@ -16,7 +16,7 @@ pub use negatives::Negatives;
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
-/// Weight of a whole triplet by its positive similarity p and its hardest negative n (goal-math.md section 3).
+/// Weight of a whole triplet by its positive similarity p and its hardest negative n (docs/math.md, "Triplet weights").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TripletWeight {
@@ -30,7 +30,7 @@ pub enum TripletWeight {
     Circle,
 }
 
-/// Weights of the positive and the negative pair inside a triplet (goal-math.md section 4).
+/// Weights of the positive and the negative pair inside a triplet (docs/math.md, "Pair weights").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairWeight {
@@ -50,7 +50,7 @@ pub enum PairWeight {
     Contrastive,
 }
 
-/// Parameters of the GOAL weights; the defaults are those of the published code (goal-math.md section 6).
+/// Parameters of the GOAL weights; the defaults are those of the published code (docs/math.md, "GOAL parameters").
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoalParams {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// The negatives of an anchor that an objective on triplets weighs; the gradients of all its triplets add up.
 ///
 /// Parsed from `hardest`, `semi-hard`, `top:K` or `all`. Only for `Hardest` does an anchor without a negative keep the one
-/// of goal-math.md section 2, its own pair with n = −1; else it contributes nothing.
+/// of docs/math.md, "Mining": its own pair with n = −1; else it contributes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]

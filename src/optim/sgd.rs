@@ -63,7 +63,7 @@ static KERNEL: Kernel = Kernel {
     mutation: ["params.decay * w[k]", "0.0"],
 };
 
-params!(count4: u32, rate: f32, momentum: f32, decay: f32, low: f32, high: f32);
+params!(count4: u32, learning_rate: f32, momentum: f32, decay: f32, low: f32, high: f32);
 
 /// One step's numbers.
 #[derive(Debug, Clone, Copy)]
@@ -90,9 +90,9 @@ pub fn sgd(
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let SgdParams { learning_rate: rate, momentum, decay, bounds: (low, high) } = *params;
+            let SgdParams { learning_rate, momentum, decay, bounds: (low, high) } = *params;
             let regions = [g.region()?, w.region()?, m.region()?];
-            let block = |count4| Params { count4, rate, momentum, decay, low, high };
+            let block = |count4| Params { count4, learning_rate, momentum, decay, low, high };
             by_elements(recorder, &KERNEL.spec, len, factor.region()?, &regions, 8.0, block)
         }
     }
@@ -102,13 +102,13 @@ pub fn sgd(
 pub fn reference<T: Real>(params: &SgdParams, (g, factor): (&[T], T), [w, m]: [&mut [T]; 2]) {
     const CHUNK: usize = 1 << 14;
     let of = |x: f32| T::of(x.into());
-    let (rate, momentum, decay) = (of(params.learning_rate), of(params.momentum), of(params.decay));
+    let (learning_rate, momentum, decay) = (of(params.learning_rate), of(params.momentum), of(params.decay));
     let (low, high) = (of(params.bounds.0), of(params.bounds.1));
     let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
     chunks.for_each(|((w, m), g)| {
         for ((w, m), &g) in w.iter_mut().zip(m).zip(g) {
             *m = without_subnormals(momentum * *m + factor * g + decay * *w);
-            *w = (*w - rate * *m).max(low).min(high);
+            *w = (*w - learning_rate * *m).max(low).min(high);
         }
     });
 }

@@ -1,5 +1,5 @@
 //! Hard negatives by chance, in proportion to how similar they are: the false partners of X-VLM's matching loss
-//! (vse-models.md section 4).
+//! (docs/math.md, "Hard negatives by chance").
 
 use crate::device::Device;
 use crate::gradient::{Rows, check_embeddings};
@@ -103,7 +103,8 @@ fn draw(row: &[f32], temperature: f64, excluded: impl Fn(usize) -> bool, unit: f
 
 #[cfg(feature = "native")]
 /// Draws a false partner for each of N images and N texts, row i of both being a pair, in proportion to softmax(S / t) + 1e-5: the
-/// hard negatives of X-VLM's matching loss (vse-models.md section 4). `images` and `texts` are each the values `[N, D]`,
+/// hard negatives of X-VLM's matching loss (docs/math.md, "Hard negatives by chance"). `images` and `texts` are each
+/// the values `[N, D]`,
 /// row-major, and the width D; unit rows where S is to hold cosines.
 ///
 /// The same seed and embeddings draw the same on one device; on another, rounding may move a draw that falls between two.

@@ -122,7 +122,7 @@ fn eigen(symmetric: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>)> {
 impl Moments {
     /// One pass over the training pairs.
     fn of(dataset: &Dataset, head: &Head) -> Result<Self> {
-        let (split, gather) = (dataset.split(Split::Train), head.gather(0.0)?);
+        let (split, preprocess) = (dataset.split(Split::Train), head.preprocess(0.0)?);
         let dims = head.layout.dims;
         let mut sums = dims.map(|dim| vec![0.0; dim]);
         let [p, q] = dims;
@@ -132,7 +132,7 @@ impl Moments {
         for (captions, places) in split.texts.chunks(CHUNK).zip(split.text_image.chunks(CHUNK)) {
             let own: Vec<u32> = places.iter().map(|&place| split.images[place as usize]).collect();
             let mut read = |side: Side, rows: &[u32]| -> Result<Mat<f64>> {
-                gather.rows(dataset, side, rows, &mut host)?;
+                preprocess.rows(dataset, side, rows, &mut host)?;
                 let (dim, stride) = (dims[side as usize], padded(dims[side as usize]));
                 for row in host.chunks_exact(stride) {
                     sums[side as usize].iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));

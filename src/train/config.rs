@@ -76,7 +76,8 @@ pub struct TrainConfig {
     pub standardize: bool,
     /// Probability that an input feature is zeroed in training.
     pub dropout: f32,
-    /// Size augmentation in training (vse-models.md section 2.4): a region is left out with probability 0.2, a token
+    /// Size augmentation in training (docs/math.md, "Size augmentation"):
+    /// a region is left out with probability 0.2, a token
     /// with `token_dropout`. Without effect on a side without local features.
     pub size_augment: bool,
     /// Probability that size augmentation leaves a token out. The reference selects a word with probability 0.2, and
@@ -198,7 +199,7 @@ impl TrainConfig {
     }
 
     /// Learning rate of a step, both counted from 0, of `total` steps.
-    pub fn rate(&self, epoch: usize, step: u64, total: u64) -> f64 {
+    pub fn learning_rate(&self, epoch: usize, step: u64, total: u64) -> f64 {
         let drops = self.lr_drop.iter().filter(|&&after| epoch >= after).count();
         let rising = self.lr_warmup.steps(total);
         let warmup = ((step + 1) as f64 / rising.max(1) as f64).min(1.0);
@@ -216,7 +217,7 @@ impl TrainConfig {
         [self.image_pooling, self.text_pooling]
     }
 
-    /// Probabilities that training leaves out a region and a token (vse-models.md section 2.4).
+    /// Probabilities that training leaves out a region and a token (docs/math.md, "Size augmentation").
     pub fn row_dropout(&self) -> [f64; 2] {
         if self.size_augment { [REGION_DROPOUT, self.token_dropout] } else { [0.0; 2] }
     }
@@ -242,17 +243,17 @@ mod tests {
     fn rates_follow_warmup_drops_and_course() {
         let config =
             TrainConfig { lr: 1.0, lr_drop: vec![2, 3], lr_warmup: Warmup::Steps(4), ..Default::default() };
-        assert_eq!([0, 1, 3, 9].map(|step| config.rate(0, step, 100)), [0.25, 0.5, 1.0, 1.0]);
+        assert_eq!([0, 1, 3, 9].map(|step| config.learning_rate(0, step, 100)), [0.25, 0.5, 1.0, 1.0]);
         for (epoch, expected) in [(1, 1.0), (2, 0.1), (3, 0.01)] {
-            assert_relative_eq!(config.rate(epoch, 50, 100), expected, max_relative = 1e-12);
+            assert_relative_eq!(config.learning_rate(epoch, 50, 100), expected, max_relative = 1e-12);
         }
         let cosine = TrainConfig { lr: 1.0, schedule: Schedule::Cosine, ..Default::default() };
         for (step, expected) in [(0, 1.0), (50, 0.5), (100, 0.0)] {
-            assert_relative_eq!(cosine.rate(0, step, 100), expected, epsilon = 1e-12);
+            assert_relative_eq!(cosine.learning_rate(0, step, 100), expected, epsilon = 1e-12);
         }
         let linear = TrainConfig { lr: 1.0, schedule: Schedule::Linear, ..Default::default() };
-        assert_relative_eq!(linear.rate(0, 25, 100), 0.75);
-        assert_eq!((cosine.rate(0, 150, 100), linear.rate(0, 150, 100)), (0.0, 0.0), "beyond the last step");
+        assert_relative_eq!(linear.learning_rate(0, 25, 100), 0.75);
+        assert_eq!((cosine.learning_rate(0, 150, 100), linear.learning_rate(0, 150, 100)), (0.0, 0.0), "beyond the last step");
     }
 
     #[test]
@@ -266,14 +267,14 @@ mod tests {
         // 20 of 200 steps rise; of the other 180 a quarter, half and all are done.
         for (step, expected) in [(0, 0.1), (9, 1.0), (19, 2.0), (20, 2.0), (65, 1.5), (110, 1.0), (200, 0.0)]
         {
-            assert_relative_eq!(config.rate(3, step, 200), expected, epsilon = 1e-12);
+            assert_relative_eq!(config.learning_rate(3, step, 200), expected, epsilon = 1e-12);
         }
         // The course of a run that is all warm-up never begins.
         let all = TrainConfig { lr_warmup: "100%".parse().unwrap(), ..config.clone() };
-        assert_relative_eq!(all.rate(0, 99, 200), 1.0);
-        assert_relative_eq!(all.rate(0, 199, 200), 2.0);
+        assert_relative_eq!(all.learning_rate(0, 99, 200), 1.0);
+        assert_relative_eq!(all.learning_rate(0, 199, 200), 2.0);
         let counted = TrainConfig { lr_warmup: "20".parse().unwrap(), ..config.clone() };
-        assert!((0..200).all(|step| counted.rate(0, step, 200) == config.rate(0, step, 200)));
+        assert!((0..200).all(|step| counted.learning_rate(0, step, 200) == config.learning_rate(0, step, 200)));
         assert!(
             "ten".parse::<Warmup>().is_err()
                 && "%".parse::<Warmup>().is_err()

@@ -191,7 +191,7 @@ impl Pipeline {
         }
         objective.validate()?;
         let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
-        let rows = [Upload::Lent(&images), Upload::Lent(&texts)];
+        let rows = [Upload::Borrowed(&images), Upload::Borrowed(&texts)];
         self.step_padded(rows, offsets, batch.ids, objective, learning_rate, external).await
     }
 

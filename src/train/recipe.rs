@@ -63,7 +63,7 @@ fn wgoal() -> TrainConfig {
     }
 }
 
-/// vse-models.md section 1. Adam is AdamW without decay. The published margin, which does not mask other captions of an
+/// docs/math.md, "Recipes". Adam is AdamW without decay. The published margin, which does not mask other captions of an
 /// image. The learning rate drops every 15 epochs, so once in 30; more epochs want more `lr_drop`.
 fn vsepp() -> TrainConfig {
     TrainConfig {
@@ -82,7 +82,8 @@ fn vsepp() -> TrainConfig {
     }
 }
 
-/// vse-models.md section 2.5, for region features, with one thing added: half the input features are dropped. Published is
+/// docs/math.md, "Recipes",
+/// for region features, with one thing added: half the input features are dropped. Published is
 /// none; without it the head learns a few thousand images by heart, and validation recall falls from the fourth epoch on
 /// (docs/results.md).
 fn vse_inf() -> TrainConfig {
@@ -106,7 +107,8 @@ fn vse_inf() -> TrainConfig {
     }
 }
 
-/// vse-models.md section 4: the contrastive term alone. The published learning rate, 3e-5, fine-tunes a whole pre-trained
+/// docs/math.md, "Recipes":
+/// the contrastive term alone. The published learning rate, 3e-5, fine-tunes a whole pre-trained
 /// encoder, and fresh heads hardly move at it. Here validation recall rose from 2e-4 up to 8e-3 on 8,575 captions, and on
 /// a fifth of them 2e-3 was better than 8e-3: 4e-3 lies between. The published batch is 20 pairs on each of several
 /// devices; here it is 128 on one.

@@ -7,7 +7,7 @@ use super::baseline::{cca, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
 use super::epoch::{Epoch, Signs, check_finite, collapse, spread};
 use super::{Init, Pipeline, StepStats, TrainConfig};
-use crate::data::{Batch, Batches, Dataset, Gather, Side, Split, SplitRows, steps_per_epoch};
+use crate::data::{Batch, Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};
 use crate::device::{Device, Upload};
 use crate::eval::Recall;
 use crate::gradient::Bank;
@@ -51,7 +51,7 @@ pub enum Event {
 pub struct Trainer {
     device: Device,
     dataset: Arc<Dataset>,
-    gather: Arc<Gather>,
+    preprocess: Arc<Preprocess>,
     pipeline: Pipeline,
     progress: Progress,
     best: Option<Head>,
@@ -149,22 +149,22 @@ impl Trainer {
         let pairs = config.batch.min(captions);
         // A bank holds pairs of one epoch.
         let pipeline = TrainConfig { memory_bank: config.memory_bank.min(captions), ..config.clone() };
-        let gather = head.gather(config.dropout)?.with_row_dropout(config.row_dropout())?;
+        let preprocess = head.preprocess(config.dropout)?.with_row_dropout(config.row_dropout())?;
         // A bad value there would else end the run after its epochs.
         for split in [Split::Val, Split::Test] {
             let SplitRows { images, texts, .. } = dataset.split(split);
-            gather.check(&dataset, Side::Image, images)?;
-            gather.check(&dataset, Side::Text, texts)?;
+            preprocess.check(&dataset, Side::Image, images)?;
+            preprocess.check(&dataset, Side::Text, texts)?;
         }
         // Of the training rows a few tell whether the features are of a usable magnitude.
         let SplitRows { images, texts, .. } = dataset.split(Split::Train);
         for (side, rows) in [(Side::Image, images), (Side::Text, texts)] {
             let some: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(8).max(1)).copied().collect();
-            gather.check(&dataset, side, &some)?;
+            preprocess.check(&dataset, side, &some)?;
         }
         Ok(Self {
             device: device.clone(),
-            gather: Arc::new(gather),
+            preprocess: Arc::new(preprocess),
             pipeline: Pipeline::new(device, head, &pipeline, pairs)?,
             dataset,
             progress,
@@ -258,7 +258,7 @@ impl Trainer {
         let batches = Batches::for_device(
             &self.device,
             self.dataset.clone(),
-            self.gather.clone(),
+            self.preprocess.clone(),
             config.batch,
             config.shuffle.window(config.batch),
             [config.seed, epoch as u64],
@@ -271,7 +271,7 @@ impl Trainer {
                 .iter()
                 .map(|own| own.last().map_or(batch.rows, |&end| end as usize))
                 .sum::<usize>();
-            lr = config.rate(epoch, self.progress.step, total);
+            lr = config.learning_rate(epoch, self.progress.step, total);
             let Batch {
                 images,
                 texts,
@@ -283,7 +283,7 @@ impl Trainer {
             let rows =
                 [(images, staged_images), (texts, staged_texts)].map(|(rows, staged)| match staged.take() {
                     Some(staged) => staged,
-                    None => Upload::Given(rows),
+                    None => Upload::Owned(rows),
                 });
             let work = self.pipeline.step_padded(rows, [image, text], ids, &objective, lr, None);
             self.device.wait(work)?;

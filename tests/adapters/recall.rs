@@ -1,4 +1,4 @@
-//! Recall against a slow and plain reading of vse-models.md section 3, on every device.
+//! Recall against a slow and plain reading of docs/math.md, "Evaluation", on every device.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};

@@ -1,4 +1,5 @@
-//! Sampled negatives and two-stage retrieval against a plain reading of vse-models.md section 4, on every device.
+//! Sampled negatives and two-stage retrieval against a plain reading of docs/math.md, "Hard negatives by chance" and
+//! "Two-stage retrieval", on every device.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};

@@ -1,4 +1,4 @@
-//! What `Objective::analyze` finds, against goal-math.md section 8 and closed forms.
+//! What `Objective::analyze` finds, against docs/math.md, "Integrability", and closed forms.
 
 use wgoal::{CustomWeights, GoalParams, Objective};
 

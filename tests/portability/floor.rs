@@ -30,7 +30,7 @@ pub fn faults(module: &Module, info: &ModuleInfo) -> Vec<String> {
     let is_float_atomic =
         |inner: &TypeInner| matches!(inner, TypeInner::Atomic(s) if s.kind == ScalarKind::Float);
     if module.types.iter().any(|(_, ty)| is_float_atomic(&ty.inner)) {
-        faults.push("float atomics: let one invocation gather what is to be added".into());
+        faults.push("float atomics: let one invocation preprocess what is to be added".into());
     }
     for (handle, function) in module.functions.iter() {
         FunctionCheck { module, function, info: &info[handle] }.run(&mut faults);

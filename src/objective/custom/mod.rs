@@ -33,7 +33,7 @@ pub(crate) const MAX_PARAMS: usize = 8;
 /// Name of the section of `shaders/weights.wgsl` that holds T, P⁺ and P⁻, and that a weight file replaces.
 pub(crate) const SECTION: &str = "section weights";
 
-/// A triplet weight T(p, n) and pair weights P⁺(p, n), P⁻(p, n) written as WGSL (goal-math.md section 5 assembles them).
+/// A triplet weight T(p, n) and pair weights P⁺(p, n), P⁻(p, n) written as WGSL (docs/math.md, "Custom weights").
 ///
 /// ```
 /// use wgoal::{CustomWeights, Objective};
@@ -129,7 +129,7 @@ impl CustomWeights {
         self.0.steps
     }
 
-    /// What takes the place of the section of the shader page; the parameters are set by its members `own_k`.
+    /// What takes the place of the section of the shader page; the parameters are set by its members `custom_params_k`.
     pub(crate) fn section(&self) -> String {
         self.0.section.clone()
     }

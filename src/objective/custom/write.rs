@@ -34,7 +34,7 @@ pub(super) struct Checked<'a> {
     pub module: &'a Module,
     pub info: &'a ModuleInfo,
     pub globals: &'a [Option<Value<f32>>],
-    /// Which of the kernel's members `own_k` an override is, by its place among the module's.
+    /// Which of the kernel's members `custom_params_k` an override is, by its place among the module's.
     pub slots: &'a [usize],
 }
 
@@ -57,8 +57,11 @@ pub(super) fn section(
     }
     // Parameters are variables that the kernel fills: one compilation for all values, and no folding that would depend
     // on them.
-    let set: String =
-        checked.slots.iter().map(|k| format!("    own_parameter_{k} = params.own_{k};\n")).collect();
+    let set: String = checked
+        .slots
+        .iter()
+        .map(|k| format!("    own_parameter_{k} = params.custom_params_{k};\n"))
+        .collect();
     Some(format!(
         "{out}fn weigh(open: f32, p: f32, n: f32, relative: vec2f) -> vec2f {{\n{set}    own_turns = 0u;\n    \
          let triplet = own_function_{}(p, n);\n    let pair = own_function_{}(p, n);\n    \

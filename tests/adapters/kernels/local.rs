@@ -153,42 +153,50 @@ const ITEMS: &[(&[u32], usize)] = &[
     (&[100], 257),
 ];
 
-/// A batch on the host: offsets, kinds, and the lengths that occur.
+/// A batch on the host: offsets, length_buckets, and the lengths that occur.
 fn batch(lengths: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
-    let mut kinds = lengths.to_vec();
-    kinds.sort_unstable();
-    kinds.dedup();
-    let kind = lengths.iter().map(|length| kinds.iter().position(|k| k == length).unwrap() as u32).collect();
+    let mut length_buckets = lengths.to_vec();
+    length_buckets.sort_unstable();
+    length_buckets.dedup();
+    let length_bucket = lengths
+        .iter()
+        .map(|length| length_buckets.iter().position(|k| k == length).unwrap() as u32)
+        .collect();
     let mut offsets = vec![0];
     lengths.iter().for_each(|length| offsets.push(offsets.last().unwrap() + length));
-    (offsets, kind, kinds)
+    (offsets, length_bucket, length_buckets)
 }
 
 struct Batch {
     offsets: Array<u32>,
-    kind: Array<u32>,
+    length_bucket: Array<u32>,
     count: usize,
     longest: usize,
 }
 
 impl Batch {
     fn new(bench: &Bench, lengths: &[u32]) -> Result<Self, Failed> {
-        let (offsets, kind, _) = batch(lengths);
+        let (offsets, length_bucket, _) = batch(lengths);
         let (count, longest) = (lengths.len(), longest(lengths));
-        Ok(Self { offsets: bench.array(&offsets)?, kind: bench.array(&kind)?, count, longest })
+        Ok(Self {
+            offsets: bench.array(&offsets)?,
+            length_bucket: bench.array(&length_bucket)?,
+            count,
+            longest,
+        })
     }
 
     fn ragged(&self) -> Ragged<'_> {
-        let (offsets, kind) = (self.offsets.get(), self.kind.get());
-        Ragged { offsets, kind, count: self.count, longest: self.longest }
+        let (offsets, length_bucket) = (self.offsets.get(), self.length_bucket.get());
+        Ragged { offsets, length_bucket, count: self.count, longest: self.longest }
     }
 }
 
 /// Weights of every length: positive, and 1 in all.
-fn theta(random: &mut Random, kinds: &[u32]) -> Vec<f32> {
-    let slots = padded(longest(kinds));
-    let mut theta = vec![0.0; kinds.len() * slots];
-    for (row, &length) in theta.chunks_exact_mut(slots).zip(kinds) {
+fn theta(random: &mut Random, length_buckets: &[u32]) -> Vec<f32> {
+    let slots = padded(longest(length_buckets));
+    let mut theta = vec![0.0; length_buckets.len() * slots];
+    for (row, &length) in theta.chunks_exact_mut(slots).zip(length_buckets) {
         row[..length as usize].fill_with(|| (1.5 + random.uniform()) / length as f32);
     }
     theta
@@ -232,18 +240,18 @@ fn any_order(random: &mut Random, lengths: &[u32], stride: usize) -> Vec<u32> {
 
 pub fn gpo(device: &Device) -> Outcome {
     each_lanes(device, ITEMS, |bench, random, (lengths, cols)| {
-        let (offsets, kind, kinds) = batch(lengths);
+        let (offsets, length_bucket, length_buckets) = batch(lengths);
         let (rows, slots) = (*offsets.last().unwrap() as usize, padded(longest(lengths)));
-        let (theta, features) = (theta(random, &kinds), random.matrix(rows, cols));
+        let (theta, features) = (theta(random, &length_buckets), random.matrix(rows, cols));
         let order = any_order(random, lengths, padded(cols));
         let mut pooled = vec![f64::NAN; lengths.len() * padded(cols)];
-        let (ragged, weights) = ((&offsets[..], &kind[..]), (&wide(&theta)[..], slots));
+        let (ragged, weights) = ((&offsets[..], &length_bucket[..]), (&wide(&theta)[..], slots));
         reference::gpo(ragged, &wide(&features), cols, &order, weights, &mut pooled);
         let batch = Batch::new(bench, lengths)?;
         let (features, theta, order) = (bench.array(&features)?, bench.array(&theta)?, bench.array(&order)?);
         let mut found = bench.poisoned(pooled.len())?;
         bench.run(|commands| {
-            let (f, theta) = (features.mat(rows, cols), theta.mat(kinds.len(), slots));
+            let (f, theta) = (features.mat(rows, cols), theta.mat(length_buckets.len(), slots));
             let pooled = found.mat_mut(lengths.len(), cols);
             kernels::gpo(commands, batch.ragged(), f, order.get(), theta, pooled)
         })?;
@@ -254,18 +262,18 @@ pub fn gpo(device: &Device) -> Outcome {
 
 pub fn gpo_backward(device: &Device) -> Outcome {
     each_lanes(device, ITEMS, |bench, random, (lengths, cols)| {
-        let (offsets, kind, kinds) = batch(lengths);
+        let (offsets, length_bucket, length_buckets) = batch(lengths);
         let (rows, slots) = (*offsets.last().unwrap() as usize, padded(longest(lengths)));
-        let (theta, g) = (theta(random, &kinds), random.matrix(lengths.len(), cols));
+        let (theta, g) = (theta(random, &length_buckets), random.matrix(lengths.len(), cols));
         let order = any_order(random, lengths, padded(cols));
         let mut expected = vec![f64::NAN; order.len()];
-        let (ragged, weights) = ((&offsets[..], &kind[..]), (&wide(&theta)[..], slots));
+        let (ragged, weights) = ((&offsets[..], &length_bucket[..]), (&wide(&theta)[..], slots));
         reference::gpo_backward(ragged, &wide(&g), cols, &order, weights, &mut expected);
         let batch = Batch::new(bench, lengths)?;
         let (g, theta, order) = (bench.array(&g)?, bench.array(&theta)?, bench.array(&order)?);
         let mut found = bench.poisoned(expected.len())?;
         bench.run(|commands| {
-            let (g, theta) = (g.mat(lengths.len(), cols), theta.mat(kinds.len(), slots));
+            let (g, theta) = (g.mat(lengths.len(), cols), theta.mat(length_buckets.len(), slots));
             let df = found.mat_mut(rows, cols);
             kernels::gpo_backward(commands, batch.ragged(), g, order.get(), theta, df)
         })?;
@@ -295,18 +303,21 @@ pub fn gpo_dots(device: &Device) -> Outcome {
 
 pub fn gpo_weights_backward(device: &Device) -> Outcome {
     each_lanes(device, ITEMS, |bench, random, (lengths, _)| {
-        let (offsets, kind, kinds) = batch(lengths);
+        let (offsets, length_bucket, length_buckets) = batch(lengths);
         let (rows, slots) = (*offsets.last().unwrap() as usize, padded(longest(lengths)));
-        let (theta, parts) = (theta(random, &kinds), random.values(rows));
+        let (theta, parts) = (theta(random, &length_buckets), random.values(rows));
         let mut expected = vec![f64::NAN; theta.len()];
-        let (of_kinds, ragged) = ((&kinds[..], longest(lengths)), (&offsets[..], &kind[..]));
+        let (of_kinds, ragged) =
+            ((&length_buckets[..], longest(lengths)), (&offsets[..], &length_bucket[..]));
         reference::gpo_weights_backward(of_kinds, ragged, &wide(&parts), &wide(&theta), &mut expected);
         let batch = Batch::new(bench, lengths)?;
-        let (of, theta_array, parts) = (bench.array(&kinds)?, bench.array(&theta)?, bench.array(&parts)?);
+        let (of, theta_array, parts) =
+            (bench.array(&length_buckets)?, bench.array(&theta)?, bench.array(&parts)?);
         let mut found = bench.poisoned(expected.len())?;
         bench.run(|commands| {
-            let (theta, ds) = (theta_array.mat(kinds.len(), slots), found.mat_mut(kinds.len(), slots));
-            let chains = chains(&of, kinds.len(), longest(lengths));
+            let (theta, ds) =
+                (theta_array.mat(length_buckets.len(), slots), found.mat_mut(length_buckets.len(), slots));
+            let chains = chains(&of, length_buckets.len(), longest(lengths));
             kernels::gpo_weights_backward(commands, chains, batch.ragged(), parts.get(), theta, ds)
         })?;
         // No sum over the items is larger than their number; weights add up to 2.5 at most.

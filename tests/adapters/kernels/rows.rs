@@ -89,7 +89,7 @@ pub fn compose(device: &Device) -> Outcome {
         let before = random.matrix(pairs, cols);
         let (own, other) = (random.values(2 * pairs), random.values(2 * pairs));
         let own_index = random.indices(pairs, pairs);
-        // Crowded, so that some rows gather many entries and most none.
+        // Crowded, so that some rows preprocess many entries and most none.
         let other_index = random.indices(pairs, pairs.div_ceil(3));
         let gathered = |i: usize| other_index.iter().filter(|&&g| g as usize == i).count();
         let terms: Vec<_> = (0..pairs).map(|i| 4 + gathered(i)).collect();

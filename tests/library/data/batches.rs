@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use wgoal::data::{
-    Batch, Batches, Gather, Standardizer, block_order, pair_order, row_stride, steps_per_epoch,
+    Batch, Batches, Preprocess, Standardizer, block_order, pair_order, row_stride, steps_per_epoch,
 };
 
 fn clipart() -> Arc<Dataset> {
@@ -14,7 +14,7 @@ fn clipart() -> Arc<Dataset> {
     Arc::new(Dataset::open(path).unwrap())
 }
 
-fn plain() -> Arc<Gather> {
+fn plain() -> Arc<Preprocess> {
     Arc::default()
 }
 
@@ -81,10 +81,10 @@ fn a_batch_holds_its_pairs_in_padded_rows() {
 fn batches_do_not_depend_on_the_speed_of_their_consumer() {
     let dataset = clipart();
     let sides = [Side::Image, Side::Text]
-        .map(|side| Standardizer::fit(&dataset, side, &Gather::default(), &[1, 2, 3, 4]).unwrap());
-    let gather = Arc::new(Gather::new(Some(sides), 0.3).unwrap());
+        .map(|side| Standardizer::fit(&dataset, side, &Preprocess::default(), &[1, 2, 3, 4]).unwrap());
+    let preprocess = Arc::new(Preprocess::new(Some(sides), 0.3).unwrap());
     let run = |seed, epoch, pause| {
-        let batches = Batches::new(dataset.clone(), gather.clone(), 200, seed, epoch).unwrap();
+        let batches = Batches::new(dataset.clone(), preprocess.clone(), 200, seed, epoch).unwrap();
         let slow = |batch: wgoal::Result<Batch>| {
             std::thread::sleep(pause);
             content(&batch.unwrap())
@@ -160,12 +160,12 @@ fn a_row_vector_is_reused_and_its_padding_cleared() {
 fn standardised_columns_have_mean_zero_and_deviation_one() {
     let dataset = clipart();
     let rows = &dataset.split(Split::Train).images;
-    let fitted = Standardizer::fit(&dataset, Side::Image, &Gather::default(), rows).unwrap();
+    let fitted = Standardizer::fit(&dataset, Side::Image, &Preprocess::default(), rows).unwrap();
     let texts = &dataset.split(Split::Train).texts;
-    let text = Standardizer::fit(&dataset, Side::Text, &Gather::default(), texts).unwrap();
-    let gather = Gather::new(Some([fitted.clone(), text]), 0.0).unwrap();
+    let text = Standardizer::fit(&dataset, Side::Text, &Preprocess::default(), texts).unwrap();
+    let preprocess = Preprocess::new(Some([fitted.clone(), text]), 0.0).unwrap();
     let mut out = Vec::new();
-    gather.rows(&dataset, Side::Image, rows, &mut out).unwrap();
+    preprocess.rows(&dataset, Side::Image, rows, &mut out).unwrap();
     let mut constant = 0;
     for (column, &inverse) in fitted.inverse_std.iter().enumerate() {
         let values = || out.iter().skip(column).step_by(1280).map(|&x| f64::from(x));
@@ -176,7 +176,7 @@ fn standardised_columns_have_mean_zero_and_deviation_one() {
         assert!(mean.abs() < 1e-5 && (square - expected).abs() < 1e-4, "column {column}: {mean} {square}");
     }
     assert!(constant < 100, "{constant}");
-    let swapped = Gather::new(Some([fitted.clone(), fitted]), 0.0).unwrap();
+    let swapped = Preprocess::new(Some([fitted.clone(), fitted]), 0.0).unwrap();
     let message = swapped.rows(&dataset, Side::Text, &[0], &mut out).unwrap_err().to_string();
     let expected = "standardisation of clipart-mini: expected 384 columns, found 1280; use the dataset that it was fitted on";
     assert_eq!(message, expected);
@@ -196,7 +196,7 @@ fn standardisation_is_safe_for_constant_and_far_columns() {
     let dir = write(&files);
     let dataset = Dataset::open(dir.path()).unwrap();
     let Standardizer { mean, inverse_std } =
-        Standardizer::fit(&dataset, Side::Image, &Gather::default(), &[0, 1, 2, 3, 4, 5]).unwrap();
+        Standardizer::fit(&dataset, Side::Image, &Preprocess::default(), &[0, 1, 2, 3, 4, 5]).unwrap();
     assert_eq!(mean, [7.1, 1e6, 0.1, 0.0, 2.5]);
     assert_eq!((inverse_std[0], inverse_std[1], inverse_std[2], inverse_std[3]), (0.0, 1.0, 0.0, 0.0));
     assert!((inverse_std[4] - (6.0f32 / 17.5).sqrt()).abs() < 1e-6);
@@ -211,10 +211,10 @@ fn dropout_keeps_its_rate_and_scale_and_differs_by_side_batch_and_epoch() {
     let dir = write(&files);
     let dataset = Arc::new(Dataset::open(dir.path()).unwrap());
     for rate in [0.1f32, 0.5, 0.9] {
-        let gather = Arc::new(Gather::new(None, rate).unwrap());
+        let preprocess = Arc::new(Preprocess::new(None, rate).unwrap());
         let (mut masks, mut dropped, mut total) = (HashSet::new(), 0, 0);
         for epoch in 0..20 {
-            for batch in Batches::new(dataset.clone(), gather.clone(), 4, 3, epoch).unwrap() {
+            for batch in Batches::new(dataset.clone(), preprocess.clone(), 4, 3, epoch).unwrap() {
                 let batch = batch.unwrap();
                 for values in [&batch.images, &batch.texts] {
                     for row in values.chunks(404) {
@@ -235,11 +235,11 @@ fn dropout_keeps_its_rate_and_scale_and_differs_by_side_batch_and_epoch() {
         assert!((dropped as f64 - n * q).abs() < 4.0 * sigma, "{dropped} of {total} at {rate}");
         // Evaluation is never dropped.
         let mut out = Vec::new();
-        gather.rows(&dataset, Side::Image, &[1], &mut out).unwrap();
+        preprocess.rows(&dataset, Side::Image, &[1], &mut out).unwrap();
         assert!(out[..401].iter().all(|&x| x == 1.0));
     }
     for rate in [-0.1, 1.0, f32::NAN] {
-        assert!(Gather::new(None, rate).is_err());
+        assert!(Preprocess::new(None, rate).is_err());
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use std::sync::Arc;
 use wgoal::Pooling;
-use wgoal::data::{Batch, Batches, Gather, Standardizer};
+use wgoal::data::{Batch, Batches, Preprocess, Standardizer};
 
 /// Regions an image, and their width; width of a token.
 const R: usize = 3;
@@ -134,7 +134,7 @@ fn a_safetensors_file_holds_local_features_as_well() {
     }
 }
 
-/// Rows of one width, as a gather lays them out.
+/// Rows of one width, as a preprocess lays them out.
 fn padded(rows: &[Vec<f32>]) -> Vec<f32> {
     let pad = |row: &Vec<f32>| [&row[..], &vec![0.0; row.len().next_multiple_of(4) - row.len()]].concat();
     rows.iter().flat_map(pad).collect()
@@ -162,9 +162,9 @@ fn items_are_pooled_or_come_with_offsets() {
     let items = [5, 0, 6, 5];
     for side in SIDES {
         for pooling in [Pooling::Mean, Pooling::Max, Pooling::Gpo] {
-            let gather = Gather::default().with_pooling([pooling; 2]);
+            let preprocess = Preprocess::default().with_pooling([pooling; 2]);
             let (mut out, mut starts) = (vec![9.0; 999], vec![7]);
-            assert_eq!(gather.items(&dataset, side, &items, &mut out, &mut starts).unwrap(), 0);
+            assert_eq!(preprocess.items(&dataset, side, &items, &mut out, &mut starts).unwrap(), 0);
             let expected: Vec<_> =
                 items.iter().map(|&item| pooled(pooling, &rows_of(&dataset, side, item as usize))).collect();
             assert_eq!(out, padded(&expected.concat()), "{side:?} {pooling:?}");
@@ -174,20 +174,23 @@ fn items_are_pooled_or_come_with_offsets() {
             });
             let expected: Vec<u32> = std::iter::once(0).chain(ends).collect();
             assert_eq!(starts, if pooling == Pooling::Gpo { expected } else { vec![] });
-            let by_rows = gather.rows(&dataset, side, &items, &mut out);
+            let by_rows = preprocess.rows(&dataset, side, &items, &mut out);
             assert_eq!(
                 by_rows.is_err(),
                 pooling == Pooling::Gpo,
                 "only rows with offsets tell whose they are"
             );
-            assert!(gather.items(&dataset, side, &[99], &mut out, &mut starts).is_err());
+            assert!(preprocess.items(&dataset, side, &[99], &mut out, &mut starts).is_err());
         }
     }
     // Rows of zeros count as often as they are read.
     let mut files = local_files("<f4", "<i8");
     files.insert("image_regions.npy", npy("<f4", &[N, R, P2], &[0; N * R * P2 * 4]));
-    let gather = Gather::default().with_pooling([Pooling::Max; 2]);
-    assert_eq!(gather.rows(&open(&files), Side::Image, &items, &mut Vec::new()).unwrap(), items.len() * R);
+    let preprocess = Preprocess::default().with_pooling([Pooling::Max; 2]);
+    assert_eq!(
+        preprocess.rows(&open(&files), Side::Image, &items, &mut Vec::new()).unwrap(),
+        items.len() * R
+    );
 }
 
 #[test]
@@ -195,18 +198,22 @@ fn standardisation_is_over_the_rows_that_the_head_sees() {
     let dataset = open(&local_files("<f4", "<i8"));
     let items = [1, 4, 7, 10];
     for pooling in [Pooling::Mean, Pooling::Max, Pooling::Gpo] {
-        let fitted =
-            Standardizer::fit(&dataset, Side::Text, &Gather::default().with_pooling([pooling; 2]), &items)
-                .unwrap();
+        let fitted = Standardizer::fit(
+            &dataset,
+            Side::Text,
+            &Preprocess::default().with_pooling([pooling; 2]),
+            &items,
+        )
+        .unwrap();
         let rows: Vec<_> = items
             .iter()
             .flat_map(|&item| pooled(pooling, &rows_of(&dataset, Side::Text, item as usize)))
             .collect();
         assert_eq!(rows.len(), if pooling == Pooling::Gpo { 14 } else { 4 });
-        let gather =
-            Gather::new(Some([fitted.clone(), fitted.clone()]), 0.0).unwrap().with_pooling([pooling; 2]);
+        let preprocess =
+            Preprocess::new(Some([fitted.clone(), fitted.clone()]), 0.0).unwrap().with_pooling([pooling; 2]);
         let mut out = Vec::new();
-        gather.items(&dataset, Side::Text, &items, &mut out, &mut Vec::new()).unwrap();
+        preprocess.items(&dataset, Side::Text, &items, &mut out, &mut Vec::new()).unwrap();
         for column in 0..Q2 {
             let values = || rows.iter().map(|row| f64::from(row[column]));
             let mean = values().sum::<f64>() / rows.len() as f64;
@@ -223,8 +230,8 @@ fn standardisation_is_over_the_rows_that_the_head_sees() {
 }
 
 /// One epoch's batches.
-fn batches(dataset: &Arc<Dataset>, gather: &Arc<Gather>, size: usize, epoch: u64) -> Vec<Batch> {
-    Batches::new(dataset.clone(), gather.clone(), size, 3, epoch).unwrap().map(Result::unwrap).collect()
+fn batches(dataset: &Arc<Dataset>, preprocess: &Arc<Preprocess>, size: usize, epoch: u64) -> Vec<Batch> {
+    Batches::new(dataset.clone(), preprocess.clone(), size, 3, epoch).unwrap().map(Result::unwrap).collect()
 }
 
 #[test]
@@ -236,12 +243,13 @@ fn augmentation_keeps_its_rate_and_a_row_of_every_item() {
     let dataset = open(&files);
     let train = &dataset.split(Split::Train).texts;
     for rate in [0.08, 0.5, 0.95] {
-        let gather = Gather::default().with_pooling([Pooling::Gpo; 2]).with_row_dropout([0.0, rate]).unwrap();
-        let gather = Arc::new(gather);
+        let preprocess =
+            Preprocess::default().with_pooling([Pooling::Gpo; 2]).with_row_dropout([0.0, rate]).unwrap();
+        let preprocess = Arc::new(preprocess);
         let (mut dropped, mut guarded, mut drawn) = (0.0, [0u32; 2], 0.0);
         let mut seen = std::collections::BTreeSet::new();
         for epoch in 0..400 {
-            let batch = batches(&dataset, &gather, train.len(), epoch).remove(0);
+            let batch = batches(&dataset, &preprocess, train.len(), epoch).remove(0);
             let order = wgoal::data::pair_order(train.len(), 3, epoch);
             assert_eq!(batch.offsets[0], (0..=train.len() as u32).map(|i| i * R as u32).collect::<Vec<_>>());
             assert_eq!((batch.offsets[1].len(), batch.offsets[1][0]), (train.len() + 1, 0));
@@ -271,23 +279,24 @@ fn augmentation_keeps_its_rate_and_a_row_of_every_item() {
         assert!(seen.len() > 300, "epochs differ: {}", seen.len());
     }
     for rates in [[-0.1, 0.0], [0.0, 1.0], [f64::NAN, 0.0]] {
-        assert!(Gather::default().with_row_dropout(rates).is_err());
+        assert!(Preprocess::default().with_row_dropout(rates).is_err());
     }
 }
 
 #[test]
 fn augmentation_repeats_by_seed_comes_before_pooling_and_ends_with_training() {
     let dataset = open(&local_files("<f4", "<i8"));
-    let gather = |pooling| {
-        let gather = Gather::default().with_pooling([pooling; 2]).with_row_dropout([0.4, 0.4]).unwrap();
-        Arc::new(gather)
+    let preprocess = |pooling| {
+        let preprocess =
+            Preprocess::default().with_pooling([pooling; 2]).with_row_dropout([0.4, 0.4]).unwrap();
+        Arc::new(preprocess)
     };
     let content = |batch: &Batch| (batch.images.clone(), batch.texts.clone(), batch.offsets.clone());
     for epoch in 0..20 {
-        let local = batches(&dataset, &gather(Pooling::Gpo), 3, epoch);
-        let again = batches(&dataset, &gather(Pooling::Gpo), 3, epoch);
+        let local = batches(&dataset, &preprocess(Pooling::Gpo), 3, epoch);
+        let again = batches(&dataset, &preprocess(Pooling::Gpo), 3, epoch);
         assert!(local.iter().zip(&again).all(|(a, b)| content(a) == content(b)));
-        let means = batches(&dataset, &gather(Pooling::Mean), 3, epoch);
+        let means = batches(&dataset, &preprocess(Pooling::Mean), 3, epoch);
         for (local, mean) in local.iter().zip(&means) {
             assert!(mean.offsets.iter().all(Vec::is_empty));
             let whole = local.images.chunks(8).map(|row| row[..P2].to_vec()).collect::<Vec<_>>();
@@ -301,11 +310,11 @@ fn augmentation_repeats_by_seed_comes_before_pooling_and_ends_with_training() {
     files.insert("text_tokens.npy", npy("<f4", &[M, R, Q2], &floats("<f4", &features(M * R, Q2))));
     files.remove("text_offsets.npy");
     let even = open(&files);
-    let differ = batches(&even, &gather(Pooling::Gpo), 9, 0).iter().all(|b| b.offsets[0] != b.offsets[1]);
+    let differ = batches(&even, &preprocess(Pooling::Gpo), 9, 0).iter().all(|b| b.offsets[0] != b.offsets[1]);
     assert!(differ);
 
     let (mut out, mut starts) = (Vec::new(), Vec::new());
-    gather(Pooling::Gpo).items(&dataset, Side::Text, &[10, 2], &mut out, &mut starts).unwrap();
+    preprocess(Pooling::Gpo).items(&dataset, Side::Text, &[10, 2], &mut out, &mut starts).unwrap();
     assert_eq!(starts, [0, 6, 11]);
 }
 
@@ -320,8 +329,8 @@ fn local_values_are_named_by_item_and_row() {
     files.insert("text_tokens.npy", npy("<f4", &[total(), Q2], &floats("<f4", &tokens)));
     let dataset = open(&files);
     let message = |side, item| {
-        let gather = Gather::default().with_pooling([Pooling::Mean; 2]);
-        let message = gather.rows(&dataset, side, &[item], &mut Vec::new()).unwrap_err().to_string();
+        let preprocess = Preprocess::default().with_pooling([Pooling::Mean; 2]);
+        let message = preprocess.rows(&dataset, side, &[item], &mut Vec::new()).unwrap_err().to_string();
         message.split(": ").next().unwrap().rsplit('/').next().unwrap().to_string()
     };
     assert_eq!(message(Side::Image, 4), "image_regions.npy item 4 row 2 column 5");
