@@ -6,7 +6,9 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use wgoal::device::Adapters;
-use wgoal::{DeviceKind, Features, Head, Pipeline, TrainConfig};
+use wgoal::device::DeviceKind;
+use wgoal::train::Features;
+use wgoal::{Head, Pipeline, TrainConfig};
 
 fn main() {
     divan::main();

@@ -28,7 +28,7 @@ impl fmt::Display for Named {
 fn devices() -> &'static [Named] {
     static DEVICES: LazyLock<Vec<Named>> = LazyLock::new(|| {
         let adapters = Adapters::find();
-        let open = |info: wgoal::DeviceInfo| adapters.open(&info.index.to_string()).ok().map(Named);
+        let open = |info: wgoal::device::DeviceInfo| adapters.open(&info.index.to_string()).ok().map(Named);
         adapters.devices().into_iter().filter_map(open).collect()
     });
     &DEVICES

@@ -3,7 +3,8 @@
 //!
 //!     cargo run --release --example own_encoder
 
-use wgoal::{Device, GradientOptions, Objective};
+use wgoal::gradient::GradientOptions;
+use wgoal::{Device, Objective};
 
 const PAIRS: usize = 48;
 const DIM: usize = 16;

@@ -7,52 +7,57 @@ pub mod analysis;
 pub mod bench;
 #[cfg(feature = "native")]
 pub mod data;
-#[doc(hidden)]
 pub mod device;
 #[cfg(feature = "native")]
 pub mod doctor;
 mod error;
-mod eval;
-mod gradient;
+pub mod eval;
+pub mod gradient;
 #[cfg(feature = "native")]
-#[doc(hidden)]
 pub mod io;
 #[doc(hidden)]
 pub mod kernels;
 mod math;
-mod model;
-mod objective;
-#[doc(hidden)]
+pub mod model;
+pub mod objective;
 pub mod optim;
-mod similarity;
+pub mod similarity;
 #[cfg(feature = "native")]
-mod sweep;
-mod train;
+pub mod sweep;
+pub mod train;
 
-pub use analysis::{Analysis, Plane, Region, plot};
-pub use device::{Device, DeviceInfo, DeviceKind, DeviceLimits};
+pub use device::Device;
 pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use error::{Plain, is_unsafe};
-pub use eval::{Ranking, Recall};
-pub use gradient::{GradientOptions, Gradients, Rows};
-pub use model::{Head, HeadConfig, ImageEncoder, Pooling, Side, SignedRoot};
-pub use objective::{
-    CustomWeights, GoalParams, InfonceParams, Loss, Negatives, Objective, PairWeight, TripletWeight,
-};
-pub use optim::{Optimizer, Schedule, Warmup};
-pub use similarity::{HardNegatives, NegativeOptions, hard_negatives_async};
-pub use train::{External, Features, Init, Pipeline, Shuffle, StepStats, TrainConfig};
-
+pub use eval::Recall;
+pub use model::Head;
+pub use objective::Objective;
+pub use train::{Pipeline, TrainConfig};
 #[cfg(feature = "native")]
 pub use {
     data::{Dataset, Split},
-    eval::Candidates,
-    math::TTest,
-    model::{EncoderGradients, Gpo, GpoGradients, Pooled},
-    similarity::{TopK, hard_negatives},
-    sweep::{Row, Run, Score, Sweep, SweepProgress, Table, Variant},
-    train::{
-        Baseline, Best, Checkpoint, ClosedForm, Epoch, Event, RECIPES, REGULARIZATIONS, Recipe, Trainer,
-    },
+    train::{Checkpoint, Trainer},
 };
+
+/// Pooling of local features on host arrays: the generalised pooling operator and a head's encoders, forward and backward.
+#[cfg(feature = "native")]
+pub mod pooling {
+    pub use crate::model::{EncoderGradients, Gpo, GpoGradients, Pooled};
+}
+
+/// Two-stage retrieval: the best candidates of every query, and what another model's scores of them come to.
+#[cfg(feature = "native")]
+pub mod rerank {
+    pub use crate::eval::Candidates;
+    pub use crate::similarity::TopK;
+}
+
+/// Whether every variable of the environment that wgoal heeds says something that it knows.
+///
+/// # Errors
+/// The first that does not; the message lists what it may say.
+pub fn check_environment() -> Result<()> {
+    device::check_environment()?;
+    kernels::check_environment()
+}

@@ -3,7 +3,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use wgoal::{Device, Features, Head, Objective, Pipeline, TrainConfig};
+use wgoal::train::Features;
+use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
 /// The system's allocator, counting.
 struct Counting;

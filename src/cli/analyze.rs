@@ -31,7 +31,7 @@ impl AnalyzeArgs {
         let objective = arguments.apply(TrainConfig::default().objective)?;
         let analysis = objective.analyze_with(progress(Duration::from_secs(1)))?;
         if let Some(path) = &self.plot {
-            write_file(path, wgoal::plot(&objective)?.as_bytes())?;
+            write_file(path, wgoal::analysis::plot(&objective)?.as_bytes())?;
         }
         if self.json {
             return print_json(&analysis);

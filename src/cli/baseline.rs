@@ -7,7 +7,8 @@ use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use wgoal::{Baseline, Checkpoint, ClosedForm, Dataset, REGULARIZATIONS, Recall, Result, Split, TrainConfig};
+use wgoal::train::{Baseline, ClosedForm, REGULARIZATIONS};
+use wgoal::{Checkpoint, Dataset, Recall, Result, Split, TrainConfig};
 
 #[derive(Args)]
 pub struct BaselineArgs {

@@ -3,8 +3,9 @@
 use super::{DeviceArg, print_json, say};
 use clap::Args;
 use serde::Serialize;
+use wgoal::Result;
+use wgoal::device::DeviceInfo;
 use wgoal::doctor::{Finding, examine, unhealthy};
-use wgoal::{DeviceInfo, Result};
 
 #[derive(Args)]
 pub struct DoctorArgs {

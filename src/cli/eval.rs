@@ -5,7 +5,9 @@ use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use wgoal::{Candidates, Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Side, Split};
+use wgoal::model::Side;
+use wgoal::rerank::Candidates;
+use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Split};
 
 #[derive(Args)]
 pub struct EvalArgs {

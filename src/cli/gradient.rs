@@ -5,7 +5,9 @@ use super::{DeviceArg, ObjectiveArgs, refuse_overwriting, say, shown};
 use clap::Args;
 use std::path::PathBuf;
 use wgoal::data::{Values, read_ids_npy, read_matrix_npy, write_tensors};
-use wgoal::{Error, ErrorKind, GradientOptions, NegativeOptions, Result, TrainConfig, hard_negatives};
+use wgoal::gradient::GradientOptions;
+use wgoal::similarity::{NegativeOptions, hard_negatives};
+use wgoal::{Error, ErrorKind, Result, TrainConfig};
 
 #[derive(Args)]
 pub struct GradientArgs {

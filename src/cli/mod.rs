@@ -18,7 +18,9 @@ mod train;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use wgoal::{CustomWeights, Device, DeviceInfo, Objective, Plain, Result, is_unsafe};
+use wgoal::device::DeviceInfo;
+use wgoal::objective::CustomWeights;
+use wgoal::{Device, Objective, Plain, Result, is_unsafe};
 
 pub use output::Safe;
 use output::{make_folder, print_json, refuse_overwriting, say, shown, to_json};
@@ -131,7 +133,7 @@ impl DeviceArg {
             let info = Device::list().into_iter().find(|info| info.to_string() == before)?;
             Some(info.index.to_string())
         });
-        wgoal::kernels::check_environment()?;
+        wgoal::check_environment()?;
         let device = Device::open(found.as_deref().unwrap_or(&self.device))?;
         let reason = if found.is_some() { "as before" } else { &device.info().reason };
         note!("device: {device}, {reason}");
@@ -262,8 +264,7 @@ impl ObjectiveArgs {
 }
 
 fn devices(json: bool) -> Result<()> {
-    wgoal::device::check_environment()?;
-    wgoal::kernels::check_environment()?;
+    wgoal::check_environment()?;
     let devices = Device::list();
     if json {
         return print_json(&devices);

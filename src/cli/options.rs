@@ -7,10 +7,10 @@ pub use unused::{Unused, all_differ, warn};
 use super::{ObjectiveArgs, Switch};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
-use wgoal::{
-    Dataset, Error, ErrorKind, ImageEncoder, Init, Optimizer, Pooling, RECIPES, Result, Schedule, Shuffle,
-    SignedRoot, TrainConfig, Warmup,
-};
+use wgoal::model::{ImageEncoder, Pooling, SignedRoot};
+use wgoal::optim::{Optimizer, Schedule, Warmup};
+use wgoal::train::{Init, RECIPES, Shuffle};
+use wgoal::{Dataset, Error, ErrorKind, Result, TrainConfig};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {

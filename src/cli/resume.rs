@@ -2,7 +2,8 @@
 
 use super::options::RunOptions;
 use super::run_folder::Earlier;
-use wgoal::{Checkpoint, Error, ErrorKind, Result, Schedule, TrainConfig};
+use wgoal::optim::Schedule;
+use wgoal::{Checkpoint, Error, ErrorKind, Result, TrainConfig};
 
 fn refuse(
     thing: &str,
@@ -93,8 +94,8 @@ pub fn note_changes(before: &TrainConfig, config: &TrainConfig, steps: usize, do
                 .push(format!("{it} falls until epoch {} instead of epoch {}", config.epochs, before.epochs));
         }
         let step = (steps * done) as u64;
-        let [rate, before_rate] =
-            [(config, total), (before, before_total)].map(|(config, total)| config.learning_rate(done, step, total));
+        let [rate, before_rate] = [(config, total), (before, before_total)]
+            .map(|(config, total)| config.learning_rate(done, step, total));
         if rate != before_rate && done < config.epochs {
             parts.push(format!("the next step trains at {rate:.3e} instead of {before_rate:.3e}"));
         }

@@ -9,7 +9,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use wgoal::io::{self as files, Obstacle};
-use wgoal::{Checkpoint, Device, Epoch, Error, ErrorKind, Result, TrainConfig, Trainer};
+use wgoal::train::Epoch;
+use wgoal::{Checkpoint, Device, Error, ErrorKind, Result, TrainConfig, Trainer};
 
 const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";

@@ -9,9 +9,8 @@ use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use wgoal::io::{LINES, read_text, write_regular};
-use wgoal::{
-    Dataset, Error, ErrorKind, Objective, Result, Split, Sweep, SweepProgress, TrainConfig, Variant,
-};
+use wgoal::sweep::{Sweep, SweepProgress, Variant};
+use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Split, TrainConfig};
 
 /// `--objectives` and `--seeds` take the place of two options of a run, which the help leaves out.
 #[derive(Args)]
@@ -131,7 +130,7 @@ impl SweepArgs {
         write_regular(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
         write_regular(&self.out.join("table.md"), markdown.as_bytes())?;
         say(markdown.trim_end())?;
-        let without = |row: &&wgoal::Row| row.point.is_none();
+        let without = |row: &&wgoal::sweep::Row| row.point.is_none();
         let diverged: Vec<_> = table.rows.iter().filter(without).map(|row| &row.objective[..]).collect();
         let advice = "lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
         if diverged.len() == table.rows.len() {

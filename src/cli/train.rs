@@ -11,10 +11,9 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use wgoal::{
-    Baseline, ClosedForm, Dataset, Error, ErrorKind, Event, Plain, REGULARIZATIONS, Recall, Result, Side,
-    Split, Trainer,
-};
+use wgoal::model::Side;
+use wgoal::train::{Baseline, ClosedForm, Event, REGULARIZATIONS};
+use wgoal::{Dataset, Error, ErrorKind, Plain, Recall, Result, Split, Trainer};
 
 /// The dataset that comes with the project.
 const EXAMPLE: &str = "data/clipart-mini";

@@ -3,17 +3,23 @@
 //! [`Device`] is a value, not a type parameter: the training pipeline is written once against [`Commands`], and each
 //! kernel decides by it whether to dispatch its shader or to run its CPU twin.
 
+#[doc(hidden)]
 mod bind;
+#[doc(hidden)]
 mod buffer;
 mod environment;
 mod faults;
+#[doc(hidden)]
 mod gpu;
 mod image;
 mod pipeline;
 mod profile;
+#[doc(hidden)]
 mod recorder;
 mod select;
+#[doc(hidden)]
 mod spec;
+#[doc(hidden)]
 mod staged;
 mod staging;
 mod submit;
@@ -23,19 +29,24 @@ mod timing;
 mod wait;
 mod work;
 
+#[doc(hidden)]
 pub use buffer::{
     Buffer, Element, Mat, MatMut, Matrix, Slice, SliceMut, Upload, pad_rows, padded, unpad_rows,
 };
 pub use environment::check_environment;
 pub(crate) use environment::{check as check_variable, variable};
+#[doc(hidden)]
 pub use gpu::{Gpu, Region};
 pub use profile::{KernelTime, Profile};
 pub(crate) use profile::{clock, clock_of};
 pub(crate) use recorder::ROWS_AT_ONCE;
+#[doc(hidden)]
 pub use recorder::Recorder;
 pub use select::{Adapters, DeviceInfo, DeviceKind, DeviceLimits};
 pub(crate) use spec::section_lines;
+#[doc(hidden)]
 pub use spec::{Access, KernelSpec, specialise};
+#[doc(hidden)]
 pub use staged::Staged;
 #[cfg(feature = "native")]
 pub(crate) use wait::wait;
@@ -207,6 +218,7 @@ impl fmt::Debug for Device {
     }
 }
 
+#[doc(hidden)]
 /// Work for a device: on the CPU a kernel runs when it is called, on a GPU it is queued until [`Commands::submit`].
 pub enum Commands {
     Cpu,

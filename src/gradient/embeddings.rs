@@ -185,7 +185,8 @@ impl Objective {
     /// bring their own encoder. `images` and `texts` are each the values `[N, D]`, row-major, and the width D.
     ///
     /// ```
-    /// use wgoal::{Device, GradientOptions, Objective};
+    /// use wgoal::{Device, Objective};
+    /// use wgoal::gradient::GradientOptions;
     /// let (images, texts) = ([1.0, 0.0, 0.0, 1.0], [0.6, 0.8, 0.8, 0.6]);
     /// let objective: Objective = "hinge".parse()?;
     /// let g = objective.gradients(&Device::cpu(), (&images, 2), (&texts, 2), GradientOptions::default())?;

@@ -15,7 +15,8 @@ use crate::{Error, Result};
 /// 0 to K - 1 gives.
 ///
 /// ```
-/// use wgoal::{Device, Gpo};
+/// use wgoal::Device;
+/// use wgoal::pooling::Gpo;
 /// let gpo = Gpo::new(32, 32, 0)?;
 /// // Two items of 2 and 1 vectors of width 3, padded to the longer.
 /// let features = [1.0, 5.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 9.0, 0.0, 0.0, 0.0];
@@ -299,7 +300,7 @@ impl Gpo {
 impl Head {
     /// Embeds one side's features as in evaluation, batch norm by its running statistics: unit rows `[items, embed]`.
     ///
-    /// Where the side is pooled by [`crate::Pooling::Gpo`], `features` are a padded batch `[items, longest, dim]` of which
+    /// Where the side is pooled by [`crate::model::Pooling::Gpo`], `features` are a padded batch `[items, longest, dim]` of which
     /// item i has `lengths[i]` rows; else `[items, dim]`, and all lengths are 1.
     ///
     /// # Errors

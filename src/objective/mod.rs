@@ -189,7 +189,8 @@ impl Loss {
 /// [`Negatives`] than the hardest, and `+` and `WEIGHT*` make weighted sums:
 ///
 /// ```
-/// use wgoal::{Objective, PairWeight, TripletWeight};
+/// use wgoal::Objective;
+/// use wgoal::objective::{PairWeight, TripletWeight};
 /// let objective: Objective = "cir:sig-ms".parse()?;
 /// assert!(matches!(objective, Objective::Goal(TripletWeight::Cir, PairWeight::SigMs, _)));
 /// assert_eq!(objective.to_string(), "cir:sig-ms");

@@ -79,6 +79,7 @@ params!(
     high: f32,
 );
 
+#[doc(hidden)]
 /// One step's numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamwParams {
@@ -105,6 +106,7 @@ impl AdamwParams {
     }
 }
 
+#[doc(hidden)]
 /// Updates `w`, `m` and `v` by the gradient `g`, first scaled by the clip `factor`; lengths are multiples of four.
 pub fn adamw(
     commands: &mut Commands,

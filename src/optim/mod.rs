@@ -133,7 +133,7 @@ macro_rules! optimizers {
             }
         }
 
-        /// The kernels of all optimisers.
+        #[doc(hidden)]
         pub static KERNELS: &[&Kernel] = &[$($name::KERNEL),*];
     };
 }
@@ -166,7 +166,7 @@ fn arrays<'a, const N: usize>(state: Vec<SliceMut<'a, f32>>) -> Result<[SliceMut
     })
 }
 
-/// Reference implementations.
+#[doc(hidden)]
 pub mod reference {
     pub use super::adamw::reference as adamw;
     pub use super::sgd::reference as sgd;

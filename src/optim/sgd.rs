@@ -65,6 +65,7 @@ static KERNEL: Kernel = Kernel {
 
 params!(count4: u32, learning_rate: f32, momentum: f32, decay: f32, low: f32, high: f32);
 
+#[doc(hidden)]
 /// One step's numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct SgdParams {
@@ -75,6 +76,7 @@ pub struct SgdParams {
     pub bounds: (f32, f32),
 }
 
+#[doc(hidden)]
 /// Updates `w` and `m` by the gradient `g`, first scaled by the clip `factor`; lengths are multiples of four.
 pub fn sgd(
     commands: &mut Commands,

@@ -11,7 +11,7 @@ use rand_chacha::rand_core::Rng;
 /// Added to every probability, so that none is out of reach.
 const FLOOR: f64 = 1e-5;
 
-/// One false partner of each of N images and of each of N texts; see [`crate::hard_negatives`].
+/// One false partner of each of N images and of each of N texts; see [`crate::similarity::hard_negatives`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HardNegatives {
@@ -21,7 +21,7 @@ pub struct HardNegatives {
     pub images: Vec<u32>,
 }
 
-/// What [`crate::hard_negatives`] draws by.
+/// What [`crate::similarity::hard_negatives`] draws by.
 #[derive(Debug, Clone, Copy)]
 pub struct NegativeOptions<'a> {
     /// Image of each pair: pairs of one image are never drawn for each other. Without it, only a pair's own partner is
@@ -39,10 +39,10 @@ impl Default for NegativeOptions<'_> {
     }
 }
 
-/// [`crate::hard_negatives`] without waiting.
+/// [`crate::similarity::hard_negatives`] without waiting.
 ///
 /// # Errors
-/// Those of [`crate::hard_negatives`].
+/// Those of [`crate::similarity::hard_negatives`].
 pub async fn hard_negatives_async(
     device: &Device,
     images: Rows<'_>,

@@ -7,6 +7,7 @@
 mod results;
 mod table;
 
+pub use crate::math::TTest;
 pub use results::Run;
 pub use table::{Row, Score, Table};
 
@@ -53,7 +54,8 @@ pub struct SweepProgress<'a> {
 /// Trains variants with several seeds and compares them.
 ///
 /// ```
-/// use wgoal::{Dataset, Device, Sweep, TrainConfig, Variant};
+/// use wgoal::{Dataset, Device, TrainConfig};
+/// use wgoal::sweep::{Sweep, Variant};
 /// let variants = ["con:con", "hinge"].map(|name| {
 ///     let config = TrainConfig { objective: name.parse()?, embed: 8, epochs: 1, ..Default::default() };
 ///     Ok(Variant { point: String::new(), config })

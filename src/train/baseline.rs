@@ -1,7 +1,7 @@
 //! Heads in closed form: regularised canonical correlation analysis (Hotelling, 1936; Vinod, 1976) and ridge regression
 //! (Hoerl and Kennard, 1970).
 //!
-//! What a trained head must be compared with, and where one may start ([`crate::Init::Cca`]). Both follow from the means
+//! What a trained head must be compared with, and where one may start ([`crate::train::Init::Cca`]). Both follow from the means
 //! and covariances of the training pairs, (image, caption) once a caption, which are gathered in one pass over the rows;
 //! features are never held. All in f64, on the CPU.
 

@@ -16,7 +16,7 @@ pub enum Init {
     /// Random (Glorot and Bengio, 2010), as in VSE++.
     #[default]
     Xavier,
-    /// Canonical correlation analysis of the training pairs; see [`crate::Baseline`]. Linear heads only.
+    /// Canonical correlation analysis of the training pairs; see [`crate::train::Baseline`]. Linear heads only.
     Cca,
 }
 
@@ -253,7 +253,11 @@ mod tests {
         }
         let linear = TrainConfig { lr: 1.0, schedule: Schedule::Linear, ..Default::default() };
         assert_relative_eq!(linear.learning_rate(0, 25, 100), 0.75);
-        assert_eq!((cosine.learning_rate(0, 150, 100), linear.learning_rate(0, 150, 100)), (0.0, 0.0), "beyond the last step");
+        assert_eq!(
+            (cosine.learning_rate(0, 150, 100), linear.learning_rate(0, 150, 100)),
+            (0.0, 0.0),
+            "beyond the last step"
+        );
     }
 
     #[test]
@@ -274,7 +278,9 @@ mod tests {
         assert_relative_eq!(all.learning_rate(0, 99, 200), 1.0);
         assert_relative_eq!(all.learning_rate(0, 199, 200), 2.0);
         let counted = TrainConfig { lr_warmup: "20".parse().unwrap(), ..config.clone() };
-        assert!((0..200).all(|step| counted.learning_rate(0, step, 200) == config.learning_rate(0, step, 200)));
+        assert!(
+            (0..200).all(|step| counted.learning_rate(0, step, 200) == config.learning_rate(0, step, 200))
+        );
         assert!(
             "ten".parse::<Warmup>().is_err()
                 && "%".parse::<Warmup>().is_err()

@@ -3,10 +3,14 @@
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
-use wgoal::{
-    Candidates, Device, Error, ErrorKind, Features, Gpo, GradientOptions, Head, ImageEncoder, InfonceParams,
-    NegativeOptions, Objective, Pipeline, Pooling, Result, TrainConfig, hard_negatives,
-};
+use wgoal::gradient::GradientOptions;
+use wgoal::model::{ImageEncoder, Pooling};
+use wgoal::objective::InfonceParams;
+use wgoal::pooling::Gpo;
+use wgoal::rerank::Candidates;
+use wgoal::similarity::{NegativeOptions, hard_negatives};
+use wgoal::train::Features;
+use wgoal::{Device, Error, ErrorKind, Head, Objective, Pipeline, Result, TrainConfig};
 
 const PAIRS: usize = 6;
 const DIMS: [usize; 2] = [7, 5];

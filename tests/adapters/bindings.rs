@@ -4,7 +4,10 @@ use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
 use wgoal::device::Adapters;
-use wgoal::{Device, Features, GradientOptions, Head, Objective, Optimizer, Pipeline, TrainConfig};
+use wgoal::gradient::GradientOptions;
+use wgoal::optim::Optimizer;
+use wgoal::train::Features;
+use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
 /// Less than features, embeddings, similarities and weights of the cases below take; more than 64 of their rows and their vectors.
 const BINDING: usize = 66 << 10;

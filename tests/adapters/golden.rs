@@ -5,10 +5,13 @@ use libtest_mimic::Failed;
 use npyz::npz::NpzArchive;
 use std::path::PathBuf;
 use wgoal::data::Side;
-use wgoal::{
-    Device, Features, GoalParams, Gpo, GradientOptions, Gradients, Head, ImageEncoder, InfonceParams,
-    Objective, Optimizer, PairWeight, Pipeline, Pooling, TrainConfig, TripletWeight,
-};
+use wgoal::gradient::{GradientOptions, Gradients};
+use wgoal::model::{ImageEncoder, Pooling};
+use wgoal::objective::{GoalParams, InfonceParams, PairWeight, TripletWeight};
+use wgoal::optim::Optimizer;
+use wgoal::pooling::Gpo;
+use wgoal::train::Features;
+use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
 /// One .npz file; arrays come as f64 whatever they are stored as.
 pub struct Golden(NpzArchive<std::io::BufReader<std::fs::File>>);

@@ -4,10 +4,13 @@
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite};
 use wgoal::device::Adapters;
-use wgoal::{
-    Dataset, Device, DeviceKind, Features, Gpo, GradientOptions, Head, ImageEncoder, InfonceParams,
-    Objective, Pipeline, Pooling, Recall, Side, TrainConfig, Trainer,
-};
+use wgoal::device::DeviceKind;
+use wgoal::gradient::GradientOptions;
+use wgoal::model::{ImageEncoder, Pooling, Side};
+use wgoal::objective::InfonceParams;
+use wgoal::pooling::Gpo;
+use wgoal::train::Features;
+use wgoal::{Dataset, Device, Head, Objective, Pipeline, Recall, TrainConfig, Trainer};
 use wgpu::Limits;
 
 const MIB: u64 = 1 << 20;
@@ -163,7 +166,8 @@ fn everything(device: &Device) -> Outcome {
     local_features(device)?;
     // Reading, embedding, validation and both optimisers.
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
-    for optimizer in [wgoal::Optimizer::default(), wgoal::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.9 })]
+    for optimizer in
+        [wgoal::optim::Optimizer::default(), wgoal::optim::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.9 })]
     {
         let config = TrainConfig { epochs: 1, embed: 64, optimizer, ..Default::default() };
         Trainer::new(device, Dataset::open(data)?, config)?.run_epoch()?;

@@ -2,7 +2,9 @@
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
-use wgoal::{Device, GoalParams, GradientOptions, Loss, Objective};
+use wgoal::gradient::GradientOptions;
+use wgoal::objective::{GoalParams, Loss};
+use wgoal::{Device, Objective};
 
 const PAIRS: usize = 43;
 const DIM: usize = 6;
@@ -40,7 +42,7 @@ fn similarity(images: &[f32], texts: &[f32], dim: usize) -> Vec<Vec<f64>> {
 /// Holds a gradient to 1e-5 of its own size, row by row, against A Y and its transpose.
 fn holds(
     what: &str,
-    found: &wgoal::Gradients,
+    found: &wgoal::gradient::Gradients,
     (loss, a): (f64, Vec<Vec<f64>>),
     [x, y]: [&[f32]; 2],
 ) -> Outcome {
@@ -237,7 +239,7 @@ fn positives_once(device: &Device) -> Outcome {
     }
     // With a margin, as many positives as open triplets.
     let params = GoalParams { margin: Some(4.0), ..Default::default() };
-    let objective = Objective::Loss(Loss::Contrastive, params).over(wgoal::Negatives::All)?;
+    let objective = Objective::Loss(Loss::Contrastive, params).over(wgoal::objective::Negatives::All)?;
     let found = objective.gradients(device, (&images, DIM), (&texts, DIM), options)?;
     let mut expected = 0.0;
     for (i, j) in (0..PAIRS).flat_map(|i| (0..PAIRS).map(move |j| (i, j))).filter(|&(i, j)| ids[i] != ids[j])

@@ -2,7 +2,8 @@
 
 use crate::common::{Outcome, Suite, check};
 use std::sync::Arc;
-use wgoal::{Dataset, Device, ErrorKind, Event, TrainConfig, Trainer};
+use wgoal::train::Event;
+use wgoal::{Dataset, Device, ErrorKind, TrainConfig, Trainer};
 
 fn config() -> TrainConfig {
     TrainConfig { embed: 16, epochs: 3, ..Default::default() }

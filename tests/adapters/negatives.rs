@@ -4,9 +4,11 @@
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
-use wgoal::{
-    Device, Features, GradientOptions, Gradients, Head, Objective, Optimizer, Pipeline, Side, TrainConfig,
-};
+use wgoal::gradient::{GradientOptions, Gradients};
+use wgoal::model::Side;
+use wgoal::optim::Optimizer;
+use wgoal::train::Features;
+use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
 const PAIRS: usize = 37;
 const DIM: usize = 6;

@@ -5,10 +5,10 @@ use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::reference;
-use wgoal::{
-    Checkpoint, Dataset, Device, Features, Gpo, Head, ImageEncoder, Objective, Pipeline, Pooling, Side,
-    TrainConfig, Trainer,
-};
+use wgoal::model::{ImageEncoder, Pooling, Side};
+use wgoal::pooling::Gpo;
+use wgoal::train::Features;
+use wgoal::{Checkpoint, Dataset, Device, Head, Objective, Pipeline, TrainConfig, Trainer};
 
 /// Widths of encoding, states and features.
 #[derive(Clone, Copy)]
@@ -385,7 +385,7 @@ fn steps(device: &Device) -> Outcome {
 
 /// The step's gradient is that of the encoders: one step of plain descent against [`Head::encode_backward`].
 fn step_is_encode_backward(device: &Device) -> Outcome {
-    let optimizer = wgoal::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.0 });
+    let optimizer = wgoal::optim::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.0 });
     let config = TrainConfig { optimizer, weight_decay: 0.0, clip: 0.0, ..local(16) };
     let (dims, lengths) = ([11, 6], [3u32, 1, 4, 2]);
     let mut random = Random::new(8);
@@ -412,7 +412,7 @@ fn step_is_encode_backward(device: &Device) -> Outcome {
         .map(|(side, features)| head.encode_backward(device, side, features, &lengths, &zero));
     let (images, texts) = (images?.embeddings, texts?.embeddings);
     let g =
-        config.objective.gradients(device, (&images, 16), (&texts, 16), wgoal::GradientOptions::default())?;
+        config.objective.gradients(device, (&images, 16), (&texts, 16), wgoal::gradient::GradientOptions::default())?;
     for (side, name, features, upstream) in
         [(Side::Image, "image", &spread[0], &g.images), (Side::Text, "text", &spread[1], &g.texts)]
     {

@@ -2,7 +2,8 @@
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
-use wgoal::{Device, Ranking, Recall};
+use wgoal::eval::Ranking;
+use wgoal::{Device, Recall};
 
 /// Position of the best right candidate in the fully sorted list: by score, then by index.
 fn rank(scores: &[f64], right: impl Fn(usize) -> bool) -> usize {
@@ -110,7 +111,7 @@ fn distractors(device: &Device) -> Outcome {
         let folds = Recall::folds(device, &images, &texts, dim, &text_image, 2)?;
         check(folds.rsum > whole.rsum, "half of the candidates are easier")?;
         // All candidates, scored as they were, rank the same.
-        let top = wgoal::Candidates::top(device, (&images, dim), (&texts, dim), text_image.len())?;
+        let top = wgoal::rerank::Candidates::top(device, (&images, dim), (&texts, dim), text_image.len())?;
         let again = wgoal::Recall::of_candidates(&top, n, &text_image)?;
         same("image to text, re-ranked", again.i2t, i2t)?;
         same("text to image, re-ranked", again.t2i, t2i)?;

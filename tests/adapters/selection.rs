@@ -5,8 +5,10 @@ use crate::common::{Outcome, Suite, check, devices, judge, known_failure};
 use libtest_mimic::Failed;
 
 use wgoal::data::{read_matrix_npy, write_matrix_npy};
+use wgoal::device::DeviceKind;
 use wgoal::doctor::kernels;
-use wgoal::{Dataset, Device, DeviceKind, Head, ImageEncoder, Pooling, Side, TrainConfig, Trainer};
+use wgoal::model::{ImageEncoder, Pooling, Side};
+use wgoal::{Dataset, Device, Head, TrainConfig, Trainer};
 
 /// A device answers to the name that the tests know it by.
 fn chosen_by_name(device: &Device) -> Outcome {

@@ -3,7 +3,9 @@
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
-use wgoal::{Candidates, Device, NegativeOptions, Recall, TopK, hard_negatives};
+use wgoal::rerank::{Candidates, TopK};
+use wgoal::similarity::{NegativeOptions, hard_negatives};
+use wgoal::{Device, Recall};
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()

@@ -10,7 +10,7 @@ fn every_objective_trains() {
     let place = Place::new();
     let pairs = ["con", "lin", "lin-ms", "sig", "sig-ms"];
     let goal = ["con", "nca", "cir"].into_iter().flat_map(|t| pairs.map(|p| format!("{t}:{p}")));
-    let losses = wgoal::Loss::ALL.into_iter().map(|loss| loss.name().to_string());
+    let losses = wgoal::objective::Loss::ALL.into_iter().map(|loss| loss.name().to_string());
     // `triplet` is con:con to the last bit.
     let losses = losses.filter(|name| name != "triplet");
     let others = ["hinge", "hinge-sum", "infonce", "infonce-masked"].map(String::from);

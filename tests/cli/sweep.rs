@@ -247,7 +247,8 @@ fn a_seed_that_diverges_leaves_no_heads() {
 /// The test split is looked at last, and missed first.
 #[test]
 fn a_sweep_that_could_not_be_evaluated_does_not_begin() {
-    use wgoal::{Dataset, Device, Split, Sweep, TrainConfig, Variant};
+    use wgoal::sweep::{Sweep, Variant};
+    use wgoal::{Dataset, Device, Split, TrainConfig};
     let place = Place::new();
     let variant = |config: TrainConfig| Variant { point: config.batch.to_string(), config };
     let small = TrainConfig { embed: 4, epochs: 1, batch: 16, ..Default::default() };
@@ -263,7 +264,7 @@ fn a_sweep_that_could_not_be_evaluated_does_not_begin() {
     assert!(without.contains("split_test"), "{without}");
     write_dataset(&place.path("data"));
     // What only the last run would come to.
-    let pooled = TrainConfig { batch: 8, text_pooling: wgoal::Pooling::Mean, ..small.clone() };
+    let pooled = TrainConfig { batch: 8, text_pooling: wgoal::model::Pooling::Mean, ..small.clone() };
     assert!(sweep(pooled, &Split::ALL).contains("text_tokens"));
     let bank = TrainConfig { batch: 8, memory_bank: 4, ..small.clone() };
     assert!(sweep(bank, &Split::ALL).contains("--memory-bank"));

@@ -122,7 +122,7 @@ fn parameters_of_objectives_are_named_where_they_change_nothing() {
     }
     let pairs = ["con", "lin", "lin-ms", "sig", "sig-ms"];
     let goal = ["con", "nca", "cir"].into_iter().flat_map(|t| pairs.map(|p| format!("{t}:{p}")));
-    let losses = wgoal::Loss::ALL.into_iter().map(|loss| loss.name().to_string());
+    let losses = wgoal::objective::Loss::ALL.into_iter().map(|loss| loss.name().to_string());
     let others = [
         "hinge",
         "hinge-sum",

@@ -6,9 +6,10 @@ pub mod random;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
+use wgoal::Device;
 use wgoal::device::{Adapters, Gpu};
+use wgoal::device::{DeviceInfo, DeviceKind};
 use wgoal::kernels::MATMUL_VARIANTS;
-use wgoal::{Device, DeviceInfo, DeviceKind};
 
 /// What a test returns.
 pub type Outcome = Result<(), Failed>;

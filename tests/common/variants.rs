@@ -1,9 +1,9 @@
 //! Every shader in every form that can be dispatched.
 
-use wgoal::CustomWeights;
 use wgoal::device::KernelSpec;
 use wgoal::doctor::kernels;
 use wgoal::kernels::{MATMUL_VARIANTS, SortForm, weighing_kernels, weight_sections};
+use wgoal::objective::CustomWeights;
 
 /// The contracts of all kernels.
 pub fn specs() -> impl Iterator<Item = &'static KernelSpec> {

@@ -1,7 +1,9 @@
 //! The same file, the same result on every device: of each operation also where WGSL or a driver leaves the result open.
 
 use crate::common::{Outcome, check};
-use wgoal::{CustomWeights, Device, GradientOptions, Objective};
+use wgoal::gradient::GradientOptions;
+use wgoal::objective::CustomWeights;
+use wgoal::{Device, Objective};
 
 /// Statements before the weights, and the weights: P+ and P- by p, n, and the whole numbers k = 8 p, m = 8 n, and u = k + 16.
 const CASES: &[(&str, &str, &str)] = &[

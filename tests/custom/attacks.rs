@@ -2,7 +2,8 @@
 
 use crate::common::random::Random;
 use crate::common::{Outcome, check};
-use wgoal::{CustomWeights, Error};
+use wgoal::Error;
+use wgoal::objective::CustomWeights;
 
 const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0); }\n";
 

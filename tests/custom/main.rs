@@ -7,7 +7,9 @@ mod common;
 
 use common::random::Random;
 use common::{Outcome, Suite, check};
-use wgoal::{CustomWeights, Device, GoalParams, GradientOptions, Objective, TrainConfig};
+use wgoal::gradient::GradientOptions;
+use wgoal::objective::{CustomWeights, GoalParams};
+use wgoal::{Device, Objective, TrainConfig};
 
 const COMMON: &str = "
     override tau: f32 = 1.0;

@@ -1,6 +1,7 @@
 //! What `Objective::analyze` finds, against docs/math.md, "Integrability", and closed forms.
 
-use wgoal::{CustomWeights, GoalParams, Objective};
+use wgoal::Objective;
+use wgoal::objective::{CustomWeights, GoalParams};
 
 fn goal(name: &str, tau: f32) -> Objective {
     match name.parse().unwrap() {
@@ -104,10 +105,10 @@ fn weight_files_are_examined_like_the_built_in_ones() {
 
 #[test]
 fn plots_are_drawn_where_there_are_weights() {
-    let svg = wgoal::plot(&goal("nca:lin", 3.0)).unwrap();
+    let svg = wgoal::analysis::plot(&goal("nca:lin", 3.0)).unwrap();
     assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
     assert!(svg.matches("<rect").count() == 1 + 2 * (50 * 50 + 60), "{}", svg.matches("<rect").count());
-    let error = wgoal::plot(&"infonce".parse().unwrap()).unwrap_err().to_string();
+    let error = wgoal::analysis::plot(&"infonce".parse().unwrap()).unwrap_err().to_string();
     assert!(
         error.starts_with("--plot: expected an objective with weights over p and n, found infonce"),
         "{error}"

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 use wgoal::data::{Side, write_matrix_npy};
-use wgoal::{Baseline, ClosedForm, Dataset, Device, Head, Init, Split, TrainConfig, Trainer};
+use wgoal::train::{Baseline, ClosedForm, Init};
+use wgoal::{Dataset, Device, Head, Split, TrainConfig, Trainer};
 
 /// Numbers with mean 0 and variance 1, from a linear congruential sequence.
 struct Numbers(u64);
@@ -242,7 +243,7 @@ fn training_starts_from_cca() {
         &Device::cpu(),
         &data,
         &TrainConfig { embed: 8, ..Default::default() },
-        &wgoal::REGULARIZATIONS,
+        &wgoal::train::REGULARIZATIONS,
     );
     let baseline = baseline.unwrap().head;
     assert_eq!(baseline.dim(), 5);

@@ -3,7 +3,7 @@
 use crate::random::{Random, wide};
 use wgoal::device::padded;
 use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, reference};
-use wgoal::{Loss, PairWeight, TripletWeight};
+use wgoal::objective::{Loss, PairWeight, TripletWeight};
 
 const PAIRS: usize = 7;
 const WIDTH: usize = 5;

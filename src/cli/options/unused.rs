@@ -4,7 +4,10 @@ use super::RunOptions;
 use crate::cli::{ObjectiveArgs, Switch};
 use std::fmt;
 use wgoal::data::{Split, SplitRows, steps_per_epoch};
-use wgoal::{Dataset, Loss, Objective, PairWeight, Pooling, Schedule, TrainConfig, TripletWeight, Warmup};
+use wgoal::model::Pooling;
+use wgoal::objective::{Loss, PairWeight, TripletWeight};
+use wgoal::optim::{Schedule, Warmup};
+use wgoal::{Dataset, Objective, TrainConfig};
 
 /// An option that does not do what it was given for, in words.
 pub struct Unused {

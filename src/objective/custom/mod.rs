@@ -36,7 +36,8 @@ pub(crate) const SECTION: &str = "section weights";
 /// A triplet weight T(p, n) and pair weights P⁺(p, n), P⁻(p, n) written as WGSL (docs/math.md, "Custom weights").
 ///
 /// ```
-/// use wgoal::{CustomWeights, Objective};
+/// use wgoal::Objective;
+/// use wgoal::objective::CustomWeights;
 /// let source = "
 ///     override gamma: f32 = 2.0;
 ///     fn triplet_weight(p: f32, n: f32) -> f32 { return exp(gamma * (n - p)); }

@@ -6,11 +6,12 @@ use crate::common::random::{Random, wide};
 use libtest_mimic::Failed;
 use std::cmp::Reverse;
 use std::ops::Range;
+use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::{
     self, Below, Block, Candidates, Dense, Hardest, Relative, SameImage, WeightParams, reference,
 };
-use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};
+use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
 /// What the similarities are. Multiples of 1/64 keep sums, differences and ties exact, so that f32 and f64 take the same
 /// branches.

@@ -3,9 +3,10 @@
 use super::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
 use super::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights};
 use crate::common::random::wide;
+use wgoal::Device;
 use wgoal::device::padded;
 use wgoal::kernels::{self, Dense, ExponentialParams, InfonceField, SameImage, WeightParams, reference};
-use wgoal::{CustomWeights, Device, Loss, PairWeight, TripletWeight};
+use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
 pub fn dense_field(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {

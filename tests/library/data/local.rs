@@ -2,8 +2,8 @@
 
 use super::*;
 use std::sync::Arc;
-use wgoal::Pooling;
 use wgoal::data::{Batch, Batches, Preprocess, Standardizer};
+use wgoal::model::Pooling;
 
 /// Regions an image, and their width; width of a token.
 const R: usize = 3;
