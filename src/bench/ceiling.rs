@@ -2,7 +2,7 @@
 
 use super::wrong;
 use crate::Result;
-use crate::device::{Buffer, Device, KernelTime, MatMut, Matrix, Profile};
+use crate::device::{Backend, Buffer, Device, KernelTime, MatMut, Matrix, Profile};
 use crate::kernels::{Product, ceiling, matmul};
 use serde::Serialize;
 use std::time::Instant;
@@ -52,7 +52,7 @@ impl Ceiling {
         let (times, seconds) = lengthen(1, |times| large.time(device, 0, times))?;
         let bytes = 8.0 * f64::from(times) * large.len as f64 / seconds;
         let flops = match device {
-            Device::Gpu(_) => {
+            Device(Backend::Gpu(_)) => {
                 // Chains enough to occupy a large GPU, and rounds enough that memory takes next to nothing of a slow one.
                 let mut many = Copy::new(device, 1 << 19)?;
                 let (rounds, seconds) = lengthen(512, |rounds| many.time(device, rounds, 1))?;

@@ -60,20 +60,21 @@ use std::fmt;
 #[derive(Clone)]
 pub struct Cpu(DeviceInfo);
 
-/// Where kernels run. Cheap to clone: clones are the same device.
+/// Where kernels run: the native CPU, or an adapter opened through wgpu. Cheap to clone: clones are the same device.
 #[derive(Clone)]
-#[non_exhaustive]
-pub enum Device {
-    /// The CPU, natively.
+pub struct Device(pub(crate) Backend);
+
+/// What a device is.
+#[derive(Clone)]
+pub(crate) enum Backend {
     Cpu(Cpu),
-    /// An adapter opened through wgpu.
     Gpu(Gpu),
 }
 
 impl Device {
     /// The native CPU.
     pub fn cpu() -> Self {
-        Self::Cpu(Cpu(DeviceInfo { reason: "asked for".into(), ..DeviceInfo::native_cpu(0) }))
+        Self(Backend::Cpu(Cpu(DeviceInfo { reason: "asked for".into(), ..DeviceInfo::native_cpu(0) })))
     }
 
     /// [`Device::open`] without waiting.
@@ -94,11 +95,17 @@ impl Device {
         Adapters::find_async().await.devices()
     }
 
+    /// The adapter, where it is one.
+    #[doc(hidden)]
+    pub fn adapter(&self) -> Option<&Gpu> {
+        if let Self(Backend::Gpu(gpu)) = self { Some(gpu) } else { None }
+    }
+
     /// What the device is, and why it was chosen.
     pub fn info(&self) -> &DeviceInfo {
         match self {
-            Self::Cpu(cpu) => &cpu.0,
-            Self::Gpu(gpu) => gpu.info(),
+            Self(Backend::Cpu(cpu)) => &cpu.0,
+            Self(Backend::Gpu(gpu)) => gpu.info(),
         }
     }
 
@@ -108,8 +115,8 @@ impl Device {
         const CPU_STRIP: usize = 32 << 20;
         const PORTABLE: usize = 128 << 20;
         match self {
-            Self::Cpu(_) => CPU_STRIP,
-            Self::Gpu(gpu) => gpu.max_binding().min(PORTABLE),
+            Self(Backend::Cpu(_)) => CPU_STRIP,
+            Self(Backend::Gpu(gpu)) => gpu.max_binding().min(PORTABLE),
         }
     }
 
@@ -121,8 +128,8 @@ impl Device {
     pub(crate) fn strip_rows(&self, rows: usize, cols: usize, inner: usize) -> Result<usize> {
         let by_memory = self.max_binding() / (4 * padded(cols.max(inner).max(1)));
         let by_work = match self {
-            Self::Cpu(_) => usize::MAX,
-            Self::Gpu(gpu) => {
+            Self(Backend::Cpu(_)) => usize::MAX,
+            Self(Backend::Gpu(gpu)) => {
                 (gpu.info().work_per_submit() / (2.0 * cols.max(1) as f64 * inner.max(1) as f64)) as usize
             }
         };
@@ -133,7 +140,7 @@ impl Device {
         }
         // Rows begin at multiples of 16 bytes, bindings at those of 256.
         const ALIGNED: usize = 16;
-        let bound = matches!(self, Self::Gpu(_));
+        let bound = matches!(self, Self(Backend::Gpu(_)));
         if bound && by_memory < ALIGNED.min(rows) {
             let most = self.max_binding() / (4 * ALIGNED);
             return Err(Error::device(
@@ -156,24 +163,24 @@ impl Device {
     /// On a GPU a timed step takes longer as a whole: its kernels no longer overlap, and each submission waits.
     pub fn profile(&self, on: bool) -> Profile {
         match self {
-            Self::Cpu(_) => profile::on_cpu(on),
-            Self::Gpu(gpu) => gpu.profile(on),
+            Self(Backend::Cpu(_)) => profile::on_cpu(on),
+            Self(Backend::Gpu(gpu)) => gpu.profile(on),
         }
     }
 
     /// Waits until all work that was handed over is done; in a browser it returns at once.
     pub fn finish(&self) -> Result<()> {
         match self {
-            Self::Cpu(_) => Ok(()),
-            Self::Gpu(gpu) => gpu.wait(),
+            Self(Backend::Cpu(_)) => Ok(()),
+            Self(Backend::Gpu(gpu)) => gpu.wait(),
         }
     }
 
     /// Elements made ready for an [`Upload`], by any thread; `None` where the device gains nothing by it, or cannot.
     pub fn stage<T: Element>(&self, values: &[T]) -> Option<Staged> {
         match self {
-            Self::Cpu(_) => None,
-            Self::Gpu(gpu) => {
+            Self(Backend::Cpu(_)) => None,
+            Self(Backend::Gpu(gpu)) => {
                 let bytes: &[u8] = bytemuck::cast_slice(values);
                 gpu.stage_ahead(bytes.len(), |mut to| to.copy_from_slice(bytes))
             }
@@ -184,7 +191,7 @@ impl Device {
     pub fn stage_halves(&self, values: &[f32]) -> Option<Staged> {
         const AT_ONCE: usize = 1024;
         match self {
-            Self::Gpu(gpu) => gpu.stage_ahead(values.len() * size_of::<f16>(), |mut to| {
+            Self(Backend::Gpu(gpu)) => gpu.stage_ahead(values.len() * size_of::<f16>(), |mut to| {
                 let mut halves = [f16::ZERO; AT_ONCE];
                 for (values, first) in values.chunks(AT_ONCE).zip((0..).step_by(AT_ONCE * size_of::<f16>())) {
                     let halves = &mut halves[..values.len()];
@@ -193,15 +200,15 @@ impl Device {
                     to.slice(first..first + bytes.len()).copy_from_slice(bytes);
                 }
             }),
-            Self::Cpu(_) => None,
+            Self(Backend::Cpu(_)) => None,
         }
     }
 
     /// Starts recording work.
     pub fn commands(&self) -> Commands {
         match self {
-            Self::Cpu(_) => Commands::Cpu,
-            Self::Gpu(gpu) => Commands::Gpu(Recorder::new(gpu.clone())),
+            Self(Backend::Cpu(_)) => Commands::Cpu,
+            Self(Backend::Gpu(gpu)) => Commands::Gpu(Recorder::new(gpu.clone())),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Finding devices and choosing one, with the reason.
 
+use super::Backend;
 use super::{Cpu, Device, Gpu, check_environment, variable};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -261,7 +262,7 @@ impl Adapters {
 
     async fn open_adapter(&self, index: usize, reason: &str) -> Result<Device> {
         let info = DeviceInfo { reason: reason.into(), ..self.infos[index].clone() };
-        Ok(Device::Gpu(Gpu::open(&self.adapters[index], info).await?))
+        Ok(Device(Backend::Gpu(Gpu::open(&self.adapters[index], info).await?)))
     }
 
     fn nothing_fits(&self, thing: &str) -> Error {
@@ -339,7 +340,7 @@ fn below_gl_floor(version: &str) -> Option<String> {
 }
 
 fn cpu(reason: &str, index: usize) -> Device {
-    Device::Cpu(Cpu(DeviceInfo { reason: reason.into(), ..DeviceInfo::native_cpu(index) }))
+    Device(Backend::Cpu(Cpu(DeviceInfo { reason: reason.into(), ..DeviceInfo::native_cpu(index) })))
 }
 
 /// Smaller is better: kind of machine first, then the interface (GL only where nothing else drives the same GPU).

@@ -81,14 +81,14 @@ impl Gpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Adapters, Buffer, Device, Upload};
+    use crate::device::{Adapters, Buffer, Upload};
 
     #[test]
     fn an_upload_takes_the_memory_of_one_before() {
         let adapters = Adapters::find();
         for info in adapters.devices() {
             let device = adapters.open(&info.index.to_string()).unwrap();
-            let Device::Gpu(gpu) = &device else { continue };
+            let Some(gpu) = device.adapter() else { continue };
             let mut target = Buffer::<u32>::new(&device, "target", 300).unwrap();
             let mut send = |values: &[u32]| {
                 let staged = device.stage(values)?;

@@ -2,7 +2,7 @@
 //!
 //! A browser's page must not wait, so none of this is there.
 
-use super::Device;
+use super::{Backend, Device};
 
 /// Runs `work` to its end on this thread.
 pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
@@ -14,8 +14,8 @@ impl Device {
     /// for another thread that waits for that pool.
     pub fn wait<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         match self {
-            Self::Cpu(_) => rayon::scope(|_| wait(work)),
-            Self::Gpu(_) => wait(work),
+            Self(Backend::Cpu(_)) => rayon::scope(|_| wait(work)),
+            Self(Backend::Gpu(_)) => wait(work),
         }
     }
 }

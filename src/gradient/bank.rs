@@ -1,7 +1,7 @@
 //! Memory bank: the embeddings of the last batches as further candidates for mining (cross-batch memory, Wang et al.,
 //! 2020). They are constants: no gradient goes to them.
 
-use crate::device::{Buffer, Commands, Device, Mat, Matrix, Slice, padded};
+use crate::device::{Backend, Buffer, Commands, Device, Mat, Matrix, Slice, padded};
 use crate::kernels::accumulate;
 use crate::{Error, Result};
 
@@ -54,7 +54,7 @@ impl Bank {
             let expected = format!("at least a batch, {pairs} pairs");
             return Err(Error::config("--memory-bank", expected, size, "make it larger, or leave it out"));
         }
-        if let Device::Gpu(gpu) = device {
+        if let Device(Backend::Gpu(gpu)) = device {
             let most = gpu.max_binding() / (4 * padded(dim));
             if capacity > most {
                 let expected =

@@ -10,7 +10,9 @@ use super::product::{
 #[cfg(feature = "native")]
 use super::tuning::{Class, measured};
 use super::{Kernel, KernelSpec, Real, chunks};
-use crate::device::{Commands, Device, Gpu, MatMut, Recorder, Region, check_variable, clock_of, padded};
+use crate::device::{
+    Backend, Commands, Device, Gpu, MatMut, Recorder, Region, check_variable, clock_of, padded,
+};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -221,8 +223,8 @@ fn check(lab: &mut Lab, spec: &KernelSpec) -> Result<()> {
     const P: usize = 131;
     let device = lab.device;
     let runs = |variant: &&MatmulVariant| match device {
-        Device::Cpu(_) => true,
-        Device::Gpu(gpu) => variant.runs_on(gpu),
+        Device(Backend::Cpu(_)) => true,
+        Device(Backend::Gpu(gpu)) => variant.runs_on(gpu),
     };
     let own = MATMUL_VARIANTS.iter().filter(|variant| variant.spec.name == spec.name);
     for variant in own.filter(runs) {

@@ -5,7 +5,7 @@
 //! gives the same bits on a device whatever was measured, remembered or forgotten there.
 
 use super::product::{MATMUL_VARIANTS, MatmulVariant, Product, candidates};
-use crate::device::{Commands, Device, Gpu, MatMut, Matrix};
+use crate::device::{Backend, Commands, Device, Gpu, MatMut, Matrix};
 use crate::io::{self, write_regular};
 use crate::{Error, Plain, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -105,7 +105,7 @@ fn race(
     candidates: &[&'static MatmulVariant],
     multiply: Multiply,
 ) -> Result<&'static MatmulVariant> {
-    let device = Device::Gpu(gpu.clone());
+    let device = Device(Backend::Gpu(gpu.clone()));
     let [rows, cols, inner] = class.shape;
     let [a_shape, b_shape] = [[rows, inner], [inner, cols]];
     let turned = |[rows, cols]: [usize; 2], transposed| if transposed { [cols, rows] } else { [rows, cols] };
@@ -233,7 +233,7 @@ mod tests {
     fn gpus(mut test: impl FnMut(&Gpu)) {
         let adapters = Adapters::find();
         for info in adapters.devices().iter().filter(|info| info.kind != DeviceKind::Cpu) {
-            if let Ok(Device::Gpu(gpu)) = adapters.open(&info.index.to_string()) {
+            if let Ok(Device(Backend::Gpu(gpu))) = adapters.open(&info.index.to_string()) {
                 test(&gpu);
             }
         }
@@ -263,7 +263,7 @@ mod tests {
     fn tiles_of_every_size_give_the_same_bits() {
         gpus(|gpu| {
             let bits = |variant| {
-                let device = Device::Gpu(gpu.clone());
+                let device = Device(Backend::Gpu(gpu.clone()));
                 let values: Vec<f32> = (0..67 * 131).map(|k| (k as f32).sin()).collect();
                 let a = Matrix::from_rows(&device, "a", 67, 131, &values).unwrap();
                 let mut c = Matrix::new(&device, "c", 67, 67).unwrap();

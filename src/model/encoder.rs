@@ -11,7 +11,7 @@
 
 use super::layout::{MlpLayout, SideLayout};
 use super::{Head, Side};
-use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
+use crate::device::{Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
 use crate::kernels::{
     NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum,
     l2norm, l2norm_backward, matmul, widen,
@@ -87,7 +87,7 @@ impl Encoder {
     /// Rows so wide that the device does not bind as many at once as a matrix product is split by.
     pub fn check(device: &Device, side: Side, [dim, embed]: [usize; 2], items: usize) -> Result<()> {
         check_environment()?;
-        let Device::Gpu(gpu) = device else { return Ok(()) };
+        let Device(Backend::Gpu(gpu)) = device else { return Ok(()) };
         let name = name(side);
         for (thing, width, rows) in [
             (format!("{name} features"), dim, items.max(embed)),

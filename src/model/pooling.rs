@@ -10,7 +10,7 @@
 //! memory in between; the parameters are the caller's.
 
 use super::layout::GpoLayout;
-use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Matrix, padded};
+use crate::device::{Backend, Buffer, Commands, Device, Element, Mat, MatMut, Matrix, padded};
 use crate::kernels::{
     Chains, GruGradient, GruTrace, GruWeights, Product, Ragged, column_sum, gpo, gpo_backward, gpo_dots,
     gpo_order, gpo_weights, gpo_weights_backward, gru, gru_backward, matmul,
@@ -78,7 +78,7 @@ pub(crate) fn check_rows(
     rows: usize,
     cols: usize,
 ) -> Result<()> {
-    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let Device(Backend::Gpu(gpu)) = device else { return Ok(()) };
     let (bytes, most) = (4 * padded(cols) * (rows + 1), gpu.max_binding());
     if bytes <= most {
         return Ok(());

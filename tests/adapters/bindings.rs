@@ -15,7 +15,7 @@ const BINDING: usize = 66 << 10;
 /// The same adapter once more, with small bindings.
 fn limited(device: &Device) -> Result<Device, Failed> {
     let other = Adapters::find().open(&device.info().index.to_string())?;
-    if let Device::Gpu(gpu) = &other {
+    if let Some(gpu) = other.adapter() {
         gpu.limit_bindings(BINDING);
     }
     Ok(other)
@@ -84,7 +84,7 @@ fn steps(device: &Device) -> Outcome {
 /// A step after the second makes no bind group (the second does, since two buffers change places), and none outlives the
 /// buffers that it binds.
 fn bound_once(device: &Device) -> Outcome {
-    let Device::Gpu(gpu) = device else { return Err("not an adapter".into()) };
+    let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let (pairs, dims, embed) = (21, [37, 19], 11);
     let mut random = Random::new(10);
     let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
@@ -118,7 +118,7 @@ fn submissions(device: &Device) -> Outcome {
         let mut random = Random::new(11);
         let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 3)?, &config, pairs)?;
         device.finish()?;
-        let count = || if let Device::Gpu(gpu) = device { gpu.submissions() } else { 0 };
+        let count = || if let Some(gpu) = device.adapter() { gpu.submissions() } else { 0 };
         let before = count();
         for _ in 0..steps {
             let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
@@ -137,7 +137,7 @@ fn submissions(device: &Device) -> Outcome {
     check(records == records_apart, format!("{records:?} together, {records_apart:?} apart"))?;
     check(head == head_apart, "the heads differ")?;
     check(records.windows(2).all(|pair| pair[0] != pair[1]), format!("steps of one batch: {records:?}"))?;
-    let Device::Gpu(gpu) = device else { return Ok(()) };
+    let Some(gpu) = device.adapter() else { return Ok(()) };
     let shares = gpu.info().backend != "gl";
     // A machine that is busy may be too slow for it now and then.
     for _ in 0..20 {
@@ -155,7 +155,7 @@ fn a_large_batch_needs_little_memory(device: &Device) -> Outcome {
     let (pairs, dims, embed) = (8000, [1280, 384], 256);
     // One of its own, with nothing in its memory.
     let device = Device::open(&device.info().index.to_string())?;
-    let Device::Gpu(gpu) = &device else { return Err("not an adapter".into()) };
+    let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let before = gpu.memory().ok_or("the backend keeps no account of memory")?;
     let mut random = Random::new(9);
     let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));

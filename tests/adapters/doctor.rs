@@ -15,7 +15,7 @@ fn sound(device: &Device) -> Outcome {
 }
 
 fn wrong_driver(device: &Device) -> Outcome {
-    let Device::Gpu(gpu) = device else { return Err("not an adapter".into()) };
+    let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     // A shader that the device cannot run cannot be wrong there.
     let absent = |name: &str| name == "matmul_subgroups" && !runs_subgroups(gpu);
     for kernel in kernels().filter(|kernel| !absent(kernel.spec.name)) {
@@ -39,7 +39,7 @@ fn wrong_driver(device: &Device) -> Outcome {
 
 /// A page that does not compile is a finding with the driver's words.
 fn refused(device: &Device) -> Outcome {
-    let Device::Gpu(gpu) = device else { return Err("not an adapter".into()) };
+    let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let own = &kernels().find(|kernel| kernel.spec.name == "sgd").ok_or("no sgd")?.spec;
     gpu.replace_shader("sgd", format!("{}\nfn broken( {{", own.source));
     let mut fault = None;

@@ -411,8 +411,12 @@ fn step_is_encode_backward(device: &Device) -> Outcome {
     let [images, texts] = [(Side::Image, &spread[0]), (Side::Text, &spread[1])]
         .map(|(side, features)| head.encode_backward(device, side, features, &lengths, &zero));
     let (images, texts) = (images?.embeddings, texts?.embeddings);
-    let g =
-        config.objective.gradients(device, (&images, 16), (&texts, 16), wgoal::gradient::GradientOptions::default())?;
+    let g = config.objective.gradients(
+        device,
+        (&images, 16),
+        (&texts, 16),
+        wgoal::gradient::GradientOptions::default(),
+    )?;
     for (side, name, features, upstream) in
         [(Side::Image, "image", &spread[0], &g.images), (Side::Text, "text", &spread[1], &g.texts)]
     {

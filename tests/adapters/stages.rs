@@ -111,7 +111,7 @@ fn top(device: &Device) -> Outcome {
 fn strips(device: &Device) -> Outcome {
     let (n, dim) = (331, 40);
     let limited = wgoal::device::Adapters::find().open(&device.info().index.to_string())?;
-    if let Device::Gpu(gpu) = &limited {
+    if let Some(gpu) = limited.adapter() {
         gpu.limit_bindings(40 << 10);
     }
     let mut random = Random::new(5);

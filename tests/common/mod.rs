@@ -64,9 +64,9 @@ enum Place {
 impl Place {
     /// Why there is nothing to test on a device, if so.
     fn lacks(self, name: &str, device: &Device) -> Option<&'static str> {
-        match (self, device) {
-            (Self::Adapters | Self::Subgroups, Device::Cpu(_)) => Some("for adapters only"),
-            (Self::Subgroups, Device::Gpu(gpu)) if !runs_subgroups(gpu) => Some("no subgroups that fit"),
+        match (self, device.adapter()) {
+            (Self::Adapters | Self::Subgroups, None) => Some("for adapters only"),
+            (Self::Subgroups, Some(gpu)) if !runs_subgroups(gpu) => Some("no subgroups that fit"),
             (Self::Only(adapter), _) if adapter != name => Some("for one other adapter"),
             _ => None,
         }

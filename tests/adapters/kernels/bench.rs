@@ -51,7 +51,7 @@ fn each<C: Copy + Debug>(
     cases: &[C],
     test: impl Fn(&Bench, &mut Random, C) -> Outcome,
 ) -> Outcome {
-    let variants = if matches!(device, Device::Cpu(_)) { &[Variant::Native] } else { variants };
+    let variants = if device.adapter().is_none() { &[Variant::Native] } else { variants };
     for &variant in variants {
         for (seed, &case) in cases.iter().enumerate() {
             test(&Bench { device, variant }, &mut Random::new(seed as u64), case).map_err(|e| {
