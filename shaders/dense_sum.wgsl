@@ -59,7 +59,7 @@ struct Params {
 const LANES = 64u;
 var<workgroup> partial: array<vec2f, LANES>;
 
-// The host replaces these sections by those of weights.wgsl. As written here, they are con:con, with or without a margin.
+// The host replaces these sections by those of weights.wgsl. As written, they are con:con, with or without a margin.
 // section numbers
 // end of section
 

@@ -5,7 +5,7 @@
 //   g           [items, cols]       gradient at the pooled rows                                   read
 //   order       [rows, cols]        of gpo_order.wgsl                                             read
 //   offsets     [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)               read
-//   length_bucket        [items]             row of theta for the item's length                            read
+//   length_bucket  [items]          row of theta for the item's length                            read
 //   theta       [lengths, slots]                                                                  read
 //   d_features  [rows, cols]                                                                      overwritten
 //

@@ -7,7 +7,7 @@
 //
 //   parts     [rows]              of gpo_dots.wgsl, at the rows of each item                    read
 //   offsets   [items + 1]         item i owns the rows offsets_i .. offsets_(i+1)               read
-//   length_bucket      [items]             row of theta for the item's length                            read
+//   length_bucket  [items]        row of theta for the item's length                            read
 //   lengths   [lengths] K                                                                       read
 //   theta     [lengths, slots]                                                                  read
 //   d_scores  [lengths, slots]    ds, zero for t >= K                                           overwritten
