@@ -12,7 +12,7 @@ const DIM: usize = 16;
 fn main() -> wgoal::Result<()> {
     let device = Device::auto()?;
     let objective: Objective = "nca:lin".parse()?;
-    let options = GradientOptions { normalize: true, ..Default::default() };
+    let options = GradientOptions::default().with(|c| c.normalize = true);
 
     // Two tables of arbitrary rows; row i of both is a pair.
     let table = |phase: f32| (0..PAIRS * DIM).map(|k| (k as f32 * phase).sin()).collect::<Vec<f32>>();

@@ -9,7 +9,12 @@ fn main() -> wgoal::Result<()> {
     println!("on {device}: {}", device.info().reason);
     let data = Dataset::open("data/clipart-mini")?;
     let objective: Objective = "cir:sig-ms".parse()?;
-    let config = TrainConfig { objective, epochs: 10, standardize: true, dropout: 0.5, ..Default::default() };
+    let config = TrainConfig::default().with(|c| {
+        c.objective = objective;
+        c.epochs = 10;
+        c.standardize = true;
+        c.dropout = 0.5;
+    });
 
     let mut trainer = Trainer::new(&device, data, config)?;
     println!("untrained: rsum {:.1}", trainer.recall(Split::Test)?.rsum);

@@ -1,6 +1,20 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(feature = "native"), allow(dead_code, reason = "the parts that only the trainer uses"))]
 
+/// Gives a type of options, which may have more of them in a later version, a way to change some.
+macro_rules! with {
+    ($options:ty) => {
+        impl $options {
+            /// The same with what `change` changes.
+            #[must_use]
+            pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+                change(&mut self);
+                self
+            }
+        }
+    };
+}
+
 // From the lowest layer to the highest; tests/layers.rs holds this order.
 pub mod analysis;
 #[cfg(feature = "bench")]

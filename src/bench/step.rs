@@ -21,6 +21,7 @@ const PROFILED: usize = 16;
 
 /// Which steps are timed kernel by kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StepProfile {
     /// None.
     None,

@@ -53,8 +53,9 @@ impl BaselineArgs {
             refuse_overwriting("--out", &out.join(BEST), Dataset::paths(&self.dataset))?;
         }
         let base =
-            TrainConfig { embed: self.embed.unwrap_or(TrainConfig::default().embed), ..Default::default() };
-        let config = self.input.apply(base);
+            TrainConfig::default().with(|c| c.embed = self.embed.unwrap_or(TrainConfig::default().embed));
+        let mut config = base;
+        self.input.apply(&mut config);
         config.validate()?;
         if self.embed.is_some() && form == ClosedForm::Ridge {
             warn(&[Unused::new("embed", "the head of ridge is as wide as the features of a side")]);

@@ -142,8 +142,9 @@ impl BenchCommand {
 
 impl BenchArgs {
     fn config(&self) -> Result<TrainConfig> {
-        let config = TrainConfig { mask_same_image: false, ..Default::default() };
-        Ok(TrainConfig { objective: self.objective.apply(config.objective)?, ..config })
+        let mut config = TrainConfig::default().with(|c| c.mask_same_image = false);
+        config.objective = self.objective.apply(config.objective)?;
+        Ok(config)
     }
 
     fn step(self, profile: StepProfile) -> Result<()> {
@@ -182,7 +183,13 @@ impl EpochBench {
         let config = TrainConfig::default();
         let objective = self.objective.apply(config.objective.clone())?;
         let shuffle = self.shuffle.parse()?;
-        let config = TrainConfig { objective, batch: self.batch, embed: d, epochs: 1, shuffle, ..config };
+        let config = config.with(|c| {
+            c.objective = objective;
+            c.batch = self.batch;
+            c.embed = d;
+            c.epochs = 1;
+            c.shuffle = shuffle;
+        });
         let device = self.device.open()?;
         let scratch = self.scratch.clone().unwrap_or_else(std::env::temp_dir);
         let objective = config.objective.to_string();

@@ -71,7 +71,11 @@ impl GradientArgs {
         }
         warn(&unused);
         let device = self.device.open()?;
-        let options = GradientOptions { normalize: self.normalize, ids: ids.as_deref(), scale: self.scale };
+        let options = GradientOptions::default().with(|c| {
+            c.normalize = self.normalize;
+            c.ids = ids.as_deref();
+            c.scale = self.scale;
+        });
         let g = objective.gradients(&device, (&images, dim), (&texts, dim), options)?;
 
         let sampled = match self.sample_negatives {
@@ -82,7 +86,11 @@ impl GradientArgs {
                 let temperature = self.sample_temperature.unwrap_or(usual);
                 let unit =
                     |values: &[f32]| if self.normalize { unit_rows(values, dim) } else { values.to_vec() };
-                let options = NegativeOptions { ids: ids.as_deref(), temperature, seed };
+                let options = NegativeOptions::default().with(|c| {
+                    c.ids = ids.as_deref();
+                    c.temperature = temperature;
+                    c.seed = seed;
+                });
                 Some(hard_negatives(&device, (&unit(&images), dim), (&unit(&texts), dim), options)?)
             }
         };

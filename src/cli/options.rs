@@ -94,13 +94,45 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    pub fn apply(&self, base: TrainConfig) -> TrainConfig {
-        TrainConfig {
-            image_pooling: self.image_pooling.map_or(base.image_pooling, Pooling::from),
-            text_pooling: self.text_pooling.map_or(base.text_pooling, Pooling::from),
-            signed_root: self.signed_root.map_or(base.signed_root, SignedRoot::from),
-            standardize: self.standardize.map_or(base.standardize, Switch::is_on),
-            ..base
+    pub fn apply(&self, config: &mut TrainConfig) {
+        set(&mut config.image_pooling, self.image_pooling.map(Pooling::from));
+        set(&mut config.text_pooling, self.text_pooling.map(Pooling::from));
+        set(&mut config.signed_root, self.signed_root.map(SignedRoot::from));
+        set(&mut config.standardize, self.standardize.map(Switch::is_on));
+    }
+}
+
+/// Changes an option that is given.
+fn set<T>(option: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *option = given;
+    }
+}
+
+impl From<InitName> for Init {
+    fn from(name: InitName) -> Self {
+        match name {
+            InitName::Xavier => Self::Xavier,
+            InitName::Cca => Self::Cca,
+        }
+    }
+}
+
+impl From<EncoderName> for ImageEncoder {
+    fn from(name: EncoderName) -> Self {
+        match name {
+            EncoderName::Linear => Self::Linear,
+            EncoderName::ResidualMlp => Self::ResidualMlp,
+        }
+    }
+}
+
+impl From<ScheduleName> for Schedule {
+    fn from(name: ScheduleName) -> Self {
+        match name {
+            ScheduleName::Constant => Self::Constant,
+            ScheduleName::Cosine => Self::Cosine,
+            ScheduleName::Linear => Self::Linear,
         }
     }
 }
@@ -196,52 +228,32 @@ pub struct RunOptions {
 impl RunOptions {
     /// The configuration that results from `base` and the options given.
     pub fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
-        let config = TrainConfig {
-            objective: self.objective.resolve(base.objective.clone())?,
-            epochs: self.epochs.unwrap_or(base.epochs),
-            batch: self.batch.unwrap_or(base.batch),
-            embed: self.embed.unwrap_or(base.embed),
-            init: match self.init {
-                None => base.init,
-                Some(InitName::Xavier) => Init::Xavier,
-                Some(InitName::Cca) => Init::Cca,
-            },
-            image_encoder: match self.image_encoder {
-                None => base.image_encoder,
-                Some(EncoderName::Linear) => ImageEncoder::Linear,
-                Some(EncoderName::ResidualMlp) => ImageEncoder::ResidualMlp,
-            },
-            optimizer: self.optimizer(base.optimizer)?,
-            lr: self.lr.unwrap_or(base.lr),
-            weight_decay: self.weight_decay.unwrap_or(base.weight_decay),
-            decay_biases: self.decay_biases.map_or(base.decay_biases, Switch::is_on),
-            clip: self.clip.unwrap_or(base.clip),
-            schedule: match self.schedule {
-                None => base.schedule,
-                Some(ScheduleName::Constant) => Schedule::Constant,
-                Some(ScheduleName::Cosine) => Schedule::Cosine,
-                Some(ScheduleName::Linear) => Schedule::Linear,
-            },
-            lr_drop: self.lr_drop.clone().unwrap_or_else(|| base.lr_drop.clone()),
-            lr_warmup: match &self.lr_warmup {
-                None => base.lr_warmup,
-                Some(text) => text.parse::<Warmup>()?,
-            },
-            warmup_epochs: self.warmup_epochs.unwrap_or(base.warmup_epochs),
-            memory_bank: self.memory_bank.unwrap_or(base.memory_bank),
-            bank_warmup: self.bank_warmup.unwrap_or(base.bank_warmup),
-            dropout: self.dropout.unwrap_or(base.dropout),
-            size_augment: self.size_augment.map_or(base.size_augment, Switch::is_on),
-            token_dropout: self.token_dropout.unwrap_or(base.token_dropout),
-            shuffle: match &self.shuffle {
-                None => base.shuffle,
-                Some(text) => text.parse::<Shuffle>()?,
-            },
-            seed: self.seed.unwrap_or(base.seed),
-            mask_same_image: self.mask_same_image.map_or(base.mask_same_image, Switch::is_on),
-            patience: self.patience.unwrap_or(base.patience),
-            ..self.input.apply(base)
-        };
+        let mut config = base;
+        self.input.apply(&mut config);
+        config.objective = self.objective.resolve(config.objective)?;
+        config.optimizer = self.optimizer(config.optimizer)?;
+        set(&mut config.epochs, self.epochs);
+        set(&mut config.batch, self.batch);
+        set(&mut config.embed, self.embed);
+        set(&mut config.init, self.init.map(Init::from));
+        set(&mut config.image_encoder, self.image_encoder.map(ImageEncoder::from));
+        set(&mut config.lr, self.lr);
+        set(&mut config.weight_decay, self.weight_decay);
+        set(&mut config.decay_biases, self.decay_biases.map(Switch::is_on));
+        set(&mut config.clip, self.clip);
+        set(&mut config.schedule, self.schedule.map(Schedule::from));
+        set(&mut config.lr_drop, self.lr_drop.clone());
+        set(&mut config.lr_warmup, self.lr_warmup.as_deref().map(str::parse::<Warmup>).transpose()?);
+        set(&mut config.warmup_epochs, self.warmup_epochs);
+        set(&mut config.memory_bank, self.memory_bank);
+        set(&mut config.bank_warmup, self.bank_warmup);
+        set(&mut config.dropout, self.dropout);
+        set(&mut config.size_augment, self.size_augment.map(Switch::is_on));
+        set(&mut config.token_dropout, self.token_dropout);
+        set(&mut config.shuffle, self.shuffle.as_deref().map(str::parse::<Shuffle>).transpose()?);
+        set(&mut config.seed, self.seed);
+        set(&mut config.mask_same_image, self.mask_same_image.map(Switch::is_on));
+        set(&mut config.patience, self.patience);
         config.validate()?;
         Ok(config)
     }

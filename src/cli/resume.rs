@@ -28,7 +28,10 @@ pub fn config(options: &RunOptions, earlier: &Earlier) -> Result<TrainConfig> {
     }
     let before = &earlier.config;
     let config = options.apply(before.clone())?;
-    let same = TrainConfig { epochs: before.epochs, patience: before.patience, ..config.clone() };
+    let same = config.clone().with(|c| {
+        c.epochs = before.epochs;
+        c.patience = before.patience;
+    });
     if same == *before {
         return Ok(config);
     }

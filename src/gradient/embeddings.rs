@@ -38,6 +38,7 @@ pub struct Gradients {
 
 /// How [`Objective::gradients`] takes its embeddings.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct GradientOptions<'a> {
     /// L2-normalise the rows first; the gradient is then at the raw rows.
     pub normalize: bool,
@@ -46,6 +47,8 @@ pub struct GradientOptions<'a> {
     /// Upstream gradient, a factor on everything but the loss.
     pub scale: f32,
 }
+
+with!(GradientOptions<'_>);
 
 impl Default for GradientOptions<'_> {
     fn default() -> Self {

@@ -162,6 +162,7 @@ pub fn write_regular(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The values of a tensor to be written.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Values<'a> {
     /// Features, embeddings, scores.
     F32(&'a [f32]),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What makes one vector of an item's features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Pooling {
     /// The cached features are pooled already: one row an item.
     #[default]
@@ -22,6 +23,7 @@ pub enum Pooling {
 /// What maps image features to the embedding; texts take a linear layer always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ImageEncoder {
     /// One linear layer.
     #[default]
@@ -34,6 +36,7 @@ pub enum ImageEncoder {
 /// 2010), which evens out the bursts of features that are a network's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SignedRoot {
     /// Nobody's.
     #[default]
@@ -71,6 +74,8 @@ pub struct HeadConfig {
     /// Whether every input column is shifted and scaled by its mean and deviation over the training rows.
     pub standardize: bool,
 }
+
+with!(HeadConfig);
 
 impl Default for HeadConfig {
     fn default() -> Self {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 /// Weight of a whole triplet by its positive similarity p and its hardest negative n (docs/math.md, "Triplet weights").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum TripletWeight {
     /// 1
     Con,
@@ -33,6 +34,7 @@ pub enum TripletWeight {
 /// Weights of the positive and the negative pair inside a triplet (docs/math.md, "Pair weights").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PairWeight {
     /// 1, 1
     Con,
@@ -53,6 +55,7 @@ pub enum PairWeight {
 /// Parameters of the GOAL weights; the defaults are those of the published code (docs/math.md, "GOAL parameters").
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GoalParams {
     /// Scale τ of the triplet weights.
     pub tau: f32,
@@ -70,6 +73,8 @@ pub struct GoalParams {
     pub margin: Option<f32>,
 }
 
+with!(GoalParams);
+
 impl Default for GoalParams {
     fn default() -> Self {
         Self { tau: 1.0, alpha: 2.0, beta: 10.0, lambda: 0.5, threshold: 0.1, circle: 0.5, margin: None }
@@ -79,6 +84,7 @@ impl Default for GoalParams {
 /// Parameters of InfoNCE.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct InfonceParams {
     /// The temperature, or its start where it is learned.
     pub temperature: f32,
@@ -87,6 +93,8 @@ pub struct InfonceParams {
     /// With image ids: leave the other captions of an image out, instead of sharing the target among them.
     pub leave_out: bool,
 }
+
+with!(InfonceParams);
 
 impl Default for InfonceParams {
     fn default() -> Self {

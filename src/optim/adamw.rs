@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// AdamW with decoupled weight decay on every parameter (Loshchilov and Hutter, 2019).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AdamW {
     /// Decay of the first moment.
     pub beta1: f64,
@@ -19,6 +20,8 @@ pub struct AdamW {
     /// Added to the root of the second moment.
     pub epsilon: f64,
 }
+
+with!(AdamW);
 
 impl Default for AdamW {
     fn default() -> Self {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 /// The course of the learning rate after its warm-up; drops come on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Schedule {
     /// As given.
     #[default]
@@ -20,6 +21,7 @@ pub enum Schedule {
 /// Over how many steps the learning rate rises from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Warmup {
     /// This many.
     Steps(u64),

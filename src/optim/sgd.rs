@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 
 /// Gradient descent with momentum and L2 weight decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Sgd {
     /// Decay of the momentum.
     pub momentum: f64,
 }
+
+with!(Sgd);
 
 impl Default for Sgd {
     fn default() -> Self {

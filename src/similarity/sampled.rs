@@ -23,6 +23,7 @@ pub struct HardNegatives {
 
 /// What [`crate::similarity::hard_negatives`] draws by.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct NegativeOptions<'a> {
     /// Image of each pair: pairs of one image are never drawn for each other. Without it, only a pair's own partner is
     /// not drawn.
@@ -32,6 +33,8 @@ pub struct NegativeOptions<'a> {
     /// Decides the draw, together with the embeddings.
     pub seed: u64,
 }
+
+with!(NegativeOptions<'_>);
 
 impl Default for NegativeOptions<'_> {
     fn default() -> Self {

@@ -57,7 +57,13 @@ pub struct SweepProgress<'a> {
 /// use wgoal::{Dataset, Device, TrainConfig};
 /// use wgoal::sweep::{Sweep, Variant};
 /// let variants = ["con:con", "hinge"].map(|name| {
-///     let config = TrainConfig { objective: name.parse()?, embed: 8, epochs: 1, ..Default::default() };
+///     let config = {
+/// let mut options = TrainConfig::default();
+/// options.objective = name.parse()?;
+/// options.embed = 8;
+/// options.epochs = 1;
+/// options
+/// };
 ///     Ok(Variant { point: String::new(), config })
 /// });
 /// let sweep = Sweep::new(variants.into_iter().collect::<wgoal::Result<_>>()?, vec![0, 1], None)?;

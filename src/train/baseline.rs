@@ -25,6 +25,7 @@ const CHUNK: usize = 1024;
 
 /// A way to a head without training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClosedForm {
     /// Regularised canonical correlation analysis, its directions weighted by their correlations.
     Cca,

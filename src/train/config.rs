@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 /// What the weights of the linear layers are before training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Init {
     /// Random (Glorot and Bengio, 2010), as in VSE++.
     #[default]
@@ -27,6 +28,7 @@ const REGION_DROPOUT: f64 = 0.2;
 /// bit of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TrainConfig {
     /// What is optimised.
     pub objective: Objective,
@@ -92,6 +94,8 @@ pub struct TrainConfig {
     /// Stop after this many epochs without a better validation rsum; 0 never stops early.
     pub patience: usize,
 }
+
+with!(TrainConfig);
 
 impl Default for TrainConfig {
     fn default() -> Self {

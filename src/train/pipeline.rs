@@ -304,7 +304,7 @@ impl Pipeline {
     /// ```
     /// use wgoal::{Device, Head, Pipeline, TrainConfig};
     /// use wgoal::train::Features;
-    /// let config = TrainConfig { embed: 4, mask_same_image: false, ..Default::default() };
+    /// let config = TrainConfig::default().with(|c| { c.embed = 4; c.mask_same_image = false; });
     /// let mut pipeline = Pipeline::new(&Device::cpu(), Head::new(3, 3, 4, 0)?, &config, 2)?;
     /// let batch = Features { images: &[1.0, 0.0, 2.0, 0.5, 1.0, 0.0], texts: &[0.0, 1.0, 1.0, 2.0, 0.0, 1.0], ids: &[] };
     /// // The gradient of the sum of squared distances of the pairs.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 /// The order of an epoch's pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Shuffle {
     /// Any order, as likely as any other.
     #[default]

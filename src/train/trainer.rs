@@ -42,7 +42,10 @@ pub enum Event {
 /// use wgoal::{Dataset, Device, TrainConfig, Trainer};
 /// let device = Device::cpu();
 /// let data = Dataset::open("data/clipart-mini")?;
-/// let mut trainer = Trainer::new(&device, data, TrainConfig { embed: 32, epochs: 2, ..Default::default() })?;
+/// let mut trainer = Trainer::new(&device, data, TrainConfig::default().with(|c| {
+/// c.embed = 32;
+/// c.epochs = 2;
+/// }))?;
 /// for epoch in trainer.epochs() {
 ///     println!("{}", epoch?);
 /// }

@@ -21,22 +21,25 @@ fn objective(temperature: f32) -> Objective {
 }
 
 fn with_temperature(temperature: f32, learn_temperature: bool) -> Objective {
-    let infonce = InfonceParams { temperature, learn_temperature, leave_out: false };
+    let infonce = InfonceParams::default().with(|c| {
+        c.temperature = temperature;
+        c.learn_temperature = learn_temperature;
+        c.leave_out = false;
+    });
     let mined = "cir:con".parse().unwrap();
     Objective::Sum(vec![(1.0, Objective::Infonce(infonce)), (0.5, mined)])
 }
 
 /// Learned pooling, batch norm, a memory bank, a mask, a learned temperature: everything that a step leaves something in.
 fn config() -> TrainConfig {
-    TrainConfig {
-        objective: objective(0.1),
-        embed: EMBED,
-        image_pooling: Pooling::Gpo,
-        text_pooling: Pooling::Gpo,
-        image_encoder: ImageEncoder::ResidualMlp,
-        memory_bank: 2 * PAIRS,
-        ..Default::default()
-    }
+    TrainConfig::default().with(|c| {
+        c.objective = objective(0.1);
+        c.embed = EMBED;
+        c.image_pooling = Pooling::Gpo;
+        c.text_pooling = Pooling::Gpo;
+        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.memory_bank = 2 * PAIRS;
+    })
 }
 
 struct Batch {
@@ -186,12 +189,16 @@ fn refused_kernels(device: &Device) -> Outcome {
 
 /// A step reads the temperature that the steps before have learned: its loss is that of a first step which is given it.
 fn learned_temperature(device: &Device) -> Outcome {
-    let config = TrainConfig { mask_same_image: false, ..Default::default() };
+    let config = TrainConfig::default().with(|c| c.mask_same_image = false);
     let mut random = Random::new(24);
     let (images, texts) = (random.values(PAIRS * DIMS[0]), random.values(PAIRS * DIMS[1]));
     let batch = Features { images: &images, texts: &texts, ids: &[] };
     let objective = |temperature| {
-        Objective::Infonce(InfonceParams { temperature, learn_temperature: true, leave_out: false })
+        Objective::Infonce(InfonceParams::default().with(|c| {
+            c.temperature = temperature;
+            c.learn_temperature = true;
+            c.leave_out = false;
+        }))
     };
     let mut pipeline = Pipeline::new(device, Head::new(DIMS[0], DIMS[1], EMBED, 3)?, &config, PAIRS)?;
     for _ in 0..3 {

@@ -41,7 +41,10 @@ fn gradients(device: &Device) -> Outcome {
     let ids = random.indices(pairs, pairs);
     let limited = limited(device)?;
     for objective in objectives()? {
-        let options = GradientOptions { normalize: true, ids: Some(&ids), ..Default::default() };
+        let options = GradientOptions::default().with(|c| {
+            c.normalize = true;
+            c.ids = Some(&ids);
+        });
         let whole = objective.gradients(device, (&x, dim), (&y, dim), options)?;
         let parts = objective.gradients(&limited, (&x, dim), (&y, dim), options)?;
         check(whole.hardest_text_index == parts.hardest_text_index, format!("{objective}: other negatives"))?;
@@ -58,10 +61,12 @@ fn steps(device: &Device) -> Outcome {
     let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
     let ids = random.indices(pairs, pairs);
     let limited = limited(device)?;
-    for optimizer in [Optimizer::default(), Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.9 })] {
+    for optimizer in
+        [Optimizer::default(), Optimizer::Sgd(wgoal::optim::Sgd::default().with(|c| c.momentum = 0.9))]
+    {
         let run = |device: &Device| -> Result<_, Failed> {
             // A step this large in units of the gradient, that its errors show.
-            let config = TrainConfig { optimizer, ..Default::default() };
+            let config = TrainConfig::default().with(|c| c.optimizer = optimizer);
             let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 3)?, &config, pairs)?;
             let batch = Features { images: &images, texts: &texts, ids: &ids };
             pipeline.step(batch, &"infonce".parse()?, 1e-2)?;
@@ -113,7 +118,10 @@ fn bound_once(device: &Device) -> Outcome {
 fn submissions(device: &Device) -> Outcome {
     let (pairs, dims, embed, steps) = (5, [7, 9], 3, 6);
     let objective = "cir:sig-ms".parse()?;
-    let config = TrainConfig { memory_bank: 2 * pairs, mask_same_image: true, ..Default::default() };
+    let config = TrainConfig::default().with(|c| {
+        c.memory_bank = 2 * pairs;
+        c.mask_same_image = true;
+    });
     let run = |waits: bool| -> Result<_, Failed> {
         let mut random = Random::new(11);
         let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 3)?, &config, pairs)?;

@@ -95,7 +95,12 @@ fn goal(device: &Device, file: &str) -> Outcome {
     let size = x.len();
     for (c, combination) in Objective::goal_combinations().enumerate() {
         let Objective::Goal(triplet, pair, _) = combination else { continue };
-        let params = GoalParams { tau, alpha, beta, lambda, ..GoalParams::default() };
+        let params = GoalParams::default().with(|c| {
+            c.tau = tau;
+            c.alpha = alpha;
+            c.beta = beta;
+            c.lambda = lambda;
+        });
         let objective = Objective::Goal(triplet, pair, params);
         let allowed = allowed(triplet, pair);
         let g = objective.gradients(device, (&x, shape[1]), (&y, shape[1]), GradientOptions::default())?;
@@ -110,7 +115,7 @@ fn goal(device: &Device, file: &str) -> Outcome {
         if let Some((raw_x, raw_y, images, texts, subset)) = &raw
             && let Some(at) = subset.iter().position(|&s| s == c)
         {
-            let options = GradientOptions { normalize: true, ..Default::default() };
+            let options = GradientOptions::default().with(|c| c.normalize = true);
             let g = objective.gradients(device, (raw_x, shape[1]), (raw_y, shape[1]), options)?;
             near(&format!("{objective} raw images"), &g.images, &images[at * size..][..size], allowed)?;
             near(&format!("{objective} raw texts"), &g.texts, &texts[at * size..][..size], allowed)?;
@@ -136,7 +141,7 @@ fn hinge(device: &Device) -> Outcome {
     for (objective, form) in [(Objective::Hinge { margin }, "max"), (Objective::HingeSum { margin }, "sum")] {
         for (x, y, prefix, normalize) in [("x", "y", "G", false), ("raw_img", "raw_txt", "Graw", true)] {
             let (x, y) = (golden.floats(x)?, golden.floats(y)?);
-            let options = GradientOptions { normalize, ..Default::default() };
+            let options = GradientOptions::default().with(|c| c.normalize = normalize);
             let g = objective.gradients(device, (&x, 64), (&y, 64), options)?;
             near(form, &g.images, &golden.values(&format!("{prefix}_img_{form}"))?, 2e-6)?;
             near(form, &g.texts, &golden.values(&format!("{prefix}_txt_{form}"))?, 2e-6)?;
@@ -158,7 +163,7 @@ fn hinge_far_negatives(device: &Device) -> Outcome {
         let of = |objective: Objective| {
             objective.gradients(device, (x, dim), (y, dim), GradientOptions::default())
         };
-        let goal = GoalParams { margin: Some(0.2), ..Default::default() };
+        let goal = GoalParams::default().with(|c| c.margin = Some(0.2));
         let all = of(Objective::HingeSum { margin: 0.2 })?;
         for objective in
             [Objective::Hinge { margin: 0.2 }, Objective::Goal(TripletWeight::Con, PairWeight::Con, goal)]
@@ -180,12 +185,16 @@ fn hinge_far_negatives(device: &Device) -> Outcome {
 fn infonce(device: &Device) -> Outcome {
     let mut golden = Golden::open("infonce_N8_D64.npz")?;
     let temperature = golden.scalar("temperature")? as f32;
-    let objective = Objective::Infonce(InfonceParams { temperature, ..Default::default() });
+    let objective = Objective::Infonce(InfonceParams::default().with(|c| c.temperature = temperature));
     let ids: Vec<u32> = golden.values("idx")?.into_iter().map(|x| x as u32).collect();
     let (x, y) = (golden.floats("x")?, golden.floats("y")?);
     for (ids, suffix) in [(None, ""), (Some(&ids[..]), "_idx")] {
-        let g =
-            objective.gradients(device, (&x, 64), (&y, 64), GradientOptions { ids, ..Default::default() })?;
+        let g = objective.gradients(
+            device,
+            (&x, 64),
+            (&y, 64),
+            GradientOptions::default().with(|c| c.ids = ids),
+        )?;
         near("images", &g.images, &golden.values(&format!("G_img{suffix}"))?, 5e-6)?;
         near("texts", &g.texts, &golden.values(&format!("G_txt{suffix}"))?, 5e-6)?;
         near("loss", &[g.loss], &[golden.scalar(&format!("loss{suffix}"))?], 5e-6)?;
@@ -196,7 +205,7 @@ fn infonce(device: &Device) -> Outcome {
         device,
         (&x, 64),
         (&y, 64),
-        GradientOptions { normalize: true, ..Default::default() },
+        GradientOptions::default().with(|c| c.normalize = true),
     )?;
     near("raw images", &g.images, &golden.values("Graw_img")?, 5e-6)?;
     near("raw texts", &g.texts, &golden.values("Graw_txt")?, 5e-6)
@@ -205,35 +214,37 @@ fn infonce(device: &Device) -> Outcome {
 /// Ten training steps from given weights end where the reference ends, and pass by the same losses and norms.
 fn ten_steps(device: &Device) -> Outcome {
     let mut golden = Golden::open("ten_steps.npz")?;
-    let c = golden.values("config")?;
+    let given = golden.values("config")?;
     let (shape, images) = golden.array("images")?;
     let [steps, pairs, p] = shape[..] else { return Err("images are not of rank 3".into()) };
     let (shape, texts) = golden.array("texts")?;
     let (q, embed) = (shape[2], golden.array("w_image0")?.0[0]);
     let floats = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
     let (images, texts) = (floats(&images), floats(&texts));
-    let goal = GoalParams {
-        tau: c[7] as f32,
-        alpha: c[8] as f32,
-        beta: c[9] as f32,
-        lambda: c[10] as f32,
-        ..Default::default()
-    };
+    let goal = GoalParams::default().with(|c| {
+        c.tau = given[7] as f32;
+        c.alpha = given[8] as f32;
+        c.beta = given[9] as f32;
+        c.lambda = given[10] as f32;
+    });
     for (name, objective) in [
-        ("hinge", Objective::Hinge { margin: c[6] as f32 }),
+        ("hinge", Objective::Hinge { margin: given[6] as f32 }),
         ("con_x_con", Objective::Goal(TripletWeight::Con, PairWeight::Con, goal)),
         ("cir_x_sig_ms", Objective::Goal(TripletWeight::Cir, PairWeight::SigMs, goal)),
         ("nca_x_lin", Objective::Goal(TripletWeight::Nca, PairWeight::Lin, goal)),
         ("infonce", Objective::Infonce(InfonceParams::default())),
     ] {
-        let config = TrainConfig {
-            objective: objective.clone(),
-            optimizer: Optimizer::AdamW(wgoal::optim::AdamW { beta1: c[1], beta2: c[2], epsilon: c[3] }),
-            weight_decay: c[4],
-            clip: c[5] as f32,
-            mask_same_image: false,
-            ..Default::default()
-        };
+        let config = TrainConfig::default().with(|c| {
+            c.objective = objective.clone();
+            c.optimizer = Optimizer::AdamW(wgoal::optim::AdamW::default().with(|c| {
+                c.beta1 = given[1];
+                c.beta2 = given[2];
+                c.epsilon = given[3];
+            }));
+            c.weight_decay = given[4];
+            c.clip = given[5] as f32;
+            c.mask_same_image = false;
+        });
         let mut head = Head::new(p, q, embed, 0)?;
         head.set_side(Side::Image, &golden.floats("w_image0")?, &vec![0.0; embed])?;
         head.set_side(Side::Text, &golden.floats("w_text0")?, &vec![0.0; embed])?;
@@ -241,7 +252,7 @@ fn ten_steps(device: &Device) -> Outcome {
         for step in 0..steps {
             let images = &images[step * pairs * p..][..pairs * p];
             let texts = &texts[step * pairs * q..][..pairs * q];
-            pipeline.step(Features { images, texts, ids: &[] }, &objective, c[0])?;
+            pipeline.step(Features { images, texts, ids: &[] }, &objective, given[0])?;
         }
         let records = pipeline.records()?;
         let losses: Vec<f32> = records.iter().map(|r| r.loss).collect();
@@ -330,12 +341,11 @@ fn stacked(golden: &mut Golden, prefix: &str, names: [&str; 2]) -> Result<Vec<f6
 fn image_encoder(device: &Device) -> Outcome {
     let mut golden = Golden::open("image_encoder_small.npz")?;
     let shape = golden.array("W_fc_weight")?.0;
-    let config = TrainConfig {
-        embed: shape[0],
-        image_pooling: Pooling::Gpo,
-        image_encoder: ImageEncoder::ResidualMlp,
-        ..Default::default()
-    };
+    let config = TrainConfig::default().with(|c| {
+        c.embed = shape[0];
+        c.image_pooling = Pooling::Gpo;
+        c.image_encoder = ImageEncoder::ResidualMlp;
+    });
     let mut head = Head::for_config(shape[1], 1, &config.head(), config.seed)?;
     for (name, names) in ENCODER {
         let values: Vec<f32> = stacked(&mut golden, "W", names)?.into_iter().map(|x| x as f32).collect();

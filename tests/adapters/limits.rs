@@ -129,7 +129,7 @@ fn objectives() -> Vec<Objective> {
         "infonce+0.5*cir:con@top:2",
     ]
     .map(|name| name.parse().unwrap());
-    let learned = InfonceParams { learn_temperature: true, ..Default::default() };
+    let learned = InfonceParams::default().with(|c| c.learn_temperature = true);
     Objective::goal_combinations().chain(named).chain([Objective::Infonce(learned)]).collect()
 }
 
@@ -141,7 +141,7 @@ fn everything(device: &Device) -> Outcome {
         let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
         let ids = random.indices(pairs, pairs);
         for mask_same_image in [true, false] {
-            let config = TrainConfig { mask_same_image, ..Default::default() };
+            let config = TrainConfig::default().with(|c| c.mask_same_image = mask_same_image);
             let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 0)?, &config, pairs)?;
             for objective in objectives() {
                 let batch = Features { images: &images, texts: &texts, ids: &ids };
@@ -155,7 +155,10 @@ fn everything(device: &Device) -> Outcome {
         let some = objectives().into_iter().step_by(if pairs > 1000 { 3 } else { 1 });
         for (objective, normalize) in some.zip([true, false].into_iter().cycle()) {
             let ids = normalize.then_some(&ids[..]);
-            let options = GradientOptions { normalize, ids, ..Default::default() };
+            let options = GradientOptions::default().with(|c| {
+                c.normalize = normalize;
+                c.ids = ids;
+            });
             objective
                 .gradients(device, (x, 3), (y, 3), options)
                 .map_err(|e| format!("gradients of {objective}, {pairs}: {e}"))?;
@@ -168,9 +171,13 @@ fn everything(device: &Device) -> Outcome {
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     for optimizer in [
         wgoal::optim::Optimizer::default(),
-        wgoal::optim::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.9 }),
+        wgoal::optim::Optimizer::Sgd(wgoal::optim::Sgd::default().with(|c| c.momentum = 0.9)),
     ] {
-        let config = TrainConfig { epochs: 1, embed: 64, optimizer, ..Default::default() };
+        let config = TrainConfig::default().with(|c| {
+            c.epochs = 1;
+            c.embed = 64;
+            c.optimizer = optimizer;
+        });
         Trainer::new(device, Dataset::open(data)?, config)?.run_epoch()?;
     }
     Ok(())
@@ -178,14 +185,13 @@ fn everything(device: &Device) -> Outcome {
 
 /// Regions and tokens, pooled on the device: batches of different sizes, one of them after the other.
 fn local_features(device: &Device) -> Outcome {
-    let config = TrainConfig {
-        embed: 65,
-        image_pooling: Pooling::Gpo,
-        text_pooling: Pooling::Gpo,
-        image_encoder: ImageEncoder::ResidualMlp,
-        mask_same_image: false,
-        ..Default::default()
-    };
+    let config = TrainConfig::default().with(|c| {
+        c.embed = 65;
+        c.image_pooling = Pooling::Gpo;
+        c.text_pooling = Pooling::Gpo;
+        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.mask_same_image = false;
+    });
     let (mut random, pairs) = (Random::new(2), 37);
     let mut pipeline =
         Pipeline::new(device, Head::for_config(130, 33, &config.head(), config.seed)?, &config, pairs)?;

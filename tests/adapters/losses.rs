@@ -13,12 +13,20 @@ const DIM: usize = 6;
 fn combinations(device: &Device) -> Outcome {
     let mut random = Random::new(5);
     let (images, texts) = (random.values(PAIRS * DIM), random.values(PAIRS * DIM));
-    let params = GoalParams { tau: 3.0, alpha: 2.5, beta: 20.0, lambda: 0.4, ..Default::default() };
+    let params = GoalParams::default().with(|c| {
+        c.tau = 3.0;
+        c.alpha = 2.5;
+        c.beta = 20.0;
+        c.lambda = 0.4;
+    });
     for (loss, margin) in Loss::ALL.into_iter().flat_map(|loss| [(loss, None), (loss, Some(0.3))]) {
         let Some((triplet, pair)) = loss.combination() else { continue };
-        let params = GoalParams { margin, ..params };
+        let params = params.with(|c| c.margin = margin);
         let (named, goal) = (Objective::Loss(loss, params), Objective::Goal(triplet, pair, params));
-        let options = GradientOptions { normalize: true, scale: 0.7, ..Default::default() };
+        let options = GradientOptions::default().with(|c| {
+            c.normalize = true;
+            c.scale = 0.7;
+        });
         let of = |objective: &Objective| objective.gradients(device, (&images, DIM), (&texts, DIM), options);
         let (a, b) = (of(&named)?, of(&goal)?);
         check(a.images.iter().any(|x| *x != 0.0), format!("{named}: no gradient"))?;
@@ -103,7 +111,7 @@ fn small_infonce(device: &Device) -> Outcome {
             let mut objective: Objective = name.parse()?;
             let Objective::Infonce(params) = &mut objective else { return Err("no InfoNCE".into()) };
             params.temperature = t;
-            let options = GradientOptions { ids, ..Default::default() };
+            let options = GradientOptions::default().with(|c| c.ids = ids);
             let found = objective.gradients(device, (x, PAIRS + 1), (y, PAIRS + 1), options)?;
             let same = |i: usize, j: usize| i == j || ids.is_some_and(|ids| ids[i] == ids[j]);
             let masked = name == "infonce-masked";
@@ -147,7 +155,12 @@ fn small_softplus(device: &Device) -> Outcome {
     let s = similarity(&x, &y, PAIRS + 1);
     let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
     for scale in [1.0f32, 4.0, 27.0] {
-        let params = GoalParams { tau: scale, alpha: scale, beta: scale, lambda: 0.5, ..Default::default() };
+        let params = GoalParams::default().with(|c| {
+            c.tau = scale;
+            c.alpha = scale;
+            c.beta = scale;
+            c.lambda = 0.5;
+        });
         let c = f64::from(scale);
         let nt_xent = |p: f64, n: &[f64]| softplus(c * (n.iter().copied().fold(f64::MIN, f64::max) - p)) / c;
         let multi = |p: f64, n: &[f64]| {
@@ -197,7 +210,10 @@ fn positives_once(device: &Device) -> Outcome {
     let (images, texts) = (random.values(PAIRS * DIM), random.values(PAIRS * DIM));
     let mut ids: Vec<u32> = (0..PAIRS as u32).collect();
     ids[5] = 4;
-    let options = GradientOptions { normalize: true, ids: Some(&ids), ..Default::default() };
+    let options = GradientOptions::default().with(|c| {
+        c.normalize = true;
+        c.ids = Some(&ids);
+    });
     let separable: [(&str, fn(f64) -> f64, fn(f64) -> f64); 3] = [
         ("contrastive", |p| 1.0 - p, |n| (n - 0.5).max(0.0)),
         ("squared-pair", |p| (1.0 - p).powi(2) / 2.0, |n| n * n / 2.0),
@@ -238,7 +254,7 @@ fn positives_once(device: &Device) -> Outcome {
         check((slope - along).abs() <= 0.2 * along, format!("{objective}: slope {slope}, expected {along}"))?;
     }
     // With a margin, as many positives as open triplets.
-    let params = GoalParams { margin: Some(4.0), ..Default::default() };
+    let params = GoalParams::default().with(|c| c.margin = Some(4.0));
     let objective = Objective::Loss(Loss::Contrastive, params).over(wgoal::objective::Negatives::All)?;
     let found = objective.gradients(device, (&images, DIM), (&texts, DIM), options)?;
     let mut expected = 0.0;

@@ -6,7 +6,10 @@ use wgoal::train::Event;
 use wgoal::{Dataset, Device, ErrorKind, TrainConfig, Trainer};
 
 fn config() -> TrainConfig {
-    TrainConfig { embed: 16, epochs: 3, ..Default::default() }
+    TrainConfig::default().with(|c| {
+        c.embed = 16;
+        c.epochs = 3;
+    })
 }
 
 fn lost(device: &Device) -> Outcome {

@@ -31,7 +31,10 @@ impl Batch {
 
     fn gradients(&self, device: &Device, objective: &str, scale: f32) -> Result<Gradients, Failed> {
         let objective: Objective = objective.parse()?;
-        let options = GradientOptions { ids: Some(&self.ids), scale, ..Default::default() };
+        let options = GradientOptions::default().with(|c| {
+            c.ids = Some(&self.ids);
+            c.scale = scale;
+        });
         Ok(objective.gradients(device, (&self.images, DIM), (&self.texts, DIM), options)?)
     }
 
@@ -178,14 +181,13 @@ fn parameters(head: &Head, side: Side) -> Vec<f32> {
 }
 
 fn descent(memory_bank: usize) -> TrainConfig {
-    TrainConfig {
-        optimizer: Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.0 }),
-        weight_decay: 0.0,
-        clip: 0.0,
-        embed: DIM,
-        memory_bank,
-        ..Default::default()
-    }
+    TrainConfig::default().with(|c| {
+        c.optimizer = Optimizer::Sgd(wgoal::optim::Sgd::default().with(|c| c.momentum = 0.0));
+        c.weight_decay = 0.0;
+        c.clip = 0.0;
+        c.embed = DIM;
+        c.memory_bank = memory_bank;
+    })
 }
 
 /// Unit embeddings of one side in f64, from its parameters.
@@ -299,7 +301,7 @@ fn external(device: &Device) -> Outcome {
     let features = Features { images: &batch.images, texts: &batch.texts, ids: &batch.ids };
     let (before, mut with) = pipeline(device, &descent(0))?;
     let mut against = |images: &[f32], texts: &[f32]| {
-        let options = GradientOptions { ids: Some(&batch.ids), ..Default::default() };
+        let options = GradientOptions::default().with(|c| c.ids = Some(&batch.ids));
         let own = objective.gradients(&Device::cpu(), (images, DIM), (texts, DIM), options)?;
         Ok([own.images, own.texts].map(|own| own.iter().map(|x| -x).collect()))
     };
@@ -361,7 +363,12 @@ fn names() -> Outcome {
         check(error.starts_with(says), format!("{name}: {error}"))?;
     }
     let banked = |objective: &str| -> Outcome {
-        let config = TrainConfig { objective: objective.parse()?, memory_bank: 512, ..Default::default() };
+        let config = {
+            let mut options = TrainConfig::default();
+            options.objective = objective.parse()?;
+            options.memory_bank = 512;
+            options
+        };
         Ok(config.validate()?)
     };
     banked("infonce+0.5*cir:sig-ms")?;

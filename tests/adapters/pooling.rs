@@ -333,15 +333,14 @@ fn published(device: &Device) -> Outcome {
 
 /// A configuration that pools both sides on the device.
 fn local(embed: usize) -> TrainConfig {
-    TrainConfig {
-        embed,
-        image_pooling: Pooling::Gpo,
-        text_pooling: Pooling::Gpo,
-        image_encoder: ImageEncoder::ResidualMlp,
-        mask_same_image: false,
-        objective: Objective::HingeSum { margin: 0.2 },
-        ..Default::default()
-    }
+    TrainConfig::default().with(|c| {
+        c.embed = embed;
+        c.image_pooling = Pooling::Gpo;
+        c.text_pooling = Pooling::Gpo;
+        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.mask_same_image = false;
+        c.objective = Objective::HingeSum { margin: 0.2 };
+    })
 }
 
 /// Ragged batches of ever other sizes train, and to the same bits every time.
@@ -385,8 +384,12 @@ fn steps(device: &Device) -> Outcome {
 
 /// The step's gradient is that of the encoders: one step of plain descent against [`Head::encode_backward`].
 fn step_is_encode_backward(device: &Device) -> Outcome {
-    let optimizer = wgoal::optim::Optimizer::Sgd(wgoal::optim::Sgd { momentum: 0.0 });
-    let config = TrainConfig { optimizer, weight_decay: 0.0, clip: 0.0, ..local(16) };
+    let optimizer = wgoal::optim::Optimizer::Sgd(wgoal::optim::Sgd::default().with(|c| c.momentum = 0.0));
+    let config = local(16).with(|c| {
+        c.optimizer = optimizer;
+        c.weight_decay = 0.0;
+        c.clip = 0.0;
+    });
     let (dims, lengths) = ([11, 6], [3u32, 1, 4, 2]);
     let mut random = Random::new(8);
     let head = Head::for_config(dims[0], dims[1], &config.head(), config.seed)?;
@@ -443,8 +446,11 @@ fn resume(device: &Device) -> Outcome {
     let folder = std::env::temp_dir().join(format!("wgoal-pooling-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let data = || Dataset::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini"));
-    let config =
-        TrainConfig { embed: 16, epochs: 2, image_encoder: ImageEncoder::ResidualMlp, ..Default::default() };
+    let config = TrainConfig::default().with(|c| {
+        c.embed = 16;
+        c.epochs = 2;
+        c.image_encoder = ImageEncoder::ResidualMlp;
+    });
     let bytes = |trainer: &Trainer| -> Result<Vec<u8>, Failed> {
         trainer.checkpoint()?.save(folder.join("last"))?;
         Ok(std::fs::read(folder.join("last"))?)

@@ -38,8 +38,13 @@ fn agreement(objective: &str) -> Outcome {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     let mut rsums = Vec::new();
     for (name, device) in devices() {
-        let config =
-            TrainConfig { objective: objective.parse()?, epochs: 5, embed: 64, ..Default::default() };
+        let config = {
+            let mut options = TrainConfig::default();
+            options.objective = objective.parse()?;
+            options.epochs = 5;
+            options.embed = 64;
+            options
+        };
         let mut trainer = Trainer::new(device, Dataset::open(folder)?, config)?;
         let last = trainer.epochs().last().ok_or("no epoch")??;
         println!("{objective} on {name}: validation rsum {:.2} after epoch {}", last.val.rsum, last.epoch);
@@ -88,7 +93,7 @@ fn halves(device: &Device) -> Outcome {
         write_matrix_npy(&path, rows, cols, &values)?;
     }
     let train = |device: &Device, folder: &std::path::Path| -> Result<_, Failed> {
-        let config = TrainConfig { embed: 16, ..Default::default() };
+        let config = TrainConfig::default().with(|c| c.embed = 16);
         let mut trainer = Trainer::new(device, Dataset::open(folder)?, config)?;
         trainer.run_epoch()?;
         Ok(trainer.checkpoint()?.head().clone())
@@ -140,16 +145,15 @@ fn ragged_halves(device: &Device) -> Outcome {
         }
     }
     let train = |folder: &tempfile::TempDir| -> Result<_, Failed> {
-        let config = TrainConfig {
-            embed: 6,
-            batch: 9,
-            epochs: 3,
-            image_pooling: Pooling::Gpo,
-            text_pooling: Pooling::Gpo,
-            image_encoder: ImageEncoder::ResidualMlp,
-            size_augment: true,
-            ..Default::default()
-        };
+        let config = TrainConfig::default().with(|c| {
+            c.embed = 6;
+            c.batch = 9;
+            c.epochs = 3;
+            c.image_pooling = Pooling::Gpo;
+            c.text_pooling = Pooling::Gpo;
+            c.image_encoder = ImageEncoder::ResidualMlp;
+            c.size_augment = true;
+        });
         let mut trainer = Trainer::new(device, Dataset::open(folder)?, config)?;
         trainer.epochs().try_for_each(|epoch| epoch.map(drop))?;
         Ok(trainer.checkpoint()?.head().clone())

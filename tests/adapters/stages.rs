@@ -22,7 +22,11 @@ fn negatives(device: &Device) -> Outcome {
         let excluded = |a: usize, b: usize| a == b || ids.is_some_and(|ids| ids[a] == ids[b]);
         let mut counts = [vec![vec![0u32; n]; n], vec![vec![0u32; n]; n]];
         for seed in 0..DRAWS {
-            let options = NegativeOptions { ids, temperature: t, seed };
+            let options = NegativeOptions::default().with(|c| {
+                c.ids = ids;
+                c.temperature = t;
+                c.seed = seed;
+            });
             let drawn = hard_negatives(device, (&images, dim), (&texts, dim), options)?;
             for (counts, drawn) in counts.iter_mut().zip([&drawn.texts, &drawn.images]) {
                 check(drawn.len() == n, "one a query")?;
@@ -61,7 +65,11 @@ fn negatives(device: &Device) -> Outcome {
         }
     }
     let refused = |n: usize, ids: Option<&[u32]>, temperature: f32, part: &str| {
-        let options = NegativeOptions { ids, temperature, seed: 0 };
+        let options = NegativeOptions::default().with(|c| {
+            c.ids = ids;
+            c.temperature = temperature;
+            c.seed = 0;
+        });
         let found = hard_negatives(device, (&images[..n * dim], dim), (&texts[..n * dim], dim), options);
         let message = found.err().map(|e| e.to_string()).unwrap_or_default();
         check(message.contains(part), format!("`{message}` should say `{part}`"))
@@ -118,7 +126,7 @@ fn strips(device: &Device) -> Outcome {
     let (images, texts) = (coarse(&mut random, n * dim), coarse(&mut random, n * dim));
     let top = |device: &Device| Candidates::top(device, (&images, dim), (&texts, dim), 9);
     check(top(device)? == top(&limited)?, "candidates")?;
-    let options = NegativeOptions { temperature: 2.0, ..Default::default() };
+    let options = NegativeOptions::default().with(|c| c.temperature = 2.0);
     let drawn = |device: &Device| hard_negatives(device, (&images, dim), (&texts, dim), options);
     check(drawn(device)? == drawn(&limited)?, "negatives")
 }

@@ -251,7 +251,11 @@ fn a_sweep_that_could_not_be_evaluated_does_not_begin() {
     use wgoal::{Dataset, Device, Split, TrainConfig};
     let place = Place::new();
     let variant = |config: TrainConfig| Variant { point: config.batch.to_string(), config };
-    let small = TrainConfig { embed: 4, epochs: 1, batch: 16, ..Default::default() };
+    let small = TrainConfig::default().with(|c| {
+        c.embed = 4;
+        c.epochs = 1;
+        c.batch = 16;
+    });
     let sweep = |config: TrainConfig, splits: &[Split]| {
         let sweep = Sweep::new(vec![variant(small.clone()), variant(config)], vec![0], None).unwrap();
         let dataset = Dataset::open_for(place.path("data"), splits).unwrap();
@@ -260,13 +264,19 @@ fn a_sweep_that_could_not_be_evaluated_does_not_begin() {
         found.unwrap_err().to_string()
     };
     std::fs::remove_file(place.path("data/split_test.npy")).unwrap();
-    let without = sweep(TrainConfig { batch: 8, ..small.clone() }, &[Split::Train, Split::Val]);
+    let without = sweep(small.clone().with(|c| c.batch = 8), &[Split::Train, Split::Val]);
     assert!(without.contains("split_test"), "{without}");
     write_dataset(&place.path("data"));
     // What only the last run would come to.
-    let pooled = TrainConfig { batch: 8, text_pooling: wgoal::model::Pooling::Mean, ..small.clone() };
+    let pooled = small.clone().with(|c| {
+        c.batch = 8;
+        c.text_pooling = wgoal::model::Pooling::Mean;
+    });
     assert!(sweep(pooled, &Split::ALL).contains("text_tokens"));
-    let bank = TrainConfig { batch: 8, memory_bank: 4, ..small.clone() };
+    let bank = small.clone().with(|c| {
+        c.batch = 8;
+        c.memory_bank = 4;
+    });
     assert!(sweep(bank, &Split::ALL).contains("--memory-bank"));
 }
 

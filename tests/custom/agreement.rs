@@ -124,7 +124,7 @@ pub fn operations(device: &Device) -> Outcome {
     for (source, tolerance) in cases.chain([(all, 2e-4)]) {
         let weights = CustomWeights::new("case.wgsl", &source, []).map_err(|e| format!("{source}\n{e}"))?;
         let objective = Objective::Custom { weights, margin: None };
-        let options = GradientOptions { normalize: false, ..Default::default() };
+        let options = GradientOptions::default().with(|c| c.normalize = false);
         let [expected, found] =
             [&Device::cpu(), device].map(|d| objective.gradients(d, (&images, 1), (&texts, 1), options));
         let (expected, found) = (expected?, found?);

@@ -48,16 +48,24 @@ fn combinations(device: &Device) -> Outcome {
     const DIM: usize = 6;
     let mut random = Random::new(3);
     let (images, texts) = (random.values(37 * DIM), random.values(37 * DIM));
-    let params = GoalParams { tau: 3.0, alpha: 2.5, beta: 20.0, lambda: 0.4, ..Default::default() };
+    let params = GoalParams::default().with(|c| {
+        c.tau = 3.0;
+        c.alpha = 2.5;
+        c.beta = 20.0;
+        c.lambda = 0.4;
+    });
     let given = [("tau", 3.0), ("alpha", 2.5), ("beta", 20.0), ("lambda", 0.4)];
     for ((triplet, t), (pair, q)) in TRIPLETS.iter().flat_map(|t| PAIRS.map(|q| (t, q))) {
         let name = format!("{triplet}:{pair}");
         for margin in [None, Some(0.3)] {
             let Objective::Goal(t0, p0, _) = name.parse::<Objective>()? else { return Err("no GOAL".into()) };
-            let built_in = Objective::Goal(t0, p0, GoalParams { margin, ..params });
+            let built_in = Objective::Goal(t0, p0, params.with(|c| c.margin = margin));
             let weights = CustomWeights::new("combination.wgsl", &file(t, q), given)?;
             let custom = Objective::Custom { weights, margin };
-            let options = GradientOptions { normalize: true, scale: 0.7, ..Default::default() };
+            let options = GradientOptions::default().with(|c| {
+                c.normalize = true;
+                c.scale = 0.7;
+            });
             let [a, b] =
                 [&built_in, &custom].map(|o| o.gradients(device, (&images, DIM), (&texts, DIM), options));
             let (a, b) = (a?, b?);
@@ -82,7 +90,7 @@ fn parameters() -> Outcome {
     let found = weights.at(0.5f32, 2.0)?;
     check(found == [-8.0, -2.0, 2e-3], format!("{found:?}"))?;
 
-    let config = TrainConfig { objective: Objective::Custom { weights, margin: None }, ..Default::default() };
+    let config = TrainConfig::default().with(|c| c.objective = Objective::Custom { weights, margin: None });
     let written = serde_json::to_string(&config).map_err(|e| e.to_string())?;
     let read: TrainConfig = serde_json::from_str(&written).map_err(|e| e.to_string())?;
     check(read == config, written)?;

@@ -6,7 +6,7 @@ use wgoal::objective::{CustomWeights, GoalParams};
 fn goal(name: &str, tau: f32) -> Objective {
     match name.parse().unwrap() {
         Objective::Goal(triplet, pair, params) => {
-            Objective::Goal(triplet, pair, GoalParams { tau, ..params })
+            Objective::Goal(triplet, pair, params.with(|c| c.tau = tau))
         }
         other => other,
     }
@@ -83,7 +83,7 @@ fn wrong_directions_and_overflow_are_found() {
     // 1 / e^(-beta (n - lambda)) at n = 1
     let sig_ms = plane("con:sig-ms", usual);
     assert!((sig_ms.negative[1] - 5f64.exp()).abs() < 1e-9 && sig_ms.overflow.is_empty());
-    let steep = plane("con:sig-ms", GoalParams { beta: 200.0, ..usual });
+    let steep = plane("con:sig-ms", usual.with(|c| c.beta = 200.0));
     assert!(steep.overflow.len() == 1 && steep.overflow[0].contains("n > 0.94"), "{:?}", steep.overflow);
     // Easy positives are pushed away by lin-ms: only the batches show it.
     let batches = "con:lin-ms".parse::<Objective>().unwrap().analyze().unwrap().wrong_in_batches.unwrap();

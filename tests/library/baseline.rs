@@ -113,7 +113,7 @@ fn rows(head: &Head, side: Side) -> (Vec<Vec<f64>>, Vec<f64>) {
 }
 
 fn fit(form: ClosedForm, dataset: &Dataset, embed: usize, r: f64) -> Baseline {
-    let config = TrainConfig { embed, ..Default::default() };
+    let config = TrainConfig::default().with(|c| c.embed = embed);
     Baseline::fit(form, &Device::cpu(), dataset, &config, &[r]).unwrap()
 }
 
@@ -228,10 +228,15 @@ fn learnable(offset: f32) -> Arc<Dataset> {
 fn training_starts_from_cca() {
     let data = learnable(0.0);
     // So small a rate that the first head is still there; the sixth to eighth direction do not exist.
-    let config =
-        TrainConfig { embed: 8, lr: 1e-12, weight_decay: 0.0, epochs: 1, batch: 16, ..Default::default() };
+    let config = TrainConfig::default().with(|c| {
+        c.embed = 8;
+        c.lr = 1e-12;
+        c.weight_decay = 0.0;
+        c.epochs = 1;
+        c.batch = 16;
+    });
     let train = |init| {
-        let config = TrainConfig { init, ..config.clone() };
+        let config = config.clone().with(|c| c.init = init);
         let mut trainer = Trainer::new(&Device::cpu(), data.clone(), config).unwrap();
         trainer.run_epoch().unwrap();
         trainer.best().unwrap().head().clone()
@@ -242,7 +247,7 @@ fn training_starts_from_cca() {
         ClosedForm::Cca,
         &Device::cpu(),
         &data,
-        &TrainConfig { embed: 8, ..Default::default() },
+        &TrainConfig::default().with(|c| c.embed = 8),
         &wgoal::train::REGULARIZATIONS,
     );
     let baseline = baseline.unwrap().head;

@@ -61,6 +61,7 @@ fn parameters(objective: &Objective) -> Vec<&'static str> {
                 TripletWeight::Con => {}
                 TripletWeight::Nca => read.push("tau"),
                 TripletWeight::Cir | TripletWeight::Circle => read.extend(["tau", "circle-margin"]),
+                _ => {}
             }
             match pair {
                 PairWeight::Con | PairWeight::Lin => {}
@@ -69,6 +70,7 @@ fn parameters(objective: &Objective) -> Vec<&'static str> {
                 PairWeight::SigMs => read.extend(SIGMOIDS.iter().chain(&["threshold"])),
                 PairWeight::Circle => read.push("circle-margin"),
                 PairWeight::Contrastive => read.push("lambda"),
+                _ => {}
             }
         }
         Objective::Loss(Loss::MultiSimilarity, _) => read.extend(SIGMOIDS),

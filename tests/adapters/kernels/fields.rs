@@ -193,12 +193,12 @@ pub fn weights(device: &Device) -> Outcome {
         let [tau, alpha, beta] = [params.tau, params.alpha, params.beta].map(f64::from);
         let triplet = match params.triplet {
             TripletWeight::Con => 0.0,
-            TripletWeight::Nca | TripletWeight::Cir | TripletWeight::Circle => exp_error(6.0 * tau),
+            _ => exp_error(6.0 * tau),
         };
         let (relative, absolute) = match params.pair {
             Con | PairWeight::Contrastive => (triplet, 0.0),
             Lin | LinMs | PairWeight::Circle => (triplet, 64.0 * ROUNDING),
-            Sig | SigMs => (triplet + exp_error(1.6 * alpha.max(beta)), 0.0),
+            _ => (triplet + exp_error(1.6 * alpha.max(beta)), 0.0),
         };
         // Where T leaves f32's normal numbers it errs by the smallest of them, times a pair weight below 1024.
         let tiny = 1024.0 * f64::from(f32::MIN_POSITIVE);
