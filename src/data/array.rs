@@ -10,8 +10,9 @@ use std::sync::Arc;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
-use super::file::{Header, PositionedFile, Source, npy_header};
+use super::file::{Source, npy_header};
 use super::header::{Kind, Type, Wanted};
+use super::positioned::{Header, PositionedFile};
 use crate::{Error, Result};
 
 /// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.

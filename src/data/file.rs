@@ -1,22 +1,17 @@
-//! Files read by position, and the headers of `.npy` files and safetensors files.
+//! Where the arrays of a dataset are, and the headers of `.npy` files and safetensors files.
 //!
 //! Owns finding an array by its name and telling its type, shape and place in a file. It does not judge
-//! whether type and shape fit their use, nor read any value. Files are read, not mapped, so that one cut
-//! short while in use is an error instead of a fault of the process.
+//! whether type and shape fit their use, nor read any value.
 
-use std::cmp::Ordering;
-use std::fs::{self, File};
-use std::io;
+use super::arrays::Arrays;
+use super::header::{NpyHeader, Type};
+use super::positioned::{Header, PositionedFile};
+use crate::io::MAX_SAFETENSORS_HEADER;
+use crate::{Error, Result};
+use safetensors::tensor::Metadata;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicBool};
-
-use safetensors::tensor::Metadata;
-
-use super::header::{NpyHeader, Type};
-use crate::io as files;
-use crate::io::MAX_SAFETENSORS_HEADER;
-use crate::{Error, ErrorKind, Result};
 
 /// Longest `.npy` header that is read, in bytes; numpy writes about 118.
 const MAX_NPY_HEADER: usize = 65_535;
@@ -36,142 +31,11 @@ pub(super) const ARRAYS: [&str; 10] = [
 /// All texts that a folder may hold beside them.
 pub(super) const TEXTS: [&str; 2] = ["captions.txt", "image_names.txt"];
 
-/// A regular file that several threads read at positions of their own.
-#[derive(Debug)]
-pub(super) struct PositionedFile {
-    #[cfg(any(unix, windows))]
-    file: File,
-    #[cfg(not(any(unix, windows)))]
-    file: std::sync::Mutex<File>,
-    bytes: u64,
-    /// Whether a read has had to wait for the disk, where the system tells.
-    missed: AtomicBool,
-}
-
-impl PositionedFile {
-    /// Opens `path`; `expected` tells in an error what should have been there.
-    fn open(path: &Path, expected: &str) -> Result<Self> {
-        let (file, bytes) = files::open(path).map_err(|obstacle| {
-            let advice = "check the path and that the dataset is complete";
-            obstacle.error(ErrorKind::Data, path.display(), expected, advice)
-        })?;
-        #[cfg(not(any(unix, windows)))]
-        let file = file.into();
-        Ok(Self { file, bytes, missed: false.into() })
-    }
-
-    /// Fills `out` from `position`; an error names what `thing` tells.
-    pub(super) fn read(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
-        self.read_exact_at(out, position).map_err(|e| {
-            let expected = format!("{} bytes at byte {position}", out.len());
-            let advice = "leave the file unchanged while it is in use";
-            files::Obstacle::from(e).error(ErrorKind::Data, thing(), expected, advice)
-        })
-    }
-
-    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
-    /// not know this, or does not heed it, reads as it did.
-    pub(super) fn will_need(&self, position: u64, bytes: u64) {
-        /// As much as a system fetches when told once, of more the beginning alone.
-        #[cfg(target_os = "linux")]
-        const PIECE: u64 = 1 << 17;
-        #[cfg(target_os = "linux")]
-        for start in (0..bytes).step_by(PIECE as usize) {
-            let piece = std::num::NonZeroU64::new(PIECE.min(bytes - start));
-            let _ = rustix::fs::fadvise(&self.file, position + start, piece, rustix::fs::Advice::WillNeed);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (position, bytes);
-    }
-
-    /// Tells the system whether to fetch what lies behind what is read. In blocks that is a nuisance: where it has had to drop
-    /// a part of one, it takes the rest for a file that is read from end to end.
-    pub(super) fn reads_on(&self, on: bool) {
-        #[cfg(target_os = "linux")]
-        {
-            use rustix::fs::Advice;
-            let _ =
-                rustix::fs::fadvise(&self.file, 0, None, if on { Advice::Normal } else { Advice::Random });
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = on;
-    }
-
-    /// Whether any read since the last call had to wait for the disk; on systems that do not tell, none had.
-    pub(super) fn missed(&self) -> bool {
-        // In no order with anything.
-        self.missed.swap(false, atomic::Ordering::Relaxed)
-    }
-
-    /// The length must be exactly what the header tells.
-    pub(super) fn check_length(&self, label: &str, expected: u64) -> Result<()> {
-        let advice = match self.bytes.cmp(&expected) {
-            Ordering::Equal => return Ok(()),
-            Ordering::Less => "the file is cut short: copy or write it again",
-            Ordering::Greater => "the file is longer than its header tells: write it again",
-        };
-        Err(Error::data(label, format!("{expected} bytes"), format!("{} bytes", self.bytes), advice))
-    }
-
-    #[cfg(unix)]
-    fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        {
-            use rustix::io::{ReadWriteFlags, preadv2};
-            // What the cache holds, without waiting; a file system that cannot tell counts as one that must be waited for.
-            let ready =
-                preadv2(&self.file, &mut [io::IoSliceMut::new(out)], position, ReadWriteFlags::NOWAIT);
-            if ready == Ok(out.len()) {
-                return Ok(());
-            }
-            self.missed.store(true, atomic::Ordering::Relaxed);
-        }
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, out, position)
-    }
-
-    #[cfg(windows)]
-    fn read_exact_at(&self, mut out: &mut [u8], mut position: u64) -> io::Result<()> {
-        use std::os::windows::fs::FileExt;
-        while !out.is_empty() {
-            match self.file.seek_read(out, position) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    out = &mut out[read..];
-                    position += read as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    #[cfg(not(any(unix, windows)))]
-    fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut file = self.file.lock().map_err(|_| io::Error::other("another reader failed"))?;
-        file.seek(SeekFrom::Start(position))?;
-        file.read_exact(out)
-    }
-}
-
-/// What a header tells of one array.
-pub(super) struct Header {
-    /// The file, and the tensor if it holds several, for messages.
-    pub label: String,
-    pub file: Arc<PositionedFile>,
-    /// Position of the first value in bytes.
-    pub start: u64,
-    pub dtype: Type,
-    pub shape: Vec<u64>,
-    /// Whether the array is all that follows its header in the file.
-    pub alone: bool,
-}
-
-/// Where the arrays of a dataset are: a folder of `.npy` files, or the tensors of one file.
+/// Where the arrays of a dataset are: in a folder of `.npy` files, in one file of tensors, or in memory.
 pub(super) enum Source {
     Folder(PathBuf),
     Safetensors(Tensors),
+    Memory(Arrays),
 }
 
 impl Source {
@@ -194,6 +58,7 @@ impl Source {
         match self {
             Self::Folder(folder) => folder.join(format!("{name}.npy")).display().to_string(),
             Self::Safetensors(tensors) => format!("{} tensor {name}", tensors.label),
+            Self::Memory(_) => format!("array {name}"),
         }
     }
 
@@ -211,6 +76,7 @@ impl Source {
         match self {
             Self::Folder(folder) => fs::symlink_metadata(folder.join(format!("{name}.npy"))).is_ok(),
             Self::Safetensors(tensors) => tensors.metadata.info(name).is_some(),
+            Self::Memory(arrays) => arrays.has(name),
         }
     }
 
@@ -219,6 +85,7 @@ impl Source {
         match self {
             Self::Folder(folder) => npy_header(&folder.join(format!("{name}.npy"))),
             Self::Safetensors(tensors) => tensors.header(name, self.label(name)),
+            Self::Memory(arrays) => arrays.header(name, self.label(name)),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! trains nothing, and reads the values of features only when a row is asked for.
 
 mod array;
+mod arrays;
 mod batch;
 mod file;
 mod header;
@@ -11,6 +12,7 @@ mod inspect;
 mod local;
 mod numbers;
 mod order;
+mod positioned;
 mod preprocess;
 mod splits;
 
@@ -22,7 +24,7 @@ use crate::io;
 use crate::model::Pooling;
 use crate::{Error, ErrorKind, Plain, Result};
 use array::FeatureFile;
-use file::Source;
+use file::{ARRAYS, Source};
 use local::Local;
 use splits::{split_rows, text_to_image};
 
@@ -31,6 +33,7 @@ pub use crate::io::{
 };
 pub use crate::model::{Side, Standardizer};
 pub use array::read_matrix_npy;
+pub use arrays::Arrays;
 pub use batch::{Batch, Batches, steps_per_epoch};
 pub use inspect::Suspicion;
 pub use numbers::read_ids_npy;
@@ -124,17 +127,45 @@ impl Dataset {
     /// Those of [`Dataset::open`].
     pub fn open_for(path: impl AsRef<Path>, needed: &[Split]) -> Result<Self> {
         let path = path.as_ref();
-        let source = Source::open(path)?;
-        let sides = [Features::open(&source, Side::Image)?, Features::open(&source, Side::Text)?];
+        let name = Plain(path.file_name().unwrap_or(path.as_os_str()).display()).to_string();
+        Self::of(&Source::open(path)?, name, needed)
+    }
+
+    /// A dataset in memory: the arrays that a folder would have as files, of the same names and shapes.
+    ///
+    /// ```
+    /// use wgoal::{Dataset, data::Arrays};
+    /// let features: Vec<f32> = (0..40).map(|k| (k as f32).sin()).collect();
+    /// let arrays = Arrays::new()
+    ///     .with_features("images", &[10, 4], &features)
+    ///     .with_features("texts", &[10, 4], &features)
+    ///     .with_rows("text_to_image", &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    ///     .with_rows("split_train", &[0, 1, 2, 3, 4, 5])
+    ///     .with_rows("split_val", &[6, 7])
+    ///     .with_rows("split_test", &[8, 9]);
+    /// let dataset = Dataset::from_arrays("mine", arrays)?;
+    /// assert_eq!((dataset.images(), dataset.texts(), dataset.image_dim()), (10, 10, 4));
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`]; an array of another name, or without the values of its shape.
+    pub fn from_arrays(name: &str, arrays: Arrays) -> Result<Self> {
+        arrays.check(&ARRAYS)?;
+        Self::of(&Source::Memory(arrays), Plain(name).to_string(), &Split::ALL)
+    }
+
+    fn of(source: &Source, name: String, needed: &[Split]) -> Result<Self> {
+        let sides = [Features::open(source, Side::Image)?, Features::open(source, Side::Text)?];
         let [images, texts] = &sides;
-        let text_image = text_to_image(&source, images.items, (texts.items, texts.counted()))?;
-        let splits = split_rows(&source, images.items, &text_image, needed)?;
+        let text_image = text_to_image(source, images.items, (texts.items, texts.counted()))?;
+        let splits = split_rows(source, images.items, &text_image, needed)?;
         Ok(Self {
-            name: Plain(path.file_name().unwrap_or(path.as_os_str()).display()).to_string(),
+            name,
             fingerprint: fingerprint(&sides, &text_image, &splits),
-            folder: match &source {
+            folder: match source {
                 Source::Folder(folder) => Some(folder.clone()),
-                Source::Safetensors(_) => None,
+                Source::Safetensors(_) | Source::Memory(_) => None,
             },
             captions: OnceLock::new(),
             image_names: OnceLock::new(),

@@ -1,0 +1,86 @@
+//! A dataset in memory.
+
+use super::header::Type;
+use super::positioned::{Header, PositionedFile};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The arrays of a dataset in memory, by the names that its files would have: see [`crate::Dataset::from_arrays`].
+#[derive(Debug, Clone, Default)]
+pub struct Arrays(BTreeMap<String, Array>);
+
+#[derive(Debug, Clone)]
+struct Array {
+    /// As safetensors names it.
+    dtype: &'static str,
+    shape: Vec<u64>,
+    /// How many values there are.
+    values: usize,
+    file: Arc<PositionedFile>,
+}
+
+impl Arrays {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With features: `images`, `texts`, `image_regions` or `text_tokens`, row-major, of a shape as in a file.
+    #[must_use]
+    pub fn with_features(self, name: &str, shape: &[usize], values: &[f32]) -> Self {
+        self.with(name, "F32", shape, values.len(), bytemuck::cast_slice(values))
+    }
+
+    /// With numbers of rows: `text_to_image`, `split_train`, `split_val`, `split_test`, `region_offsets` or `text_offsets`.
+    #[must_use]
+    pub fn with_rows(self, name: &str, rows: &[u32]) -> Self {
+        self.with(name, "U32", &[rows.len()], rows.len(), bytemuck::cast_slice(rows))
+    }
+
+    fn with(mut self, name: &str, dtype: &'static str, shape: &[usize], values: usize, bytes: &[u8]) -> Self {
+        // As files hold them.
+        let little = if cfg!(target_endian = "big") {
+            bytes.chunks_exact(4).flat_map(|value| value.iter().rev()).copied().collect()
+        } else {
+            bytes.to_vec()
+        };
+        let shape = shape.iter().map(|&n| n as u64).collect();
+        let array = Array { dtype, shape, values, file: Arc::new(PositionedFile::memory(little)) };
+        self.0.insert(name.into(), array);
+        self
+    }
+
+    /// Whether there is an array of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// What a file's header would tell.
+    pub(super) fn header(&self, name: &str, label: String) -> Result<Header> {
+        let Some(Array { dtype, shape, file, .. }) = self.0.get(name) else {
+            let advice =
+                "add it: a dataset holds images, texts, text_to_image, split_train, split_val, split_test";
+            return Err(Error::data(label, "this array", "none of this name", advice));
+        };
+        let (dtype, shape) = (Type::of_safetensors(dtype), shape.clone());
+        Ok(Header { label, file: Arc::clone(file), start: 0, dtype, shape, alone: false })
+    }
+
+    /// Whether every name is one of `known`, and every array has the values of its shape.
+    pub(super) fn check(&self, known: &[&str]) -> Result<()> {
+        for (name, array) in &self.0 {
+            if !known.contains(&name.as_str()) {
+                let expected = format!("one of {}", known.join(", "));
+                return Err(Error::data("array of a dataset", expected, format!("'{name}'"), "rename it"));
+            }
+            let expected = array.shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n));
+            if expected != Some(array.values as u64) {
+                let (thing, shape) = (format!("array {name}"), &array.shape);
+                let expected = format!("the values of its shape {shape:?}");
+                return Err(Error::data(thing, expected, array.values, "give the shape of the values"));
+            }
+        }
+        Ok(())
+    }
+}

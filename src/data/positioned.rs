@@ -1,0 +1,169 @@
+//! Bytes read by position: of a file, or in memory.
+//!
+//! Files are read, not mapped, so that one cut short while in use is an error instead of a fault of the process.
+
+use super::header::Type;
+use crate::io as files;
+use crate::{Error, ErrorKind, Result};
+use std::cmp::Ordering;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicBool};
+
+/// Where bytes are.
+#[derive(Debug)]
+enum Backing {
+    #[cfg(any(unix, windows))]
+    Disk(File),
+    #[cfg(not(any(unix, windows)))]
+    Disk(std::sync::Mutex<File>),
+    Memory(Vec<u8>),
+}
+
+/// A regular file that several threads read at positions of their own, or bytes in memory in the place of one.
+#[derive(Debug)]
+pub(super) struct PositionedFile {
+    backing: Backing,
+    pub(super) bytes: u64,
+    /// Whether a read has had to wait for the disk, where the system tells.
+    missed: AtomicBool,
+}
+
+impl PositionedFile {
+    /// Opens `path`; `expected` tells in an error what should have been there.
+    pub(super) fn open(path: &Path, expected: &str) -> Result<Self> {
+        let (file, bytes) = files::open(path).map_err(|obstacle| {
+            let advice = "check the path and that the dataset is complete";
+            obstacle.error(ErrorKind::Data, path.display(), expected, advice)
+        })?;
+        #[cfg(not(any(unix, windows)))]
+        let file = file.into();
+        Ok(Self { backing: Backing::Disk(file), bytes, missed: false.into() })
+    }
+
+    /// Bytes in memory.
+    pub(super) fn memory(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.len() as u64, backing: Backing::Memory(bytes), missed: false.into() }
+    }
+
+    /// Fills `out` from `position`; an error names what `thing` tells.
+    pub(super) fn read(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
+        self.read_exact_at(out, position).map_err(|e| {
+            let expected = format!("{} bytes at byte {position}", out.len());
+            let advice = "leave the file unchanged while it is in use";
+            files::Obstacle::from(e).error(ErrorKind::Data, thing(), expected, advice)
+        })
+    }
+
+    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
+    /// not know this, or does not heed it, reads as it did.
+    pub(super) fn will_need(&self, position: u64, bytes: u64) {
+        /// As much as a system fetches when told once, of more the beginning alone.
+        #[cfg(target_os = "linux")]
+        const PIECE: u64 = 1 << 17;
+        #[cfg(target_os = "linux")]
+        if let Backing::Disk(file) = &self.backing {
+            for start in (0..bytes).step_by(PIECE as usize) {
+                let piece = std::num::NonZeroU64::new(PIECE.min(bytes - start));
+                let _ = rustix::fs::fadvise(file, position + start, piece, rustix::fs::Advice::WillNeed);
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (position, bytes);
+    }
+
+    /// Tells the system whether to fetch what lies behind what is read. In blocks that is a nuisance: where it has had to drop
+    /// a part of one, it takes the rest for a file that is read from end to end.
+    pub(super) fn reads_on(&self, on: bool) {
+        #[cfg(target_os = "linux")]
+        if let Backing::Disk(file) = &self.backing {
+            use rustix::fs::Advice;
+            let _ = rustix::fs::fadvise(file, 0, None, if on { Advice::Normal } else { Advice::Random });
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = on;
+    }
+
+    /// Whether any read since the last call had to wait for the disk; on systems that do not tell, none had.
+    pub(super) fn missed(&self) -> bool {
+        // In no order with anything.
+        self.missed.swap(false, atomic::Ordering::Relaxed)
+    }
+
+    /// The length must be exactly what the header tells.
+    pub(super) fn check_length(&self, label: &str, expected: u64) -> Result<()> {
+        let advice = match self.bytes.cmp(&expected) {
+            Ordering::Equal => return Ok(()),
+            Ordering::Less => "the file is cut short: copy or write it again",
+            Ordering::Greater => "the file is longer than its header tells: write it again",
+        };
+        Err(Error::data(label, format!("{expected} bytes"), format!("{} bytes", self.bytes), advice))
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
+        match &self.backing {
+            Backing::Disk(file) => self.read_disk(file, out, position),
+            Backing::Memory(bytes) => {
+                let start = usize::try_from(position).unwrap_or(usize::MAX);
+                let found = bytes.get(start..).and_then(|rest| rest.get(..out.len()));
+                out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    fn read_disk(&self, file: &File, out: &mut [u8], position: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::{ReadWriteFlags, preadv2};
+            // What the cache holds, without waiting; a file system that cannot tell counts as one that must be waited for.
+            let ready = preadv2(file, &mut [io::IoSliceMut::new(out)], position, ReadWriteFlags::NOWAIT);
+            if ready == Ok(out.len()) {
+                return Ok(());
+            }
+            self.missed.store(true, atomic::Ordering::Relaxed);
+        }
+        std::os::unix::fs::FileExt::read_exact_at(file, out, position)
+    }
+
+    #[cfg(windows)]
+    fn read_disk(&self, file: &File, mut out: &mut [u8], mut position: u64) -> io::Result<()> {
+        use std::os::windows::fs::FileExt;
+        while !out.is_empty() {
+            match file.seek_read(out, position) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    out = &mut out[read..];
+                    position += read as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(any(unix, windows)))]
+    fn read_disk(&self, file: &std::sync::Mutex<File>, out: &mut [u8], position: u64) -> io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = file.lock().map_err(|_| io::Error::other("another reader failed"))?;
+        file.seek(SeekFrom::Start(position))?;
+        file.read_exact(out)
+    }
+}
+
+/// What a header tells of one array.
+pub(super) struct Header {
+    /// The file, and the tensor if it holds several, for messages.
+    pub label: String,
+    pub file: Arc<PositionedFile>,
+    /// Position of the first value in bytes.
+    pub start: u64,
+    pub dtype: Type,
+    pub shape: Vec<u64>,
+    /// Whether the array is all that follows its header in the file.
+    pub alone: bool,
+}
