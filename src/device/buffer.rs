@@ -287,6 +287,25 @@ impl Matrix {
         Ok(unpad_rows(values, self.cols))
     }
 
+    /// Unpadded row-major values, into a slice of as many.
+    pub async fn read_rows(&self, device: &Device, out: &mut [f32]) -> Result<()> {
+        let stride = padded(self.cols);
+        let copy = |values: &[f32], out: &mut [f32]| {
+            let rows = values.chunks_exact(stride).zip(out.chunks_exact_mut(self.cols.max(1)));
+            rows.for_each(|(row, out)| out.copy_from_slice(&row[..self.cols]));
+        };
+        match self.view().data {
+            Slice::Host(values) => copy(values, out),
+            Slice::Gpu(_) => copy(&self.buffer.read(device, 0..self.rows * stride).await?, out),
+        }
+        Ok(())
+    }
+
+    /// Overwrites all rows with unpadded row-major values.
+    pub fn write_rows(&mut self, device: &Device, values: &[f32]) -> Result<()> {
+        self.buffer.write(device, 0, &pad_rows(values, self.cols))
+    }
+
     pub fn view(&self) -> Mat<'_> {
         Mat { data: self.buffer.part(0..self.rows * padded(self.cols)), rows: self.rows, cols: self.cols }
     }

@@ -116,7 +116,7 @@ impl Gpu {
             .await
             .map_err(|e| {
                 let advice = "update the driver, or choose another device (`wgoal devices` lists them)";
-                Error::device(&info.name, "an adapter that opens", e, advice)
+                Error::device(&info.name, "an adapter that opens", &e, advice).with_source(Arc::new(e))
             })?;
         let subgroup = match device.features().contains(wgpu::Features::SUBGROUP) {
             true => adapter.get_info().subgroup_min_size,

@@ -1,6 +1,7 @@
 //! The one error type of the crate: what it is about, what was expected, what was found, what to do.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A [`std::result::Result`] with wgoal's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,7 +24,7 @@ pub enum ErrorKind {
 
 /// What went wrong, in four parts that [`fmt::Display`] joins into one line:
 /// `thing: expected ..., found ...; what to do`. Each part is shown as [`Plain`].
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     thing: String,
@@ -31,6 +32,7 @@ pub struct Error {
     found: String,
     advice: String,
     excerpt: Option<Box<str>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -49,6 +51,7 @@ impl Error {
             found: found.to_string(),
             advice: advice.to_string(),
             excerpt: None,
+            source: None,
         }
     }
 
@@ -56,6 +59,12 @@ impl Error {
     #[must_use]
     pub fn with_advice(self, advice: impl fmt::Display) -> Self {
         Self { advice: advice.to_string(), ..self }
+    }
+
+    /// The same error with the one that caused it, which [`std::error::Error::source`] then gives.
+    #[must_use]
+    pub(crate) fn with_source(self, source: Arc<dyn std::error::Error + Send + Sync>) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// The same error with the line of a text that it is about, and a second line that marks the place in it.
@@ -116,6 +125,12 @@ impl Error {
         advice: impl fmt::Display,
     ) -> Self {
         Self::new(ErrorKind::Checkpoint, thing, expected, found, advice)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the way onto the device and back; the dispatches are `gradient`'s.
 
 use super::workspace::{Inputs, Workspace, check_pairs};
-use crate::device::{Buffer, Device, Matrix};
+use crate::device::{Buffer, Commands, Device, Matrix};
 use crate::kernels::{l2norm, l2norm_backward};
 use crate::objective::Objective;
 use crate::{Error, Result};
@@ -70,68 +70,230 @@ impl Objective {
     ) -> Result<Gradients> {
         self.validate()?;
         let pairs = check_embeddings(images, texts, options.ids)?;
-        check_pairs(pairs)?;
         let ((images, dim), (texts, _)) = (images, texts);
-        if !options.scale.is_finite() {
-            return Err(Error::config(
-                "scale",
-                "a finite number",
-                options.scale,
-                "give the upstream gradient",
-            ));
+        let mut context = GradientContext::new(device, self, pairs, dim)?;
+        let mut out = [vec![0.0; pairs * dim], vec![0.0; pairs * dim]];
+        let [dx, dy] = &mut out;
+        let value = context.gradients_async(images, texts, options, [dx, dy]).await?;
+        let mined = context.mined_async().await?;
+        let [images, texts] = out;
+        Ok(Gradients { images, texts, loss: value.loss, temperature: value.temperature, ..mined })
+    }
+}
+
+/// What [`GradientContext::gradients`] returns beside the gradients.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct GradientValue {
+    /// The objective's value, as [`Gradients::loss`].
+    pub loss: f32,
+    /// InfoNCE's gradient at the temperature; 0 for the others.
+    pub temperature: f32,
+}
+
+/// Gradients of one objective at batches of one shape: keeps its memory on the device from call to call, and writes into the
+/// caller's slices.
+///
+/// ```
+/// use wgoal::{Device, Objective, gradient::{GradientContext, GradientOptions}};
+/// let objective: Objective = "hinge".parse()?;
+/// let mut context = GradientContext::new(&Device::cpu(), &objective, 2, 2)?;
+/// let (images, texts) = ([1.0, 0.0, 0.0, 1.0], [0.6, 0.8, 0.8, 0.6]);
+/// let (mut dx, mut dy) = ([0.0; 4], [0.0; 4]);
+/// let value = context.gradients(&images, &texts, GradientOptions::default(), [&mut dx, &mut dy])?;
+/// assert!(value.loss > 0.0 && dx[0] != 0.0);
+/// # Ok::<(), wgoal::Error>(())
+/// ```
+pub struct GradientContext {
+    device: Device,
+    objective: Objective,
+    dim: usize,
+    workspace: Workspace,
+    ids: Buffer<u32>,
+    temperature: Buffer<f32>,
+    sides: [Embeddings; 2],
+    /// Gradients at the rows that the objective sees.
+    gradients: [Matrix; 2],
+}
+
+/// One side's rows and the gradients at them.
+struct Embeddings {
+    raw: Matrix,
+    /// L2-normalised, where that is asked for.
+    unit: Matrix,
+    norms: Buffer<f32>,
+    /// Gradient at the rows before the normalisation.
+    raw_gradient: Matrix,
+}
+
+impl Embeddings {
+    fn new(device: &Device, pairs: usize, dim: usize) -> Result<Self> {
+        let matrix = |name| Matrix::new(device, name, pairs, dim);
+        Ok(Self {
+            raw: matrix("embeddings")?,
+            unit: matrix("unit")?,
+            norms: Buffer::new(device, "norms", pairs)?,
+            raw_gradient: matrix("d.raw")?,
+        })
+    }
+}
+
+impl GradientContext {
+    /// For batches of `pairs` embeddings of width `dim`.
+    ///
+    /// # Errors
+    /// A parameter out of range, no pair or too many, a width of 0, a device without the memory.
+    pub fn new(device: &Device, objective: &Objective, pairs: usize, dim: usize) -> Result<Self> {
+        objective.validate()?;
+        check_pairs(pairs)?;
+        if dim == 0 {
+            return Err(Error::config("embeddings", "a width of 1 or more", dim, "give their width"));
         }
-        let mut x = Matrix::from_rows(device, "images", pairs, dim, images)?;
-        let mut y = Matrix::from_rows(device, "texts", pairs, dim, texts)?;
-        let mut gradients =
-            [Matrix::new(device, "d.images", pairs, dim)?, Matrix::new(device, "d.texts", pairs, dim)?];
-        let ids = options.ids.map(|ids| Buffer::from_slice(device, "ids", ids)).transpose()?;
-        let temperature = self.infonce().map_or(1.0, |params| params.temperature);
-        let temperature = Buffer::from_slice(device, "temperature", &[temperature])?;
-        let mut workspace = Workspace::new(device, pairs, dim, 0)?;
-        let mut commands = device.commands();
-        let mut norms = [Buffer::new(device, "norms", pairs)?, Buffer::new(device, "norms", pairs)?];
-        if options.normalize {
-            for (raw, norms) in [&mut x, &mut y].into_iter().zip(&mut norms) {
-                let mut unit = Matrix::new(device, "unit", pairs, dim)?;
-                l2norm(&mut commands, raw.view(), unit.view_mut(), norms.view_mut())?;
-                *raw = unit;
+        let temperature = objective.infonce().map_or(1.0, |params| params.temperature);
+        Ok(Self {
+            workspace: Workspace::new(device, pairs, dim, 0)?,
+            ids: Buffer::new(device, "ids", pairs)?,
+            temperature: Buffer::from_slice(device, "temperature", &[temperature])?,
+            sides: [Embeddings::new(device, pairs, dim)?, Embeddings::new(device, pairs, dim)?],
+            gradients: [
+                Matrix::new(device, "d.images", pairs, dim)?,
+                Matrix::new(device, "d.texts", pairs, dim)?,
+            ],
+            device: device.clone(),
+            objective: objective.clone(),
+            dim,
+        })
+    }
+
+    /// [`GradientContext::gradients`] without waiting.
+    ///
+    /// # Errors
+    /// Those of [`GradientContext::gradients`].
+    pub async fn gradients_async(
+        &mut self,
+        images: &[f32],
+        texts: &[f32],
+        options: GradientOptions<'_>,
+        [dx, dy]: [&mut [f32]; 2],
+    ) -> Result<GradientValue> {
+        let (pairs, dim) = (self.workspace.pairs(), self.dim);
+        let found = check_embeddings((images, dim), (texts, dim), options.ids)?;
+        if [found, dx.len(), dy.len()] != [pairs, pairs * dim, pairs * dim] {
+            let expected = format!("{pairs} pairs of width {dim}, and gradients of as many values");
+            let found = format!("{found} pairs, and {} and {} values", dx.len(), dy.len());
+            let advice = "give the shape that the context was made for";
+            return Err(Error::config("embeddings", expected, found, advice));
+        }
+        if !options.scale.is_finite() {
+            let advice = "give the upstream gradient";
+            return Err(Error::config("scale", "a finite number", options.scale, advice));
+        }
+        for (side, values) in self.sides.iter_mut().zip([images, texts]) {
+            side.raw.write_rows(&self.device, values)?;
+        }
+        if let Some(ids) = options.ids {
+            self.ids.write(&self.device, 0, ids)?;
+        }
+        let mut commands = self.device.commands();
+        self.record(&mut commands, options)?;
+        commands.submit()?;
+        for ((side, gradient), out) in self.sides.iter().zip(&self.gradients).zip([dx, dy]) {
+            let gradient = if options.normalize { &side.raw_gradient } else { gradient };
+            gradient.read_rows(&self.device, out).await?;
+        }
+        self.value().await
+    }
+
+    /// The list of dispatches.
+    fn record(&mut self, commands: &mut Commands, options: GradientOptions<'_>) -> Result<()> {
+        let normalize = options.normalize;
+        if normalize {
+            for Embeddings { raw, unit, norms, .. } in &mut self.sides {
+                l2norm(commands, raw.view(), unit.view_mut(), norms.view_mut())?;
             }
         }
+        let [image, text] = &mut self.sides;
+        let [x, y] = [&*image, &*text].map(|side| if normalize { side.unit.view() } else { side.raw.view() });
         let inputs = Inputs {
-            images: x.view(),
-            texts: y.view(),
-            ids: ids.as_ref().map(Buffer::view),
-            temperature: temperature.view(),
+            images: x,
+            texts: y,
+            ids: options.ids.map(|_| self.ids.view()),
+            temperature: self.temperature.view(),
             scale: options.scale,
             bank: None,
         };
-        let [dx, dy] = &mut gradients;
-        workspace.gradient(&mut commands, self, inputs, [dx, dy])?;
-        if options.normalize {
-            for ((unit, norms), gradient) in [&x, &y].into_iter().zip(&norms).zip(&mut gradients) {
-                let mut raw = Matrix::new(device, "d.raw", pairs, dim)?;
-                l2norm_backward(&mut commands, gradient.view(), unit.view(), norms.view(), raw.view_mut())?;
-                *gradient = raw;
+        let [dx, dy] = &mut self.gradients;
+        self.workspace.gradient(commands, &self.objective, inputs, [dx, dy])?;
+        if normalize {
+            for (side, gradient) in self.sides.iter_mut().zip(&self.gradients) {
+                let Embeddings { unit, norms, raw_gradient, .. } = side;
+                l2norm_backward(
+                    commands,
+                    gradient.view(),
+                    unit.view(),
+                    norms.view(),
+                    raw_gradient.view_mut(),
+                )?;
             }
         }
-        commands.submit()?;
-        let Workspace { positive, images, texts, dt, .. } = &workspace;
+        Ok(())
+    }
+
+    async fn value(&self) -> Result<GradientValue> {
+        let (device, pairs) = (&self.device, self.workspace.pairs());
+        let Workspace { images, texts, dt, .. } = &self.workspace;
         let mut loss = images.loss.read(device, 0..pairs).await?;
         loss.extend(texts.loss.read(device, 0..pairs).await?);
+        let sum = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
+        let temperature = match self.objective.infonce() {
+            Some(_) => sum(&dt.to_rows(device).await?),
+            None => 0.0,
+        };
+        Ok(GradientValue { loss: sum(&loss), temperature })
+    }
+
+    /// What the last call mined: the similarities and indices of [`Gradients`], the rest of it empty.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub async fn mined_async(&self) -> Result<Gradients> {
+        let (device, pairs) = (&self.device, self.workspace.pairs());
+        let Workspace { positive, images, texts, .. } = &self.workspace;
         Ok(Gradients {
-            images: gradients[0].to_rows(device).await?,
-            texts: gradients[1].to_rows(device).await?,
-            loss: loss.iter().map(|&x| f64::from(x)).sum::<f64>() as f32,
-            temperature: match self.infonce() {
-                Some(_) => dt.to_rows(device).await?.iter().map(|&x| f64::from(x)).sum::<f64>() as f32,
-                None => 0.0,
-            },
             positive: positive.read(device, 0..pairs).await?,
             hardest_text: images.rounds.hardest().value.read(device, 0..pairs).await?,
             hardest_text_index: images.rounds.hardest().index.read(device, 0..pairs).await?,
             hardest_image: texts.rounds.hardest().value.read(device, 0..pairs).await?,
             hardest_image_index: texts.rounds.hardest().index.read(device, 0..pairs).await?,
+            ..Gradients::default()
         })
+    }
+}
+
+#[cfg(feature = "native")]
+impl GradientContext {
+    /// Computes the gradients at `images` and `texts`, each `[pairs, dim]` row-major, row i of both being a pair, and writes them
+    /// into the two slices, of the same shape.
+    ///
+    /// # Errors
+    /// Another shape, a value that is not finite, a failing device.
+    pub fn gradients(
+        &mut self,
+        images: &[f32],
+        texts: &[f32],
+        options: GradientOptions,
+        into: [&mut [f32]; 2],
+    ) -> Result<GradientValue> {
+        let device = self.device.clone();
+        device.wait(self.gradients_async(images, texts, options, into))
+    }
+
+    /// What the last call mined: the similarities and indices of [`Gradients`], the rest of it empty.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn mined(&self) -> Result<Gradients> {
+        self.device.wait(self.mined_async())
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) use bank::Bank;
 pub(crate) use embeddings::check_embeddings;
 #[cfg(feature = "native")]
 pub(crate) use embeddings::check_rows;
-pub use embeddings::{GradientOptions, Gradients, Rows};
+pub use embeddings::{GradientContext, GradientOptions, GradientValue, Gradients, Rows};
 pub(crate) use field::Field;
 pub(crate) use terms::weight_params;
 pub(crate) use workspace::{Inputs, Workspace, check_pairs};

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::fs::FileType;
 use std::io;
+use std::sync::Arc;
 
 /// Why a file cannot be opened, read or written, and what to do where the cause tells it.
 #[derive(Debug, Clone)]
@@ -12,11 +13,13 @@ pub struct Obstacle {
     found: Cow<'static, str>,
     advice: Option<&'static str>,
     missing: bool,
+    /// What the system said.
+    cause: Option<Arc<io::Error>>,
 }
 
 impl Obstacle {
     pub(super) fn new(found: impl Into<Cow<'static, str>>, advice: Option<&'static str>) -> Self {
-        Self { found: found.into(), advice, missing: false }
+        Self { found: found.into(), advice, missing: false, cause: None }
     }
 
     /// Whether there is no such file.
@@ -37,7 +40,10 @@ impl Obstacle {
         expected: impl Display,
         advice: impl Display,
     ) -> Error {
-        let error = Error::new(kind, thing, expected, &self.found, advice);
+        let mut error = Error::new(kind, thing, expected, &self.found, advice);
+        if let Some(cause) = self.cause {
+            error = error.with_source(cause);
+        }
         match self.advice {
             Some(advice) => error.with_advice(advice),
             None => error,
@@ -49,13 +55,19 @@ impl From<io::Error> for Obstacle {
     fn from(e: io::Error) -> Self {
         // The text of an error of a temporary file holds its name, which means nothing to anyone.
         let inner = e.get_ref().and_then(|inner| inner.source()).and_then(|e| e.downcast_ref::<io::Error>());
-        let e = inner.unwrap_or(&e);
+        let cause = match inner {
+            Some(inner) => {
+                inner.raw_os_error().map(io::Error::from_raw_os_error).unwrap_or_else(|| inner.kind().into())
+            }
+            None => e,
+        };
+        let e = &cause;
         let missing = e.kind() == io::ErrorKind::NotFound;
         let (found, advice) = match words(e) {
             Some((found, advice)) => (found.into(), Some(advice).filter(|advice| !advice.is_empty())),
             None => (e.to_string().into(), None),
         };
-        Self { found, advice, missing }
+        Self { found, advice, missing, cause: Some(Arc::new(cause)) }
     }
 }
 
@@ -172,20 +184,38 @@ mod tests {
     }
 
     /// As an error of a temporary file is made.
-    #[derive(Debug, thiserror::Error)]
-    #[error("{source} at .wgoal-partial-x")]
-    struct Named {
-        source: io::Error,
+    #[derive(Debug)]
+    struct Named(io::Error);
+
+    impl Display for Named {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{} at .wgoal-partial-x", self.0)
+        }
+    }
+
+    impl std::error::Error for Named {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
     }
 
     #[test]
     fn names_of_temporary_files_stay_unsaid() {
         for (code, found) in [(Errno::MFILE, "as many open files"), (Errno::NOTTY, "Inappropriate ioctl")] {
-            let error = io::Error::other(Named { source: code.into() });
+            let error = io::Error::other(Named(code.into()));
             assert!(error.to_string().contains(".wgoal"), "{error}");
             let obstacle = Obstacle::from(error);
             assert!(obstacle.found().starts_with(found), "{}", obstacle.found());
             assert!(!obstacle.found().contains(".wgoal"), "{}", obstacle.found());
         }
+    }
+
+    #[test]
+    fn an_error_of_a_file_has_its_cause() {
+        let path = std::path::Path::new("no such folder/file");
+        let error =
+            crate::io::read(path, crate::io::SMALL).unwrap_err().error(ErrorKind::Data, "f", "x", "y");
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::NotFound));
     }
 }

@@ -50,6 +50,17 @@ pub enum SignedRoot {
 }
 
 impl SignedRoot {
+    /// That of images, of texts.
+    #[cfg(feature = "native")]
+    pub(crate) fn of(sides: [bool; 2]) -> Self {
+        match sides {
+            [false, false] => Self::None,
+            [true, false] => Self::Images,
+            [false, true] => Self::Texts,
+            [true, true] => Self::Both,
+        }
+    }
+
     /// Whether images, whether texts.
     pub(crate) fn sides(self) -> [bool; 2] {
         [matches!(self, Self::Images | Self::Both), matches!(self, Self::Texts | Self::Both)]

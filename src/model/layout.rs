@@ -1,6 +1,6 @@
 //! Where each parameter of a head lies in the one flat buffer that the optimiser walks.
 
-use super::{HeadConfig, ImageEncoder, Pooling, Side};
+use super::{HeadConfig, ImageEncoder, Pooling, Side, SignedRoot};
 use crate::device::{Buffer, Mat, MatMut, padded};
 use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
@@ -148,6 +148,15 @@ impl Layout {
         let mlp = config.image_encoder == ImageEncoder::ResidualMlp;
         let signed_root = config.signed_root.sides();
         Self { dims, embed: config.embed, mlp, pooling: config.pooling(), signed_root }
+    }
+
+    /// The inverse of [`Layout::of`].
+    #[cfg(feature = "native")]
+    pub fn config(&self, standardize: bool) -> HeadConfig {
+        let [image_pooling, text_pooling] = self.pooling;
+        let signed_root = SignedRoot::of(self.signed_root);
+        let image_encoder = if self.mlp { ImageEncoder::ResidualMlp } else { ImageEncoder::Linear };
+        HeadConfig { embed: self.embed, image_pooling, text_pooling, image_encoder, signed_root, standardize }
     }
 
     pub fn parts(&self) -> Segments {

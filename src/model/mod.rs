@@ -2,6 +2,8 @@
 
 mod config;
 mod encoder;
+#[cfg(feature = "native")]
+mod file;
 mod head;
 #[cfg(feature = "native")]
 mod host;
@@ -11,6 +13,8 @@ mod standardizer;
 
 pub use config::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
 pub(crate) use encoder::Encoder;
+#[cfg(feature = "native")]
+pub(crate) use file::{FORMAT, HeadFile, read_bytes, write};
 pub use head::{Head, Side};
 #[cfg(feature = "native")]
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};

@@ -233,6 +233,35 @@ impl Trainer {
         })
     }
 
+    /// Trains the epochs still to come, and calls `each` after each: with the trainer, which can give a checkpoint then.
+    ///
+    /// ```
+    /// use wgoal::{Dataset, Device, TrainConfig, Trainer};
+    /// let config = TrainConfig::default().with(|c| {
+    ///     c.embed = 8;
+    ///     c.epochs = 2;
+    /// });
+    /// let mut trainer = Trainer::new(&Device::cpu(), Dataset::open("data/clipart-mini")?, config)?;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("last.safetensors");
+    /// trainer.train(|trainer, epoch| {
+    ///     println!("{epoch}");
+    ///     trainer.checkpoint()?.save(&path)
+    /// })?;
+    /// # assert!(path.exists());
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Trainer::run_epoch`] and of `each`.
+    pub fn train(&mut self, mut each: impl FnMut(&Self, &Epoch) -> Result<()>) -> Result<()> {
+        while !self.finished() {
+            let epoch = self.run_epoch()?;
+            each(self, &epoch)?;
+        }
+        Ok(())
+    }
+
     /// Trains one epoch and validates.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod common;
 
 mod atomic;
 mod bindings;
+mod context;
 mod doctor;
 mod golden;
 mod kernels;
@@ -32,6 +33,7 @@ fn main() {
     selection::tests(suite.module("selection"));
     doctor::tests(suite.module("doctor"));
     lost_device::tests(suite.module("lost_device"));
+    context::tests(suite.module("context"));
     limits::tests(suite.module("limits"));
     suite.run()
 }

@@ -1,0 +1,225 @@
+//! A head as a safetensors file: its parameters by name, and what it consists of as JSON in the metadata.
+//!
+//! Checkpoints of runs are such files with more in them.
+
+use super::{Head, HeadConfig, Layout, Standardizer};
+use crate::io::{Streams, read_safetensors, write_whole};
+use crate::{Error, ErrorKind, Result};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::Path;
+
+/// Version of the file's layout.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What to do about a file that holds no head.
+const ADVICE: &str = "give a best.safetensors or last.safetensors that wgoal wrote";
+
+/// The metadata of a head: those of a run hold the same and more.
+#[derive(Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    config: HeadConfig,
+    dims: [usize; 2],
+}
+
+/// Names, shapes and values.
+pub(crate) type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
+impl Head {
+    /// Writes the head whole, under a temporary name, synced and renamed into place. A link stays: what it leads to is written.
+    ///
+    /// # Errors
+    /// Any failure to write, also to a pipe or a device; an older file is then still there.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let description = Description { format: FORMAT, config: self.config(), dims: self.layout.dims };
+        let mut tensors = self.tensors("");
+        tensors.extend(self.standardizers());
+        write(path.as_ref(), &tensors, &description)
+    }
+
+    /// Reads the head of a file that [`Head::save`] wrote, or of a checkpoint.
+    ///
+    /// # Errors
+    /// A missing, damaged or foreign file; the message says what is wrong with it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let bytes = read_bytes(path.as_ref())?;
+        let file = HeadFile::open(path.as_ref(), &bytes)?;
+        let Description { config, dims, .. } = file.metadata()?;
+        file.head(dims, &config)
+    }
+
+    /// What it consists of.
+    pub fn config(&self) -> HeadConfig {
+        self.layout.config(self.standardize.is_some())
+    }
+
+    /// The parameters, their names after a prefix.
+    pub(crate) fn tensors(&self, prefix: &str) -> Tensors {
+        let segments = self.layout.segments().into_iter();
+        let tensor = |segment: super::Segment| {
+            (format!("{prefix}{}", segment.name), segment.shape(), segment.get(&self.values))
+        };
+        segments.map(tensor).collect()
+    }
+
+    /// The standardisation of both sides, if there is one.
+    pub(crate) fn standardizers(&self) -> Tensors {
+        let mut tensors = Vec::new();
+        for (name, standardizer) in ["image", "text"].iter().zip(self.standardize.iter().flatten()) {
+            let Standardizer { mean, inverse_std } = standardizer;
+            tensors.push((format!("{name}.mean"), vec![mean.len()], mean.clone()));
+            tensors.push((format!("{name}.inverse_std"), vec![inverse_std.len()], inverse_std.clone()));
+        }
+        tensors
+    }
+}
+
+/// Writes tensors, and `metadata` as JSON.
+pub(crate) fn write(path: &Path, tensors: &Tensors, metadata: &impl Serialize) -> Result<()> {
+    let unwritable = |e: &dyn Display| {
+        Error::checkpoint(path.display(), "a checkpoint that can be written", e, "report this as a bug")
+    };
+    let metadata = serde_json::to_string(metadata).map_err(|e| unwritable(&e))?;
+    let mut views = Vec::new();
+    for (name, shape, values) in tensors {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
+        views.push((name, view.map_err(|e| unwritable(&e))?));
+    }
+    // One key only: the order of several would change from run to run.
+    let metadata = HashMap::from([("wgoal".to_string(), metadata)]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))?;
+    write_whole(path, Streams::Refused, |out| out.write_all(&bytes))
+}
+
+const WHOLE: &str = "a whole safetensors file";
+
+/// The bytes of a file that holds a head.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    read_safetensors(path)
+        .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), WHOLE, ADVICE))
+}
+
+/// A file that holds a head, open.
+pub(crate) struct HeadFile<'a> {
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
+    metadata: String,
+}
+
+impl<'a> HeadFile<'a> {
+    pub fn open(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+        let fault =
+            |expected: &str, found: &dyn Display| Error::checkpoint(path.display(), expected, found, ADVICE);
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| fault(WHOLE, &e))?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| fault(WHOLE, &e))?;
+        let metadata = metadata.metadata().as_ref().and_then(|metadata| metadata.get("wgoal"));
+        let metadata = metadata.ok_or_else(|| fault("metadata `wgoal`", &"none"))?.clone();
+        Ok(Self { path, tensors, metadata })
+    }
+
+    /// An error about this file.
+    pub fn fault(&self, expected: impl Display, found: impl Display) -> Error {
+        Error::checkpoint(self.path.display(), expected, found, ADVICE)
+    }
+
+    /// The metadata as what they describe.
+    pub fn metadata<T: for<'de> Deserialize<'de>>(&self) -> Result<T> {
+        let format: serde_json::Value =
+            serde_json::from_str(&self.metadata).map_err(|e| self.fault("metadata in JSON", e))?;
+        if format["format"] != FORMAT {
+            return Err(self.fault(format!("format {FORMAT}"), format!("format {}", format["format"])));
+        }
+        serde_json::from_str(&self.metadata).map_err(|e| self.fault("metadata of a run", e))
+    }
+
+    /// Whether a tensor is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.tensor(name).is_ok()
+    }
+
+    /// The layout of a head, if it is one that can be.
+    pub fn layout(&self, dims: [usize; 2], config: &HeadConfig) -> Result<Layout> {
+        let layout = Layout::of(dims, config);
+        if dims.contains(&0) || layout.largest() >= 1 << 31 || config.embed == 0 {
+            return Err(self.fault("widths of a head", format!("{dims:?} to {}", config.embed)));
+        }
+        Ok(layout)
+    }
+
+    /// The values of a tensor of this shape.
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.tensors.tensor(name).map_err(|_| self.fault(format!("tensor {name}"), "none"))?;
+        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+            let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
+            return Err(self.fault(format!("tensor {name} of F32 {shape:?}"), found));
+        }
+        let values = bytemuck::pod_collect_to_vec::<u8, f32>(tensor.data());
+        match values.iter().position(|x| !x.is_finite()) {
+            None => Ok(values),
+            Some(at) => {
+                let found = format!("{} at {at}", values[at]);
+                Err(self.fault(format!("finite numbers in tensor {name}"), found))
+            }
+        }
+    }
+
+    /// Values laid out as the parameters of a head, from the tensors whose names begin with a prefix.
+    pub fn values(&self, layout: &Layout, prefix: &str) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; layout.len()];
+        for segment in layout.segments() {
+            let found = self.read(&format!("{prefix}{}", segment.name), &segment.shape())?;
+            segment.set(&mut values, &found)?;
+        }
+        Ok(values)
+    }
+
+    /// The head.
+    pub fn head(&self, dims: [usize; 2], config: &HeadConfig) -> Result<Head> {
+        let layout = self.layout(dims, config)?;
+        let mut head = Head { layout, values: self.values(&layout, "")?, standardize: None };
+        if config.standardize {
+            let side = |name: &str, dim: usize| -> Result<Standardizer> {
+                let (mean, inverse_std) = (format!("{name}.mean"), format!("{name}.inverse_std"));
+                let mean = self.read(&mean, &[dim])?;
+                Ok(Standardizer { mean, inverse_std: self.read(&inverse_std, &[dim])? })
+            };
+            head.standardize = Some([side("image", layout.dims[0])?, side("text", layout.dims[1])?]);
+        }
+        Ok(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ImageEncoder, Pooling, SignedRoot};
+
+    #[test]
+    fn a_head_comes_back_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head.safetensors");
+        let config = HeadConfig::default().with(|c| {
+            c.embed = 6;
+            c.text_pooling = Pooling::Gpo;
+            c.image_encoder = ImageEncoder::ResidualMlp;
+            c.signed_root = SignedRoot::Images;
+        });
+        let mut head = Head::for_config(5, 3, &config, 7).unwrap();
+        head.save(&path).unwrap();
+        assert_eq!(Head::load(&path).unwrap(), head);
+        assert_eq!(head.config(), config);
+        let side = |dim| Standardizer { mean: vec![0.5; dim], inverse_std: vec![2.0; dim] };
+        head.standardize = Some([side(5), side(3)]);
+        head.save(&path).unwrap();
+        assert_eq!(Head::load(&path).unwrap(), head);
+        std::fs::write(&path, "text").unwrap();
+        let error = Head::load(&path).unwrap_err().to_string();
+        assert!(error.contains("expected a whole safetensors file"), "{error}");
+    }
+}
