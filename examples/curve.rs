@@ -65,7 +65,9 @@ fn draw(points: &[(f64, f64)], line: Option<(f64, &str)>) -> String {
         add(format!("<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{rsum}</text>", left - 8.0, y + 4.0));
     }
     let every = distance(epochs).ceil() as usize;
-    for &(epoch, _) in points.iter().filter(|(epoch, _)| *epoch == 1.0 || *epoch as usize % every == 0) {
+    for &(epoch, _) in
+        points.iter().filter(|(epoch, _)| *epoch == 1.0 || (*epoch as usize).is_multiple_of(every))
+    {
         add(format!(
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{epoch}</text>",
             x(epoch),
