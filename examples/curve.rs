@@ -22,16 +22,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err("usage: curve METRICS.jsonl OUT.svg [RSUM LABEL]".into()),
     };
     let mut points = Vec::new();
-    for text in std::fs::read_to_string(metrics)?.lines() {
-        let epoch: serde_json::Value = serde_json::from_str(text)?;
+    let text = std::fs::read_to_string(metrics).map_err(|error| format!("{metrics}: {error}"))?;
+    for line in text.lines() {
+        let epoch: serde_json::Value = serde_json::from_str(line)?;
         let number = |value: &serde_json::Value| value.as_f64().ok_or("an epoch without a number or an rsum");
         points.push((number(&epoch["epoch"])?, number(&epoch["val"]["rsum"])?));
     }
     if points.is_empty() {
         return Err(format!("{metrics}: expected a line per epoch, found none").into());
     }
-    std::fs::write(out, draw(&points, line))?;
-    Ok(())
+    std::fs::write(out, draw(&points, line)).map_err(|error| format!("{out}: {error}").into())
 }
 
 /// The distance of grid lines that divide `span` into at most [`MARKS`] parts: 1, 2 or 5 times a power of ten.
