@@ -1,6 +1,6 @@
 //! The command-line tool; see `wgoal --help`.
 
-/// A line on standard error. A reader that has gone (`2>&1 | head`) must not end a run, as `eprintln!` would.
+/// Prints a line on standard error. Unlike `eprintln!`, it does not panic if the reader is gone (`2>&1 | head`).
 macro_rules! note {
     ($($line:tt)*) => {{
         use std::io::Write as _;

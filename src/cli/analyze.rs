@@ -1,4 +1,4 @@
-//! `wgoal analyze`: what kind of gradient an objective has.
+//! `wgoal analyze`: properties of the gradient of an objective.
 
 use super::{ObjectiveArgs, print_json, refuse_overwriting, say};
 use clap::Args;
@@ -7,18 +7,27 @@ use std::time::{Duration, Instant};
 use wgoal::data::write_file;
 use wgoal::{Result, TrainConfig};
 
+const EXAMPLES: &str = "\
+Examples:
+  wgoal analyze cir:sig-ms
+  wgoal analyze nca:lin --tau 3 --plot plane.svg
+  wgoal analyze --weights my-weights.wgsl";
+
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
 pub struct AnalyzeArgs {
-    /// The objective, as --objective would name it
+    /// The objective; --objective names it too [default: cir:sig-ms]
     #[arg(value_name = "OBJECTIVE")]
     name: Option<String>,
     #[command(flatten)]
     objective: ObjectiveArgs,
-    /// One line of JSON
-    #[arg(long)]
+    /// Print the result as one line of JSON
+    #[arg(long, help_heading = "Output")]
     json: bool,
-    /// Draw T P+ and T P- over p and n into this file
-    #[arg(long, value_name = "FILE.svg")]
+    /// Draw the gradient over the similarities p and n, as an SVG file
+    ///
+    /// It shows the pull T P+ on the positive and the push T P- on the negative.
+    #[arg(long, value_name = "FILE.svg", help_heading = "Output")]
     plot: Option<PathBuf>,
 }
 
@@ -40,7 +49,7 @@ impl AnalyzeArgs {
     }
 }
 
-/// Writes a line with the share of the work that is done, one per interval.
+/// Prints the percentage of finished work, one line per interval.
 fn progress(interval: Duration) -> impl FnMut(f64) {
     let mut last = Instant::now();
     move |share| {

@@ -1,7 +1,7 @@
-//! `wgoal baseline`: a head in closed form, to compare a trained one with.
+//! `wgoal baseline`: a head in closed form, to compare with trained heads.
 
 use super::data::warn_of_data;
-use super::options::{InputArgs, Unused, warn};
+use super::options::{InputArgs, Unused, fixed_poolings, warn};
 use super::run_folder::{BEST, RunFolder};
 use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
 use clap::Args;
@@ -10,31 +10,46 @@ use std::path::PathBuf;
 use wgoal::train::{Baseline, ClosedForm, REGULARIZATIONS};
 use wgoal::{Checkpoint, Dataset, Recall, Result, Split, TrainConfig};
 
+const EXAMPLES: &str = "\
+Examples:
+  wgoal baseline cca my-features --out cca
+  wgoal baseline ridge my-features --standardize
+  wgoal baseline cca my-features --regularization 0.1,1,10";
+
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
+#[command(mut_arg("image_pooling", |arg| arg.value_parser(fixed_poolings())))]
+#[command(mut_arg("text_pooling", |arg| arg.value_parser(fixed_poolings())))]
 pub struct BaselineArgs {
-    /// cca (regularised canonical correlation analysis) or ridge (regression of one side on the other)
+    /// cca or ridge
+    ///
+    /// `cca` is regularised canonical correlation analysis, `ridge` a regression of one side on the other.
     form: String,
-    /// Folder or .safetensors file
+    /// Folder or .safetensors file with features
     dataset: PathBuf,
     #[command(flatten)]
     input: InputArgs,
-    /// Width of the joint embedding of cca; that of ridge is the width of a side's features [256]
-    #[arg(long)]
+    /// Width of the joint embedding of cca, 1 to 65536 [default: 256]
+    ///
+    /// The embedding of ridge is as wide as the features of one side.
+    #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
-    /// Multiples of the mean variance of the features, of which validation chooses one [0.03,0.1,0.3,1]
-    #[arg(long, value_delimiter = ',', value_name = "R1,R2", allow_negative_numbers = true)]
+    /// Strengths of regularisation to try [default: 0.03,0.1,0.3,1]
+    ///
+    /// They are multiples of the mean variance of the features. The one with the best validation rsum is used.
+    #[arg(long, value_delimiter = ',', value_name = "R1,R2", allow_negative_numbers = true, help_heading = "Head")]
     regularization: Option<Vec<f64>>,
     #[command(flatten)]
     device: DeviceArg,
-    /// Folder for best.safetensors, a head like any other
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the head, best.safetensors [default: the head is not saved]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
-    /// End with one line of JSON on standard output
-    #[arg(long)]
+    /// Print the result as one line of JSON
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
-/// The last line of `--json`.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Summary {
     form: String,
@@ -58,7 +73,7 @@ impl BaselineArgs {
         self.input.apply(&mut config);
         config.validate()?;
         if self.embed.is_some() && form == ClosedForm::Ridge {
-            warn(&[Unused::new("embed", "the head of ridge is as wide as the features of a side")]);
+            warn(&[Unused::new("embed", "the head of ridge is as wide as the features of one side")]);
         }
         let dataset = Dataset::open(&self.dataset)?;
         warn_of_data(&dataset, &[&config], &Split::ALL);

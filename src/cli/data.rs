@@ -1,11 +1,11 @@
-//! What commands on a trained head and its data share: finding the head, and warnings of the data.
+//! Finding the file of a head, and warnings about the data.
 
 use std::path::{Path, PathBuf};
 use wgoal::{Dataset, Error, ErrorKind, Plain, Result, Split, TrainConfig};
 
 use super::run_folder::BEST;
 
-/// The file of a head: the one given, or the best of the run's folder given.
+/// The file of a head: the given file, or the best head in the given folder of a run.
 pub fn checkpoint_path(path: &Path) -> Result<PathBuf> {
     let best = path.join(BEST);
     if !path.is_dir() {
@@ -16,27 +16,27 @@ pub fn checkpoint_path(path: &Path) -> Result<PathBuf> {
     }
     let advice = match path.join("heads").is_dir() {
         true => "give one of the files in its folder heads",
-        false => "give the folder of a run, or its best.safetensors",
+        false => "give the folder of a run, or a head such as its best.safetensors",
     };
-    let (expected, found) = ("a head, or the folder of a run with best.safetensors", "a folder without that");
+    let (expected, found) = ("a head, or the folder of a run with best.safetensors", "a folder without best.safetensors");
     Err(Error::new(ErrorKind::Checkpoint, path.display(), expected, found, advice))
 }
 
-/// Warns, once of each thing, of what is allowed in the data of `splits` (all items, where none is named) but seldom
-/// meant.
+/// Warns of data in `splits` (or in all items, if no split is named) that is allowed but probably a mistake. Prints each
+/// warning once.
 pub fn warn_of_data(dataset: &Dataset, configs: &[&TrainConfig], splits: &[Split]) {
-    let (mut looked_at, mut told) = (Vec::new(), Vec::new());
+    let (mut checked, mut printed) = (Vec::new(), Vec::new());
     for config in configs {
         let input = (config.pooling(), config.standardize);
-        if looked_at.contains(&input) {
+        if checked.contains(&input) {
             continue;
         }
-        looked_at.push(input);
+        checked.push(input);
         for suspicion in dataset.suspicions(&config.head(), splits) {
-            if !told.contains(&suspicion) {
+            if !printed.contains(&suspicion) {
                 let kind = if suspicion.grave { "warning" } else { "note" };
                 note!("{kind}: {}", Plain(&suspicion));
-                told.push(suspicion);
+                printed.push(suspicion);
             }
         }
     }
@@ -45,8 +45,8 @@ pub fn warn_of_data(dataset: &Dataset, configs: &[&TrainConfig], splits: &[Split
         let (lacking, images) = (rows.uncaptioned(), rows.images.len());
         if lacking > 0 {
             let what = match split {
-                Split::Train => "they are not trained on",
-                Split::Val | Split::Test => "they are candidates for every text, and no queries",
+                Split::Train => "training leaves them out",
+                Split::Val | Split::Test => "they are candidates for texts, but not queries",
             };
             note!("note: {lacking} of {images} images of split_{split} have no caption: {what}");
         }

@@ -1,4 +1,4 @@
-//! `wgoal doctor`: does this machine compute rightly?
+//! `wgoal doctor`: whether this machine computes correctly.
 
 use super::{DeviceArg, print_json, say};
 use clap::Args;
@@ -7,12 +7,18 @@ use wgoal::Result;
 use wgoal::device::DeviceInfo;
 use wgoal::doctor::{Finding, examine, unhealthy};
 
+const EXAMPLES: &str = "\
+Examples:
+  wgoal doctor               check the device that training would use
+  wgoal doctor --device gpu  check the GPU";
+
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
 pub struct DoctorArgs {
     #[command(flatten)]
     device: DeviceArg,
-    /// One line of JSON
-    #[arg(long)]
+    /// Print the result as one line of JSON
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `wgoal embed`: embeddings of a split, for a vector index.
+//! `wgoal embed`: embeddings of a split, for example for a vector index.
 
 use super::data::{checkpoint_path, warn_of_data};
 use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
@@ -9,30 +9,42 @@ use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result, Split};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// images.npy and texts.npy [rows, embed]
+    /// images.npy and texts.npy, of shape [rows, width]
     Npy,
-    /// images.fvecs and texts.fvecs, as faiss reads: before each row its length
+    /// images.fvecs and texts.fvecs, as faiss reads them: each row starts with its length
     Fvecs,
-    /// images.fbin and texts.fbin, as usearch reads: rows and columns first
+    /// images.fbin and texts.fbin, as usearch reads them: the file starts with the numbers of rows and columns
     Fbin,
-    /// embeddings.safetensors: images, texts, and their rows in the dataset, image_rows and text_rows
+    /// embeddings.safetensors with images, texts, and their row numbers in the dataset, image_rows and text_rows
     Safetensors,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  wgoal embed run my-features --split test --out vectors
+  wgoal embed run my-features --split all --out vectors --format fbin";
+
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
 pub struct EmbedArgs {
-    /// best.safetensors or last.safetensors of a run, or its folder for the best
+    /// Folder of a run, or a head such as run/best.safetensors
+    ///
+    /// In a folder, the head is best.safetensors.
     checkpoint: PathBuf,
-    /// Folder or .safetensors file
+    /// Folder or .safetensors file with features
     dataset: PathBuf,
-    /// train, val, test, or all: every row, those of no split too
-    #[arg(long)]
+    /// Rows to embed: train, val, test or all
+    ///
+    /// `all` embeds every row of the dataset, including rows that belong to no split.
+    #[arg(long, help_heading = "Data")]
     split: String,
-    /// Folder for the embeddings: images and texts, unit rows in the order of the split, of all in that of the dataset
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the embeddings
+    ///
+    /// The rows have length 1 and are in the order of the split, or of the dataset for `all`.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
-    /// How they are written
-    #[arg(long, value_name = "FORMAT", default_value = "npy")]
+    /// File format
+    #[arg(long, value_name = "FORMAT", default_value = "npy", help_heading = "Output")]
     format: Format,
     #[command(flatten)]
     device: DeviceArg,
@@ -89,7 +101,7 @@ impl EmbedArgs {
         Ok(())
     }
 
-    /// In npy, embeddings have the names that features have: they must not take their place.
+    /// Refuses to overwrite features. In npy format, the files of embeddings have the same names as those of features.
     fn refuse_features(&self, head: &Path) -> Result<()> {
         let ours: &[&str] = match self.format {
             Format::Npy => &["images.npy", "texts.npy"],
@@ -103,7 +115,7 @@ impl EmbedArgs {
             && self.out.is_dir()
             && Dataset::paths(&self.out).iter().any(|path| of_dataset(path))
         {
-            let expected = "another folder than that of a dataset, whose features would be overwritten";
+            let expected = "a folder without features, which would be overwritten";
             let advice = "choose another --out";
             return Err(Error::new(ErrorKind::Config, "--out", expected, self.out.display(), advice));
         }
@@ -112,7 +124,7 @@ impl EmbedArgs {
     }
 }
 
-/// Every row is to be a unit vector: others are of no use in an index.
+/// Checks that every row is a unit vector. Other rows cannot be searched.
 fn check<'a>(
     dataset: &Dataset,
     side: Side,
@@ -121,8 +133,8 @@ fn check<'a>(
 ) -> Result<()> {
     for (&row, embedding) in rows.iter().zip(embeddings) {
         let (kind, found, advice) = if embedding.iter().all(|&x| x == 0.0) {
-            let advice = "compute the features of this row again, or leave it out; if they are not zero, the head maps them \
-                          to nothing: train another";
+            let advice = "compute the features of this row again, or leave the row out; if they are not zero, the head maps \
+                          them to zero: train another head";
             (ErrorKind::Data, "length 0", advice)
         } else if embedding.iter().any(|x| !x.is_finite()) {
             (

@@ -1,4 +1,4 @@
-//! `wgoal eval`: recall of a checkpoint.
+//! `wgoal eval`: recall of a head.
 
 use super::data::{checkpoint_path, warn_of_data};
 use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
@@ -9,31 +9,48 @@ use wgoal::model::Side;
 use wgoal::rerank::Candidates;
 use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Split};
 
+const EXAMPLES: &str = "\
+Examples:
+  wgoal eval run my-features                 recall on the test split
+  wgoal eval run my-features --split val --json
+  wgoal eval run my-features --top 128 --write-candidates top.safetensors
+  wgoal eval run my-features --rerank scored.safetensors";
+
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
 pub struct EvalArgs {
-    /// best.safetensors or last.safetensors of a run, or its folder for the best
+    /// Folder of a run, or a head such as run/best.safetensors
+    ///
+    /// In a folder, the head is best.safetensors.
     checkpoint: PathBuf,
-    /// Folder or .safetensors file
+    /// Folder or .safetensors file with features
     dataset: PathBuf,
-    /// train, val or test
-    #[arg(long, default_value = "test")]
+    /// Split to evaluate: train, val or test
+    #[arg(long, default_value = "test", help_heading = "Data")]
     split: String,
-    /// Mean over this many disjoint chunks of images (COCO 1K: 5)
-    #[arg(long, default_value_t = 1)]
+    /// Split the images into this many parts and average their recall (COCO 1K: 5)
+    ///
+    /// It must divide the number of images.
+    #[arg(long, default_value_t = 1, help_heading = "Data")]
     folds: usize,
-    /// Candidates of every query to write for another model to score
-    #[arg(long, value_name = "K", requires = "write_candidates")]
+    /// Number of candidates per query to write, 1 or more
+    #[arg(long, value_name = "K", requires = "write_candidates", help_heading = "Re-ranking")]
     top: Option<usize>,
-    /// The .safetensors file of the candidates: images, texts, image_to_text, text_to_image, in rows of the dataset
-    #[arg(long, value_name = "FILE", requires = "top")]
+    /// .safetensors file for the candidates, which another model can score
+    ///
+    /// It holds images, texts, image_to_text and text_to_image, as row numbers of the dataset.
+    #[arg(long, value_name = "FILE", requires = "top", help_heading = "Re-ranking")]
     write_candidates: Option<PathBuf>,
-    /// That file with image_to_text_score and text_to_image_score added: recall by these, all others last
-    #[arg(long, value_name = "FILE", conflicts_with = "top")]
+    /// The file of candidates with scores: measure recall with these scores
+    ///
+    /// It is a file of --write-candidates to which image_to_text_score and text_to_image_score were added. Items that
+    /// are not candidates rank last.
+    #[arg(long, value_name = "FILE", conflicts_with = "top", help_heading = "Re-ranking")]
     rerank: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
-    /// One line of JSON
-    #[arg(long)]
+    /// Print the result as one line of JSON
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -81,7 +98,7 @@ impl EvalArgs {
             let candidates = Candidates::top(&device, (&images, head.dim()), (&texts, head.dim()), k)?;
             candidates.save(path, rows)?;
             let (texts, images) = (candidates.texts.k, candidates.images.k);
-            note!("{}: {texts} texts of every image, {images} images of every text", shown(path));
+            note!("{}: {texts} texts per image, {images} images per text", shown(path));
         }
         let reranked = match &self.rerank {
             None => None,
@@ -104,7 +121,7 @@ impl EvalArgs {
     }
 }
 
-/// Warns of embeddings without a direction, which the head has made of features of whatever kind.
+/// Warns of embeddings of length 0, which have no direction.
 fn warn_of_zeros(dataset: &Dataset, side: Side, rows: &[u32], embeddings: &[f32]) {
     let values = embeddings.chunks_exact((embeddings.len() / rows.len().max(1)).max(1));
     let mut zero = rows.iter().zip(values).filter(|(_, row)| row.iter().all(|&x| x == 0.0));
@@ -112,7 +129,7 @@ fn warn_of_zeros(dataset: &Dataset, side: Side, rows: &[u32], embeddings: &[f32]
         let (count, all) = (1 + zero.count(), rows.len());
         let first = dataset.place(side, first as usize);
         note!(
-            "warning: {count} of {all} embeddings have length 0 and are ranked by chance, the first that of {first}"
+            "warning: {count} of {all} embeddings have length 0, so their rank is arbitrary; the first is that of {first}"
         );
     }
 }

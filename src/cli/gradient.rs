@@ -9,35 +9,51 @@ use wgoal::gradient::GradientOptions;
 use wgoal::similarity::{NegativeOptions, hard_negatives};
 use wgoal::{Error, ErrorKind, Result, TrainConfig};
 
+const EXAMPLES: &str = "\
+Examples:
+  wgoal gradient --images x.npy --texts y.npy --out g.safetensors
+  wgoal gradient --images x.npy --texts y.npy --objective nca:lin --normalize --out g.safetensors";
+
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
 pub struct GradientArgs {
-    /// Image embeddings [N, D], .npy
-    #[arg(long)]
+    /// Image embeddings, an .npy file of shape [N, D]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     images: PathBuf,
-    /// Text embeddings [N, D], .npy; row i belongs to image row i
-    #[arg(long)]
+    /// Text embeddings, an .npy file of shape [N, D]
+    ///
+    /// Row i belongs to row i of the images.
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     texts: PathBuf,
+    /// Image number of each pair, an .npy file of shape [N] [default: all differ]
+    ///
+    /// Pairs of the same image are never negatives of each other.
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    ids: Option<PathBuf>,
+    /// Divide each row by its length first
+    ///
+    /// The gradient is still that at the rows of the files.
+    #[arg(long, help_heading = "Data")]
+    normalize: bool,
     #[command(flatten)]
     objective: ObjectiveArgs,
-    /// Image of each pair [N], .npy: pairs of one image are no negatives of each other
-    #[arg(long)]
-    ids: Option<PathBuf>,
-    /// L2-normalise the rows first; the gradient is at the raw rows
-    #[arg(long)]
-    normalize: bool,
-    /// Upstream gradient
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    /// Upstream gradient, a factor of the whole gradient
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Objective")]
     scale: f32,
-    /// Draw a false partner of every row too, in proportion to softmax(S/t) + 1e-5: sampled_text_index, sampled_image_index
-    #[arg(long, value_name = "SEED")]
+    /// Also draw a random negative for each row, with this seed
+    ///
+    /// The probability of a negative with similarity s is proportional to softmax(s / t) + 1e-5, where t is
+    /// --sample-temperature. The results are sampled_text_index and sampled_image_index.
+    #[arg(long, value_name = "SEED", help_heading = "Sampling")]
     sample_negatives: Option<u64>,
-    /// t of --sample-negatives [that of infonce, else 0.07]
+    /// Temperature of --sample-negatives, above 0 [default: that of infonce, else 0.07]
     #[arg(long, value_name = "T", requires = "sample_negatives", allow_negative_numbers = true)]
+    #[arg(help_heading = "Sampling")]
     sample_temperature: Option<f32>,
     #[command(flatten)]
     device: DeviceArg,
-    /// The .safetensors file to write
-    #[arg(long, value_name = "FILE")]
+    /// .safetensors file for the gradient
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     out: PathBuf,
 }
 
@@ -63,11 +79,11 @@ impl GradientArgs {
         self.warn_of_rows(&self.texts, &texts, dim);
         let mut unused = Vec::new();
         if self.objective.learn_temperature.is_some() && objective.infonce().is_some() {
-            let why = "the gradient at the temperature is always given, as grad_temperature";
+            let why = "the gradient of the temperature is always written, as grad_temperature";
             unused.push(Unused::new("learn-temperature", why));
         }
         if ids.as_deref().is_some_and(|ids| ids.len() == rows && all_differ(ids)) {
-            unused.push(Unused::new("ids", "no two pairs are of one image"));
+            unused.push(Unused::new("ids", "no two pairs belong to the same image"));
         }
         warn(&unused);
         let device = self.device.open()?;
@@ -118,9 +134,9 @@ impl GradientArgs {
 }
 
 impl GradientArgs {
-    /// The weights assume cosines: says which rows are not of length 1, or have no direction.
+    /// Warns of rows that are not unit vectors, which the weights assume, or that have no direction.
     fn warn_of_rows(&self, path: &std::path::Path, values: &[f32], dim: usize) {
-        // Rows that were normalised and saved as f16 are off by less.
+        // The lengths of normalised rows that were saved as f16 differ from 1 by less.
         const NEAR: f64 = 1e-3;
         let length = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         let wrong = |length: &f64| if self.normalize { *length == 0.0 } else { (length - 1.0).abs() > NEAR };
@@ -141,7 +157,7 @@ impl GradientArgs {
     }
 }
 
-/// The rows over their lengths, as the device normalises them.
+/// The rows divided by their lengths, as the device does it.
 fn unit_rows(values: &[f32], dim: usize) -> Vec<f32> {
     let unit = |row: &[f32]| {
         let length = row.iter().map(|x| x * x).sum::<f32>().sqrt() + 1e-8;

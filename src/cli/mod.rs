@@ -1,4 +1,4 @@
-//! Arguments and commands. Results go to standard output, everything else to standard error.
+//! Arguments and commands. Results go to standard output. Everything else goes to standard error.
 
 mod analyze;
 mod baseline;
@@ -8,6 +8,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod gradient;
+mod help;
 mod options;
 mod output;
 mod resume;
@@ -15,7 +16,7 @@ mod run_folder;
 mod sweep;
 mod train;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use wgoal::device::DeviceInfo;
@@ -23,56 +24,85 @@ use wgoal::objective::CustomWeights;
 use wgoal::{Device, Objective, Plain, Result, is_unsafe};
 
 pub use output::Safe;
-use output::{make_folder, print_json, refuse_overwriting, say, shown, to_json};
+use output::{make_folder, print_json, quoted, refuse_overwriting, say, shown, to_json};
 
-/// Trains a joint image-text projection head on cached features, on any GPU or on the CPU.
+/// Trains a joint image-text projection head on cached features, on any GPU or on the CPU
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(name = "wgoal", version, about, arg_required_else_help = true, subcommand_help_heading = "Commands")]
+#[command(disable_help_flag = true, disable_version_flag = true, before_long_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[allow(dead_code, reason = "clap prints the help")]
+    /// Print help: -h in short, --help in full
+    #[arg(short, long, action = ArgAction::Help, global = true, help_heading = "Other", display_order = 1000)]
+    help: Option<bool>,
+    #[allow(dead_code, reason = "clap prints the version")]
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Other", display_order = 1001)]
+    version: Option<bool>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  wgoal train                                       train on the example dataset
+  wgoal train my-features --recipe wgoal --out run  train on your features
+  wgoal eval run my-features                        recall on the test split
+  wgoal train --help                                all options of a command";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a head on a dataset, validating after every epoch
+    /// Train a head on a dataset
     Train(Box<train::TrainArgs>),
-    /// Fit a head in closed form, to compare a trained one with
+    /// Fit a head in closed form, to compare with trained heads
     Baseline(baseline::BaselineArgs),
-    /// Train many objectives with several seeds, and compare them in a table
+    /// Train several objectives with several seeds, and compare them in a table
     Sweep(Box<sweep::SweepArgs>),
-    /// Recall of a checkpoint on a split of a dataset
+    /// Measure the recall of a head on a split
     Eval(eval::EvalArgs),
-    /// Write the embeddings of a split, unit rows in f32
+    /// Write the embeddings of a split
     Embed(embed::EmbedArgs),
-    /// The gradient of an objective at given embeddings
+    /// Compute the gradient of an objective at given embeddings
     Gradient(gradient::GradientArgs),
-    /// Whether an objective's gradient is that of a loss, where it pushes the wrong way, where f32 cannot hold it
+    /// Analyse the gradient of an objective
+    ///
+    /// It reports whether the gradient is the gradient of a loss, where it pushes in the wrong direction, and where f32
+    /// cannot represent it.
     Analyze(analyze::AnalyzeArgs),
     /// Measure speed
     Bench {
         #[command(subcommand)]
         what: bench::BenchCommand,
     },
-    /// Run every kernel and a step of every objective against the f64 twins on this machine
+    /// Check every kernel and objective on this machine against f64 references
     Doctor(doctor::DoctorArgs),
     /// List the devices of this machine
+    #[command(before_long_help = DEVICES_EXAMPLES)]
     Devices {
-        /// One JSON array instead of a table
-        #[arg(long)]
+        /// Print one JSON array instead of a table
+        #[arg(long, help_heading = "Output")]
         json: bool,
     },
 }
 
-/// The call, or the end of the process with what is wrong about it, or with the help that was asked for.
+const DEVICES_EXAMPLES: &str = "\
+Examples:
+  wgoal devices         a table
+  wgoal devices --json  one JSON array";
+
+/// Parses the arguments of this process. Ends the process if they are wrong or ask for help.
 pub fn parse() -> Cli {
-    Cli::try_parse().unwrap_or_else(|error| {
-        // An error repeats arguments: without what they may do to a terminal, it is the same.
+    let parse = |arguments: Vec<OsString>| {
+        let matches = help::command().try_get_matches_from(arguments)?;
+        Cli::from_arg_matches(&matches)
+    };
+    parse(std::env::args_os().collect()).unwrap_or_else(|error| {
+        // The message repeats arguments. Parse them again without characters that could control a terminal.
         let safe = |argument: OsString| match argument.to_str() {
             Some(text) if text.len() <= 200 && !text.contains(is_unsafe) => argument,
             _ => Plain(argument.to_string_lossy()).to_string().into(),
         };
-        let error = Cli::try_parse_from(std::env::args_os().map(safe)).err().unwrap_or(error);
+        let error = parse(std::env::args_os().map(safe).collect()).err().unwrap_or(error);
         error.exit()
     })
 }
@@ -107,26 +137,30 @@ impl Switch {
     }
 }
 
-/// Which device, on every command that computes.
+/// The device, for every command that computes.
 #[derive(Args)]
+#[command(next_help_heading = "Device")]
 pub struct DeviceArg {
-    /// auto, gpu, cpu, an index of `wgoal devices`, or part of a name, such as vulkan or gl:llvmpipe
+    /// auto, gpu, cpu, an index, or part of a name
+    ///
+    /// `auto` takes the best GPU, or the CPU if there is none. An index is one of `wgoal devices`. Part of a name is,
+    /// for example, vulkan or gl:llvmpipe.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
 }
 
 impl DeviceArg {
-    /// Opens it and says which it is and why.
+    /// Opens the device. Prints which device it is and why.
     fn open(&self) -> Result<Device> {
         self.open_as(None)
     }
 
-    /// The same, where none is named that which gives itself the name `before`, if it is here.
+    /// Opens the device. If no device is named and one has the name `before`, opens that one.
     fn open_as(&self, before: Option<&str>) -> Result<Device> {
         let variable = std::env::var_os("WGPU_ADAPTER_NAME").filter(|name| !name.is_empty());
         let named = self.device != "auto" || variable.is_some();
         let found = before.filter(|_| !named).and_then(|before| {
-            // The CPU's name tells its threads, which change nothing.
+            // The CPU's name contains the number of threads, which does not matter here.
             if before.ends_with("(native)") {
                 return Some("cpu".to_string());
             }
@@ -141,54 +175,69 @@ impl DeviceArg {
     }
 }
 
-/// The parameters of objectives.
+/// The objective and its parameters.
 #[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Objective")]
 pub struct ObjectiveArgs {
-    /// con|nca|cir : con|lin|lin-ms|sig|sig-ms (as in cir:sig-ms), triplet, nt-xent, squared-pair,
-    /// binomial-deviance, circle, circle-detached, contrastive, multi-similarity, lifted, hinge, hinge-sum, infonce,
-    /// infonce-masked or custom; or a weighted sum of them, as in infonce+0.5*cir:sig-ms
+    /// What training optimises [default: cir:sig-ms]
+    ///
+    /// A GOAL gradient is TRIPLET:PAIR. TRIPLET is con, nca or cir; PAIR is con, lin, lin-ms, sig or sig-ms.
+    ///
+    /// The losses are hinge, hinge-sum, infonce, infonce-masked, triplet, nt-xent, squared-pair, binomial-deviance,
+    /// circle, circle-detached, contrastive, multi-similarity and lifted.
+    ///
+    /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms.
     #[arg(long, value_name = "NAME")]
     objective: Option<String>,
-    /// Negatives of an anchor that an objective on triplets weighs: hardest, semi-hard (the hardest below the positive),
-    /// top:K or all [hardest]
-    #[arg(long, value_name = "WHICH")]
-    negatives: Option<String>,
-    /// Margin of the hinge [0.2]; on a GOAL objective, closes triplets that satisfy it [off]
+    /// Margin of the hinge, or of a GOAL gradient [default: 0.2 for the hinge, off for GOAL]
+    ///
+    /// A GOAL gradient with a margin drops the triplets that satisfy it.
     #[arg(long, allow_negative_numbers = true)]
     margin: Option<f32>,
-    /// Scale of the triplet weights nca and cir [1]
-    #[arg(long, allow_negative_numbers = true)]
+    /// Scale of the triplet weights nca and cir, above 0 [default: 1]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     tau: Option<f32>,
-    /// Scale of the positive weight of sig and sig-ms [2]
-    #[arg(long, allow_negative_numbers = true)]
+    /// Scale of the positive weight of sig and sig-ms, above 0 [default: 2]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     alpha: Option<f32>,
-    /// Scale of the negative weight of sig and sig-ms [10]
-    #[arg(long, allow_negative_numbers = true)]
+    /// Scale of the negative weight of sig and sig-ms, above 0 [default: 10]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     beta: Option<f32>,
-    /// Centre of the weights of sig and sig-ms [0.5]
-    #[arg(long, allow_negative_numbers = true)]
+    /// Centre of the weights of sig and sig-ms, a similarity [default: 0.5]
+    #[arg(long, value_name = "CENTRE", allow_negative_numbers = true)]
     lambda: Option<f32>,
-    /// Reach of the relative sets of lin-ms and sig-ms [0.1]
-    #[arg(long, allow_negative_numbers = true)]
+    /// Reach of the relative sets of lin-ms and sig-ms, 0 or more [default: 0.1]
+    #[arg(long, value_name = "REACH", allow_negative_numbers = true)]
     threshold: Option<f32>,
-    /// Margin inside the weight cir [0.5]
-    #[arg(long, allow_negative_numbers = true)]
+    /// Margin inside the triplet weight cir [default: 0.5]
+    #[arg(long, value_name = "MARGIN", allow_negative_numbers = true)]
     circle_margin: Option<f32>,
-    /// Temperature of infonce [0.07]
-    #[arg(long, allow_negative_numbers = true)]
+    /// Temperature of infonce, above 0 [default: 0.07]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Learn the temperature of infonce, within 0.001 and 0.5
+    /// Learn the temperature of infonce, between 0.001 and 0.5 [default: off]
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     learn_temperature: Option<Switch>,
-    /// The WGSL file of custom: triplet_weight(p, n) -> f32 and pair_weights(p, n) -> vec2f
+    /// WGSL file that defines the weights of `custom`
+    ///
+    /// It defines triplet_weight(p, n) -> f32 and pair_weights(p, n) -> vec2f, where p and n are the similarities of the
+    /// positive and of the negative.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// A value for a parameter of that file, an `override name: f32 = value;`; may be repeated
+    /// Value for a parameter of the file of --weights; can be repeated [default: the value in the file]
+    ///
+    /// The file declares a parameter as `override name: f32 = value;`.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, allow_hyphen_values = true)]
     param: Vec<(String, f32)>,
+    /// Which negatives of an anchor form triplets [default: hardest]
+    ///
+    /// `hardest` is the most similar negative, `semi-hard` the most similar one below the positive, `top:K` the K most
+    /// similar ones, `all` all of them.
+    #[arg(long, value_name = "hardest|semi-hard|top:K|all", help_heading = "Negatives")]
+    negatives: Option<String>,
 }
 
-/// NAME=VALUE
+/// Parses NAME=VALUE.
 fn parameter(text: &str) -> std::result::Result<(String, f32), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     let value = value.parse().map_err(|e| format!("{e}: `{value}`"))?;
@@ -196,15 +245,15 @@ fn parameter(text: &str) -> std::result::Result<(String, f32), String> {
 }
 
 impl ObjectiveArgs {
-    /// The objective that results from `base` (used where none is named) and the parameters given; says which of them
-    /// have no effect.
+    /// The objective that results from `base` (used if none is named) and the given parameters. Warns of parameters
+    /// that have no effect.
     fn apply(&self, base: Objective) -> Result<Objective> {
         let objective = self.resolve(base)?;
         options::warn(&self.unused(&objective));
         Ok(objective)
     }
 
-    /// The objective that results from `base` (used where none is named) and the parameters given.
+    /// The objective that results from `base` (used if none is named) and the given parameters.
     fn resolve(&self, base: Objective) -> Result<Objective> {
         let named = |name: &str| match &self.weights {
             Some(path) if name == "custom" => {
@@ -229,7 +278,7 @@ impl ObjectiveArgs {
         Ok(objective)
     }
 
-    /// Sets the parameters given in an objective, or in all terms of a sum.
+    /// Sets the given parameters in an objective, or in all terms of a sum.
     fn set(&self, objective: &mut Objective) -> Result<()> {
         let set = |field: &mut f32, value: Option<f32>| *field = value.unwrap_or(*field);
         match objective {

@@ -1,11 +1,11 @@
-//! The options of a run, on `train`, `sweep` and `baseline`.
+//! The options of a run, for `train`, `sweep` and `baseline`.
 
 mod unused;
 
 pub use unused::{Unused, all_differ, warn};
 
 use super::{ObjectiveArgs, Switch};
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use wgoal::model::{ImageEncoder, Pooling, SignedRoot};
 use wgoal::optim::{Optimizer, Schedule, Warmup};
@@ -14,18 +14,33 @@ use wgoal::{Dataset, Error, ErrorKind, Result, TrainConfig};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {
+    /// The learning rate stays at --lr
     Constant,
+    /// It falls to 0 along half a cosine
     Cosine,
+    /// It falls to 0 in a straight line
     Linear,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PoolingName {
+    /// No pooling: the cached vector of the item
     None,
+    /// The mean of its local features
     Mean,
+    /// The largest value of each column of its local features
     Max,
+    /// The cached vector, the mean and the maximum, joined end to end
     Joined,
+    /// Generalised pooling: a weighted sum of sorted values, with learned weights
     Gpo,
+}
+
+/// The poolings that a closed form can use: all but the learned one.
+pub fn fixed_poolings() -> impl TypedValueParser {
+    let names = PoolingName::value_variants().iter().filter(|name| !matches!(name, PoolingName::Gpo));
+    let names: Vec<PossibleValue> = names.filter_map(ValueEnum::to_possible_value).collect();
+    PossibleValuesParser::new(names).try_map(|name| PoolingName::from_str(&name, false))
 }
 
 impl From<PoolingName> for Pooling {
@@ -42,9 +57,13 @@ impl From<PoolingName> for Pooling {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum RootName {
+    /// Neither side
     None,
+    /// Image features
     Images,
+    /// Text features
     Texts,
+    /// Both sides
     Both,
 }
 
@@ -61,34 +80,55 @@ impl From<RootName> for SignedRoot {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum InitName {
+    /// Random weights
     Xavier,
+    /// The closed form of `wgoal baseline cca`
     Cca,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum EncoderName {
+    /// One linear layer
     Linear,
+    /// One linear layer plus a perceptron of two layers
     ResidualMlp,
 }
 
-/// The names of all recipes, each with what it is.
+/// The help of an option that only some optimisers have: `text` and the default of each of these.
+fn help_of(text: &str, default: fn(&mut Optimizer) -> Option<String>) -> String {
+    let of = |name: &&str| Some(format!("{} for {name}", default(&mut name.parse().ok()?)?));
+    let defaults: Vec<_> = Optimizer::NAMES.iter().filter_map(of).collect();
+    format!("{text} [default: {}]", defaults.join("; "))
+}
+
+/// The names of all recipes, each with its summary.
 fn recipes() -> PossibleValuesParser {
     PossibleValuesParser::new(RECIPES.map(|recipe| PossibleValue::new(recipe.name).help(recipe.summary)))
 }
 
-/// What makes features into input.
+/// How features become the input of the head.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Data")]
 pub struct InputArgs {
-    /// What makes one vector of an image: images.npy (none), image_regions pooled, or both joined [none]
+    /// How each image becomes one vector [default: none]
+    ///
+    /// `none` reads images.npy. The others read image_regions.npy, and `joined` reads both.
     #[arg(long, value_name = "POOLING")]
     image_pooling: Option<PoolingName>,
-    /// What makes one vector of a caption: texts.npy (none), text_tokens pooled, or both joined [none]
+    /// How each caption becomes one vector [default: none]
+    ///
+    /// `none` reads texts.npy. The others read text_tokens.npy, and `joined` reads both.
     #[arg(long, value_name = "POOLING")]
     text_pooling: Option<PoolingName>,
-    /// Whose features x become sign(x) sqrt(|x|) first [none]
+    /// Whose features get the signed square root [default: none]
+    ///
+    /// Each feature x becomes sign(x) sqrt(|x|), after a pooling without learned weights.
     #[arg(long, value_name = "SIDES")]
     signed_root: Option<RootName>,
-    /// Shift and scale the features by the training rows' mean and deviation
+    /// Standardise the features [default: off]
+    ///
+    /// Subtracts the mean of each column and divides by its standard deviation. Both are computed on the training rows
+    /// and stored with the head.
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     standardize: Option<Switch>,
 }
@@ -102,7 +142,7 @@ impl InputArgs {
     }
 }
 
-/// Changes an option that is given.
+/// Sets an option if it is given.
 fn set<T>(option: &mut T, given: Option<T>) {
     if let Some(given) = given {
         *option = given;
@@ -137,92 +177,114 @@ impl From<ScheduleName> for Schedule {
     }
 }
 
-/// What decides a run.
+/// The options that decide the result of a run.
 #[derive(Args, Clone)]
 pub struct RunOptions {
-    /// The training of a published model, to start from: other options override it
-    #[arg(long, value_name = "NAME", value_parser = recipes())]
-    pub recipe: Option<String>,
-    #[command(flatten)]
-    pub objective: ObjectiveArgs,
     #[command(flatten)]
     input: InputArgs,
-    /// What maps image features to the embedding [linear]
-    #[arg(long, value_name = "ENCODER")]
-    image_encoder: Option<EncoderName>,
-    /// What the weights start from: random, or the closed form of `wgoal baseline cca` [xavier]
-    #[arg(long)]
-    init: Option<InitName>,
-    /// Passes over the training captions [30]
-    #[arg(long)]
-    epochs: Option<usize>,
-    /// Pairs in a batch [128]
-    #[arg(long)]
-    batch: Option<usize>,
-    /// Width of the joint embedding [256]
-    #[arg(long)]
-    embed: Option<usize>,
-    /// Learning rate [0.0005]
-    #[arg(long, allow_negative_numbers = true)]
-    lr: Option<f64>,
-    /// Weight decay [0.0001]
-    #[arg(long, allow_negative_numbers = true)]
-    weight_decay: Option<f64>,
-    /// Whether biases decay as well [on]
-    #[arg(long, value_name = "on|off")]
-    decay_biases: Option<Switch>,
-    /// Decays of adamw's moments [0.9,0.999]
-    #[arg(long, value_delimiter = ',', value_name = "B1,B2")]
-    betas: Option<Vec<f64>>,
-    /// Largest gradient norm, 0 for no clipping [2]
-    #[arg(long, allow_negative_numbers = true)]
-    clip: Option<f32>,
-    /// Divide the learning rate by ten after each of these numbers of epochs
-    #[arg(long, value_delimiter = ',', value_name = "E1,E2")]
-    lr_drop: Option<Vec<usize>>,
-    /// Steps over which the learning rate rises, from lr / STEPS in the first; or a percentage of all steps, as in 10% [0]
-    #[arg(long, value_name = "STEPS")]
-    lr_warmup: Option<String>,
-    /// Course of the learning rate after its rise [constant]
-    #[arg(long)]
-    schedule: Option<ScheduleName>,
-    /// First epochs on the hinge over all negatives [0]
-    #[arg(long, value_name = "K")]
-    warmup_epochs: Option<usize>,
-    /// Pairs of a memory bank, whole batches: mine among the embeddings of the epoch's last batches too; 0 is none [0]
-    #[arg(long, value_name = "PAIRS")]
-    memory_bank: Option<usize>,
-    /// First epochs without the memory bank [1]
-    #[arg(long, value_name = "EPOCHS")]
-    bank_warmup: Option<usize>,
-    /// Update rule [adamw]
-    #[arg(long, value_parser = PossibleValuesParser::new(Optimizer::NAMES))]
-    optimizer: Option<String>,
-    /// Momentum of sgd [0.9]
-    #[arg(long, allow_negative_numbers = true)]
-    momentum: Option<f64>,
-    /// Probability that an input feature is zeroed in training [0]
-    #[arg(long, allow_negative_numbers = true)]
-    dropout: Option<f32>,
-    /// Leave out regions and tokens at random in training
-    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
-    size_augment: Option<Switch>,
-    /// Probability that --size-augment leaves out a token; that of a region is 0.2 [0.08]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    token_dropout: Option<f64>,
-    /// Order of the pairs: any (full), or blocks of 64 neighbours mixed within windows of PAIRS (16384, or 16 batches), which
-    /// reads features beyond memory, or on slow disks, in pieces [full]
-    #[arg(long, value_name = "full|blocks|blocks:PAIRS")]
-    shuffle: Option<String>,
-    /// Decides first weights, order, dropout and augmentation [0]
-    #[arg(long)]
-    pub seed: Option<u64>,
-    /// Whether other captions of an image are no negatives of it [on]
-    #[arg(long, value_name = "on|off")]
+    #[command(flatten)]
+    pub objective: ObjectiveArgs,
+    /// Whether captions of the same image are never negatives [default: on]
+    ///
+    /// The papers do not check this: `off` matches them.
+    #[arg(long, value_name = "on|off", help_heading = "Negatives")]
     mask_same_image: Option<Switch>,
-    /// Stop after this many epochs without a better validation rsum, 0 never [0]
-    #[arg(long, value_name = "EPOCHS")]
+    /// Pairs in the memory bank, 0 for no bank [default: 0]
+    ///
+    /// Negatives are also mined among the embeddings of the last batches of the epoch. The bank holds whole batches, so
+    /// it needs at least --batch pairs.
+    #[arg(long, value_name = "PAIRS", help_heading = "Negatives")]
+    memory_bank: Option<usize>,
+    /// Number of first epochs without the memory bank [default: 1]
+    #[arg(long, value_name = "EPOCHS", help_heading = "Negatives")]
+    bank_warmup: Option<usize>,
+    /// Encoder of the image features [default: linear]
+    #[arg(long, value_name = "ENCODER", help_heading = "Head")]
+    image_encoder: Option<EncoderName>,
+    /// Width of the joint embedding, 1 to 65536 [default: 256]
+    #[arg(long, value_name = "WIDTH", help_heading = "Head")]
+    embed: Option<usize>,
+    /// Where the weights start [default: xavier]
+    #[arg(long, help_heading = "Head")]
+    init: Option<InitName>,
+    /// Start from the options of a published training [default: none]
+    ///
+    /// Options that you add override those of the recipe.
+    #[arg(long, value_name = "NAME", value_parser = recipes(), help_heading = "Training")]
+    pub recipe: Option<String>,
+    /// Passes over the training captions, 1 or more [default: 30]
+    #[arg(long, help_heading = "Training")]
+    epochs: Option<usize>,
+    /// Pairs per step, 1 to 65535 [default: 128]
+    #[arg(long, value_name = "PAIRS", help_heading = "Training")]
+    batch: Option<usize>,
+    /// Stop after this many epochs without a better validation rsum, 0 for never [default: 0]
+    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     patience: Option<usize>,
+    /// Number of first epochs that train with hinge-sum, the hinge over all negatives [default: 0]
+    ///
+    /// This helps if training on the hardest negatives collapses.
+    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
+    warmup_epochs: Option<usize>,
+    /// Probability that an input feature is set to zero, 0 to below 1 [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Training")]
+    dropout: Option<f32>,
+    /// Leave out regions and tokens at random [default: off]
+    ///
+    /// Each region is left out with probability 0.2, each token with that of --token-dropout.
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    #[arg(help_heading = "Training")]
+    size_augment: Option<Switch>,
+    /// Probability that --size-augment leaves out a token, 0 to below 1 [default: 0.08]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Training")]
+    token_dropout: Option<f64>,
+    /// Order of the pairs in an epoch [default: full]
+    ///
+    /// `full` shuffles all pairs. `blocks` shuffles blocks of 64 neighbouring pairs and mixes them within windows of
+    /// PAIRS pairs (16384 if not given, and at least 16 batches). It reads neighbouring rows together, which is faster if
+    /// the features are larger than memory or the disk is slow.
+    #[arg(long, value_name = "full|blocks|blocks:PAIRS", help_heading = "Training")]
+    shuffle: Option<String>,
+    /// Seed of the first weights, the order, dropout and augmentation [default: 0]
+    #[arg(long, help_heading = "Training")]
+    pub seed: Option<u64>,
+    /// Update rule [default: adamw]
+    #[arg(long, value_parser = PossibleValuesParser::new(Optimizer::NAMES), help_heading = "Optimiser")]
+    optimizer: Option<String>,
+    /// Learning rate, above 0 [default: 0.0005]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, help_heading = "Optimiser")]
+    lr: Option<f64>,
+    /// Steps over which the learning rate rises, or their share as in 10% [default: 0]
+    ///
+    /// The first step trains with --lr divided by the number of these steps.
+    #[arg(long, value_name = "STEPS", help_heading = "Optimiser")]
+    lr_warmup: Option<String>,
+    /// How the learning rate changes after its rise [default: constant]
+    #[arg(long, help_heading = "Optimiser")]
+    schedule: Option<ScheduleName>,
+    /// Divide the learning rate by ten after each of these numbers of epochs [default: none]
+    #[arg(long, value_delimiter = ',', value_name = "E1,E2", help_heading = "Optimiser")]
+    lr_drop: Option<Vec<usize>>,
+    /// Weight decay, 0 or more [default: 0.0001]
+    #[arg(long, value_name = "DECAY", allow_negative_numbers = true, help_heading = "Optimiser")]
+    weight_decay: Option<f64>,
+    /// Whether weight decay also applies to biases [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Optimiser")]
+    decay_biases: Option<Switch>,
+    // The help of --betas and --momentum names every optimiser that has the option, with its default.
+    #[arg(long, value_delimiter = ',', value_name = "B1,B2", help_heading = "Optimiser")]
+    #[arg(help = help_of("Decay rates of the two moments, each 0 to below 1", |optimizer| {
+        optimizer.betas().map(|[first, second]| format!("{first},{second}"))
+    }))]
+    betas: Option<Vec<f64>>,
+    #[arg(long, allow_negative_numbers = true, help_heading = "Optimiser")]
+    #[arg(help = help_of("Momentum, 0 to below 1", |optimizer| {
+        optimizer.momentum().map(|momentum| momentum.to_string())
+    }))]
+    momentum: Option<f64>,
+    /// Scale gradients down to at most this norm, 0 for no clipping [default: 2]
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true, help_heading = "Optimiser")]
+    clip: Option<f32>,
 }
 
 impl RunOptions {
@@ -264,7 +326,7 @@ impl RunOptions {
             Some(name) if name != base.name() => name.parse()?,
             _ => base,
         };
-        // Those that have an option.
+        // The names of the optimisers that have an option.
         let with = |has: fn(&mut Optimizer) -> bool| {
             let having = |name: &&str| name.parse().is_ok_and(|mut optimizer| has(&mut optimizer));
             Optimizer::NAMES.iter().copied().filter(having).collect::<Vec<_>>().join(" or ")
@@ -290,7 +352,7 @@ impl RunOptions {
         Ok(optimizer)
     }
 
-    /// The configuration of the recipe named.
+    /// The configuration of the named recipe.
     pub fn recipe(&self, dataset: &Dataset) -> Result<Option<TrainConfig>> {
         self.recipe.as_ref().map(|name| TrainConfig::recipe(name, dataset)).transpose()
     }

@@ -1,4 +1,4 @@
-//! What is printed, and where files of results may go.
+//! Printing, and checks of where results are written.
 
 use serde::Serialize;
 use std::fmt::{self, Display, Write as _};
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use wgoal::io::{Obstacle, is_standard_output, same_file};
 use wgoal::{Error, ErrorKind, Plain, Result, is_unsafe};
 
-/// Whether standard output holds a file of results: then it holds nothing else.
+/// Whether a file of results is written to standard output. Then nothing else is.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Lines without what would do something to a terminal: names of files and devices come from outside.
+/// Escapes characters that could control a terminal. Names of files and devices may contain them.
 pub struct Safe<T>(pub T);
 
 impl<T: Display> Display for Safe<T> {
@@ -24,22 +24,35 @@ impl<T: Display> Display for Safe<T> {
     }
 }
 
-/// A path as a part of a line.
+/// A path as part of a line.
 pub fn shown(path: &Path) -> Plain<std::path::Display<'_>> {
     Plain(path.display())
 }
 
-/// A line on standard output.
+/// A path as an argument in a command that the reader can copy into a shell.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    // A leading dash would make it an option.
+    let text = if text.starts_with('-') { format!("./{text}") } else { text };
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    match text {
+        text if !text.is_empty() && text.chars().all(|c| is_plain(c) || (cfg!(windows) && c == '\\')) => text,
+        text if cfg!(windows) => format!("\"{text}\""),
+        text => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// Prints a line on standard output.
 pub fn say(line: impl Display) -> Result<()> {
     print(&Safe(line))
 }
 
-/// One line of JSON on standard output.
+/// Prints one line of JSON on standard output.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     let mut line = String::new();
     for c in to_json(value)?.chars() {
         match is_unsafe(c) {
-            // Such a character can only be in a string, where it has this form too.
+            // Such a character only occurs in strings, where JSON can escape it.
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
                 let _ = write!(line, "\\u{unit:04x}");
             }),
@@ -49,7 +62,7 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&line)
 }
 
-/// That the reader has gone (`| head`) is no concern of ours; that the disk is full is.
+/// Ignores a closed pipe (`| head`), but not a full disk.
 fn print(line: &impl Display) -> Result<()> {
     if TAKEN.load(Ordering::Relaxed) {
         note!("{line}");
@@ -58,7 +71,7 @@ fn print(line: &impl Display) -> Result<()> {
     let mut out = std::io::stdout();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            let advice = "free space where it goes, or send it elsewhere";
+            let advice = "free space there, or redirect it elsewhere";
             Err(Obstacle::from(e).error(ErrorKind::Config, "standard output", "to be written", advice))
         }
         _ => Ok(()),
@@ -70,27 +83,45 @@ pub fn to_json(value: &impl Serialize) -> Result<String> {
         .map_err(|e| Error::new(ErrorKind::Config, "JSON output", "numbers", e, "report this as a bug"))
 }
 
-/// Makes a folder for results, with those above it.
+/// Makes a folder for results, and its parent folders.
 pub fn make_folder(path: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(path).map_err(|e| {
-        let advice = "choose another --out, or check its rights";
+        let advice = "choose another --out, or check its permissions";
         Obstacle::from(e).error(ErrorKind::Config, path.display(), "a folder that can be made", advice)
     })?;
     Ok(path.to_path_buf())
 }
 
-/// Looks, before anything is computed, whether a file of results would take the place of one that is read.
+/// Refuses, before anything is computed, to overwrite a file that the command reads.
 pub fn refuse_overwriting(option: &str, out: &Path, inputs: impl IntoIterator<Item = PathBuf>) -> Result<()> {
     if let Some(input) = inputs.into_iter().find(|input| same_file(out, input)) {
         let found = match input == out {
             true => out.display().to_string(),
             false => format!("{}, which is {}", out.display(), input.display()),
         };
-        let expected = "another file than those that are read, which would be overwritten";
+        let expected = "a file that this command does not read, because it would be overwritten";
         return Err(Error::new(ErrorKind::Config, option, expected, found, "give another file"));
     }
     if is_standard_output(out) {
         TAKEN.store(true, Ordering::Relaxed);
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::quoted;
+    use std::path::Path;
+
+    /// A shell reads a quoted path as one argument, the path itself.
+    #[test]
+    fn a_shell_reads_quoted_paths_back() {
+        for path in ["runs/a-b_1.0", "my runs/a", "it's", "a\"b$HOME`x`\\", "*", "~", "a;b&c|d", "é ü"] {
+            let script = format!("printf %s {}", quoted(Path::new(path)));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), path, "{script}");
+        }
+        assert_eq!(quoted(Path::new("runs/a")), "runs/a");
+        assert_eq!(quoted(Path::new("-x")), "./-x");
+    }
 }

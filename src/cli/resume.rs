@@ -1,4 +1,4 @@
-//! What `train --resume` goes on with: the options that the run was started with, and what may differ from them.
+//! The options of `train --resume`: those of the run so far, and the changes that are allowed.
 
 use super::options::RunOptions;
 use super::run_folder::Earlier;
@@ -14,13 +14,13 @@ fn refuse(
     Error::new(ErrorKind::Config, thing, expected, found, advice)
 }
 
-/// The options of the run so far with those given now. What a recipe says counted when the run was started: it does not
-/// take back what was given then.
+/// The options of the run so far, changed by the given ones. A recipe counts only when the run starts: it does not undo
+/// options that were given then.
 ///
 /// # Errors
-/// Another recipe, and any other option than the number of epochs and the patience: that would be another run.
+/// If another recipe is given, or an option other than the number of epochs and the patience changes.
 pub fn config(options: &RunOptions, earlier: &Earlier) -> Result<TrainConfig> {
-    const ADVICE: &str = "leave the option out, or start another run in another --out";
+    const ADVICE: &str = "leave the option out, or start a new run in another --out";
     let named = |recipe: Option<&str>| recipe.map_or("no --recipe".into(), |name| format!("--recipe {name}"));
     if options.recipe.is_some() && options.recipe != earlier.recipe {
         let [old, new] = [&earlier.recipe, &options.recipe].map(|recipe| named(recipe.as_deref()));
@@ -48,35 +48,36 @@ pub fn config(options: &RunOptions, earlier: &Earlier) -> Result<TrainConfig> {
     Err(refuse("--resume", expected.join(", "), found.join(", "), ADVICE))
 }
 
-/// The checkpoint with the epochs and the patience of `config`, and whether it is worth going on.
+/// The checkpoint with the epochs and the patience of `config`.
 ///
 /// # Errors
-/// Fewer epochs than are done; more epochs, or another patience, where patience has ended the run all the same.
+/// If the run has done more epochs than `config` asks for. If more epochs or another patience are given, but patience still
+/// ends the run.
 pub fn checkpoint(checkpoint: Checkpoint, config: &TrainConfig) -> Result<Checkpoint> {
     let (done, epochs, patience) = (checkpoint.epoch(), config.epochs, config.patience);
     if done > epochs {
-        let expected = format!("at least the {done} that the run has done");
-        return Err(refuse("--epochs", expected, epochs, "give as many, or more to go on"));
+        let expected = format!("at least {done}, the epochs that the run has done");
+        return Err(refuse("--epochs", expected, epochs, "give this number, or more to continue"));
     }
     let best = checkpoint.best().map_or(0, |best| best.epoch);
     let stale = done - best;
     if done < epochs && patience > 0 && stale >= patience {
-        let advice = format!("add --patience 0 to train on, or a --patience above {stale}");
+        let advice = format!("to continue, add --patience 0, or a --patience above {stale}");
         let before = checkpoint.config();
         if (epochs, patience) != (before.epochs, before.patience) {
             let found = format!(
-                "one that --patience {patience} has ended after epoch {done}, the best being epoch {best}"
+                "one that --patience {patience} ended after epoch {done}, because epoch {best} was the best"
             );
-            return Err(refuse("--resume", "a run that goes on", found, &advice));
+            return Err(refuse("--resume", "a run that can continue", found, &advice));
         }
-        note!("note: --patience {patience} has ended the run after epoch {done} of {epochs}; {advice}");
+        note!("note: --patience {patience} ended the run after epoch {done} of {epochs}; {advice}");
     } else {
         note!("resuming after epoch {done} of {epochs}");
     }
     Ok(checkpoint.with_epochs(epochs).with_patience(patience))
 }
 
-/// Says before training how the run differs from what it was started as, after `done` epochs.
+/// Prints how the run differs from its start, after `done` epochs.
 pub fn note_changes(before: &TrainConfig, config: &TrainConfig, steps: usize, done: usize) {
     let mut changes = Vec::new();
     if config.patience != before.patience {

@@ -1,7 +1,7 @@
 //! The folder of a run: config.json, metrics.jsonl, best.safetensors, last.safetensors.
 //!
-//! An epoch is written in the order best, metrics, last, and only what `last` has counts: a run killed anywhere in between
-//! repeats that epoch and writes the same again.
+//! An epoch writes best, then metrics, then last. Only last counts: a run that is killed in between repeats the epoch and
+//! writes the same files again.
 
 use super::{make_folder, shown};
 use serde::{Deserialize, Serialize};
@@ -24,22 +24,22 @@ pub struct RunFolder {
     _lock: Lock,
 }
 
-/// Keeps other processes out of a folder, and ends with this one, however that ends. Nothing where folders have no locks, as on
-/// Windows.
+/// Keeps other processes out of a folder until this process ends. Does nothing where folders cannot be locked, as on Windows.
 pub struct Lock(#[allow(dead_code, reason = "held open")] Option<fs::File>);
 
 impl Lock {
     /// # Errors
-    /// Another process that holds it.
+    /// If another process holds the lock.
     pub fn of(folder: &Path) -> Result<Self> {
         #[cfg(unix)]
         {
             use rustix::fs::{FlockOperation, flock};
             let file = fs::File::open(folder).map_err(unwritable(folder))?;
-            // A file system without locks is one without this guard.
+            // On a file system without locks, there is no such guard.
             if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
-                let expected = "a folder that no other process writes into";
-                return Err(fault(folder, expected, "one that does", "wait for it, or choose another --out"));
+                let expected = "a folder that no other process writes to";
+                let advice = "wait until that process ends, or choose another --out";
+                return Err(fault(folder, expected, "another process", advice));
             }
             Ok(Self(Some(file)))
         }
@@ -51,22 +51,22 @@ impl Lock {
     }
 }
 
-/// config.json: what decides the run, and where it was made.
+/// config.json: where and how the run was started.
 #[derive(Serialize, Deserialize)]
 struct Origin {
     wgoal: String,
     #[serde(with = "any_path")]
     dataset: PathBuf,
-    /// The recipe that it was started with, if any.
+    /// The recipe that the run was started with, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recipe: Option<String>,
     device: String,
-    /// Those that earlier epochs were computed on, if it was others.
+    /// Other devices, which computed earlier epochs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier_devices: Vec<String>,
 }
 
-/// A path in JSON: a text, or where it is none the bytes (on Windows, the units) that it consists of.
+/// A path in JSON: a string, or the bytes of the path if they are not UTF-8 (on Windows, its UTF-16 units).
 mod any_path {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::ffi::OsString;
@@ -112,15 +112,15 @@ mod any_path {
     }
 }
 
-/// An earlier run to go on with.
+/// An earlier run to resume.
 pub struct Earlier {
     pub config: TrainConfig,
-    /// Recipe that it was started with.
+    /// The recipe that the run was started with.
     pub recipe: Option<String>,
-    /// Dataset and device that it was started on.
+    /// The dataset and the device that the run was started on.
     pub dataset: PathBuf,
     pub device: String,
-    /// None where it was killed before its first.
+    /// `None` if the run was killed in its first epoch.
     pub checkpoint: Option<Checkpoint>,
 }
 
@@ -134,13 +134,13 @@ fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
 
 fn obstructed(path: &Path) -> impl Fn(Obstacle) -> Error + '_ {
     |obstacle| {
-        let advice = "check the folder, its space and its rights";
+        let advice = "check the folder, its free space and its permissions";
         obstacle.error(ErrorKind::Checkpoint, path.display(), "a file that can be written", advice)
     }
 }
 
 fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
-    let (expected, advice) = ("the configuration of a run", "start another run in another --out");
+    let (expected, advice) = ("the configuration of a run", "start a new run in another --out");
     let unreadable = |e: &dyn std::fmt::Display| fault(path, expected, e, advice);
     let text = files::read_text(path, files::SMALL)
         .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))?;
@@ -155,13 +155,13 @@ fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
     Ok((origin, config))
 }
 
-/// The lines so far; none where there is no file yet.
+/// The lines so far, or nothing if there is no file yet.
 fn read_metrics(path: &Path) -> Result<String> {
     match files::read(path, files::LINES) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(obstacle) if obstacle.is_missing() => Ok(String::new()),
         Err(obstacle) => {
-            let (expected, advice) = ("the lines of a run's epochs", "put the file back, or remove it");
+            let (expected, advice) = ("one line per epoch of a run", "restore the file, or remove it");
             Err(obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))
         }
     }
@@ -182,42 +182,42 @@ impl RunFolder {
         let checkpoint = last.exists().then(|| Checkpoint::load(&last)).transpose()?;
         let (Origin { dataset, recipe, device, .. }, config) = read_config(&config)?;
         if checkpoint.is_none() {
-            // Killed in its first epoch it has written down that one at most.
+            // A run that was killed in its first epoch has written at most one line.
             let written = read_metrics(&out.join(METRICS))?.lines().count();
             if written > 1 {
-                let advice = "put the file back, or start another run in another --out";
+                let advice = "restore the file, or start a new run in another --out";
                 return Err(fault(&last, &format!("the checkpoint of {written} epochs"), "no file", advice));
             }
             note!("{} holds no checkpoint yet: starting from the beginning", shown(out));
         }
-        // The checkpoint's own word counts: an interrupted resumption may have written another number of epochs.
+        // The options in the checkpoint count: a resumed run that was killed may have changed config.json already.
         let config = checkpoint.as_ref().map_or(config, |checkpoint| checkpoint.config().clone());
         Ok(Earlier { config, recipe, dataset, device, checkpoint })
     }
 
-    /// A baseline must not overwrite the head of a run.
+    /// Refuses to overwrite the head of a run with a baseline.
     pub fn refuse_if_of_run(out: &Path) -> Result<()> {
         let (expected, advice) = ("a folder without a run", "choose another --out");
         if let Some(name) = [CONFIG, LAST, METRICS].into_iter().find(|name| out.join(name).exists()) {
             return Err(fault(out, expected, format!("{name} of a run"), advice));
         }
-        // One of a baseline was not trained, and the same call makes it again.
+        // The head of a baseline has no epochs, and the same command makes it again.
         let best = out.join(BEST);
         let of_baseline = |best: &Path| Checkpoint::load(best).is_ok_and(|head| head.epoch() == 0);
         match best.exists() && !of_baseline(&best) {
             false => Ok(()),
-            true => Err(fault(out, expected, format!("a {BEST} that is not a baseline's"), advice)),
+            true => Err(fault(out, expected, format!("a {BEST} that is not from a baseline"), advice)),
         }
     }
 
-    /// A new run must not overwrite an older one, unless that has come to nothing.
+    /// Refuses to overwrite an earlier run, unless that run has finished no epoch.
     pub fn refuse_if_used(out: &Path) -> Result<()> {
         let empty = fs::metadata(out.join(METRICS)).is_ok_and(|metrics| metrics.len() == 0);
         let in_vain = empty && read_config(&out.join(CONFIG)).is_ok();
         let names: &[&str] = if in_vain { &[LAST, BEST] } else { &[CONFIG, LAST, BEST, METRICS] };
         for name in names {
             if out.join(name).exists() {
-                let advice = "add --resume to go on with it, or choose another --out";
+                let advice = "add --resume to continue it, or choose another --out";
                 return Err(fault(
                     out,
                     "a folder without a run",
@@ -229,8 +229,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Makes the folder (`runs/NAME`, or with a number appended, where none is given) and its files, and drops what a
-    /// killed run left beyond its last checkpoint. A folder that is there already comes with its lock.
+    /// Makes the folder and its files. Without `out`, the folder is `runs/NAME`, with a number appended if that exists.
+    /// Removes what a killed run wrote after its last checkpoint. `lock` is the lock of a folder that exists.
     pub fn open(
         out: Option<PathBuf>,
         lock: Option<Lock>,
@@ -246,7 +246,7 @@ impl RunFolder {
         };
         let lock = lock.map_or_else(|| Lock::of(&path), Ok)?;
         if trainer.epoch() == 0 && path.join(LAST).exists() {
-            // Another process was here since this one looked.
+            // Another process has used the folder in the meantime.
             Self::refuse_if_used(&path)?;
         }
         files::remove_partial(&path).map_err(obstructed(&path))?;
@@ -290,13 +290,13 @@ impl RunFolder {
         &self.path
     }
 
-    /// Writes the best head again: it may be lost, or come from an epoch beyond the last checkpoint that another device
-    /// or number of epochs will not repeat.
+    /// Writes the best head again. The file may be missing, or come from an epoch after the last checkpoint, which this run
+    /// may not repeat exactly.
     fn restore_best(&mut self, trainer: &Trainer) -> Result<()> {
         trainer.best().map_or(Ok(()), |best| best.save(self.path.join(BEST)))
     }
 
-    /// Writes what an epoch came to.
+    /// Writes the results of an epoch.
     pub fn record(&mut self, trainer: &Trainer, epoch: &Epoch) -> Result<()> {
         if let (true, Some(best)) = (epoch.best, trainer.best()) {
             best.save(self.path.join(BEST))?;
@@ -311,7 +311,7 @@ impl RunFolder {
     }
 }
 
-/// The devices before this one, of the run that goes on; none of one that starts.
+/// The other devices of a resumed run. Empty for a new run.
 fn devices(folder: &Path, trainer: &Trainer, device: &Device) -> Vec<String> {
     let before = read_config(&folder.join(CONFIG)).ok().filter(|_| trainer.epoch() > 0);
     let Some((Origin { device: last, mut earlier_devices, .. }, _)) = before else { return Vec::new() };
@@ -321,7 +321,7 @@ fn devices(folder: &Path, trainer: &Trainer, device: &Device) -> Vec<String> {
     earlier_devices
 }
 
-/// Makes `runs/NAME`, with a number appended where there is one already, also if another run takes the name meanwhile.
+/// Makes `runs/NAME`, with a number appended if that exists. Several processes can do this at once.
 fn new_run(name: &str) -> Result<PathBuf> {
     let runs = make_folder(Path::new("runs"))?;
     let numbered = (2..u32::MAX).map(|k| format!("{name}-{k}"));
@@ -333,5 +333,5 @@ fn new_run(name: &str) -> Result<PathBuf> {
             Err(e) => return Err(unwritable(&path)(e)),
         }
     }
-    Err(fault(&runs, "room for another run", "none", "give --out"))
+    Err(fault(&runs, "a free name for a new run", "none", "give --out"))
 }

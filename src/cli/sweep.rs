@@ -1,4 +1,4 @@
-//! `wgoal sweep`: the table of the paper in one process, resumable.
+//! `wgoal sweep`: trains many objectives with several seeds, and compares them in a table. It can be resumed.
 
 use super::data::warn_of_data;
 use super::options::{RunOptions, Unused, warn};
@@ -12,31 +12,49 @@ use wgoal::io::{LINES, read_text, write_regular};
 use wgoal::sweep::{Sweep, SweepProgress, Variant};
 use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Split, TrainConfig};
 
-/// `--objectives` and `--seeds` take the place of two options of a run, which the help leaves out.
+const EXAMPLES: &str = "\
+Examples:
+  wgoal sweep my-features --out table
+  wgoal sweep my-features --objectives hinge,infonce,cir:sig-ms --out table
+  wgoal sweep my-features --grid tau=1,5,10 lr=1e-4,5e-4 --out table";
+
+/// `--objectives` and `--seeds` replace two options of a run, which the help therefore hides.
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
 #[command(mut_arg("objective", |arg| arg.hide(true)), mut_arg("seed", |arg| arg.hide(true)))]
 pub struct SweepArgs {
-    /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
+    /// Folder or .safetensors file with features [default: data/clipart-mini]
+    ///
+    /// It holds images, texts, text_to_image, split_train, split_val and split_test.
     dataset: Option<PathBuf>,
-    /// `all` (the 15 of GOAL, hinge and infonce), or names
-    #[arg(long, value_name = "all|LIST", value_delimiter = ',', default_value = "all")]
+    /// Objectives to compare, or `all`
+    ///
+    /// `all` means the 15 GOAL combinations, hinge and infonce.
+    #[arg(long, value_name = "all|LIST", value_delimiter = ',', default_value = "all", help_heading = "Sweep")]
     objectives: Vec<String>,
-    /// Each variant is trained with every one of them
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0,1,2")]
+    /// Seeds: each objective is trained once with each seed
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0,1,2", help_heading = "Sweep")]
     seeds: Vec<u64>,
-    /// Options of train with the values to try, as in tau=1,5,10 lr=1e-4,5e-4; each objective gets its own best point, by
-    /// mean validation rsum. Repeat the option, or list several after it
-    #[arg(long, value_name = "OPTION=LIST", num_args = 1..)]
+    /// Options of train with values to try, as in tau=1,5,10 lr=1e-4,5e-4
+    ///
+    /// Every combination of the values is tried. The table shows each objective with its best combination, the one with
+    /// the highest mean validation rsum.
+    #[arg(long, value_name = "OPTION=LIST", num_args = 1.., help_heading = "Sweep")]
     grid: Vec<String>,
-    /// The objective to test the others against [con:con, or the first]
-    #[arg(long, value_name = "NAME")]
+    /// Objective to compare the others with [default: con:con, or else the first]
+    ///
+    /// A paired t-test compares the test rsum of each objective with that of this one.
+    #[arg(long, value_name = "NAME", help_heading = "Sweep")]
     baseline: Option<String>,
     #[command(flatten)]
     options: RunOptions,
     #[command(flatten)]
     device: DeviceArg,
-    /// Folder for results.jsonl, table.md, table.csv, table.json and the chosen heads; given again, the sweep goes on
-    #[arg(long, value_name = "DIR")]
+    /// Folder for results and heads
+    ///
+    /// It receives results.jsonl, table.md, table.csv, table.json and the best heads. The same command continues a sweep
+    /// that was stopped.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
 }
 
@@ -134,8 +152,8 @@ impl SweepArgs {
         let diverged: Vec<_> = table.rows.iter().filter(without).map(|row| &row.objective[..]).collect();
         let advice = "lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
         if diverged.len() == table.rows.len() {
-            let expected = "a point of which the runs of all seeds come to their end";
-            let found = "none: one of them diverged at every point";
+            let expected = "an objective whose runs finish with all seeds";
+            let found = "none: a run diverged at every point";
             return Err(Error::new(ErrorKind::Diverged, self.out.display(), expected, found, advice));
         }
         if !diverged.is_empty() {
@@ -144,7 +162,7 @@ impl SweepArgs {
         Ok(())
     }
 
-    /// A list takes in what follows it: what is no OPTION=LIST among the values of `--grid` is the dataset.
+    /// The list of `--grid` also takes a dataset that follows it. A value that is not OPTION=LIST is the dataset.
     fn take_dataset(&mut self) -> Result<()> {
         let Some(place) = self.grid.iter().position(|text| !text.contains('=')) else { return Ok(()) };
         if let Some(dataset) = &self.dataset {
@@ -156,7 +174,7 @@ impl SweepArgs {
         self.take_dataset()
     }
 
-    /// Every objective at every point of the grid that makes a difference to it.
+    /// Every objective at every point of the grid that changes its configuration.
     fn variants(&self, dataset: &Dataset) -> Result<Vec<Variant>> {
         let axes = self.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
         let mut variants = Vec::new();
@@ -175,7 +193,7 @@ impl SweepArgs {
                         finer.push(Variant { point, config });
                     }
                 }
-                // A scale of GOAL is nothing to InfoNCE: its points do not name it.
+                // An option without effect on an objective, such as --tau on InfoNCE, adds no points.
                 if matters {
                     points = finer;
                 }
@@ -186,7 +204,7 @@ impl SweepArgs {
         Ok(variants)
     }
 
-    /// Warns of the options that do nothing in any run, those of the grid included.
+    /// Warns of options without effect in all runs, including those of the grid.
     fn warn_unused(&self, axes: &[Axis], variants: &[Variant], dataset: &Dataset) -> Result<()> {
         let unused = |options: &RunOptions| -> Vec<_> {
             variants.iter().map(|run| options.unused(&run.config, dataset)).collect()
@@ -199,7 +217,7 @@ impl SweepArgs {
         Ok(())
     }
 
-    /// Their names, with `all` spelt out.
+    /// The names of the objectives, with `all` expanded.
     fn objectives(&self) -> Vec<String> {
         let names = self.objectives.iter().flat_map(|name| match name.as_str() {
             "all" => {
@@ -212,7 +230,7 @@ impl SweepArgs {
     }
 }
 
-/// Tables are written over only where they are those of an earlier call: beside results, and of their form.
+/// Refuses to overwrite a table that is not from an earlier call: one without results beside it, or of another form.
 fn refuse_foreign_tables(out: &Path) -> Result<()> {
     let results = out.join("results.jsonl").exists();
     let is_ours = |name: &str, text: &str| match name {
@@ -227,7 +245,7 @@ fn refuse_foreign_tables(out: &Path) -> Result<()> {
         let found = match read_text(&path, LINES) {
             Err(obstacle) if obstacle.is_missing() => continue,
             Ok(text) if results && is_ours(name, &text) => continue,
-            Ok(_) => "a file of another origin".to_string(),
+            Ok(_) => "another file".to_string(),
             Err(obstacle) => obstacle.found().to_string(),
         };
         let advice = "move it elsewhere, or choose another --out";
@@ -237,7 +255,7 @@ fn refuse_foreign_tables(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// In words that need no precision.
+/// A duration, rounded for reading.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),

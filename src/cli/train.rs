@@ -4,7 +4,7 @@ use super::data::warn_of_data;
 use super::options::{RunOptions, warn};
 use super::resume;
 use super::run_folder::{Lock, RunFolder};
-use super::{DeviceArg, print_json, say, shown};
+use super::{DeviceArg, print_json, quoted, say, shown};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -18,29 +18,44 @@ use wgoal::{Dataset, Error, ErrorKind, Plain, Recall, Result, Split, Trainer};
 /// The dataset that comes with the project.
 const EXAMPLE: &str = "data/clipart-mini";
 
+const EXAMPLES: &str = "\
+Examples:
+  wgoal train                                                the example dataset
+  wgoal train my-features --recipe wgoal --out run           our recipe
+  wgoal train my-features --objective hinge --epochs 50      a hinge loss
+  wgoal train --resume --out run                             continue a run
+  wgoal train --resume --out run --epochs 80                 train it for longer";
+
 #[derive(Args)]
+#[command(before_long_help = EXAMPLES)]
 pub struct TrainArgs {
-    /// Folder or .safetensors file with images, texts, text_to_image and splits [data/clipart-mini]
+    /// Folder or .safetensors file with features [default: data/clipart-mini]
+    ///
+    /// It holds images, texts, text_to_image, split_train, split_val and split_test.
     dataset: Option<PathBuf>,
     #[command(flatten)]
     options: RunOptions,
     #[command(flatten)]
     device: DeviceArg,
-    /// Folder for config.json, metrics.jsonl, best.safetensors and last.safetensors [a new one in runs/]
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the run [default: a new folder in runs/]
+    ///
+    /// It receives config.json, metrics.jsonl, best.safetensors and last.safetensors.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
-    /// Go on with the run in --out; options may be left out, and none may differ but --epochs, --patience and --device
-    #[arg(long, requires = "out")]
+    /// Continue the run in --out
+    ///
+    /// The run keeps its dataset, device and options. Only --epochs, --patience and --device can be changed.
+    #[arg(long, requires = "out", help_heading = "Output")]
     resume: bool,
-    /// Leave out what the closed forms reach on the same features
-    #[arg(long)]
+    /// Do not compare with the closed forms CCA and ridge regression
+    #[arg(long, help_heading = "Output")]
     no_baselines: bool,
-    /// End with one line of JSON on standard output
-    #[arg(long)]
+    /// Print the result as one line of JSON
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
-/// Test rsum of what needs no training.
+/// Test rsum of methods without training.
 #[derive(Serialize)]
 struct Baselines {
     cca: f64,
@@ -48,7 +63,7 @@ struct Baselines {
     chance: f64,
 }
 
-/// The last line of `--json`.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Summary {
     best_epoch: usize,
@@ -62,7 +77,7 @@ struct Summary {
 
 impl TrainArgs {
     pub fn run(self) -> Result<()> {
-        // Before anything is read of it: another process may be at work there.
+        // Lock the folder before reading it, because another process may be writing there.
         let lock = self.out.as_deref().filter(|out| out.is_dir()).map(Lock::of).transpose()?;
         let earlier = match (&self.out, self.resume) {
             (Some(out), true) => Some(RunFolder::load(out)?),
@@ -78,14 +93,14 @@ impl TrainArgs {
             Some(earlier) => resume::config(&self.options, earlier)?,
         };
         warn_of_data(&dataset, &[&config], &Split::ALL);
-        // Nothing here prints captions, but so many of them tell that texts and captions have come apart.
+        // Training prints no captions. But a wrong number of them shows that captions and texts do not belong together.
         for fault in [dataset.caption(0).err(), dataset.image_name(0).err()].into_iter().flatten() {
             note!("warning: {fault}");
         }
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
         let device = self.device.open_as(before)?;
         if let Some(before) = before.filter(|before| *before != device.to_string()) {
-            note!("note: the run was started on {}; another device gives other bits", Plain(before));
+            note!("note: the run was started on {}; results differ in rounding between devices", Plain(before));
         }
         let (before, recipe, checkpoint) = match earlier {
             None => (None, self.options.recipe.clone(), None),
@@ -110,15 +125,17 @@ impl TrainArgs {
         self.train(trainer, folder, &device.to_string())
     }
 
-    /// Says of a device that failed in the middle of a run where the run stands.
+    /// Adds to the error of a failed device how to continue the run.
     fn lost(&self, error: Error, trainer: &Trainer, folder: &RunFolder) -> Error {
         if error.kind() != ErrorKind::Device {
             return error;
         }
-        let (done, out) = (trainer.epoch(), folder.path().display());
+        let (done, out) = (trainer.epoch(), folder.path());
         error.with_advice(format!(
-            "{done} epochs are in {out}: go on with `wgoal train --resume --out {out}`, on another --device if it \
-             happens again"
+            "{done} epochs are saved in {}: continue with `wgoal train --resume --out {}`, or with another --device \
+             if it happens again",
+            out.display(),
+            quoted(out)
         ))
     }
 
@@ -139,7 +156,7 @@ impl TrainArgs {
             }
         });
         note!(
-            "training {} on {} steps an epoch, into {}",
+            "training {} with {} steps per epoch, into {}",
             trainer.config().objective,
             steps,
             shown(folder.path())
@@ -147,7 +164,7 @@ impl TrainArgs {
         let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
         if config.batch > captions {
             note!(
-                "note: every step takes all {captions} pairs: there are fewer than --batch {}",
+                "note: every step trains on all {captions} pairs, fewer than --batch {}",
                 config.batch
             );
         }
@@ -172,7 +189,7 @@ impl TrainArgs {
             return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
         };
         let val = chance(&trainer, Split::Val);
-        // A few epochs may be too few.
+        // A run of only a few epochs may still be near chance.
         if !collapsed && trainer.epoch() >= 5 && best.recall.is_at_chance(val) {
             note!(
                 "warning: validation stayed near chance (rsum {:.1}, chance {val:.1}): check that text_to_image names \
@@ -183,9 +200,9 @@ impl TrainArgs {
         let test = trainer.recall_of(checkpoint.head(), Split::Test)?;
         note!("\nbest epoch {} by validation rsum {:.1}; on the test split:", best.epoch, best.recall.rsum);
         let baselines = if self.no_baselines { Ok(None) } else { baselines(&trainer) };
-        // The run itself has succeeded.
+        // The run has succeeded even if the closed forms fail.
         let baselines = baselines.unwrap_or_else(|error| {
-            note!("note: no closed form to compare with: {error}");
+            note!("note: the closed forms failed: {error}");
             None
         });
         if self.json {
@@ -213,18 +230,18 @@ impl TrainArgs {
     }
 }
 
-/// What the closed forms reach on the same features; none, with a note, where that would take long.
+/// The test rsum of the closed forms on the same features. `None`, with a note, if computing it would take long.
 fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
-    // Their work grows with the cube of the width and with the pairs.
+    // The work grows with the cube of the width and linearly with the pairs.
     const WIDTH: usize = 2048;
     const PAIRS: usize = 200_000;
-    // A pooling that is learned is compared with that of the mean.
+    // Closed forms have no learned pooling: they use the mean instead.
     let config = trainer.config().in_closed_form();
     let (dataset, device) = (trainer.dataset(), trainer.device());
     let [image, text] = config.pooling();
     let widest = dataset.width(Side::Image, image)?.max(dataset.width(Side::Text, text)?);
     if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
-        note!("note: no closed form to compare with on data this large; `wgoal baseline` computes it");
+        note!("note: closed forms are left out on data this large; `wgoal baseline` computes them");
         return Ok(None);
     }
     let rsum = |form| -> Result<f64> {
@@ -235,17 +252,17 @@ fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
     Ok(Some(Baselines { cca, ridge, chance: chance(trainer, Split::Test) }))
 }
 
-/// The dataset given, or that of the project.
+/// The given dataset, or the example dataset of the project.
 pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
     match (given, std::env::var_os("CARGO_MANIFEST_DIR")) {
         (Some(path), _) => path,
-        // `cargo run` may be called from any folder of the project.
+        // `cargo run` can be called from any folder of the project.
         (None, Some(project)) if !PathBuf::from(EXAMPLE).exists() => PathBuf::from(project).join(EXAMPLE),
         (None, _) => PathBuf::from(EXAMPLE),
     }
 }
 
-/// What an untrained head would reach on a split.
+/// The rsum of a random ranking on a split.
 fn chance(trainer: &Trainer, split: Split) -> f64 {
     let split = trainer.dataset().split(split);
     Recall::chance(split.images.len(), &split.text_image)

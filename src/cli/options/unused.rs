@@ -1,4 +1,4 @@
-//! Options that were given and have no effect in the run at hand: a warning for each.
+//! Warnings of options that have no effect in a run.
 
 use super::RunOptions;
 use crate::cli::{ObjectiveArgs, Switch};
@@ -9,24 +9,24 @@ use wgoal::objective::{Loss, PairWeight, TripletWeight};
 use wgoal::optim::{Schedule, Warmup};
 use wgoal::{Dataset, Objective, TrainConfig};
 
-/// An option that does not do what it was given for, in words.
+/// A given option that does not do what its name says.
 pub struct Unused {
     pub option: &'static str,
     says: String,
 }
 
 impl Unused {
-    /// Without effect, and why.
+    /// An option without effect, and why.
     pub fn new(option: &'static str, why: impl fmt::Display) -> Self {
         Self { option, says: format!("has no effect: {why}") }
     }
 
-    /// With another effect than its name says.
+    /// An option with another effect than its name says.
     fn other(option: &'static str, says: impl Into<String>) -> Self {
         Self { option, says: says.into() }
     }
 
-    /// Those of several runs that do nothing in any of them, each once.
+    /// The options that have no effect in any of several runs, each once.
     pub fn in_all(runs: Vec<Vec<Self>>) -> Vec<Self> {
         let everywhere = |option| runs.iter().all(|run| run.iter().any(|unused| unused.option == option));
         let options: Vec<_> = runs.first().into_iter().flatten().map(|unused| unused.option).collect();
@@ -36,21 +36,21 @@ impl Unused {
     }
 }
 
-/// Warns of each.
+/// Prints a warning for each option.
 pub fn warn(unused: &[Unused]) {
     for Unused { option, says } in unused {
         note!("warning: --{option} {says}");
     }
 }
 
-/// Whether no number occurs twice.
+/// Whether all numbers differ.
 pub fn all_differ(numbers: &[u32]) -> bool {
     let mut sorted = numbers.to_vec();
     sorted.sort_unstable();
     sorted.windows(2).all(|pair| pair[0] != pair[1])
 }
 
-/// The parameters of objectives that a term of an objective reads.
+/// The names of the parameters that an objective reads.
 fn parameters(objective: &Objective) -> Vec<&'static str> {
     const SIGMOIDS: [&str; 3] = ["alpha", "beta", "lambda"];
     let mut read = Vec::new();
@@ -91,7 +91,7 @@ fn parameters(objective: &Objective) -> Vec<&'static str> {
 }
 
 impl ObjectiveArgs {
-    /// The parameters given that `objective` does not have.
+    /// The given parameters that `objective` does not have.
     pub fn unused(&self, objective: &Objective) -> Vec<Unused> {
         let read = parameters(objective);
         let given = [
@@ -113,7 +113,7 @@ impl ObjectiveArgs {
 }
 
 impl RunOptions {
-    /// The options given that do nothing in a run of `config` on a dataset.
+    /// The given options without effect in a run of `config` on a dataset.
     pub fn unused(&self, config: &TrainConfig, dataset: &Dataset) -> Vec<Unused> {
         let mut unused = self.objective.unused(&config.objective);
         let SplitRows { texts, text_image, .. } = dataset.split(Split::Train);
@@ -130,7 +130,7 @@ impl RunOptions {
         let rising = config.lr_warmup.steps(total);
         if self.lr_warmup.is_some() && rising > total {
             let says = format!(
-                "of {rising} steps is longer than the run of {total}: the learning rate stays below --lr"
+                "of {rising} steps is longer than the run of {total} steps: the learning rate never reaches --lr"
             );
             unused.push(Unused::other("lr-warmup", says));
         }
@@ -147,7 +147,7 @@ impl RunOptions {
         if self.decay_biases.is_some() && config.weight_decay == 0.0 {
             unused.push(Unused::new("decay-biases", "--weight-decay is 0"));
         }
-        // The first epoch is the best so far, and the last ends the run anyway.
+        // The first epoch is always the best so far, and the run ends after the last one anyway.
         if self.patience.is_some() && config.patience > 0 && config.patience + 1 >= epochs {
             unused.push(Unused::new("patience", run));
         }
@@ -157,51 +157,51 @@ impl RunOptions {
         unused
     }
 
-    /// What makes features into input.
+    /// Options of how features become the input of the head.
     fn unused_inputs(&self, config: &TrainConfig, unused: &mut Vec<Unused>) {
         let [images, texts] = config.pooling().map(|pooling| pooling != Pooling::None);
         if self.size_augment.is_some_and(Switch::is_on) && !images && !texts {
-            let why = "neither --image-pooling nor --text-pooling takes local features";
+            let why = "neither --image-pooling nor --text-pooling uses local features";
             unused.push(Unused::new("size-augment", why));
         }
         if self.token_dropout.is_some() {
             match (config.size_augment, texts) {
                 (false, _) => unused.push(Unused::new("token-dropout", "--size-augment is off")),
                 (_, false) => {
-                    unused.push(Unused::new("token-dropout", "--text-pooling none takes no tokens"))
+                    unused.push(Unused::new("token-dropout", "--text-pooling none uses no tokens"))
                 }
                 _ => {}
             }
         }
         if self.dropout.is_some() && config.dropout > 0.0 && (config.dropout * 65536.0).round() == 0.0 {
-            unused.push(Unused::new("dropout", "probabilities are multiples of 1/65536"));
+            unused.push(Unused::new("dropout", "the probability is rounded to a multiple of 1/65536, here 0"));
         }
     }
 
-    /// What only some epochs have: warm-up and memory bank.
+    /// Options that apply to some epochs only: warm-up and memory bank.
     fn unused_phases(&self, config: &TrainConfig, [steps, pairs]: [usize; 2], unused: &mut Vec<Unused>) {
         let TrainConfig { epochs, warmup_epochs, memory_bank, bank_warmup, objective, .. } = config;
         let (epochs, warmup) = (*epochs, *warmup_epochs);
-        // Epochs that train on something else than the objective.
+        // Number of epochs that do not train on the objective.
         let mut others = 0;
         if warmup > 0 {
             if objective.infonce().is_some() {
                 if self.warmup_epochs.is_some() {
-                    let why = "InfoNCE takes all negatives from the start";
+                    let why = "InfoNCE uses all negatives from the start";
                     unused.push(Unused::new("warmup-epochs", why));
                 }
             } else if matches!(objective, Objective::HingeSum { .. }) {
                 if self.warmup_epochs.is_some() {
                     unused.push(Unused::new(
                         "warmup-epochs",
-                        "the warm-up trains on hinge-sum, as the run does",
+                        "the run trains on hinge-sum, as the warm-up does",
                     ));
                 }
             } else {
                 others = warmup;
                 if warmup >= epochs {
                     let says = format!(
-                        "{warmup} takes all {epochs} epochs of the run, so {objective} is never trained"
+                        "{warmup} covers all {epochs} epochs of the run, so {objective} is never used"
                     );
                     unused.push(Unused::other("warmup-epochs", says));
                 }
@@ -214,17 +214,17 @@ impl RunOptions {
             return;
         }
         let first = others.max(*bank_warmup);
-        // The bank is empty before the first step of an epoch, and what the last step adds is not read.
+        // The bank is empty before the first step of an epoch, and nothing reads what the last step adds.
         let room = steps.saturating_sub(1) * pairs;
         if first >= epochs {
             let why =
-                format!("it would be used from epoch {} on, and the run has {epochs} epochs", first + 1);
+                format!("it is used from epoch {} on, but the run has {epochs} epochs", first + 1);
             unused.push(Unused::new("memory-bank", why));
         } else if room == 0 {
-            unused.push(Unused::new("memory-bank", "an epoch has one step, and the bank is empty before it"));
+            unused.push(Unused::new("memory-bank", "each epoch has one step, and the bank is empty before that step"));
         } else if *memory_bank > room {
             let says =
-                format!("{memory_bank} is larger than the data: an epoch fills at most {room} pairs of it");
+                format!("{memory_bank} is larger than the data: an epoch fills at most {room} pairs");
             unused.push(Unused::other("memory-bank", says));
         }
     }
