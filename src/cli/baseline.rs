@@ -37,7 +37,13 @@ pub struct BaselineArgs {
     /// Strengths of regularisation to try [default: 0.03,0.1,0.3,1]
     ///
     /// They are multiples of the mean variance of the features. The one with the best validation rsum is used.
-    #[arg(long, value_delimiter = ',', value_name = "R1,R2", allow_negative_numbers = true, help_heading = "Head")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "R1,R2",
+        allow_negative_numbers = true,
+        help_heading = "Head"
+    )]
     regularization: Option<Vec<f64>>,
     #[command(flatten)]
     device: DeviceArg,

@@ -18,7 +18,8 @@ pub fn checkpoint_path(path: &Path) -> Result<PathBuf> {
         true => "give one of the files in its folder heads",
         false => "give the folder of a run, or a head such as its best.safetensors",
     };
-    let (expected, found) = ("a head, or the folder of a run with best.safetensors", "a folder without best.safetensors");
+    let (expected, found) =
+        ("a head, or the folder of a run with best.safetensors", "a folder without best.safetensors");
     Err(Error::new(ErrorKind::Checkpoint, path.display(), expected, found, advice))
 }
 

@@ -1,7 +1,7 @@
 //! The look of all help texts.
 
 use super::Cli;
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 
 /// Help starts with a description and examples.
 const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -16,7 +16,12 @@ pub fn command() -> Command {
 }
 
 fn arrange(command: Command) -> Command {
-    command.help_template(TEMPLATE).max_term_width(WIDEST).mut_subcommands(arrange)
+    // The name of such a value lists its choices already.
+    let switches = |arg: Arg| {
+        let hidden = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "on|off"));
+        arg.hide_possible_values(hidden)
+    };
+    command.help_template(TEMPLATE).max_term_width(WIDEST).mut_args(switches).mut_subcommands(arrange)
 }
 
 const BENCH: &str = "\
@@ -74,4 +79,150 @@ fn bench(command: Command) -> Command {
         })
     };
     command.before_long_help(BENCH).mut_subcommands(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::RunOptions;
+    use super::*;
+    use clap::error::ErrorKind;
+    use clap::{FromArgMatches, Parser};
+    use wgoal::TrainConfig;
+
+    /// Options that do nothing unless they are given.
+    const WITHOUT_DEFAULT: [&str; 7] =
+        ["weights", "grid", "top", "write_candidates", "rerank", "sample_negatives", "plot"];
+
+    /// Calls `look` with every command that has options or arguments, and its name.
+    fn each(command: &Command, look: &mut dyn FnMut(&Command, &str)) {
+        let name = command.get_bin_name().unwrap_or("wgoal").to_string();
+        look(command, &name);
+        for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+            each(command, look);
+        }
+    }
+
+    fn built() -> Command {
+        let mut command = command();
+        command.build();
+        command
+    }
+
+    /// The visible options of a command.
+    fn options(command: &Command) -> Vec<&Arg> {
+        command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional()).collect()
+    }
+
+    /// The default that the help of an option shows.
+    fn default(arg: &Arg) -> Option<String> {
+        let values = arg.get_default_values();
+        if !values.is_empty() {
+            return Some(values[0].to_str()?.to_string());
+        }
+        let help = arg.get_help()?.to_string();
+        Some(help.split_once("[default: ")?.1.strip_suffix(']')?.to_string())
+    }
+
+    #[test]
+    fn every_option_stands_in_a_group() {
+        let mut count = 0;
+        each(&built(), &mut |command, name| {
+            for option in options(command) {
+                assert!(option.get_help_heading().is_some(), "{name} --{}", option.get_id());
+                assert!(option.get_help().is_some(), "{name} --{}", option.get_id());
+                count += 1;
+            }
+        });
+        assert!(count > 100);
+    }
+
+    #[test]
+    fn every_option_with_a_default_shows_it() {
+        each(&built(), &mut |command, name| {
+            for option in options(command) {
+                let id = option.get_id().as_str();
+                if option.get_action().takes_values() && !option.is_required_set() {
+                    let expected = !WITHOUT_DEFAULT.contains(&id);
+                    // The help of `bench` is not written here.
+                    let shown = default(option).is_some() || (name.contains("bench") && id == "scratch");
+                    assert_eq!(shown, expected, "{name} --{id}: {:?}", option.get_help());
+                }
+            }
+        });
+    }
+
+    /// The options of a run.
+    #[derive(Parser)]
+    struct Run {
+        #[command(flatten)]
+        options: RunOptions,
+    }
+
+    /// Giving an option the default that its help shows changes nothing.
+    #[test]
+    fn the_defaults_shown_are_those_of_training() {
+        let apply = |arguments: &[String]| -> TrainConfig {
+            let arguments = ["wgoal".to_string()].into_iter().chain(arguments.iter().cloned());
+            Run::parse_from(arguments).options.apply(TrainConfig::default()).unwrap()
+        };
+        let command = Run::command();
+        let mut checked = 0;
+        for option in options(&command) {
+            let Some(shown) = default(option) else { continue };
+            let name = option.get_long().unwrap();
+            // Objectives and optimisers that have the option.
+            let bases: &[&str] = match name {
+                "margin" => &["--objective=hinge"],
+                "momentum" => &["--optimizer=sgd"],
+                "betas" => &["--optimizer=adamw"],
+                "temperature" | "learn-temperature" => &["--objective=infonce"],
+                "objective" => &["--margin=0.5"],
+                _ => &["--objective=cir:sig-ms"],
+            };
+            let value = shown.split(" for ").next().unwrap();
+            if value == "none" && option.get_possible_values().iter().all(|value| value.get_name() != "none")
+                || value.contains("the file")
+            {
+                continue;
+            }
+            let base: Vec<String> = bases.iter().map(ToString::to_string).collect();
+            let given: Vec<String> = base.iter().cloned().chain([format!("--{name}={value}")]).collect();
+            assert_eq!(apply(&given), apply(&base), "--{name} {value}");
+            checked += 1;
+        }
+        assert!(checked >= 35, "{checked}");
+    }
+
+    #[test]
+    fn help_starts_with_examples_that_parse() {
+        each(&built(), &mut |command, name| {
+            let long = command.clone().render_long_help().to_string();
+            let Some((start, rest)) = long.split_once("\nExamples:\n") else { panic!("{name}: {long}") };
+            assert!(start.len() < 300 && !start.contains("Usage:") && rest.contains("\nUsage: "), "{long}");
+            let examples = rest.split_once("\n\n").unwrap().0;
+            for example in examples.lines() {
+                // A description follows after two spaces.
+                let call = example.trim_start().split("  ").next().unwrap();
+                assert!(call.starts_with(name), "{name}: {example}");
+                let parsed = super::command().try_get_matches_from(call.split(' '));
+                match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+                    Ok(_) => {}
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::DisplayHelp, "{call}: {error}"),
+                }
+            }
+            assert!(!command.clone().render_help().to_string().contains("Examples:"), "{name}");
+        });
+    }
+
+    #[test]
+    fn short_help_has_one_paragraph_per_option() {
+        each(&built(), &mut |command, name| {
+            let (short, long) = (command.clone().render_help(), command.clone().render_long_help());
+            assert!(short.to_string().len() <= long.to_string().len(), "{name}");
+            for option in options(command) {
+                let help = option.get_help().unwrap().to_string();
+                assert!(!help.contains('\n') && help.len() <= 110, "{name} --{}: {help}", option.get_id());
+            }
+        });
+    }
 }

@@ -28,7 +28,13 @@ use output::{make_folder, print_json, quoted, refuse_overwriting, say, shown, to
 
 /// Trains a joint image-text projection head on cached features, on any GPU or on the CPU
 #[derive(Parser)]
-#[command(name = "wgoal", version, about, arg_required_else_help = true, subcommand_help_heading = "Commands")]
+#[command(
+    name = "wgoal",
+    version,
+    about,
+    arg_required_else_help = true,
+    subcommand_help_heading = "Commands"
+)]
 #[command(disable_help_flag = true, disable_version_flag = true, before_long_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
@@ -74,7 +80,7 @@ enum Command {
         #[command(subcommand)]
         what: bench::BenchCommand,
     },
-    /// Check every kernel and objective on this machine against f64 references
+    /// Check every kernel, and a step of every objective, against f64 references
     Doctor(doctor::DoctorArgs),
     /// List the devices of this machine
     #[command(before_long_help = DEVICES_EXAMPLES)]
@@ -141,10 +147,10 @@ impl Switch {
 #[derive(Args)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceArg {
-    /// auto, gpu, cpu, an index, or part of a name
+    /// Device to compute on: auto, gpu, cpu, an index, or part of a name
     ///
-    /// `auto` takes the best GPU, or the CPU if there is none. An index is one of `wgoal devices`. Part of a name is,
-    /// for example, vulkan or gl:llvmpipe.
+    /// `auto` takes the best GPU, or the CPU if there is none. `gpu` also takes a software adapter. An index is one of
+    /// `wgoal devices`. Part of a name is, for example, vulkan or gl:llvmpipe.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
 }

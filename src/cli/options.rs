@@ -195,7 +195,7 @@ pub struct RunOptions {
     /// it needs at least --batch pairs.
     #[arg(long, value_name = "PAIRS", help_heading = "Negatives")]
     memory_bank: Option<usize>,
-    /// Number of first epochs without the memory bank [default: 1]
+    /// First epochs without the memory bank [default: 1]
     #[arg(long, value_name = "EPOCHS", help_heading = "Negatives")]
     bank_warmup: Option<usize>,
     /// Encoder of the image features [default: linear]
@@ -221,7 +221,7 @@ pub struct RunOptions {
     /// Stop after this many epochs without a better validation rsum, 0 for never [default: 0]
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     patience: Option<usize>,
-    /// Number of first epochs that train with hinge-sum, the hinge over all negatives [default: 0]
+    /// First epochs that train with hinge-sum, the hinge over all negatives [default: 0]
     ///
     /// This helps if training on the hardest negatives collapses.
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]

@@ -30,7 +30,13 @@ pub struct SweepArgs {
     /// Objectives to compare, or `all`
     ///
     /// `all` means the 15 GOAL combinations, hinge and infonce.
-    #[arg(long, value_name = "all|LIST", value_delimiter = ',', default_value = "all", help_heading = "Sweep")]
+    #[arg(
+        long,
+        value_name = "all|LIST",
+        value_delimiter = ',',
+        default_value = "all",
+        help_heading = "Sweep"
+    )]
     objectives: Vec<String>,
     /// Seeds: each objective is trained once with each seed
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0,1,2", help_heading = "Sweep")]

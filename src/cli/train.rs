@@ -100,7 +100,10 @@ impl TrainArgs {
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
         let device = self.device.open_as(before)?;
         if let Some(before) = before.filter(|before| *before != device.to_string()) {
-            note!("note: the run was started on {}; results differ in rounding between devices", Plain(before));
+            note!(
+                "note: the run was started on {}; results differ in rounding between devices",
+                Plain(before)
+            );
         }
         let (before, recipe, checkpoint) = match earlier {
             None => (None, self.options.recipe.clone(), None),
@@ -163,10 +166,7 @@ impl TrainArgs {
         );
         let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
         if config.batch > captions {
-            note!(
-                "note: every step trains on all {captions} pairs, fewer than --batch {}",
-                config.batch
-            );
+            note!("note: every step trains on all {captions} pairs, fewer than --batch {}", config.batch);
         }
         if config.batch.min(captions) == 1 && config.memory_bank == 0 {
             note!("note: a batch of one pair has no negatives");

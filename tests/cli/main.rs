@@ -6,6 +6,7 @@ mod data;
 mod faults;
 mod files;
 mod guards;
+mod help;
 mod interface;
 mod lines;
 mod local;

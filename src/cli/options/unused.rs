@@ -167,14 +167,13 @@ impl RunOptions {
         if self.token_dropout.is_some() {
             match (config.size_augment, texts) {
                 (false, _) => unused.push(Unused::new("token-dropout", "--size-augment is off")),
-                (_, false) => {
-                    unused.push(Unused::new("token-dropout", "--text-pooling none uses no tokens"))
-                }
+                (_, false) => unused.push(Unused::new("token-dropout", "--text-pooling none uses no tokens")),
                 _ => {}
             }
         }
         if self.dropout.is_some() && config.dropout > 0.0 && (config.dropout * 65536.0).round() == 0.0 {
-            unused.push(Unused::new("dropout", "the probability is rounded to a multiple of 1/65536, here 0"));
+            unused
+                .push(Unused::new("dropout", "the probability is rounded to a multiple of 1/65536, here 0"));
         }
     }
 
@@ -217,14 +216,15 @@ impl RunOptions {
         // The bank is empty before the first step of an epoch, and nothing reads what the last step adds.
         let room = steps.saturating_sub(1) * pairs;
         if first >= epochs {
-            let why =
-                format!("it is used from epoch {} on, but the run has {epochs} epochs", first + 1);
+            let why = format!("it is used from epoch {} on, but the run has {epochs} epochs", first + 1);
             unused.push(Unused::new("memory-bank", why));
         } else if room == 0 {
-            unused.push(Unused::new("memory-bank", "each epoch has one step, and the bank is empty before that step"));
+            unused.push(Unused::new(
+                "memory-bank",
+                "each epoch has one step, and the bank is empty before that step",
+            ));
         } else if *memory_bank > room {
-            let says =
-                format!("{memory_bank} is larger than the data: an epoch fills at most {room} pairs");
+            let says = format!("{memory_bank} is larger than the data: an epoch fills at most {room} pairs");
             unused.push(Unused::other("memory-bank", says));
         }
     }
