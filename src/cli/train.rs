@@ -8,7 +8,7 @@ use super::{DeviceArg, print_json, quoted, say, shown};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use wgoal::model::Side;
@@ -133,13 +133,7 @@ impl TrainArgs {
         if error.kind() != ErrorKind::Device {
             return error;
         }
-        let (done, out) = (trainer.epoch(), folder.path());
-        error.with_advice(format!(
-            "{done} epochs are saved in {}: continue with `wgoal train --resume --out {}`, or with another --device \
-             if it happens again",
-            out.display(),
-            quoted(out)
-        ))
+        error.with_advice(advice_to_resume(trainer.epoch(), folder.path()))
     }
 
     fn train(&self, mut trainer: Trainer, mut folder: RunFolder, device: &str) -> Result<()> {
@@ -252,6 +246,16 @@ fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
     Ok(Some(Baselines { cca, ridge, chance: chance(trainer, Split::Test) }))
 }
 
+/// How to continue a run in `out` after the device failed.
+fn advice_to_resume(done: usize, out: &Path) -> String {
+    format!(
+        "{done} epochs are saved in {}: continue with `wgoal train --resume --out {}`, or with another --device if it \
+         happens again",
+        out.display(),
+        quoted(out)
+    )
+}
+
 /// The given dataset, or the example dataset of the project.
 pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
     match (given, std::env::var_os("CARGO_MANIFEST_DIR")) {
@@ -266,4 +270,28 @@ pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
 fn chance(trainer: &Trainer, split: Split) -> f64 {
     let split = trainer.dataset().split(split);
     Recall::chance(split.images.len(), &split.text_image)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use clap::FromArgMatches;
+
+    /// The advised command, copied into a shell, resumes the run in its folder.
+    #[test]
+    fn the_advised_command_names_the_folder() {
+        for out in ["runs/a", "my runs/it's $HOME"] {
+            let advice = advice_to_resume(3, Path::new(out));
+            let (_, command) = advice.split_once("`wgoal ").unwrap();
+            let (command, _) = command.rsplit_once('`').unwrap();
+            let script = format!("printf '%s\\n' {command}");
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let arguments = String::from_utf8(output.stdout).unwrap();
+            let mut matches = crate::cli::help::command()
+                .get_matches_from(std::iter::once("wgoal").chain(arguments.lines()));
+            let (_, mut train) = matches.remove_subcommand().unwrap();
+            let args = TrainArgs::from_arg_matches_mut(&mut train).unwrap();
+            assert_eq!((args.out.as_deref(), args.resume), (Some(Path::new(out)), true), "{advice}");
+        }
+    }
 }

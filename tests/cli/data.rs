@@ -176,12 +176,12 @@ fn embeddings_without_a_direction_are_not_written() {
         (
             1,
             "error: zero/images.npy row 36: expected features with an embedding of length 1, found length 0; compute the \
-             features of this row again, or leave it out; if they are not zero, the head maps them to nothing: train another"
+             features of this row again, or leave the row out; if they are not zero, the head maps them to zero: train another head"
         )
     );
     assert!(!place.path("new").exists());
     let warned = said(&place, "eval bare.safetensors zero --device cpu");
-    let expected = "warning: 1 of 8 embeddings have length 0 and are ranked by chance, the first that of zero/images.npy row 36";
+    let expected = "warning: 1 of 8 embeddings have length 0, so their rank is arbitrary; the first is that of zero/images.npy row 36";
     assert_eq!(warned[1..], [expected]);
 }
 
@@ -198,9 +198,8 @@ fn images_without_a_caption_are_candidates_and_no_queries() {
         let owners: Vec<u32> = kept.iter().map(|&text| text as u32 / 2).collect();
         write_npy(&file("text_to_image.npy"), &[76], &owners);
     });
-    let lacking =
-        "of 8 images of split_test have no caption: they are candidates for every text, and no queries";
-    let trained = "note: 1 of 24 images of split_train have no caption: they are not trained on";
+    let lacking = "of 8 images of split_test have no caption: they are candidates for texts, but not queries";
+    let trained = "note: 1 of 24 images of split_train have no caption: training leaves them out";
     for (i, command) in commands("gallery", "g").into_iter().enumerate() {
         let expected = match i {
             1 | 2 => vec![format!("note: 1 {lacking}")],

@@ -88,15 +88,15 @@ fn a_run_that_patience_ended_says_so_and_trains_on() {
         let output = resume(args);
         let patience = if args.ends_with('1') { 1 } else { 2 };
         let expected = format!(
-            "error: --resume: expected a run that goes on, found one that --patience {patience} has ended after epoch 3, the best \
-             being epoch 1; add --patience 0 to train on, or a --patience above 2"
+            "error: --resume: expected a run that can continue, found one that --patience {patience} ended after epoch 3, \
+             because epoch 1 was the best; to continue, add --patience 0, or a --patience above 2"
         );
         assert_eq!((output.code, output.stderr.lines().last().unwrap()), (1, &*expected), "{args}");
         assert!(place.listing() == before, "{args}");
     }
     // The same run again tells its result.
     let output = resume("");
-    let expected = "note: --patience 2 has ended the run after epoch 3 of 9; add --patience 0 to train on, or a --patience above 2";
+    let expected = "note: --patience 2 ended the run after epoch 3 of 9; to continue, add --patience 0, or a --patience above 2";
     assert_eq!((output.code, lines(&output, "note: ")), (0, vec![expected]), "{}", output.stderr);
     // The advice works, both ways.
     let output = resume("--patience 3");

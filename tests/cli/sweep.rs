@@ -213,7 +213,7 @@ fn a_point_that_diverges_is_ruled_out() {
     for _ in 0..2 {
         let output = place.run(&format!("{sweep} all --lr 1e300"));
         assert!(output.stdout.lines().last().unwrap().contains("| diverged | n/a |"), "{}", output.stdout);
-        let expected = "error: all: expected a point of which the runs of all seeds come to their end, found none: one of them \
+        let expected = "error: all: expected an objective whose runs finish with all seeds, found none: a run \
                         diverged at every point; lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
         assert_eq!((output.code, output.stderr.lines().last().unwrap()), (1, expected));
         let csv = String::from_utf8(place.read("all/table.csv")).unwrap();

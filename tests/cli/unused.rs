@@ -46,11 +46,11 @@ fn options_of_a_run_without_effect_are_named() {
         ),
         (
             "data --memory-bank 48",
-            "--memory-bank 48 is larger than the data: an epoch fills at most 32 pairs of it",
+            "--memory-bank 48 is larger than the data: an epoch fills at most 32 pairs",
         ),
         (
             "data --memory-bank 48 --batch 64",
-            "--memory-bank has no effect: an epoch has one step, and the bank is empty before it",
+            "--memory-bank has no effect: each epoch has one step, and the bank is empty before that step",
         ),
         ("data --warmup-epochs 1", ""),
         (
