@@ -331,23 +331,29 @@ impl RunOptions {
             let having = |name: &&str| name.parse().is_ok_and(|mut optimizer| has(&mut optimizer));
             Optimizer::NAMES.iter().copied().filter(having).collect::<Vec<_>>().join(" or ")
         };
+        let refuse = |option: &str, found: String, names: String| {
+            let (expected, advice) =
+                (format!("--optimizer {names}"), format!("use --optimizer {names}, or leave {option} out"));
+            Error::new(ErrorKind::Config, option, expected, found, advice)
+        };
         if let Some(momentum) = self.momentum {
             let Some(own) = optimizer.momentum() else {
                 let names = with(|optimizer| optimizer.momentum().is_some());
-                let advice = format!("add --optimizer {names}, or leave --momentum out");
-                let expected = format!("--optimizer {names}");
-                return Err(Error::new(ErrorKind::Config, "--momentum", expected, momentum, advice));
+                return Err(refuse("--momentum", momentum.to_string(), names));
             };
             *own = momentum;
         }
         if let Some(betas) = &self.betas {
-            let (Some([beta1, beta2]), [first, second]) = (optimizer.betas(), &betas[..]) else {
-                let names = with(|optimizer| optimizer.betas().is_some());
-                let expected = format!("two numbers, and --optimizer {names}");
-                let advice = "give them as in 0.9,0.999";
-                return Err(Error::new(ErrorKind::Config, "--betas", expected, format!("{betas:?}"), advice));
+            let found = betas.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+            let Some(own) = optimizer.betas() else {
+                return Err(refuse("--betas", found, with(|optimizer| optimizer.betas().is_some())));
             };
-            (*beta1, *beta2) = (*first, *second);
+            let &[first, second] = &betas[..] else {
+                let advice = "give them as in 0.9,0.999";
+                return Err(Error::new(ErrorKind::Config, "--betas", "two numbers", found, advice));
+            };
+            let [own_first, own_second] = own;
+            (*own_first, *own_second) = (first, second);
         }
         Ok(optimizer)
     }
