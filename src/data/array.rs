@@ -209,6 +209,11 @@ impl FeatureFile {
         self.file.missed()
     }
 
+    /// Bytes of its file that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.file.bytes_read()
+    }
+
     /// Whether its values are f16.
     pub fn is_half(&self) -> bool {
         self.dtype == Float::F16

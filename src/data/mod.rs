@@ -368,6 +368,12 @@ impl Dataset {
     }
 
     /// All files of features.
+    /// Bytes of the feature files that were read so far. A file with both sides in it counts for each.
+    #[doc(hidden)]
+    pub fn bytes_read(&self) -> u64 {
+        self.files().map(FeatureFile::bytes_read).sum()
+    }
+
     fn files(&self) -> impl Iterator<Item = &FeatureFile> {
         self.sides
             .iter()

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicBool};
+use std::sync::atomic::{self, AtomicBool, AtomicU64};
 
 /// Where bytes are.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct PositionedFile {
     pub(super) bytes: u64,
     /// Whether a read has had to wait for the disk, where the system tells.
     missed: AtomicBool,
+    /// Bytes that were read so far.
+    bytes_read: AtomicU64,
 }
 
 impl PositionedFile {
@@ -40,21 +42,27 @@ impl PositionedFile {
         })?;
         #[cfg(not(any(unix, windows)))]
         let file = file.into();
-        Ok(Self { backing: Backing::Disk(file), bytes, missed: false.into() })
+        Ok(Self { backing: Backing::Disk(file), bytes, missed: false.into(), bytes_read: 0.into() })
     }
 
     /// Bytes in memory.
     pub(super) fn memory(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.len() as u64, backing: Backing::Memory(bytes), missed: false.into() }
+        Self { bytes: bytes.len() as u64, backing: Backing::Memory(bytes), missed: false.into(), bytes_read: 0.into() }
     }
 
     /// Fills `out` from `position`; an error names what `thing` tells.
     pub(super) fn read(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
+        self.bytes_read.fetch_add(out.len() as u64, atomic::Ordering::Relaxed);
         self.read_exact_at(out, position).map_err(|e| {
             let expected = format!("{} bytes at byte {position}", out.len());
             let advice = "leave the file unchanged while it is in use";
             files::Obstacle::from(e).error(ErrorKind::Data, thing(), expected, advice)
         })
+    }
+
+    /// Bytes that were read so far, the header included.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(atomic::Ordering::Relaxed)
     }
 
     /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does

@@ -322,7 +322,7 @@ impl Gpu {
     /// Runs `source` in the place of a kernel's shader from now on, for tests of what a wrong driver would do.
     pub fn replace_shader(&self, kernel: &str, source: String) {
         lock(&self.0.replaced).insert(kernel.into(), source);
-        lock(&self.0.pipelines).clear();
+        lock(&self.0.pipelines).remove(kernel);
         lock(&self.0.bound).clear();
     }
 

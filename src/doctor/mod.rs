@@ -41,31 +41,41 @@ impl Finding {
 /// Runs all checks on a device, handing over each finding as it is made; whether all passed.
 pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
     let mut healthy = true;
-    let mut check = |name: String, allowed: f64, check: &dyn Fn(&mut Lab) -> Result<Option<f64>>| {
-        let start = Instant::now();
-        let mut lab = Lab::new(device);
-        let (error, fault) = match check(&mut lab) {
-            // The device does not run such a kernel.
-            Ok(None) => return,
-            Ok(Some(error)) => (error, None),
-            Err(error) => (f64::INFINITY, Some(error.to_string())),
-        };
-        let ms = 1e3 * start.elapsed().as_secs_f64();
-        let finding = Finding { name, error, allowed, fault, ms };
+    let mut report = |finding: Finding| {
         healthy &= finding.passed();
         report(&finding);
     };
-    for kernel in kernels() {
-        check(kernel.spec.name.into(), kernel.tolerance, &|lab| {
-            (kernel.check)(lab).map(|()| lab.compared.then_some(lab.worst))
-        });
-    }
+    kernels().filter_map(|kernel| examine_kernel(device, kernel)).for_each(&mut report);
     for objective in objectives().chain(custom()) {
-        check(format!("step {objective}"), step::allowed(&objective), &|lab| {
-            step::check(lab, &objective).map(Some)
-        });
+        let check = |lab: &mut Lab| step::check(lab, &objective).map(Some);
+        let finding = examine_one(device, format!("step {objective}"), step::allowed(&objective), check);
+        finding.into_iter().for_each(&mut report);
     }
     healthy
+}
+
+/// The check of one kernel; `None` where the device does not run it.
+#[doc(hidden)]
+pub fn examine_kernel(device: &Device, kernel: &Kernel) -> Option<Finding> {
+    examine_one(device, kernel.spec.name.into(), kernel.tolerance, |lab| {
+        (kernel.check)(lab).map(|()| lab.compared.then_some(lab.worst))
+    })
+}
+
+/// Runs a check that returns its largest error, or `None` where it compared nothing.
+fn examine_one(
+    device: &Device,
+    name: String,
+    allowed: f64,
+    check: impl FnOnce(&mut Lab) -> Result<Option<f64>>,
+) -> Option<Finding> {
+    let start = Instant::now();
+    let (error, fault) = match check(&mut Lab::new(device)) {
+        Ok(error) => (error?, None),
+        Err(error) => (f64::INFINITY, Some(error.to_string())),
+    };
+    let ms = 1e3 * start.elapsed().as_secs_f64();
+    Some(Finding { name, error, allowed, fault, ms })
 }
 
 /// All kernels.

@@ -131,9 +131,14 @@ impl<'a> Lab<'a> {
     /// Notes the error of an output.
     pub fn compare(&mut self, found: &Pair<f32>, expected: &[f64]) -> Result<()> {
         let found = self.read(found, 0..expected.len())?;
-        self.compared = true;
-        self.worst = self.worst.max(error(&found, expected));
+        self.compare_values(&found, expected);
         Ok(())
+    }
+
+    /// Notes the error of values that were read before.
+    pub fn compare_values(&mut self, found: &[f32], expected: &[f64]) {
+        self.compared = true;
+        self.worst = self.worst.max(error(found, expected));
     }
 
     /// Notes how many indices differ.

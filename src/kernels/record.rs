@@ -1,7 +1,7 @@
 //! The record of a training step, and the factor that clips its gradient.
 
 use super::PARTS;
-use super::lab::{Lab, N, POISON, error};
+use super::lab::{Lab, N, POISON};
 use super::{Access, Kernel, KernelSpec, Real, lanes};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
@@ -138,7 +138,7 @@ fn check(lab: &mut Lab) -> Result<()> {
         let (value, loss) = ([&wide_it[..], &wide_ti[..]], [&l_it[..], &l_ti[..]]);
         let clip = reference(&positive.wide(), value, loss, &parts.wide(), max_norm.into(), row);
         let found = lab.read(&records, RECORD..2 * RECORD)?;
-        lab.worst = lab.worst.max(error(&found, &expected[RECORD..2 * RECORD]));
+        lab.compare_values(&found, &expected[RECORD..2 * RECORD]);
         lab.compare(&factor, &[clip])?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Squared norm of a buffer, in parts that `record` adds.
 
-use super::lab::{Lab, error};
+use super::lab::Lab;
 use super::{Access, Kernel, KernelSpec, Real, chunks, dot, lanes, vectorized};
 use crate::Result;
 use crate::device::{Commands, Slice, SliceMut, clock};
@@ -69,6 +69,6 @@ fn check(lab: &mut Lab) -> Result<()> {
     let found = lab.read(&parts, 0..PARTS)?;
     let expected: f64 = a.wide().iter().map(|x| x * x).sum();
     let sum: f64 = found.iter().map(|&x| f64::from(x)).sum();
-    lab.worst = error(&[sum as f32], &[expected]);
+    lab.compare_values(&[sum as f32], &[expected]);
     Ok(())
 }

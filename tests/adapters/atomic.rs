@@ -1,8 +1,9 @@
 //! What a call that fails leaves behind: nothing. And calls whose arguments do not fit are refused, on every device.
 
 use crate::common::random::Random;
-use crate::common::{Outcome, Suite, check};
+use crate::common::{Outcome, Replaced, Suite, check};
 use libtest_mimic::Failed;
+use wgoal::doctor::kernels;
 use wgoal::gradient::GradientOptions;
 use wgoal::model::{ImageEncoder, Pooling};
 use wgoal::objective::InfonceParams;
@@ -153,27 +154,23 @@ fn failed_steps(device: &Device) -> Outcome {
 
 /// A driver that refuses a kernel, early or late in a step.
 fn refused_kernels(device: &Device) -> Outcome {
-    const KERNELS: [(&str, &str); 4] = [
-        ("l2norm", include_str!("../../shaders/l2norm.wgsl")),
-        ("batch_norm_backward", include_str!("../../shaders/batch_norm_backward.wgsl")),
-        ("record", include_str!("../../shaders/record.wgsl")),
-        ("adamw", include_str!("../../shaders/adamw.wgsl")),
-    ];
-    let own = Device::open(&device.info().index.to_string())?;
-    let Some(gpu) = own.adapter() else { return Err("not an adapter".into()) };
+    const KERNELS: [&str; 4] = ["l2norm", "batch_norm_backward", "record", "adamw"];
+    let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let run = |fails: bool, learned: bool| -> std::result::Result<_, Failed> {
         let mut random = Random::new(22);
-        let mut pipeline =
-            Pipeline::new(&own, Head::for_config(DIMS[0], DIMS[1], &config().head(), 0)?, &config(), PAIRS)?;
-        for kernel in KERNELS {
+        let mut pipeline = Pipeline::new(
+            device,
+            Head::for_config(DIMS[0], DIMS[1], &config().head(), 0)?,
+            &config(),
+            PAIRS,
+        )?;
+        for name in KERNELS {
+            let kernel = &kernels().find(|kernel| kernel.spec.name == name).ok_or("no such kernel")?.spec;
             let (batch, other) = (Batch::new(&mut random), Batch::new(&mut random));
             if fails {
-                gpu.replace_shader(kernel.0, "this is no shader".into());
-                check(
-                    other.step(&mut pipeline, &with_temperature(0.3, learned)).is_err(),
-                    format!("{} was taken", kernel.0),
-                )?;
-                gpu.replace_shader(kernel.0, kernel.1.into());
+                let _refused = Replaced::new(gpu, kernel, "this is no shader".into());
+                let failed = other.step(&mut pipeline, &with_temperature(0.3, learned)).is_err();
+                check(failed, format!("{name} was taken"))?;
             }
             batch.step(&mut pipeline, &with_temperature(0.1, learned))?;
         }

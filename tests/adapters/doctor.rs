@@ -1,54 +1,50 @@
 //! The examination passes on sound devices and finds the kernel that a wrong driver gets wrong.
 
-use crate::common::{Outcome, Suite, check, runs_subgroups};
+use crate::common::{Outcome, Replaced, Suite, check, runs_kernel};
 use wgoal::Device;
-use wgoal::doctor::{examine, kernels};
+use wgoal::doctor::{examine, examine_kernel, kernels};
 
 fn sound(device: &Device) -> Outcome {
-    let mut wrong = Vec::new();
+    let (mut names, mut wrong) = (Vec::new(), Vec::new());
     let passed = examine(device, |finding| {
+        names.push(finding.name.clone());
         if !finding.passed() {
             wrong.push(format!("{finding:?}"));
         }
     });
-    check(passed && wrong.is_empty(), wrong.join("\n"))
+    check(passed && wrong.is_empty(), wrong.join("\n"))?;
+    let runs = kernels().map(|kernel| kernel.spec.name).filter(|name| runs_kernel(device, name));
+    let unseen: Vec<_> = runs.filter(|name| !names.iter().any(|found| found == name)).collect();
+    check(unseen.is_empty(), format!("kernels without a finding: {unseen:?}"))
 }
 
+/// The examination of each kernel fails where its shader is wrong. `refused` shows that this fails the whole.
 fn wrong_driver(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
-    // A shader that the device cannot run cannot be wrong there.
-    let absent = |name: &str| name == "matmul_subgroups" && !runs_subgroups(gpu);
-    for kernel in kernels().filter(|kernel| !absent(kernel.spec.name)) {
+    // A shader that the device does not run cannot be wrong there.
+    for kernel in kernels().filter(|kernel| runs_kernel(device, kernel.spec.name)) {
         let (spec, [from, to]) = (&kernel.spec, kernel.mutation);
         check(spec.source.contains(from), format!("{} has no `{from}`", spec.name))?;
-        gpu.replace_shader(spec.name, spec.source.replacen(from, to, 1));
-        let mut failed = Vec::new();
-        let passed = examine(device, |finding| {
-            if !finding.passed() {
-                failed.push(finding.name.clone());
-            }
-        });
-        gpu.replace_shader(spec.name, spec.source.into());
-        check(
-            !passed && failed.iter().any(|f| f == spec.name),
-            format!("{} went unseen: {failed:?}", spec.name),
-        )?;
+        let _wrong = Replaced::new(gpu, spec, spec.source.replacen(from, to, 1));
+        let finding = examine_kernel(device, kernel);
+        let seen = finding.as_ref().is_some_and(|found| !found.passed() && found.fault.is_none());
+        check(seen, format!("{} went unseen: {finding:?}", spec.name))?;
     }
     Ok(())
 }
 
-/// A page that does not compile is a finding with the driver's words.
+/// A page that does not compile is a finding with the driver's words, and fails the examination.
 fn refused(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let own = &kernels().find(|kernel| kernel.spec.name == "sgd").ok_or("no sgd")?.spec;
-    gpu.replace_shader("sgd", format!("{}\nfn broken( {{", own.source));
+    let _wrong = Replaced::new(gpu, own, format!("{}\nfn broken( {{", own.source));
     let mut fault = None;
-    examine(device, |finding| {
+    let passed = examine(device, |finding| {
         if finding.name == "sgd" {
             fault = finding.fault.clone();
         }
     });
-    gpu.replace_shader("sgd", own.source.into());
+    check(!passed, "the device should not pass")?;
     check(fault.is_some_and(|fault| fault.contains("sgd")), "the fault should name the kernel")
 }
 

@@ -1,7 +1,6 @@
 //! Weight files through the command line: what an error shows, what a checkpoint carries, and how long an analysis takes.
 
 use super::place::*;
-use std::time::{Duration, Instant};
 
 const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, max(n, 0.0)); }\n";
 
@@ -61,7 +60,6 @@ fn a_checkpoint_carries_parameters_that_constants_define() {
 #[test]
 fn an_analysis_of_long_loops_ends_soon_and_tells_how_far_it_is() {
     let place = place_with("", "var x = p; for (var i = 0; i < 3000; i++) { x = x * 0.5 + 0.1; } return x;");
-    let start = Instant::now();
     let output = place.run("analyze custom --weights mine.wgsl");
     assert_eq!(output.code, 0, "{}", output.stderr);
     assert!(
@@ -69,9 +67,9 @@ fn an_analysis_of_long_loops_ends_soon_and_tells_how_far_it_is() {
         "{}",
         output.stdout
     );
-    // On a machine so fast that there is nothing to tell, nothing is told.
-    let told = output.stderr.lines().filter(|line| line.starts_with("analyzing: ") && line.ends_with(" %"));
-    assert!(told.count() > 0 || start.elapsed() < Duration::from_secs(3), "{}", output.stderr);
+    // A line a second: a fast machine has nothing to tell. tests/library/analysis.rs counts the calls behind it.
+    let told = |line: &str| line.starts_with("analyzing: ") && line.ends_with(" %");
+    assert!(output.stderr.lines().all(told), "{}", output.stderr);
 
     let place = place_with("", "var x = p; for (var i = 0; i < 1000000; i++) { x = x * 0.5; } return x;");
     let output = place.run("analyze custom --weights mine.wgsl");

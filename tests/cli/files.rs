@@ -7,7 +7,6 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
 
 /// What is no regular file, with the word for it.
 const KINDS: [(&str, &str); 4] =
@@ -38,7 +37,7 @@ const WEIGHTS: &str = "fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0; }\
 /// [`Place::run`], which must end soon.
 pub fn run(place: &Place, args: &str) -> Output {
     let mut command = place.command();
-    let output = command.timeout(Duration::from_secs(20)).args(args.split_whitespace()).output().unwrap();
+    let output = command.timeout(HANGS).args(args.split_whitespace()).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     let code = output.status.code().unwrap_or_else(|| panic!("wgoal {args} did not end\n{stderr}"));
     Output { code, stdout: String::from_utf8_lossy(&output.stdout).into(), stderr }
@@ -169,12 +168,8 @@ fn no_reader_takes_more_than_its_file_can_need() {
         // As much memory as the tool takes anyhow.
         let limited = format!("ulimit -v 8000000; exec {} {command}", env!("CARGO_BIN_EXE_wgoal"));
         let mut shell = assert_cmd::Command::new("sh");
-        let output = shell
-            .args(["-c", &limited])
-            .current_dir(place.path(""))
-            .timeout(Duration::from_secs(20))
-            .output()
-            .unwrap();
+        let output =
+            shell.args(["-c", &limited]).current_dir(place.path("")).timeout(HANGS).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{command}\n{stderr}");
         assert!(stderr.lines().last().unwrap().starts_with("error: "), "{command}\n{stderr}");

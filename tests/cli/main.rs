@@ -16,7 +16,6 @@ mod paths;
 mod place;
 mod resume;
 mod runs;
-mod sparse;
 mod stages;
 mod sweep;
 mod threads;

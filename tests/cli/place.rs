@@ -18,6 +18,9 @@ pub const SPLITS: [(&str, std::ops::Range<u32>); 3] = [("train", 0..24), ("val",
 
 pub struct Place(TempDir);
 
+/// How long a command may take, however busy the machine is: one that takes longer hangs.
+pub const HANGS: Duration = Duration::from_secs(120);
+
 pub struct Output {
     pub code: i32,
     pub stdout: String,
@@ -45,7 +48,7 @@ impl Place {
         for name in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME", "WGPU_POWER_PREF"] {
             command.env_remove(name);
         }
-        command.current_dir(&self.0).timeout(Duration::from_secs(60));
+        command.current_dir(&self.0).timeout(HANGS);
         command
     }
 
@@ -118,6 +121,16 @@ impl Place {
         names.sort();
         names
     }
+}
+
+/// Kills a run; whether that ended it. One that had ended before must have succeeded.
+#[cfg(unix)]
+pub fn kill(mut child: Child) -> bool {
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    let killed = std::os::unix::process::ExitStatusExt::signal(&status).is_some();
+    assert!(killed || status.success(), "{status}");
+    killed
 }
 
 fn default(args: &str, option: &str, value: &str) -> String {

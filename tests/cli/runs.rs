@@ -91,56 +91,53 @@ fn best_belongs_to_the_run_that_last_tells_of() {
 #[test]
 fn kills_do_not_show() {
     use std::process::Stdio;
-    use std::time::{Duration, Instant};
     const KILLS: u32 = 20;
     const EPOCHS: usize = 80;
 
     let place = Place::new();
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     let options = format!("--batch 256 --embed 8 --epochs {EPOCHS} --lr 0.002 --dropout 0.1 --device cpu");
-    let start = Instant::now();
     place.ok(&format!("train {data} {options} --out whole"));
-    let whole = start.elapsed().as_secs_f32();
-
-    let (seed, mut kills, mut finished) = (20_240, 0, false);
-    let mut moments = numbers(seed).map(|x| 0.5 + 0.5 * x);
-    let mut reached = Vec::new();
-    while kills < KILLS && !finished {
-        // Before there is a config.json there is no run to resume.
-        let resumable = place.path("killed/config.json").exists();
-        let args = match resumable {
-            true => format!("train {data} --resume --device cpu --out killed"),
-            false => format!("train {data} {options} --out killed"),
-        };
-        let mut child = place.start(&args, Stdio::null);
-        std::thread::sleep(Duration::from_secs_f32(moments.next().unwrap() * whole / 10.0));
-        match child.try_wait().unwrap() {
-            None => {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                kills += 1;
-            }
-            Some(status) => {
-                assert!(status.success(), "{args}");
-                finished = true;
-            }
-        }
-        let metrics = std::fs::read_to_string(place.path("killed/metrics.jsonl")).unwrap_or_default();
-        reached.push(metrics.lines().count());
-    }
-    println!("seed {seed}: {kills} kills, epochs reached {reached:?}, {whole} s uninterrupted");
-    assert!(kills >= KILLS / 2, "most of the kills must hit");
-    place.ok(&format!("train {data} --resume --device cpu --out killed"));
-
-    assert_same_run(&place, "whole", "killed");
-    assert_eq!(place.names("killed"), place.names("whole"), "no temporary file is left");
-    let untimed = |out| -> Vec<Value> {
+    let untimed = |out: &str| -> Vec<Value> {
         let mut lines = place.metrics(out);
         lines.iter_mut().for_each(|line| line["seconds"] = Value::Null);
         lines
     };
-    assert_eq!(untimed("killed").len(), EPOCHS);
-    assert_eq!(untimed("killed"), untimed("whole"));
+
+    // Moments are counted: so many more epochs in the file of metrics, then so many looks at it. On a busy machine a run may
+    // come to its end before enough kills hit: then another one is begun.
+    let (seed, mut kills, mut runs) = (20_240, 0, 0);
+    let mut numbers = numbers(seed);
+    let mut below = |n: usize| ((0.5 + 0.5 * numbers.next().unwrap()) * n as f32) as usize;
+    while kills < KILLS && runs < 20 {
+        runs += 1;
+        let out = format!("killed{runs}");
+        let (config, metrics) =
+            (place.path(&out).join("config.json"), place.path(&out).join("metrics.jsonl"));
+        let epochs = || std::fs::read_to_string(&metrics).unwrap_or_default().lines().count();
+        let mut reached = Vec::new();
+        while kills < KILLS && epochs() < EPOCHS {
+            // Before there is a config.json there is no run to resume.
+            let args = match config.exists() {
+                true => format!("train {data} --resume --device cpu --out {out}"),
+                false => format!("train {data} {options} --out {out}"),
+            };
+            let (goal, mut looks) = (epochs() + below(9), below(1000));
+            let mut child = place.start(&args, Stdio::null);
+            while looks > 0 && child.try_wait().unwrap().is_none() {
+                looks -= usize::from(epochs() >= goal);
+            }
+            kills += u32::from(kill(child));
+            reached.push(epochs());
+        }
+        println!("seed {seed}, run {runs}: {kills} kills so far, epochs reached {reached:?}");
+        place.ok(&format!("train {data} --resume --device cpu --out {out}"));
+        assert_same_run(&place, "whole", &out);
+        assert_eq!(place.names(&out), place.names("whole"), "no temporary file is left");
+        assert_eq!(untimed(&out).len(), EPOCHS);
+        assert_eq!(untimed(&out), untimed("whole"));
+    }
+    assert!(kills >= KILLS, "{kills} kills hit in {runs} runs");
 }
 
 /// A head that stops telling anything from anything is named once, with what to change; one that learns is not.

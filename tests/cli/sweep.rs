@@ -71,25 +71,27 @@ fn a_sweep_that_was_killed_goes_on() {
     let sweep = format!("sweep data --objectives con:con,cir:sig-ms,infonce --seeds 3,5 {SMALL} --epochs 60");
     let sweep = sweep.replace("--epochs 2 ", "");
     place.ok(&format!("{sweep} --out whole"));
-    let mut kills = 0;
-    for runs in [1, 2, 4] {
-        let mut child = place.start(&format!("{sweep} --out killed"), Stdio::null);
-        let path = place.path("killed/results.jsonl");
-        while std::fs::read_to_string(&path).unwrap_or_default().lines().count() <= runs {
-            if child.try_wait().unwrap().is_some() {
-                break;
+    // On a busy machine a sweep may come to its end before a kill hits: then another one is begun.
+    let (mut kills, mut sweeps) = (0, 0);
+    while kills < 3 && sweeps < 20 {
+        sweeps += 1;
+        let out = format!("killed{sweeps}");
+        for runs in [1, 2, 4] {
+            let mut child = place.start(&format!("{sweep} --out {out}"), Stdio::null);
+            let path = place.path(&out).join("results.jsonl");
+            while std::fs::read_to_string(&path).unwrap_or_default().lines().count() <= runs
+                && child.try_wait().unwrap().is_none()
+            {
+                std::thread::sleep(std::time::Duration::from_millis(1));
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            kills += u32::from(kill(child));
         }
-        kills += usize::from(child.try_wait().unwrap().is_none());
-        let _ = child.kill();
-        child.wait().unwrap();
+        place.ok(&format!("{sweep} --out {out}"));
+        assert_same_tables(&place, "whole", &out);
+        assert_eq!(place.names("whole/heads"), place.names(&format!("{out}/heads")));
+        assert_eq!(results(&place, "whole").len(), results(&place, &out).len());
     }
-    assert!(kills >= 2, "most of the kills must hit");
-    place.ok(&format!("{sweep} --out killed"));
-    assert_same_tables(&place, "whole", "killed");
-    assert_eq!(place.names("whole/heads"), place.names("killed/heads"));
-    assert_eq!(results(&place, "whole").len(), results(&place, "killed").len());
+    assert!(kills >= 3, "{kills} kills hit in {sweeps} sweeps");
 }
 
 /// The runs are those of `train`, and the table is theirs.

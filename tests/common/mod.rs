@@ -7,8 +7,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use wgoal::Device;
-use wgoal::device::{Adapters, Gpu};
-use wgoal::device::{DeviceInfo, DeviceKind};
+use wgoal::device::{Adapters, DeviceInfo, DeviceKind, Gpu, KernelSpec};
 use wgoal::kernels::MATMUL_VARIANTS;
 
 /// What a test returns.
@@ -156,9 +155,30 @@ impl Suite {
     }
 }
 
+/// Whether a device runs a kernel.
+pub fn runs_kernel(device: &Device, kernel: &str) -> bool {
+    kernel != "matmul_subgroups" || device.adapter().is_some_and(runs_subgroups)
+}
+
 /// Whether a device runs the matrix product that needs subgroups, and images.
 pub fn runs_subgroups(gpu: &Gpu) -> bool {
     MATMUL_VARIANTS.iter().any(|variant| variant.name.starts_with("subgroups") && variant.runs_on(gpu))
+}
+
+/// A shader in the place of a kernel's own, as long as this lives.
+pub struct Replaced<'a>(&'a Gpu, &'static KernelSpec);
+
+impl<'a> Replaced<'a> {
+    pub fn new(gpu: &'a Gpu, kernel: &'static KernelSpec, source: String) -> Self {
+        gpu.replace_shader(kernel.name, source);
+        Self(gpu, kernel)
+    }
+}
+
+impl Drop for Replaced<'_> {
+    fn drop(&mut self) {
+        self.0.replace_shader(self.1.name, self.1.source.into());
+    }
 }
 
 /// Why a test is to fail on an adapter, if it is.

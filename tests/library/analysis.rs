@@ -103,6 +103,20 @@ fn weight_files_are_examined_like_the_built_in_ones() {
     assert!(near(custom.plane.unwrap().curl, built_in.plane.unwrap().curl));
 }
 
+/// However slow the objective, the share of the work is reported often, and never goes back.
+#[test]
+fn progress_is_reported_often() {
+    let source = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, n); }
+        fn triplet_weight(p: f32, n: f32) -> f32 {
+            var x = p; for (var i = 0; i < 300; i++) { x = x * 0.5 + 0.1; } return x;
+        }";
+    let weights = CustomWeights::new("slow.wgsl", source, []).unwrap();
+    let mut shares = Vec::new();
+    Objective::Custom { weights, margin: None }.analyze_with(|share| shares.push(share)).unwrap();
+    assert!(shares.windows(2).all(|pair| pair[0] <= pair[1] && pair[1] - pair[0] < 0.05), "{shares:?}");
+    assert!(shares.len() > 20 && shares[0] < 0.05 && shares[shares.len() - 1] > 0.95, "{shares:?}");
+}
+
 #[test]
 fn plots_are_drawn_where_there_are_weights() {
     let svg = wgoal::analysis::plot(&goal("nca:lin", 3.0)).unwrap();

@@ -1,7 +1,7 @@
 //! The check of every kernel's own entry, in all forms: a new kernel is tested from its first day.
 
 use super::bench::Outcome;
-use crate::common::check;
+use crate::common::{check, runs_kernel};
 use wgoal::Device;
 use wgoal::doctor::kernels;
 use wgoal::kernels::lab::Lab;
@@ -14,6 +14,7 @@ pub fn entries(device: &Device) -> Outcome {
             (lab.lanes, lab.split) = (lanes, split);
             (kernel.check)(&mut lab)?;
             let (name, within) = (kernel.spec.name, lab.worst <= kernel.tolerance);
+            check(lab.compared == runs_kernel(device, name), format!("{name}: compared {}", lab.compared))?;
             check(within, format!("{name}, {lanes:?} lanes, split {split}: error {:e}", lab.worst))?;
         }
     }

@@ -239,7 +239,7 @@ fn captions_and_names_are_read_from_regular_files_alone() {
             let read = if captions { dataset.caption(0) } else { dataset.image_name(0) };
             sender.send(read.map(|text| text.map(str::to_string)))
         });
-        let result = receiver.recv_timeout(std::time::Duration::from_secs(20)).expect("a reader that ends");
+        let result = receiver.recv_timeout(std::time::Duration::from_secs(120)).expect("a reader that ends");
         let expected = format!(
             "DIR/{name}: expected UTF-8 text, found a {kind}; save what it gives as a file first, and give that file"
         );
