@@ -275,17 +275,31 @@ impl Device {
     }
 }
 
+/// Every adapter of this machine, for unit tests. A test that calls this is marked `ignore`, because it cannot test anything
+/// where there is no adapter; `scripts/test` installs adapters and runs it all the same.
+#[cfg(all(test, feature = "native"))]
+pub(crate) fn every_adapter() -> Vec<Device> {
+    let adapters = Adapters::find();
+    let real = adapters.devices().into_iter().filter(|info| info.kind != DeviceKind::Cpu);
+    let devices: Vec<_> = real.map(|info| adapters.open(&info.index.to_string()).unwrap()).collect();
+    assert!(!devices.is_empty(), "no adapter here: see scripts/test");
+    devices
+}
+
 #[cfg(all(test, feature = "native"))]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_strip_on_the_cpu_has_no_limit() {
+        assert_eq!(Device::cpu().strip_rows(1000, 40_000_000, 4).unwrap(), 64, "nothing is bound there");
+    }
+
+    #[test]
+    #[ignore = "needs an adapter: run scripts/test"]
     fn strips_fit_a_binding_or_are_refused() {
-        let cpu = Device::cpu();
-        assert_eq!(cpu.strip_rows(1000, 40_000_000, 4).unwrap(), 64, "nothing is bound there");
-        let adapters = Adapters::find();
-        for info in adapters.devices().iter().filter(|info| info.kind != DeviceKind::Cpu) {
-            let device = adapters.open(&info.index.to_string()).unwrap();
+        for device in every_adapter() {
+            let info = device.info();
             let most = device.max_binding();
             let cols = most / (4 * 55);
             assert_eq!(device.strip_rows(1000, cols, 4).unwrap(), 48, "{info}");

@@ -81,14 +81,13 @@ impl Gpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Adapters, Buffer, Upload};
+    use crate::device::{Buffer, Upload, every_adapter};
 
     #[test]
+    #[ignore = "needs an adapter: run scripts/test"]
     fn an_upload_takes_the_memory_of_one_before() {
-        let adapters = Adapters::find();
-        for info in adapters.devices() {
-            let device = adapters.open(&info.index.to_string()).unwrap();
-            let Some(gpu) = device.adapter() else { continue };
+        for device in every_adapter() {
+            let gpu = device.adapter().unwrap();
             let mut target = Buffer::<u32>::new(&device, "target", 300).unwrap();
             let mut send = |values: &[u32]| {
                 let staged = device.stage(values)?;

@@ -227,21 +227,17 @@ fn store(file: &Path, choices: &Remembered) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Adapters, DeviceKind};
+    use crate::device::every_adapter;
     use crate::kernels::matmul;
 
     fn gpus(mut test: impl FnMut(&Gpu)) {
-        let adapters = Adapters::find();
-        for info in adapters.devices().iter().filter(|info| info.kind != DeviceKind::Cpu) {
-            if let Ok(Device(Backend::Gpu(gpu))) = adapters.open(&info.index.to_string()) {
-                test(&gpu);
-            }
-        }
+        every_adapter().iter().for_each(|device| test(device.adapter().unwrap()));
     }
 
     const CLASS: Class = Class { shape: [64, 128, 32], transposed: [false, true], slices: 1 };
 
     #[test]
+    #[ignore = "needs an adapter: run scripts/test"]
     fn a_race_is_won_by_one_that_is_right() {
         let [.., registers, _] = &MATMUL_VARIANTS;
         gpus(|gpu| {
@@ -260,6 +256,7 @@ mod tests {
 
     /// Tiled variants of as many slices take their sums in one order, so that any of them may win.
     #[test]
+    #[ignore = "needs an adapter: run scripts/test"]
     fn tiles_of_every_size_give_the_same_bits() {
         gpus(|gpu| {
             let bits = |variant| {

@@ -202,7 +202,7 @@ pub fn tests(suite: &mut Suite) {
     suite.each("halves", halves);
     suite.each("ragged_halves", ragged_halves);
     suite.once("known_failures", known_failures);
-    suite.once("agreement/infonce", || agreement("infonce"));
-    suite.once("agreement/hinge", || agreement("hinge"));
-    suite.once("agreement/cir:sig-ms", || agreement("cir:sig-ms"));
+    suite.once_on_all("agreement/infonce", || agreement("infonce"));
+    suite.once_on_all("agreement/hinge", || agreement("hinge"));
+    suite.once_on_all("agreement/cir:sig-ms", || agreement("cir:sig-ms"));
 }

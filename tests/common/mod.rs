@@ -5,7 +5,7 @@ pub mod random;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use wgoal::Device;
 use wgoal::device::{Adapters, DeviceInfo, DeviceKind, Gpu, KernelSpec};
 use wgoal::kernels::MATMUL_VARIANTS;
@@ -47,6 +47,11 @@ fn name(info: &DeviceInfo) -> String {
         (backend, driver) => format!("{backend}:{driver}"),
     }
 }
+
+/// Held by a test of all devices, and shared by tests of one.
+static ALL: RwLock<()> = RwLock::new(());
+/// Held by a test of one device.
+static ONE: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
 
 /// Where a test has something to test.
 #[derive(Clone, Copy)]
@@ -112,18 +117,29 @@ impl Suite {
         self.tests.push((self.name(name), Place::Only(adapter), test));
     }
 
-    /// A test that runs once.
+    /// A test that runs once, and uses none of [`devices`].
     pub fn once(&mut self, name: &str, test: impl FnOnce() -> Outcome + Send + 'static) {
         self.once.push(Trial::test(self.name(name), test));
     }
 
-    /// Runs all tests, one after the other: the devices are shared, and each uses all cores by itself.
+    /// A test that runs once, on all [`devices`], and alone.
+    pub fn once_on_all(&mut self, name: &str, test: impl FnOnce() -> Outcome + Send + 'static) {
+        let alone = move || {
+            let _alone = ALL.write().unwrap_or_else(PoisonError::into_inner);
+            test()
+        };
+        self.once(name, alone);
+    }
+
+    /// Runs all tests: those of one device one after the other, those of several side by side.
     pub fn run(self) -> ! {
         let mut arguments = Arguments::from_args();
-        arguments.test_threads = Some(1);
+        // Most of them wait for their device.
+        arguments.test_threads = arguments.test_threads.or(Some(32));
         let mut trials = self.once;
-        for (adapter, device) in devices() {
-            for (name, place, test) in &self.tests {
+        // The devices take turns, so that none is left to work alone at the end.
+        for (name, place, test) in &self.tests {
+            for (index, (adapter, device)) in devices().iter().enumerate() {
                 let (test, lacks) = (*test, place.lacks(adapter, device));
                 if matches!((place, lacks), (Place::Only(_), Some(_))) {
                     continue;
@@ -131,7 +147,11 @@ impl Suite {
                 let known = known_failure(EXPECTED_FAILURES, adapter, name);
                 let runner = move || match lacks {
                     Some(why) => Ok(Completion::ignored_with(why)),
-                    None => judge(known, || test(device)).map(|()| Completion::Completed),
+                    None => {
+                        let _all = ALL.read().unwrap_or_else(PoisonError::into_inner);
+                        let _one = ONE[index % ONE.len()].lock().unwrap_or_else(PoisonError::into_inner);
+                        judge(known, || test(device)).map(|()| Completion::Completed)
+                    }
                 };
                 trials.push(Trial::ignorable_test(format!("{adapter}/{name}"), runner));
             }
@@ -157,7 +177,7 @@ impl Suite {
 
 /// Whether a device runs a kernel.
 pub fn runs_kernel(device: &Device, kernel: &str) -> bool {
-    kernel != "matmul_subgroups" || device.adapter().is_some_and(runs_subgroups)
+    kernel != "matmul_subgroups" || device.adapter().is_none_or(runs_subgroups)
 }
 
 /// Whether a device runs the matrix product that needs subgroups, and images.
