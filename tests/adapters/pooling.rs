@@ -443,8 +443,8 @@ fn step_is_encode_backward(device: &Device) -> Outcome {
 
 /// A resumed run with batch norm goes on to the same bytes.
 fn resume(device: &Device) -> Outcome {
-    let folder = std::env::temp_dir().join(format!("wgoal-pooling-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
+    let folder = tempfile::tempdir()?;
+    let last = folder.path().join("last");
     let data = || Dataset::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini"));
     let config = TrainConfig::default().with(|c| {
         c.embed = 16;
@@ -452,19 +452,18 @@ fn resume(device: &Device) -> Outcome {
         c.image_encoder = ImageEncoder::ResidualMlp;
     });
     let bytes = |trainer: &Trainer| -> Result<Vec<u8>, Failed> {
-        trainer.checkpoint()?.save(folder.join("last"))?;
-        Ok(std::fs::read(folder.join("last"))?)
+        trainer.checkpoint()?.save(&last)?;
+        Ok(std::fs::read(&last)?)
     };
     let mut whole = Trainer::new(device, data()?, config)?;
     whole.run_epoch()?;
     bytes(&whole)?;
-    let mut resumed = Trainer::resume(device, data()?, Checkpoint::load(folder.join("last"))?)?;
+    let mut resumed = Trainer::resume(device, data()?, Checkpoint::load(&last)?)?;
     whole.run_epoch()?;
     resumed.run_epoch()?;
     let running = whole.checkpoint()?.head().parameter("image.mlp.running")?;
     check(running[0] != 0.0, "the running mean did not move")?;
     let same = bytes(&whole)? == bytes(&resumed)?;
-    std::fs::remove_dir_all(&folder)?;
     check(same, "other bytes after the resumed epoch")
 }
 
