@@ -47,7 +47,12 @@ impl PositionedFile {
 
     /// Bytes in memory.
     pub(super) fn memory(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.len() as u64, backing: Backing::Memory(bytes), missed: false.into(), bytes_read: 0.into() }
+        Self {
+            bytes: bytes.len() as u64,
+            backing: Backing::Memory(bytes),
+            missed: false.into(),
+            bytes_read: 0.into(),
+        }
     }
 
     /// Fills `out` from `position`; an error names what `thing` tells.

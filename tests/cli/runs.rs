@@ -115,15 +115,15 @@ fn kills_do_not_show() {
         let (config, metrics) =
             (place.path(&out).join("config.json"), place.path(&out).join("metrics.jsonl"));
         let epochs = || std::fs::read_to_string(&metrics).unwrap_or_default().lines().count();
+        // Before there is a config.json there is no run to resume.
+        let args = || match config.exists() {
+            true => format!("train {data} --resume --device cpu --out {out}"),
+            false => format!("train {data} {options} --out {out}"),
+        };
         let mut reached = Vec::new();
         while kills < KILLS && epochs() < EPOCHS {
-            // Before there is a config.json there is no run to resume.
-            let args = match config.exists() {
-                true => format!("train {data} --resume --device cpu --out {out}"),
-                false => format!("train {data} {options} --out {out}"),
-            };
             let (goal, mut looks) = (epochs() + below(9), below(1000));
-            let mut child = place.start(&args, Stdio::null);
+            let mut child = place.start(&args(), Stdio::null);
             while looks > 0 && child.try_wait().unwrap().is_none() {
                 looks -= usize::from(epochs() >= goal);
             }
@@ -131,7 +131,7 @@ fn kills_do_not_show() {
             reached.push(epochs());
         }
         println!("seed {seed}, run {runs}: {kills} kills so far, epochs reached {reached:?}");
-        place.ok(&format!("train {data} --resume --device cpu --out {out}"));
+        place.ok(&args());
         assert_same_run(&place, "whole", &out);
         assert_eq!(place.names(&out), place.names("whole"), "no temporary file is left");
         assert_eq!(untimed(&out).len(), EPOCHS);
