@@ -1,10 +1,12 @@
 //! Optimisers: one file for each, with its options, its state, its kernel and its reference. A line in `optimizers!` adds one.
 
 mod adamw;
+mod lion;
 mod schedule;
 mod sgd;
 
 pub use adamw::{AdamW, AdamwParams, adamw};
+pub use lion::Lion;
 pub use schedule::{Schedule, Warmup};
 pub use sgd::{Sgd, SgdParams, sgd};
 
@@ -143,6 +145,8 @@ optimizers! {
     AdamW = "adamw",
     /// Gradient descent with momentum and L2 weight decay.
     Sgd = "sgd",
+    /// Lion with decoupled weight decay (Chen et al., 2023).
+    Lion = "lion",
 }
 
 impl Default for Optimizer {
