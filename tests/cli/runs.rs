@@ -122,7 +122,7 @@ fn kills_do_not_show() {
         };
         let mut reached = Vec::new();
         while kills < KILLS && epochs() < EPOCHS {
-            let (goal, mut looks) = (epochs() + below(9), below(1000));
+            let (goal, mut looks) = (epochs() + below(5), below(300));
             let mut child = place.start(&args(), Stdio::null);
             while looks > 0 && child.try_wait().unwrap().is_none() {
                 looks -= usize::from(epochs() >= goal);
