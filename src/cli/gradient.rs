@@ -6,8 +6,8 @@ use clap::Args;
 use std::path::PathBuf;
 use wgoal::data::{Values, read_ids_npy, read_matrix_npy, write_tensors};
 use wgoal::gradient::GradientOptions;
-use wgoal::similarity::{NegativeOptions, hard_negatives};
-use wgoal::{Error, ErrorKind, Result, TrainConfig};
+use wgoal::similarity::{HardNegatives, NegativeOptions, hard_negatives};
+use wgoal::{Device, Error, ErrorKind, Objective, Result, TrainConfig};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,15 +77,7 @@ impl GradientArgs {
         let ids = self.ids.as_deref().map(read_ids_npy).transpose()?;
         self.warn_of_rows(&self.images, &images, dim);
         self.warn_of_rows(&self.texts, &texts, dim);
-        let mut unused = Vec::new();
-        if self.objective.learn_temperature.is_some() && objective.infonce().is_some() {
-            let why = "the gradient of the temperature is always written, as grad_temperature";
-            unused.push(Unused::new("learn-temperature", why));
-        }
-        if ids.as_deref().is_some_and(|ids| ids.len() == rows && all_differ(ids)) {
-            unused.push(Unused::new("ids", "no two pairs belong to the same image"));
-        }
-        warn(&unused);
+        self.warn_unused(&objective, ids.as_deref(), rows);
         let device = self.device.open()?;
         let options = GradientOptions::default().with(|c| {
             c.normalize = self.normalize;
@@ -94,23 +86,7 @@ impl GradientArgs {
         });
         let g = objective.gradients(&device, (&images, dim), (&texts, dim), options)?;
 
-        let sampled = match self.sample_negatives {
-            None => None,
-            Some(seed) => {
-                let usual = NegativeOptions::default().temperature;
-                let usual = objective.infonce().map_or(usual, |params| params.temperature);
-                let temperature = self.sample_temperature.unwrap_or(usual);
-                let unit =
-                    |values: &[f32]| if self.normalize { unit_rows(values, dim) } else { values.to_vec() };
-                let options = NegativeOptions::default().with(|c| {
-                    c.ids = ids.as_deref();
-                    c.temperature = temperature;
-                    c.seed = seed;
-                });
-                Some(hard_negatives(&device, (&unit(&images), dim), (&unit(&texts), dim), options)?)
-            }
-        };
-
+        let sampled = self.sampled(&device, &objective, [&images, &texts], dim, ids.as_deref())?;
         let (matrix, vector) = ([rows, dim], [rows]);
         let (loss, temperature) = ([g.loss], [g.temperature]);
         let mut tensors: Vec<(&str, &[usize], Values)> = vec![
@@ -134,6 +110,42 @@ impl GradientArgs {
 }
 
 impl GradientArgs {
+    /// Warns of options without effect.
+    fn warn_unused(&self, objective: &Objective, ids: Option<&[u32]>, rows: usize) {
+        let mut unused = Vec::new();
+        if self.objective.learn_temperature.is_some() && objective.infonce().is_some() {
+            let why = "the gradient of the temperature is always written, as grad_temperature";
+            unused.push(Unused::new("learn-temperature", why));
+        }
+        if ids.is_some_and(|ids| ids.len() == rows && all_differ(ids)) {
+            unused.push(Unused::new("ids", "no two pairs belong to the same image"));
+        }
+        warn(&unused);
+    }
+
+    /// The negatives of --sample-negatives.
+    fn sampled(
+        &self,
+        device: &Device,
+        objective: &Objective,
+        embeddings: [&[f32]; 2],
+        dim: usize,
+        ids: Option<&[u32]>,
+    ) -> Result<Option<HardNegatives>> {
+        let Some(seed) = self.sample_negatives else { return Ok(None) };
+        let usual = NegativeOptions::default().temperature;
+        let usual = objective.infonce().map_or(usual, |params| params.temperature);
+        let temperature = self.sample_temperature.unwrap_or(usual);
+        let [images, texts] =
+            embeddings.map(|values| if self.normalize { unit_rows(values, dim) } else { values.to_vec() });
+        let options = NegativeOptions::default().with(|c| {
+            c.ids = ids;
+            c.temperature = temperature;
+            c.seed = seed;
+        });
+        Ok(Some(hard_negatives(device, (&images, dim), (&texts, dim), options)?))
+    }
+
     /// Warns of rows that are not unit vectors, which the weights assume, or that have no direction.
     fn warn_of_rows(&self, path: &std::path::Path, values: &[f32], dim: usize) {
         // The lengths of normalised rows that were saved as f16 differ from 1 by less.

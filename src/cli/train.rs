@@ -137,34 +137,8 @@ impl TrainArgs {
     }
 
     fn train(&self, mut trainer: Trainer, mut folder: RunFolder, device: &str) -> Result<()> {
-        let steps = trainer.steps_per_epoch();
-        let total = trainer.config().epochs * steps;
-        let bar = ProgressBar::new(total as u64);
-        let style = "{bar:30} epoch {msg}  {per_sec} steps  {eta} left";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let done = trainer.epoch() * steps;
-        bar.set_position(done as u64);
-        bar.reset_eta();
-        let (watcher, epochs) = (bar.clone(), trainer.config().epochs);
-        trainer.on_event(move |event| {
-            if let Event::Step { epoch, step, steps } = event {
-                watcher.set_message(format!("{epoch}/{epochs}"));
-                watcher.set_position(((epoch - 1) * steps + step) as u64);
-            }
-        });
-        note!(
-            "training {} with {} steps per epoch, into {}",
-            trainer.config().objective,
-            steps,
-            shown(folder.path())
-        );
-        let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
-        if config.batch > captions {
-            note!("note: every step trains on all {captions} pairs, fewer than --batch {}", config.batch);
-        }
-        if config.batch.min(captions) == 1 && config.memory_bank == 0 {
-            note!("note: a batch of one pair has no negatives");
-        }
+        let bar = progress_bar(&mut trainer);
+        note_start(&trainer, folder.path());
         let start = Instant::now();
         let mut collapsed = false;
         while !trainer.finished() {
@@ -201,26 +175,50 @@ impl TrainArgs {
         });
         if self.json {
             note!("{test}");
-            let device = device.to_string();
-            return print_json(&Summary {
-                best_epoch: best.epoch,
-                val: best.recall,
-                test,
-                baselines,
-                device,
-                seconds_training,
-            });
+            let (best_epoch, val, device) = (best.epoch, best.recall, device.to_string());
+            return print_json(&Summary { best_epoch, val, test, baselines, device, seconds_training });
         }
         say(test)?;
-        match baselines {
+        say(match baselines {
             Some(Baselines { cca, ridge, chance }) => {
-                say(format!(
+                format!(
                     "without training: rsum {cca:.1} by CCA, {ridge:.1} by ridge regression, {chance:.1} by chance"
-                ))?;
+                )
             }
-            None => say(format!("chance: rsum {:.1}", chance(&trainer, Split::Test)))?,
-        }
+            None => format!("chance: rsum {:.1}", chance(&trainer, Split::Test)),
+        })?;
         say(format!("head: {}", shown(&folder.path().join("best.safetensors"))))
+    }
+}
+
+/// A progress bar that follows the steps of a run.
+fn progress_bar(trainer: &mut Trainer) -> ProgressBar {
+    let (steps, epochs) = (trainer.steps_per_epoch(), trainer.config().epochs);
+    let bar = ProgressBar::new((epochs * steps) as u64);
+    let style = "{bar:30} epoch {msg}  {per_sec} steps  {eta} left";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_position((trainer.epoch() * steps) as u64);
+    bar.reset_eta();
+    let watcher = bar.clone();
+    trainer.on_event(move |event| {
+        if let Event::Step { epoch, step, steps } = event {
+            watcher.set_message(format!("{epoch}/{epochs}"));
+            watcher.set_position(((epoch - 1) * steps + step) as u64);
+        }
+    });
+    bar
+}
+
+/// Prints what is trained and where the run is written.
+fn note_start(trainer: &Trainer, out: &Path) {
+    let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
+    let steps = trainer.steps_per_epoch();
+    note!("training {} with {steps} steps per epoch, into {}", config.objective, shown(out));
+    if config.batch > captions {
+        note!("note: every step trains on all {captions} pairs, fewer than --batch {}", config.batch);
+    }
+    if config.batch.min(captions) == 1 && config.memory_bank == 0 {
+        note!("note: a batch of one pair has no negatives");
     }
 }
 

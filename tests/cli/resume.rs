@@ -35,7 +35,7 @@ fn a_recipe_does_not_take_back_what_the_run_was_started_with() {
 
     let other = place.run("train --resume --recipe vsepp --out parts");
     let last = other.stderr.lines().last().unwrap();
-    let expected = "error: --resume: expected --recipe wgoal, found --recipe vsepp; leave the option out, or start another \
+    let expected = "error: --resume: expected --recipe wgoal, found --recipe vsepp; leave the option out, or start a new \
                     run in another --out";
     assert_eq!((other.code, last), (1, expected));
     place.train("plain", "");

@@ -28,7 +28,7 @@ fn options_of_a_run_without_effect_are_named() {
     let table = [
         (
             "data --size-augment",
-            "--size-augment has no effect: neither --image-pooling nor --text-pooling takes local features",
+            "--size-augment has no effect: neither --image-pooling nor --text-pooling uses local features",
         ),
         ("data --token-dropout 0.1", "--token-dropout has no effect: --size-augment is off"),
         (
@@ -37,12 +37,15 @@ fn options_of_a_run_without_effect_are_named() {
         ),
         ("single --text-pooling mean --token-dropout 0.1 --size-augment", ""),
         ("data --size-augment=off", ""),
-        ("data --dropout 0.000001", "--dropout has no effect: probabilities are multiples of 1/65536"),
+        (
+            "data --dropout 0.000001",
+            "--dropout has no effect: the probability is rounded to a multiple of 1/65536, here 0",
+        ),
         ("data --bank-warmup 1", "--bank-warmup has no effect: there is no --memory-bank"),
         ("data --memory-bank 32 --bank-warmup 1", ""),
         (
             "data --memory-bank 32 --bank-warmup 2",
-            "--memory-bank has no effect: it would be used from epoch 3 on, and the run has 2 epochs",
+            "--memory-bank has no effect: it is used from epoch 3 on, but the run has 2 epochs",
         ),
         (
             "data --memory-bank 48",
@@ -55,22 +58,22 @@ fn options_of_a_run_without_effect_are_named() {
         ("data --warmup-epochs 1", ""),
         (
             "data --warmup-epochs 50",
-            "--warmup-epochs 50 takes all 2 epochs of the run, so cir:sig-ms is never trained",
+            "--warmup-epochs 50 covers all 2 epochs of the run, so cir:sig-ms is never used",
         ),
         (
             "data --warmup-epochs 1 --objective infonce",
-            "--warmup-epochs has no effect: InfoNCE takes all negatives from the start",
+            "--warmup-epochs has no effect: InfoNCE uses all negatives from the start",
         ),
         (
             "data --warmup-epochs 1 --objective hinge-sum",
-            "--warmup-epochs has no effect: the warm-up trains on hinge-sum, as the run does",
+            "--warmup-epochs has no effect: the run trains on hinge-sum, as the warm-up does",
         ),
         ("data --lr-drop 1", ""),
         ("data --lr-drop 1,2,100", "--lr-drop 2,100 has no effect: the run has 2 epochs"),
         ("data --lr-warmup 6", ""),
         (
             "data --lr-warmup 7",
-            "--lr-warmup of 7 steps is longer than the run of 6: the learning rate stays below --lr",
+            "--lr-warmup of 7 steps is longer than the run of 6 steps: the learning rate never reaches --lr",
         ),
         (
             "data --lr-warmup 100% --schedule linear",
@@ -204,7 +207,7 @@ fn gradient_names_rows_that_are_no_unit_vectors() {
     write_npy(&place.path("ids.npy"), &[3], &[4u32, 7, 5]);
     assert_eq!(
         gradient("--images y.npy --texts y.npy --ids ids.npy"),
-        ["--ids has no effect: no two pairs are of one image"]
+        ["--ids has no effect: no two pairs belong to the same image"]
     );
     write_npy(&place.path("ids.npy"), &[3], &[4u32, 7, 4]);
     assert_eq!(gradient("--images y.npy --texts y.npy --ids ids.npy"), [""; 0]);
