@@ -129,6 +129,8 @@ mod tests {
         each(&built(), &mut |command, name| {
             for option in options(command) {
                 assert!(option.get_help_heading().is_some(), "{name} --{}", option.get_id());
+                let device = option.get_help_heading() == Some("Device");
+                assert_eq!(device, option.get_id() == "device", "{name} --{}", option.get_id());
                 assert!(option.get_help().is_some(), "{name} --{}", option.get_id());
                 count += 1;
             }

@@ -145,13 +145,12 @@ impl Switch {
 
 /// The device, for every command that computes.
 #[derive(Args)]
-#[command(next_help_heading = "Device")]
 pub struct DeviceArg {
     /// Device to compute on: auto, gpu, cpu, an index, or part of a name
     ///
     /// `auto` takes the best GPU, or the CPU if there is none. `gpu` also takes a software adapter. An index is one of
     /// `wgoal devices`. Part of a name is, for example, vulkan or gl:llvmpipe.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Device")]
     device: String,
 }
 
@@ -183,7 +182,6 @@ impl DeviceArg {
 
 /// The objective and its parameters.
 #[derive(Args, Clone, Default)]
-#[command(next_help_heading = "Objective")]
 pub struct ObjectiveArgs {
     /// What training optimises [default: cir:sig-ms]
     ///
@@ -193,47 +191,48 @@ pub struct ObjectiveArgs {
     /// circle, circle-detached, contrastive, multi-similarity and lifted.
     ///
     /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Objective")]
     objective: Option<String>,
     /// Margin of the hinge, or of a GOAL gradient [default: 0.2 for the hinge, off for GOAL]
     ///
     /// A GOAL gradient with a margin drops the triplets that satisfy it.
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, help_heading = "Objective")]
     margin: Option<f32>,
     /// Scale of the triplet weights nca and cir, above 0 [default: 1]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, help_heading = "Objective")]
     tau: Option<f32>,
     /// Scale of the positive weight of sig and sig-ms, above 0 [default: 2]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, help_heading = "Objective")]
     alpha: Option<f32>,
     /// Scale of the negative weight of sig and sig-ms, above 0 [default: 10]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, help_heading = "Objective")]
     beta: Option<f32>,
     /// Centre of the weights of sig and sig-ms, a similarity [default: 0.5]
-    #[arg(long, value_name = "CENTRE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "CENTRE", allow_negative_numbers = true, help_heading = "Objective")]
     lambda: Option<f32>,
     /// Reach of the relative sets of lin-ms and sig-ms, 0 or more [default: 0.1]
-    #[arg(long, value_name = "REACH", allow_negative_numbers = true)]
+    #[arg(long, value_name = "REACH", allow_negative_numbers = true, help_heading = "Objective")]
     threshold: Option<f32>,
     /// Margin inside the triplet weight cir [default: 0.5]
-    #[arg(long, value_name = "MARGIN", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MARGIN", allow_negative_numbers = true, help_heading = "Objective")]
     circle_margin: Option<f32>,
     /// Temperature of infonce, above 0 [default: 0.07]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Objective")]
     temperature: Option<f32>,
     /// Learn the temperature of infonce, between 0.001 and 0.5 [default: off]
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    #[arg(help_heading = "Objective")]
     learn_temperature: Option<Switch>,
     /// WGSL file that defines the weights of `custom`
     ///
     /// It defines triplet_weight(p, n) -> f32 and pair_weights(p, n) -> vec2f, where p and n are the similarities of the
     /// positive and of the negative.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Objective")]
     weights: Option<PathBuf>,
     /// Value for a parameter of the file of --weights; can be repeated [default: the value in the file]
     ///
     /// The file declares a parameter as `override name: f32 = value;`.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, allow_hyphen_values = true)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, allow_hyphen_values = true, help_heading = "Objective")]
     param: Vec<(String, f32)>,
     /// Which negatives of an anchor form triplets [default: hardest]
     ///

@@ -108,28 +108,28 @@ fn recipes() -> PossibleValuesParser {
 
 /// How features become the input of the head.
 #[derive(Args, Clone)]
-#[command(next_help_heading = "Data")]
 pub struct InputArgs {
     /// How each image becomes one vector [default: none]
     ///
     /// `none` reads images.npy. The others read image_regions.npy, and `joined` reads both.
-    #[arg(long, value_name = "POOLING")]
+    #[arg(long, value_name = "POOLING", help_heading = "Data")]
     image_pooling: Option<PoolingName>,
     /// How each caption becomes one vector [default: none]
     ///
     /// `none` reads texts.npy. The others read text_tokens.npy, and `joined` reads both.
-    #[arg(long, value_name = "POOLING")]
+    #[arg(long, value_name = "POOLING", help_heading = "Data")]
     text_pooling: Option<PoolingName>,
     /// Whose features get the signed square root [default: none]
     ///
     /// Each feature x becomes sign(x) sqrt(|x|), after a pooling without learned weights.
-    #[arg(long, value_name = "SIDES")]
+    #[arg(long, value_name = "SIDES", help_heading = "Data")]
     signed_root: Option<RootName>,
     /// Standardise the features [default: off]
     ///
     /// Subtracts the mean of each column and divides by its standard deviation. Both are computed on the training rows
     /// and stored with the head.
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    #[arg(help_heading = "Data")]
     standardize: Option<Switch>,
 }
 

@@ -286,7 +286,8 @@ mod tests {
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
             let arguments = String::from_utf8(output.stdout).unwrap();
             let mut matches = crate::cli::help::command()
-                .get_matches_from(std::iter::once("wgoal").chain(arguments.lines()));
+                .try_get_matches_from(std::iter::once("wgoal").chain(arguments.lines()))
+                .unwrap();
             let (_, mut train) = matches.remove_subcommand().unwrap();
             let args = TrainArgs::from_arg_matches_mut(&mut train).unwrap();
             assert_eq!((args.out.as_deref(), args.resume), (Some(Path::new(out)), true), "{advice}");
