@@ -5,7 +5,7 @@
     ... --torch cuda --wgoal vulkan    # PyTorch's device, and ours
 
 Two linear heads, L2 norm, the objective, gradient clip, AdamW. Hinge is differentiated; the gradient of cir:sig-ms is put
-together on the similarities as goal-math.md writes it, with N x N masks. Rounds of both alternate; the medians are over
+together on the similarities as docs/math.md writes it, with N x N masks. Rounds of both alternate; the medians are over
 all rounds.
 """
 import argparse
@@ -32,7 +32,7 @@ def mean_over(values, members):
 
 @torch.no_grad()
 def cir_sig_ms_field(s, tau=1.0, alpha=2.0, beta=10.0, lambda_=0.5, threshold=0.1):
-    """The gradient at the similarities (goal-math.md, section 5), and the scalar that falls with it."""
+    """The gradient at the similarities (docs/math.md, "Assembled gradient"), and the scalar that falls with it."""
     diagonal = torch.eye(len(s), dtype=torch.bool, device=s.device)
     positive, anchors = s.diag(), torch.arange(len(s), device=s.device)
     field, loss = torch.zeros_like(s), 0.0

@@ -23,7 +23,7 @@ pub enum BenchCommand {
         #[arg(long, conflicts_with = "profile")]
         profile_first: bool,
     },
-    /// What the device can do at most, and every kernel of a step as a share of it
+    /// The peak rates of the device, and each kernel of a step as a share of them
     Roofline {
         #[command(flatten)]
         bench: Box<BenchArgs>,
@@ -156,7 +156,7 @@ impl BenchArgs {
             return print_json(&Measured { device, shape: self.shape, objective: Some(objective), times });
         }
         say(format!(
-            "{objective} {} on {device}: {:.2} ms a step (median of {} steps), first step {:.0} ms",
+            "{objective} {} on {device}: {:.2} ms per step (median of {} steps), first step {:.0} ms",
             self.shape, times.median_ms, times.steps, times.first_step_ms
         ))?;
         times.profile.map_or(Ok(()), |profile| print_rows(&profile.kernels))
@@ -170,9 +170,9 @@ impl BenchArgs {
         if self.json {
             return print_json(&Measured { device, shape: self.shape, objective: Some(objective), times });
         }
-        say(format!("{device} can do at most"))?;
+        say(format!("peak rates of {device}"))?;
         print_ceiling(&times.ceiling)?;
-        say(format!("and a step of {objective} {} takes of that", self.shape))?;
+        say(format!("kernels of a step of {objective} {}", self.shape))?;
         print_rows(&times.kernels)
     }
 }

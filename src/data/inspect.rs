@@ -194,7 +194,8 @@ impl Look<'_> {
                 let (count, etc) = (self.zero.len(), if self.zero.len() > 5 { ", ..." } else { "" });
                 let advice = match local {
                     true => {
-                        "if they pad items with fewer rows, add an array of offsets (README, Data)".into()
+                        "if they pad items with fewer rows, add an array of offsets (docs/your-features.md)"
+                            .into()
                     }
                     false => format!(
                         "compute these features again, or leave these {item}s out: a zero row tells nothing of its {item}"

@@ -31,7 +31,13 @@ pub struct Error {
     expected: String,
     found: String,
     advice: String,
-    excerpt: Option<Box<str>>,
+    more: Option<Box<More>>,
+}
+
+/// What few errors have; apart, since results are as large as their errors.
+#[derive(Debug, Clone, Default)]
+struct More {
+    excerpt: Option<String>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -50,8 +56,7 @@ impl Error {
             expected: expected.to_string(),
             found: found.to_string(),
             advice: advice.to_string(),
-            excerpt: None,
-            source: None,
+            more: None,
         }
     }
 
@@ -64,19 +69,21 @@ impl Error {
     /// The same error with the one that caused it, which [`std::error::Error::source`] then gives.
     #[must_use]
     pub(crate) fn with_source(self, source: Arc<dyn std::error::Error + Send + Sync>) -> Self {
-        Self { source: Some(source), ..self }
+        let more = self.more.clone().unwrap_or_default();
+        Self { more: Some(Box::new(More { source: Some(source), ..*more })), ..self }
     }
 
     /// The same error with the line of a text that it is about, and a second line that marks the place in it.
     #[must_use]
     pub(crate) fn with_excerpt(self, excerpt: Option<String>) -> Self {
-        Self { excerpt: excerpt.map(String::into_boxed_str), ..self }
+        let more = self.more.clone().unwrap_or_default();
+        Self { more: Some(Box::new(More { excerpt, ..*more })), ..self }
     }
 
     /// The line of the user's text that the error is about, and below it a line with carets under the place: two
     /// indented lines without control characters, to be shown after the error. Of weight files only.
     pub fn excerpt(&self) -> Option<&str> {
-        self.excerpt.as_deref()
+        self.more.as_ref()?.excerpt.as_deref()
     }
 
     /// Where it comes from.
@@ -130,7 +137,7 @@ impl Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as _)
+        Some(&**self.more.as_ref()?.source.as_ref()?)
     }
 }
 

@@ -10,6 +10,7 @@ mod epoch;
 mod pipeline;
 #[cfg(feature = "native")]
 mod recipe;
+mod reduce;
 mod shuffle;
 mod step;
 #[cfg(feature = "native")]

@@ -4,7 +4,7 @@
 //! stands in `step.rs`.
 
 use super::TrainConfig;
-use super::step::{Alone, Reduce};
+use super::reduce::{Alone, Reduce};
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, Workspace, check_pairs};
 use crate::kernels::{PARTS, RECORD};

@@ -8,38 +8,13 @@
 
 use super::Pipeline;
 use super::pipeline::{External, RECORDS};
-use crate::device::{Buffer, Commands, Device, Matrix, Upload, pad_rows};
+use crate::device::{Commands, Matrix, Upload, pad_rows};
 use crate::gradient::Inputs;
 use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
 use crate::objective::{InfonceParams, Objective};
 use crate::optim::Step;
 use crate::{Error, Result};
 use std::ops::Range;
-
-/// What becomes of a gradient between the backward pass and the update: the place where the gradients of several machines are
-/// added.
-pub(crate) trait Reduce: Send + Sync {
-    /// Replaces the elements `trained` of `gradients` by their sum over all machines.
-    ///
-    /// # Errors
-    /// A failing device or network.
-    fn reduce(
-        &mut self,
-        device: &Device,
-        commands: &mut Commands,
-        gradients: &mut Buffer<f32>,
-        trained: Range<usize>,
-    ) -> Result<()>;
-}
-
-/// A single machine, whose gradient is the whole.
-pub(crate) struct Alone;
-
-impl Reduce for Alone {
-    fn reduce(&mut self, _: &Device, _: &mut Commands, _: &mut Buffer<f32>, _: Range<usize>) -> Result<()> {
-        Ok(())
-    }
-}
 
 impl Pipeline {
     /// [`Pipeline::step_local_async`] on rows that are padded already.

@@ -8,7 +8,7 @@ mod translate;
 #[path = "../common/variants.rs"]
 mod variants;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use matrix::{COLUMNS, Matrix, Page};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -78,11 +78,10 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for column in COLUMNS {
-        let ignored = !required() && !compilers::is_here(column);
-        trials.push(Trial::test(column, move || every_shader_passes(column)).with_ignored_flag(ignored));
+        trials.push(Trial::ignorable_test(column, move || every_shader_passes(column)));
     }
     for (i, fault) in FAULTS.iter().enumerate() {
-        trials.push(Trial::test(format!("fault/{}", fault.name), move || is_caught(i, fault)));
+        trials.push(Trial::ignorable_test(format!("fault/{}", fault.name), move || is_caught(i, fault)));
     }
     // Before the tests' own lines, and not at all for the name of another test.
     if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
@@ -94,9 +93,9 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit()
 }
 
-fn every_shader_passes(column: &str) -> Result<(), Failed> {
+fn every_shader_passes(column: &str) -> Result<Completion, Failed> {
     if !compilers::is_here(column) {
-        return Err(format!("the compiler for {column} is not here: run scripts/shader-matrix").into());
+        return absent(format!("the compiler for {column} is not here: scripts/shader-matrix installs it"));
     }
     let mut failures: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (page, verdicts) in MATRIX.pages.iter().zip(&MATRIX.verdicts).take(crate_pages()) {
@@ -106,11 +105,16 @@ fn every_shader_passes(column: &str) -> Result<(), Failed> {
     }
     let report = |(error, pages): (&&str, &Vec<&str>)| format!("{}:\n{error}", pages.join(", "));
     let failures: Vec<_> = failures.iter().map(report).collect();
-    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n\n").into()) }
+    if failures.is_empty() { Ok(Completion::Completed) } else { Err(failures.join("\n\n").into()) }
 }
 
-/// By every column that is to catch it, those aside whose compiler is not here.
-fn is_caught(i: usize, fault: &Fault) -> Result<(), Failed> {
+/// A test without its compiler is ignored, or a failure where compilers are required.
+fn absent(reason: String) -> Result<Completion, Failed> {
+    if required() { Err(reason.into()) } else { Ok(Completion::ignored_with(reason)) }
+}
+
+/// Every column that should catch the fault must catch it. Columns whose compiler is not here are left out.
+fn is_caught(i: usize, fault: &Fault) -> Result<Completion, Failed> {
     let verdicts = &MATRIX.verdicts[crate_pages() + i];
     if let Some(column) = COLUMNS.into_iter().find(|column| required() && !verdicts.contains_key(column)) {
         return Err(format!("{column} did not look at it").into());
@@ -123,5 +127,10 @@ fn is_caught(i: usize, fault: &Fault) -> Result<(), Failed> {
             None => {}
         }
     }
-    if catches > 0 { Ok(()) } else { Err("no column that is to catch it was there".into()) }
+    if catches == 0 {
+        return absent(
+            "no compiler that should catch it is here: scripts/shader-matrix installs them".into(),
+        );
+    }
+    Ok(Completion::Completed)
 }

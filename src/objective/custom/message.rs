@@ -1,6 +1,6 @@
 //! Errors about a weight file: by line and column, with the line itself, and in words of WGSL rather than the parser's.
 
-use super::write::type_name;
+use super::literals::type_name;
 use crate::Error;
 use naga::front::wgsl::ParseError;
 use naga::valid::{ExpressionError, FunctionError, ValidationError};

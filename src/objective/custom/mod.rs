@@ -6,6 +6,7 @@
 
 mod interpret;
 mod limits;
+mod literals;
 mod message;
 mod operations;
 mod supported;

@@ -1,8 +1,9 @@
 //! Operators, functions and literals of a weight file as text for devices, each with one result everywhere: that of
 //! [`binary`](super::value::binary) and [`mathematics`](super::value::mathematics).
 
-use super::value::{B, F, I, Number, TANH_END, U};
-use super::write::{Writer, type_name};
+use super::literals::{type_name, within};
+use super::value::TANH_END;
+use super::write::Writer;
 use naga::{BinaryOperator as Bin, Expression as Ex, Handle, MathFunction as Math, ScalarKind};
 
 impl Writer<'_> {
@@ -112,23 +113,4 @@ impl Writer<'_> {
         };
         Some(format!("{name}({})", given.join(", ")))
     }
-}
-
-/// A float or vector of floats kept within a range.
-pub(super) fn within(ty: &str, x: &str, [low, high]: [f32; 2]) -> Option<String> {
-    Some(format!("min(max({x}, {ty}({})), {ty}({}))", number(F(low))?, number(F(high))?))
-}
-
-/// A number as a literal of its type.
-pub(super) fn number(number: Number<f32>) -> Option<String> {
-    Some(match number {
-        F(x) if !x.is_finite() => return None,
-        F(x) if x.is_sign_negative() => format!("({x:?}f)"),
-        F(x) => format!("{x:?}f"),
-        I(i32::MIN) => "(-2147483647i - 1i)".into(),
-        I(x) if x < 0 => format!("({x}i)"),
-        I(x) => format!("{x}i"),
-        U(x) => format!("{x}u"),
-        B(x) => x.to_string(),
-    })
 }

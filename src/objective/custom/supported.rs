@@ -1,6 +1,6 @@
 //! Which WGSL the CPU evaluates: all else is named with its place, before anything is evaluated.
 
-use super::write::type_name;
+use super::literals::type_name;
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, Block, Expression as Ex, Handle, MathFunction as Math, Module, RelationalFunction, Span,

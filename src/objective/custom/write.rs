@@ -5,29 +5,13 @@
 //! ours throughout, so that a file may use any, and every step has a line of its own, so that no compiler recurses.
 
 use super::interpret::{STEPS, before_the_body};
-use super::operations::{number, within};
+use super::literals::{number, type_name, within};
 use super::value::{B, F, I, I32_RANGE, U, U32_RANGE, Value};
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{
-    Block, Expression as Ex, Function, Handle, Literal, Module, RelationalFunction, Scalar, ScalarKind,
-    Statement, SwitchValue, TypeInner, UnaryOperator,
+    Block, Expression as Ex, Function, Handle, Literal, Module, RelationalFunction, ScalarKind, Statement,
+    SwitchValue, TypeInner, UnaryOperator,
 };
-
-/// Name of a type of numbers or vectors of them, and of no other.
-pub(super) fn type_name(inner: &TypeInner) -> Option<String> {
-    let name = |scalar: &Scalar| match (scalar.kind, scalar.width) {
-        (ScalarKind::Float, 4) => Some("f32"),
-        (ScalarKind::Sint, 4) => Some("i32"),
-        (ScalarKind::Uint, 4) => Some("u32"),
-        (ScalarKind::Bool, _) => Some("bool"),
-        _ => None,
-    };
-    match inner {
-        TypeInner::Scalar(scalar) => name(scalar).map(str::to_string),
-        TypeInner::Vector { size, scalar } => Some(format!("vec{}<{}>", *size as u8, name(scalar)?)),
-        _ => None,
-    }
-}
 
 /// A checked module, and what its expressions at module scope are.
 pub(super) struct Checked<'a> {

@@ -1,0 +1,30 @@
+//! Between the backward pass and the update: where the gradients of several machines are added.
+
+use crate::Result;
+use crate::device::{Buffer, Commands, Device};
+use std::ops::Range;
+
+/// What becomes of a gradient between the backward pass and the update: the place where the gradients of several machines are
+/// added.
+pub(crate) trait Reduce: Send + Sync {
+    /// Replaces the elements `trained` of `gradients` by their sum over all machines.
+    ///
+    /// # Errors
+    /// A failing device or network.
+    fn reduce(
+        &mut self,
+        device: &Device,
+        commands: &mut Commands,
+        gradients: &mut Buffer<f32>,
+        trained: Range<usize>,
+    ) -> Result<()>;
+}
+
+/// A single machine, whose gradient is the whole.
+pub(crate) struct Alone;
+
+impl Reduce for Alone {
+    fn reduce(&mut self, _: &Device, _: &mut Commands, _: &mut Buffer<f32>, _: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+}
