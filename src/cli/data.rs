@@ -23,8 +23,8 @@ pub fn checkpoint_path(path: &Path) -> Result<PathBuf> {
     Err(Error::new(ErrorKind::Checkpoint, path.display(), expected, found, advice))
 }
 
-/// Warns of data in `splits` (or in all items, if no split is named) that is allowed but probably a mistake. Prints each
-/// warning once.
+/// Warns of data in `splits` (or in all items, if no split is named) that is allowed but probably a mistake. Prints
+/// each warning once.
 pub fn warn_of_data(dataset: &Dataset, configs: &[&TrainConfig], splits: &[Split]) {
     let (mut checked, mut printed) = (Vec::new(), Vec::new());
     for config in configs {

@@ -133,8 +133,8 @@ fn check<'a>(
 ) -> Result<()> {
     for (&row, embedding) in rows.iter().zip(embeddings) {
         let (kind, found, advice) = if embedding.iter().all(|&x| x == 0.0) {
-            let advice = "compute the features of this row again, or leave the row out; if they are not zero, the head maps \
-                          them to zero: train another head";
+            let advice = "compute the features of this row again, or leave the row out; if they are not zero, the head \
+                          maps them to zero: train another head";
             (ErrorKind::Data, "length 0", advice)
         } else if embedding.iter().any(|x| !x.is_finite()) {
             (

@@ -129,7 +129,8 @@ fn warn_of_zeros(dataset: &Dataset, side: Side, rows: &[u32], embeddings: &[f32]
         let (count, all) = (1 + zero.count(), rows.len());
         let first = dataset.place(side, first as usize);
         note!(
-            "warning: {count} of {all} embeddings have length 0, so their rank is arbitrary; the first is that of {first}"
+            "warning: {count} of {all} embeddings have length 0, so their rank is arbitrary; the first is \
+             that of {first}"
         );
     }
 }

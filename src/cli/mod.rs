@@ -225,14 +225,15 @@ pub struct ObjectiveArgs {
     learn_temperature: Option<Switch>,
     /// WGSL file that defines the weights of `custom`
     ///
-    /// It defines triplet_weight(p, n) -> f32 and pair_weights(p, n) -> vec2f, where p and n are the similarities of the
-    /// positive and of the negative.
+    /// It defines triplet_weight(p, n) -> f32 and pair_weights(p, n) -> vec2f, where p and n are the similarities of
+    /// the positive and of the negative.
     #[arg(long, value_name = "FILE", help_heading = "Objective")]
     weights: Option<PathBuf>,
     /// Value for a parameter of the file of --weights; can be repeated [default: the value in the file]
     ///
     /// The file declares a parameter as `override name: f32 = value;`.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, allow_hyphen_values = true, help_heading = "Objective")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, allow_hyphen_values = true)]
+    #[arg(help_heading = "Objective")]
     param: Vec<(String, f32)>,
     /// Which negatives of an anchor form triplets [default: hardest]
     ///

@@ -241,8 +241,8 @@ pub struct RunOptions {
     /// Order of the pairs in an epoch [default: full]
     ///
     /// `full` shuffles all pairs. `blocks` shuffles blocks of 64 neighbouring pairs and mixes them within windows of
-    /// PAIRS pairs (16384 if not given, and at least 16 batches). It reads neighbouring rows together, which is faster if
-    /// the features are larger than memory or the disk is slow.
+    /// PAIRS pairs (16384 if not given, and at least 16 batches). It reads neighbouring rows together, which is faster
+    /// if the features are larger than memory or the disk is slow.
     #[arg(long, value_name = "full|blocks|blocks:PAIRS", help_heading = "Training")]
     shuffle: Option<String>,
     /// Seed of the first weights, the order, dropout and augmentation [default: 0]

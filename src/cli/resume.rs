@@ -51,8 +51,8 @@ pub fn config(options: &RunOptions, earlier: &Earlier) -> Result<TrainConfig> {
 /// The checkpoint with the epochs and the patience of `config`.
 ///
 /// # Errors
-/// If the run has done more epochs than `config` asks for. If more epochs or another patience are given, but patience still
-/// ends the run.
+/// If the run has done more epochs than `config` asks for. If more epochs or another patience are given, but patience
+/// still ends the run.
 pub fn checkpoint(checkpoint: Checkpoint, config: &TrainConfig) -> Result<Checkpoint> {
     let (done, epochs, patience) = (checkpoint.epoch(), config.epochs, config.patience);
     if done > epochs {

@@ -1,7 +1,7 @@
 //! The folder of a run: config.json, metrics.jsonl, best.safetensors, last.safetensors.
 //!
-//! An epoch writes best, then metrics, then last. Only last counts: a run that is killed in between repeats the epoch and
-//! writes the same files again.
+//! An epoch writes best, then metrics, then last. Only last counts: a run that is killed in between repeats the epoch
+//! and writes the same files again.
 
 use super::{make_folder, shown};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,8 @@ pub struct RunFolder {
     _lock: Lock,
 }
 
-/// Keeps other processes out of a folder until this process ends. Does nothing where folders cannot be locked, as on Windows.
+/// Keeps other processes out of a folder until this process ends. Does nothing where folders cannot be locked, as on
+/// Windows.
 pub struct Lock(#[allow(dead_code, reason = "held open")] Option<fs::File>);
 
 impl Lock {
@@ -290,8 +291,8 @@ impl RunFolder {
         &self.path
     }
 
-    /// Writes the best head again. The file may be missing, or come from an epoch after the last checkpoint, which this run
-    /// may not repeat exactly.
+    /// Writes the best head again. The file may be missing, or come from an epoch after the last checkpoint, which this
+    /// run may not repeat exactly.
     fn restore_best(&mut self, trainer: &Trainer) -> Result<()> {
         trainer.best().map_or(Ok(()), |best| best.save(self.path.join(BEST)))
     }

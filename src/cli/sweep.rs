@@ -58,8 +58,8 @@ pub struct SweepArgs {
     device: DeviceArg,
     /// Folder for results and heads
     ///
-    /// It receives results.jsonl, table.md, table.csv, table.json and the best heads. The same command continues a sweep
-    /// that was stopped.
+    /// It receives results.jsonl, table.md, table.csv, table.json and the best heads. The same command continues a
+    /// sweep that was stopped.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
 }
