@@ -3,6 +3,7 @@
 //!
 //! Two views. The plane: T P⁺ and T P⁻ as functions of one triplet's p and n, with empty relative sets. The batch: the whole
 //! field A on the similarities of small random batches, relative sets and all.
+//! The file is long because it holds one report: what is examined, and how it is drawn.
 
 use crate::device::padded;
 use crate::gradient::Field;

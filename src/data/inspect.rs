@@ -72,6 +72,8 @@ impl Dataset {
 
     /// Looks at all items of a file, or where that is too much at some of `items`. Zero rows and columns count in `items`
     /// alone; a repetition is a fault of the whole array.
+    ///
+    /// The function is long because it gathers all that is reported in one pass over the rows.
     fn look<'a>(
         &self,
         side: Side,
@@ -168,6 +170,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
+    /// The function is long because it is the list of all warnings, in the order in which they are shown.
     fn report(&self, dataset: &Dataset, config: &HeadConfig, found: &mut Vec<Suspicion>) {
         let (item, file) = (if self.side == Side::Image { "image" } else { "text" }, self.file);
         let local = dataset.sides[self.side as usize].local.as_ref();

@@ -2,6 +2,7 @@
 //!
 //! Owns opening a dataset, every check of its files, its splits and its captions. It computes no features,
 //! trains nothing, and reads the values of features only when a row is asked for.
+//! The file is long because it is one type, the dataset, with its checks and its reads.
 
 mod array;
 mod arrays;

@@ -1,6 +1,7 @@
 //! Gathered rows: pooling, standardisation, size augmentation and input dropout, from a dataset's rows to input of a head.
 //!
 //! All that is random here comes with its random numbers from outside.
+//! The file is long because pooling, standardisation, augmentation and dropout of a row are read together.
 
 use std::ops::RangeInclusive;
 
@@ -246,6 +247,8 @@ impl Preprocess {
     /// `in_shares`, the pool reads, a few rows at a time, whenever a thread of it has nothing to do; else the calling thread
     /// reads all. A thread beside the pool would take a core from it in the middle of a product; a thread of the pool
     /// should not wait for a disk.
+    ///
+    /// The function is long because it is one pass over a row, in the order in which its values change.
     pub(super) fn preprocess(
         &self,
         dataset: &Dataset,

@@ -165,6 +165,8 @@ fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
 
 /// Reads the splits `needed`, shares the texts out to them, and checks that no image is in two places. Other splits stay
 /// empty. Images without a caption are in order, but not a split of such images alone.
+///
+/// The function is long because each check of a split needs what the checks above it found.
 pub(super) fn split_rows(
     source: &Source,
     images: usize,

@@ -102,6 +102,9 @@ impl Gpu {
     }
 
     /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
+    ///
+    /// The function is long because wgpu asks for layout, module and pipeline in one go, within one pair of error
+    /// scopes.
     pub(super) fn pipeline(
         &self,
         spec: &'static KernelSpec,

@@ -32,6 +32,8 @@ impl Field {
         Ok(field)
     }
 
+    /// The function is long because it is the plain form of every kind of term, to be read beside the list of
+    /// dispatches.
     fn term(&self, term: &Term, s: &[f64], n: usize, ids: Option<&[u32]>) -> Result<Self> {
         let blocks = [Block::images(0, n, n), Block::texts(0, n, n)];
         let mut losses = [vec![0.0; n], vec![0.0; n]];

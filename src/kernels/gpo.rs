@@ -1,4 +1,6 @@
 //! The generalised pooling operator over the items of a batch, and its backwards (docs/math.md, "Generalised pooling").
+//!
+//! The file is long because pooling has four kernels that share their layout.
 
 use super::lab::{Lab, Pair};
 use super::lab_local::{COLS, LENGTH_BUCKETS, LENGTHS, LONGEST, ROWS, SLOTS};

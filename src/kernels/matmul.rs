@@ -76,6 +76,8 @@ fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Resul
 }
 
 /// The matrix product of `shaders/matmul.wgsl`. C's shape decides `rows` and `cols`.
+///
+/// The function is long because both branches and the loop over pieces share the shapes that are checked at its top.
 pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Result<()> {
     let Product { a, b, a_transposed, b_transposed, bias, accumulate, .. } = product;
     let (rows, cols) = (c.rows, c.cols);

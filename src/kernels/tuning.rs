@@ -99,6 +99,8 @@ impl Choices {
 }
 
 /// Checks every candidate against the first, and times it.
+///
+/// The function is long because data, check and timing of the candidates belong to one race.
 fn race(
     gpu: &Gpu,
     class: Class,

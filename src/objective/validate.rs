@@ -6,6 +6,8 @@ use crate::{Error, Result};
 impl Objective {
     /// Whether every parameter is a number that the formulas can take.
     ///
+    /// The function is long because it is the list of all rules on objectives.
+    ///
     /// # Errors
     /// Names the first parameter that is not.
     pub fn validate(&self) -> Result<()> {

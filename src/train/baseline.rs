@@ -240,6 +240,8 @@ impl Baseline {
     ///
     /// Of `config` it uses `embed` (CCA only) and what makes features into input: poolings, signed root, standardisation.
     ///
+    /// The function is long because validation chooses among heads that share the moments computed at its top.
+    ///
     /// # Errors
     /// A configuration whose head is not linear, no regularisation or one below 0, a bad value in a row, a failing device.
     pub fn fit(

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of things; the step itself is [`Pipeline`]'s. Everything random is a function of seed, epoch and batch,
 //! so a run resumed from any epoch's checkpoint goes on to the same bits.
+//! The file is long because it is one type, the training run, with the docs of all that a caller may ask of it.
 
 use super::baseline::{cca, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
@@ -279,6 +280,7 @@ impl Trainer {
         Ok(epoch)
     }
 
+    /// The function is long because it is one epoch from its first batch to its report.
     fn train_and_validate(&mut self) -> Result<Epoch> {
         let start = Instant::now();
         let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);

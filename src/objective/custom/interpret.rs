@@ -122,6 +122,7 @@ impl<'a, T: Real> Frame<'a, T> {
         if *self.steps > STEPS { Err(ENDLESS) } else { Ok(()) }
     }
 
+    /// The function is long because it is one match over the statements of WGSL.
     fn block(&mut self, block: &Block) -> Result<Flow<T>, Fault> {
         for (statement, span) in block.span_iter() {
             self.step().map_err(|fault| fault.at(*span))?;
@@ -253,6 +254,8 @@ pub(super) fn before_the_body(function: &Function) -> impl Iterator<Item = Handl
 }
 
 /// Evaluates an expression that is neither an argument nor read from a variable, which may stand at module scope.
+///
+/// The function is long because it is one match over the expressions of WGSL.
 fn pure<T: Real>(
     text: &Text,
     expressions: &naga::Arena<Ex>,

@@ -3,6 +3,7 @@
 //! Owns reading and checking the file, its parameters, and its evaluation on the CPU. Every `override name: f32 = value;`
 //! of the file is a parameter. On a GPU the text takes the place of a section of `shaders/weights.wgsl` and of the pages
 //! that share it.
+//! The file is long because it is one type with all checks of a weight file.
 
 mod interpret;
 mod limits;
@@ -179,6 +180,7 @@ impl From<CustomWeights> for Text {
 impl TryFrom<Text> for CustomWeights {
     type Error = Error;
 
+    // The function is long because it is the list of all checks of a weight file, in their order.
     fn try_from(text: Text) -> Result<Self> {
         let source = text.source();
         limits::check_text(&source)?;

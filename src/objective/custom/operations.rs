@@ -47,6 +47,7 @@ impl Writer<'_> {
         Some(format!("({a} {sign} {b})"))
     }
 
+    /// The function is long because it is one match over the functions of WGSL.
     pub(super) fn mathematics(
         &self,
         fun: Math,

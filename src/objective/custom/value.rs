@@ -198,6 +198,7 @@ pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Num
     })
 }
 
+/// The function is long because it is one match over the functions of WGSL.
 pub(super) fn mathematics<T: Real>(
     fun: Math,
     a: Value<T>,

@@ -108,6 +108,7 @@ impl Writer<'_> {
         Some(self.out)
     }
 
+    /// The function is long because it is one match over the statements of WGSL.
     fn block(&mut self, block: &Block) -> Option<()> {
         for statement in block {
             match statement {
@@ -257,6 +258,7 @@ impl Writer<'_> {
         })
     }
 
+    /// The function is long because it is one match over the expressions of WGSL.
     fn expression(&self, handle: Handle<Ex>) -> Option<String> {
         let of = |handle: Handle<Ex>| self.operand(handle);
         let ty = type_name(self.type_of(handle))?;
