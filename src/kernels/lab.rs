@@ -118,7 +118,7 @@ impl<'a> Lab<'a> {
         return self.device.wait(pair.device.read(self.device, range));
         #[cfg(not(feature = "native"))]
         {
-            let _ = range;
+            let _ = (pair, range);
             Err(crate::Error::device(
                 "check",
                 "a host that can wait",

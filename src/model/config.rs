@@ -51,7 +51,6 @@ pub enum SignedRoot {
 
 impl SignedRoot {
     /// That of images, of texts.
-    #[cfg(feature = "native")]
     pub(crate) fn of(sides: [bool; 2]) -> Self {
         match sides {
             [false, false] => Self::None,

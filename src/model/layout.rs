@@ -151,7 +151,6 @@ impl Layout {
     }
 
     /// The inverse of [`Layout::of`].
-    #[cfg(feature = "native")]
     pub fn config(&self, standardize: bool) -> HeadConfig {
         let [image_pooling, text_pooling] = self.pooling;
         let signed_root = SignedRoot::of(self.signed_root);

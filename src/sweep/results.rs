@@ -29,7 +29,7 @@ pub struct Run {
     /// Why the run did not come to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diverged: Option<String>,
-    /// Whether an epoch of it collapsed; see [`Epoch::collapse`](crate::Epoch::collapse).
+    /// Whether an epoch of it collapsed; see [`Epoch::collapse`](crate::train::Epoch::collapse).
     pub collapsed: bool,
     /// What it ran on.
     pub device: String,
