@@ -1,6 +1,6 @@
 //! Kernels of a training step, on every device of the machine: `cargo bench`, or `cargo bench -- matmul`.
 //!
-//! Each is checked against its f64 twin before it is timed.
+//! Each is checked against its f64 reference before it is timed.
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};

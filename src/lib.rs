@@ -67,10 +67,10 @@ pub mod rerank {
     pub use crate::similarity::TopK;
 }
 
-/// Whether every variable of the environment that wgoal heeds says something that it knows.
+/// Checks every environment variable that wgoal reads.
 ///
 /// # Errors
-/// The first that does not; the message lists what it may say.
+/// The first with an unknown value; the message lists the known ones.
 pub fn check_environment() -> Result<()> {
     device::check_environment()?;
     kernels::check_environment()

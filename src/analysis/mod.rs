@@ -1,5 +1,5 @@
 //! What an objective's gradient is: whether that of a loss, where it pushes the wrong way, where f32 cannot hold it
-//! (docs/math.md, "Integrability"). Everything is computed in f64, by the CPU twins.
+//! (docs/math.md, "Integrability"). Everything is computed in f64, by the reference implementations.
 //!
 //! Two views. The plane: T P⁺ and T P⁻ as functions of one triplet's p and n, with empty relative sets. The batch: the whole
 //! field A on the similarities of small random batches, relative sets and all.

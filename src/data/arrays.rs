@@ -56,7 +56,7 @@ impl Arrays {
         self.0.contains_key(name)
     }
 
-    /// What a file's header would tell.
+    /// The header that a file would have.
     pub(super) fn header(&self, name: &str, label: String) -> Result<Header> {
         let Some(Array { dtype, shape, file, .. }) = self.0.get(name) else {
             let advice =

@@ -36,7 +36,7 @@ pub struct Batch {
     /// Text features likewise.
     pub texts: Vec<f32>,
     /// Of images and texts: pair i owns the local rows `offsets[i]..offsets[i + 1]`, one at least. Empty where there is
-    /// one row a pair.
+    /// one row per pair.
     pub offsets: [Vec<u32>; 2],
     /// Image row of each pair in the dataset; equal for captions of one image.
     pub ids: Vec<u32>,
@@ -50,7 +50,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// `halves` tells of either side whether all values are f16.
+    /// `halves` says for each side whether all values are f16.
     fn stage(&mut self, device: &Device, halves: [bool; 2]) {
         let stage = |rows: &[f32], halves| match halves {
             true => device.stage_halves(rows).map(Upload::Halves),
@@ -169,7 +169,7 @@ impl Batches {
     }
 }
 
-/// While it lives, the files of a dataset are read in blocks that are told of.
+/// While it lives, the files of a dataset are read in announced blocks.
 struct InBlocks(Arc<Dataset>);
 
 impl InBlocks {

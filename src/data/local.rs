@@ -25,7 +25,7 @@ pub(super) fn names(side: Side) -> (&'static str, &'static str) {
 pub(super) struct Local {
     pub rows: FeatureFile,
     items: Items,
-    /// The array that tells the number of items.
+    /// The array that determines the number of items.
     label: String,
 }
 
@@ -64,7 +64,7 @@ impl Local {
         Ok(Some(Self { rows, items, label }))
     }
 
-    /// The array that tells the number of items.
+    /// The array that determines the number of items.
     pub fn label(&self) -> &String {
         &self.label
     }
@@ -136,7 +136,7 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> 
     let offsets = array.read_all(ADVICE)?;
     let sum = || offsets.iter().map(|&offset| u64::from(offset)).sum::<u64>();
     let items = rows.group.map(|group| rows.rows / group);
-    // Numbers of rows in the place of offsets are told by their count or their sum.
+    // Lengths in the place of offsets are recognised by their count or their sum.
     let lengths = match (items, rows.group) {
         (Some(items), Some(group)) => {
             offsets.len() == items && offsets.iter().all(|&n| (1..=group).contains(&(n as usize)))

@@ -43,14 +43,14 @@ pub(crate) use preprocess::ReadAhead;
 pub use preprocess::{Preprocess, row_stride};
 pub use splits::{Split, SplitRows};
 
-/// The features of one side: a row an item, several rows an item (regions, tokens), or both.
+/// The features of one side: one row per item, several rows per item (regions, tokens), or both.
 #[derive(Debug)]
 struct Features {
     pooled: Option<FeatureFile>,
     local: Option<Local>,
     /// Number of images or texts.
     items: usize,
-    /// The array that tells it.
+    /// The array that determines it.
     label: String,
 }
 
@@ -78,13 +78,13 @@ impl Features {
         format!("{what} of {}", self.label)
     }
 
-    /// What the fingerprint holds of the row an item.
+    /// What the fingerprint contains of the pooled rows.
     fn pooled_shape(&self) -> [u64; 3] {
         self.pooled.as_ref().map_or([0; 3], FeatureFile::shape)
     }
 }
 
-/// The array of one row an item.
+/// The array with one row per item.
 fn pooled_name(side: Side) -> &'static str {
     match side {
         Side::Image => "images",
@@ -102,7 +102,7 @@ pub struct Dataset {
     sides: [Features; 2],
     text_to_image: Vec<u32>,
     splits: [SplitRows; 3],
-    /// Where files of names are; a safetensors file has none.
+    /// The folder of captions.txt and image_names.txt. Other sources have no such files.
     folder: Option<PathBuf>,
     captions: OnceLock<Result<Option<Vec<String>>>>,
     image_names: OnceLock<Result<Option<Vec<String>>>>,

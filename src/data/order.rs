@@ -38,7 +38,7 @@ fn shuffle(order: &mut [u32], rng: &mut ChaCha8Rng) {
     }
 }
 
-/// An epoch's order, and its pairs as the system is told of them before.
+/// An epoch's order, and the order in which its pairs are announced to the system.
 pub(super) struct Order {
     pub pairs: Vec<u32>,
     /// Each window in ascending order, so that neighbours are fetched together.

@@ -27,14 +27,14 @@ enum Backing {
 pub(super) struct PositionedFile {
     backing: Backing,
     pub(super) bytes: u64,
-    /// Whether a read has had to wait for the disk, where the system tells.
+    /// Whether a read had to wait for the disk, if the system reports it.
     missed: AtomicBool,
     /// Bytes that were read so far.
     bytes_read: AtomicU64,
 }
 
 impl PositionedFile {
-    /// Opens `path`; `expected` tells in an error what should have been there.
+    /// Opens `path`; `expected` is the expectation in an error.
     pub(super) fn open(path: &Path, expected: &str) -> Result<Self> {
         let (file, bytes) = files::open(path).map_err(|obstacle| {
             let advice = "check the path and that the dataset is complete";
@@ -55,7 +55,7 @@ impl PositionedFile {
         }
     }
 
-    /// Fills `out` from `position`; an error names what `thing` tells.
+    /// Fills `out` from `position`; an error names `thing`.
     pub(super) fn read(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
         self.bytes_read.fetch_add(out.len() as u64, atomic::Ordering::Relaxed);
         self.read_exact_at(out, position).map_err(|e| {
@@ -105,7 +105,7 @@ impl PositionedFile {
         self.missed.swap(false, atomic::Ordering::Relaxed)
     }
 
-    /// The length must be exactly what the header tells.
+    /// The length must be exactly that of the header.
     pub(super) fn check_length(&self, label: &str, expected: u64) -> Result<()> {
         let advice = match self.bytes.cmp(&expected) {
             Ordering::Equal => return Ok(()),
@@ -168,7 +168,7 @@ impl PositionedFile {
     }
 }
 
-/// What a header tells of one array.
+/// The header of one array.
 pub(super) struct Header {
     /// The file, and the tensor if it holds several, for messages.
     pub label: String,

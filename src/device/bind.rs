@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Bind groups that are kept at most, before all are made anew: batches of local features differ in their sizes, and would add to
+/// Most bind groups that are kept before all are dropped: batches of local features differ in their sizes, and would add to
 /// them without end.
 const MAX_BOUND: usize = 2048;
 
@@ -129,7 +129,7 @@ impl Gpu {
         let source = lock(&self.0.replaced).get(spec.name).cloned();
         let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
         let device = &self.0.device;
-        // A driver's compiler that fails counts as an internal error, and tells more than what follows from it.
+        // A failing driver compiler counts as an internal error, whose text says more than the errors that follow.
         let refusal = refusal(device, [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(label),

@@ -12,7 +12,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Looks at every variable that opening a device heeds.
+/// Checks every variable that opening a device reads.
 ///
 /// # Errors
 /// The first that says something unknown; the message lists what it may say.

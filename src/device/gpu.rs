@@ -28,7 +28,7 @@ pub(super) struct Inner {
     pub params: wgpu::Buffer,
     /// Bound where a kernel's optional input is absent.
     pub nothing: wgpu::Buffer,
-    /// Of each kernel, with the constants that its page was specialised by.
+    /// The pipelines of each kernel, with the constants that specialise its shader.
     pub pipelines: Mutex<HashMap<&'static str, Vec<(Vec<Constant>, Arc<Pipeline>)>>>,
     /// What was bound before, so that a step like one before makes nothing: see [`Gpu::bind`].
     pub bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
@@ -188,7 +188,7 @@ impl Gpu {
 
     /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
     pub(super) fn profile(&self, on: bool) -> Profile {
-        // A fault is told by whatever comes next.
+        // The next call reports a fault.
         if let Err(error) = self.flush() {
             lock(&self.0.faults).tell(error.found().into());
         }

@@ -1,7 +1,7 @@
 //! Where the work runs: a GPU through wgpu, or the CPU.
 //!
 //! [`Device`] is a value, not a type parameter: the training pipeline is written once against [`Commands`], and each
-//! kernel decides by it whether to dispatch its shader or to run its CPU twin.
+//! kernel decides by it whether to dispatch its shader or to run its reference implementation.
 
 #[doc(hidden)]
 mod bind;
@@ -56,7 +56,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
 
-/// The native CPU: kernels run as their CPU twins, on all cores.
+/// The native CPU: kernels run as their reference implementations, on all cores.
 #[derive(Clone)]
 pub struct Cpu(DeviceInfo);
 
@@ -133,7 +133,7 @@ impl Device {
                 (gpu.info().work_per_submit() / (2.0 * cols.max(1) as f64 * inner.max(1) as f64)) as usize
             }
         };
-        // A kernel may take a workgroup a row, of which a dimension has 65,535.
+        // A kernel may use one workgroup per row, and a dimension of a grid has at most 65,535.
         let strip = by_memory.min(by_work).min(65_535);
         if strip >= rows {
             return Ok(rows);

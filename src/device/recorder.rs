@@ -10,7 +10,7 @@ use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
 use std::borrow::Cow;
 
-/// Rows by which a matrix larger than a binding is split: 64 numbers, one a row, end where a binding may begin.
+/// Rows by which a matrix larger than a binding is split: 64 numbers, one per row, end where a binding may begin.
 pub(crate) const ROWS_AT_ONCE: usize = 64;
 
 /// Collects dispatches for a GPU; see [`super::Commands`].

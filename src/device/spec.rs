@@ -17,13 +17,13 @@ pub enum Access {
 pub struct KernelSpec {
     /// Name of the shader file and of the dispatch function.
     pub name: &'static str,
-    /// The page itself.
+    /// The text of the shader.
     pub source: &'static str,
     /// Members of the parameter block, in order, with their WGSL types.
     pub params: &'static [(&'static str, &'static str)],
     /// Storage bindings 1, 2, ...
     pub bindings: &'static [Access],
-    /// Invocations of a workgroup by the constants the page is written with.
+    /// Invocations of a workgroup, with the constants as written in the shader.
     pub workgroup: [u32; 3],
 }
 

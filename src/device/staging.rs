@@ -12,7 +12,7 @@ impl Gpu {
     }
 
     /// Bytes, a multiple of 4 of them, that any thread makes ready for an upload; `None` where the device gains nothing by it,
-    /// or cannot: who uploads is told why.
+    /// or cannot; the upload itself then reports why.
     pub(super) fn stage_ahead(
         &self,
         len: usize,

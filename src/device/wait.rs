@@ -1,6 +1,6 @@
 //! The one place where the host waits for a device.
 //!
-//! A browser's page must not wait, so none of this is there.
+//! Code in a browser must not wait, so this module is native only.
 
 use super::{Backend, Device};
 

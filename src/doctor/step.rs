@@ -1,4 +1,4 @@
-//! A whole training step in f64, made of the twins, and the device's against it.
+//! A whole training step in f64, built from the reference implementations, compared with the device's step.
 
 use super::{Lab, error};
 use crate::Result;

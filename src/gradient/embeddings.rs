@@ -42,7 +42,7 @@ pub struct Gradients {
 pub struct GradientOptions<'a> {
     /// L2-normalise the rows first; the gradient is then at the raw rows.
     pub normalize: bool,
-    /// Image of each pair: pairs of one image are no negatives of each other.
+    /// Image of each pair: pairs of one image are never negatives of each other.
     pub ids: Option<&'a [u32]>,
     /// Upstream gradient, a factor on everything but the loss.
     pub scale: f32,

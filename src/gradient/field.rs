@@ -1,4 +1,4 @@
-//! The field A on the similarities of one batch in f64, by the CPU twins: what the device's gradient is held against, and
+//! The field A on the similarities of one batch in f64, by the reference implementations: the device's gradient is compared with it, and
 //! what `analyze` examines (docs/math.md, "Assembled gradient").
 
 use super::terms::{exponential_params, same_image, term_weights};

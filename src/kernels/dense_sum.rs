@@ -29,7 +29,7 @@ params!(block weights mask: u32);
 pub struct Dense<'a> {
     /// p `[pairs]`
     pub positive: Slice<'a, f32>,
-    /// Pairs with equal ids are no negatives of each other.
+    /// Pairs with equal ids are never negatives of each other.
     pub ids: Option<Slice<'a, u32>>,
     /// Weights of a triplet; those with relative sets take them as empty.
     pub weights: &'a WeightParams,

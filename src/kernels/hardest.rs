@@ -32,7 +32,7 @@ params!(block mask: u32, exclude_own: u32, bounded: u32);
 /// Which candidates count.
 #[derive(Clone, Copy)]
 pub struct Candidates<'a> {
-    /// Of equal ids they are no negatives.
+    /// Image of each pair: pairs with equal ids are never negatives.
     pub ids: Option<Slice<'a, u32>>,
     /// The anchor's own pair takes part as -1 (GOAL), or not at all (hinge).
     pub exclude_own: bool,

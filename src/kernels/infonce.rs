@@ -153,7 +153,7 @@ pub fn reference<T: Real>(
     );
 }
 
-/// What `log_sum_exp` tells of an anchor.
+/// What `log_sum_exp` computes for an anchor.
 #[derive(Clone, Copy)]
 struct State<T> {
     /// max s

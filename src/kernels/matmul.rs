@@ -1,4 +1,4 @@
-//! C = op(A) op(B) (+ bias) (+ C). Three pages in variants that differ by constants: `matmul.wgsl` (tiled through workgroup
+//! C = op(A) op(B) (+ bias) (+ C). Three shaders in variants that differ by constants: `matmul.wgsl` (tiled through workgroup
 //! memory), `matmul_registers.wgsl` (no barrier, for software adapters) and `matmul_subgroups.wgsl` (rows handed round a
 //! subgroup, for those of them that have one). The file is that one product: its variants, their choice, both branches.
 

@@ -20,7 +20,7 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(pairs: u32, size: u32, distance: u32);
 
-/// Keys that a workgroup sorts by itself at most; `CHUNK` of the page. Of twice as many a lone lane would make more than 65,535
+/// Keys that a workgroup sorts by itself at most; `CHUNK` of the shader. Of twice as many a lone lane would make more than 65,535
 /// rounds of a loop, after which llvmpipe ends it.
 const CHUNK: usize = 1024;
 /// Pairs of a batch at most: a key, h pairs + j, must fit 32 bits, and a dimension of a dispatch has as many workgroups.
@@ -33,7 +33,7 @@ pub fn mined_keys(pairs: usize) -> usize {
     pairs.next_power_of_two().max(2)
 }
 
-/// What a dispatch of the page does.
+/// What a dispatch of the shader does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SortForm {
     Begin,
@@ -42,7 +42,7 @@ pub enum SortForm {
 }
 
 impl SortForm {
-    /// The page's constants, for chunks of so many keys.
+    /// The constants of the shader for chunks of this many keys.
     pub fn constants(self, chunk: usize) -> [(&'static str, String); 3] {
         let begin = ("BEGIN", (self == Self::Begin).to_string());
         [begin, ("ACROSS", (self == Self::Across).to_string()), ("CHUNK", format!("{chunk}u"))]

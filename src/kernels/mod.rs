@@ -1,7 +1,7 @@
-//! The kernels: one WGSL page each in `shaders/`, beside it one file here with its contract ([`KernelSpec`]), its
-//! dispatch function of the same name, and its CPU twin.
+//! The kernels. Each has one shader in `shaders/` and one file here: with its registry entry ([`Kernel`]), its dispatch
+//! function of the same name, and its reference implementation.
 //!
-//! A twin is a plain loop, generic over `f32` and `f64`. In f64 it is the oracle that every adapter is tested against;
+//! A reference implementation is a plain loop, generic over `f32` and `f64`. In f64 it is the oracle that every adapter is tested against;
 //! in f32 it is what `--device cpu` runs (matrix products excepted, which go through the `gemm` crate). Matrices are
 //! laid out as [`crate::device::padded`] says.
 
@@ -69,7 +69,7 @@ pub use sum_squares::{PARTS, sum_squares};
 pub use weights::{PositivePart, WeightParams, loss_at, weight_sections, weights, weights_at};
 pub use widen::widen;
 
-/// The CPU twins, as oracles for tests.
+/// The reference implementations, as oracles for tests.
 pub mod reference {
     pub use super::accumulate::reference as accumulate;
     pub use super::batch_norm::{backward_reference as batch_norm_backward, reference as batch_norm};
@@ -196,7 +196,7 @@ impl Block {
     }
 }
 
-/// Dispatches a kernel of one workgroup a row, with as many rows at a time as bindings hold. `regions` come with the
+/// Dispatches a kernel that uses one workgroup per row, with as many rows at a time as bindings hold. `regions` come with the
 /// floats that a row has in each, `flops` is the work of a row, `params` takes a number of rows.
 fn by_rows<P: encase::ShaderType + encase::internal::WriteInto>(
     recorder: &mut Recorder,

@@ -1,17 +1,17 @@
-//! How CPU twins go through a block of similarities: element by element, or in lanes that the processor takes at once.
+//! How reference implementations walk over a block of similarities: element by element, or in lanes for vector instructions.
 
 use super::{Block, Real};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Elements that a CPU twin looks at together.
+/// Elements that a reference implementation processes together.
 pub(crate) const LANES: usize = 32;
 /// Stands for no pair, in lanes past the end.
 pub(crate) const NO_PAIR: u32 = u32::MAX;
 
-/// What a CPU twin makes of the elements of a block.
+/// What a reference implementation computes from the elements of a block.
 pub(crate) trait Scan<T>: Sync {
-    /// Accumulators, one set a lane.
+    /// Accumulators, one set per lane.
     type Sums;
     /// What an anchor keeps.
     type State: Send;
@@ -26,7 +26,7 @@ pub(crate) trait Scan<T>: Sync {
     fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>);
 }
 
-/// Some elements of a block; those of candidate [`NO_PAIR`] are none.
+/// Some elements of a block. An element whose candidate is [`NO_PAIR`] is padding.
 pub(crate) struct Lanes<T> {
     pub anchor: [u32; LANES],
     pub candidate: [u32; LANES],
@@ -34,7 +34,7 @@ pub(crate) struct Lanes<T> {
 }
 
 impl<T: Real> Lanes<T> {
-    /// Images of the anchors and of the candidates: equal ones are no negatives of each other.
+    /// Image ids of the anchors and of the candidates. Pairs with equal ids are never negatives of each other.
     #[inline(always)]
     pub fn ids(&self, ids: Option<&[u32]>) -> ([u32; LANES], [u32; LANES]) {
         match ids {

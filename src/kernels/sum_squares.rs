@@ -65,7 +65,7 @@ fn check(lab: &mut Lab) -> Result<()> {
     let a = lab.vector(4 * 1237)?;
     let mut parts = lab.poison(PARTS)?;
     lab.run(|commands| sum_squares(commands, a.get(), a.host.len(), parts.get_mut()))?;
-    // The parts are the device's own affair; their sum is not.
+    // Devices may split the sum into other parts. Only the sum of the parts must agree.
     let found = lab.read(&parts, 0..PARTS)?;
     let expected: f64 = a.wide().iter().map(|x| x * x).sum();
     let sum: f64 = found.iter().map(|&x| f64::from(x)).sum();

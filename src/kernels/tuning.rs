@@ -181,7 +181,7 @@ fn warn(gpu: &Gpu, variant: &MatmulVariant, why: &str) {
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{warning}\n"));
 }
 
-/// A file for an adapter, its driver and interface, and the pages as they are now.
+/// The name of the cache file: it depends on the adapter, its driver, its interface and the text of the shaders.
 fn file_name(gpu: &Gpu) -> String {
     let info = gpu.info();
     let mut hasher = DefaultHasher::new();

@@ -34,7 +34,7 @@ params!(weights pairs: u32);
 
 const TRIPLET_SECTION: &str = "section triplet";
 
-/// The numbers by which the shader tells weights and losses apart, as WGSL constants.
+/// The numbers of weights and losses in the shader, as WGSL constants.
 fn numbers() -> String {
     static NUMBERS: OnceLock<String> = OnceLock::new();
     let constant = |kind: &str, name: &str, number: u32| {
@@ -94,7 +94,7 @@ pub struct WeightParams {
     pub circle: f32,
     /// Closes triplets with margin + n - p <= 0.
     pub margin: Option<f32>,
-    /// Closes triplets whose negative is the anchor's own pair, which is what mining leaves an anchor that has none.
+    /// Closes triplets whose negative is the anchor's own pair. Mining returns the own pair for an anchor without a negative.
     pub exclude_own: bool,
     /// How often what depends on p alone counts.
     pub positive: PositivePart,

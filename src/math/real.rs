@@ -1,6 +1,6 @@
-//! The numbers of the CPU twins: f32, which runs, and f64, the oracle.
+//! The number types of reference implementations: f32 runs on the CPU, f64 is the oracle of the tests.
 
-/// Numbers that a CPU twin computes with.
+/// Numbers that a reference implementation computes with.
 pub trait Real:
     num_traits::Float + num_traits::NumAssign + Default + std::fmt::Display + Send + Sync + 'static
 {

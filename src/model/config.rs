@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Pooling {
-    /// The cached features are pooled already: one row an item.
+    /// The cached features are pooled already: one row per item.
     #[default]
     None,
     /// The mean of an item's local features, before the encoder.
@@ -32,13 +32,13 @@ pub enum ImageEncoder {
     ResidualMlp,
 }
 
-/// Whose features x, once pooled where the host pools them, become sign(x) √|x|: power normalisation (Perronnin et al.,
+/// Which side's features x become sign(x) √|x| (after host pooling): power normalisation (Perronnin et al.,
 /// 2010), which evens out the bursts of features that are a network's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum SignedRoot {
-    /// Nobody's.
+    /// Neither side.
     #[default]
     None,
     /// Those of images.

@@ -261,7 +261,7 @@ impl Encoder {
         }
     }
 
-    /// From projected rows to unit rows, one an item.
+    /// From projected rows to unit rows, one per item.
     pub fn normalise(&mut self, commands: &mut Commands, values: &Buffer<f32>) -> Result<()> {
         let mut normalised = self.projected.view();
         if let Some(Pooling { gpo, pooled, .. }) = &mut self.pooling {

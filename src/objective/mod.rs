@@ -380,7 +380,7 @@ impl Objective {
     pub(crate) fn closes_triplets(&self) -> bool {
         match self {
             Self::Goal(_, _, params) => params.margin.is_some(),
-            // Over all negatives, the own pair is none.
+            // Losses over all negatives exclude the own pair.
             Self::Loss(loss, params) => params.margin.is_some() || loss.combination().is_none(),
             Self::Hinge { .. } => true,
             Self::Custom { margin, .. } => margin.is_some(),

@@ -139,7 +139,7 @@ impl Sweep {
         self.variants.iter().filter(|variant| variant.objective() == objective).collect()
     }
 
-    /// Trains what `out/results.jsonl` does not hold yet, evaluates what was chosen, and tells `on_progress` at the start
+    /// Trains what `out/results.jsonl` does not hold yet, evaluates the chosen points, and calls `on_progress` at the start
     /// and after every run. `out/heads` keeps the heads of the chosen points. A run that diverges rules its point out.
     ///
     /// # Errors

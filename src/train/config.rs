@@ -1,4 +1,4 @@
-//! What a training run is told: objective, optimiser, schedules, regularisation. A list of options, each with its meaning and
+//! The options of a training run: objective, optimiser, schedules, regularisation. A list of options, each with its meaning and
 //! its check, and as long as there are options.
 
 use super::Shuffle;
@@ -67,12 +67,12 @@ pub struct TrainConfig {
     /// InfoNCE, which sees all negatives anyway, ignores it.
     pub warmup_epochs: usize,
     /// Pairs of a memory bank, rounded down to whole batches: the embeddings of the last batches of the epoch are further
-    /// candidates for mining, those of the same image left out (cross-batch memory, Wang et al., 2020); 0 is none. Relative
+    /// candidates for mining, those of the same image left out (cross-batch memory, Wang et al., 2020). 0 disables the bank. Relative
     /// sets are the batch's alone.
     pub memory_bank: usize,
     /// First epochs without the memory bank, in which embeddings still move fast.
     pub bank_warmup: usize,
-    /// Whose features x become sign(x) √|x| first.
+    /// Which side's features x become sign(x) √|x| first.
     pub signed_root: SignedRoot,
     /// Shift and scale every input column by its mean and deviation over the training rows.
     pub standardize: bool,
@@ -89,7 +89,7 @@ pub struct TrainConfig {
     pub shuffle: Shuffle,
     /// Decides the first weights, the order of the pairs, the dropout and the size augmentation.
     pub seed: u64,
-    /// Other captions of an image are no negatives of it; off reproduces the papers.
+    /// Captions of the same image are never used as negatives. The papers do not check this; `false` matches them.
     pub mask_same_image: bool,
     /// Stop after this many epochs without a better validation rsum; 0 never stops early.
     pub patience: usize,

@@ -74,7 +74,7 @@ pub(crate) fn spread(embeddings: &[f32], dim: usize) -> f64 {
     if n < 2.0 { f64::INFINITY } else { (2.0 * (n * squares - of_sum) / (n * (n - 1.0))).max(0.0) }
 }
 
-/// What tells whether an epoch has collapsed.
+/// The signs of a collapsed epoch.
 pub(crate) struct Signs<'a> {
     pub config: &'a TrainConfig,
     /// [`spread`] of the validation images, and of the validation texts.

@@ -282,7 +282,7 @@ impl Pipeline {
 
     /// [`Pipeline::step`] on local features, where the head pools them (image side, text side): the items of a side with
     /// `offsets` own the rows `offsets[i]..offsets[i + 1]` of its features `[rows, dim]`, of which there are at least one
-    /// each; a side without (an empty slice) is pooled already, a row an item.
+    /// each; a side without offsets (an empty slice) is pooled already, one row per item.
     ///
     /// # Errors
     /// Those of [`Pipeline::step`]; offsets that are wrong, or that the head does not go with.

@@ -160,7 +160,7 @@ impl Trainer {
             preprocess.check(&dataset, Side::Image, images)?;
             preprocess.check(&dataset, Side::Text, texts)?;
         }
-        // Of the training rows a few tell whether the features are of a usable magnitude.
+        // A few training rows show whether the features have a usable magnitude.
         let SplitRows { images, texts, .. } = dataset.split(Split::Train);
         for (side, rows) in [(Side::Image, images), (Side::Text, texts)] {
             let some: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(8).max(1)).copied().collect();

@@ -33,7 +33,7 @@ fn wrong_driver(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A page that does not compile is a finding with the driver's words, and fails the examination.
+/// A shader that does not compile is a finding with the driver's words, and fails the examination.
 fn refused(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let own = &kernels().find(|kernel| kernel.spec.name == "sgd").ok_or("no sgd")?.spec;

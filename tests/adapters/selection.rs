@@ -101,7 +101,7 @@ fn halves(device: &Device) -> Outcome {
     let from_halves = train(device, cached.as_ref())?;
     check(train(device, folder.path())? == from_halves, "the heads differ")?;
     let Some(_) = device.adapter() else { return Ok(()) };
-    // A wrong page tells who uses it.
+    // A wrong shader shows who uses it.
     let other = Device::open(&device.info().index.to_string())?;
     if let Some(gpu) = other.adapter() {
         let page = kernels().find(|kernel| kernel.spec.name == "widen").ok_or("no such kernel")?.spec.source;

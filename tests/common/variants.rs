@@ -12,7 +12,7 @@ pub fn specs() -> impl Iterator<Item = &'static KernelSpec> {
 
 pub type Constants = Vec<(&'static str, String)>;
 
-/// Every page as written, and specialised in every way that is dispatched. Objectives choose kernels, and forms of one by
+/// Every shader as written, and specialised in every way that is dispatched. Objectives choose kernels, and forms of one by
 /// its parameters, so this covers all of them.
 pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     let mut variants: Vec<_> = specs().map(|spec| (spec, Vec::new())).collect();
@@ -55,7 +55,7 @@ pub fn numbers(constants: &Constants) -> Constants {
     constants.iter().filter(number).cloned().collect()
 }
 
-/// Whether a page needs subgroups, which not every device has.
+/// Whether a shader needs subgroups, which not every device has.
 pub fn has_subgroups(source: &str) -> bool {
     source.contains("subgroupBroadcast(")
 }

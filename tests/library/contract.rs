@@ -1,4 +1,4 @@
-//! Every shader page against its contract, `KernelSpec`, in every variant.
+//! Every shader against its contract, `KernelSpec`, in every variant.
 
 use crate::variants::{Constants, has_subgroups, numbers, specs, variants};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Backwards, built in f64 out of the twins, against central differences of losses written down anew.
+//! Backward passes, built in f64 from the reference implementations, against central differences of independent losses.
 
 use crate::random::{Random, wide};
 use wgoal::device::padded;

@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex};
 /// What one compiler says of one file.
 pub type Verdict = Result<(), String>;
 
-/// Files of a page, and the tools, lie here.
+/// The folder of a shader's files and of the tools.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("portability")
 }
@@ -45,7 +45,7 @@ fn webgpu() -> PathBuf {
     folder().join("node_modules/webgpu")
 }
 
-/// Compiles files of the folder `pages`, named without it, and says for each what came of it.
+/// Compiles files of the folder `pages`, named without it, and returns the result of each.
 pub fn compile(column: &str, pages: &Path, files: &[String]) -> Vec<Verdict> {
     let each = |command: &(dyn Fn(&str) -> Command + Sync)| {
         files.par_iter().map(|file| verdict(command(file).current_dir(pages))).collect()

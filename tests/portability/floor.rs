@@ -12,7 +12,7 @@ const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
 const WORKGROUP_MEMORY: u32 = 16 << 10;
 
-/// All that a page asks for beyond the floor, one sentence each.
+/// Everything that a shader needs beyond the floor, one sentence each.
 pub fn faults(module: &Module, info: &ModuleInfo) -> Vec<String> {
     let mut faults = Vec::new();
     let variables = || module.global_variables.iter().map(|(_, variable)| variable);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use wgoal::device::specialise;
 
-/// A page with one fault, and who catches it: a column, and a word of what it says.
+/// A shader with one fault, and the columns that must catch it, each with a word of its message.
 struct Fault {
     name: &'static str,
     source: &'static str,

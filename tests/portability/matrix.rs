@@ -1,4 +1,4 @@
-//! Every page against every compiler, and the table of it.
+//! Every shader through every compiler, and the table of the results.
 
 use crate::compilers::{self, Verdict};
 use crate::floor;
@@ -35,14 +35,14 @@ impl Page {
     }
 }
 
-/// The verdicts of each page by column; an absent one was skipped.
+/// The verdicts of each shader by column; a missing one was skipped.
 pub struct Matrix<'a> {
     pub pages: &'a [Page],
     pub verdicts: Vec<BTreeMap<&'static str, Verdict>>,
 }
 
 impl<'a> Matrix<'a> {
-    /// Writes all pages in all languages to a folder and compiles them.
+    /// Writes all shaders in all languages to a folder and compiles them.
     pub fn of(pages: &'a [Page]) -> Self {
         let folder = compilers::folder().join("pages");
         // Files of an earlier run are of no use, and may not be there.
@@ -116,7 +116,7 @@ fn merge(verdicts: &mut BTreeMap<&'static str, Verdict>, column: &'static str, v
     }
 }
 
-/// Writes a page's files. For each column: the file to compile, nothing where none is needed, or what went wrong.
+/// Writes a shader's files. For each column: the file to compile, nothing if none is needed, or what went wrong.
 fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>, String>)> {
     let save = |column, suffix: &str, written: Result<Vec<u8>, String>| {
         let file = format!("{}.{suffix}", page.name);

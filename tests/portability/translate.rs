@@ -1,4 +1,4 @@
-//! A page in the languages that wgpu hands to drivers, written by naga with the options that wgpu chooses.
+//! A shader in the languages that wgpu hands to drivers, written by naga with wgpu's options.
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -133,7 +133,7 @@ pub fn msl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
     for entry in translation.entry_point_names {
         entry?;
     }
-    // A page of subgroups is only run where there are some.
+    // A shader with subgroups runs only where the adapter has them.
     let fails = METAL_FAILS.iter().filter(|(word, _)| *word != "simd_" || !text.contains("simd_broadcast("));
     match fails.clone().find(|(word, _)| text.contains(word)) {
         Some((word, why)) => Err(format!("`{word}`: {why}").into()),

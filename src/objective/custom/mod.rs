@@ -1,7 +1,7 @@
 //! Weights of one's own: a WGSL file with `triplet_weight` and `pair_weights` in the place of the built-in ones.
 //!
 //! Owns reading and checking the file, its parameters, and its evaluation on the CPU. Every `override name: f32 = value;`
-//! of the file is a parameter. On a GPU the text takes the place of a section of `shaders/weights.wgsl` and of the pages
+//! of the file is a parameter. On a GPU the text replaces a section of `shaders/weights.wgsl` and of the shaders
 //! that share it.
 //! The file is long because it is one type with all checks of a weight file.
 
@@ -69,7 +69,7 @@ struct Program {
     text: Text,
     /// All parameters with their values.
     parameters: Vec<(String, f32)>,
-    /// What takes the place of the section of the shader page.
+    /// The text that replaces the section of the shader.
     section: String,
     module: Module,
     /// The values of the overrides, by their place among the module's.
@@ -132,7 +132,7 @@ impl CustomWeights {
         self.0.steps
     }
 
-    /// What takes the place of the section of the shader page; the parameters are set by its members `custom_params_k`.
+    /// The text that replaces the section of the shader; its members `custom_params_k` set the parameters.
     pub(crate) fn section(&self) -> String {
         self.0.section.clone()
     }

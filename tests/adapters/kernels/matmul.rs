@@ -1,4 +1,4 @@
-//! The matrix product: all pages, variants and orientations.
+//! The matrix product: all shaders, variants and orientations.
 
 use super::bench::{Bench, Outcome, ROUNDING, each_optional_product, each_product, sum_error};
 use crate::common::random::{Random, wide};

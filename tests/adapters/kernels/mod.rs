@@ -1,4 +1,4 @@
-//! Every kernel, in every variant, on every device, against its twin in f64.
+//! Every kernel, in every variant, on every device, against its f64 reference.
 
 mod bench;
 mod blocks;
