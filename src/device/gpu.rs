@@ -1,4 +1,4 @@
-//! A GPU: what is open of it, its memory, and reading back.
+//! An open GPU: its state, its memory, and reading back.
 //!
 //! Nothing here knows what a kernel computes. Pipelines and bind groups are made in `bind.rs`, work is submitted in `submit.rs`.
 
@@ -30,23 +30,23 @@ pub(super) struct Inner {
     pub nothing: wgpu::Buffer,
     /// The pipelines of each kernel, with the constants that specialise its shader.
     pub pipelines: Mutex<HashMap<&'static str, Vec<(Vec<Constant>, Arc<Pipeline>)>>>,
-    /// What was bound before, so that a step like one before makes nothing: see [`Gpu::bind`].
+    /// Bind groups that were made before, so that a repeated step makes none: see [`Gpu::bind`].
     pub bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
     pub images: Mutex<Images>,
     /// Shaders that stand in for a kernel's own; see [`Gpu::replace_shader`].
     pub replaced: Mutex<HashMap<String, String>>,
     /// Bytes of the largest storage binding; see [`Gpu::limit_bindings`].
     max_binding: AtomicUsize,
-    /// What was handed over and not yet submitted.
+    /// Work that was handed over and not yet submitted.
     pub pending: Mutex<Work>,
     pub free: Free,
     pub flight: Mutex<Flight>,
     pub faults: Arc<Mutex<Faults>>,
     /// The kernel that was handed over last, for the report of a lost device.
     pub last: Mutex<&'static str>,
-    /// What a layer above keeps with the device; see [`Gpu::slot`].
+    /// State of a higher layer that lives as long as the device; see [`Gpu::slot`].
     slot: OnceLock<Box<dyn Any + Send + Sync>>,
-    /// What each kernel took, while [`Gpu::profile`] asks for it.
+    /// The time of each kernel, while profiling is on.
     pub profile: Mutex<Option<Profile>>,
 }
 
@@ -58,7 +58,7 @@ pub struct Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // They would keep the memory alive.
+        // Bind groups would keep the memory alive.
         self.gpu.unbind(|part| matches!(part, Part::Buffer(buffer, ..) if *buffer == self.buffer));
     }
 }
@@ -85,7 +85,7 @@ impl Region<'_> {
         Self { offset: self.offset + start, size: len, ..self }
     }
 
-    /// What a kernel reads or writes of it; 0 where an optional input is absent.
+    /// Bytes that a kernel reads or writes; 0 for an absent optional input.
     pub(super) fn bytes(self) -> u64 {
         if self.buffer.is_some() { self.size } else { 0 }
     }
@@ -169,8 +169,8 @@ impl Gpu {
         &self.0.info
     }
 
-    /// What a layer above keeps for as long as the device is open: made by `make` at the first call. There is one such slot,
-    /// of one type; `None` where it was filled with another.
+    /// State of a higher layer that lives as long as the device. The first call makes it with `make`. There is one slot;
+    /// `None` if it holds another type.
     #[cfg(feature = "native")]
     pub(crate) fn slot<T: Send + Sync + 'static>(&self, make: impl FnOnce(&Self) -> T) -> Option<&T> {
         self.0.slot.get_or_init(|| Box::new(make(self))).downcast_ref()
@@ -186,7 +186,7 @@ impl Gpu {
         self.0.max_binding.load(Ordering::Relaxed)
     }
 
-    /// From now on, times every dispatch on its own, or no longer. What was timed since the last call comes back.
+    /// Switches the timing of every dispatch on or off. Returns the times since the last call.
     pub(super) fn profile(&self, on: bool) -> Profile {
         // The next call reports a fault.
         if let Err(error) = self.flush() {
@@ -195,12 +195,12 @@ impl Gpu {
         std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
     }
 
-    /// Bytes that are allocated at the moment, where the backend keeps an account: staging of uploads included.
+    /// Bytes that are allocated now, including staging memory; `None` if the backend does not count them.
     pub fn memory(&self) -> Option<u64> {
         self.0.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
-    /// The first fault that the driver has reported since the last call, as an error. A lost device stays at fault.
+    /// Returns the first fault that the driver reported since the last call, as an error. A lost device always fails.
     pub(super) fn check(&self) -> Result<()> {
         let fault = {
             let mut faults = lock(&self.0.faults);
@@ -241,7 +241,7 @@ impl Gpu {
         Ok(Memory { buffer, gpu: self.clone() })
     }
 
-    /// What `make` makes, unless the device has no memory for it.
+    /// Calls `make`; an error if the device has no memory for it.
     pub(super) fn within_memory<T>(
         &self,
         label: &str,
@@ -261,7 +261,7 @@ impl Gpu {
         }
     }
 
-    /// Forgets the bind groups that have such a part: they would keep its memory.
+    /// Drops the bind groups with such a part, because they would keep its memory alive.
     pub(super) fn unbind(&self, gone: impl Fn(&Part) -> bool) {
         lock(&self.0.bound).retain(|bound, _| !bound.parts.iter().any(&gone));
     }
@@ -310,17 +310,17 @@ impl Gpu {
         Ok(bytes)
     }
 
-    /// Makes the device lose itself, for tests of what happens then.
+    /// Makes the device lost, for tests.
     pub fn destroy(&self) {
         self.0.device.destroy();
     }
 
-    /// Makes the largest storage binding smaller from now on, for tests of how work is split by it.
+    /// Lowers the limit of storage bindings, for tests of how work is split.
     pub fn limit_bindings(&self, bytes: usize) {
         self.0.max_binding.fetch_min(bytes, Ordering::Relaxed);
     }
 
-    /// Runs `source` in the place of a kernel's shader from now on, for tests of what a wrong driver would do.
+    /// Replaces the shader of a kernel by `source`, for tests with a wrong driver.
     pub fn replace_shader(&self, kernel: &str, source: String) {
         lock(&self.0.replaced).insert(kernel.into(), source);
         lock(&self.0.pipelines).remove(kernel);

@@ -2,12 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-/// Bytes of uploads, beyond which a submission waits for no more, and an upload is not made ready beforehand. As many are kept
-/// for uploads to come.
+/// Bytes of uploads that trigger a submission, the largest upload that is prepared by another thread, and the memory that is kept
+/// for later uploads.
 pub(super) const STAGED: usize = 64 << 20;
 
-/// Buffers to write, each mapped and of no further use to the device, the one that came back first in front. A new one would
-/// be filled with zeros first.
+/// Mapped buffers that the device no longer uses, the oldest first. They are reused because wgpu fills new buffers with zeros.
 pub(super) type Free = Arc<Mutex<Vec<wgpu::Buffer>>>;
 
 /// Bytes that lie where a device copies them from.

@@ -6,13 +6,13 @@ use super::staged::{STAGED, Staged};
 use crate::{Error, Result};
 
 impl Gpu {
-    /// Whether uploads can be made ready beforehand. Not through GL, whose one context waits for work before it maps memory.
+    /// Whether uploads can be prepared by other threads. GL cannot: its only context waits for work before it maps memory.
     pub(super) fn stages(&self) -> bool {
         self.info().backend != "gl"
     }
 
-    /// Bytes, a multiple of 4 of them, that any thread makes ready for an upload; `None` where the device gains nothing by it,
-    /// or cannot; the upload itself then reports why.
+    /// Prepares bytes for an upload, on any thread. Their number is a multiple of 4. `None` if the device gains nothing by it or
+    /// cannot do it; the upload itself then reports why.
     pub(super) fn stage_ahead(
         &self,
         len: usize,
@@ -22,7 +22,7 @@ impl Gpu {
         if worth { self.stage(len, write).ok() } else { None }
     }
 
-    /// Bytes, a multiple of 4 of them, where the device copies them from: all are to be written.
+    /// Prepares memory that the device copies from. `write` must write all bytes; their number is a multiple of 4.
     pub(super) fn stage(&self, len: usize, write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>)) -> Result<Staged> {
         let buffer = match self.free(len) {
             Some(buffer) => buffer,
@@ -38,7 +38,7 @@ impl Gpu {
         match buffer.slice(..len as u64).get_mapped_range_mut() {
             Ok(mut mapped) => write(mapped.slice(..)),
             Err(error) => {
-                // A device that is lost maps nothing. Its own word comes first, where it has one.
+                // A lost device maps nothing. Its own fault, if there is one, says more.
                 self.poll(None)?;
                 let advice = "resume from the last checkpoint, or choose another --device";
                 return Err(Error::device(&self.info().name, "memory for an upload", error, advice));
@@ -57,8 +57,7 @@ impl Gpu {
         Some(free.remove(at))
     }
 
-    /// Has a buffer back for other uploads, once the device has done what was submitted with it. Those that wait longest make
-    /// place.
+    /// Takes a buffer back for later uploads, once the device has finished with it. The oldest buffers are dropped first.
     pub(super) fn recycle(&self, staged: Staged) {
         let (buffer, free) = (staged.buffer, self.0.free.clone());
         if buffer.size() > STAGED as u64 {

@@ -1,4 +1,4 @@
-//! Work in its order: handed over, held until it is worth a submission, and submitted in bounded pieces.
+//! Submitting work in order: it is held until it is worth a submission, and submitted in pieces of bounded cost.
 
 use super::faults::lock;
 use super::gpu::{Gpu, Memory};
@@ -8,7 +8,7 @@ use crate::Result;
 use web_time::Instant;
 
 impl Gpu {
-    /// Overwrites bytes, a multiple of 4 of them, after the work that was handed over before.
+    /// Overwrites bytes after all earlier work. Their number is a multiple of 4.
     pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
         if !self.stages() {
             self.flush()?;
@@ -21,15 +21,15 @@ impl Gpu {
         self.upload(memory, offset, self.stage(bytes.len(), |mut to| to.copy_from_slice(bytes))?)
     }
 
-    /// Copies staged bytes to their place, after the work that was handed over before.
+    /// Copies staged bytes to their place, after all earlier work.
     pub(super) fn upload(&self, memory: &Memory, offset: u64, from: Staged) -> Result<()> {
         let staged = from.len() as u64;
         let upload = Item::Upload(Upload { from, to: memory.buffer.clone(), offset });
         self.hand_over(Work { items: vec![upload], staged, ..Work::default() })
     }
 
-    /// Work to do after all that was handed over before. It waits for more, unless it is worth a submission by now, or the first
-    /// of it has waited long.
+    /// Takes work that runs after all earlier work. It is submitted once the pending work is worth a submission, or once the oldest
+    /// of it has waited long enough.
     pub(super) fn hand_over(&self, work: Work) -> Result<()> {
         let mut pending = lock(&self.0.pending);
         if (pending.params.len() + work.params.len()) as u64 > PARAMS {
@@ -48,8 +48,8 @@ impl Gpu {
         self.submit(std::mem::take(&mut pending))
     }
 
-    /// Gives work to the driver, and waits if too many submissions are under way. The caller has what is pending locked:
-    /// submissions keep their order, and parameters are written and used at once.
+    /// Gives work to the driver, and waits if too many submissions are under way. The caller holds the lock of the pending work, so
+    /// that submissions keep their order and no other thread overwrites the parameters.
     fn submit(&self, work: Work) -> Result<()> {
         if work.items.is_empty() {
             return self.check();
@@ -99,8 +99,8 @@ impl Gpu {
         let now = Instant::now();
         let seconds = now.duration_since(submission.begun.max(flight.ended)).as_secs_f64();
         flight.ended = now;
-        // Short ones say more about overhead than about speed. Half the old estimate stays: one slow submission, of
-        // which compilation may be part, must not shrink the next to nothing.
+        // Short submissions measure overhead, not speed. Half of the old estimate is kept, because one slow submission (it may
+        // include compilation) must not shrink the next ones to nothing.
         if seconds > 1e-3 && submission.cost > 1e6 {
             flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
         }
@@ -167,7 +167,7 @@ mod tests {
             let message = work().unwrap_err().to_string();
             assert!(message.contains("work without a driver error"), "{device}: {message}");
             work().unwrap_or_else(|error| panic!("{device}: {error}"));
-            // Asking for times tells of nothing, and keeps what there is to tell.
+            // Profiling reports no fault and keeps the pending one.
             drop(gpu.0.device.create_buffer(&descriptor));
             device.profile(true);
             device.profile(false);

@@ -14,9 +14,9 @@ pub(super) const PARAM_SLOT: u64 = 256;
 pub(super) const PARAMS: u64 = PARAM_SLOT * 256;
 /// Submissions that may be under way before the host waits, so that their uploads cannot pile up in memory.
 pub(super) const MAX_IN_FLIGHT: usize = 3;
-/// What a submission should take at most, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
+/// Longest time that a submission should take, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
 pub(super) const SUBMISSION: f64 = 0.1;
-/// What a submission should take at least, unless more work comes too late for that: short steps share one.
+/// Shortest time that a submission should take, in seconds, so that short steps share one.
 pub(super) const TOGETHER: f64 = 0.005;
 
 /// Work in its order, with the parameters of its dispatches.
@@ -36,7 +36,7 @@ pub(super) enum Item {
     Dispatch(Dispatch),
 }
 
-/// From memory that the host has written, to a buffer.
+/// A copy from memory that the host has written to a buffer.
 pub(super) struct Upload {
     pub from: Staged,
     pub to: wgpu::Buffer,
@@ -55,7 +55,7 @@ pub(super) struct Dispatch {
     pub cost: f64,
 }
 
-/// Submissions under way, and what those before have taught about the device's speed.
+/// Submissions under way, and the speed of the device as earlier submissions showed it.
 pub(super) struct Flight {
     pub submissions: VecDeque<Submission>,
     /// Submissions of work so far.
@@ -73,7 +73,7 @@ pub(super) struct Submission {
 }
 
 impl Flight {
-    /// Of a device that is thought to do so much in one submission.
+    /// For a device that is expected to do this much work in one submission.
     pub fn new(work_per_submit: f64) -> Self {
         Self {
             submissions: VecDeque::new(),

@@ -1,5 +1,4 @@
-//! The options of a training run: objective, optimiser, schedules, regularisation. A list of options, each with its meaning and
-//! its check, and as long as there are options.
+//! The options of a training run, each with its meaning and its check.
 
 use super::Shuffle;
 use crate::kernels::MAX_PAIRS;
@@ -24,13 +23,13 @@ pub enum Init {
 /// Probability that size augmentation leaves a region out.
 const REGION_DROPOUT: f64 = 0.2;
 
-/// Everything that decides what a training run computes; together with a dataset and a kind of device it decides every
-/// bit of the result.
+/// Everything that decides what a training run computes. Together with the dataset and the kind of device, it decides every bit
+/// of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TrainConfig {
-    /// What is optimised.
+    /// The objective.
     pub objective: Objective,
     /// Passes over the training captions.
     pub epochs: usize,
@@ -38,39 +37,38 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Width of the embedding.
     pub embed: usize,
-    /// What makes one vector of an image's features.
+    /// How an image's features become one vector.
     pub image_pooling: Pooling,
-    /// What makes one vector of a caption's features.
+    /// How a caption's features become one vector.
     pub text_pooling: Pooling,
     /// What maps image features to the embedding.
     pub image_encoder: ImageEncoder,
-    /// What the weights start from.
+    /// The initial weights.
     pub init: Init,
     /// The update rule.
     pub optimizer: Optimizer,
     /// Learning rate.
     pub lr: f64,
-    /// Weight decay, on every parameter but a learned temperature.
+    /// Weight decay. It applies to every parameter except a learned temperature.
     pub weight_decay: f64,
     /// Whether biases decay as well.
     pub decay_biases: bool,
-    /// Largest norm of the gradient over all parameters; 0 clips nothing.
+    /// Largest norm of the gradient over all parameters. 0 disables clipping.
     pub clip: f32,
-    /// The course of the learning rate.
+    /// The schedule of the learning rate.
     pub schedule: Schedule,
     /// The learning rate is divided by ten after each of these numbers of epochs.
     pub lr_drop: Vec<usize>,
-    /// Over how many steps W the learning rate rises: step k, counted from 1, uses k / W of it, so the first uses lr / W. Its
-    /// course begins after them.
+    /// Warm-up over W steps: step k, counted from 1, uses k / W of the learning rate. The schedule begins after the warm-up.
     pub lr_warmup: Warmup,
-    /// First epochs that train on the hinge over all negatives, which keeps hardest-negative training from collapsing;
-    /// InfoNCE, which sees all negatives anyway, ignores it.
+    /// Number of first epochs that train on the hinge over all negatives. This keeps training on the hardest negatives from
+    /// collapsing. InfoNCE ignores it, since it uses all negatives anyway.
     pub warmup_epochs: usize,
-    /// Pairs of a memory bank, rounded down to whole batches: the embeddings of the last batches of the epoch are further
-    /// candidates for mining, those of the same image left out (cross-batch memory, Wang et al., 2020). 0 disables the bank. Relative
-    /// sets are the batch's alone.
+    /// Pairs of the memory bank, rounded down to whole batches (cross-batch memory, Wang et al., 2020). Mining also searches the
+    /// embeddings of the epoch's last batches, except those of the same image. 0 disables the bank. Relative sets use the
+    /// batch only.
     pub memory_bank: usize,
-    /// First epochs without the memory bank, in which embeddings still move fast.
+    /// Number of first epochs without the memory bank, because embeddings still change fast.
     pub bank_warmup: usize,
     /// Which side's features x become sign(x) √|x| first.
     pub signed_root: SignedRoot,
@@ -78,20 +76,19 @@ pub struct TrainConfig {
     pub standardize: bool,
     /// Probability that an input feature is zeroed in training.
     pub dropout: f32,
-    /// Size augmentation in training (docs/math.md, "Size augmentation"):
-    /// a region is left out with probability 0.2, a token
-    /// with `token_dropout`. Without effect on a side without local features.
+    /// Size augmentation in training (docs/math.md, "Size augmentation"): a region is left out with probability 0.2, a token
+    /// with probability `token_dropout`. It has no effect on a side without local features.
     pub size_augment: bool,
-    /// Probability that size augmentation leaves a token out. The reference selects a word with probability 0.2, and
-    /// removes 0.4 of those; the others it replaces, which cached tokens do not allow.
+    /// Probability that size augmentation leaves a token out. The published code selects a word with probability 0.2, removes
+    /// 40 % of the selected words and replaces the others. Cached tokens cannot be replaced.
     pub token_dropout: f64,
     /// The order of an epoch's pairs.
     pub shuffle: Shuffle,
-    /// Decides the first weights, the order of the pairs, the dropout and the size augmentation.
+    /// Seed of the initial weights, the order of the pairs, dropout and size augmentation.
     pub seed: u64,
     /// Captions of the same image are never used as negatives. The papers do not check this; `false` matches them.
     pub mask_same_image: bool,
-    /// Stop after this many epochs without a better validation rsum; 0 never stops early.
+    /// Stop after this many epochs without a better validation rsum. 0 disables early stopping.
     pub patience: usize,
 }
 
@@ -133,7 +130,7 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Whether every value is one that training can use.
+    /// Checks that every value is one that training can use.
     ///
     /// # Errors
     /// Names the first option that is not.
@@ -189,7 +186,7 @@ impl TrainConfig {
         HeadConfig { embed, image_pooling, text_pooling, image_encoder, signed_root, standardize }
     }
 
-    /// The same for a closed form: learned pooling becomes the mean, and the encoder linear.
+    /// The same configuration for a closed form: learned pooling becomes the mean, and the encoder becomes linear.
     #[must_use]
     pub fn in_closed_form(&self) -> Self {
         let linear = |pooling| if pooling == Pooling::Gpo { Pooling::Mean } else { pooling };
@@ -197,12 +194,12 @@ impl TrainConfig {
         Self { image_pooling, text_pooling, image_encoder: ImageEncoder::Linear, ..self.clone() }
     }
 
-    /// Whether both sides are linear in what the device is given.
+    /// Whether both sides are linear in the input of the device.
     pub(crate) fn is_linear(&self) -> bool {
         self.image_encoder == ImageEncoder::Linear && !self.pooling().contains(&Pooling::Gpo)
     }
 
-    /// Learning rate of a step, both counted from 0, of `total` steps.
+    /// The learning rate of a step in a run of `total` steps. Epoch and step are counted from 0.
     pub fn learning_rate(&self, epoch: usize, step: u64, total: u64) -> f64 {
         let drops = self.lr_drop.iter().filter(|&&after| epoch >= after).count();
         let rising = self.lr_warmup.steps(total);
@@ -221,12 +218,12 @@ impl TrainConfig {
         [self.image_pooling, self.text_pooling]
     }
 
-    /// Probabilities that training leaves out a region and a token (docs/math.md, "Size augmentation").
+    /// The probabilities that training leaves out a region and a token (docs/math.md, "Size augmentation").
     pub fn row_dropout(&self) -> [f64; 2] {
         if self.size_augment { [REGION_DROPOUT, self.token_dropout] } else { [0.0; 2] }
     }
 
-    /// The objective of an epoch counted from 0: the warm-up's, then the run's own.
+    /// The objective of an epoch, counted from 0: first the warm-up's, then the run's own.
     pub fn objective_of(&self, epoch: usize) -> Objective {
         match &self.objective {
             objective if objective.infonce().is_some() => objective.clone(),
