@@ -26,17 +26,16 @@ pub fn steps_per_epoch(pairs: usize, batch: usize) -> usize {
     }
 }
 
-/// One batch, ready for upload: row-major f32, padding zero. Its memory, or what a
-/// device gave for it, returns to the worker when it is dropped.
+/// One batch, ready for upload: row-major f32, padded with zeros. When it is dropped, its memory returns to the worker.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Image features `[rows, row_stride(dim)]`, row i being the image of pair i; where the device pools,
-    /// `[local rows, row_stride(dim)]`, see `offsets`.
+    /// Image features `[rows, row_stride(dim)]`; row i is the image of pair i. If the device pools, `[local rows,
+    /// row_stride(dim)]`; see `offsets`.
     pub images: Vec<f32>,
-    /// Text features likewise.
+    /// Text features, in the same form.
     pub texts: Vec<f32>,
-    /// Of images and texts: pair i owns the local rows `offsets[i]..offsets[i + 1]`, one at least. Empty where there is
-    /// one row per pair.
+    /// For images and texts: pair i owns the local rows `offsets[i]..offsets[i + 1]`, at least one. Empty if there is one row per
+    /// pair.
     pub offsets: [Vec<u32>; 2],
     /// Image row of each pair in the dataset; equal for captions of one image.
     pub ids: Vec<u32>,
@@ -44,7 +43,7 @@ pub struct Batch {
     pub zero_rows: usize,
     /// Pairs.
     pub rows: usize,
-    /// Both sides' features once more, where a device has them ready.
+    /// The features of both sides, already prepared for upload, if the device supports it.
     pub(crate) staged: [Option<Upload<'static, f32>>; 2],
     home: Option<Sender<Batch>>,
 }
@@ -69,12 +68,12 @@ impl Drop for Batch {
     }
 }
 
-/// The training batches of one epoch, prepared by a thread while the consumer computes; rows that need not be waited for are
-/// read by the global pool of rayon.
+/// The training batches of one epoch. A thread prepares them while the consumer computes. The global rayon pool reads rows that
+/// are in memory.
 ///
-/// An error is yielded once and ends the iteration. Dropping the iterator stops the thread. On a thread of a pool both do
-/// other work of the pool while they wait, so hold no lock there that such work may take; and leave the global pool a thread
-/// that waits for nothing else.
+/// An error is yielded once and ends the iteration. Dropping the iterator stops the thread. On a thread of a rayon pool, both do
+/// other work of the pool while they wait. So do not hold a lock there that such work may take, and leave the global pool at
+/// least one free thread.
 #[derive(Debug)]
 pub struct Batches {
     results: Option<Receiver<Result<Batch>>>,
@@ -83,11 +82,11 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Starts on an epoch of the training split in batches of `batch` pairs; see [`pair_order`](super::pair_order)
+    /// Starts an epoch of the training split in batches of `batch` pairs; see [`pair_order`](super::pair_order)
     /// and [`steps_per_epoch`].
     ///
     /// # Errors
-    /// A batch of 0 pairs; no thread to be had.
+    /// A batch of 0 pairs, or no thread could be started.
     pub fn new(
         dataset: Arc<Dataset>,
         preprocess: Arc<Preprocess>,
@@ -98,7 +97,7 @@ impl Batches {
         Self::for_device(&Device::cpu(), dataset, preprocess, batch, None, [seed, epoch])
     }
 
-    /// [`Batches::new`] in an order of any kind; the thread makes the uploads to a device ready as well.
+    /// [`Batches::new`] with a window of the shuffle. The thread also prepares the uploads to `device`.
     pub(crate) fn for_device(
         device: &Device,
         dataset: Arc<Dataset>,
@@ -121,8 +120,8 @@ impl Batches {
             let split = dataset.split(Split::Train);
             let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
-            // A batch ahead, and a window of blocks: rows that no cache holds are fetched, many at once, while this batch is
-            // gathered and computed. Of blocks that is few calls.
+            // Announce one batch ahead, or one window of blocks: the system fetches uncached rows while this batch is preprocessed
+            // and computed. Blocks need few calls.
             let waiting = read_ahead.due(&dataset);
             if waiting || in_blocks.is_some() {
                 let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
@@ -155,7 +154,7 @@ impl Batches {
         })
     }
 
-    /// Runs `fill` for every step on a thread of its own, ahead of the consumer.
+    /// Runs `fill` for every step on its own thread, ahead of the consumer.
     fn spawn(
         steps: usize,
         fill: impl FnMut(usize, &mut Batch) -> Result<()> + Send + 'static,
@@ -203,8 +202,8 @@ fn work(
     }
 }
 
-/// On a thread of the pool, does the pool's work until something has come about: shares of the very batch that is waited for
-/// may be among it, and no other thread free to do them. Elsewhere it returns at once.
+/// On a thread of the pool, does the pool's work until `done`: this work may include shares of the batch that is waited for, and
+/// no other thread may be free. On other threads it returns at once.
 fn help_until(mut come_about: impl FnMut() -> bool) {
     while !come_about() {
         match rayon::yield_now() {

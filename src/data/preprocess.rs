@@ -1,6 +1,6 @@
-//! Gathered rows: pooling, standardisation, size augmentation and input dropout, from a dataset's rows to input of a head.
+//! Preprocessing: pooling, standardisation, size augmentation and input dropout turn a dataset's rows into the input of a head.
 //!
-//! All that is random here comes with its random numbers from outside.
+//! Callers pass the random numbers.
 //! The file is long because pooling, standardisation, augmentation and dropout of a row are read together.
 
 use std::ops::RangeInclusive;
@@ -13,14 +13,14 @@ use crate::model::Pooling;
 use crate::model::Standardizer;
 use crate::{Error, Result};
 
-/// Values from one row to the next in gathered rows: the dimension rounded up to a multiple of 4.
+/// Distance between the starts of two preprocessed rows: the dimension rounded up to a multiple of 4.
 pub fn row_stride(dim: usize) -> usize {
     crate::device::padded(dim)
 }
 
 impl Standardizer {
-    /// Reads the items `rows` of one side once and fits every column: over the rows that `preprocess`, which must not
-    /// standardise itself, makes of them, and over all of their local rows where the device pools ([`Pooling::Gpo`]).
+    /// Reads the items `rows` of one side once and fits every column of the rows that `preprocess` makes of them. `preprocess` must
+    /// not standardise. If the device pools ([`Pooling::Gpo`]), all local rows count.
     ///
     /// # Errors
     /// Those of [`Preprocess::items`].
@@ -58,8 +58,9 @@ impl Standardizer {
     }
 }
 
-/// Whether reads have to wait: so many batches after one that had to, where the system tells, and at first. Batches are then
-/// announced, which takes as long as reading where the system's cache holds a file; and the pool does not read them.
+/// Read-ahead is on for the first 32 batches, and for 32 batches after each read that had to wait for the disk. Batches are then
+/// announced to the system, and the pool does not read them. It is off otherwise, because announcing a cached file takes as
+/// long as reading it.
 pub(crate) struct ReadAhead(u32);
 
 impl ReadAhead {
@@ -69,7 +70,7 @@ impl ReadAhead {
         Self(Self::BATCHES)
     }
 
-    /// Asked once a batch.
+    /// Whether to announce the next batch. To be called once per batch.
     pub(crate) fn due(&mut self, dataset: &Dataset) -> bool {
         if dataset.missed() {
             *self = Self::new();
@@ -92,7 +93,7 @@ pub struct Preprocess {
 }
 
 impl Preprocess {
-    /// Magnitudes of features far from where the squares of embeddings overflow, and from the epsilon of their norm.
+    /// Usable magnitudes of features: the squares of embeddings do not overflow, and their norm is far above its epsilon.
     pub(super) const USABLE: RangeInclusive<f32> = 1e-6..=1e15;
 
     /// `standardize` holds the image and the text standardizer; `dropout` is the probability in [0, 1) that
@@ -115,7 +116,7 @@ impl Preprocess {
         raw && as_they_are && dataset.is_half(side, self.pooling[side as usize] == Pooling::Gpo)
     }
 
-    /// Tells the system that items are about to be gathered; of neighbours as one.
+    /// Announces to the system that items will be read. Neighbours are announced together.
     pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, items: impl Iterator<Item = u32>) {
         let mut items: Vec<_> = items.map(|item| item as usize).collect();
         items.sort_unstable();
@@ -130,18 +131,17 @@ impl Preprocess {
         Self { pooling, ..self }
     }
 
-    /// The same with the signed square root of the features of images, of texts; after the pooling where the host pools.
+    /// The same with the signed square root of the features of images and of texts, applied after host pooling.
     #[must_use]
     pub fn with_signed_root(self, signed_root: [bool; 2]) -> Self {
         Self { signed_root, ..self }
     }
 
-    /// The same with size augmentation in training (docs/math.md, "Size augmentation"):
-    /// the probabilities that a region and a
-    /// token are left out.
+    /// The same with size augmentation in training (docs/math.md, "Size augmentation"): the
+    /// probabilities that a region and a token are left out.
     ///
-    /// Every row is left out or kept on its own. The reference may keep none; here one row, drawn evenly, is kept then,
-    /// since nothing can be pooled over none.
+    /// Every row is left out or kept independently. The published code may keep no row. Here, one row drawn at random is kept
+    /// then, because an empty item cannot be pooled.
     ///
     /// # Errors
     /// A probability outside of [0, 1).
@@ -157,8 +157,8 @@ impl Preprocess {
         }
     }
 
-    /// Gathers the items `rows` of one side into `out`, without dropout and augmentation: `[rows.len(), row_stride(dim)]`
-    /// row-major, the padding zero. Reuses the allocation of `out`; returns how many rows were all zero in the dataset.
+    /// Preprocesses the items `rows` of one side into `out`, without dropout and augmentation: `[rows.len(), row_stride(dim)]`
+    /// row-major, padded with zeros. Reuses the allocation of `out`. Returns how many rows are all zero in the dataset.
     ///
     /// # Errors
     /// Those of [`Preprocess::items`], and a side that the device pools, whose items have several rows.
@@ -170,7 +170,7 @@ impl Preprocess {
         self.items(dataset, side, rows, out, &mut Vec::new())
     }
 
-    /// Reads items of one side and drops what it read: whatever makes them useless is an error now.
+    /// Reads items of one side only to check them.
     ///
     /// # Errors
     /// Those of [`Preprocess::items`].
@@ -182,11 +182,11 @@ impl Preprocess {
         })
     }
 
-    /// Gathered `values` of `items` must be of a magnitude at which f32 holds the squared length of their embeddings: of no
-    /// row too large, and not of all rows too small. Rows of zeros do not count.
+    /// Checks that f32 can hold the squared length of the embeddings of `items`: no row of `values` may be too large, and not all
+    /// rows may be too small. Rows of zeros do not count.
     ///
     /// # Errors
-    /// Features of another magnitude, with the factor that mends it.
+    /// Features of another magnitude. The message has the factor to multiply them by.
     pub(crate) fn check_scale(
         &self,
         dataset: &Dataset,
@@ -196,7 +196,7 @@ impl Preprocess {
     ) -> Result<()> {
         let pooling = self.pooling[side as usize];
         let stride = row_stride(dataset.width(side, pooling)?);
-        // Without their sign, the bits of floats order as their magnitudes.
+        // Without the sign bit, the bits of floats sort by magnitude.
         let largest = |row: &[f32]| row.iter().fold(0, |most, x| (x.to_bits() & 0x7fff_ffff).max(most));
         let rows = values.chunks_exact(stride).map(largest).enumerate();
         let Some((row, bits)) = rows.max_by_key(|&(_, bits)| bits) else { return Ok(()) };
@@ -222,12 +222,11 @@ impl Preprocess {
         Err(Error::data(thing, expected, found, advice))
     }
 
-    /// Gathers items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]` row-major, the
-    /// padding zero, `dim` being [`Dataset::width`].
+    /// Preprocesses items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]` row-major, padded
+    /// with zeros. `dim` is [`Dataset::width`].
     ///
-    /// Where the device pools ([`Pooling::Gpo`]), item i owns the rows `offsets[i]..offsets[i + 1]`, one at least; else
-    /// every item has one row and `offsets` stays empty. Reuses both allocations; returns how many of the rows read were
-    /// all zero.
+    /// If the device pools ([`Pooling::Gpo`]), item i owns the rows `offsets[i]..offsets[i + 1]`, at least one. Otherwise each
+    /// item has one row and `offsets` stays empty. Reuses both allocations. Returns how many of the rows read were all zero.
     ///
     /// # Errors
     /// Those of [`Dataset::read_row`] and [`Dataset::width`], and standardizers of another dimension.
@@ -242,11 +241,10 @@ impl Preprocess {
         self.preprocess(dataset, side, items, None, true, (out, offsets))
     }
 
-    /// [`Preprocess::items`], with size augmentation where there are random numbers for it.
+    /// [`Preprocess::items`], with size augmentation if random numbers are given.
     ///
-    /// `in_shares`, the pool reads, a few rows at a time, whenever a thread of it has nothing to do; else the calling thread
-    /// reads all. A thread beside the pool would take a core from it in the middle of a product; a thread of the pool
-    /// should not wait for a disk.
+    /// With `in_shares`, idle threads of the pool read a few rows at a time; otherwise the calling thread reads all. A thread
+    /// beside the pool would take a core away in the middle of a product. A thread of the pool must not wait for a disk.
     ///
     /// The function is long because it is one pass over a row, in the order in which its values change.
     pub(super) fn preprocess(
@@ -258,7 +256,7 @@ impl Preprocess {
         in_shares: bool,
         (out, offsets): (&mut Vec<f32>, &mut Vec<u32>),
     ) -> Result<usize> {
-        /// Rows that are read for a share.
+        /// Rows of one share.
         const SHARE: usize = 8;
         let pooling = self.pooling[side as usize];
         let dim = dataset.width(side, pooling)?;
@@ -325,7 +323,7 @@ impl Preprocess {
         Ok(zero_rows)
     }
 
-    /// The local rows of items, those left out by the augmentation missing; and where each item's own start among them.
+    /// The local rows of items, without those that the augmentation leaves out, and where each item's rows start.
     fn local_rows(
         &self,
         dataset: &Dataset,
@@ -365,9 +363,9 @@ impl Preprocess {
         Ok(rows)
     }
 
-    /// Zeroes features at random and scales the others so that every mean stays.
+    /// Zeroes features at random and scales the others, so that the mean stays the same.
     pub(super) fn drop_features(&self, values: &mut [f32], mut rng: ChaCha8Rng) {
-        // Sixteen random bits a feature. The scale is of the probability as rounded to them.
+        // Each feature uses sixteen random bits. The scale uses the probability as rounded to sixteen bits.
         let threshold = (self.dropout * 65536.0).round().min(65535.0);
         if threshold == 0.0 {
             return;
@@ -383,8 +381,8 @@ impl Preprocess {
     }
 }
 
-/// Pools an item's own local rows into `out`: of joined features the cached row comes first, then the mean, then the
-/// largest. Returns how many of the local rows were all zero.
+/// Pools an item's local rows into `out`. Joined features are the cached row, the mean and the maximum, in this order. Returns
+/// how many of the local rows were all zero.
 fn pool_item(
     dataset: &Dataset,
     pooling: Pooling,

@@ -5,9 +5,9 @@
 //! local:   features -> linear (+ perceptron) -> generalised pooling -> l2norm
 //! ```
 //!
-//! Owns the memory of a batch and the running statistics; the parameters are the caller's. Where the encoder has a
-//! perceptron, one row of zeros goes after the features: it stands for the padding to the longest item, which batch norm
-//! takes for data (docs/math.md, "Batch norm").
+//! Owns the memory of a batch and the running statistics. The caller owns the parameters. If the encoder has a perceptron, one
+//! row of zeros follows the features. It stands for the padding to the longest item, which batch norm treats as data
+//! (docs/math.md, "Batch norm").
 
 use super::layout::{MlpLayout, SideLayout};
 use super::{Head, Side};
@@ -24,17 +24,17 @@ pub(crate) struct Encoder {
     layout: SideLayout,
     features: Matrix,
     mlp: Option<Mlp>,
-    /// The features as f16, two in a u32, where they were uploaded as such; and whether those of this batch were.
+    /// The features as f16, two per u32, if they were uploaded so; and whether those of this batch were.
     halves: Buffer<u32>,
     halved: bool,
-    /// Of every row of the features.
+    /// Output of the linear layers, one row per row of the features.
     projected: Matrix,
     pooling: Option<Pooling>,
     pub unit: Matrix,
     norms: Buffer<f32>,
     /// Gradient at the unit rows.
     pub d_unit: Matrix,
-    /// Gradient at what is normalised.
+    /// Gradient at the rows before the normalisation.
     d_pooled: Matrix,
 }
 
@@ -47,7 +47,7 @@ struct Pooling {
 struct Mlp {
     layout: MlpLayout,
     running: Buffer<f32>,
-    /// The running statistics after the batch at hand: see [`Encoder::keep_statistics`].
+    /// The running statistics after the current batch: see [`Encoder::keep_statistics`].
     moved: Buffer<f32>,
     moves: bool,
     stats: Buffer<f32>,
@@ -67,7 +67,7 @@ fn linear(
     [training, accumulate]: [bool; 2],
     y: MatMut,
 ) -> Result<()> {
-    // Out of training a row has the same embedding whatever is embedded with it.
+    // Outside of training, the embedding of a row must not depend on the other rows.
     let product = Product { sliced: training, ..Product::nt(x, weight) };
     matmul(commands, Product { bias: Some(bias.data), accumulate, ..product }, y)
 }
@@ -81,10 +81,10 @@ fn sliced(product: Product) -> Product {
 }
 
 impl Encoder {
-    /// Whether a device takes batches of `items` items, features and embeddings being of these widths.
+    /// Checks that a device takes batches of `items` items with features and embeddings of these widths.
     ///
     /// # Errors
-    /// Rows so wide that the device does not bind as many at once as a matrix product is split by.
+    /// Rows so wide that the device cannot bind the smallest piece of a matrix product.
     pub fn check(device: &Device, side: Side, [dim, embed]: [usize; 2], items: usize) -> Result<()> {
         check_environment()?;
         let Device(Backend::Gpu(gpu)) = device else { return Ok(()) };
@@ -104,7 +104,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// For batches of up to `items` items, or more with some delay.
+    /// For batches of up to `items` items. A larger batch allocates memory.
     pub fn new(device: &Device, head: &Head, side: Side, items: usize) -> Result<Self> {
         let layout = head.layout.side(side);
         let (embed, dim) = (layout.weight.rows, layout.weight.cols);
@@ -155,7 +155,7 @@ impl Encoder {
         })
     }
 
-    /// Uploads a batch: padded rows, and where the encoder pools, the offsets of the items; else none.
+    /// Uploads a batch: padded rows, and the offsets of the items if the encoder pools.
     ///
     /// # Errors
     /// Offsets that are missing, superfluous or wrong.
@@ -220,8 +220,8 @@ impl Encoder {
         self.normalise(commands, values)
     }
 
-    /// From the uploaded features to projected rows. `training` takes batch norm's statistics from the batch; the running ones
-    /// move with [`Encoder::keep_statistics`].
+    /// From the uploaded features to projected rows. With `training`, batch norm uses the statistics of the batch, and
+    /// [`Encoder::keep_statistics`] updates the running ones.
     pub fn project(&mut self, commands: &mut Commands, values: &Buffer<f32>, training: bool) -> Result<()> {
         let SideLayout { weight, bias, .. } = &self.layout;
         let count = self.projected.rows;
@@ -251,8 +251,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// Makes the running statistics those after the batch that [`Encoder::project`] last took, if it was in training. A step
-    /// that fails leaves this out, and they stay.
+    /// Updates the running statistics to those after the last training batch of [`Encoder::project`]. A step that fails does not
+    /// call this, so they stay unchanged.
     pub fn keep_statistics(&mut self) {
         if let Some(Mlp { running, moved, moves, .. }) = &mut self.mlp
             && std::mem::take(moves)
@@ -272,8 +272,8 @@ impl Encoder {
         l2norm(commands, normalised, self.unit.view_mut(), norms)
     }
 
-    /// From `d_unit` to the gradients of the parameters, in their places of `gradients`. After [`Encoder::forward`] in
-    /// training. Overwrites.
+    /// From `d_unit` to the gradients of the parameters, which overwrite their places in `gradients`. Call it after
+    /// [`Encoder::forward`] in training.
     pub fn backward(
         &mut self,
         (device, commands): (&Device, &mut Commands),
@@ -300,8 +300,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// Gradient at the features, `d_features [rows, dim]`, after [`Encoder::backward`]; where there is a perceptron, with one
-    /// row more: the sum over the rows of padding. Overwrites.
+    /// Overwrites `d_features [rows, dim]` with the gradient at the features. Call it after [`Encoder::backward`]. With a
+    /// perceptron there is one more row: the sum over the rows of padding.
     #[cfg(feature = "native")]
     pub fn feature_gradient(
         &self,
@@ -319,7 +319,7 @@ impl Encoder {
         matmul(commands, product, d_features.rows_mut(0..d_projected.rows))
     }
 
-    /// The uploaded batch is padded to `longest` rows an item, if not to those of its longest.
+    /// Sets the padding of the uploaded batch to `longest` rows per item, instead of the rows of its longest item.
     #[cfg(feature = "native")]
     pub fn pad_to(&mut self, longest: usize) {
         if let Some(mlp) = &mut self.mlp {
@@ -327,13 +327,13 @@ impl Encoder {
         }
     }
 
-    /// Rows of padding of the uploaded batch that batch norm takes for data.
+    /// Rows of padding of the uploaded batch that batch norm treats as data.
     #[cfg(feature = "native")]
     pub fn padding(&self) -> Option<usize> {
         self.mlp.as_ref().map(|mlp| mlp.repeats)
     }
 
-    /// Puts the running statistics in their place of a head's values. Waits.
+    /// Copies the running statistics to their place in a head's values. Waits.
     pub async fn running(&self, device: &Device, values: &mut [f32]) -> Result<()> {
         if let Some(Mlp { layout, running, .. }) = &self.mlp {
             let range = layout.running.range.clone();
@@ -372,8 +372,8 @@ impl Mlp {
         };
         let d_affine = layout.norm.of_mut(gradients).data;
         batch_norm_backward(commands, from, d_hidden.view_mut(), d_affine)?;
-        // Batch norm takes the first bias out again: its gradient is 0 and stays as the buffer began. Rounded sums in its
-        // place would be noise, which AdamW scales to full steps.
+        // Batch norm cancels the first bias, so its gradient is 0 and its place in the buffer stays 0. A rounded sum would be
+        // noise, which AdamW scales to full steps.
         matmul(commands, sliced(Product::tn(d_hidden.view(), features)), layout.first[0].of_mut(gradients))
     }
 }

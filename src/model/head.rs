@@ -1,10 +1,8 @@
-//! The joint head: one linear layer per side, then the L2 norm (docs/math.md, "Projection head"). If local features
-//! are pooled
+//! The joint head: one linear layer per side, then the L2 norm (docs/math.md, "Projection head"). If local features are pooled
 //! on the device, or images have a residual perceptron, the head holds their parameters too ("Generalised pooling",
 //! "Residual encoder").
 //!
-//! Owns the parameters and where each lies in the one flat buffer that the optimiser walks. It neither
-//! trains nor reads features. The file is long beca
+//! Owns the parameters. It neither trains nor reads features.
 
 use super::layout::{Layout, Segment, SideLayout};
 use super::{HeadConfig, Standardizer};

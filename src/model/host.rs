@@ -9,10 +9,9 @@ use crate::model::Encoder;
 use crate::model::pooling::{Gpo as Pooling, check_rows};
 use crate::{Error, Result};
 
-/// The generalised pooling operator of VSE-infinity (docs/math.md, "Generalised pooling"): an item's K vectors,
-/// sorted in descending
-/// order by every dimension for itself, are summed with weights that a bidirectional GRU over the encodings of the positions
-/// 0 to K - 1 gives.
+/// The generalised pooling operator of VSE-infinity (docs/math.md, "Generalised pooling"). Each dimension of an item's
+/// K vectors is sorted in descending order. The sorted values are summed with K weights, which a bidirectional GRU computes from
+/// encodings of the positions 0 to K - 1.
 ///
 /// ```
 /// use wgoal::Device;
@@ -42,7 +41,7 @@ pub struct Gpo {
     pub v: Vec<f32>,
 }
 
-/// What [`Gpo::pool`] gives.
+/// The result of [`Gpo::pool`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Pooled {
@@ -52,24 +51,24 @@ pub struct Pooled {
     pub weights: Vec<f32>,
 }
 
-/// What [`Gpo::pool_backward`] gives.
+/// The result of [`Gpo::pool_backward`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct GpoGradients {
-    /// At the features `[items, longest, dim]`; 0 past an item's end.
+    /// Gradient at the features `[items, longest, dim]`; 0 past an item's end.
     pub features: Vec<f32>,
-    /// At the parameters, each in its place.
+    /// Gradients at the parameters, each in its field.
     pub gpo: Gpo,
 }
 
-/// What [`Head::encode_backward`] gives.
+/// The result of [`Head::encode_backward`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EncoderGradients {
-    /// The unit embeddings `[items, embed]`, by the batch's own statistics.
+    /// The unit embeddings `[items, embed]`, with the statistics of the batch.
     pub embeddings: Vec<f32>,
-    /// Gradient at the features `[items, longest, dim]`. Past an item's end it is that of the padding, which batch norm
-    /// takes for data; 0 without batch norm.
+    /// Gradient at the features `[items, longest, dim]`. Past an item's end it is the gradient of the padding, which
+    /// batch norm treats as data; it is 0 without batch norm.
     pub features: Vec<f32>,
     /// The gradient of every parameter of the side, each in its place ([`Head::parameter`]); 0 elsewhere.
     pub gradient: Head,
@@ -89,7 +88,7 @@ fn check_widths(encoding: usize, hidden: usize) -> Result<()> {
     Err(Error::config("generalised pooling", expected, found, "change them"))
 }
 
-/// A padded batch `[items, longest, dim]` as rows of the items' own.
+/// A padded batch `[items, longest, dim]` without its padding.
 struct Packed {
     rows: Vec<f32>,
     offsets: Vec<u32>,
@@ -231,8 +230,7 @@ impl Gpo {
         Ok(values)
     }
 
-    /// Pools a padded batch `[items, longest, dim]`, of which item i has `lengths[i]` vectors; what lies past its end is not
-    /// read.
+    /// Pools a padded batch `[items, longest, dim]`. Item i has `lengths[i]` vectors; values past its end are not read.
     ///
     /// # Errors
     /// Shapes that disagree, a length of 0 or above `longest`, a value that is not finite, a failing device.
@@ -298,10 +296,10 @@ impl Gpo {
 }
 
 impl Head {
-    /// Embeds one side's features as in evaluation, batch norm by its running statistics: unit rows `[items, embed]`.
+    /// Embeds one side's features as in evaluation: batch norm uses its running statistics. Returns unit rows `[items, embed]`.
     ///
-    /// Where the side is pooled by [`crate::model::Pooling::Gpo`], `features` are a padded batch `[items, longest, dim]` of which
-    /// item i has `lengths[i]` rows; else `[items, dim]`, and all lengths are 1.
+    /// If the side is pooled by [`crate::model::Pooling::Gpo`], `features` are a padded batch `[items, longest, dim]` and item i has
+    /// `lengths[i]` rows. Otherwise they are `[items, dim]`, and all lengths are 1.
     ///
     /// # Errors
     /// Shapes that disagree, a length of 0 or above `longest`, a value that is not finite, a failing device.
@@ -316,8 +314,8 @@ impl Head {
         device.wait(encoder.unit.to_rows(device))
     }
 
-    /// Embeds as in training, batch norm by the batch's statistics over all `items x longest` rows, and takes the gradient
-    /// `upstream [items, embed]` at the embeddings back to features and parameters. Features as in [`Head::encode`].
+    /// Embeds as in training: batch norm uses the statistics of the batch over all `items x longest` rows. Then propagates the
+    /// gradient `upstream [items, embed]` at the embeddings back to features and parameters. Features as in [`Head::encode`].
     ///
     /// # Errors
     /// Those of [`Head::encode`].

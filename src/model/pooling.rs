@@ -6,8 +6,8 @@
 //! gpo_backward, gpo_dots -> gpo_weights_backward -> gru_backward -> matmul, column_sum
 //! ```
 //!
-//! The weights depend on an item's length alone, so there is one row of them for every length that occurs. Owns the
-//! memory in between; the parameters are the caller's.
+//! The weights depend only on an item's length, so there is one row of weights per length bucket. Owns the memory in between.
+//! The caller owns the parameters.
 
 use super::layout::GpoLayout;
 use crate::device::{Backend, Buffer, Commands, Device, Element, Mat, MatMut, Matrix, padded};
@@ -17,7 +17,7 @@ use crate::kernels::{
 };
 use crate::{Error, Result};
 
-/// Gives a buffer room for at least `len` elements; what it held may be lost.
+/// Makes a buffer hold at least `len` elements. Its content may be lost.
 pub(crate) fn fit<T: Element>(
     device: &Device,
     label: &str,
@@ -25,13 +25,13 @@ pub(crate) fn fit<T: Element>(
     len: usize,
 ) -> Result<()> {
     if buffer.len() < len {
-        // Some to spare, so that batches of ever other sizes soon stop asking for memory.
+        // Allocate more than needed, so that batches of varying sizes soon need no new memory.
         *buffer = Buffer::new(device, label, len + len / 8)?;
     }
     Ok(())
 }
 
-/// Gives a matrix the shape; what it held may be lost.
+/// Changes the shape of a matrix. Its content may be lost.
 pub(crate) fn reshape(
     device: &Device,
     label: &str,
@@ -67,8 +67,8 @@ pub(crate) fn check_offsets(offsets: &[u32], rows: usize) -> Result<usize> {
     ))
 }
 
-/// Checks that a device binds `rows` of width `cols` and one more at once: what goes over local rows in other ways than a matrix
-/// product takes them whole.
+/// Checks that a device can bind `rows` + 1 rows of width `cols` at once. Kernels on local rows, unlike matrix products, are not
+/// split.
 ///
 /// # Errors
 /// More rows than that.
@@ -141,7 +141,7 @@ impl Gpo {
         })
     }
 
-    /// Gets ready for the items of a batch, whose features have `cols` columns. `offsets` are checked.
+    /// Prepares for the items of a batch, whose features have `cols` columns. `offsets` must be checked.
     pub fn set_items(&mut self, device: &Device, offsets: &[u32], cols: usize) -> Result<()> {
         let lengths = offsets.windows(2).map(|item| item[1] - item[0]);
         let mut length_buckets: Vec<u32> = lengths.clone().collect();
@@ -213,8 +213,8 @@ impl Gpo {
         gpo(commands, items, features, self.order.part(0..size), self.theta.view(), pooled)
     }
 
-    /// From the gradient `g [items, cols]` at the pooled rows: `d_features [rows, cols]`, and the gradients of the parameters,
-    /// in their places of `gradients`. After [`Gpo::forward`] of the same batch. Overwrites.
+    /// From the gradient `g [items, cols]` at the pooled rows to `d_features [rows, cols]` and the gradients of the parameters,
+    /// which overwrite their places in `gradients`. Call it after [`Gpo::forward`] of the same batch.
     pub fn backward(
         &mut self,
         (device, commands): (&Device, &mut Commands),
