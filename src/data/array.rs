@@ -67,7 +67,7 @@ pub(super) struct Array<E> {
     big_endian: bool,
     /// The type as the file names it, for messages.
     pub type_name: String,
-    /// Rows, those of all items where the array has items.
+    /// Rows, over all items if the array has items.
     pub rows: usize,
     /// Values of one row.
     pub cols: usize,
@@ -87,7 +87,7 @@ impl<E: Element> Array<E> {
         Self::from_header(npy_header(path)?, E::AXES, |shape| reshape::<E>("", shape))
     }
 
-    /// Checks type and shape; of three axes the first two are items and their rows. `advice` is for other axes.
+    /// Checks type and shape. The first two of three axes are the items and their rows. `advice` is for a wrong number of axes.
     fn from_header(header: Header, axes: &[&str], advice: impl FnOnce(&[u64]) -> String) -> Result<Self> {
         let Header { label, file, start, dtype: found, shape, alone } = header;
         let Some(dtype) = E::of(&found) else {
@@ -120,7 +120,7 @@ impl<E: Element> Array<E> {
         Ok(Self { label, file, start, dtype, size, big_endian, type_name, rows, cols, group })
     }
 
-    /// Fills `out`, whole values, from `position` bytes behind the first; values become little-endian.
+    /// Fills `out` with whole values from byte `position` on, counted from the first value, and makes them little-endian.
     pub fn read_values(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
         self.file.read(thing, out, self.start + position)?;
         if self.big_endian {
@@ -177,8 +177,8 @@ fn reshape_local(offsets: &str, shape: &[u64]) -> String {
 }
 
 impl FeatureFile {
-    /// Opens an array of several rows an item: `[items, rows, columns]`, or `[rows, columns]` where an array `offsets` is
-    /// there to tell whose they are. Of three axes, `offsets` may tell how many rows of each item are no padding.
+    /// Opens an array with several rows per item: `[items, rows, columns]`, or `[rows, columns]` with an array `offsets` that
+    /// assigns rows to items. With three axes, `offsets` may say how many rows of each item are not padding.
     pub fn open_local(source: &Source, name: &str, offsets: &str) -> Result<Self> {
         let header = source.header(name)?;
         let padded = header.shape.len() == 3;
@@ -193,18 +193,18 @@ impl FeatureFile {
         }
     }
 
-    /// Tells the system that rows are about to be read.
+    /// Announces to the system that rows will be read.
     pub fn will_need(&self, rows: Range<usize>) {
         let width = (self.cols * self.size) as u64;
         self.file.will_need(self.start + rows.start as u64 * width, rows.len() as u64 * width);
     }
 
-    /// Tells the system whether to fetch what lies behind a row that is read.
+    /// Says to the system whether to fetch the bytes that follow a row.
     pub fn reads_on(&self, on: bool) {
         self.file.reads_on(on);
     }
 
-    /// Whether any row read since the last call had to be waited for.
+    /// Whether reading any row since the last call had to wait for the disk.
     pub fn missed(&self) -> bool {
         self.file.missed()
     }
@@ -266,7 +266,7 @@ impl FeatureFile {
         Ok(largest == 0)
     }
 
-    /// The first value of a row that is no finite f32, and how it has come about.
+    /// The first value of a row that is not a finite f32, and its cause.
     fn not_finite(&self, row: usize, bytes: &[u8], values: &[f32]) -> Error {
         let column = values.iter().position(|x| !x.is_finite()).unwrap_or(0);
         let (value, f64s) = (values[column], bytes.chunks_exact(8).nth(column));
@@ -300,8 +300,8 @@ pub(super) fn decode_floats(dtype: Float, bytes: &[u8], out: &mut [f32]) -> u32 
     }
 }
 
-/// Decodes values and returns the largest magnitude, as the bits of an f32: without their sign, they order as it does. So
-/// one pass tells whether all are finite, and whether all are zero.
+/// Decodes values and returns the largest magnitude as the bits of an f32. Without the sign bit, bits sort by magnitude, so one
+/// pass finds out whether all values are finite and whether all are zero.
 fn decode<const N: usize>(values: &[[u8; N]], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) -> u32 {
     out.iter_mut().zip(values).fold(0, |largest, (out, &value)| {
         *out = convert(value);

@@ -1,6 +1,6 @@
-//! Local features: several rows an item (the regions of an image, the tokens of a text).
+//! Local features: several rows per item (the regions of an image, the tokens of a text).
 //!
-//! Owns which rows belong to which item, and the check of it. Every item has a row: pooling over none is not defined
+//! Owns which rows belong to which item, and the check of it. Every item has at least one row: pooling over no rows is not defined
 //! (docs/math.md, "Generalised pooling").
 
 use std::ops::Range;
@@ -40,7 +40,7 @@ enum Items {
 }
 
 impl Local {
-    /// `None` where there is neither of the arrays.
+    /// `None` if neither array exists.
     pub fn open(source: &Source, side: Side) -> Result<Option<Self>> {
         let (name, offsets) = names(side);
         if !source.has(offsets) && !source.has(name) {
@@ -116,7 +116,7 @@ impl Local {
         Err(Error::data(&self.label, expected, self.items() + more, advice))
     }
 
-    /// What the fingerprint holds of it.
+    /// The part of the fingerprint.
     pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         let (rows, offsets) = match &self.items {
             Items::Even(rows) => (*rows as u64, &[][..]),
@@ -127,8 +127,8 @@ impl Local {
     }
 }
 
-/// Offsets from 0, each above the one before: to the number of rows, or of so many items that have equally many rows with
-/// their padding, each at most by these above the one before.
+/// Checks offsets: they start at 0 and increase, up to the number of rows. If items are padded to the same number of rows, each
+/// offset exceeds the one before by at most that number.
 fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> {
     const ADVICE: &str = "write where the rows of every item start, and after the last item their number";
     const CUMULATE: &str =

@@ -55,7 +55,7 @@ struct Features {
 }
 
 impl Features {
-    /// `pooled` may be missing where there are local features.
+    /// `pooled` may be missing if there are local features.
     fn open(source: &Source, side: Side) -> Result<Self> {
         let local = Local::open(source, side)?;
         let name = pooled_name(side);
@@ -72,7 +72,7 @@ impl Features {
         Ok(Self { pooled, local, items, label })
     }
 
-    /// What the items are counted by, for messages.
+    /// The array that determines the number of items, for messages.
     fn counted(&self) -> String {
         let what = if self.pooled.is_some() { "row" } else { "item" };
         format!("{what} of {}", self.label)
@@ -94,8 +94,8 @@ fn pooled_name(side: Side) -> &'static str {
 
 /// An open dataset: N images and M texts with cached features, each text the caption of one image.
 ///
-/// A side has one row of features an item (`images`, `texts`), several (`image_regions [N, R, P']`, or `[T, P']` with
-/// `region_offsets [N + 1]`; `text_tokens` with `text_offsets` likewise), or both; a head uses one of them.
+/// A side has one row of features per item (`images`, `texts`), several rows per item (`image_regions [N, R, P']`, or `[T, P']`
+/// with `region_offsets [N + 1]`; `text_tokens` with `text_offsets` in the same way), or both. A head uses one of them.
 #[derive(Debug)]
 pub struct Dataset {
     name: String,
@@ -112,8 +112,8 @@ pub struct Dataset {
 impl Dataset {
     /// Opens a folder of `.npy` files, or one `.safetensors` file with tensors of the same names.
     ///
-    /// Reads headers and row numbers. Feature values are checked only when their row is read, captions and names when they
-    /// are asked for.
+    /// Reads headers and row numbers. Feature values are checked when their row is read, captions and names when they are first
+    /// used.
     ///
     /// # Errors
     /// Whatever is missing, malformed or inconsistent: the error names the file (or tensor), the position,
@@ -122,7 +122,7 @@ impl Dataset {
         Self::open_for(path, &Split::ALL)
     }
 
-    /// [`Dataset::open`] with the splits `needed` alone: others are not read and have no images.
+    /// [`Dataset::open`], but reads only the splits `needed`. The others have no images.
     ///
     /// # Errors
     /// Those of [`Dataset::open`].
@@ -176,7 +176,7 @@ impl Dataset {
         })
     }
 
-    /// Every file that a dataset at `path` may consist of, there or not: what nothing else must be written over.
+    /// Every file that a dataset at `path` may consist of, whether it exists or not. Outputs must not overwrite them.
     pub fn paths(path: impl AsRef<Path>) -> Vec<PathBuf> {
         Source::paths(path.as_ref())
     }
@@ -186,17 +186,17 @@ impl Dataset {
         self.name.clone()
     }
 
-    /// Values of one image row (P); of a region where there are only regions.
+    /// Width of an image row (P), or of a region if there are only regions.
     pub fn image_dim(&self) -> usize {
         self.dim(Side::Image)
     }
 
-    /// Values of one text row (Q); of a token where there are only tokens.
+    /// Width of a text row (Q), or of a token if there are only tokens.
     pub fn text_dim(&self) -> usize {
         self.dim(Side::Text)
     }
 
-    /// Number of images (N), those in no split included.
+    /// Number of images (N), including those in no split.
     pub fn images(&self) -> usize {
         self.sides[0].items
     }
@@ -206,7 +206,7 @@ impl Dataset {
         self.sides[1].items
     }
 
-    /// Values of one row of this side; of a local row where there are only such.
+    /// Width of a row of this side, or of a local row if there are only local rows.
     pub fn dim(&self, side: Side) -> usize {
         let pooled = self.sides[side as usize].pooled.as_ref();
         pooled.map(|file| file.cols).or(self.local_dim(side)).unwrap_or(0)
@@ -217,7 +217,7 @@ impl Dataset {
         self.sides[side as usize].items
     }
 
-    /// Values of one row that a head of this pooling is given.
+    /// Width of the input rows of a head with this pooling.
     ///
     /// # Errors
     /// A side without the features that the pooling needs.
@@ -232,7 +232,7 @@ impl Dataset {
         }
     }
 
-    /// Values of one local row of this side (P' of a region, Q' of a token); `None` where there are none.
+    /// Values of one local row of this side (P' of a region, Q' of a token); `None` if there are none.
     pub fn local_dim(&self, side: Side) -> Option<usize> {
         self.local(side).map(|local| local.rows.cols)
     }
@@ -242,8 +242,8 @@ impl Dataset {
         self.local(side).map(Local::longest)
     }
 
-    /// The local rows of an item, to be read by [`Dataset::read_local_row`]: never empty where the side has local
-    /// features and the item exists, else empty.
+    /// The local rows of an item, for [`Dataset::read_local_row`]. Empty only if the side has no local features or the item does
+    /// not exist.
     pub fn local_rows(&self, side: Side, item: usize) -> Range<usize> {
         self.local(side).map_or(0..0, |local| local.rows_of(item))
     }
@@ -257,7 +257,7 @@ impl Dataset {
         &self.splits[split as usize]
     }
 
-    /// An error where a split has no images, as one that was not needed when the dataset was opened.
+    /// An error if a split has no images, for example because it was not in `needed` when the dataset was opened.
     pub(crate) fn need(&self, split: Split) -> Result<()> {
         if !self.split(split).images.is_empty() {
             return Ok(());
@@ -298,8 +298,8 @@ impl Dataset {
         self.fingerprint
     }
 
-    /// A hash of feature values, 16 rows of every array from the first to the last: tells features that were computed anew
-    /// from those of before, which [`Dataset::fingerprint`] does not. The same for a folder and a safetensors file.
+    /// A hash of feature values of 16 rows of every array. Unlike [`Dataset::fingerprint`], it changes when the features are computed
+    /// again. It is the same for a folder and a safetensors file.
     ///
     /// # Errors
     /// A file that can no longer be read.
@@ -352,7 +352,7 @@ impl Dataset {
         pooled.as_ref().map_or_else(|| format!("{label} item {item}"), |file| file.place(item))
     }
 
-    /// Tells the system that items are about to be read, so pooled.
+    /// Announces to the system that items will be read with this pooling.
     fn will_need(&self, side: Side, items: Range<usize>, pooling: Pooling) {
         let Features { pooled, local, .. } = &self.sides[side as usize];
         if let (Some(local), false) = (local, pooling == Pooling::None) {
@@ -363,7 +363,7 @@ impl Dataset {
         }
     }
 
-    /// Whether any row read since the last call had to be waited for.
+    /// Whether reading any row since the last call had to wait for the disk.
     fn missed(&self) -> bool {
         self.files().fold(false, |missed, file| file.missed() | missed)
     }

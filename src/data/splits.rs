@@ -59,7 +59,7 @@ pub struct SplitRows {
 }
 
 impl SplitRows {
-    /// Images without a caption: they are in the gallery of retrieval, but are no queries and not trained on.
+    /// Images without a caption. They are in the gallery of retrieval, but they are not queries and not trained on.
     pub fn uncaptioned(&self) -> usize {
         let mut captioned = vec![false; self.images.len()];
         self.text_image.iter().for_each(|&position| captioned[position as usize] = true);
@@ -93,7 +93,7 @@ pub(super) fn text_to_image(
     }
 }
 
-/// The row at `position` is none of the `images`. Where rows of `texts` may be meant, their number is given.
+/// The error of a row at `position` that is not one of the `images`. `texts` is their number if text rows may be meant.
 fn out_of_range(label: &str, position: usize, rows: &[u32], images: usize, texts: Option<usize>) -> Error {
     let expected = format!("an image row from 0 to {}", images - 1);
     let largest = rows.iter().copied().max().unwrap_or(0) as usize;
@@ -138,7 +138,7 @@ fn read_split(source: &Source, split: Split, images: usize, text_image: &[u32]) 
     }
 }
 
-/// A split that is needed and not there.
+/// The error of a missing split.
 fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
     let expected = match split {
         Split::Train => "the training split: the rows of the images that are trained on",
@@ -163,8 +163,8 @@ fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
     Error::data(source.label(name), expected, "none", advice)
 }
 
-/// Reads the splits `needed`, shares the texts out to them, and checks that no image is in two places. Other splits stay
-/// empty. Images without a caption are in order, but not a split of such images alone.
+/// Reads the splits `needed`, assigns the texts to them, and checks that no image is in two splits. Other splits stay empty. A
+/// split may have images without a caption, but not only such images.
 ///
 /// The function is long because each check of a split needs what the checks above it found.
 pub(super) fn split_rows(
@@ -174,7 +174,7 @@ pub(super) fn split_rows(
     needed: &[Split],
 ) -> Result<[SplitRows; 3]> {
     let mut splits = [const { Vec::new() }; 3];
-    // Of every image, its split's number plus one and its position there; zero is in no split.
+    // For every image: the number of its split plus one (0 is no split), and its position in the split.
     let mut owner = vec![0u8; images];
     let mut place = vec![0u32; images];
     for split in Split::ALL.into_iter().filter(|split| needed.contains(split)) {

@@ -33,7 +33,7 @@ pub struct Recall {
     pub i2t: Ranking,
     /// Text to image.
     pub t2i: Ranking,
-    /// Sum of the six recalls, of 600.
+    /// Sum of the six recalls, at most 600.
     pub rsum: f64,
 }
 
@@ -96,7 +96,7 @@ impl Recall {
     ) -> Result<Self> {
         let n = images.len() / dim.max(1);
         check_shapes(images, texts, dim, text_image, folds)?;
-        // Nothing compares as better than a NaN, so that a diverged head would rank first everywhere.
+        // No comparison with a NaN is true, so a diverged head would rank first everywhere.
         if let Some(bad) = images.iter().chain(texts).find(|x| !x.is_finite()) {
             let advice = "the head has diverged: train with a lower --lr";
             return Err(Error::new(ErrorKind::Diverged, "recall", "finite embeddings", bad, advice));
@@ -121,7 +121,7 @@ impl Recall {
                 let advice = "choose another number of folds";
                 return Err(Error::config("--folds", "a text in every fold", found, advice));
             }
-            // Images without a text are candidates of the texts, but no queries.
+            // Images without a text are candidates of the texts, but not queries.
             let captioned: Vec<u32> =
                 captioned(n, &text_ids).into_iter().filter(|id| fold.contains(id)).collect();
             let queries = match captioned.len() == size {
@@ -146,15 +146,15 @@ impl Recall {
         Self { i2t, t2i, rsum: i2t.sum() + t2i.sum() }
     }
 
-    /// The rsum that random embeddings are expected to reach, by the shape of a split: `text_image` numbers the image of
-    /// each text among `images`.
+    /// The expected rsum of random embeddings on a split of this shape. `text_image` is the position of each text's image among
+    /// `images`.
     pub fn chance(images: usize, text_image: &[u32]) -> f64 {
         let (n, m) = (images as f64, text_image.len() as f64);
         let mut captions = vec![0u32; images];
         for &image in text_image.iter().filter(|&&image| (image as usize) < images) {
             captions[image as usize] += 1;
         }
-        // Images without a text are no queries.
+        // Images without a text are not queries.
         let queries = captions.iter().filter(|&&c| c > 0).count() as f64;
         // The probability that none of c right candidates is among the first k of m.
         let miss = |c: u32, k: u32| {
@@ -167,7 +167,7 @@ impl Recall {
 }
 
 impl Recall {
-    /// Whether it is what chance reaches, up to some luck. Where chance alone reaches most of 600, nothing can be told.
+    /// Whether it is near what chance reaches. On splits so small that chance reaches most of 600, the answer is always no.
     pub fn is_at_chance(&self, chance: f64) -> bool {
         chance < 400.0 && self.rsum <= chance + chance.min(0.15 * (600.0 - chance))
     }
@@ -252,7 +252,7 @@ impl fmt::Display for Recall {
 #[cfg(feature = "native")]
 impl Recall {
     /// From unit embeddings: `images [n, dim]`, `texts [m, dim]` row-major, and for each text the row of its image.
-    /// An image may have any number of texts. One without a text is a candidate of all texts, but no query.
+    /// An image may have any number of texts. An image without a text is a candidate of all texts, but not a query.
     ///
     /// # Errors
     /// Shapes that disagree, no text, a failing device.

@@ -1,6 +1,5 @@
-//! Two-stage retrieval (docs/math.md, "Two-stage retrieval"):
-//! the embeddings choose the top K candidates of every query, another
-//! model scores those, and everything outside gets -100.
+//! Two-stage retrieval (docs/math.md, "Two-stage retrieval"): the embeddings choose the top K candidates of every query, and
+//! another model scores them. Items outside the candidate list score -100.
 //!
 //! Owns choosing, ranking, and the file that goes to the other model and comes back. It knows nothing of that model.
 
@@ -18,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::Path;
 
-/// The score of what the first stage left out.
+/// The score of items outside the candidate list.
 const OUTSIDE: f32 = -100.0;
 
 /// The candidates of both directions. Images and texts are numbered by their position among the embeddings.
@@ -149,7 +148,7 @@ impl Candidates {
     }
 }
 
-/// The values that bytes hold, which safetensors aligns to nothing.
+/// The values in the bytes, which safetensors does not align.
 fn collect<T: Pod>(bytes: &[u8]) -> Vec<T> {
     bytemuck::pod_collect_to_vec(bytes)
 }
@@ -191,7 +190,7 @@ impl Scored<'_> {
         }
     }
 
-    /// Numbers of rows of the dataset; one beyond `i64::MAX` becomes that.
+    /// Row numbers of the dataset. A number beyond `i64::MAX` becomes `i64::MAX`.
     fn rows(&self, name: &str, shape: &[Option<usize>]) -> Result<(usize, Vec<i64>)> {
         fn of<T: Pod + TryInto<i64>>(bytes: &[u8]) -> Vec<i64> {
             let values: Vec<T> = collect(bytes);
@@ -257,9 +256,8 @@ impl Scored<'_> {
 }
 
 impl Recall {
-    /// Recall of scored candidates (docs/math.md, "Two-stage retrieval"): items outside the list score -100.
-    /// `text_image` gives for
-    /// each text the position of its image among `images`.
+    /// Recall of scored candidates (docs/math.md, "Two-stage retrieval"). Items outside the candidate list score -100.
+    /// `text_image` is the position of each text's image among `images`.
     ///
     /// # Errors
     /// Candidates of other numbers of images and texts, and those of [`Recall::of`].

@@ -1,8 +1,8 @@
 //! Many runs, one table: every objective, at every point of a grid, with every seed.
 //!
-//! The point of an objective is the one with the best mean rsum on validation; the test split is looked at once, for the
-//! chosen points only. What is finished is a line of `results.jsonl`, so a sweep that was cut goes on where it stood and
-//! ends with the same table: a run depends on its configuration alone.
+//! Validation chooses the point of each objective with the best mean rsum. The test split is used once, for the chosen points
+//! only. Each finished run is a line of `results.jsonl`, so an interrupted sweep continues and ends with the same table. A run
+//! depends only on its configuration.
 
 mod results;
 mod table;
@@ -45,7 +45,7 @@ impl Variant {
 pub struct SweepProgress<'a> {
     /// The run that has just finished; `None` at the start.
     pub run: Option<&'a Run>,
-    /// Runs finished, those of earlier starts included.
+    /// Finished runs, including those of earlier starts.
     pub done: usize,
     /// Runs in all.
     pub total: usize,
@@ -57,13 +57,9 @@ pub struct SweepProgress<'a> {
 /// use wgoal::{Dataset, Device, TrainConfig};
 /// use wgoal::sweep::{Sweep, Variant};
 /// let variants = ["con:con", "hinge"].map(|name| {
-///     let config = {
-/// let mut options = TrainConfig::default();
-/// options.objective = name.parse()?;
-/// options.embed = 8;
-/// options.epochs = 1;
-/// options
-/// };
+///     let mut config = TrainConfig::default();
+///     config.objective = name.parse()?;
+///     (config.embed, config.epochs) = (8, 1);
 ///     Ok(Variant { point: String::new(), config })
 /// });
 /// let sweep = Sweep::new(variants.into_iter().collect::<wgoal::Result<_>>()?, vec![0, 1], None)?;
@@ -80,8 +76,8 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A sweep over `variants`, those of the same objective being the points of its grid, and `seeds`. Variants of the
-    /// same configuration count once. Without a `baseline` it is `con:con`, or the first objective where that is not there.
+    /// A sweep over `variants` and `seeds`. Variants of the same objective are the points of its grid. Equal configurations count
+    /// once. The default `baseline` is `con:con`, or the first objective if there is no `con:con`.
     ///
     /// # Errors
     /// No variants, no seeds or the same twice, a baseline that no variant has, an option out of range.
@@ -152,7 +148,7 @@ impl Sweep {
         mut on_progress: impl FnMut(SweepProgress),
     ) -> Result<Table> {
         let dataset = dataset.into();
-        // What is wrong with the last run, or with the evaluation after it, is said before the first.
+        // Problems of the last run, or of the evaluation after it, are reported before the first run.
         dataset.need(Split::Test)?;
         for variant in &self.variants {
             Trainer::check(device, &dataset, &variant.config)?;
@@ -180,7 +176,7 @@ impl Sweep {
             if let Some(number) = chosen {
                 self.test(device, &dataset, out, (&objective, number, &points[number].point), &mut results)?;
             }
-            // Of a point that was not chosen no head stays, and none is chosen where every point has a run that diverged.
+            // Only the heads of the chosen point are kept. No point is chosen if every point has a run that diverged.
             for number in (0..points.len()).filter(|&number| chosen != Some(number)) {
                 for &seed in &self.seeds {
                     let _ = std::fs::remove_file(head_path(out, &objective, number, seed));
@@ -201,7 +197,7 @@ impl Sweep {
         paths
     }
 
-    /// Evaluates the chosen point of an objective on the test split, as far as that is not done.
+    /// Evaluates the chosen point of an objective on the test split, if this has not been done.
     fn test(
         &self,
         device: &Device,
@@ -237,14 +233,14 @@ impl Sweep {
         best.map(|(number, _)| number)
     }
 
-    /// The best validation rsum of each seed; `None` unless every run came to its end.
+    /// The best validation rsum of each seed; `None` unless every run finished.
     fn validation(&self, results: &Results, objective: &str, point: &str) -> Option<Vec<f64>> {
         let of = |&seed: &u64| Some(results.run(objective, point, seed)?.best?.recall.rsum);
         self.seeds.iter().map(of).collect()
     }
 }
 
-/// Where the head of a run is kept until its objective's point is chosen, and after if it is that one.
+/// The file of a run's head. It is deleted when another point is chosen.
 fn head_path(out: &Path, objective: &str, number: usize, seed: u64) -> PathBuf {
     out.join("heads").join(format!(
         "{}-{}-s{seed}.safetensors",
@@ -290,7 +286,7 @@ fn train(
     })
 }
 
-/// What runs begin with, which neither seeds nor objectives change: fitted once.
+/// Initial heads that do not depend on seed and objective: fitted once.
 #[derive(Default)]
 struct Fits(Vec<(TrainConfig, Head)>);
 
@@ -314,7 +310,7 @@ impl Fits {
     }
 }
 
-/// Says of a device that failed in the middle of a sweep where the sweep stands.
+/// Adds to the error of a failed device how to continue the sweep.
 fn to_go_on(error: Error, done: usize, total: usize, out: &Path) -> Error {
     if error.kind() != ErrorKind::Device {
         return error;

@@ -1,4 +1,4 @@
-//! `results.jsonl`: the plan of a sweep, then a line for each run and each evaluation on the test split.
+//! `results.jsonl`: the plan of a sweep, then one line per run and per evaluation on the test split.
 
 use super::{Sweep, Variant};
 use crate::data::Dataset;
@@ -24,9 +24,9 @@ pub struct Run {
     pub point: String,
     /// Seed.
     pub seed: u64,
-    /// The best epoch by validation rsum; `None` where the run diverged.
+    /// The best epoch by validation rsum; `None` if the run diverged.
     pub best: Option<Best>,
-    /// Why the run did not come to its end.
+    /// Why the run did not finish.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diverged: Option<String>,
     /// Whether an epoch of it collapsed; see [`Epoch::collapse`](crate::train::Epoch::collapse).

@@ -6,7 +6,7 @@ use crate::math::{TTest, deviation, mean};
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Recall on the test split, an objective a row; see [`Sweep::run`](super::Sweep::run).
+/// Recall on the test split, one row per objective; see [`Sweep::run`](super::Sweep::run).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Table {
@@ -34,7 +34,7 @@ pub struct Row {
     pub diverged: usize,
     /// Its runs that collapsed at the chosen point.
     pub collapsed: usize,
-    /// The chosen point, and all that follows: `None` where every point diverged.
+    /// The chosen point. This and the fields below are `None` if every point diverged.
     pub point: Option<String>,
     /// R@1, image to text.
     pub i2t_r1: Option<Score>,
@@ -42,7 +42,7 @@ pub struct Row {
     pub t2i_r1: Option<Score>,
     /// Sum of the six recalls.
     pub rsum: Option<Score>,
-    /// The same on validation, which the point was chosen by.
+    /// The rsum on validation, by which the point was chosen.
     pub val_rsum: Option<Score>,
 }
 
@@ -89,7 +89,7 @@ impl Table {
         Self { dataset, seeds: sweep.seeds.clone(), devices, baseline: sweep.baseline.clone(), rows }
     }
 
-    /// As a table of Markdown with a heading that says what the numbers are.
+    /// The table as Markdown, with a heading that explains the numbers.
     pub fn to_markdown(&self) -> String {
         let Self { dataset, seeds, devices, baseline, rows } = self;
         let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
