@@ -1,4 +1,4 @@
-//! Pipelines and bind groups: made at their first use, kept, and found again.
+//! Pipelines and bind groups. Each is made at its first use and kept for later calls.
 
 use super::faults::{lock, refusal};
 use super::gpu::{Gpu, Region};
@@ -9,12 +9,12 @@ use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Most bind groups that are kept before all are dropped: batches of local features differ in their sizes, and would add to
-/// them without end.
+/// Most bind groups to keep; beyond that all are dropped and made again. Without a limit, batches of local features,
+/// whose sizes differ, would add new ones forever.
 const MAX_BOUND: usize = 2048;
 
-/// Whether drivers are to bound every index and loop of the kernels: in debug builds, unless `WGOAL_SHADER_CHECKS` says `on`
-/// or `off`.
+/// Whether drivers check the bounds of every index and loop of the kernels. They do in debug builds, unless
+/// `WGOAL_SHADER_CHECKS` is `on` or `off`.
 fn shader_checks() -> bool {
     match super::variable("WGOAL_SHADER_CHECKS").as_deref() {
         Some("on") => true,
@@ -24,12 +24,12 @@ fn shader_checks() -> bool {
 }
 
 impl Gpu {
-    /// Whether an image can hold what a binding can; see [`Access::Image`].
+    /// Whether an image can hold as many bytes as a binding; see [`Access::Image`].
     pub fn has_images(&self) -> bool {
         images_hold(&self.0.device, self.max_binding())
     }
 
-    /// The image of a binding, large enough for so many bytes.
+    /// The image of a binding, with room for `bytes`.
     fn image(&self, binding: u32, bytes: u64) -> Result<Image> {
         let device = &self.0.device;
         let (image, smaller) =
@@ -42,8 +42,8 @@ impl Gpu {
         Ok(image)
     }
 
-    /// The bind group of these regions for a kernel, and what is to be copied into images before; made on first use, and
-    /// gone with any of the buffers.
+    /// The bind group of these regions for a kernel, and the copies into images that must run first. The group is made
+    /// at its first use and kept until one of its buffers is dropped.
     pub(super) fn bind(
         &self,
         spec: &KernelSpec,
@@ -56,7 +56,7 @@ impl Gpu {
         let mut copies = Vec::new();
         for ((binding, region), access) in (1..).zip(regions).zip(spec.bindings) {
             let buffer = region.buffer.unwrap_or(&inner.nothing).clone();
-            // A binding is whole vec4s; the allocation is rounded up to them.
+            // A binding consists of whole vec4s, and every allocation is rounded up to them.
             let bytes = region.size.next_multiple_of(16);
             parts.push(match access {
                 Access::Read | Access::ReadWrite => Part::Buffer(buffer, region.offset, bytes),
@@ -101,10 +101,10 @@ impl Gpu {
         Ok((group, copies))
     }
 
-    /// Builds the pipeline of a kernel variant on first use; a driver's refusal is an error with the driver's words.
-    ///
-    /// The function is long because wgpu asks for layout, module and pipeline in one go, within one pair of error
-    /// scopes.
+    /// Builds the pipeline of a kernel variant on first use. If the driver refuses it, the error holds the driver's
+    /// message.
+    /// The function is long because one error scope covers all that it makes: the shader module, the layouts and the
+    /// pipeline.
     pub(super) fn pipeline(
         &self,
         spec: &'static KernelSpec,
@@ -124,12 +124,12 @@ impl Gpu {
         let label = constants
             .iter()
             .fold(spec.name.to_string(), |label, (name, value)| format!("{label} {name}={value}"));
-        // A section's text begins on a line of its own.
+        // The text of a section has several lines. The label keeps only the first line.
         let label = label.lines().next().unwrap_or_default();
         let source = lock(&self.0.replaced).get(spec.name).cloned();
         let source = specialise(source.as_deref().unwrap_or(spec.source), constants)?;
         let device = &self.0.device;
-        // A failing driver compiler counts as an internal error, whose text says more than the errors that follow.
+        // A failure of the driver's compiler is an internal error. It says more than the errors that follow from it.
         let refusal = refusal(device, [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]);
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(label),
@@ -138,8 +138,9 @@ impl Gpu {
         let module = if shader_checks() {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: every kernel guards its own indices and loops; the tests run them with the checks on. A weight
-            // file stands in them as src/objective/custom writes it, which guards its indices, loops and divisions.
+            // SAFETY: every kernel guards its own indices and loops, and the tests run the kernels with the checks on.
+            // The code of a weight file is written by src/objective/custom, which guards its indices, loops and
+            // divisions.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let buffer = |ty, dynamic| wgpu::BindingType::Buffer {

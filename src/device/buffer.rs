@@ -1,7 +1,7 @@
 //! Typed memory of a device, and the borrowed parts of it that kernels take.
 //!
-//! A matrix on a device is row-major with its row stride rounded up to a multiple of four floats; the padding holds
-//! zeros, and every kernel keeps it so. That is what lets all of them read whole `vec4`s.
+//! A matrix on a device is row-major. Its row stride is rounded up to a multiple of four floats, so that every kernel
+//! can read whole `vec4`s. The padding holds zeros, and every kernel keeps it zero.
 
 use super::Backend;
 use super::{Device, Staged, gpu};
@@ -17,7 +17,7 @@ pub trait Element: Pod + Default + Send + Sync {}
 impl Element for f32 {}
 impl Element for u32 {}
 
-/// Floats in a row of `cols` columns once padded to whole `vec4`s.
+/// Floats in a row of `cols` columns after padding to whole `vec4`s.
 pub fn padded(cols: usize) -> usize {
     cols.next_multiple_of(4)
 }
@@ -27,21 +27,21 @@ enum Storage<T> {
     Gpu(gpu::Memory),
 }
 
-/// Elements on their way to a device.
+/// Elements to send to a device.
 #[derive(Debug)]
 pub enum Upload<'a, T> {
-    /// To be left as they are.
+    /// The slice is copied.
     Borrowed(&'a [T]),
-    /// May come back as any others.
+    /// The upload may swap the vector with the buffer's memory, so its values afterwards are arbitrary.
     Owned(&'a mut Vec<T>),
-    /// Made ready by [`Device::stage`], for the device that did.
+    /// Made by [`Device::stage`] of the same device.
     Staged(Staged),
-    /// Made ready by [`Device::stage_halves`], likewise.
+    /// Made by [`Device::stage_halves`] of the same device.
     Halves(Staged),
 }
 
 impl<T> Upload<'_, T> {
-    /// Elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         match self {
             Self::Borrowed(values) => values.len(),
@@ -56,7 +56,7 @@ impl<T> Upload<'_, T> {
     }
 }
 
-/// Memory of one device, zero when made.
+/// Memory of one device, filled with zeros at first.
 pub struct Buffer<T: Element> {
     storage: Storage<T>,
     len: usize,
@@ -85,7 +85,7 @@ fn foreign() -> Error {
 }
 
 impl<T: Element> Buffer<T> {
-    /// `len` zeros; the label shows up in driver tools and errors.
+    /// Makes `len` zeros. The label appears in driver tools and errors.
     pub fn new(device: &Device, label: &str, len: usize) -> Result<Self> {
         let storage = match device {
             Device(Backend::Cpu(_)) => Storage::Host(vec![T::default(); len]),
@@ -109,11 +109,11 @@ impl<T: Element> Buffer<T> {
         self.len == 0
     }
 
-    /// Overwrites the elements from `at` on; ordered after work that was handed over before, and before any later.
+    /// Overwrites the elements from `at` on. The write runs after earlier work and before later work.
     pub fn write(&mut self, device: &Device, at: usize, values: &[T]) -> Result<()> {
         match (&mut self.storage, device) {
             (Storage::Host(host), _) => {
-                // A batch is some megabytes, and a step waits for them.
+                // A batch has several megabytes and a step waits for them, so the copy is parallel.
                 const CHUNK: usize = 1 << 16;
                 let host = host[at..at + values.len()].par_chunks_mut(CHUNK);
                 host.zip(values.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
@@ -126,8 +126,8 @@ impl<T: Element> Buffer<T> {
         Ok(())
     }
 
-    /// Overwrites the elements from the first on. Halves it refuses: they are no elements of it. On the CPU memory that is
-    /// given changes places with the buffer's if it is as long, and nothing is copied.
+    /// Overwrites the elements from the first on. [`Upload::Halves`] is an error, because a buffer does not store f16.
+    /// On the CPU, an owned vector of the buffer's length is swapped with the buffer's memory, and nothing is copied.
     pub fn upload(&mut self, device: &Device, values: Upload<T>) -> Result<()> {
         match (&mut self.storage, values) {
             (Storage::Host(host), Upload::Owned(values)) if host.len() == values.len() => {
@@ -144,7 +144,7 @@ impl<T: Element> Buffer<T> {
         }
     }
 
-    /// Copies a part back to the host once all work that was handed over has finished.
+    /// Copies a part back to the host after all work handed over has finished.
     pub async fn read(&self, device: &Device, range: Range<usize>) -> Result<Vec<T>> {
         match (&self.storage, device) {
             (Storage::Host(host), _) => Ok(host[range].to_vec()),
@@ -165,7 +165,7 @@ impl<T: Element> Buffer<T> {
         self.part_mut(0..self.len)
     }
 
-    /// A part to read. On a GPU its start must be a multiple of 64 elements (the strictest binding alignment).
+    /// A part to read. On a GPU it must start at a multiple of 64 elements (the strictest binding alignment).
     pub fn part(&self, range: Range<usize>) -> Slice<'_, T> {
         match &self.storage {
             Storage::Host(host) => Slice::Host(&host[range]),
@@ -226,7 +226,7 @@ pub struct MatMut<'a> {
     pub data: SliceMut<'a, f32>,
     pub rows: usize,
     pub cols: usize,
-    /// Floats from one row to the next; more than [`padded`]`(cols)` where it is some columns of a wider matrix.
+    /// Floats from one row to the next. This is more than [`padded`]`(cols)` for a range of columns of a wider matrix.
     pub stride: usize,
 }
 
@@ -235,7 +235,7 @@ impl Mat<'_> {
         padded(self.cols)
     }
 
-    /// Some of the rows. On a GPU the first must lie on a 256-byte boundary.
+    /// Some of the rows. On a GPU the first row must begin at a multiple of 256 bytes.
     pub fn part(self, rows: &Range<usize>) -> Self {
         let elements = rows.start * self.stride()..rows.end * self.stride();
         let data = match self.data {
@@ -247,10 +247,10 @@ impl Mat<'_> {
 }
 
 impl MatMut<'_> {
-    /// Some of the rows. On a GPU the first must lie on a 256-byte boundary.
+    /// Some of the rows. On a GPU the first row must begin at a multiple of 256 bytes.
     pub fn part(&mut self, rows: &Range<usize>) -> MatMut<'_> {
         let start = rows.start * self.stride;
-        // The last row of some columns of a wider matrix ends before its stride does.
+        // The last row of a range of columns ends before its stride does.
         let end = |len: usize| (rows.end * self.stride).min(len);
         let data = match &mut self.data {
             SliceMut::Host(host) => {
@@ -275,19 +275,19 @@ impl Matrix {
         Ok(Self { buffer: Buffer::new(device, label, rows * padded(cols))?, rows, cols })
     }
 
-    /// From unpadded row-major values.
+    /// Makes a matrix from unpadded row-major values.
     pub fn from_rows(device: &Device, label: &str, rows: usize, cols: usize, values: &[f32]) -> Result<Self> {
         let buffer = Buffer::from_slice(device, label, &pad_rows(values, cols))?;
         Ok(Self { buffer, rows, cols })
     }
 
-    /// Unpadded row-major values.
+    /// Returns unpadded row-major values.
     pub async fn to_rows(&self, device: &Device) -> Result<Vec<f32>> {
         let values = self.buffer.read(device, 0..self.rows * padded(self.cols)).await?;
         Ok(unpad_rows(values, self.cols))
     }
 
-    /// Unpadded row-major values, into a slice of as many.
+    /// Copies unpadded row-major values into a slice of the same length.
     pub async fn read_rows(&self, device: &Device, out: &mut [f32]) -> Result<()> {
         let stride = padded(self.cols);
         let copy = |values: &[f32], out: &mut [f32]| {
@@ -314,12 +314,12 @@ impl Matrix {
         self.rows_mut(0..self.rows)
     }
 
-    /// Some of the rows. On a GPU the first must lie on a 256-byte boundary.
+    /// Some of the rows. On a GPU the first row must begin at a multiple of 256 bytes.
     pub fn rows(&self, rows: Range<usize>) -> Mat<'_> {
         self.view().part(&rows)
     }
 
-    /// Some columns of the first `rows` rows, to be written by a matrix product. The first must be a multiple of 64.
+    /// Some columns of the first `rows` rows, for a matrix product to write. The first column must be a multiple of 64.
     pub fn cols_mut(&mut self, rows: usize, cols: Range<usize>) -> MatMut<'_> {
         let stride = padded(self.cols);
         MatMut { data: self.buffer.part_mut(cols.start..rows * stride), rows, cols: cols.len(), stride }
@@ -332,7 +332,7 @@ impl Matrix {
     }
 }
 
-/// Row-major values with every row padded by zeros to whole `vec4`s; as they are, where they are padded already.
+/// Pads every row of row-major values with zeros to whole `vec4`s. Values that need no padding are borrowed.
 pub fn pad_rows(values: &[f32], cols: usize) -> Cow<'_, [f32]> {
     let stride = padded(cols);
     if stride == cols || cols == 0 {

@@ -1,21 +1,21 @@
-//! Variables of the environment that choose a device and how it computes: each says something that is known, or is an error.
+//! Environment variables that choose a device and how it computes. An unknown value is an error.
 
 use crate::{Error, Result};
 use std::env::VarError;
 
-/// Names that wgpu has for interfaces to GPUs.
+/// wgpu's names of GPU backends.
 const BACKENDS: [&str; 11] =
     ["vulkan", "vk", "dx12", "d3d12", "metal", "mtl", "opengl", "gles", "gl", "webgpu", "noop"];
 
-/// A variable's value; `None` where it is unset or empty.
+/// A variable's value; `None` if it is unset or empty.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Checks every variable that opening a device reads.
+/// Checks every variable that affects the opening of a device.
 ///
 /// # Errors
-/// The first that says something unknown; the message lists what it may say.
+/// The first variable with an unknown value; the message lists the known values.
 pub fn check_environment() -> Result<()> {
     let one_of = |value: &str, names: &[&str]| names.contains(&value.trim().to_lowercase().as_str());
     check("WGPU_BACKEND", "vulkan, metal, dx12 or gl, or several as in vulkan,gl", |value| {
@@ -29,10 +29,10 @@ pub fn check_environment() -> Result<()> {
     check("WGOAL_SHADER_CHECKS", "on or off", |value| ["on", "off"].contains(&value))
 }
 
-/// Whether a variable is unset, empty, or says something that fits.
+/// Checks that a variable is unset, empty, or has a value that fits.
 ///
 /// # Errors
-/// It says something else.
+/// Any other value.
 pub(crate) fn check(name: &str, expected: &str, fits: impl Fn(&str) -> bool) -> Result<()> {
     let value = match std::env::var(name) {
         Err(VarError::NotPresent) => return Ok(()),

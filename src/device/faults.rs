@@ -1,18 +1,18 @@
-//! What drivers report: faults that come later, and refusals of what is being made.
+//! Driver errors: faults that are reported later, and refusals of objects that are being made.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What the driver has reported.
+/// Errors that the driver has reported.
 #[derive(Default)]
 pub(super) struct Faults {
-    /// Of work that came to nothing: one error says so, and the device goes on.
+    /// Work that failed. It is reported as one error, and the device can still be used.
     pub told: Option<String>,
-    /// That the device is lost: everything is an error from then on.
+    /// The device is lost. From then on, every call is an error.
     pub lost: Option<String>,
 }
 
 impl Faults {
-    /// Takes note of what the next [`super::Gpu::check`] is to report. The first counts.
+    /// Stores a fault for the next [`super::Gpu::check`] to report. Only the first fault is kept.
     pub fn tell(&mut self, fault: String) {
         self.told.get_or_insert(fault);
     }
@@ -29,12 +29,12 @@ pub(super) fn refusal<const N: usize>(
     of: [wgpu::ErrorFilter; N],
 ) -> impl FnOnce() -> Option<wgpu::Error> {
     let scopes = of.map(|of| device.push_error_scope(of));
-    // The innermost first; all of them, whatever it holds.
+    // Scopes close innermost first. All of them must be closed, even after the first error.
     || scopes.into_iter().rev().filter_map(|scope| super::wait::wait(scope.pop())).reduce(|first, _| first)
 }
 
-/// A browser would tell later, and nothing here can wait: its word goes to the handler of uncaptured errors, so that it
-/// comes out of a later [`super::Gpu::check`].
+/// A browser reports such errors later, and nothing here can wait for them. They go to the handler of uncaptured
+/// errors, and a later [`super::Gpu::check`] returns them.
 #[cfg(not(feature = "native"))]
 pub(super) fn refusal<const N: usize>(
     _: &wgpu::Device,

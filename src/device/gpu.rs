@@ -1,6 +1,6 @@
-//! An open GPU: its state, its memory, and reading back.
+//! A GPU: its open device, its memory, and reading results back.
 //!
-//! Nothing here knows what a kernel computes. Pipelines and bind groups are made in `bind.rs`, work is submitted in `submit.rs`.
+//! Nothing here knows what a kernel computes. `bind.rs` makes pipelines and bind groups, `submit.rs` submits work.
 
 use super::faults::{Faults, lock, refusal};
 use super::image::Images;
@@ -23,30 +23,30 @@ pub(super) struct Inner {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub info: DeviceInfo,
-    /// Lanes that every subgroup has; 0 where shaders cannot use subgroups.
+    /// Smallest number of lanes in a subgroup; 0 if shaders cannot use subgroups.
     subgroup: u32,
     pub params: wgpu::Buffer,
-    /// Bound where a kernel's optional input is absent.
+    /// Bound if a kernel's optional input is absent.
     pub nothing: wgpu::Buffer,
-    /// The pipelines of each kernel, with the constants that specialise its shader.
+    /// Pipelines by kernel, each with the constants of its shader variant.
     pub pipelines: Mutex<HashMap<&'static str, Vec<(Vec<Constant>, Arc<Pipeline>)>>>,
-    /// Bind groups that were made before, so that a repeated step makes none: see [`Gpu::bind`].
+    /// Bind groups of earlier calls, so that a repeated step makes no new ones: see [`Gpu::bind`].
     pub bound: Mutex<HashMap<Bound, wgpu::BindGroup>>,
     pub images: Mutex<Images>,
-    /// Shaders that stand in for a kernel's own; see [`Gpu::replace_shader`].
+    /// Shaders that replace a kernel's own; see [`Gpu::replace_shader`].
     pub replaced: Mutex<HashMap<String, String>>,
     /// Bytes of the largest storage binding; see [`Gpu::limit_bindings`].
     max_binding: AtomicUsize,
-    /// Work that was handed over and not yet submitted.
+    /// Work handed over and not yet submitted.
     pub pending: Mutex<Work>,
     pub free: Free,
     pub flight: Mutex<Flight>,
     pub faults: Arc<Mutex<Faults>>,
-    /// The kernel that was handed over last, for the report of a lost device.
+    /// The kernel handed over last, for the report of a lost device.
     pub last: Mutex<&'static str>,
-    /// State of a higher layer that lives as long as the device; see [`Gpu::slot`].
+    /// Data that a higher layer keeps with the device; see [`Gpu::slot`].
     slot: OnceLock<Box<dyn Any + Send + Sync>>,
-    /// The time of each kernel, while profiling is on.
+    /// The time of each kernel, while [`Gpu::profile`] is on.
     pub profile: Mutex<Option<Profile>>,
 }
 
@@ -101,6 +101,7 @@ impl Region<'_> {
 
 impl Gpu {
     /// The function is long because it lists everything that an open adapter holds.
+    /// Opens an adapter. The function is long because it sets every field of `Inner` in one place.
     pub(super) async fn open(adapter: &wgpu::Adapter, info: DeviceInfo) -> Result<Self> {
         let limits = adapter.limits();
         let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
@@ -169,14 +170,14 @@ impl Gpu {
         &self.0.info
     }
 
-    /// State of a higher layer that lives as long as the device. The first call makes it with `make`. There is one slot;
-    /// `None` if it holds another type.
+    /// Data that a higher layer keeps while the device is open. The first call makes it with `make`. There is one slot,
+    /// of one type: the result is `None` if the slot holds another type.
     #[cfg(feature = "native")]
     pub(crate) fn slot<T: Send + Sync + 'static>(&self, make: impl FnOnce(&Self) -> T) -> Option<&T> {
         self.0.slot.get_or_init(|| Box::new(make(self))).downcast_ref()
     }
 
-    /// Lanes that every subgroup has at least; 0 where shaders cannot use subgroups.
+    /// Smallest number of lanes in a subgroup; 0 if shaders cannot use subgroups.
     pub fn subgroup(&self) -> u32 {
         self.0.subgroup
     }
@@ -186,21 +187,22 @@ impl Gpu {
         self.0.max_binding.load(Ordering::Relaxed)
     }
 
-    /// Switches the timing of every dispatch on or off. Returns the times since the last call.
+    /// Turns the timing of each dispatch on or off. Returns the times since the last call.
     pub(super) fn profile(&self, on: bool) -> Profile {
-        // The next call reports a fault.
+        // The next call reports the fault.
         if let Err(error) = self.flush() {
             lock(&self.0.faults).tell(error.found().into());
         }
         std::mem::replace(&mut *lock(&self.0.profile), on.then(Profile::default)).unwrap_or_default()
     }
 
-    /// Bytes that are allocated now, including staging memory; `None` if the backend does not count them.
+    /// Bytes allocated at the moment, staging of uploads included. `None` if the backend does not count them.
     pub fn memory(&self) -> Option<u64> {
         self.0.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
-    /// Returns the first fault that the driver reported since the last call, as an error. A lost device always fails.
+    /// Returns the first fault that the driver reported since the last call as an error. A lost device returns an error
+    /// every time.
     pub(super) fn check(&self) -> Result<()> {
         let fault = {
             let mut faults = lock(&self.0.faults);
@@ -241,7 +243,7 @@ impl Gpu {
         Ok(Memory { buffer, gpu: self.clone() })
     }
 
-    /// Calls `make`; an error if the device has no memory for it.
+    /// Returns what `make` makes, or an error if the device has no memory for it.
     pub(super) fn within_memory<T>(
         &self,
         label: &str,
@@ -266,7 +268,7 @@ impl Gpu {
         lock(&self.0.bound).retain(|bound, _| !bound.parts.iter().any(&gone));
     }
 
-    /// Copies bytes back once everything handed over before has finished.
+    /// Copies bytes back after all work handed over has finished.
     pub(super) async fn read(&self, memory: &Memory, offset: u64, size: usize) -> Result<Vec<u8>> {
         self.flush()?;
         self.read_buffer(&memory.buffer, offset, size).await
@@ -310,24 +312,24 @@ impl Gpu {
         Ok(bytes)
     }
 
-    /// Makes the device lost, for tests.
+    /// Destroys the device, for tests of a lost device.
     pub fn destroy(&self) {
         self.0.device.destroy();
     }
 
-    /// Lowers the limit of storage bindings, for tests of how work is split.
+    /// Lowers the limit of a storage binding from now on, for tests of how work is split.
     pub fn limit_bindings(&self, bytes: usize) {
         self.0.max_binding.fetch_min(bytes, Ordering::Relaxed);
     }
 
-    /// Replaces the shader of a kernel by `source`, for tests with a wrong driver.
+    /// Replaces a kernel's shader by `source` from now on, for tests of a wrong driver.
     pub fn replace_shader(&self, kernel: &str, source: String) {
         lock(&self.0.replaced).insert(kernel.into(), source);
         lock(&self.0.pipelines).remove(kernel);
         lock(&self.0.bound).clear();
     }
 
-    /// Bind groups that are kept at the moment.
+    /// Number of bind groups kept at the moment.
     pub fn bind_groups(&self) -> usize {
         lock(&self.0.bound).len()
     }

@@ -1,37 +1,37 @@
-//! Operands in images, for kernels that read them from there ([`super::Access::Image`]).
+//! Images that hold operands, for kernels that read them from there ([`super::Access::Image`]).
 //!
-//! One adapter gains by it: llvmpipe compiles loads from images to straight code, and loads from buffers to loops over lanes.
-//! Nothing else in this folder knows how an image lies in memory.
+//! This helps one adapter: llvmpipe compiles loads from images to straight code, and loads from buffers to loops over
+//! lanes. Nothing else in this folder knows the layout of an image.
 
 use crate::Result;
 use std::collections::HashMap;
 
-/// Texels of 16 bytes in a row of the images that some kernels read their operands from.
+/// Texels of 16 bytes per image row that hold values.
 const IMAGE_ROW: u32 = 2048;
-/// Texels at the end of such a row that hold nothing: rows of a matrix would else lie a power of two apart in memory, where
-/// a cache has few places for them.
+/// Unused texels at the end of each image row. Without them, rows of a matrix would lie a power of two apart in memory
+/// and compete for the same places in a cache.
 const IMAGE_GAP: u32 = 4;
 
-/// Texels are the vec4s of a region in their order.
+/// An image whose texels are the vec4s of a region, in order.
 #[derive(Clone)]
 pub(super) struct Image {
     pub texture: wgpu::Texture,
     pub view: wgpu::TextureView,
 }
 
-/// An image for each binding that a kernel reads as one, as large as was ever needed.
+/// One image per binding that a kernel reads from an image. Its size is the largest that was needed.
 #[derive(Default)]
 pub(super) struct Images(HashMap<u32, Image>);
 
-/// Whether an image can hold `most` bytes, those of a binding.
+/// Whether an image can hold `most` bytes, the size of the largest binding.
 pub(super) fn images_hold(device: &wgpu::Device, most: usize) -> bool {
     let rows = device.limits().max_texture_dimension_2d;
     rows >= IMAGE_ROW + IMAGE_GAP && u64::from(rows) * 16 * u64::from(IMAGE_ROW) >= most as u64
 }
 
 impl Images {
-    /// The image of a binding, large enough for so many bytes, and the smaller one whose place it took. `make` makes a texture,
-    /// given its label and its bytes.
+    /// The image of a binding, with room for `bytes`, and the view of the smaller image that it replaces. `make` makes
+    /// a texture from a label, a number of bytes and a descriptor.
     pub fn get(
         &mut self,
         device: &wgpu::Device,
@@ -44,7 +44,7 @@ impl Images {
             Some(image) if image.texture.height() >= rows => return Ok((image.clone(), None)),
             smaller => smaller.map(|image| image.view.clone()),
         };
-        // Doubled, so that it is not made often.
+        // The height is a power of two, so that a growing image is made only a few times.
         let most = device.limits().max_texture_dimension_2d.max(rows);
         let height = rows.next_power_of_two().min(most);
         let size = wgpu::Extent3d { width: IMAGE_ROW + IMAGE_GAP, height, depth_or_array_layers: 1 };
@@ -67,7 +67,7 @@ impl Images {
     }
 }
 
-/// Of a region, for a kernel that reads it from an image.
+/// The copy of a region into an image, for a kernel that reads it from there.
 pub(super) struct ImageCopy {
     pub from: wgpu::Buffer,
     pub offset: u64,

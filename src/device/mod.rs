@@ -1,7 +1,7 @@
 //! Where the work runs: a GPU through wgpu, or the CPU.
 //!
-//! [`Device`] is a value, not a type parameter: the training pipeline is written once against [`Commands`], and each
-//! kernel decides by it whether to dispatch its shader or to run its reference implementation.
+//! [`Device`] is a value, not a type parameter. The training pipeline is written once against [`Commands`], and each
+//! kernel either dispatches its shader or runs its CPU reference.
 
 #[doc(hidden)]
 mod bind;
@@ -56,11 +56,12 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
 
-/// The native CPU: kernels run as their reference implementations, on all cores.
+/// The native CPU. Kernels run their CPU reference on all cores.
 #[derive(Clone)]
 pub struct Cpu(DeviceInfo);
 
-/// Where kernels run: the native CPU, or an adapter opened through wgpu. Cheap to clone: clones are the same device.
+/// Where kernels run: the native CPU, or an adapter opened through wgpu. Cloning is cheap, and a clone is the same
+/// device.
 #[derive(Clone)]
 pub struct Device(pub(crate) Backend);
 
@@ -84,7 +85,7 @@ impl Device {
     pub async fn open_async(request: &str) -> Result<Self> {
         check_environment()?;
         match request {
-            // Without asking any driver.
+            // This asks no driver.
             "cpu" => Ok(Self::cpu()),
             _ => Adapters::find_async().await.open_async(request).await,
         }
@@ -95,7 +96,7 @@ impl Device {
         Adapters::find_async().await.devices()
     }
 
-    /// The adapter, where it is one.
+    /// The adapter; `None` for the native CPU.
     #[doc(hidden)]
     pub fn adapter(&self) -> Option<&Gpu> {
         if let Self(Backend::Gpu(gpu)) = self { Some(gpu) } else { None }
@@ -109,9 +110,9 @@ impl Device {
         }
     }
 
-    /// Bytes that a strip of similarities may have.
+    /// Most bytes of a strip of similarities.
     fn max_binding(&self) -> usize {
-        // On the CPU a strip that stays near the caches; on a GPU what every adapter grants.
+        // On the CPU, a strip should stay near the caches. On a GPU, `PORTABLE` is what every adapter grants.
         const CPU_STRIP: usize = 32 << 20;
         const PORTABLE: usize = 128 << 20;
         match self {
@@ -120,11 +121,12 @@ impl Device {
         }
     }
 
-    /// Rows of a `rows` x `cols` product over `inner` to compute at a time: what fits a binding, and what a submission
-    /// should hold. A multiple of 64, or of 16 where that does not fit, for alignment, unless it is all of them.
+    /// Rows of a `rows` x `cols` product over `inner` to compute at a time: as many as fit a binding and the work of
+    /// one submission. If that is not all rows, it is a multiple of 64 for alignment, or of 16 where 64 rows do not
+    /// fit.
     ///
     /// # Errors
-    /// So many columns that a binding does not hold 16 rows.
+    /// The rows are so wide that a binding does not hold 16 of them.
     pub(crate) fn strip_rows(&self, rows: usize, cols: usize, inner: usize) -> Result<usize> {
         let by_memory = self.max_binding() / (4 * padded(cols.max(inner).max(1)));
         let by_work = match self {
@@ -133,12 +135,12 @@ impl Device {
                 (gpu.info().work_per_submit() / (2.0 * cols.max(1) as f64 * inner.max(1) as f64)) as usize
             }
         };
-        // A kernel may use one workgroup per row, and a dimension of a grid has at most 65,535.
+        // A kernel may use one workgroup per row, and a dimension of the grid has at most 65,535 workgroups.
         let strip = by_memory.min(by_work).min(65_535);
         if strip >= rows {
             return Ok(rows);
         }
-        // Rows begin at multiples of 16 bytes, bindings at those of 256.
+        // Rows begin at multiples of 16 bytes and bindings at multiples of 256, so every 16th row can begin a binding.
         const ALIGNED: usize = 16;
         let bound = matches!(self, Self(Backend::Gpu(_)));
         if bound && by_memory < ALIGNED.min(rows) {
@@ -157,10 +159,10 @@ impl Device {
         Ok(strip.min(rows))
     }
 
-    /// From now on, times every kernel on its own, or no longer. What was timed since the last call comes back. The CPU has one
-    /// such table, of all threads of the process.
+    /// Turns the timing of each kernel on or off. Returns the times since the last call. The CPU has one table for all
+    /// threads of the process.
     ///
-    /// On a GPU a timed step takes longer as a whole: its kernels no longer overlap, and each submission waits.
+    /// On a GPU a timed step takes longer as a whole: its kernels do not overlap, and each submission waits.
     pub fn profile(&self, on: bool) -> Profile {
         match self {
             Self(Backend::Cpu(_)) => profile::on_cpu(on),
@@ -168,7 +170,7 @@ impl Device {
         }
     }
 
-    /// Waits until all work that was handed over is done; in a browser it returns at once.
+    /// Waits until all work handed over is done. In a browser it returns at once.
     pub fn finish(&self) -> Result<()> {
         match self {
             Self(Backend::Cpu(_)) => Ok(()),
@@ -176,7 +178,7 @@ impl Device {
         }
     }
 
-    /// Elements made ready for an [`Upload`], by any thread; `None` where the device gains nothing by it, or cannot.
+    /// Prepares elements for an [`Upload`], on any thread. `None` if the device gains nothing by it, or cannot do it.
     pub fn stage<T: Element>(&self, values: &[T]) -> Option<Staged> {
         match self {
             Self(Backend::Cpu(_)) => None,
@@ -187,7 +189,8 @@ impl Device {
         }
     }
 
-    /// [`Device::stage`] of values that are all f16, as such: half the bytes. An even number of them.
+    /// Like [`Device::stage`], but sends the values as f16, which halves the bytes. Every value must be exact in f16,
+    /// and their number must be even.
     pub fn stage_halves(&self, values: &[f32]) -> Option<Staged> {
         const AT_ONCE: usize = 1024;
         match self {
@@ -226,14 +229,14 @@ impl fmt::Debug for Device {
 }
 
 #[doc(hidden)]
-/// Work for a device: on the CPU a kernel runs when it is called, on a GPU it is queued until [`Commands::submit`].
+/// Work for a device. On the CPU a kernel runs when it is called. On a GPU it is queued until [`Commands::submit`].
 pub enum Commands {
     Cpu,
     Gpu(Recorder),
 }
 
 impl Commands {
-    /// Hands over what is queued, for the device to do in its order. Does not wait for it.
+    /// Hands the queued work to the device, which runs it in order. Does not wait for it.
     pub fn submit(&mut self) -> Result<()> {
         match self {
             Self::Cpu => Ok(()),
@@ -244,10 +247,11 @@ impl Commands {
 
 #[cfg(feature = "native")]
 impl Device {
-    /// The best device here: a discrete GPU, else an integrated one, else the native CPU, and a software adapter only
-    /// if `WGPU_ADAPTER_NAME` asks for it.
+    /// The best device of this machine: a discrete GPU, else an integrated one, else the native CPU. A software adapter
+    /// is used only if `WGPU_ADAPTER_NAME` names it.
     ///
-    /// `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` (`low` prefers an integrated GPU) are honoured.
+    /// The variables `WGPU_BACKEND`, `WGPU_ADAPTER_NAME` and `WGPU_POWER_PREF` (`low` prefers an integrated GPU) are
+    /// honoured.
     pub fn auto() -> Result<Self> {
         Self::open("auto")
     }
@@ -255,7 +259,7 @@ impl Device {
     /// The best adapter that wgpu finds, software adapters last.
     ///
     /// # Errors
-    /// When there is none; the message names the packages to install.
+    /// There is no adapter; the message names the packages to install.
     pub fn gpu() -> Result<Self> {
         Self::open("gpu")
     }
@@ -264,7 +268,7 @@ impl Device {
     /// a device's backend, name or driver, such as `vulkan` or `gl:llvmpipe`.
     ///
     /// # Errors
-    /// When nothing fits; the message lists what there is. A variable such as `WGPU_BACKEND` that says nothing known.
+    /// No device fits; the message lists the devices. Or a variable such as `WGPU_BACKEND` has an unknown value.
     pub fn open(request: &str) -> Result<Self> {
         wait(Self::open_async(request))
     }
@@ -275,8 +279,8 @@ impl Device {
     }
 }
 
-/// Every adapter of this machine, for unit tests. A test that calls this is marked `ignore`, because it cannot test anything
-/// where there is no adapter; `scripts/test` installs adapters and runs it all the same.
+/// Every adapter of this machine, for unit tests. Mark a test that calls this as `ignore`, because it cannot test
+/// anything on a machine without an adapter. `scripts/test` installs adapters and runs the ignored tests.
 #[cfg(all(test, feature = "native"))]
 pub(crate) fn every_adapter() -> Vec<Device> {
     let adapters = Adapters::find();

@@ -1,4 +1,4 @@
-//! What is kept of a kernel on a device: its pipelines, and what was bound to them.
+//! What a device keeps per kernel: its pipelines, and the bindings used with them.
 
 /// Name and value.
 pub(super) type Constant = (String, String);
@@ -8,7 +8,7 @@ pub(super) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
 }
 
-/// What is bound to a kernel; the parameters come first.
+/// The bindings of a kernel, parameters first.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct Bound {
     pub layout: wgpu::BindGroupLayout,

@@ -1,27 +1,27 @@
-//! What each kernel takes: a table that the device fills while it is asked to.
+//! The time of each kernel, in a table that a device fills while profiling is on.
 
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use web_time::Instant;
 
-/// What the dispatches of one kernel took together.
+/// Totals over all dispatches of one kernel.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct KernelTime {
-    /// The kernel; of matrix products also the shape and which operand is transposed.
+    /// The kernel; for matrix products also the shape and the transposed operand.
     pub name: String,
-    /// Times it was dispatched.
+    /// Number of dispatches.
     pub dispatches: usize,
     /// Seconds.
     pub seconds: f64,
-    /// Floating-point operations, by the kernels' own estimates.
+    /// Floating-point operations, as estimated by the kernels.
     pub flops: f64,
-    /// Bytes of all that was bound, each counted once a dispatch.
+    /// Bytes of all bindings, each counted once per dispatch.
     pub bytes: f64,
 }
 
-/// Times by kernel, in the order in which kernels first ran.
+/// Times by kernel, in the order in which the kernels first ran.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Profile(pub Vec<KernelTime>);
 
@@ -45,13 +45,13 @@ impl Profile {
     }
 }
 
-/// Of the CPU, of whichever thread its kernels are called on.
+/// The profile of the CPU, for kernels on any thread.
 static CPU: Mutex<Option<Profile>> = Mutex::new(None);
-/// Whether there is one: asked by every kernel, and most often there is none.
+/// Whether [`CPU`] holds a profile. Every kernel asks this, and usually there is none, so it takes no lock.
 static PROFILED: AtomicBool = AtomicBool::new(false);
 
 fn of_cpu() -> MutexGuard<'static, Option<Profile>> {
-    // A table is whole after every call, whatever its caller did then.
+    // A panic of a caller cannot leave the table incomplete.
     CPU.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn clock(name: &str) -> Clock {
     clock_of(|| name.into(), 0.0, 0.0)
 }
 
-/// Starts the clock of a kernel that knows its work.
+/// Starts the clock of a kernel, with the amount of its work.
 pub(crate) fn clock_of(name: impl FnOnce() -> String, flops: f64, bytes: f64) -> Clock {
     let on = PROFILED.load(Ordering::Relaxed);
     Clock(on.then(|| {

@@ -1,4 +1,4 @@
-//! Recording dispatches for a GPU.
+//! Records dispatches for a GPU.
 
 use super::faults::lock;
 use super::gpu::{Gpu, Region};
@@ -10,29 +10,31 @@ use encase::internal::WriteInto;
 use encase::{ShaderType, UniformBuffer};
 use std::borrow::Cow;
 
-/// Rows by which a matrix larger than a binding is split: 64 numbers, one per row, end where a binding may begin.
+/// A matrix larger than a binding is split at multiples of this many rows. A vector with one f32 per row is then split
+/// at multiples of 256 bytes, where a binding may begin.
 pub(crate) const ROWS_AT_ONCE: usize = 64;
 
 /// Collects dispatches for a GPU; see [`super::Commands`].
 pub struct Recorder {
     gpu: Gpu,
-    /// Invocations of a workgroup of the row kernels, a power of two.
+    /// Invocations per workgroup of the row kernels, a power of two.
     pub lanes: u32,
-    /// Cost that one dispatch should have. Fixed by the kind of device, not by its measured speed: where work is split
-    /// decides in which order sums are taken.
+    /// Cost that one dispatch should have. It depends on the kind of device and not on its measured speed, because the
+    /// split of the work decides the order of sums.
     pub budget: f64,
     /// Bytes of the largest storage binding.
     pub max_binding: usize,
     /// Whether every dispatch is timed.
     pub(crate) profiled: bool,
-    /// What the next dispatches are called in a profile, if not as their kernel.
+    /// Name of the next dispatches in a profile; `None` for the name of their kernel.
     pub(crate) what: Option<String>,
     work: Work,
 }
 
 impl Recorder {
     pub(super) fn new(gpu: Gpu) -> Self {
-        // On a software adapter a barrier is a switch of coroutines: one vector's worth of lanes has the fewest.
+        // On a software adapter every barrier switches between coroutines. A workgroup of one vector of lanes has the
+        // fewest switches.
         let lanes = if gpu.info().kind == DeviceKind::Software { 8 } else { 64 };
         let (budget, max_binding) = (gpu.info().work_per_submit(), gpu.max_binding());
         let profiled = lock(&gpu.0.profile).is_some();
@@ -43,20 +45,21 @@ impl Recorder {
         &self.gpu
     }
 
-    /// Rows of `stride` floats that one binding and one dimension of a grid hold: a multiple of [`ROWS_AT_ONCE`], so that what
-    /// follows them is aligned. Rows so wide that there is no such number are refused by whoever brings them.
+    /// Rows of `stride` floats that fit one binding and one dimension of a grid. This is a multiple of
+    /// [`ROWS_AT_ONCE`], so that the next rows are aligned, and at least one such multiple. The caller refuses rows
+    /// that are too wide for it.
     pub fn rows_per_binding(&self, stride: usize) -> usize {
         let rows = self.max_binding / (4 * stride.max(1));
         (rows.min(65_535) / ROWS_AT_ONCE * ROWS_AT_ONCE).max(ROWS_AT_ONCE)
     }
 
-    /// Elements of four bytes that one binding holds, aligned likewise.
+    /// Elements of four bytes that fit one binding, aligned in the same way.
     pub fn elements_per_binding(&self) -> usize {
         (self.max_binding / 256 * 64).max(64)
     }
 
-    /// Queues one dispatch. `grid` counts workgroups; `cost` is an estimate in floating-point operations, which
-    /// bounds the work of one submission.
+    /// Queues one dispatch. `grid` counts workgroups. `cost` is an estimate in floating-point operations, which limits
+    /// the work of one submission.
     pub fn dispatch<P: ShaderType + WriteInto>(
         &mut self,
         spec: &'static KernelSpec,

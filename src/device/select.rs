@@ -1,4 +1,4 @@
-//! Finding devices and choosing one, with the reason.
+//! Finds devices and chooses one, with the reason.
 
 use super::Backend;
 use super::{Cpu, Device, Gpu, check_environment, variable};
@@ -11,13 +11,13 @@ use std::fmt;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DeviceKind {
-    /// A GPU with memory of its own.
+    /// A GPU with its own memory.
     Discrete,
     /// A GPU that shares the host's memory.
     Integrated,
-    /// A GPU of a virtual machine, or one that does not say what it is.
+    /// A GPU of a virtual machine, or one that does not report its kind.
     Other,
-    /// A GPU interface computed on the CPU.
+    /// A GPU interface that runs on the CPU.
     Software,
     /// The CPU itself.
     Cpu,
@@ -29,7 +29,7 @@ pub enum DeviceKind {
 pub struct DeviceInfo {
     /// Position in [`Device::list`]; 0 for a CPU that was opened without looking at the list.
     pub index: usize,
-    /// As the driver gives it.
+    /// The name that the driver reports.
     pub name: String,
     /// `vulkan`, `metal`, `dx12`, `gl`, `webgpu` or `native`.
     pub backend: String,
@@ -39,7 +39,7 @@ pub struct DeviceInfo {
     pub driver: String,
     /// The largest storage binding in bytes; 0 for the CPU, which has no such limit.
     pub max_binding: u64,
-    /// What else it grants; absent for the CPU.
+    /// Other limits of the adapter; absent for the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<DeviceLimits>,
     /// Why it was chosen; empty in a list.
@@ -47,19 +47,19 @@ pub struct DeviceInfo {
     pub reason: String,
 }
 
-/// Limits of an adapter that kernels come up against.
+/// Limits of an adapter that a kernel may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DeviceLimits {
     /// Largest buffer, in bytes.
     pub buffer: u64,
-    /// Storage buffers of a shader.
+    /// Storage buffers per shader.
     pub storage_buffers: u32,
     /// Workgroup memory, in bytes.
     pub workgroup_memory: u32,
-    /// Invocations of a workgroup.
+    /// Invocations per workgroup.
     pub invocations: u32,
-    /// Workgroups of a dispatch in one dimension.
+    /// Workgroups per dimension of a dispatch.
     pub workgroups: u32,
 }
 
@@ -91,7 +91,7 @@ impl DeviceInfo {
 
     fn of(index: usize, adapter: &wgpu::Adapter) -> Self {
         let info = adapter.get_info();
-        // wgpu calls every llvmpipe a CPU, and a GL driver often does not say what it is.
+        // wgpu reports llvmpipe as a CPU, and a GL driver often does not report its kind.
         let software = ["llvmpipe", "softpipe", "swiftshader", "basic render"]
             .iter()
             .any(|name| info.name.to_lowercase().contains(name));
@@ -114,8 +114,8 @@ impl DeviceInfo {
         }
     }
 
-    /// Floating-point operations to put into one submission: about 100 ms on a slow member of each kind, so that
-    /// no watchdog ends it.
+    /// Floating-point operations of one submission: about 100 ms on a slow device of each kind, so that no watchdog
+    /// stops it.
     pub(super) fn work_per_submit(&self) -> f64 {
         match self.kind {
             DeviceKind::Discrete => 2e11,
@@ -124,9 +124,9 @@ impl DeviceInfo {
         }
     }
 
-    /// Whether all words of the request occur in what the device says of itself.
+    /// Whether every word of the request occurs in the device's backend, name or driver.
     fn matches(&self, request: &str) -> bool {
-        // Mesa's Vulkan rasteriser is known as lavapipe and calls itself llvmpipe.
+        // Mesa's Vulkan rasteriser is known as lavapipe but reports the name llvmpipe.
         let alias = if self.backend == "vulkan" && self.name.contains("llvmpipe") { "lavapipe" } else { "" };
         let text = format!("{} {} {} {alias}", self.backend, self.name, self.driver).to_lowercase();
         let request = request.to_lowercase();
@@ -140,26 +140,26 @@ impl fmt::Display for DeviceInfo {
     }
 }
 
-/// The adapters of this machine, found once.
+/// The adapters of this machine, from one search.
 pub struct Adapters {
     adapters: Vec<wgpu::Adapter>,
     infos: Vec<DeviceInfo>,
-    /// Those that the kernels cannot run on, and why.
+    /// Adapters that the kernels cannot run on, with the reason.
     refused: Vec<String>,
 }
 
-/// What to install where wgpu finds no adapter.
+/// Advice if wgpu finds no adapter.
 const NO_ADAPTER: &str = "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers libvulkan1; \
      Fedora: dnf install mesa-vulkan-drivers vulkan-loader; Arch: pacman -S vulkan-icd-loader and vulkan-radeon, \
      vulkan-intel or nvidia-utils; Windows: the GPU vendor's driver; macOS: Metal is built in), or use --device cpu";
 
 impl Adapters {
-    /// Asks wgpu, which honours `WGPU_BACKEND`.
+    /// Asks wgpu for the adapters of the backends in `WGPU_BACKEND`, by default of all backends.
     pub async fn find_async() -> Self {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = variable("WGPU_BACKEND")
             .map_or(wgpu::Backends::all(), |names| wgpu::Backends::from_comma_list(&names));
-        // Validation layers are for wgpu's own developers; wgpu validates every call itself.
+        // Validation layers serve wgpu's own developers. wgpu validates every call itself.
         descriptor.flags = wgpu::InstanceFlags::empty().with_env();
         let mut found = Self::none();
         #[cfg(target_os = "linux")]
@@ -171,7 +171,8 @@ impl Adapters {
         found
     }
 
-    /// The adapters of an instance, as another `kind` of machine if one is given: tests bring pretended ones.
+    /// The adapters of an instance. `kind` replaces the kind of each adapter, so that tests can simulate other
+    /// machines.
     pub async fn of(instance: &wgpu::Instance, kind: Option<DeviceKind>) -> Self {
         let mut found = Self::none();
         found.add(instance, kind).await;
@@ -276,9 +277,9 @@ impl Adapters {
     }
 }
 
-/// A Vulkan instance that does not know of Wayland, where there is no Wayland: Mesa's layer that puts devices in order would
-/// look for it, and libwayland would say on standard error that `XDG_RUNTIME_DIR` is not set. `None` where this does not
-/// matter, or where there is no Vulkan.
+/// A Vulkan instance without the Wayland extension, for a machine without Wayland. With the extension, Mesa's layer
+/// that orders devices would look for Wayland, and libwayland would print on standard error that `XDG_RUNTIME_DIR` is
+/// not set. `None` if that variable is set to an absolute path, or if there is no Vulkan.
 #[cfg(target_os = "linux")]
 fn quiet_vulkan(descriptor: &wgpu::InstanceDescriptor) -> Option<wgpu::Instance> {
     use wgpu::hal::{InstanceDescriptor, api::Vulkan, vulkan};
@@ -295,8 +296,8 @@ fn quiet_vulkan(descriptor: &wgpu::InstanceDescriptor) -> Option<wgpu::Instance>
         telemetry: None,
         display: None,
     };
-    // SAFETY: the list without Wayland is the one that wgpu makes on a system without it. The extension serves to make
-    // surfaces of Wayland windows, which nothing does here: the instance does not leave this module.
+    // SAFETY: wgpu makes the same list of extensions on a system without Wayland. The extension is needed only for
+    // surfaces of Wayland windows. Nothing here makes one, and the instance does not leave this module.
     unsafe {
         let without_wayland = |arguments: vulkan::CreateInstanceCallbackArgs| {
             arguments.extensions.retain(|name| *name != c"VK_KHR_wayland_surface");
@@ -306,7 +307,7 @@ fn quiet_vulkan(descriptor: &wgpu::InstanceDescriptor) -> Option<wgpu::Instance>
     }
 }
 
-/// Where an adapter stays below the floor that the kernels are written for.
+/// What an adapter lacks of the minimum that the kernels need; `None` if nothing.
 fn below_floor(adapter: &wgpu::Adapter) -> Option<String> {
     if !adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
         return Some("no compute shaders".into());
@@ -325,10 +326,10 @@ fn below_floor(adapter: &wgpu::Adapter) -> Option<String> {
     lack.map(|(granted, needed, what)| format!("{granted} {what} of the {needed} needed"))
 }
 
-/// Where a GL driver stays below it by its version, as the driver writes that. wgpu asks for desktop GL 3.3, and drivers of NVIDIA
-/// give just that, with compute shaders as an extension, for which wgpu writes no shaders.
+/// What a GL driver lacks, judged by its version text. wgpu asks for desktop GL 3.3, and NVIDIA's drivers return
+/// exactly that version. It has compute shaders only as an extension, and wgpu cannot write shaders for it.
 fn below_gl_floor(version: &str) -> Option<String> {
-    // `4.5 (Core Profile) Mesa 22.3.6`; that of GLES begins with its name.
+    // For example `4.5 (Core Profile) Mesa 22.3.6`. The text of GLES begins with its name, so it has no number here.
     let mut numbers =
         version.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
@@ -343,7 +344,8 @@ fn cpu(reason: &str, index: usize) -> Device {
     Device(Backend::Cpu(Cpu(DeviceInfo { reason: reason.into(), ..DeviceInfo::native_cpu(index) })))
 }
 
-/// Smaller is better: kind of machine first, then the interface (GL only where nothing else drives the same GPU).
+/// The order of devices, the best first: by kind of machine, then by interface (GL only if nothing else drives the same
+/// GPU).
 fn rank(info: &DeviceInfo, power: &str) -> (usize, usize) {
     let kind = match (info.kind, power) {
         (DeviceKind::Integrated, "low") => 0,

@@ -1,4 +1,4 @@
-//! The contract between a shader and the host: its bindings, its parameter block, and the constants that are written into it.
+//! The contract between a shader and the host: its bindings, its parameter block, and the constants that the host sets.
 
 use crate::{Error, Result};
 use std::ops::Range;
@@ -8,11 +8,11 @@ use std::ops::Range;
 pub enum Access {
     Read,
     ReadWrite,
-    /// Read from a copy in an image, whose texels are the vec4s of the region, 2,048 a row.
+    /// Read from a copy in an image. The texels are the vec4s of the region, 2,048 per row.
     Image,
 }
 
-/// The contract with a shader: binding 0 is the uniform parameter block, then the storage bindings in order.
+/// The contract with a shader. Binding 0 is the uniform parameter block. The storage bindings follow in order.
 #[derive(Debug, Clone, Copy)]
 pub struct KernelSpec {
     /// Name of the shader file and of the dispatch function.
@@ -23,16 +23,16 @@ pub struct KernelSpec {
     pub params: &'static [(&'static str, &'static str)],
     /// Storage bindings 1, 2, ...
     pub bindings: &'static [Access],
-    /// Invocations of a workgroup, with the constants as written in the shader.
+    /// Size of a workgroup with the constants as the shader file has them.
     pub workgroup: [u32; 3],
 }
 
-/// Rewrites the values of `const NAME = value;` lines of a shader. This is how tile sizes, which WGSL's `override`
-/// cannot express for a thread's own arrays, live in one language. A name `section NAME` stands for the lines between
-/// `// section NAME` and `// end of section`.
+/// Sets the values of `const NAME = value;` lines of a shader. This sets tile sizes, for example: WGSL's `override`
+/// cannot give the size of a thread's own arrays. A name `section NAME` replaces the lines between `// section NAME`
+/// and `// end of section`.
 ///
 /// # Errors
-/// When a constant does not occur exactly once, or a section is not there.
+/// A constant does not occur exactly once, or a section is missing.
 pub fn specialise(source: &str, constants: &[(&str, String)]) -> Result<String> {
     let mut lines: Vec<String> = source.lines().map(str::to_string).collect();
     for (name, value) in constants {

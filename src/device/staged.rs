@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
-/// Bytes of uploads that trigger a submission, the largest upload that is prepared by another thread, and the memory that is kept
-/// for later uploads.
+/// A limit in bytes with three uses. Work with this many bytes of uploads is submitted at once. A larger upload is not
+/// staged ahead. Free buffers are kept up to this total.
 pub(super) const STAGED: usize = 64 << 20;
 
-/// Mapped buffers that the device no longer uses, the oldest first. They are reused because wgpu fills new buffers with zeros.
+/// Buffers for later uploads, in the order in which the device returned them. Each is mapped, and the device has
+/// finished with it. They save time because a new buffer is first filled with zeros.
 pub(super) type Free = Arc<Mutex<Vec<wgpu::Buffer>>>;
 
-/// Bytes that lie where a device copies them from.
+/// Bytes in memory that a device copies from.
 #[derive(Debug)]
 pub struct Staged {
-    /// As large, or larger.
+    /// At least `len` bytes.
     pub(super) buffer: wgpu::Buffer,
     pub(super) len: usize,
 }

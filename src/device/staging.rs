@@ -1,4 +1,4 @@
-//! Making memory for uploads ready, by any thread, and using it again once it was copied.
+//! Fills memory for uploads on any thread, and uses it again after the copy.
 
 use super::faults::lock;
 use super::gpu::Gpu;
@@ -6,13 +6,13 @@ use super::staged::{STAGED, Staged};
 use crate::{Error, Result};
 
 impl Gpu {
-    /// Whether uploads can be prepared by other threads. GL cannot: its only context waits for work before it maps memory.
+    /// Whether uploads can be staged ahead. GL cannot: it has one context, which waits for work before it maps memory.
     pub(super) fn stages(&self) -> bool {
         self.info().backend != "gl"
     }
 
-    /// Prepares bytes for an upload, on any thread. Their number is a multiple of 4. `None` if the device gains nothing by it or
-    /// cannot do it; the upload itself then reports why.
+    /// Stages bytes (a multiple of 4) ahead of an upload, on any thread. `None` if the device gains nothing by it, or
+    /// cannot do it. In that case the upload itself reports the reason.
     pub(super) fn stage_ahead(
         &self,
         len: usize,
@@ -22,7 +22,7 @@ impl Gpu {
         if worth { self.stage(len, write).ok() } else { None }
     }
 
-    /// Prepares memory that the device copies from. `write` must write all bytes; their number is a multiple of 4.
+    /// Stages bytes (a multiple of 4) in memory that the device copies from. `write` must write all of them.
     pub(super) fn stage(&self, len: usize, write: impl FnOnce(wgpu::WriteOnly<'_, [u8]>)) -> Result<Staged> {
         let buffer = match self.free(len) {
             Some(buffer) => buffer,
@@ -38,7 +38,7 @@ impl Gpu {
         match buffer.slice(..len as u64).get_mapped_range_mut() {
             Ok(mut mapped) => write(mapped.slice(..)),
             Err(error) => {
-                // A lost device maps nothing. Its own fault, if there is one, says more.
+                // A lost device cannot map memory. Its own error comes first, if there is one.
                 self.poll(None)?;
                 let advice = "resume from the last checkpoint, or choose another --device";
                 return Err(Error::device(&self.info().name, "memory for an upload", error, advice));
@@ -48,7 +48,7 @@ impl Gpu {
         Ok(Staged { buffer, len })
     }
 
-    /// The smallest free buffer that holds so many bytes, unless it is much too large for them.
+    /// The smallest free buffer that has room for `len` bytes and is at most twice as large.
     fn free(&self, len: usize) -> Option<wgpu::Buffer> {
         let mut free = lock(&self.0.free);
         let fits = |buffer: &wgpu::Buffer| (len..=2 * len).contains(&(buffer.size() as usize));
@@ -57,7 +57,8 @@ impl Gpu {
         Some(free.remove(at))
     }
 
-    /// Takes a buffer back for later uploads, once the device has finished with it. The oldest buffers are dropped first.
+    /// Frees a buffer for other uploads after the device has finished the submission that used it. If the free buffers
+    /// exceed [`STAGED`] bytes, those that were free longest are destroyed.
     pub(super) fn recycle(&self, staged: Staged) {
         let (buffer, free) = (staged.buffer, self.0.free.clone());
         if buffer.size() > STAGED as u64 {
@@ -102,11 +103,11 @@ mod tests {
                 continue;
             };
             assert_eq!(found, numbers(0, 300), "{device}");
-            // Fewer of them: what lay behind them before is not copied.
+            // A shorter upload: the rest of the earlier values is not copied.
             let (second, found) = send(&numbers(1000, 200)).unwrap();
             assert_eq!(second, first, "{device}");
             assert_eq!(found, [numbers(1000, 200), numbers(200, 100)].concat(), "{device}");
-            // Much fewer, and more, have memory of their own.
+            // A much shorter upload and a longer one get other memory.
             assert_ne!(send(&numbers(7, 10)).unwrap().0, first, "{device}");
             let longer = device.stage(&numbers(0, 400)).unwrap();
             assert_ne!(longer.buffer(), &first, "{device}");

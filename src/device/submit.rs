@@ -1,4 +1,4 @@
-//! Submitting work in order: it is held until it is worth a submission, and submitted in pieces of bounded cost.
+//! Work in its order: it is handed over, held until it is worth a submission, and submitted in bounded pieces.
 
 use super::faults::lock;
 use super::gpu::{Gpu, Memory};
@@ -8,28 +8,28 @@ use crate::Result;
 use web_time::Instant;
 
 impl Gpu {
-    /// Overwrites bytes after all earlier work. Their number is a multiple of 4.
+    /// Overwrites bytes (a multiple of 4) after all work handed over earlier.
     pub(super) fn write(&self, memory: &Memory, offset: u64, bytes: &[u8]) -> Result<()> {
         if !self.stages() {
             self.flush()?;
         }
         if lock(&self.0.pending).items.is_empty() {
-            // wgpu puts it before whatever is submitted next.
+            // wgpu runs this write before the next submission.
             self.0.queue.write_buffer(&memory.buffer, offset, bytes);
             return self.check();
         }
         self.upload(memory, offset, self.stage(bytes.len(), |mut to| to.copy_from_slice(bytes))?)
     }
 
-    /// Copies staged bytes to their place, after all earlier work.
+    /// Copies staged bytes to their place after all work handed over earlier.
     pub(super) fn upload(&self, memory: &Memory, offset: u64, from: Staged) -> Result<()> {
         let staged = from.len() as u64;
         let upload = Item::Upload(Upload { from, to: memory.buffer.clone(), offset });
         self.hand_over(Work { items: vec![upload], staged, ..Work::default() })
     }
 
-    /// Takes work that runs after all earlier work. It is submitted once the pending work is worth a submission, or once the oldest
-    /// of it has waited long enough.
+    /// Adds work after all work handed over earlier. It is held until there is enough for a submission, or until the
+    /// first of it has waited for `TOGETHER` seconds.
     pub(super) fn hand_over(&self, work: Work) -> Result<()> {
         let mut pending = lock(&self.0.pending);
         if (pending.params.len() + work.params.len()) as u64 > PARAMS {
@@ -42,14 +42,15 @@ impl Gpu {
         if enough { self.submit(std::mem::take(&mut pending)) } else { self.check() }
     }
 
-    /// Submits all that was handed over.
+    /// Submits all work handed over.
     pub(super) fn flush(&self) -> Result<()> {
         let mut pending = lock(&self.0.pending);
         self.submit(std::mem::take(&mut pending))
     }
 
-    /// Gives work to the driver, and waits if too many submissions are under way. The caller holds the lock of the pending work, so
-    /// that submissions keep their order and no other thread overwrites the parameters.
+    /// Gives work to the driver, and waits if too many submissions are in flight. The caller holds the lock of
+    /// `pending`. This keeps submissions in order, and no other thread can write parameters between this write and its
+    /// submission.
     fn submit(&self, work: Work) -> Result<()> {
         if work.items.is_empty() {
             return self.check();
@@ -87,33 +88,33 @@ impl Gpu {
         }
     }
 
-    /// Submissions of work so far.
+    /// Number of submissions of work so far.
     pub fn submissions(&self) -> u64 {
         lock(&self.0.flight).count
     }
 
-    /// Waits for a submission and learns from it.
+    /// Waits for a submission and updates the estimate of the device's speed.
     fn finish(&self, submission: Submission) -> Result<()> {
         self.poll(Some(submission.index))?;
         let mut flight = lock(&self.0.flight);
         let now = Instant::now();
         let seconds = now.duration_since(submission.begun.max(flight.ended)).as_secs_f64();
         flight.ended = now;
-        // Short submissions measure overhead, not speed. Half of the old estimate is kept, because one slow submission (it may
-        // include compilation) must not shrink the next ones to nothing.
+        // A short submission says more about overhead than about speed. Half of the old estimate stays, because one
+        // slow submission, which may include compilation, must not make the next ones tiny.
         if seconds > 1e-3 && submission.cost > 1e6 {
             flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
         }
         Ok(())
     }
 
-    /// Lets the device catch up with everything. In a browser it returns at once.
+    /// Waits for all work. In a browser it returns at once.
     pub(super) fn wait(&self) -> Result<()> {
         self.flush()?;
         self.poll(None)
     }
 
-    /// Waits for everything submitted, or for one submission.
+    /// Waits for all submissions, or for one.
     pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let poll = wgpu::PollType::Wait { submission_index, timeout: None };
         if let Err(error) = self.0.device.poll(poll) {
@@ -156,7 +157,7 @@ mod tests {
                 device.wait(buffer.read(&device, 0..4)).map(drop)
             };
             work().unwrap();
-            // No usage: the driver says so, and nothing else is wrong.
+            // The driver refuses a buffer without a usage, and nothing else is wrong.
             let descriptor = wgpu::BufferDescriptor {
                 label: None,
                 size: 4,
@@ -167,7 +168,7 @@ mod tests {
             let message = work().unwrap_err().to_string();
             assert!(message.contains("work without a driver error"), "{device}: {message}");
             work().unwrap_or_else(|error| panic!("{device}: {error}"));
-            // Profiling reports no fault and keeps the pending one.
+            // Turning the profile on and off does not report the fault, and keeps it for the next call.
             drop(gpu.0.device.create_buffer(&descriptor));
             device.profile(true);
             device.profile(false);

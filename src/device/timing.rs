@@ -1,4 +1,4 @@
-//! Timing every dispatch of a GPU on its own, which waits.
+//! Times every dispatch of a GPU on its own, and waits for each.
 
 use super::faults::lock;
 use super::gpu::Gpu;
@@ -7,7 +7,7 @@ use crate::Result;
 use web_time::Instant;
 
 impl Gpu {
-    /// What `work` gives, none of it timed.
+    /// Runs `work` without timing it.
     pub(crate) fn unprofiled<T>(&self, work: impl FnOnce() -> T) -> T {
         let profile = lock(&self.0.profile).take();
         let result = work();
@@ -15,15 +15,16 @@ impl Gpu {
         result
     }
 
-    /// One dispatch after the other, copies to the images that it reads counted in: between two timestamps, where the adapter
-    /// has them; else in a submission of its own, so that its time holds the latency of one.
+    /// Runs and times one dispatch after the other, including the copies to the images that it reads. With timestamps,
+    /// the time lies between two of them. Without timestamps, each dispatch has its own submission, so its time
+    /// includes the latency of a submission.
     pub(super) fn submit_timed(&self, work: &Work) -> Result<()> {
         let inner = &self.0;
         self.poll(None)?;
         inner.queue.write_buffer(&inner.params, 0, &work.params);
         inner.queue.submit([]);
         self.poll(None)?;
-        // Each a dispatch and the copies before it; the last may be copies alone.
+        // Each group is a dispatch and the copies before it. The last group may have copies only.
         let groups: Vec<_> = work.items.chunk_by(|item, _| !item.is_dispatch()).collect();
         let seconds = if inner.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             self.time_by_stamps(&groups)?
@@ -68,7 +69,7 @@ impl Gpu {
             };
             let (mut begin, end) = (Some(2 * i), Some(2 * i + 1));
             if rest.len() > 1 {
-                // Copies lie between passes.
+                // Copies must lie between passes, so an empty pass before them takes the first timestamp.
                 drop(encoder.begin_compute_pass(&pass(begin.take(), None)));
                 rest.iter().for_each(|item| item.encode_copy(&mut encoder));
             }
@@ -105,7 +106,7 @@ impl Gpu {
     }
 }
 
-/// Uploads, which come first, and what a dispatch consists of.
+/// Splits a group into its uploads, which come first, and the rest: image copies and the dispatch.
 fn split(group: &[Item]) -> (&[Item], &[Item]) {
     group.split_at(group.partition_point(|item| matches!(item, Item::Upload(_))))
 }

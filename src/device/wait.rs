@@ -1,6 +1,6 @@
 //! The one place where the host waits for a device.
 //!
-//! Code in a browser must not wait, so this module is native only.
+//! A page in a browser must not wait, so this module does not exist there.
 
 use super::{Backend, Device};
 
@@ -10,8 +10,8 @@ pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 impl Device {
-    /// Waits for work on this device. That of the CPU runs on a thread of rayon's pool, so it must be [`Send`], and must not wait
-    /// for another thread that waits for that pool.
+    /// Waits for work on this device. CPU work runs on a thread of rayon's pool, so it must be [`Send`]. It must not
+    /// wait for another thread that waits for that pool.
     pub fn wait<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         match self {
             Self(Backend::Cpu(_)) => rayon::scope(|_| wait(work)),

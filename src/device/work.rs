@@ -1,4 +1,4 @@
-//! Work for a GPU as data: items in their order, and submissions under way.
+//! Work for a GPU as data: items in order, and submissions in flight.
 
 use super::image::ImageCopy;
 use super::pipeline::Pipeline;
@@ -10,20 +10,20 @@ use web_time::Instant;
 
 /// Bytes between two parameter blocks: the largest `min_uniform_buffer_offset_alignment` in use.
 pub(super) const PARAM_SLOT: u64 = 256;
-/// Bytes of parameter blocks that a submission can hold, those of 256 dispatches.
+/// Bytes of the parameter blocks of one submission, for 256 dispatches.
 pub(super) const PARAMS: u64 = PARAM_SLOT * 256;
-/// Submissions that may be under way before the host waits, so that their uploads cannot pile up in memory.
+/// Submissions in flight before the host waits, so that their uploads cannot pile up in memory.
 pub(super) const MAX_IN_FLIGHT: usize = 3;
 /// Longest time that a submission should take, in seconds: far below the watchdogs of drivers (about 2 s on Windows).
 pub(super) const SUBMISSION: f64 = 0.1;
-/// Shortest time that a submission should take, in seconds, so that short steps share one.
+/// Shortest time that a submission should take, in seconds: short steps share one, unless the next work comes too late.
 pub(super) const TOGETHER: f64 = 0.005;
 
-/// Work in its order, with the parameters of its dispatches.
+/// Work in order, with the parameters of its dispatches.
 pub(super) struct Work {
     pub items: Vec<Item>,
     pub params: Vec<u8>,
-    /// Of the dispatches, in floating-point operations.
+    /// Cost of the dispatches, in floating-point operations.
     pub cost: f64,
     /// Bytes of the uploads.
     pub staged: u64,
@@ -36,7 +36,7 @@ pub(super) enum Item {
     Dispatch(Dispatch),
 }
 
-/// A copy from memory that the host has written to a buffer.
+/// A copy to a buffer from memory that the host has written.
 pub(super) struct Upload {
     pub from: Staged,
     pub to: wgpu::Buffer,
@@ -46,19 +46,19 @@ pub(super) struct Upload {
 pub(super) struct Dispatch {
     pub pipeline: Arc<Pipeline>,
     pub bindings: wgpu::BindGroup,
-    /// Of the parameters.
+    /// Offset of its parameter block, in bytes.
     pub offset: u32,
     pub grid: [u32; 3],
-    /// For the profile: what it is, and its bytes and floating-point operations.
+    /// For the profile: its name, its bytes and its floating-point operations.
     pub what: Cow<'static, str>,
     pub bytes: f64,
     pub cost: f64,
 }
 
-/// Submissions under way, and the speed of the device as earlier submissions showed it.
+/// Submissions in flight, and the device's speed as measured with earlier ones.
 pub(super) struct Flight {
     pub submissions: VecDeque<Submission>,
-    /// Submissions of work so far.
+    /// Number of submissions of work so far.
     pub count: u64,
     /// Cost per second.
     pub rate: f64,
@@ -73,7 +73,7 @@ pub(super) struct Submission {
 }
 
 impl Flight {
-    /// For a device that is expected to do this much work in one submission.
+    /// Starts with a guess of the speed: `work_per_submit` floating-point operations take [`SUBMISSION`] seconds.
     pub fn new(work_per_submit: f64) -> Self {
         Self {
             submissions: VecDeque::new(),
@@ -91,7 +91,7 @@ impl Default for Work {
 }
 
 impl Work {
-    /// More work, after this.
+    /// Adds more work after this.
     pub fn append(&mut self, mut more: Work) {
         if self.items.is_empty() {
             self.begun = Instant::now();
@@ -114,7 +114,7 @@ impl Item {
         matches!(self, Self::Dispatch(_))
     }
 
-    /// All but dispatches, which come in passes.
+    /// Encodes an upload or an image copy. Dispatches are skipped, because they need a pass.
     pub fn encode_copy(&self, encoder: &mut wgpu::CommandEncoder) {
         match self {
             Self::Upload(Upload { from, to, offset }) => {
