@@ -1,11 +1,12 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(feature = "native"), allow(dead_code, reason = "the parts that only the trainer uses"))]
 
-/// Gives a type of options, which may have more of them in a later version, a way to change some.
+/// Gives an options type the method `with`, which changes some options. Callers need it because a later version may add
+/// options.
 macro_rules! with {
     ($options:ty) => {
         impl $options {
-            /// The same with what `change` changes.
+            /// Returns these options after `change` has changed them.
             #[must_use]
             pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
                 change(&mut self);
@@ -15,7 +16,7 @@ macro_rules! with {
     };
 }
 
-// From the lowest layer to the highest; tests/layers.rs holds this order.
+// The modules stand in alphabetical order. tests/layers.rs lists their layers and checks them.
 pub mod analysis;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -60,17 +61,17 @@ pub mod pooling {
     pub use crate::model::{EncoderGradients, Gpo, GpoGradients, Pooled};
 }
 
-/// Two-stage retrieval: the best candidates of every query, and what another model's scores of them come to.
+/// Two-stage retrieval: find the best candidates of every query, then measure how another model's scores rank them.
 #[cfg(feature = "native")]
 pub mod rerank {
     pub use crate::eval::Candidates;
     pub use crate::similarity::TopK;
 }
 
-/// Checks every environment variable that wgoal reads.
+/// Checks that every environment variable that wgoal reads has a known value.
 ///
 /// # Errors
-/// The first with an unknown value; the message lists the known ones.
+/// The first variable with an unknown value; the message lists the known values.
 pub fn check_environment() -> Result<()> {
     device::check_environment()?;
     kernels::check_environment()

@@ -1,4 +1,4 @@
-//! The one error type of the crate: what it is about, what was expected, what was found, what to do.
+//! The one error type of the crate. It says what the error is about, what was expected, what was found, and what to do.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// A [`std::result::Result`] with wgoal's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Where an [`Error`] comes from; lets a program react without reading the text.
+/// The origin of an [`Error`]. A program can react to it without reading the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -18,7 +18,7 @@ pub enum ErrorKind {
     Device,
     /// A checkpoint or a run folder.
     Checkpoint,
-    /// A training run that left the finite numbers.
+    /// A training run whose numbers are no longer finite.
     Diverged,
 }
 
@@ -34,7 +34,7 @@ pub struct Error {
     more: Option<Box<More>>,
 }
 
-/// What few errors have; apart, since results are as large as their errors.
+/// Parts that few errors have. They are boxed to keep every [`Result`] small.
 #[derive(Debug, Clone, Default)]
 struct More {
     excerpt: Option<String>,
@@ -60,38 +60,39 @@ impl Error {
         }
     }
 
-    /// The same error with other words on what to do.
+    /// The same error with other advice.
     #[must_use]
     pub fn with_advice(self, advice: impl fmt::Display) -> Self {
         Self { advice: advice.to_string(), ..self }
     }
 
-    /// The same error with the one that caused it, which [`std::error::Error::source`] then gives.
+    /// The same error with its cause, which [`std::error::Error::source`] returns.
     #[must_use]
     pub(crate) fn with_source(self, source: Arc<dyn std::error::Error + Send + Sync>) -> Self {
         let more = self.more.clone().unwrap_or_default();
         Self { more: Some(Box::new(More { source: Some(source), ..*more })), ..self }
     }
 
-    /// The same error with the line of a text that it is about, and a second line that marks the place in it.
+    /// The same error with an excerpt: the line of text that it is about, and a second line that marks the place in it.
     #[must_use]
     pub(crate) fn with_excerpt(self, excerpt: Option<String>) -> Self {
         let more = self.more.clone().unwrap_or_default();
         Self { more: Some(Box::new(More { excerpt, ..*more })), ..self }
     }
 
-    /// The line of the user's text that the error is about, and below it a line with carets under the place: two
-    /// indented lines without control characters, to be shown after the error. Of weight files only.
+    /// The line of the user's text that the error is about, and below it a line with carets under the place. Both lines
+    /// are indented, contain no control characters, and belong after the error. Only errors in weight files have an
+    /// excerpt.
     pub fn excerpt(&self) -> Option<&str> {
         self.more.as_ref()?.excerpt.as_deref()
     }
 
-    /// Where it comes from.
+    /// The origin of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What was found, without the rest.
+    /// The part that says what was found.
     pub(crate) fn found(&self) -> &str {
         &self.found
     }
@@ -120,7 +121,7 @@ impl Error {
         found: impl fmt::Display,
         advice: impl fmt::Display,
     ) -> Self {
-        // Drivers explain themselves in paragraphs.
+        // Driver messages have several lines.
         let found = found.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self::new(ErrorKind::Device, thing, expected, found, advice)
     }
@@ -149,14 +150,14 @@ impl fmt::Display for Error {
     }
 }
 
-/// Text that may come from outside, shown as a part of one line: what controls a terminal, breaks the line or turns its
-/// direction appears as an escape (`\n`, `\u{1b}`), and of a long text the middle is left out.
+/// Text that may come from outside, shown within one line. Characters that control a terminal, break the line or change
+/// the direction of text appear as escapes (`\n`, `\u{1b}`). Long text is shown without its middle.
 #[derive(Debug, Clone, Copy)]
 pub struct Plain<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Plain<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Most characters that are shown of the beginning and of the end.
+        /// Most characters shown from the start and from the end.
         const SHOWN: [usize; 2] = [600, 200];
         let mut text = String::new();
         for c in self.0.to_string().chars() {
@@ -176,7 +177,7 @@ impl<T: fmt::Display> fmt::Display for Plain<T> {
     }
 }
 
-/// Whether a character does something to a terminal or to the text around it, or is none that can be seen.
+/// Whether a character affects a terminal or the text around it, or is invisible.
 pub fn is_unsafe(c: char) -> bool {
     let invisible = [
         '\u{ad}'..='\u{ad}',
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(error.to_string(), format!("{part}: expected {part}, found {part}; {part}"));
         let driver = Error::device("x", "y", "Validation Error\n\nCaused by:\n  it\n", "z").to_string();
         assert_eq!(driver, "x: expected y, found Validation Error Caused by: it; z");
-        // An error within another is shown as it was.
+        // An error inside another is shown unchanged.
         let outer = Error::data("x", "y", &error, "z").to_string();
         assert_eq!(outer, format!("x: expected y, found {error}; z"));
     }

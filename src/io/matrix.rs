@@ -1,19 +1,18 @@
-//! Matrices of f32 as files of other programs: npy, fvecs, fbin.
+//! Writes matrices of f32 in file formats of other programs: npy, fvecs, fbin.
 
 use super::{Streams, write_whole};
 use crate::{Error, Result};
 use std::io::Write;
 use std::path::Path;
 
-/// Writes `values`, row-major `[rows, cols]`, as a `.npy` file of f32 that appears whole or not at all.
+/// Writes `values`, row-major `[rows, cols]`, as a `.npy` file of f32. The file appears whole or not at all.
 ///
 /// # Errors
-/// A number of values other than `rows * cols`, and any failure to write; a file that was there is then
-/// still the old one.
+/// The number of values is not `rows * cols`, or the file cannot be written. An existing file then stays unchanged.
 pub fn write_matrix_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -> Result<()> {
     write_matrix(path, rows, cols, values, |out| {
         let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
-        // The values start at a multiple of 64 bytes, after 10 bytes, the text and a line break.
+        // The values start at a multiple of 64 bytes. Before them are 10 bytes, the text and a line break.
         let width = (text.len() + 11).next_multiple_of(64) - 11;
         out.write_all(b"\x93NUMPY\x01\x00")?;
         out.write_all(&(width as u16 + 1).to_le_bytes())?;
@@ -22,8 +21,7 @@ pub fn write_matrix_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -
     })
 }
 
-/// Writes a matrix as [`write_matrix_npy`] does, but as the `.fvecs` file that faiss reads: before each row its length as
-/// an i32.
+/// Like [`write_matrix_npy`], but writes the `.fvecs` format of faiss: the length of each row, as an i32, stands before it.
 ///
 /// # Errors
 /// Those of [`write_matrix_npy`].
@@ -36,7 +34,7 @@ pub fn write_matrix_fvecs(path: &Path, rows: usize, cols: usize, values: &[f32])
     })
 }
 
-/// Writes a matrix as [`write_matrix_npy`] does, but as the `.fbin` file that usearch reads: rows and columns as i32, then
+/// Like [`write_matrix_npy`], but writes the `.fbin` format of usearch: the number of rows and of columns as i32, then
 /// the values.
 ///
 /// # Errors
@@ -49,7 +47,7 @@ pub fn write_matrix_fbin(path: &Path, rows: usize, cols: usize, values: &[f32]) 
     })
 }
 
-/// Writes a file of `values`, `[rows, cols]`; both must fit an i32, as some formats hold them.
+/// Writes a file of `values`, `[rows, cols]`. Both numbers must fit an i32, because some formats store them as such.
 fn write_matrix(
     path: &Path,
     rows: usize,

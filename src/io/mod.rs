@@ -1,4 +1,4 @@
-//! Files: only regular ones are read, and what is written appears whole or not at all.
+//! Files. Only regular files are read. A written file appears whole or not at all.
 
 mod matrix;
 mod place;
@@ -19,20 +19,21 @@ pub use read::{LINES, SMALL, open, read, read_text};
 pub(crate) use read::{MAX_SAFETENSORS_HEADER, read_safetensors};
 pub use words::Obstacle;
 
-/// Around the random part of a temporary name.
+/// The start and the end of a temporary name, around its random part.
 const PARTIAL: (&str, &str) = (".wgoal-partial-", ".tmp");
 const RANDOM: usize = 12;
 
-/// Whether a file's name is one that files have here while they are written: what a killed process leaves.
+/// Whether this is the name of a temporary file. A killed process may leave such files behind.
 fn is_partial(name: &OsStr) -> bool {
     let random = name.to_str().and_then(|name| name.strip_prefix(PARTIAL.0)?.strip_suffix(PARTIAL.1));
     random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// Removes what killed processes have left half written in a folder. Only for one that no other process writes into.
+/// Removes the temporary files that killed processes left in a folder. No other process may write into the folder at
+/// the same time.
 ///
 /// # Errors
-/// A folder that cannot be listed.
+/// The folder cannot be listed.
 pub fn remove_partial(folder: &Path) -> Result<(), Obstacle> {
     for entry in fs::read_dir(folder)?.flatten() {
         if is_partial(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -42,20 +43,20 @@ pub fn remove_partial(folder: &Path) -> Result<(), Obstacle> {
     Ok(())
 }
 
-/// What a path may lead to besides a regular file.
+/// What a path may lead to, other than a regular file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Streams {
-    /// Pipes and devices, `/dev/stdout` among them, which are written as they are.
+    /// Pipes and devices, including `/dev/stdout`. They are written directly.
     Written,
-    /// Nothing: the file is to be read again.
+    /// Nothing, because the file will be read again.
     Refused,
 }
 
-/// Writes a file under a temporary name in the same folder, syncs it and renames it into place. A link stays: what it leads
-/// to is written.
+/// Writes a file under a temporary name in the same folder, syncs it and renames it into place. A link stays, and its
+/// target is written.
 ///
 /// # Errors
-/// Any failure to write; a file that was there is then still the old one, and no other is left behind.
+/// Any failure to write. An existing file then stays unchanged, and no temporary file is left behind.
 pub(crate) fn write_whole(
     path: &Path,
     streams: Streams,
@@ -65,7 +66,7 @@ pub(crate) fn write_whole(
         Place::File(path, there) => replace(&path, there, write),
         Place::Stream(path) if streams == Streams::Written => write_stream(&path, write),
         Place::Output if streams == Streams::Written => match write_to(io::stdout().lock(), write) {
-            // That its reader has gone is no concern of ours.
+            // A reader that closed its pipe is no error.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => Ok(written?),
         },
@@ -95,10 +96,10 @@ fn replace(
     builder.prefix(PARTIAL.0).suffix(PARTIAL.1).rand_bytes(RANDOM);
     #[cfg(unix)]
     if there.is_some() {
-        // A rename needs no right to the file that it replaces.
+        // A rename needs no permission to write the file that it replaces, so this checks it.
         rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(io::Error::from)?;
     } else {
-        // A temporary file is private by default; this one is to get the rights of any new file.
+        // A temporary file is private by default. This one needs the permissions of any new file.
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(folder).map_err(|e| match Obstacle::from(e) {
@@ -107,7 +108,7 @@ fn replace(
     })?;
     write_to(file.as_file_mut(), write)?;
     if let Some(there) = there {
-        // Where the system lets it, the new file has the owner and the rights of the old one.
+        // The new file gets the owner and the permissions of the old one, if the system allows it.
         #[cfg(unix)]
         {
             use std::os::unix::fs::{MetadataExt, fchown};
@@ -117,21 +118,21 @@ fn replace(
     }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
-    // The rename itself lasts once the folder is synced; not every system can sync a folder.
+    // The rename survives a crash only after the folder is synced. Not every system can sync a folder.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
     Ok(())
 }
 
-/// Writes into a pipe, a device, or an open file of this process, at its end.
+/// Appends to a pipe, a device, or an open file of this process.
 fn write_stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Obstacle> {
     let mut options = fs::OpenOptions::new();
     options.append(true);
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;
-        // A pipe that nobody reads would make this wait for ever.
+        // Without NONBLOCK, opening a pipe that nobody reads would wait forever.
         let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
         let file = options.open(path)?;
@@ -143,16 +144,16 @@ fn write_stream(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()
     Ok(write_to(options.open(path)?, write)?)
 }
 
-/// Writes `bytes` as a file that appears whole or not at all. A link stays, and what it leads to is written; a pipe or a
-/// device is written into, and `/dev/stdout` is standard output.
+/// Writes `bytes` as a file that appears whole or not at all. A link stays, and its target is written. A pipe or a
+/// device is written directly, and `/dev/stdout` is standard output.
 ///
 /// # Errors
-/// Any failure to write; a file that was there is then still the old one.
+/// Any failure to write. An existing file then stays unchanged.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, Streams::Written, |out| out.write_all(bytes))
 }
 
-/// [`write_file`] of a file that is to be read again: a pipe or a device is an error.
+/// Like [`write_file`], for a file that will be read again: a pipe or a device is an error.
 ///
 /// # Errors
 /// Those of [`write_file`].
@@ -160,7 +161,7 @@ pub fn write_regular(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, Streams::Refused, |out| out.write_all(bytes))
 }
 
-/// The values of a tensor to be written.
+/// The values of a tensor to write.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Values<'a> {
@@ -170,10 +171,10 @@ pub enum Values<'a> {
     U32(&'a [u32]),
 }
 
-/// Writes tensors (name, shape, values) as a safetensors file, as [`write_file`] does.
+/// Writes tensors (name, shape, values) as a safetensors file, like [`write_file`].
 ///
 /// # Errors
-/// A shape that is not that of its values, and any failure to write; a file that was there is then still the old one.
+/// A shape does not match its values, or the file cannot be written. An existing file then stays unchanged.
 pub fn write_tensors(path: &Path, tensors: &[(&str, &[usize], Values)]) -> Result<()> {
     let unwritable = |e: safetensors::SafeTensorError| {
         Error::data(path.display(), "tensors that can be written", e, "give the shapes of the values")

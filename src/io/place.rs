@@ -1,21 +1,21 @@
-//! Where a file is that is to be written, and whether two paths lead to one file.
+//! Finds where a path leads for writing, and whether two paths lead to the same file.
 
 use super::words::{Obstacle, kind_of};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where what is written under a path goes.
+/// Where bytes written to a path go.
 pub(super) enum Place {
-    /// A regular file, or none yet: its path, behind all links.
+    /// A regular file, which need not exist yet: its path after all links.
     File(PathBuf, Option<Metadata>),
-    /// A pipe, a device, or an open file of this process, which take what is written as it comes.
+    /// A pipe, a device, or an open file of this process. These are written directly.
     Stream(PathBuf),
     /// Standard output.
     Output,
 }
 
-/// Follows links to what they lead to, or would lead to.
+/// Follows links to their target, which need not exist.
 pub(super) fn place(path: &Path) -> Result<Place, Obstacle> {
     const LINKS: usize = 40;
     let mut path = path.to_path_buf();
@@ -46,7 +46,7 @@ pub(super) fn place(path: &Path) -> Result<Place, Obstacle> {
     Err(Obstacle::new("links that lead in a circle", Some("remove the link, or give the file itself")))
 }
 
-/// Whether it takes bytes as they come, as a pipe does, where a regular file does not.
+/// Whether the file is written directly, like a pipe, and not replaced, like a regular file.
 fn is_stream(metadata: &Metadata) -> Result<bool, Obstacle> {
     let kind = metadata.file_type();
     #[cfg(unix)]
@@ -62,18 +62,18 @@ fn is_stream(metadata: &Metadata) -> Result<bool, Obstacle> {
     }
 }
 
-/// Links in these folders stand for open files, whatever path they show.
+/// Whether a path is in a folder whose links stand for open files. Such a link may show any path.
 fn names_open_file(path: &Path) -> bool {
     let folder = path.parent().unwrap_or(path);
     folder == Path::new("/dev/fd") || (folder.starts_with("/proc") && folder.ends_with("fd"))
 }
 
-/// Whether what is written under this path goes to standard output.
+/// Whether bytes written to this path go to standard output.
 pub fn is_standard_output(path: &Path) -> bool {
     matches!(place(path), Ok(Place::Output))
 }
 
-/// Whether both paths lead to one file that is there, by whatever spelling and whatever links.
+/// Whether both paths lead to the same existing file, in any spelling and through any links.
 pub fn same_file(one: &Path, other: &Path) -> bool {
     #[cfg(unix)]
     {

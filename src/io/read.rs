@@ -1,4 +1,4 @@
-//! Reading: regular files only, and no more of them than their use can need.
+//! Reads regular files, up to a size that suits their use.
 
 use super::words::{Obstacle, kind_of};
 use safetensors::SafeTensorError;
@@ -7,23 +7,24 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Most bytes of a text that tells of one thing: weights, a configuration, what is remembered.
+/// Most bytes of a text about one thing: weights, a configuration, a cache of kernel choices.
 pub const SMALL: u64 = 1 << 24;
-/// Most bytes of a text with a line for each of many things.
+/// Most bytes of a text with one line per item.
 pub const LINES: u64 = 1 << 30;
 /// Longest safetensors header in bytes: the limit of the format.
 pub(crate) const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
 
-/// Opens a file for reading, and tells its length in bytes. Never waits.
+/// Opens a file for reading and returns its length in bytes. Never waits.
 ///
 /// # Errors
-/// One that is missing or must not be read, and whatever is no regular file: a folder, a pipe, a device, a socket.
+/// The file is missing or may not be read, or it is not a regular file: a folder, a pipe, a device, a socket.
 pub fn open(path: &Path) -> Result<(File, u64), Obstacle> {
-    // Before opening: that alone may do something to a device.
+    // Check before opening, because opening alone may affect a device.
     regular(&fs::metadata(path)?)?;
     let mut options = OpenOptions::new();
     options.read(true);
-    // And after, since another file may have come in its place; a pipe must not make this wait.
+    // Check again after opening, because another file may have taken its place. NONBLOCK keeps a pipe from making this
+    // wait.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(
         &mut options,
@@ -54,7 +55,7 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Obstacle> {
     let (file, length) = open(path)?;
     let mut bytes = Vec::new();
     if length <= most {
-        // One more, to notice what has grown, or does not tell its length.
+        // One byte more, to notice a file that has grown or does not report its length.
         file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     }
     if length > most || bytes.len() as u64 > most {
@@ -67,7 +68,7 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Obstacle> {
     Ok(bytes)
 }
 
-/// [`read`] of a text in UTF-8.
+/// Like [`read`], for a text in UTF-8.
 ///
 /// # Errors
 /// Those of [`read`], and another encoding.
@@ -78,11 +79,11 @@ pub fn read_text(path: &Path, most: u64) -> Result<String, Obstacle> {
     })
 }
 
-/// Reads a whole safetensors file, whose length must be what its header tells: nothing is read of one that is anything
-/// else.
+/// Reads a whole safetensors file. Its header must be valid and match the length of the file. Otherwise the values are
+/// not read.
 ///
 /// # Errors
-/// Those of [`open`], any failure to read, and a header that is none, or of a file of another length.
+/// Those of [`open`], any failure to read, an invalid header, and a length that does not match the header.
 pub(crate) fn read_safetensors(path: &Path) -> Result<Vec<u8>, Obstacle> {
     let (mut file, length) = open(path)?;
     let mut bytes = Vec::new();

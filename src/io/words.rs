@@ -1,4 +1,4 @@
-//! What stands in the way of a file, in plain words.
+//! Why a file cannot be used, in plain words.
 
 use crate::{Error, ErrorKind};
 use std::borrow::Cow;
@@ -7,13 +7,13 @@ use std::fs::FileType;
 use std::io;
 use std::sync::Arc;
 
-/// Why a file cannot be opened, read or written, and what to do where the cause tells it.
+/// Why a file cannot be opened, read or written, and advice if the cause suggests any.
 #[derive(Debug, Clone)]
 pub struct Obstacle {
     found: Cow<'static, str>,
     advice: Option<&'static str>,
     missing: bool,
-    /// What the system said.
+    /// The error of the system.
     cause: Option<Arc<io::Error>>,
 }
 
@@ -27,12 +27,12 @@ impl Obstacle {
         self.missing
     }
 
-    /// What is there instead of what was expected.
+    /// What was found instead of what was expected.
     pub fn found(&self) -> &str {
         &self.found
     }
 
-    /// As an error about `thing`; `advice` counts where the cause itself tells of nothing better to do.
+    /// Makes an error about `thing`. `advice` is used if the cause has no advice of its own.
     pub fn error(
         self,
         kind: ErrorKind,
@@ -53,7 +53,7 @@ impl Obstacle {
 
 impl From<io::Error> for Obstacle {
     fn from(e: io::Error) -> Self {
-        // The text of an error of a temporary file holds its name, which means nothing to anyone.
+        // The error of a temporary file names that file, which means nothing to the user. So its inner error is used.
         let inner = e.get_ref().and_then(|inner| inner.source()).and_then(|e| e.downcast_ref::<io::Error>());
         let cause = match inner {
             Some(inner) => {
@@ -71,7 +71,7 @@ impl From<io::Error> for Obstacle {
     }
 }
 
-/// What an error of the system means, and what to do about it; an empty advice leaves that to the caller.
+/// The meaning of a system error, and advice. If the advice is empty, the caller's advice is used.
 fn words(e: &io::Error) -> Option<(&'static str, &'static str)> {
     #[cfg(unix)]
     {
@@ -129,7 +129,7 @@ fn words(e: &io::Error) -> Option<(&'static str, &'static str)> {
     Some(found)
 }
 
-/// A kind of file in words.
+/// The kind of a file in words.
 pub(super) fn kind_of(kind: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// As an error of a temporary file is made.
+    /// Built like an error of a temporary file.
     #[derive(Debug)]
     struct Named(io::Error);
 

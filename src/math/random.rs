@@ -1,10 +1,10 @@
-//! All randomness of the crate: streams that are a pure function of purpose, seed, epoch and batch.
+//! All random numbers of the crate. Each stream is a pure function of purpose, seed, epoch and batch.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// What random numbers are for. Each purpose has streams of its own: bits 56 to 63 of the stream number are
-/// the purpose, bits 32 to 55 the epoch (modulo 2^24), bits 0 to 31 the batch.
+/// What random numbers are for. Each purpose has its own streams. In the stream number, bits 56 to 63 are the purpose,
+/// bits 32 to 55 the epoch (modulo 2^24), and bits 0 to 31 the batch.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Order = 1,

@@ -1,19 +1,19 @@
-//! The number types of reference implementations: f32 runs on the CPU, f64 is the oracle of the tests.
+//! The number types of the CPU references: f32 for use, f64 as the oracle of the tests.
 
-/// Numbers that a reference implementation computes with.
+/// A number type of the CPU references.
 pub trait Real:
     num_traits::Float + num_traits::NumAssign + Default + std::fmt::Display + Send + Sync + 'static
 {
     /// The nearest number to `value`.
     fn of(value: f64) -> Self;
 
-    /// e to this power, in a form that the compiler can do for several numbers at once. In f32 right to 2 units in the
-    /// last place, powers kept within -87 and 88.
+    /// e to this power, in a form that the compiler can vectorise. In f32 the result is right to 2 units in the last
+    /// place, and the power is clamped to -87 to 88.
     fn power_of_e(self) -> Self;
 }
 
-/// 0 in the place of a number too small to be normal: what a parameter without gradients leaves of its moments after some
-/// hundred steps, and what processors compute with several times slower. GPUs may do the same by themselves.
+/// Replaces a subnormal number with 0. The moments of a parameter without gradients become subnormal after some hundred
+/// steps, and processors are several times slower with such numbers. GPUs may do the same replacement by themselves.
 #[inline(always)]
 pub(crate) fn without_subnormals<T: Real>(x: T) -> T {
     if x.abs() < T::min_positive_value() { T::zero() } else { x }
@@ -26,15 +26,16 @@ impl Real for f32 {
 
     #[inline(always)]
     fn power_of_e(self) -> Self {
-        // e^x = 2^k e^r with |r| <= ln 2 / 2. Adding 1.5 2^23 rounds to a whole number and leaves it in the low bits.
+        // e^x = 2^k e^r with |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits.
         const ROUNDER: f32 = 12_582_912.0;
         let x = self.clamp(-87.0, 88.0);
         let shifted = x * std::f32::consts::LOG2_E + ROUNDER;
         let k = shifted - ROUNDER;
-        // ln 2 in two parts, the first with so few bits that its product with k is exact.
+        // ln 2 in two parts. The first part has so few bits that its product with k is exact.
         const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
         let r = x - k * LN_2[0] - k * LN_2[1];
-        // The series of e^r to r^7, the rest of which is below 6e-9, in halves that do not wait for each other.
+        // The series of e^r to r^7, with a remainder below 6e-9. It is split into halves that do not wait for each
+        // other.
         let (r2, one) = (r * r, 1.0 + r);
         let low = one + (0.5 + r * (1.0 / 6.0)) * r2;
         let high = (1.0 / 24.0 + r * (1.0 / 120.0)) + (1.0 / 720.0 + r * (1.0 / 5040.0)) * r2;
@@ -67,7 +68,7 @@ mod tests {
             worst = worst.max((f64::from(found) - exact).abs() / unit);
         }
         assert!(worst <= 2.0, "{worst} units");
-        // Beyond, as at the ends: a sum of them neither overflows nor is cut.
+        // Outside the range, the result is that of the nearest end, so sums of results stay finite.
         assert_eq!((-1e9f32).power_of_e(), (-87.0f32).power_of_e());
         assert!(1e9f32.power_of_e().is_finite() && 0.0f32.power_of_e() == 1.0);
         assert_eq!(f32::NEG_INFINITY.power_of_e(), (-87.0f32).power_of_e());

@@ -1,4 +1,4 @@
-//! Loops that the compiler turns into the vector instructions of the processor, and the ranges that they run over.
+//! Loops that the compiler turns into vector instructions of the processor, and the ranges of such loops.
 
 use super::Real;
 use std::ops::Range;
@@ -8,19 +8,21 @@ pub(crate) fn chunks(n: usize, step: usize) -> impl Iterator<Item = Range<usize>
     (0..n).step_by(step.max(1)).map(move |first| first..(first + step).min(n))
 }
 
-/// Does work compiled for the vector instructions that the processor has. What it calls must be inlined.
+/// Runs work compiled for the vector instructions that the processor has. Functions that the work calls must be
+/// inlined.
 #[inline(always)]
 pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Inner product of slices of one length in independent lanes, so that the compiler can vectorise it; the order is fixed.
+/// Inner product of slices of the same length. The sums run in independent lanes, so that the compiler can vectorise
+/// them. Their order is fixed.
 #[inline(always)]
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 64;
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [T::zero(); LANES];
-    // By chunks of known length: with an index that is checked, the lanes would be kept in memory.
+    // The chunks have a known length. With a checked index, the compiler would keep the lanes in memory.
     for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
             sums[lane] += a[lane] * b[lane];

@@ -7,7 +7,7 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Sample standard deviation (of n − 1); `None` of fewer than two values.
+/// Sample standard deviation (divided by n − 1); `None` for fewer than two values.
 pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
@@ -19,22 +19,22 @@ pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
 pub struct TTest {
     /// Mean difference over its standard error.
     pub t: f64,
-    /// Degrees of freedom, pairs less one.
+    /// Degrees of freedom: pairs minus one.
     pub freedom: usize,
-    /// Probability of a |t| at least this large where there is no difference.
+    /// Probability of a |t| at least this large if there is no difference.
     pub p: f64,
 }
 
 impl TTest {
-    /// Of `one` against `other`, pair by pair; `None` of fewer than two pairs, or where every pair differs by the same:
-    /// without a spread there is no t.
+    /// Tests `one` against `other`, pair by pair. `None` if the lengths differ, if there are fewer than two pairs, or
+    /// if all differences are equal: without a spread there is no t.
     pub(crate) fn paired(one: &[f64], other: &[f64]) -> Option<Self> {
         if one.len() != other.len() {
             return None;
         }
         let differences: Vec<f64> = one.iter().zip(other).map(|(a, b)| a - b).collect();
         let deviation = deviation(&differences)?;
-        // Differences that are equal but for rounding have no spread either.
+        // Differences that are equal up to rounding have no spread either.
         let scale = one.iter().chain(other).fold(0.0f64, |largest, x| largest.max(x.abs()));
         if deviation <= 1e-12 * scale {
             return None;
@@ -45,8 +45,8 @@ impl TTest {
     }
 }
 
-/// P(|T| ≥ |t|) of Student's t with a whole number of degrees of freedom: one minus the finite sums of Abramowitz and
-/// Stegun 26.7.3 (odd) and 26.7.4 (even), in powers of cos²θ, tan θ = |t| / √ν.
+/// P(|T| ≥ |t|) of Student's t with a whole number of degrees of freedom. This is one minus the finite sums of
+/// Abramowitz and Stegun 26.7.3 (odd) and 26.7.4 (even), in powers of cos²θ with tan θ = |t| / √ν.
 fn two_sided(t: f64, freedom: usize) -> f64 {
     let nu = freedom as f64;
     let theta = (t.abs() / nu.sqrt()).atan();
@@ -119,7 +119,7 @@ mod tests {
             (&[], &[]),
             (&[1.0, 2.0], &[1.0]),
             (&[1.0, 2.0], &[1.0, 2.0]),
-            // All differ by 0.1, as far as doubles can.
+            // All differences are 0.1 up to rounding.
             (&[0.3, 100.1, 7.1], &[0.2, 100.0, 7.0]),
         ] {
             assert_eq!(TTest::paired(one, other), None, "{one:?} {other:?}");
