@@ -1,7 +1,7 @@
 //! The command-line tool; see `wgoal --help`.
 
-/// Prints a line on standard error. Unlike `eprintln!`, it does not panic if the reader has closed the pipe (`2>&1 |
-/// head`).
+/// Prints a line on standard error. Unlike `eprintln!`, it does not panic if the reader has closed the pipe
+/// (`2>&1 | head`).
 macro_rules! note {
     ($($line:tt)*) => {{
         use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! The number types of the CPU references: f32 for use, f64 as the oracle of the tests.
+//! The number types of the CPU references: f32 for use, f64 as the oracle.
 
 /// A number type of the CPU references.
 pub trait Real:
