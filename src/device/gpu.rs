@@ -100,8 +100,7 @@ impl Region<'_> {
 }
 
 impl Gpu {
-    /// The function is long because it lists everything that an open adapter holds.
-    /// Opens an adapter. The function is long because it sets every field of `Inner` in one place.
+    /// Opens an adapter. The function is long because it lists everything that an open adapter holds.
     pub(super) async fn open(adapter: &wgpu::Adapter, info: DeviceInfo) -> Result<Self> {
         let limits = adapter.limits();
         let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
