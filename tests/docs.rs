@@ -1,4 +1,5 @@
-//! Documents: every link leads somewhere, README is short, and comments cite only documents that exist.
+//! Documents: every link leads somewhere, README is short, comments cite only documents that exist, and the documents
+//! name only options and messages that wgoal has.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -202,6 +203,103 @@ fn every_document_that_a_comment_cites_exists() {
     assert!(cites > 0, "expected comments that cite documents, found none");
 }
 
+/// Options of other tools that the documents name: cargo, `scripts/pytorch_step.py` and `scripts/burn_step`.
+const OTHER_TOOLS: [&str; 11] = [
+    "bench",
+    "example",
+    "gpu",
+    "lib",
+    "locked",
+    "no-default-features",
+    "open",
+    "path",
+    "release",
+    "test",
+    "torch",
+];
+/// Shorter pieces of a message say too little to be searched for.
+const PIECE: usize = 6;
+
+/// The text of all files below some folders, with strings that continue on another line joined.
+fn all_text(folders: &[&str]) -> String {
+    let mut text = String::new();
+    for path in folders.iter().flat_map(|folder| files(&root().join(folder))) {
+        if has_ending(&path, &["rs", "txt"]) && !path.ends_with("docs.rs") {
+            text.extend(read(&path).split("\\\n").map(str::trim_start));
+        }
+    }
+    text
+}
+
+/// The options that a line names, without their dashes.
+fn options(line: &str) -> impl Iterator<Item = &str> {
+    line.split("--").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '-')).unwrap_or(rest.len());
+        (!rest[..end].starts_with('-') && end > 1).then(|| rest[..end].trim_end_matches('-'))
+    })
+}
+
+#[test]
+fn every_option_in_a_document_exists() {
+    let (code, mut faults, mut named) = (all_text(&["src/cli"]), Vec::new(), 0);
+    // An option of the command line is a field of a struct, or has its name in a string.
+    let exists = |option: &str| {
+        code.contains(&format!(" {}: ", option.replace('-', "_"))) || code.contains(&format!("\"{option}\""))
+    };
+    for document in documents() {
+        for (number, line) in (1..).zip(read(&root().join(&document)).lines()) {
+            for option in options(line).filter(|option| !OTHER_TOOLS.contains(option)) {
+                named += 1;
+                if !exists(option) {
+                    faults.push(format!(
+                        "{}:{number}: expected an option of wgoal, found --{option}",
+                        document.display()
+                    ));
+                }
+            }
+        }
+    }
+    report(&faults);
+    assert!(named > 50, "expected the options of all documents, found {named}");
+}
+
+/// The fixed pieces of a message, between what differs from case to case.
+fn pieces(message: &str) -> impl Iterator<Item = &str> {
+    message
+        .split("...")
+        .flat_map(|part| part.split([':', ',', '(', ')', '\'', '`']))
+        .flat_map(|part| part.split(|c: char| c.is_ascii_digit()))
+        .map(|piece| {
+            piece
+                .trim()
+                .trim_start_matches("expected ")
+                .trim_start_matches("found ")
+                .trim_end_matches(" found")
+        })
+        .filter(|piece| piece.len() >= PIECE)
+}
+
+#[test]
+fn every_message_in_troubleshooting_exists() {
+    let (code, mut faults, mut quotes) = (all_text(&["src", "tests"]), Vec::new(), 0);
+    let document = Path::new("docs/troubleshooting.md");
+    for (number, line) in prose(&read(&root().join(document))) {
+        // The first cell of a row; what stands between backticks.
+        let Some(cell) = line.strip_prefix("| ").and_then(|row| row.split(" |").next()) else { continue };
+        for piece in cell.split('`').skip(1).step_by(2).flat_map(pieces) {
+            quotes += 1;
+            if !code.contains(piece) {
+                faults.push(format!(
+                    "{}:{number}: expected words of a message of wgoal, found \"{piece}\"",
+                    document.display()
+                ));
+            }
+        }
+    }
+    report(&faults);
+    assert!(quotes > 50, "expected the messages of the tables, found {quotes}");
+}
+
 #[test]
 fn links_anchors_and_citations_are_read_as_written() {
     assert_eq!(targets("![a](x.svg), [b](y.md#z) and `[c](no)`"), ["x.svg", "y.md#z"]);
@@ -210,6 +308,11 @@ fn links_anchors_and_citations_are_read_as_written() {
     assert_eq!(
         cited("see docs/math.md, \"Mining\" (README.md). No: .md, a.mdx").collect::<Vec<_>>(),
         ["docs/math.md", "README.md"]
+    );
+    assert_eq!(options("--a-b=on, `--lr` 1--2 ---x --").collect::<Vec<_>>(), ["a-b", "lr"]);
+    assert_eq!(
+        pieces("--lr: expected a finite number, found 12 ... more words").collect::<Vec<_>>(),
+        ["a finite number", "more words"]
     );
     assert_eq!(normal(Path::new("docs/../README.md")), Some("README.md".into()));
     assert_eq!(normal(Path::new("docs/../../README.md")), None);
