@@ -69,12 +69,12 @@ impl Bank {
         (self.filled, self.next) = (0, 0);
     }
 
-    /// Takes note of the images of the batch that is about to be mined.
+    /// Stores the image ids of the batch that is mined next.
     pub fn begin(&mut self, device: &Device, ids: &[u32]) -> Result<()> {
         self.ids.write(device, 0, ids)
     }
 
-    /// What it holds; `None` while it is empty.
+    /// The embeddings in the bank; `None` while it is empty.
     pub fn rows(&self) -> Option<BankRows<'_>> {
         let ids = self.ids.part(0..self.pairs + self.filled);
         let rows = || 0..self.filled;
@@ -96,7 +96,7 @@ impl Bank {
         Ok(())
     }
 
-    /// Takes note of the images of the rows that were copied in, once the work on those before is handed over.
+    /// Stores the image ids of the copied rows, after the work on the earlier rows is handed over.
     pub fn end(&mut self, device: &Device, ids: &[u32]) -> Result<()> {
         self.ids.write(device, self.pairs + self.next, ids)?;
         self.next = (self.next + self.pairs) % self.capacity;

@@ -1,4 +1,4 @@
-//! The gradient at embeddings that the caller brings: what [`Objective::gradients`] takes and gives.
+//! The gradient at the caller's embeddings: [`Objective::gradients`] and [`GradientContext`].
 //!
 //! Owns the way onto the device and back; the dispatches are `gradient`'s.
 
@@ -119,7 +119,7 @@ pub struct GradientContext {
 /// One side's rows and the gradients at them.
 struct Embeddings {
     raw: Matrix,
-    /// L2-normalised, where that is asked for.
+    /// The L2-normalised rows, if normalisation is on.
     unit: Matrix,
     norms: Buffer<f32>,
     /// Gradient at the rows before the normalisation.
@@ -300,7 +300,7 @@ impl GradientContext {
 /// The number of rows.
 ///
 /// # Errors
-/// Values that are no whole rows, or none.
+/// No values, or values that are not whole rows.
 pub(crate) fn check_rows(name: &str, (values, dim): Rows) -> Result<usize> {
     if !values.is_empty() && dim > 0 && values.len().is_multiple_of(dim) {
         return Ok(values.len() / dim);
@@ -310,7 +310,7 @@ pub(crate) fn check_rows(name: &str, (values, dim): Rows) -> Result<usize> {
     Err(Error::config(thing, expected, found, "give a matrix of embeddings and its own width"))
 }
 
-/// The number of pairs, once shapes and values are those of a batch of embeddings.
+/// Checks that shapes and values are those of a batch of embeddings, and returns the number of pairs.
 ///
 /// # Errors
 /// Shapes that disagree; a value that is not finite.

@@ -7,7 +7,7 @@ use crate::device::padded;
 use crate::kernels::{Block, reference};
 use crate::objective::{Negatives, Objective, Term};
 
-/// A and what it is made of.
+/// The field A and its parts.
 pub(crate) struct Field {
     /// `[pairs, pairs]`, rows padded.
     pub a: Vec<f64>,

@@ -93,7 +93,7 @@ impl Mining<'_> {
         Ok(())
     }
 
-    /// Writes p, where the block holds it, and the direction's n and h.
+    /// Writes p, if the block contains it, and the direction's n and h.
     fn block(
         &self,
         commands: &mut Commands,

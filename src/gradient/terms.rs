@@ -1,4 +1,4 @@
-//! What turns the description of an objective into parameters of kernels.
+//! From the description of an objective to the parameters of kernels.
 
 use crate::kernels::{ExponentialParams, PositivePart, SameImage, WeightParams};
 use crate::objective::{
@@ -10,16 +10,16 @@ pub(super) fn same_image(params: &InfonceParams) -> SameImage {
     if params.leave_out { SameImage::LeftOut } else { SameImage::Target }
 }
 
-/// The weights of a term's triplets; `None` where it has no triplets.
+/// The weights of a term's triplets; `None` if it has no triplets.
 pub(crate) fn term_weights(term: &Term, scale: f32) -> Option<WeightParams> {
     let params = weight_params(term.objective, scale)?;
-    // Where an anchor has several negatives, one without any contributes nothing.
+    // With several negatives per anchor, an anchor without a negative contributes nothing.
     let exclude_own = params.exclude_own || term.negatives != Negatives::Hardest;
     let positive = if term.counts_positive_once() { PositivePart::Once } else { PositivePart::WithEach };
     Some(WeightParams { exclude_own, positive, ..params })
 }
 
-/// The weights of an objective's triplets; `None` where it has no triplets.
+/// The weights of an objective's triplets; `None` if it has no triplets.
 pub(crate) fn weight_params(objective: &Objective, scale: f32) -> Option<WeightParams> {
     let built_in = |triplet, pair, loss, params: &GoalParams| {
         let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = *params;

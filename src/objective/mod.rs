@@ -1,8 +1,8 @@
-//! What is optimised: the GOAL gradients (15 combinations of triplet and pair weight), the hinge triplet and InfoNCE.
+//! Objectives: the GOAL gradients (15 combinations of triplet and pair weight), the hinge triplet, InfoNCE and named losses.
 //!
 //! An [`Objective`] is a value with a name such as `cir:sig-ms`; [`Objective::gradients`] is the whole gradient for
 //! people who bring their own encoder, and `gradient` the dispatches that the trainer uses.
-//! The file is that one type with its parameters, which are read together; names, checks and mining lie beside it.
+//! This file holds that type with its parameters. Names, checks and custom weights are in the files beside it.
 
 mod custom;
 mod names;
@@ -86,11 +86,11 @@ impl Default for GoalParams {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct InfonceParams {
-    /// The temperature, or its start where it is learned.
+    /// The temperature, or its initial value if it is learned.
     pub temperature: f32,
-    /// Learn the temperature, kept in [0.001, 0.5] as X-VLM does.
+    /// Learn the temperature and clamp it to [0.001, 0.5], as X-VLM does.
     pub learn_temperature: bool,
-    /// With image ids: leave the other captions of an image out, instead of sharing the target among them.
+    /// With image ids: leave out the other captions of an image, instead of sharing the target among them.
     pub leave_out: bool,
 }
 
@@ -164,7 +164,7 @@ impl Loss {
         }
     }
 
-    /// The weights on the hardest negative that make its gradient; `None` where all negatives count.
+    /// The weights on the hardest negative that give its gradient; `None` for losses over all negatives.
     pub fn combination(self) -> Option<(TripletWeight, PairWeight)> {
         Some(match self {
             Self::Triplet => (TripletWeight::Con, PairWeight::Con),
@@ -184,7 +184,7 @@ impl Loss {
         matches!(self, Self::SquaredPair | Self::BinomialDeviance | Self::Contrastive)
     }
 
-    /// Its parameters where none are given: GOAL's, and a margin of 1 for `Lifted`.
+    /// Its default parameters: those of GOAL, and a margin of 1 for `Lifted`.
     pub fn params(self) -> GoalParams {
         GoalParams { margin: (self == Self::Lifted).then_some(1.0), ..Default::default() }
     }
@@ -272,7 +272,7 @@ impl Term<'_> {
     }
 }
 
-/// Margin of the hinge triplet where none is given.
+/// Default margin of the hinge triplet.
 pub(crate) const HINGE_MARGIN: f32 = 0.2;
 
 /// The published ones first.
@@ -301,7 +301,7 @@ impl Objective {
         })
     }
 
-    /// The margin, where the objective has one.
+    /// The margin, if the objective has one.
     pub fn margin(&self) -> Option<f32> {
         match self {
             Self::Goal(_, _, params) | Self::Loss(_, params) => params.margin,
@@ -313,7 +313,7 @@ impl Objective {
         }
     }
 
-    /// The same over `negatives`; of a sum, those terms that are on triplets.
+    /// The same objective over `negatives`. In a sum, this changes the terms that are made of triplets.
     ///
     /// # Errors
     /// An objective that is not on triplets, or whose relative sets need one negative at a time.
@@ -333,12 +333,12 @@ impl Objective {
         Ok(objective)
     }
 
-    /// Whether it is made of triplets of which the negatives can be chosen.
+    /// Whether it is made of triplets whose negatives can be chosen.
     fn on_triplets(&self) -> bool {
         !matches!(self, Self::HingeSum { .. }) && self.has_triplets()
     }
 
-    /// What it adds up.
+    /// The terms of the sum.
     pub(crate) fn terms(&self) -> Vec<Term<'_>> {
         fn term(weight: f32, objective: &Objective) -> Term<'_> {
             match objective {
@@ -353,7 +353,7 @@ impl Objective {
         }
     }
 
-    /// The parameters of InfoNCE, where it is the objective or one of its terms.
+    /// The parameters of InfoNCE, if it is the objective or one of its terms.
     pub fn infonce(&self) -> Option<&InfonceParams> {
         self.terms().into_iter().find_map(|term| match term.objective {
             Self::Infonce(params) => Some(params),
@@ -361,7 +361,7 @@ impl Objective {
         })
     }
 
-    /// Whether single negatives are sought out, which a memory bank has more of.
+    /// Whether it mines single negatives. A memory bank adds candidates for these.
     pub fn mines(&self) -> bool {
         self.terms().iter().any(Term::mines)
     }

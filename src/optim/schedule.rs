@@ -27,7 +27,7 @@ pub enum Warmup {
     Steps(u64),
     /// A share of all steps.
     Share {
-        /// Of 100.
+        /// In percent.
         percent: f64,
     },
 }

@@ -1,8 +1,8 @@
 //! Heads in closed form: regularised canonical correlation analysis (Hotelling, 1936; Vinod, 1976) and ridge regression
 //! (Hoerl and Kennard, 1970).
 //!
-//! What a trained head must be compared with, and where one may start ([`crate::train::Init::Cca`]). Both follow from the means
-//! and covariances of the training pairs, (image, caption) once a caption, which are gathered in one pass over the rows;
+//! A trained head must be compared with them, and may start from CCA ([`crate::train::Init::Cca`]). Both follow from the means
+//! and covariances of the training pairs, one (image, caption) pair per caption, which one pass over the rows computes;
 //! features are never held. All in f64, on the CPU.
 
 use super::TrainConfig;
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use std::fmt;
 use std::str::FromStr;
 
-/// Pairs whose features are held at a time.
+/// Number of pairs whose features are in memory at a time.
 const CHUNK: usize = 1024;
 
 /// A way to a head without training.
@@ -54,7 +54,7 @@ impl fmt::Display for ClosedForm {
     }
 }
 
-/// A head in closed form, with what validation chose.
+/// A head in closed form, with the regularisation that validation chose.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Baseline {
@@ -69,10 +69,10 @@ pub struct Baseline {
     pub correlations: Vec<f64>,
 }
 
-/// Regularisations that validation chooses among where none are given.
+/// Default regularisations that validation chooses from.
 pub const REGULARIZATIONS: [f64; 4] = [0.03, 0.1, 0.3, 1.0];
 
-/// One side's mean and the eigenvectors and eigenvalues of its covariance, those below zero by rounding set to 0.
+/// One side's mean, and the eigenvectors and eigenvalues of its covariance. Eigenvalues below zero by rounding are set to 0.
 struct Spectrum {
     mean: Vec<f64>,
     vectors: Mat<f64>,
@@ -201,7 +201,7 @@ impl Moments {
 }
 
 impl Spectrum {
-    /// (D + r mean(D))^power; 0 where nothing varies.
+    /// (D + r mean(D))^power; 0 for directions without variance.
     fn powers(&self, regularization: f64, power: f64) -> Vec<f64> {
         let mean = self.values.iter().sum::<f64>() / self.values.len() as f64;
         let floor = f64::EPSILON * mean;
@@ -320,7 +320,7 @@ pub(crate) fn cca(device: &Device, dataset: &Dataset, config: &TrainConfig) -> R
     Ok(Baseline::fit(ClosedForm::Cca, device, dataset, config, &REGULARIZATIONS)?.head)
 }
 
-/// Starts a fresh head from CCA; rows beyond the narrower side's width stay as they are.
+/// Starts a fresh head from CCA. Rows beyond the narrower side's width keep their random values.
 pub(crate) fn start_from(head: &mut Head, cca: &Head) -> Result<()> {
     for side in [Side::Image, Side::Text] {
         let (mut weight, mut bias) = head.side(side);

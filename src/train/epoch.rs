@@ -1,4 +1,4 @@
-//! What an epoch came to: its numbers, and whether they are those of a run that has collapsed or diverged.
+//! The result of an epoch: its numbers, and whether the run has collapsed or diverged.
 
 use super::StepStats;
 use super::TrainConfig;
@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::fmt::{self, Write};
 
-/// What an epoch came to.
+/// The result of an epoch.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Epoch {
@@ -28,13 +28,13 @@ pub struct Epoch {
     /// InfoNCE's temperature after the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
-    /// Features that were zero throughout, of images and texts, counted as often as read.
+    /// Number of feature rows that were all zero, of images and texts, counted each time they were read.
     pub zero_rows: usize,
     /// On the validation split.
     pub val: Recall,
     /// Whether it is the best so far.
     pub best: bool,
-    /// That training has collapsed, in words with what to check and to change.
+    /// A message if training has collapsed: what to check and what to change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collapse: Option<String>,
     /// Time spent on it, validation included.
@@ -57,10 +57,10 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Mean squared distance of the embeddings of a side up to which they count as all the same; that of opposite ones is 4.
+/// Embeddings of a side with at most this mean squared distance count as equal. Opposite embeddings have 4.
 const SAME: f64 = 0.04;
 
-/// Mean squared distance of two different rows of `embeddings [n, dim]`; infinite where there are no two.
+/// Mean squared distance of two different rows of `embeddings [n, dim]`; infinite if there are fewer than two rows.
 pub(crate) fn spread(embeddings: &[f32], dim: usize) -> f64 {
     let n = (embeddings.len() / dim.max(1)) as f64;
     let (mut sum, mut squares) = (vec![0f64; dim], 0.0);
@@ -139,7 +139,7 @@ pub(crate) fn collapse(val: &Recall, signs: Signs) -> Option<String> {
     ))
 }
 
-/// A step whose numbers are not finite ends the run; the checkpoint of the epoch before is still good.
+/// A step whose numbers are not finite ends the run. The checkpoint of the epoch before remains valid.
 pub(crate) fn check_finite(records: &[StepStats], epoch: usize) -> Result<()> {
     let bad =
         records.iter().position(|record| !(record.loss.is_finite() && record.gradient_norm.is_finite()));

@@ -1,4 +1,4 @@
-//! The training step as a thing of its own: a head, an optimiser and the memory of a step on one device.
+//! The pipeline: a head, an optimiser and the memory of a training step on one device.
 //!
 //! Owns the parameters on the device, the optimiser's state and, through the encoders, every buffer of a step. What a step does
 //! stands in `step.rs`.
@@ -13,10 +13,10 @@ use crate::objective::{InfonceParams, Objective};
 use crate::optim::Optimizer;
 use crate::{Error, Result};
 
-/// Steps whose records the device keeps before they are fetched.
+/// Number of steps whose records stay on the device before they are fetched.
 pub(super) const RECORDS: usize = 1024;
 
-/// What one step did.
+/// Statistics of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct StepStats {
@@ -28,7 +28,7 @@ pub struct StepStats {
     pub hardest: f32,
     /// Norm of the gradient over all parameters, before clipping.
     pub gradient_norm: f32,
-    /// Whether it was clipped.
+    /// Whether the gradient was clipped.
     pub clipped: bool,
 }
 
@@ -43,8 +43,8 @@ pub struct Features<'a> {
     pub ids: &'a [u32],
 }
 
-/// A gradient from elsewhere: takes the unit embeddings of a batch's images and texts, `[pairs, embed]` row-major, and
-/// gives the gradients of its loss at both, to be added to the objective's. [`Send`], since a step may be made on another thread.
+/// A gradient from elsewhere: takes the unit embeddings of a batch's images and texts, `[pairs, embed]` row-major, and returns the
+/// gradients of its loss at both. They are added to the objective's. It is [`Send`] because a step may run on another thread.
 pub type External<'a> = &'a mut (dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]> + Send);
 
 /// Trains a [`Head`] on batches of features, one step at a time.
@@ -55,7 +55,7 @@ pub struct Pipeline {
     pub(super) layout: Layout,
     pub(super) head: Head,
     pub(super) optimizer: Optimizer,
-    /// Parts of the parameters and the weight decay of each; the temperature has none.
+    /// Ranges of the parameters and their weight decay. The temperature does not decay.
     pub(super) decays: Vec<(std::ops::Range<usize>, f64)>,
     pub(super) clip: f32,
     pub(super) mask: bool,
@@ -81,7 +81,7 @@ pub struct Pipeline {
     pub(super) recorded: usize,
     pub(super) fetched: Vec<StepStats>,
     pub(super) step: u64,
-    /// The temperature that was last set; a learned one is set once.
+    /// The temperature that was set last. A learned temperature is set once.
     pub(super) temperature: Option<InfonceParams>,
     /// The temperature that the gradient reads: one that a step brings with it, or a copy of the parameter.
     pub(super) read_temperature: Buffer<f32>,
@@ -244,7 +244,7 @@ impl Pipeline {
         Ok(state)
     }
 
-    /// Goes on from the state that training the head so far has left.
+    /// Continues from the state of earlier training.
     #[cfg(feature = "native")]
     pub(crate) fn restore(&mut self, state: &[Vec<f32>], step: u64, objective: &Objective) -> Result<()> {
         for (buffer, values) in self.state.iter_mut().zip(state) {
@@ -257,7 +257,7 @@ impl Pipeline {
     }
 }
 
-/// All trained parameters but the temperature at once, or one by one where some do not decay.
+/// All trained parameters except the temperature: in one range, or one by one if some do not decay.
 fn decays(layout: &Layout, config: &TrainConfig) -> Vec<(std::ops::Range<usize>, f64)> {
     let end = layout.temperature().start;
     if config.decay_biases {
@@ -280,7 +280,7 @@ impl Pipeline {
         device.wait(self.step_async(batch, objective, learning_rate))
     }
 
-    /// [`Pipeline::step`] on local features, where the head pools them (image side, text side): the items of a side with
+    /// [`Pipeline::step`] on local features, if the head pools them (image side, text side): the items of a side with
     /// `offsets` own the rows `offsets[i]..offsets[i + 1]` of its features `[rows, dim]`, of which there are at least one
     /// each; a side without offsets (an empty slice) is pooled already, one row per item.
     ///
@@ -329,7 +329,7 @@ impl Pipeline {
         crate::device::wait(self.step_local_async(batch, offsets, objective, learning_rate, Some(external)))
     }
 
-    /// What the steps since the last call did. Waits for the device.
+    /// Statistics of the steps since the last call. Waits for the device.
     ///
     /// # Errors
     /// A failing device.

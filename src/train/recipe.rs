@@ -1,7 +1,7 @@
 //! Recipes: the training of published models, and our own, as configurations to start from.
 //!
-//! Each holds what its publication trains with, as far as it applies to a head on cached features, and says where it
-//! departs from that; ours holds what docs/results.md measures. Explicit options override it.
+//! Each holds the options of its publication that apply to a head on cached features, and says where it differs. Our recipe
+//! holds the options that docs/results.md measures. Explicit options override a recipe.
 
 use super::{Init, TrainConfig};
 use crate::data::{Dataset, Side};
@@ -133,7 +133,7 @@ fn xvlm() -> TrainConfig {
 }
 
 impl TrainConfig {
-    /// The recipe `name` for a dataset: pooling on the host gives way to none on a side without local features.
+    /// The recipe `name` for a dataset. A side without local features uses no pooling.
     ///
     /// # Errors
     /// A name that is not in [`RECIPES`].

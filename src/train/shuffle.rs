@@ -9,14 +9,14 @@ use std::str::FromStr;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Shuffle {
-    /// Any order, as likely as any other.
+    /// A uniformly random order.
     #[default]
     Full,
     /// Blocks of 64 neighbours in any order, then the pairs of each window of it (CorgiPile, Xu et al., 2022): features
     /// beyond memory are read in pieces of a block, a window ahead. A window should hold many batches, and captions of
     /// far more images than a batch has.
     Blocks {
-        /// Pairs of a window; else 16,384, or 16 batches where those are more.
+        /// Pairs of a window. The default is 16,384, or 16 batches if those are more.
         window: Option<usize>,
     },
 }
@@ -25,7 +25,7 @@ impl Shuffle {
     /// Batches of a window at least: the order of fewer would hardly be random.
     pub(super) const BATCHES: usize = 16;
 
-    /// Pairs of a window, where there are windows, for batches of so many.
+    /// Pairs of a window for this batch size; `None` without windows.
     pub(crate) fn window(self, batch: usize) -> Option<usize> {
         match self {
             Self::Full => None,

@@ -73,7 +73,7 @@ impl Trainer {
         Self::with_fit(device, dataset.into(), config, |dataset, config| cca(device, dataset, config))
     }
 
-    /// [`Trainer::new`], where `fit` gives the CCA to begin with if the configuration asks for one.
+    /// [`Trainer::new`], but `fit` computes the CCA that the run starts from, if the configuration asks for one.
     pub(crate) fn with_fit(
         device: &Device,
         dataset: Arc<Dataset>,
@@ -90,8 +90,7 @@ impl Trainer {
         Self::assemble(device, dataset, head, progress)
     }
 
-    /// Whether a run could start, as far as that shows without reading features: what is wrong with one of many runs is to be
-    /// known before the first.
+    /// Checks that a run can start, without reading features. A sweep calls this for all runs before the first one.
     ///
     /// # Errors
     /// An option out of range, or one that the dataset or the device cannot follow.
@@ -111,8 +110,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// A run that goes on from a checkpoint with the optimiser's state (`last.safetensors`), to the same bits as if it
-    /// had not been interrupted.
+    /// Continues a run from a checkpoint with the optimiser's state (`last.safetensors`). The result has the same bits as without
+    /// the interruption.
     ///
     /// # Errors
     /// A checkpoint without that state or of another dataset, and those of [`Trainer::new`].
@@ -154,7 +153,7 @@ impl Trainer {
         // A bank holds pairs of one epoch.
         let pipeline = TrainConfig { memory_bank: config.memory_bank.min(captions), ..config.clone() };
         let preprocess = head.preprocess(config.dropout)?.with_row_dropout(config.row_dropout())?;
-        // A bad value there would else end the run after its epochs.
+        // A bad value there would otherwise end the run after all its epochs.
         for split in [Split::Val, Split::Test] {
             let SplitRows { images, texts, .. } = dataset.split(split);
             preprocess.check(&dataset, Side::Image, images)?;
@@ -234,7 +233,7 @@ impl Trainer {
         })
     }
 
-    /// Trains the epochs still to come, and calls `each` after each: with the trainer, which can give a checkpoint then.
+    /// Trains the remaining epochs. Calls `each` after each epoch with the trainer, for example to save a checkpoint.
     ///
     /// ```
     /// use wgoal::{Dataset, Device, TrainConfig, Trainer};
@@ -273,7 +272,7 @@ impl Trainer {
             let advice = "resume from its last checkpoint, with more epochs if it has ended";
             return Err(Error::config("another epoch", "a run that goes on", found, advice));
         }
-        // Until it has ended well, what is on the device is neither the epoch before nor this one.
+        // Until the epoch has succeeded, the state on the device belongs to no epoch.
         self.failed = true;
         let epoch = self.train_and_validate()?;
         self.failed = false;
@@ -355,7 +354,7 @@ impl Trainer {
         };
         let split = self.dataset.split(Split::Val);
         let chance = Recall::chance(split.images.len(), &split.text_image);
-        // Of rows that are pooled while they are gathered, how many there were is not known.
+        // The number of local rows is unknown if the host pools them.
         let counted = config.pooling().iter().all(|pooling| matches!(pooling, Pooling::None | Pooling::Gpo));
         let zero = if counted { zero_rows as f64 / rows_read.max(1) as f64 } else { 0.0 };
         result.collapse = collapse(&val, Signs { config: &config, spreads, chance, zero });
@@ -405,7 +404,7 @@ impl Trainer {
     /// Everything needed to go on from here.
     ///
     /// # Errors
-    /// A failing device; an epoch that has failed, of which the device holds a part.
+    /// A failing device, or an epoch that has failed: the device then holds only a part of it.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         if self.failed {
             let advice = "resume from the last checkpoint";
@@ -424,7 +423,7 @@ impl Trainer {
 }
 
 impl Checkpoint {
-    /// A head that no training run made, as a checkpoint of no epochs. Of `config` counts what makes features into input.
+    /// A checkpoint of no epochs, for a head that was not trained in a run. Of `config`, only the options of the input count.
     ///
     /// # Errors
     /// Features that can no longer be read.
@@ -435,7 +434,7 @@ impl Checkpoint {
     }
 }
 
-/// What a dataset is known by: its rows, and a sample of its features.
+/// The identity of a dataset: a hash of its rows and a hash of a sample of its features.
 pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
     Ok(format!("{:016x}-{:016x}", dataset.fingerprint(), dataset.sample_hash()?))
 }
