@@ -1,4 +1,4 @@
-//! Weighted sum of what several parts contribute: out = weight x (+ out).
+//! Weighted sum: out = weight x (+ out).
 
 use super::lab::{Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, chunks, lanes};
@@ -39,7 +39,7 @@ pub fn accumulate(
             let (x, out) = (x.region()?, out.region()?);
             let len = len.next_multiple_of(4);
             for part in chunks(len, recorder.elements_per_binding()) {
-                // Where `at` is aligned, no more of `out` is bound than is needed; else all of it.
+                // If `at` is aligned, only the needed part of `out` is bound; otherwise all of it.
                 let (region, first) = match at % 64 {
                     0 => (out.part(at + part.start..at + part.end), 0),
                     _ => (out, at + part.start),

@@ -85,7 +85,7 @@ pub fn batch_norm(
     }
 }
 
-/// What [`batch_norm_backward`] reads.
+/// The inputs of [`batch_norm_backward`].
 #[derive(Clone, Copy)]
 pub struct NormGradient<'a> {
     /// Input and output of [`batch_norm`].

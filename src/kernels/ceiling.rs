@@ -1,4 +1,4 @@
-//! What a device can do at most, to hold the other kernels against; see `wgoal bench roofline`.
+//! Measures the peak rates of a device, for comparison with the other kernels; see `wgoal bench roofline`.
 
 use super::lab::Lab;
 use super::{Access, Kernel, KernelSpec, Real, lanes};

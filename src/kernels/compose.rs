@@ -79,7 +79,7 @@ pub fn compose(
                         other_keys.region()?,
                         dx.data.region()?.part(part(&rows)),
                     ];
-                    // On a software adapter the search for a row's anchors costs more than all else: once a row.
+                    // On a software adapter the search for a row's anchors is the largest cost, so it is done once per row.
                     let groups = (stride / 4).div_ceil(recorder.lanes as usize);
                     let grid = [if recorder.lanes < 64 { 1 } else { groups }, rows.len(), 1];
                     let cost = rows.len() as f64 * cost;

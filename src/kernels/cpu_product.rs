@@ -1,7 +1,7 @@
 //! The matrix product of the CPU, by the `gemm` crate, with bits that depend on nothing but the operands.
 //!
 //! An element of C has the same bits whatever the number of threads, the number of rows and columns of C, and its place in
-//! C. So equal rows of features get equal embeddings, and a row gets the same one alone as among others.
+//! C. So equal rows of features get equal embeddings, and a row has the same embedding alone and among others.
 //!
 //! The crate splits C by its shape and by the number of threads, and chooses a kernel for every part. Most of its kernels sum
 //! an element in one chain: they begin at 0, add the products in the order of the inner dimension, and add C last. Two things

@@ -1,4 +1,4 @@
-//! Field of a GOAL gradient over all negatives, in the place of the similarities.
+//! The field of a GOAL gradient over all negatives. It overwrites the similarities.
 
 use super::dense_sum::dense_weights;
 use super::dense_sum::is_negative;

@@ -1,4 +1,4 @@
-//! Every anchor against all its negatives, one direction: how the positive is pulled, and the loss.
+//! Every anchor against all its negatives, one direction: the coefficient of the positive, and the loss.
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
@@ -24,14 +24,14 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(block weights mask: u32);
 
-/// What a gradient over all negatives is made from.
+/// The inputs of a gradient over all negatives.
 #[derive(Clone, Copy)]
 pub struct Dense<'a> {
     /// p `[pairs]`
     pub positive: Slice<'a, f32>,
     /// Pairs with equal ids are never negatives of each other.
     pub ids: Option<Slice<'a, u32>>,
-    /// Weights of a triplet; those with relative sets take them as empty.
+    /// Weights of a triplet. Relative sets count as empty.
     pub weights: &'a WeightParams,
 }
 

@@ -1,4 +1,4 @@
-//! Field of multi-similarity or lifted structure, in the place of the similarities.
+//! The field of multi-similarity or lifted structure. It overwrites the similarities.
 
 use super::lab::{Lab, N};
 use super::{Access, Block, Kernel, KernelSpec, Real, exponential_sum, hardest, lanes, sigma};
@@ -31,7 +31,7 @@ params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, lifted: 
 /// Which loss, with its parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct ExponentialParams {
-    /// Lifted structure; else multi-similarity.
+    /// Lifted structure if true, multi-similarity if false.
     pub lifted: bool,
     /// Scale of the negatives' exponents.
     pub rate: f32,
@@ -104,7 +104,7 @@ pub(super) fn softplus<T: Real>(z: T) -> T {
 /// An anchor's share in the field.
 struct Anchor<T> {
     n: T,
-    /// What divides the exponentials; `None` where the loss is 0.
+    /// The divisor of the exponentials; `None` if the loss is 0.
     denominator: Option<T>,
     pull: T,
     loss: T,

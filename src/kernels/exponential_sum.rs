@@ -1,4 +1,4 @@
-//! Sum of exponentials over all negatives of every anchor, one direction: what multi-similarity and lifted structure share.
+//! Sum of exponentials over all negatives of every anchor, one direction. Multi-similarity and lifted structure share it.
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};

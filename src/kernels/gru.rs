@@ -104,7 +104,7 @@ pub struct GruWeights<'a> {
     pub bias: Slice<'a, f32>,
 }
 
-/// What [`gru`] leaves: `states` and `previous [rows, hidden]`, `gates [rows, 4 hidden]` (r, z, c, q).
+/// The outputs of [`gru`]: `states` and `previous [rows, hidden]`, `gates [rows, 4 hidden]` (r, z, c, q).
 pub struct GruTrace<'a> {
     pub states: MatMut<'a>,
     pub previous: MatMut<'a>,
@@ -153,7 +153,7 @@ pub fn gru(
     }
 }
 
-/// What [`gru_backward`] reads beside the chains.
+/// The inputs of [`gru_backward`] besides the chains.
 #[derive(Clone, Copy)]
 pub struct GruGradient<'a> {
     /// Gradient of the scores `[count, slots]`.
@@ -162,9 +162,9 @@ pub struct GruGradient<'a> {
     pub v: Slice<'a, f32>,
     /// `[6 hidden, hidden]`
     pub weight: Mat<'a>,
-    /// Of [`GruTrace`].
+    /// As in [`GruTrace`].
     pub previous: Mat<'a>,
-    /// Of [`GruTrace`].
+    /// As in [`GruTrace`].
     pub gates: Mat<'a>,
 }
 

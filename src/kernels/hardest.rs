@@ -36,7 +36,7 @@ pub struct Candidates<'a> {
     pub ids: Option<Slice<'a, u32>>,
     /// The anchor's own pair takes part as -1 (GOAL), or not at all (hinge).
     pub exclude_own: bool,
-    /// Only those after it.
+    /// Mine only candidates that come after this place.
     pub below: Option<Below<'a>>,
 }
 
@@ -47,9 +47,9 @@ pub struct Below<'a> {
     pub index: Slice<'a, u32>,
 }
 
-/// What mining one direction writes, all `[pairs]`.
+/// The outputs of mining one direction, all `[pairs]`.
 pub struct Hardest<'a> {
-    /// p, written where the block holds the diagonal.
+    /// p, written for the part of the diagonal that the block contains.
     pub positive: SliceMut<'a, f32>,
     /// n
     pub value: SliceMut<'a, f32>,
@@ -145,7 +145,7 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
     #[inline(always)]
     fn visit(&self, best: &mut Self::Sums, lanes: &Lanes<T>) {
         let Lanes { anchor, candidate, s } = lanes;
-        // M, and for what does not count less than anything.
+        // M; elements that do not count get less than any similarity.
         let (mut m, none) = (*s, T::neg_infinity());
         if let Some(ids) = self.ids {
             let (own_id, other_id) = lanes.ids(Some(ids));
@@ -166,7 +166,7 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
             }
         }
         for k in 0..LANES {
-            // Chosen by bits, or the compiler makes it a choice of where to load from, lane by lane.
+            // Selected by bits. Otherwise the compiler selects the address to load from, lane by lane.
             let better = m[k] > best.0[k];
             let bits = 0u32.wrapping_sub(better.into());
             best.1[k] = (candidate[k] & bits) | (best.1[k] & !bits);
@@ -192,7 +192,7 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
     }
 }
 
-/// Similarities with exact ties, ids that repeat, and what mining makes of them in the direction of images.
+/// Similarities with exact ties, repeated ids, and the result of mining them in the direction of images.
 pub(crate) struct Mined {
     pub similarity: Pair<f32>,
     pub ids: Pair<u32>,

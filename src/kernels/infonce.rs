@@ -1,4 +1,4 @@
-//! Field of the symmetric InfoNCE, in the place of the similarities (docs/math.md, "InfoNCE").
+//! The field of the symmetric InfoNCE (docs/math.md, "InfoNCE"). It overwrites the similarities.
 
 use super::hardest::mined;
 use super::lab::{Lab, N, TEMPERATURE, directions};
@@ -31,7 +31,7 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32);
 
-/// What the field is computed from.
+/// The inputs of the field.
 #[derive(Clone, Copy)]
 pub struct InfonceField<'a> {
     pub ids: Option<Slice<'a, u32>>,
@@ -160,7 +160,7 @@ struct State<T> {
     top: T,
     /// Z, the sum of all e^x.
     total: T,
-    /// Z less the number of targets, summed by itself.
+    /// Z minus the number of targets, summed separately.
     gap: T,
     /// Number of targets.
     targets: T,

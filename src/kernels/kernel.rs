@@ -10,7 +10,7 @@ pub struct Kernel {
     /// Name, shader, parameter block and bindings.
     pub spec: KernelSpec,
     /// Largest error that rounding explains, relative to the largest expected value: a few roundings of the sums involved,
-    /// exponentials by WGSL's 3 + 2|z| ULP. 0 where results must be equal.
+    /// exponentials by WGSL's 3 + 2|z| ULP. 0 if results must be equal.
     pub tolerance: f64,
     /// Compares a device with the reference on a small case. A kernel that the device cannot run compares nothing.
     pub check: fn(&mut Lab) -> Result<()>,

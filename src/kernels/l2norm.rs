@@ -59,7 +59,7 @@ pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMu
     Ok(())
 }
 
-/// dz from the gradient `g` at x: g / (|z| + 1e-8) - x (x.g) / |z|; zero where the row is zero. Overwrites.
+/// dz from the gradient `g` at x: g / (|z| + 1e-8) - x (x.g) / |z|; zero for a zero row. Overwrites.
 pub fn l2norm_backward(
     commands: &mut Commands,
     g: Mat,

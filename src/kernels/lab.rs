@@ -112,7 +112,7 @@ impl<'a> Lab<'a> {
         commands.submit()
     }
 
-    /// Waits for what is on the device.
+    /// Reads values back from the device. Waits.
     pub fn read<T: Element>(&self, pair: &Pair<T>, range: std::ops::Range<usize>) -> Result<Vec<T>> {
         #[cfg(feature = "native")]
         return self.device.wait(pair.device.read(self.device, range));

@@ -3,7 +3,7 @@
 use super::lab::{Lab, Pair};
 use crate::Result;
 
-/// Lengths of the items of a batch, and those that occur.
+/// Lengths of the items of a batch, and the distinct lengths.
 pub(crate) const LENGTHS: [u32; 7] = [5, 23, 1, 5, 12, 23, 2];
 
 pub(crate) const LENGTH_BUCKETS: [u32; 5] = [1, 2, 5, 12, 23];

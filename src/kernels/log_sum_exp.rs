@@ -22,7 +22,7 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(block same_image: u32);
 
-/// What the other pairs of an anchor's image are to it.
+/// How an anchor treats the other pairs of its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameImage {
     /// Negatives like all others.
@@ -90,7 +90,7 @@ pub fn reference<T: Real>(
     let roles = Roles { ids, same_image };
     block.scan(similarity, &mut states, &Highest(&roles));
     let tops: Vec<_> = states.iter().map(|(state, _)| state[0]).collect();
-    // What came before, seen from the new maximum.
+    // Rescale the earlier sum to the new maximum.
     for anchor in own.filter(|&anchor| earlier[anchor] > T::neg_infinity()) {
         let (state, distance) = &mut states[anchor];
         let x = rate * (earlier[anchor] - tops[anchor]);
@@ -101,7 +101,7 @@ pub fn reference<T: Real>(
     block.scan(similarity, &mut states, &Sums { roles: &roles, rate, tops: &tops });
 }
 
-/// What candidates are to anchors.
+/// How candidates count for anchors.
 struct Roles<'a> {
     ids: Option<&'a [u32]>,
     same_image: SameImage,

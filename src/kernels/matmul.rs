@@ -1,6 +1,6 @@
 //! C = op(A) op(B) (+ bias) (+ C). Three shaders in variants that differ by constants: `matmul.wgsl` (tiled through workgroup
 //! memory), `matmul_registers.wgsl` (no barrier, for software adapters) and `matmul_subgroups.wgsl` (rows handed round a
-//! subgroup, for those of them that have one). The file is that one product: its variants, their choice, both branches.
+//! subgroup, for those of them that have one). The file is that one product: the choice of a variant, and both branches.
 
 use super::cpu_product::cpu_product;
 use super::lab::{D, Lab, N};
@@ -47,7 +47,7 @@ pub fn check_environment() -> Result<()> {
 }
 
 /// The variant for a product. `WGOAL_MATMUL` may name one, or say `fixed` (nothing is measured) or `measure` (even on a
-/// software adapter, where every further pipeline costs more than a choice could save).
+/// software adapter, where compiling another pipeline costs more than the best choice saves).
 fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Result<&'static MatmulVariant> {
     static ASKED: OnceLock<String> = OnceLock::new();
     let asked = ASKED.get_or_init(|| crate::device::variable("WGOAL_MATMUL").unwrap_or_default()).as_str();
@@ -112,7 +112,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
             let [row_step, col_step, inner_step] = steps(recorder, &product, &c);
             let (a, b, c) = (a.data.region()?, b.data.region()?, c.data.region()?);
             let bias = bias.map(|bias| bias.region()).transpose()?;
-            // Of the whole, whatever pieces it is computed in.
+            // From the whole shape, not from the pieces that it is computed in.
             let slices = if product.sliced { slices([rows, cols, inner]) } else { 1 };
             for r in chunks(rows, row_step) {
                 for col in chunks(cols, col_step) {
@@ -169,7 +169,7 @@ fn window<'a>(region: Region<'a>, stride: usize, rows: &Range<usize>, cols: &Ran
     region.part(rows.start * stride + cols.start..(rows.end - 1) * stride + padded(cols.end))
 }
 
-/// Addends of a sum before it is put away: the error of a longer one in f32 grows with what it has come to.
+/// Addends of a partial sum: the rounding error of a longer f32 sum grows with its value.
 const ADDENDS: usize = 2048;
 
 /// Rows, columns and inner steps to take at a time, so that each operand fits a binding and the work a submission. Work is

@@ -33,7 +33,7 @@ pub fn mined_keys(pairs: usize) -> usize {
     pairs.next_power_of_two().max(2)
 }
 
-/// What a dispatch of the shader does.
+/// The phase of a dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SortForm {
     Begin,
@@ -67,7 +67,7 @@ pub fn mined_order(
             let count = mined_keys(pairs);
             let chunk = count.min(CHUNK);
             let regions = [index.region()?, keys.region()?.part(0..count)];
-            // A sort is mostly barriers: where they are cheap, the more lanes the better.
+            // A sort is mostly barriers. Where barriers are cheap, more lanes are faster.
             let lanes = if recorder.lanes < 64 { recorder.lanes } else { 256 };
             let stage = |recorder: &mut Recorder, form: SortForm, size: usize, distance: usize| {
                 let params = Params { pairs: pairs as u32, size: size as u32, distance: distance as u32 };

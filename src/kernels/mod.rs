@@ -2,7 +2,7 @@
 //! function of the same name, and its reference implementation.
 //!
 //! A reference implementation is a plain loop, generic over `f32` and `f64`. In f64 it is the oracle that every adapter is tested against;
-//! in f32 it is what `--device cpu` runs (matrix products excepted, which go through the `gemm` crate). Matrices are
+//! in f32 it is what `--device cpu` runs (except matrix products, which use the `gemm` crate). Matrices are
 //! laid out as [`crate::device::padded`] says.
 
 #[macro_use]
@@ -108,7 +108,7 @@ use crate::device::{KernelSpec, Recorder, Region, padded};
 pub use crate::math::Real;
 use crate::math::{chunks, dot, sigma, vectorized};
 
-/// All kernels but those of optimisers, which `optim` has.
+/// All kernels except those of optimisers, which are in `optim`.
 pub static KERNELS: &[&Kernel] = &[
     &accumulate::KERNEL,
     &batch_norm::KERNEL,
@@ -145,7 +145,7 @@ pub static KERNELS: &[&Kernel] = &[
     &widen::KERNEL,
 ];
 
-/// The kernels whose weights may be those of a file.
+/// The kernels whose weights may come from a weight file.
 pub fn weighing_kernels() -> [&'static Kernel; 3] {
     [&weights::KERNEL, &dense_sum::KERNEL, &dense_field::KERNEL]
 }
@@ -155,7 +155,7 @@ fn lanes(recorder: &Recorder) -> [(&'static str, String); 1] {
     [("LANES", format!("{}u", recorder.lanes))]
 }
 
-/// A block of the similarity matrix as one direction sees it: anchors against candidates.
+/// A block of the similarity matrix from the view of one direction: anchors against candidates.
 ///
 /// Both are numbered by pair. Images own rows, texts own columns of the same stored block.
 #[derive(Debug, Clone, Copy)]

@@ -37,7 +37,7 @@ pub struct MatmulVariant {
 }
 
 impl MatmulVariant {
-    /// Whether the device grants what the shader needs beyond the floor.
+    /// Whether the device has what the shader needs beyond the floor.
     pub fn runs_on(&self, gpu: &Gpu) -> bool {
         self.subgroup <= gpu.subgroup() && (gpu.has_images() || !self.spec.bindings.contains(&Access::Image))
     }
@@ -91,7 +91,7 @@ pub static MATMUL_VARIANTS: [MatmulVariant; 9] = [
     MatmulVariant { name: "subgroups 32x4", spec: &SUBGROUPS, constants: &[], tile: (32, 32), subgroup: 8 },
 ];
 
-/// Variants to choose from on a device, the one to take unmeasured first. On a GPU those of as many slices: they take their sums
+/// Variants to choose from on a device. The first is the default without measurement. On a GPU those of as many slices: they take their sums
 /// in one order.
 pub(super) fn candidates(gpu: &Gpu, [rows, cols, _]: [usize; 3], slices: u32) -> Vec<&'static MatmulVariant> {
     let [tiled @ .., registers, subgroups] = &MATMUL_VARIANTS;

@@ -26,7 +26,7 @@ params!(queries: u32, candidates: u32, stride: u32, query_offset: u32);
 pub struct RankBlock<'a> {
     /// Ids of all queries.
     pub query_ids: Slice<'a, u32>,
-    /// Ids of the candidates; those equal to a query's are right.
+    /// Ids of the candidates. A candidate is right if its id equals the query's.
     pub candidate_ids: Slice<'a, u32>,
     /// The block's first query.
     pub query_offset: usize,

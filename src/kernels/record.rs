@@ -33,7 +33,7 @@ pub const RECORD: usize = 8;
 
 params!(pairs: u32, count: u32, step: u32, max_norm: f32);
 
-/// What a step leaves behind; slices are `[pairs]`, `parts` those of the squared gradient norm.
+/// The inputs of a step's record. Slices are `[pairs]`; `parts` are the parts of the squared gradient norm.
 #[derive(Clone, Copy)]
 pub struct StepRecord<'a> {
     pub positive: Slice<'a, f32>,

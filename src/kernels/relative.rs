@@ -25,7 +25,7 @@ const UNDERFLOW: f64 = -745.13;
 
 params!(block mask: u32, pairs: u32, exponential: u32, alpha: f32, beta: f32, threshold: f32);
 
-/// What the relative sets are computed from; slices are `[pairs]`.
+/// The inputs of the relative sets. Slices are `[pairs]`.
 #[derive(Clone, Copy)]
 pub struct Relative<'a> {
     pub positive: Slice<'a, f32>,
@@ -104,7 +104,7 @@ pub fn reference<T: Real>(
     }
 }
 
-/// What decides who is in an anchor's sets, and with which value.
+/// Decides which candidates are in an anchor's sets, and with which value.
 struct Sets<'a, T> {
     positive: &'a [T],
     value: &'a [T],
@@ -147,7 +147,7 @@ impl<'a, T: Real, const EXPONENTIAL: bool> Scan<T> for Values<'a, T, EXPONENTIAL
         let (p, n) = (Lanes::<T>::of(anchor, sets.positive), Lanes::<T>::of(anchor, sets.value));
         let (h, other_p) = (Lanes::<T>::of(anchor, sets.index), Lanes::<T>::of(candidate, sets.positive));
         let (own_id, other_id) = lanes.ids(sets.ids);
-        // 1 in a set and 0 outside, condition by condition: as numbers they stay as wide as what they are for.
+        // 1 inside a set and 0 outside. As numbers, the conditions have the width of the values, so vector code stays simple.
         let only_if = |condition: bool, one: T| if condition { one } else { T::zero() };
         for k in 0..LANES {
             let one = only_if(candidate[k] != anchor[k], T::one());

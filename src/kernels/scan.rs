@@ -13,7 +13,7 @@ pub(crate) const NO_PAIR: u32 = u32::MAX;
 pub(crate) trait Scan<T>: Sync {
     /// Accumulators, one set per lane.
     type Sums;
-    /// What an anchor keeps.
+    /// The state of an anchor.
     type State: Send;
 
     fn begin(&self) -> Self::Sums;
@@ -43,7 +43,7 @@ impl<T: Real> Lanes<T> {
         }
     }
 
-    /// Fills lanes with similarities, those that are left with no pair.
+    /// Fills lanes with similarities, and the remaining lanes with no pair.
     #[inline(always)]
     fn take(&mut self, s: &[T]) {
         // A length that the compiler knows, in all chunks but the last.
@@ -77,7 +77,7 @@ fn iota(first: usize) -> [u32; LANES] {
     std::array::from_fn(|lane| (first + lane) as u32)
 }
 
-/// A scan whose lanes are candidates of one anchor, with the instructions that the processor has.
+/// A scan whose lanes are candidates of one anchor, compiled for the vector instructions of the processor.
 struct AlongRow<'a, T, S: Scan<T>> {
     scan: &'a S,
     block: &'a Block,
@@ -103,7 +103,7 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for AlongRow<'_, T, S> {
     }
 }
 
-/// A scan whose lanes are anchors, [`LANES`] at most, side by side in every row.
+/// A scan whose lanes are up to [`LANES`] anchors, adjacent in every row.
 struct DownColumns<'a, T, S: Scan<T>> {
     scan: &'a S,
     block: &'a Block,

@@ -2,7 +2,7 @@
 //!
 //! A class is the orientation, rows, columns and inner dimension as powers of two, and the slices of the latter. A
 //! variant is taken only if it gives the very bits of the first, so that a choice is one of speed alone: the same seed
-//! gives the same bits on a device whatever was measured, remembered or forgotten there.
+//! gives the same bits on a device, regardless of what was measured or cached.
 
 use super::product::{MATMUL_VARIANTS, MatmulVariant, Product, candidates};
 use crate::device::{Backend, Commands, Device, Gpu, MatMut, Matrix};
@@ -17,11 +17,11 @@ use web_time::Instant;
 /// The product itself, by the variant that it names.
 pub(super) type Multiply = fn(&mut Commands, Product, MatMut) -> Result<()>;
 
-/// What a device takes for each class.
+/// The chosen variants of a device.
 struct Choices {
-    /// Of those that this process has asked for.
+    /// For the classes that this process has used.
     asked: HashMap<Class, &'static MatmulVariant>,
-    /// Of all that are remembered, by their names.
+    /// For all classes in the cache, by name.
     remembered: Remembered,
     file: Option<PathBuf>,
 }
@@ -40,7 +40,7 @@ pub(super) struct Class {
 const LEAST: usize = 1 << 20;
 /// Larger dimensions are measured as this: enough to occupy a GPU, and little enough for a slow one.
 const LARGEST: usize = 1 << 10;
-/// What a sample should take, in seconds. A class has three samples a candidate.
+/// Duration of a sample, in seconds. A class takes three samples per candidate.
 const SAMPLE: f64 = 3e-3;
 
 impl Class {
@@ -78,7 +78,7 @@ pub(super) fn measured(gpu: &Gpu, class: Class, multiply: Multiply) -> &'static 
             let found = gpu.unprofiled(|| race(gpu, class, &candidates, multiply));
             let fastest = *found.as_ref().unwrap_or(&candidates[0]);
             choices.remembered.insert(class.name(), fastest);
-            // What failed now may not fail in the next process.
+            // A candidate that failed now may work in the next process.
             if let (Ok(_), Some(file)) = (found, &choices.file) {
                 store(file, &choices.remembered);
             }
@@ -177,7 +177,7 @@ fn race(
 fn warn(gpu: &Gpu, variant: &MatmulVariant, why: &str) {
     let (info, why) = (Plain(gpu.info()), Plain(why));
     let warning = format!("warning: matrix product {} is left out on {info}: {why}", variant.name);
-    // Not `eprintln!`, which would end the run where nobody reads.
+    // Not `eprintln!`, which panics if standard error is closed.
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{warning}\n"));
 }
 
@@ -192,13 +192,13 @@ fn file_name(gpu: &Gpu) -> String {
     format!("matmul-{:016x}.json", hasher.finish())
 }
 
-/// `WGOAL_CACHE_DIR`, else the folder that the platform has for caches.
+/// `WGOAL_CACHE_DIR`, or the platform's cache folder.
 fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let variable = |name| variable(name).filter(|path| !path.as_os_str().is_empty());
     let platform = || match () {
         () if cfg!(windows) => variable("LOCALAPPDATA"),
         () if cfg!(target_os = "macos") => variable("HOME").map(|home| home.join("Library/Caches")),
-        // A relative path is to be ignored (XDG Base Directory Specification).
+        // Relative paths must be ignored (XDG Base Directory Specification).
         () => variable("XDG_CACHE_HOME")
             .filter(|path| path.is_absolute())
             .or_else(|| variable("HOME").map(|home| home.join(".cache"))),
@@ -206,7 +206,7 @@ fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     variable("WGOAL_CACHE_DIR").or_else(|| platform().map(|folder| folder.join("wgoal")))
 }
 
-/// What a file remembers; one that cannot be read, or says something else, remembers nothing.
+/// The choices in a cache file. A file that cannot be read or parsed has none.
 fn load(file: &Path) -> Remembered {
     let names: BTreeMap<String, String> = io::read(file, io::SMALL)
         .ok()

@@ -84,7 +84,7 @@ impl PositivePart {
 pub struct WeightParams {
     pub triplet: TripletWeight,
     pub pair: PairWeight,
-    /// What is reported as the loss; `Triplet` is n - p.
+    /// The reported loss; `Triplet` is n - p.
     pub loss: Loss,
     pub tau: f32,
     pub alpha: f32,
@@ -96,7 +96,7 @@ pub struct WeightParams {
     pub margin: Option<f32>,
     /// Closes triplets whose negative is the anchor's own pair. Mining returns the own pair for an anchor without a negative.
     pub exclude_own: bool,
-    /// How often what depends on p alone counts.
+    /// How often the part that depends only on p counts.
     pub positive: PositivePart,
     /// Upstream gradient.
     pub scale: f32,
@@ -105,7 +105,7 @@ pub struct WeightParams {
 }
 
 impl WeightParams {
-    /// Operations of a triplet beyond those of the built-in weights: a file may have long loops.
+    /// Operations of a triplet beyond the built-in weights: a weight file may have long loops.
     pub(super) fn own_cost(&self) -> f64 {
         self.custom.as_ref().map_or(0.0, |custom| custom.steps() as f64)
     }
@@ -198,7 +198,7 @@ pub(super) fn weighed_triplet<T: Real>(
     Ok([open * pull, open * push, loss_at(params, p, n, cost)])
 }
 
-/// Coefficient of the positive, and its loss, where it counts once; an error is one of a file's evaluation.
+/// Coefficient of the positive and its loss, if it counts once. An error comes from the evaluation of a weight file.
 pub(super) fn weighed_positive<T: Real>(params: &WeightParams, p: T) -> Result<[T; 2]> {
     if params.positive != PositivePart::Once {
         return Ok([T::zero(); 2]);
@@ -270,7 +270,7 @@ pub fn loss_at<T: Real>(params: &WeightParams, p: T, n: T, cost: T) -> T {
     }
 }
 
-/// What a loss that is a function of p and one of n has of p; 0 for the others.
+/// The part in p of a loss that is a sum of a function of p and a function of n; 0 for other losses.
 fn positive_loss<T: Real>(params: &WeightParams, p: T) -> T {
     let [alpha, lambda] = [params.alpha, params.lambda].map(|x| T::of(x.into()));
     let one = T::one();
@@ -282,7 +282,7 @@ fn positive_loss<T: Real>(params: &WeightParams, p: T) -> T {
     }
 }
 
-/// What it has of n.
+/// The part in n of such a loss.
 fn negative_loss<T: Real>(params: &WeightParams, n: T) -> T {
     let [beta, lambda] = [params.beta, params.lambda].map(|x| T::of(x.into()));
     match params.loss {
