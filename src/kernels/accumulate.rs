@@ -20,8 +20,8 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(count4: u32, at4: u32, accumulate: u32, weight: f32);
 
-/// Writes, or with `add` adds, `weight` x to the elements of `out` from `at` on; `at` is a multiple of four, `len` counts
-/// the elements of x, whose memory is whole vec4s.
+/// Writes `weight` x to the elements of `out` from `at` on, or adds it if `add` is set. `at` is a multiple of four.
+/// `len` is the number of elements of x, whose memory is a whole number of vec4s.
 pub fn accumulate(
     commands: &mut Commands,
     (x, len): (Slice<f32>, usize),
@@ -66,7 +66,7 @@ pub fn accumulate(
     }
 }
 
-/// [`accumulate`] as a plain loop, over the elements concerned.
+/// [`accumulate`] as a plain loop. `out` holds only the elements that it writes.
 pub fn reference<T: Real>(x: &[T], weight: T, out: &mut [T], add: bool) {
     for (out, &x) in out.iter_mut().zip(x) {
         *out = weight * x + if add { *out } else { T::zero() };

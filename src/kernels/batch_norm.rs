@@ -1,4 +1,4 @@
-//! Batch norm with relu for each column, and its backward (docs/math.md, "Batch norm").
+//! Batch norm per column with relu, and its backward pass (docs/math.md, "Batch norm").
 
 use super::lab::Lab;
 use super::lab_local::{COLS, REPEATS, ROWS};
@@ -41,17 +41,18 @@ pub(super) static BACKWARD: Kernel = Kernel {
 };
 
 const EPSILON: f32 = 1e-5;
-/// Of the running statistics.
+/// Momentum of the running statistics.
 const MOMENTUM: f32 = 0.1;
 
 params!(rows: u32, stride4: u32, repeats: f32, training: u32, momentum: f32, epsilon: f32);
 params!(BackwardParams { rows: u32, stride4: u32, repeats: f32 });
 
-/// y = relu(scale n + shift) of the columns of `x [rows, cols]`, normalised to n. `affine`, `running` and `stats` are
-/// `[2, cols]`: scale and shift; running mean and variance; mean and 1/deviation as used.
+/// y = relu(scale n + shift), where n is `x [rows, cols]` normalised per column. The other operands are `[2, cols]`:
+/// `affine` is scale and shift, `running` is the running mean and variance, `stats` is the mean and 1/deviation that
+/// were used.
 ///
-/// The last row of `x` counts `repeats` times, which may be 0: it stands for the padding. In `training` the running
-/// statistics are updated.
+/// The last row of `x` stands for the padding and counts `repeats` times, which may be 0. The running statistics are
+/// updated only in `training`.
 pub fn batch_norm(
     commands: &mut Commands,
     x: Mat,
@@ -91,14 +92,15 @@ pub struct NormGradient<'a> {
     /// Input and output of [`batch_norm`].
     pub x: Mat<'a>,
     pub y: Mat<'a>,
-    /// Gradient at y; its last row is taken for zero.
+    /// Gradient at y. Its last row counts as zero.
     pub dy: Mat<'a>,
     pub stats: Slice<'a, f32>,
     pub affine: Slice<'a, f32>,
     pub repeats: usize,
 }
 
-/// Gradient `dx [rows, cols]`, in the last row the sum over its repeats, and `d_affine [2, cols]`. Overwrites.
+/// Overwrites `dx [rows, cols]` and `d_affine [2, cols]` with the gradients. The last row of `dx` is the sum over its
+/// repeats.
 pub fn batch_norm_backward(
     commands: &mut Commands,
     from: NormGradient,
@@ -142,7 +144,7 @@ pub fn batch_norm_backward(
     }
 }
 
-/// How often a row counts.
+/// How many times a row counts.
 fn weight<T: Real>(row: usize, rows: usize, repeats: usize) -> T {
     if row + 1 == rows { T::of(repeats as f64) } else { T::one() }
 }

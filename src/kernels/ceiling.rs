@@ -21,8 +21,8 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(count4: u32, rounds: u32, factor: f32, term: f32);
 
-/// Writes to `y` what becomes of `x`, `len` long, after `4 * rounds` times x ← factor · x + term. `len` is a multiple of
-/// 4096, for whole workgroups of any size, and fits a binding.
+/// Applies x ← factor · x + term `4 * rounds` times to the `len` elements of `x`, and writes the result to `y`. `len`
+/// is a multiple of 4096, which gives whole workgroups of any size, and fits into a binding.
 pub fn ceiling(
     commands: &mut Commands,
     x: Slice<f32>,

@@ -20,7 +20,7 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(rows: u32, stride4: u32, accumulate: u32);
 
-/// y = sum over rows of `a`; y has `a`'s padded width. Overwrites.
+/// Overwrites y with the sum over the rows of `a`. y has the padded width of `a`.
 pub fn column_sum(commands: &mut Commands, a: Mat, mut y: SliceMut<f32>) -> Result<()> {
     match commands {
         Commands::Cpu => {

@@ -1,4 +1,4 @@
-//! Composition of the gradient from coefficients and mined indices (docs/math.md, "Assembled gradient").
+//! Composes the gradient from coefficients and mined indices (docs/math.md, "Assembled gradient").
 
 use super::lab::{D, Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, chunks, lanes, mined_keys, vectorized};
@@ -22,8 +22,9 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32, pairs: u32, keys: u32);
 
-/// Coefficients `[pairs, 2]` of both directions, `own` being the one whose anchors receive the gradient; whom its anchors
-/// mined `[pairs]`, and by whom the others' were mined, in the order of `mined_order`.
+/// Inputs of [`compose`]. `own` and `other` are the coefficients `[pairs, 2]` of the two directions; the anchors of
+/// `own` receive the gradient. `own_index [pairs]` is the row that each of them mined. `other_keys` says which anchors
+/// of the other direction mined which row, in the order of `mined_order`.
 #[derive(Clone, Copy)]
 pub struct Composition<'a> {
     pub own: Slice<'a, f32>,
@@ -34,8 +35,9 @@ pub struct Composition<'a> {
     pub accumulate: bool,
 }
 
-/// dx = A Y by rows. `y [rows, cols]` holds rows `y_offset..` of the other side's embeddings, of which dx gets its due:
-/// those of the batch, or from number `dx.rows` on those of a memory bank, which are mined but no anchors.
+/// dx = A Y, row by row. `y [rows, cols]` holds the rows `y_offset..` of the other side's embeddings, and dx gets only
+/// their part of the sum. Rows below number `dx.rows` are those of the batch. Later rows are those of a memory bank:
+/// they are mined, but are not anchors.
 pub fn compose(
     commands: &mut Commands,
     (y, y_offset): (Mat, usize),
@@ -56,7 +58,8 @@ pub fn compose(
         Commands::Gpu(recorder) => {
             let stride = y.stride();
             let held = recorder.rows_per_binding(stride);
-            // A row gathers three of Y on the average, after a search. One that all anchors mined is beyond the average.
+            // A row of dx gathers three rows of Y on average, after a search. A row that all anchors mined costs more
+            // than this.
             let cost = stride as f64 / 4.0 * 60.0;
             let step = ((recorder.budget / cost) as usize / 64 * 64).clamp(64, held);
             let part = |of: &Range<usize>| of.start * stride..of.end * stride;
@@ -79,7 +82,8 @@ pub fn compose(
                         other_keys.region()?,
                         dx.data.region()?.part(part(&rows)),
                     ];
-                    // On a software adapter the search for a row's anchors is the largest cost, so it is done once per row.
+                    // On a software adapter, the search for a row's anchors costs more than the rest, so one workgroup
+                    // per row makes it once.
                     let groups = (stride / 4).div_ceil(recorder.lanes as usize);
                     let grid = [if recorder.lanes < 64 { 1 } else { groups }, rows.len(), 1];
                     let cost = rows.len() as f64 * cost;
@@ -91,7 +95,8 @@ pub fn compose(
     }
 }
 
-/// [`compose`] as a plain loop; `own` is (coefficients, indices), `other` (coefficients, keys), `y` comes with the number of its first row.
+/// [`compose`] as a plain loop. `own` is (coefficients, indices), `other` is (coefficients, keys), and `y` comes with
+/// the number of its first row.
 pub fn reference<T: Real>(
     (y, y_offset): (&[T], usize),
     cols: usize,

@@ -1,34 +1,35 @@
-//! The matrix product of the CPU, by the `gemm` crate, with bits that depend on nothing but the operands.
+//! The matrix product on the CPU, by the `gemm` crate. Its bits depend on nothing but the operands.
 //!
-//! An element of C has the same bits whatever the number of threads, the number of rows and columns of C, and its place in
-//! C. So equal rows of features get equal embeddings, and a row has the same embedding alone and among others.
+//! An element of C has the same bits for any number of threads, for any number of rows and columns of C, and at any
+//! place in C. Equal rows of features therefore get equal embeddings, and a row gets the same embedding alone as among
+//! others.
 //!
-//! The crate splits C by its shape and by the number of threads, and chooses a kernel for every part. Most of its kernels sum
-//! an element in one chain: they begin at 0, add the products in the order of the inner dimension, and add C last. Two things
-//! break the chain, and this file keeps away from both:
+//! The crate splits C by its shape and by the number of threads, and chooses a kernel for each part. Most of its
+//! kernels sum an element in one chain: they start at 0, add the products in the order of the inner dimension, and add
+//! C last. Two things break the chain, and this file avoids both:
 //!
-//! - the crate splits the inner dimension by the shape of C, but never one of [`INNER`] or less;
-//! - it sums by inner products where C is tiny, and where it has one row or one column.
+//! - The crate splits the inner dimension depending on the shape of C. It never splits one of [`INNER`] or less.
+//! - The crate sums by inner products if C is tiny, or if it has one row or one column.
 
 use super::chunks;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Inner steps that the crate takes at once, whatever the shape of C.
+/// Largest inner dimension that the crate never splits, whatever the shape of C.
 const INNER: usize = 512;
-/// Elements of C up to which the crate may sum by inner products.
+/// Largest number of elements of C for which the crate may sum by inner products.
 const TINY: usize = 256;
-/// A share of a thread has a multiple of so many rows or columns.
+/// The number of rows or columns per thread is a multiple of this.
 const SHARE: usize = 64;
 
 /// An operand: its values and its strides along the inner dimension and across it.
 type Operand<'a> = (&'a [f32], isize, isize);
 
-/// C (+)= A B for C `[rows, cols]`, stored in rows of `stride`; A and B come with their strides along the inner dimension and
-/// across it. The slices must hold what the shapes and strides reach.
+/// C = A B, or C += A B if `accumulate` is set. C is `[rows, cols]`, stored in rows of `stride`. A and B come with
+/// their strides along the inner dimension and across it. The slices must hold all that the shapes and strides reach.
 ///
-/// Where C is wide or high enough for every thread to have a share of it, each packs what its own share needs. The crate's own
-/// threads share the packing, and wait for each other.
+/// If C is wide or high enough to give every thread a share, each thread packs the operands of its own share. The
+/// crate's own threads would share the packing and wait for each other.
 pub(super) fn cpu_product(
     [rows, cols, inner]: [usize; 3],
     [a, b]: [Operand; 2],
@@ -47,7 +48,7 @@ pub(super) fn cpu_product(
         for inner in chunks(inner, INNER) {
             let accumulate = accumulate || inner.start > 0;
             if c.has_chains(a, b) {
-                // SAFETY: the caller answers for the shapes; no other thread has a row and a column of this part.
+                // SAFETY: the caller guarantees the shapes; no other thread writes an element of this part.
                 unsafe { c.multiply(&inner, [a, b], c.place(), accumulate, threads) };
             } else {
                 c.multiply_thin(&inner, [a, b], accumulate);
@@ -88,16 +89,17 @@ impl Part<'_> {
         rows > 1 && cols > 1 && !inner_products
     }
 
-    /// Where the part is, with its strides by column and by row.
+    /// Address of the first element, with the strides from column to column and from row to row.
     fn place(&self) -> (*mut f32, isize, isize) {
         let at = self.rows.start * self.stride + self.cols.start;
         (self.c.0.wrapping_add(at), 1, self.stride as isize)
     }
 
-    /// The product over `inner` steps, written to (or added to) `c`.
+    /// Writes the product over the steps `inner` to `c`, or adds it.
     ///
     /// # Safety
-    /// The operands hold `inner` steps of this part's rows and columns; `c` has room for the part, and nothing else uses it.
+    /// The operands hold the steps `inner` of this part's rows and columns. `c` has room for the part, and nothing else
+    /// uses it.
     unsafe fn multiply(
         &self,
         inner: &Range<usize>,
@@ -111,7 +113,7 @@ impl Part<'_> {
         let b =
             b.as_ptr().wrapping_offset(self.cols.start as isize * b_across + inner.start as isize * b_along);
         let (rows, cols) = (self.rows.len(), self.cols.len());
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees what this function demands.
         unsafe {
             gemm::gemm(
                 rows,
@@ -137,8 +139,8 @@ impl Part<'_> {
         }
     }
 
-    /// The same for a part that the crate would sum otherwise: with copies of the operands, inner step by inner step, and with a
-    /// row or a column of zeros where there is only one.
+    /// The same for a part that the crate would not sum in one chain. It copies the operands, one inner step after the
+    /// other, and adds a row or a column of zeros if there is only one.
     fn multiply_thin(&self, inner: &Range<usize>, [a, b]: [Operand; 2], accumulate: bool) {
         let padded = Part {
             c: self.c,
@@ -151,7 +153,7 @@ impl Part<'_> {
             copied(b, &self.cols, inner, padded.cols.len()),
         );
         let mut c = vec![0.0; padded.rows.len() * padded.stride];
-        // SAFETY: no other thread has a row and a column of this part, all of which lie within C.
+        // SAFETY: the part lies within C, and no other thread uses an element of it.
         let row = |r: usize| unsafe {
             std::slice::from_raw_parts_mut(self.place().0.add(r * self.stride), self.cols.len())
         };
@@ -163,7 +165,7 @@ impl Part<'_> {
         let of = |operand: &'_ [f32], across: usize| (operand.len() / across, across as isize);
         let ((steps, a_along), (_, b_along)) = (of(&a, padded.rows.len()), of(&b, padded.cols.len()));
         let place = (c.as_mut_ptr(), 1, padded.stride as isize);
-        // SAFETY: the copies hold `steps` steps of all rows and columns, and `c` is this call's own.
+        // SAFETY: the copies hold `steps` steps of all rows and columns, and only this call uses `c`.
         unsafe {
             let operands = [(&a[..], a_along, 1), (&b[..], b_along, 1)];
             padded.multiply(&(0..steps), operands, place, accumulate, gemm::Parallelism::None);
@@ -174,7 +176,7 @@ impl Part<'_> {
     }
 }
 
-/// Some rows of A or columns of B over some inner steps, step by step: `[inner, width]`, the rest zeros.
+/// Copies some rows of A, or columns of B, over the steps `inner` to `[inner, width]`. The rest is zero.
 fn copied(
     (values, along, across): Operand,
     places: &Range<usize>,
@@ -194,7 +196,7 @@ fn copied(
 mod tests {
     use super::*;
 
-    /// Numbers in general position.
+    /// Pseudo-random numbers in [-1, 1).
     fn values(seed: u32, len: usize) -> Vec<f32> {
         let mut x = seed;
         let mut next = || {
@@ -207,8 +209,8 @@ mod tests {
     const ROWS: usize = 200;
     const COLS: usize = 330;
 
-    /// Some rows and columns of the product of two fixed matrices, added to a third where `accumulate`; `along` says of each
-    /// operand whether it is stored along the inner dimension.
+    /// Some rows and columns of the product of two fixed matrices, added to a third if `accumulate` is set. `along`
+    /// says for each operand whether it is stored along the inner dimension.
     fn product(part: &[Range<usize>; 2], inner: usize, along: [bool; 2], accumulate: bool) -> Vec<f32> {
         let sizes = part.clone().map(|part| part.len());
         let operand = |which: usize| {
@@ -222,7 +224,7 @@ mod tests {
             }
         };
         let (a, b) = (operand(0), operand(1));
-        // Rows of C are padded to whole vec4s, which are not touched.
+        // Rows of C end in padding, which the product must not touch.
         let stride = sizes[1].next_multiple_of(4) + 4;
         let before = values(3, ROWS * COLS);
         let mut c = vec![7.0; sizes[0] * stride];
@@ -235,7 +237,7 @@ mod tests {
         c.chunks_exact(stride).flat_map(|row| row[..sizes[1]].to_vec()).collect()
     }
 
-    /// Some rows and columns of a large C are, bit by bit, what they are alone.
+    /// A part of a large C has the same bits as the same part computed alone.
     #[test]
     fn an_element_has_the_same_bits_in_every_part_and_on_every_number_of_threads() {
         let pools = [1, 2, 3, 4, 7].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());

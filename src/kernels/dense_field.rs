@@ -25,7 +25,8 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(weights rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32);
 
-/// Turns the similarities of images `row_offset..` against all texts into A off the diagonal, in place.
+/// Replaces the similarities of images `row_offset..` against all texts by the elements of A off the diagonal. The
+/// diagonal becomes 0.
 pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize, from: Dense) -> Result<()> {
     let Dense { positive, ids, weights } = from;
     match commands {
@@ -67,7 +68,7 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
     }
 }
 
-/// [`dense_field`] as a plain loop; an error is one of a file's evaluation.
+/// [`dense_field`] as a plain loop. It fails if a weight file cannot be evaluated.
 pub fn reference<T: Real>(
     field: &mut [T],
     row_offset: usize,

@@ -1,4 +1,4 @@
-//! Every anchor against all its negatives, one direction: the coefficient of the positive, and the loss.
+//! Sums over all negatives of every anchor, in one direction: the coefficient of the positive, and the loss.
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
@@ -35,8 +35,8 @@ pub struct Dense<'a> {
     pub weights: &'a WeightParams,
 }
 
-/// Writes `coefficients [pairs, 2]` = (the sum of scale T P+ over the negatives, or scale P+ where it counts once, 0) and
-/// `loss [pairs]`; blocks add up.
+/// Writes `coefficients [pairs, 2]` and `loss [pairs]`. The first coefficient is the sum of scale T P+ over the
+/// negatives, or scale P+ if it counts once; the second is 0. Each block adds to the results of the blocks before it.
 pub fn dense_sum(
     commands: &mut Commands,
     block: &Block,
@@ -71,7 +71,7 @@ pub fn dense_sum(
     }
 }
 
-/// [`dense_sum`] as a plain loop; an error is one of a file's evaluation.
+/// [`dense_sum`] as a plain loop. It fails if a weight file cannot be evaluated.
 pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
@@ -105,15 +105,15 @@ pub fn reference<T: Real>(
     failed.into_inner().map_or(Ok(()), Err)
 }
 
-/// Whether two pairs are negatives of each other: of different images, or without ids different pairs.
+/// Whether two pairs are negatives of each other: their ids differ or, without ids, they are different pairs.
 pub(super) fn is_negative(ids: Option<&[u32]>, i: usize, j: usize) -> bool {
     ids.map_or(i != j, |ids| ids[i] != ids[j])
 }
 
-/// Dyadic, so that no comparison with it is a matter of rounding.
+/// A dyadic fraction, so that rounding cannot change a comparison with it.
 pub(crate) const MARGIN: f32 = 13.0 / 64.0;
 
-/// Weights that say something at every p and n, closed by the margin or not.
+/// Weights that are nonzero at every p and n, without and with a margin.
 pub(crate) fn dense_weights() -> impl Iterator<Item = WeightParams> {
     let usual =
         WeightParams { triplet: TripletWeight::Cir, pair: PairWeight::Sig, scale: 0.5, ..Default::default() };

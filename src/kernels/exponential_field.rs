@@ -45,8 +45,8 @@ pub struct ExponentialParams {
     pub scale: f32,
 }
 
-/// Turns the similarities of images `row_offset..` against all texts into A, in place, from the states of
-/// [`exponential_sum`](super::exponential_sum()) (images, texts), and writes those rows of the losses.
+/// Replaces the similarities of images `row_offset..` against all texts by A, and writes these rows of the losses.
+/// `states` are those of [`exponential_sum`](super::exponential_sum()) for images and for texts.
 pub fn exponential_field(
     commands: &mut Commands,
     mut field: MatMut,
@@ -101,7 +101,7 @@ pub(super) fn softplus<T: Real>(z: T) -> T {
     z.max(T::zero()) + (-z.abs()).exp().ln_1p()
 }
 
-/// An anchor's share in the field.
+/// An anchor's contribution to the field.
 struct Anchor<T> {
     n: T,
     /// The divisor of the exponentials; `None` if the loss is 0.
@@ -122,7 +122,7 @@ impl<T: Real> Anchor<T> {
             return Self { n, denominator: open.then_some(sum), pull, loss };
         }
         let one = (rate * (lambda - n)).max(of(-87.0)).min(of(87.0)).exp();
-        // Seen from the larger of n and lambda, which leaves a sum of positive numbers.
+        // Factoring out the larger of n and lambda leaves a sum of positive numbers.
         let above = n - lambda;
         let total =
             if above > zero { (sum + one).ln() } else { (sum * (rate * above).max(of(-87.0)).exp()).ln_1p() };
@@ -167,7 +167,8 @@ pub fn reference<T: Real>(
     });
 }
 
-/// Mining, sums and field of a whole batch: the similarities become A; the losses of both directions.
+/// Mines a whole batch and computes its sums and field. The similarities become A; the result is the losses of both
+/// directions.
 pub fn whole_reference<T: Real>(
     field: &mut [T],
     pairs: usize,

@@ -1,4 +1,5 @@
-//! Sum of exponentials over all negatives of every anchor, one direction. Multi-similarity and lifted structure share it.
+//! Sum of exponentials over all negatives of every anchor, in one direction. Multi-similarity and lifted structure
+//! share it.
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
@@ -21,8 +22,8 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(block mask: u32, rate: f32);
 
-/// Writes (p, n, sum over the negatives of e^(rate (s - n)), 0) of every anchor, `state [pairs, 4]`, from p and the hardest
-/// negatives n; blocks add up.
+/// Writes `state [pairs, 4]` = (p, n, sum over the negatives of e^(rate (s - n)), 0) of every anchor. The inputs are p
+/// and the hardest negatives n. Each block adds to the sums of the blocks before it.
 pub fn exponential_sum(
     commands: &mut Commands,
     block: &Block,
@@ -55,7 +56,7 @@ pub fn exponential_sum(
     }
 }
 
-/// [`exponential_sum`] as a plain loop; `mined` is (p, n).
+/// [`exponential_sum`] as a plain loop. `positive` is p and `value` is n.
 pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],

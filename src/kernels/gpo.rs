@@ -1,6 +1,7 @@
-//! The generalised pooling operator over the items of a batch, and its backwards (docs/math.md, "Generalised pooling").
+//! The generalised pooling operator (docs/math.md, "Generalised pooling") over the items of a batch, with its backward
+//! passes.
 //!
-//! The file is long because pooling has four kernels that share their layout.
+//! The file is long because it holds four kernels over the same items, each with its reference and its check.
 
 use super::lab::{Lab, Pair};
 use super::lab_local::{COLS, LENGTH_BUCKETS, LENGTHS, LONGEST, ROWS, SLOTS};
@@ -65,20 +66,20 @@ params!(OrderParams { stride4: u32, item_offset: u32 });
 params!(stride4: u32, slots: u32);
 params!(DotsParams { stride4: u32 });
 
-/// Items of different lengths, one after the other.
+/// Items of different lengths, stored one after the other.
 #[derive(Clone, Copy)]
 pub struct Ragged<'a> {
-    /// `[count + 1]`: item i owns the rows `offsets[i]..offsets[i + 1]`, at least one.
+    /// `[count + 1]`: item i owns the rows `offsets[i]..offsets[i + 1]`. There is at least one.
     pub offsets: Slice<'a, u32>,
     /// `[count]`: the row of theta that belongs to the item's length.
     pub length_bucket: Slice<'a, u32>,
     pub count: usize,
-    /// Rows of the longest.
+    /// Rows of the longest item.
     pub longest: usize,
 }
 
-/// At an item's t-th row, `order [rows, cols]` tells which of its rows, counted from its first, holds the t-th largest
-/// value; of equal values the lower row comes first. Overwrites.
+/// Overwrites `order [rows, cols]`. For each column, the t-th row of an item gets the row of the item's t-th largest
+/// value, counted from the item's first row. Of equal values, the lower row comes first.
 pub fn gpo_order(
     commands: &mut Commands,
     items: Ragged,
@@ -93,7 +94,8 @@ pub fn gpo_order(
         }
         Commands::Gpu(recorder) => {
             let regions = [features.data.region()?, items.offsets.region()?, order.region()?];
-            // Every value is compared with its column of the item: as many items as a submission should hold.
+            // Every value is compared with all values of its item and column. A dispatch takes as many items as a
+            // submission should hold.
             let cost = features.stride() as f64 * (items.longest as f64 * (2.0 * items.longest as f64 + 8.0));
             let step = ((recorder.budget / cost) as usize).clamp(1, 65_535);
             for item in chunks(items.count, step) {
@@ -109,7 +111,8 @@ pub fn gpo_order(
     }
 }
 
-/// Pools `features [rows, cols]` in the order of [`gpo_order`] to `pooled [count, cols]` by `theta`. Overwrites.
+/// Overwrites `pooled [count, cols]` with the pooled `features [rows, cols]`: sums in the order of [`gpo_order`],
+/// weighted by `theta`.
 pub fn gpo(
     commands: &mut Commands,
     items: Ragged,
@@ -150,7 +153,8 @@ pub fn gpo(
     }
 }
 
-/// Gradient `[rows, cols]` at the features from `g [count, cols]` at the pooled rows. Overwrites.
+/// Overwrites `d_features [rows, cols]` with the gradient at the features. `g [count, cols]` is the gradient at the
+/// pooled rows.
 pub fn gpo_backward(
     commands: &mut Commands,
     items: Ragged,
@@ -184,8 +188,8 @@ pub fn gpo_backward(
     }
 }
 
-/// Every item's `parts [rows]` of the gradient at theta: at its t-th row the sum over dimensions of g times the t-th
-/// largest value. Overwrites.
+/// Overwrites `parts [rows]` with every item's part of the gradient at theta. The t-th row of an item gets the sum over
+/// the dimensions of g times the t-th largest value.
 pub fn gpo_dots(
     commands: &mut Commands,
     items: Ragged,
@@ -298,7 +302,7 @@ pub fn dots_reference<T: Real>(
     });
 }
 
-/// The rows of each item.
+/// Splits `values` into the rows of each item.
 fn rows_of<'a, T: Send>(
     offsets: &[u32],
     mut values: &'a mut [T],
@@ -313,7 +317,7 @@ fn rows_of<'a, T: Send>(
     items.into_par_iter()
 }
 
-/// The items of a batch, weights for each length, and any order of their rows.
+/// Test data: the items of a batch, weights per length bucket, and an arbitrary order of the rows.
 pub(crate) struct Items {
     pub offsets: Pair<u32>,
     pub length_bucket: Pair<u32>,
@@ -358,7 +362,7 @@ impl Items {
 
 fn check_order(lab: &mut Lab) -> Result<()> {
     let items = Items::new(lab)?;
-    // Coarse, so that ties abound.
+    // Coarse values, so that many are equal.
     let features = lab.matrix(ROWS, COLS)?.host.iter().map(|f| (4.0 * f).round()).collect();
     let features = lab.pair(features)?;
     let mut order = lab.poison_indices(features.host.len())?;

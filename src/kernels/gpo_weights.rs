@@ -1,4 +1,4 @@
-//! The weights of the generalised pooling operator and their backward (docs/math.md, "Generalised pooling").
+//! The weights of the generalised pooling operator, and their backward pass (docs/math.md, "Generalised pooling").
 
 use super::gpo::Items;
 use super::gru::Chains;
@@ -35,14 +35,15 @@ pub(super) static BACKWARD: Kernel = Kernel {
     mutation: ["- along)", "- 0.999 * along)"],
 };
 
-/// One over the softmax's temperature of 0.1.
+/// Inverse of the softmax temperature, 0.1.
 const SHARPNESS: f32 = 10.0;
 
 params!(slots: u32, stride4: u32, sharpness: f32);
 params!(BackwardParams { slots: u32, items: u32, sharpness: f32 });
 
-/// `theta [count, slots]` of the chains' lengths from the GRU's `states [(1 + count) slots, hidden]` and `v [hidden]`;
-/// `mean [count slots, hidden]` holds the mean of both directions' states. Overwrites both, with zeros past a length.
+/// Overwrites `theta [count, slots]` with the weights for each chain's length, and `mean [count slots, hidden]` with
+/// the mean of both directions' states. The inputs are `v [hidden]` and the GRU's `states [(1 + count) slots, hidden]`.
+/// Both outputs are zero past a chain's length.
 pub fn gpo_weights(
     commands: &mut Commands,
     chains: Chains,
@@ -84,7 +85,8 @@ pub fn gpo_weights(
     }
 }
 
-/// Gradient of the scores `[count, slots]` from the items' `parts [rows]` of theta's; zero past a length. Overwrites.
+/// Overwrites `d_scores [count, slots]` with the gradient of the scores, from the items' `parts [rows]` of the gradient
+/// at theta. It is zero past a chain's length.
 pub fn gpo_weights_backward(
     commands: &mut Commands,
     chains: Chains,

@@ -1,4 +1,4 @@
-//! The bidirectional GRU of the generalised pooling operator, and its backward (docs/math.md, "GRU").
+//! The bidirectional GRU of the generalised pooling operator, and its backward pass (docs/math.md, "GRU").
 
 use super::lab::{Lab, Pair};
 use super::lab_local::{HIDDEN, LENGTH_BUCKETS, LONGEST, SLOTS, STATES, small};
@@ -51,7 +51,7 @@ pub(super) static BACKWARD: Kernel = Kernel {
     mutation: ["sum = g * z", "sum = 0.999 * g * z"],
 };
 
-/// Units of a direction: a lane each, as many as every adapter grants.
+/// Largest number of units per direction. Each unit takes a lane, and every adapter grants this many lanes.
 pub const GRU_UNITS: usize = 256;
 
 params!(hidden: u32, slots: u32, longest: u32, chains: u32, hidden_stride: u32, projected_stride: u32);
@@ -69,7 +69,7 @@ impl Params {
     }
 }
 
-/// A lane a unit, on software adapters too.
+/// One lane per unit, on software adapters too.
 fn lanes(recorder: &Recorder, hidden: usize) -> [(&'static str, String); 1] {
     let units = padded(hidden).next_power_of_two().max(recorder.lanes as usize);
     [("LANES", format!("{units}u"))]
@@ -80,7 +80,7 @@ fn lanes(recorder: &Recorder, hidden: usize) -> [(&'static str, String); 1] {
 pub struct Chains<'a> {
     /// `[count]`, each at least 1 and at most `longest`.
     pub lengths: Slice<'a, u32>,
-    /// Backward chains.
+    /// Number of backward chains.
     pub count: usize,
     pub longest: usize,
 }
@@ -97,7 +97,8 @@ impl Chains<'_> {
     }
 }
 
-/// The recurrent weights: `weight [6 hidden, hidden]` and `bias [6 hidden]`, forward r, z, c, then backward r, z, c.
+/// The recurrent weights: `weight [6 hidden, hidden]` and `bias [6 hidden]`. Their rows are the forward r, z, c, then
+/// the backward r, z, c.
 #[derive(Clone, Copy)]
 pub struct GruWeights<'a> {
     pub weight: Mat<'a>,
@@ -111,8 +112,8 @@ pub struct GruTrace<'a> {
     pub gates: MatMut<'a>,
 }
 
-/// Runs all chains over `projected [slots, 6 hidden]`, the positions' W_i e + b_i. Overwrites; rows past a chain's end
-/// are zero.
+/// Runs all chains over `projected [slots, 6 hidden]`, which is W_i e + b_i of each position. Overwrites `out`; rows
+/// past a chain's end are zero.
 pub fn gru(
     commands: &mut Commands,
     chains: Chains,
@@ -168,8 +169,8 @@ pub struct GruGradient<'a> {
     pub gates: Mat<'a>,
 }
 
-/// Gradients at the input and at the recurrent side of the gates, both `[rows, 6 hidden]`: zero outside of a chain's own
-/// direction and positions. Overwrites.
+/// Overwrites `d_input` and `d_hidden`, both `[rows, 6 hidden]`, with the gradients at the input side and at the
+/// recurrent side of the gates. They are zero outside a chain's own direction and positions.
 pub fn gru_backward(
     commands: &mut Commands,
     chains: Chains,

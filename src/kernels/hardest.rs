@@ -1,4 +1,4 @@
-//! Hardest negative of every anchor, one direction (docs/math.md, "Mining").
+//! Hardest negative of every anchor, in one direction (docs/math.md, "Mining").
 
 use super::lab::{Lab, N, Pair, directions};
 use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
@@ -34,13 +34,13 @@ params!(block mask: u32, exclude_own: u32, bounded: u32);
 pub struct Candidates<'a> {
     /// Image of each pair: pairs with equal ids are never negatives.
     pub ids: Option<Slice<'a, u32>>,
-    /// The anchor's own pair takes part as -1 (GOAL), or not at all (hinge).
+    /// If true, the anchor's own pair is left out (hinge). If false, it takes part with the value -1 (GOAL).
     pub exclude_own: bool,
     /// Mine only candidates that come after this place.
     pub below: Option<Below<'a>>,
 }
 
-/// A place of every anchor in the order of mining, similarities falling, indices rising; both `[pairs]`.
+/// A place per anchor in the order of mining: similarities fall, and indices rise among equal ones. Both are `[pairs]`.
 #[derive(Clone, Copy)]
 pub struct Below<'a> {
     pub value: Slice<'a, f32>,
@@ -57,8 +57,8 @@ pub struct Hardest<'a> {
     pub index: SliceMut<'a, u32>,
 }
 
-/// Mines a block: n = max of M over the candidates, h the smallest index that attains it; blocks in ascending order of
-/// candidates continue each other.
+/// Mines a block: n is the maximum of M over the candidates, h is the smallest index that attains it. Blocks in
+/// ascending order of candidates continue each other.
 pub fn hardest(
     commands: &mut Commands,
     block: &Block,
@@ -98,7 +98,7 @@ pub fn hardest(
     }
 }
 
-/// [`hardest`] as a plain loop; the candidates are (ids, exclude_own, below), the output (p, n, h).
+/// [`hardest`] as a plain loop. The candidates are (ids, exclude_own, below), the output is (p, n, h).
 pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
@@ -111,7 +111,7 @@ pub fn reference<T: Real>(
             (value[anchor], index[anchor]) = (T::neg_infinity(), anchor as u32);
         }
     } else if exclude_own {
-        // Nothing found so far.
+        // These anchors have found nothing so far.
         for anchor in anchors.clone().filter(|&anchor| index[anchor] as usize == anchor) {
             value[anchor] = T::neg_infinity();
         }
@@ -130,7 +130,7 @@ struct Best<'a, T> {
     ids: Option<&'a [u32]>,
     exclude_own: bool,
     below: Option<(&'a [T], &'a [u32])>,
-    /// The states are borrowed elsewhere.
+    /// Carries the lifetime of the states, which are borrowed elsewhere.
     here: std::marker::PhantomData<&'a mut T>,
 }
 
@@ -182,7 +182,7 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
                 (m, candidate) = (best.0[k], best.1[k]);
             }
         }
-        // Earlier blocks hold lower indices.
+        // On a tie, the earlier block wins, because it holds lower indices.
         if m > **n {
             (**n, **h) = (m, candidate);
         }
@@ -192,7 +192,7 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
     }
 }
 
-/// Similarities with exact ties, repeated ids, and the result of mining them in the direction of images.
+/// Test data: similarities with exact ties, ids that repeat, and what mining finds in one direction.
 pub(crate) struct Mined {
     pub similarity: Pair<f32>,
     pub ids: Pair<u32>,
@@ -211,7 +211,7 @@ pub(crate) fn mined(lab: &mut Lab, block: &Block) -> Result<Mined> {
     Ok(Mined { similarity, ids, positive, value, index })
 }
 
-/// The hardest, and the next after them.
+/// Checks the hardest negatives, and the next hardest after them.
 fn check(lab: &mut Lab) -> Result<()> {
     for block in directions() {
         let m = mined(lab, &block)?;

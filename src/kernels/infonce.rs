@@ -46,9 +46,9 @@ pub struct InfonceField<'a> {
     pub row_offset: usize,
 }
 
-/// Turns the similarities of images `row_offset..` against all texts into A, in place, and writes their rows of
-/// `dt [pairs, 4]` (column 0: parts of the gradient at t). Both `losses [pairs]` hold the distances of `log_sum_exp`; their rows
-/// of the block become the losses.
+/// Replaces the similarities of images `row_offset..` against all texts by A, and writes their rows of `dt [pairs, 4]`;
+/// column 0 is their part of the gradient at t. Both losses `[pairs]` come with the distances of `log_sum_exp`. In the
+/// rows of the block, they are replaced by the losses.
 pub fn infonce(
     commands: &mut Commands,
     mut field: MatMut,
@@ -179,14 +179,14 @@ impl<T: Real> State<T> {
     }
 }
 
-/// One row of the field, with the instructions that the processor has; gives the sum of a (s - max s), each part of a with its own
-/// maximum.
+/// Computes one row of the field with the processor's vector instructions. The result is the sum of a (s - max s). The
+/// row's part of a and the column's part each use their own maximum.
 struct Row<'a, T> {
     i: usize,
     own: State<T>,
     field: &'a mut [T],
     columns: &'a [State<T>],
-    /// Of the columns, side by side.
+    /// `top` and `total` of the columns, each stored contiguously.
     tops: &'a [T],
     totals: &'a [T],
     ids: Option<&'a [u32]>,
@@ -205,7 +205,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
         for (chunk, field) in field.chunks_mut(LANES).enumerate() {
             let here = chunk * LANES..chunk * LANES + field.len();
             let (top, column_total) = (&tops[here.clone()], &totals[here.clone()]);
-            // Targets and pairs left out; pairs without ids are of different images.
+            // Targets and left-out pairs. Without ids, all pairs are of different images.
             let mut special = [false; LANES];
             if let (Some(ids), true) = (ids, same_image != SameImage::Negative) {
                 special.iter_mut().zip(&ids[here.clone()]).for_each(|(same, &id)| *same = id == ids[i]);
@@ -224,7 +224,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
                 similarity[k] = s;
                 field[k] = scale * (row + column);
             }
-            // Few lanes are targets.
+            // Targets are few, so they are computed one by one.
             if special.contains(&true) {
                 let target =
                     |&k: &usize| special[k] && (same_image != SameImage::LeftOut || here.start + k == i);

@@ -1,4 +1,4 @@
-//! L2 normalisation of rows and its backward (docs/math.md, "L2 normalisation").
+//! L2 normalisation of rows, and its backward pass (docs/math.md, "L2 normalisation").
 
 use super::lab::{D, Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, by_rows, dot, vectorized};
@@ -43,7 +43,7 @@ impl Params {
     }
 }
 
-/// x = z / (|z| + 1e-8) by rows, `norms` = |z|; a zero row stays zero.
+/// x = z / (|z| + 1e-8) and `norms` = |z|, row by row. A zero row stays zero.
 pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMut<f32>) -> Result<()> {
     match commands {
         Commands::Cpu => {
@@ -59,7 +59,8 @@ pub fn l2norm(commands: &mut Commands, z: Mat, mut x: MatMut, mut norms: SliceMu
     Ok(())
 }
 
-/// dz from the gradient `g` at x: g / (|z| + 1e-8) - x (x.g) / |z|; zero for a zero row. Overwrites.
+/// Overwrites dz with g / (|z| + 1e-8) - x (x.g) / |z|, where `g` is the gradient at x. It is zero where the row is
+/// zero.
 pub fn l2norm_backward(
     commands: &mut Commands,
     g: Mat,

@@ -1,4 +1,5 @@
-//! Where the checks of kernels make their data and compare: the same small cases on every device, of odd and distinct sizes.
+//! Creates the data of the checks of kernels and compares the results. Every device gets the same small cases, of odd
+//! and distinct sizes.
 
 use super::Block;
 use crate::Result;
@@ -6,25 +7,25 @@ use crate::device::{Buffer, Commands, Device, Element, Mat, MatMut, Slice, Slice
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Outputs start as this, which no kernel computes.
+/// Initial value of outputs. No kernel computes it.
 pub(crate) const POISON: f32 = -1.0e30;
 
-/// Where a check makes its data and compares.
+/// Creates the data of a check and compares the results.
 pub struct Lab<'a> {
-    /// Where the kernels run.
+    /// The device that runs the kernels.
     pub device: &'a Device,
     random: ChaCha8Rng,
     /// Largest error so far.
     pub worst: f64,
-    /// Invocations of a workgroup of the row kernels, if not the device's own choice.
+    /// Invocations per workgroup of the row kernels; `None` leaves the choice to the device.
     pub lanes: Option<u32>,
-    /// Whether a GPU's work comes in the smallest pieces, of 64 rows or elements.
+    /// Whether a GPU's work is split into the smallest pieces, of 64 rows or elements.
     pub split: bool,
     /// Whether anything was compared.
     pub compared: bool,
 }
 
-/// Values on the device, and the same in double precision for the reference.
+/// Values on the device, and the same values on the host for the reference.
 pub struct Pair<T: Element> {
     pub device: Buffer<T>,
     pub host: Vec<T>,
@@ -55,7 +56,7 @@ impl<T: Element> Pair<T> {
 }
 
 impl<'a> Lab<'a> {
-    /// With random numbers that are the same for every check.
+    /// A lab whose random numbers are the same for every check.
     pub fn new(device: &'a Device) -> Self {
         Self {
             device,
@@ -71,7 +72,7 @@ impl<'a> Lab<'a> {
         Ok(Pair { device: Buffer::from_slice(self.device, "doctor", &host)?, host })
     }
 
-    /// In [-1, 1).
+    /// Random numbers in [-1, 1).
     pub fn numbers(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| (self.random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
@@ -81,7 +82,7 @@ impl<'a> Lab<'a> {
         self.pair(numbers)
     }
 
-    /// A padded matrix.
+    /// A padded matrix of random numbers.
     pub fn matrix(&mut self, rows: usize, cols: usize) -> Result<Pair<f32>> {
         let numbers = self.numbers(rows * cols);
         self.pair(pad_rows(&numbers, cols).into_owned())
@@ -112,7 +113,7 @@ impl<'a> Lab<'a> {
         commands.submit()
     }
 
-    /// Reads values back from the device. Waits.
+    /// Waits for the device and reads values back.
     pub fn read<T: Element>(&self, pair: &Pair<T>, range: std::ops::Range<usize>) -> Result<Vec<T>> {
         #[cfg(feature = "native")]
         return self.device.wait(pair.device.read(self.device, range));
@@ -128,20 +129,20 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// Notes the error of an output.
+    /// Records the error of an output.
     pub fn compare(&mut self, found: &Pair<f32>, expected: &[f64]) -> Result<()> {
         let found = self.read(found, 0..expected.len())?;
         self.compare_values(&found, expected);
         Ok(())
     }
 
-    /// Notes the error of values that were read before.
+    /// Records the error of values that are already on the host.
     pub fn compare_values(&mut self, found: &[f32], expected: &[f64]) {
         self.compared = true;
         self.worst = self.worst.max(error(found, expected));
     }
 
-    /// Notes how many indices differ.
+    /// Records how many indices differ.
     pub fn compare_indices(&mut self, found: &Pair<u32>, expected: &[u32]) -> Result<()> {
         let found = self.read(found, 0..expected.len())?;
         self.compared = true;
@@ -158,7 +159,7 @@ pub(crate) fn error(found: &[f32], expected: &[f64]) -> f64 {
     errors.fold(0.0, |worst, error| if error.is_finite() { worst.max(error) } else { f64::INFINITY })
 }
 
-/// Pairs of a batch, and width of its embeddings.
+/// Pairs per batch. `D` is the width of its embeddings.
 pub(crate) const N: usize = 67;
 
 pub(crate) const D: usize = 37;
@@ -168,7 +169,7 @@ pub(crate) fn directions() -> [Block; 2] {
     [Block::images(0, N, N), Block::texts(0, N, N)]
 }
 
-/// 1/16: z = s / t is exact.
+/// 1/16, so that s / t is exact.
 pub(crate) const TEMPERATURE: f32 = 0.0625;
 
 pub(crate) const ELEMENTS: usize = 4 * 301;

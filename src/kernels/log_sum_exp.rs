@@ -1,4 +1,4 @@
-//! Sums of exponentials of every anchor's similarities over the temperature, one direction (docs/math.md, "InfoNCE").
+//! Sums of e^(s / temperature) over every anchor's similarities s, in one direction (docs/math.md, "InfoNCE").
 
 use super::hardest::mined;
 use super::lab::{Lab, N, TEMPERATURE, directions};
@@ -25,16 +25,17 @@ params!(block same_image: u32);
 /// How an anchor treats the other pairs of its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameImage {
-    /// Negatives like all others.
+    /// As negatives, like all others.
     Negative = 0,
-    /// Targets, sharing the probability (X-VLM's fine-tuning).
+    /// As targets, which share the probability (X-VLM's fine-tuning).
     Target = 1,
-    /// Neither.
+    /// As neither of the two.
     LeftOut = 2,
 }
 
-/// Writes `state [pairs, 4]` = (max s, Z, Z - m, m) of every anchor, with Z the sum of e^x, x = (s - max s) / temperature, and m
-/// the number of targets; and `distance [pairs]` = sum of (max s - s) over the targets. Blocks continue each other.
+/// Writes `state [pairs, 4]` = (max s, Z, Z - m, m) and `distance [pairs]` of every anchor. Here x = (s - max s) /
+/// temperature, Z is the sum of e^x, and m is the number of targets. The distance is the sum of (max s - s) over the
+/// targets. Blocks continue each other.
 pub fn log_sum_exp(
     commands: &mut Commands,
     block: &Block,
@@ -108,7 +109,7 @@ struct Roles<'a> {
 }
 
 impl Roles<'_> {
-    /// Whether lanes are their anchors' targets, and whether they are left out.
+    /// Whether each lane's candidate is a target of its anchor, and whether it is left out.
     #[inline(always)]
     fn of<T: Real>(&self, lanes: &Lanes<T>) -> ([bool; LANES], [bool; LANES]) {
         let Lanes { anchor, candidate, .. } = lanes;
@@ -149,7 +150,7 @@ impl<'a, T: Real> Scan<T> for Highest<'a> {
     }
 }
 
-/// The second: the sums.
+/// The second pass: the sums.
 struct Sums<'a, T> {
     roles: &'a Roles<'a>,
     rate: T,
@@ -175,7 +176,7 @@ impl<'a, T: Real> Scan<T> for Sums<'a, T> {
             let e = if out[k] { T::zero() } else { e };
             let count = if target[k] { T::one() } else { T::zero() };
             sums[0][k] += e;
-            // e^0 is exactly 1, so that nothing is left of a target that is the maximum.
+            // e^0 is exactly 1, so a target that is the maximum adds exactly 0.
             sums[1][k] += e - count;
             sums[2][k] += count;
             sums[3][k] += if target[k] { away } else { T::zero() };

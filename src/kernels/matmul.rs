@@ -1,6 +1,7 @@
-//! C = op(A) op(B) (+ bias) (+ C). Three shaders in variants that differ by constants: `matmul.wgsl` (tiled through workgroup
-//! memory), `matmul_registers.wgsl` (no barrier, for software adapters) and `matmul_subgroups.wgsl` (rows handed round a
-//! subgroup, for those of them that have one). The file is that one product: the choice of a variant, and both branches.
+//! C = op(A) op(B) (+ bias) (+ C). Three shaders compute it, in variants that differ by constants: `matmul.wgsl` (tiled
+//! through workgroup memory), `matmul_registers.wgsl` (no barriers, for software adapters) and `matmul_subgroups.wgsl`
+//! (rows passed between the lanes of a subgroup, for software adapters that have subgroups). This file chooses the
+//! variant and computes the product on both kinds of device.
 
 use super::cpu_product::cpu_product;
 use super::lab::{D, Lab, N};
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-/// The kernel of a shader.
+/// The kernel entry of a shader.
 const fn kernel(spec: KernelSpec, check: fn(&mut Lab) -> Result<()>, mutation: [&'static str; 2]) -> Kernel {
     Kernel { spec, tolerance: 1e-5, check, mutation }
 }
@@ -34,10 +35,10 @@ pub(super) static SUBGROUPS: Kernel = kernel(
     ["c7 += y * high(r3);", "c7 += y * high(r2);"],
 );
 
-/// Whether `WGOAL_MATMUL` says something that is known.
+/// Checks that the value of `WGOAL_MATMUL` is known.
 ///
 /// # Errors
-/// It says something else; the message lists what it may say.
+/// The value is unknown. The message lists the known values.
 pub fn check_environment() -> Result<()> {
     let variants: Vec<_> = MATMUL_VARIANTS.iter().map(|variant| variant.name).collect();
     let expected = format!("fixed, measure, or one of: {}", variants.join("; "));
@@ -46,13 +47,13 @@ pub fn check_environment() -> Result<()> {
     })
 }
 
-/// The variant for a product. `WGOAL_MATMUL` may name one, or say `fixed` (nothing is measured) or `measure` (even on a
-/// software adapter, where compiling another pipeline costs more than the best choice saves).
+/// Chooses the variant for a product. `WGOAL_MATMUL` may name a variant, or be `fixed` (measures nothing) or `measure`
+/// (measures even on a software adapter, where each further pipeline costs more than a choice could save).
 fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Result<&'static MatmulVariant> {
     static ASKED: OnceLock<String> = OnceLock::new();
     let asked = ASKED.get_or_init(|| crate::device::variable("WGOAL_MATMUL").unwrap_or_default()).as_str();
     let measures = match asked {
-        // A pretended device (noop) would be measured at doing nothing.
+        // The noop backend computes nothing, so there is nothing to measure.
         "" => !is_software(gpu) && gpu.info().backend != "noop",
         "fixed" => false,
         "measure" => true,
@@ -75,9 +76,8 @@ fn choose(gpu: &Gpu, product: &Product, shape: [usize; 3], slices: u32) -> Resul
     Ok(candidates(gpu, shape, slices)[0])
 }
 
-/// The matrix product of `shaders/matmul.wgsl`. C's shape decides `rows` and `cols`.
-///
-/// The function is long because both branches and the loop over pieces share the shapes that are checked at its top.
+/// Computes the matrix product. The shape of C decides `rows` and `cols`.
+// The function is long because it holds both branches, and the three nested loops of the GPU share all their variables.
 pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Result<()> {
     let Product { a, b, a_transposed, b_transposed, bias, accumulate, .. } = product;
     let (rows, cols) = (c.rows, c.cols);
@@ -112,7 +112,7 @@ pub fn matmul(commands: &mut Commands, product: Product, mut c: MatMut) -> Resul
             let [row_step, col_step, inner_step] = steps(recorder, &product, &c);
             let (a, b, c) = (a.data.region()?, b.data.region()?, c.data.region()?);
             let bias = bias.map(|bias| bias.region()).transpose()?;
-            // From the whole shape, not from the pieces that it is computed in.
+            // The slices depend on the whole shape, not on the pieces in which it is computed.
             let slices = if product.sliced { slices([rows, cols, inner]) } else { 1 };
             for r in chunks(rows, row_step) {
                 for col in chunks(cols, col_step) {
@@ -164,16 +164,18 @@ fn described(product: &Product, rows: usize, cols: usize, inner: usize) -> Strin
     format!("matmul {}{} {rows}x{cols}x{inner}", orientation[0], orientation[1])
 }
 
-/// The part of a region of row-major storage that holds some columns of some rows.
+/// The part of a row-major region that holds some columns of some rows.
 fn window<'a>(region: Region<'a>, stride: usize, rows: &Range<usize>, cols: &Range<usize>) -> Region<'a> {
     region.part(rows.start * stride + cols.start..(rows.end - 1) * stride + padded(cols.end))
 }
 
-/// Addends of a partial sum: the rounding error of a longer f32 sum grows with its value.
+/// Largest number of products that one dispatch sums. The rounding error of an f32 sum grows with its value, so a
+/// longer sum is added to C in parts.
 const ADDENDS: usize = 2048;
 
-/// Rows, columns and inner steps to take at a time, so that each operand fits a binding and the work a submission. Work is
-/// split by rows of C, or by inner steps where A is stored by them. Multiples of 64, for alignment, unless it is all.
+/// Rows, columns and inner steps per dispatch, so that each operand fits a binding and the work fits a submission. Work
+/// is split by rows of C, or by inner steps if A is stored by them. Each number is a multiple of 64, for alignment,
+/// unless it covers everything.
 fn steps(recorder: &Recorder, product: &Product, c: &MatMut) -> [usize; 3] {
     let Product { a, b, a_transposed, b_transposed, .. } = *product;
     let inner = if a_transposed { a.rows } else { a.cols };
@@ -191,7 +193,7 @@ fn steps(recorder: &Recorder, product: &Product, c: &MatMut) -> [usize; 3] {
     [row_step, col_step, inner_step]
 }
 
-/// [`matmul`] as a plain loop; operands and result are padded matrices, `a_shape` and `b_shape` their stored shapes.
+/// [`matmul`] as a plain loop. Operands and result are padded matrices; `a_shape` and `b_shape` are the stored shapes.
 pub fn reference<T: Real>(
     (a, a_shape, a_transposed): (&[T], [usize; 2], bool),
     (b, b_shape, b_transposed): (&[T], [usize; 2], bool),
@@ -220,7 +222,7 @@ pub fn reference<T: Real>(
     }
 }
 
-/// Every variant of a shader that the device can run, and every orientation.
+/// Checks every variant of a shader that the device can run, in every orientation.
 fn check(lab: &mut Lab, spec: &KernelSpec) -> Result<()> {
     const P: usize = 131;
     let device = lab.device;

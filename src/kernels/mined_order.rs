@@ -1,4 +1,4 @@
-//! Who mined whom, in ascending order (docs/math.md, "Assembled gradient").
+//! Which anchors mined which row, in ascending order (docs/math.md, "Assembled gradient").
 
 use super::lab::{Lab, N};
 use super::{Access, Kernel, KernelSpec};
@@ -20,15 +20,16 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(pairs: u32, size: u32, distance: u32);
 
-/// Keys that a workgroup sorts by itself at most; `CHUNK` of the shader. Of twice as many a lone lane would make more than 65,535
-/// rounds of a loop, after which llvmpipe ends it.
+/// Largest number of keys that a workgroup sorts by itself; `CHUNK` in the shader. With twice as many, a single lane
+/// would make more than 65,535 rounds of a loop, and llvmpipe ends a loop after that many.
 const CHUNK: usize = 1024;
-/// Pairs of a batch at most: a key, h pairs + j, must fit 32 bits, and a dimension of a dispatch has as many workgroups.
+/// Largest number of pairs in a batch. A key, h pairs + j, must fit 32 bits, and a dispatch has at most this many
+/// workgroups per dimension.
 pub const MAX_PAIRS: usize = 65_535;
 /// Stands for no pair.
 const NONE: u32 = u32::MAX;
 
-/// Keys that the order of `pairs` pairs takes.
+/// Number of keys in the order of `pairs` pairs.
 pub fn mined_keys(pairs: usize) -> usize {
     pairs.next_power_of_two().max(2)
 }
@@ -49,8 +50,8 @@ impl SortForm {
     }
 }
 
-/// Writes `keys [mined_keys(pairs)]` = h_j `pairs` + j in ascending order, of the j whose h `[pairs]` is one of the batch;
-/// the rest is `u32::MAX`. `pairs` is at most [`MAX_PAIRS`].
+/// Writes `keys [mined_keys(pairs)]` = h_j `pairs` + j in ascending order, for the j whose h_j is in the batch. `index
+/// [pairs]` is h. The remaining keys are `u32::MAX`. `pairs` is at most [`MAX_PAIRS`].
 pub fn mined_order(
     commands: &mut Commands,
     index: Slice<u32>,
@@ -67,7 +68,7 @@ pub fn mined_order(
             let count = mined_keys(pairs);
             let chunk = count.min(CHUNK);
             let regions = [index.region()?, keys.region()?.part(0..count)];
-            // A sort is mostly barriers. Where barriers are cheap, more lanes are faster.
+            // A sort is mostly barriers. Where they are cheap, more lanes are faster.
             let lanes = if recorder.lanes < 64 { recorder.lanes } else { 256 };
             let stage = |recorder: &mut Recorder, form: SortForm, size: usize, distance: usize| {
                 let params = Params { pairs: pairs as u32, size: size as u32, distance: distance as u32 };
@@ -94,7 +95,7 @@ pub fn mined_order(
     }
 }
 
-/// [`mined_order`] by the library's sort.
+/// [`mined_order`] by the standard library's sort.
 pub fn reference(index: &[u32], keys: &mut [u32]) {
     let pairs = index.len();
     keys.fill(NONE);
@@ -107,7 +108,7 @@ pub fn reference(index: &[u32], keys: &mut [u32]) {
 }
 
 fn check(lab: &mut Lab) -> Result<()> {
-    // The last in several chunks.
+    // The last size takes several chunks.
     for pairs in [1, N, 5000] {
         let index = lab.indices(pairs, pairs as u32)?;
         let mut expected = vec![0; mined_keys(pairs)];
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn the_largest_batch_has_keys_of_32_bits() {
         let last = MAX_PAIRS as u32 - 1;
-        // The last pair mines itself, which makes the largest key; the others run down from it.
+        // The last pair mines itself, which gives the largest key. The other pairs mine in descending order.
         let index: Vec<u32> = (0..=last).map(|j| if j == last { last } else { last - j }).collect();
         let mut keys = vec![0; mined_keys(MAX_PAIRS)];
         reference(&index, &mut keys);

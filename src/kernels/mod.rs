@@ -1,9 +1,9 @@
-//! The kernels. Each has one shader in `shaders/` and one file here: with its registry entry ([`Kernel`]), its dispatch
-//! function of the same name, and its reference implementation.
+//! The kernels. Each has one shader in `shaders/` and one file here with its registry entry ([`Kernel`]), its dispatch
+//! function of the same name, and its reference.
 //!
-//! A reference implementation is a plain loop, generic over `f32` and `f64`. In f64 it is the oracle that every adapter is tested against;
-//! in f32 it is what `--device cpu` runs (except matrix products, which use the `gemm` crate). Matrices are
-//! laid out as [`crate::device::padded`] says.
+//! A reference is a plain loop, generic over `f32` and `f64`. Every adapter is tested against the reference in f64.
+//! With `--device cpu`, the reference runs in f32, except for matrix products, which use the `gemm` crate.
+//! [`crate::device::padded`] describes the layout of matrices.
 
 #[macro_use]
 mod params;
@@ -69,7 +69,7 @@ pub use sum_squares::{PARTS, sum_squares};
 pub use weights::{PositivePart, WeightParams, loss_at, weight_sections, weights, weights_at};
 pub use widen::widen;
 
-/// The reference implementations, as oracles for tests.
+/// The references, for tests to compare with.
 pub mod reference {
     pub use super::accumulate::reference as accumulate;
     pub use super::batch_norm::{backward_reference as batch_norm_backward, reference as batch_norm};
@@ -145,7 +145,7 @@ pub static KERNELS: &[&Kernel] = &[
     &widen::KERNEL,
 ];
 
-/// The kernels whose weights may come from a weight file.
+/// The kernels that can use custom weights.
 pub fn weighing_kernels() -> [&'static Kernel; 3] {
     [&weights::KERNEL, &dense_sum::KERNEL, &dense_field::KERNEL]
 }
@@ -155,9 +155,9 @@ fn lanes(recorder: &Recorder) -> [(&'static str, String); 1] {
     [("LANES", format!("{}u", recorder.lanes))]
 }
 
-/// A block of the similarity matrix from the view of one direction: anchors against candidates.
+/// A block of the similarity matrix as one direction sees it: anchors against candidates.
 ///
-/// Both are numbered by pair. Images own rows, texts own columns of the same stored block.
+/// Both are numbered by pair. Images are the rows and texts are the columns of the same stored block.
 #[derive(Debug, Clone, Copy)]
 pub struct Block {
     pub anchors: usize,
@@ -196,8 +196,8 @@ impl Block {
     }
 }
 
-/// Dispatches a kernel that uses one workgroup per row, with as many rows at a time as bindings hold. `regions` come with the
-/// floats that a row has in each, `flops` is the work of a row, `params` takes a number of rows.
+/// Dispatches a kernel with one workgroup per row, as many rows at a time as bindings hold. Each of the `regions` comes
+/// with its number of floats per row. `flops` is the work per row, and `params` takes a number of rows.
 fn by_rows<P: encase::ShaderType + encase::internal::WriteInto>(
     recorder: &mut Recorder,
     spec: &'static KernelSpec,
@@ -216,8 +216,8 @@ fn by_rows<P: encase::ShaderType + encase::internal::WriteInto>(
     Ok(())
 }
 
-/// Dispatches an elementwise kernel over `len` elements, with as many at a time as bindings hold: `shared` is bound
-/// whole after the first of `regions`, `flops` is the work of an element, `params` takes a number of vec4s.
+/// Dispatches an elementwise kernel over `len` elements, as many at a time as bindings hold. `shared` is bound whole,
+/// after the first of the `regions`. `flops` is the work per element, and `params` takes a number of vec4s.
 pub(crate) fn by_elements<P: encase::ShaderType + encase::internal::WriteInto>(
     recorder: &mut Recorder,
     spec: &'static KernelSpec,
@@ -227,7 +227,7 @@ pub(crate) fn by_elements<P: encase::ShaderType + encase::internal::WriteInto>(
     flops: f64,
     params: impl Fn(u32) -> P,
 ) -> Result<()> {
-    // Workgroups at most; each takes a share of the elements.
+    // Largest number of workgroups; each takes a share of the elements.
     const GROUPS: usize = 4096;
     for part in chunks(len, recorder.elements_per_binding()) {
         let mut regions: Vec<_> = regions.iter().map(|region| region.part(part.clone())).collect();

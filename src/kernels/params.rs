@@ -1,9 +1,10 @@
 //! Parameter blocks.
 
-/// Declares a kernel's parameter block and lists its members, so that a test can hold it against the shader's.
-/// `block` puts the six members in front that all kernels on a [`super::Block`] share, and `on(&Block)` fills them; `weights`
-/// puts those at the end that the weights of triplets take, and `weighing(&WeightParams)` fills them. A name in front is
-/// that of a second block in the file.
+/// Declares a kernel's parameter block and lists its members, so that a test can compare them with the shader's.
+///
+/// - `block` puts the six members in front that all kernels on a [`super::Block`] share, and `on(&Block)` fills them.
+/// - `weights` puts the members at the end that the weights of triplets need, and `weighing(&WeightParams)` fills them.
+/// - A name in front declares a block of that name, for a second block in the file.
 macro_rules! params {
     (block weights $($field:ident: $ty:ident),* $(,)?) => {
         params!(

@@ -1,11 +1,11 @@
-//! Matrix products as data: operands, and the variants in which the shaders compute them.
+//! Matrix products as data: the operands, and the variants in which the shaders compute them.
 
 use super::{Access, KernelSpec};
 use crate::device::{DeviceKind, Gpu, Mat, Slice};
 
 params!(rows: u32, cols: u32, inner: u32, a_stride: u32, b_stride: u32, c_stride: u32, add_bias: u32);
 
-/// The contract of a shader, with operands A and B as they come to it.
+/// The contract of a shader. `operands` says how A and B are bound.
 const fn spec(name: &'static str, source: &'static str, operands: Access, workgroup: [u32; 3]) -> KernelSpec {
     let bindings = match operands {
         Access::Image => &[Access::Image, Access::Image, Access::Read, Access::ReadWrite],
@@ -23,26 +23,26 @@ pub(super) const REGISTERS: KernelSpec =
 pub(super) const SUBGROUPS: KernelSpec =
     spec("matmul_subgroups", include_str!("../../shaders/matmul_subgroups.wgsl"), Access::Image, [8, 1, 1]);
 
-/// A way to compute the product: which shader, with which constants.
+/// A way to compute the product: a shader and its constants.
 #[derive(Debug)]
 pub struct MatmulVariant {
-    /// As in a list of them.
+    /// Name, as in `WGOAL_MATMUL`.
     pub name: &'static str,
     pub(super) spec: &'static KernelSpec,
     constants: &'static [(&'static str, u32)],
     /// Rows and columns of C that a workgroup computes.
     pub(super) tile: (usize, usize),
-    /// Lanes that every subgroup of the device must have; 0 where the shader uses none.
+    /// Lanes that every subgroup of the device must have; 0 if the shader uses no subgroups.
     subgroup: u32,
 }
 
 impl MatmulVariant {
-    /// Whether the device has what the shader needs beyond the floor.
+    /// Whether the device grants all that the shader needs beyond the minimum of wgoal.
     pub fn runs_on(&self, gpu: &Gpu) -> bool {
         self.subgroup <= gpu.subgroup() && (gpu.has_images() || !self.spec.bindings.contains(&Access::Image))
     }
 
-    /// Parts of the inner dimension that are summed on their own.
+    /// Number of slices of the inner dimension, which are summed separately.
     pub(super) fn slices(&self) -> u32 {
         self.constants.iter().find(|(name, _)| *name == "SLICES").map_or(1, |(_, slices)| *slices)
     }
@@ -63,7 +63,7 @@ impl MatmulVariant {
     }
 }
 
-/// Constants of `matmul.wgsl`, and the rows and columns that they come to.
+/// A variant of `matmul.wgsl`. `tile` follows from the constants.
 const fn tiled(
     name: &'static str,
     constants: &'static [(&'static str, u32)],
@@ -91,22 +91,22 @@ pub static MATMUL_VARIANTS: [MatmulVariant; 9] = [
     MatmulVariant { name: "subgroups 32x4", spec: &SUBGROUPS, constants: &[], tile: (32, 32), subgroup: 8 },
 ];
 
-/// Variants to choose from on a device. The first is the default without measurement. On a GPU those of as many slices: they take their sums
-/// in one order.
+/// Variants to choose from on a device. The first is used if nothing is measured. On a GPU, all have the same number of
+/// slices, so they sum in the same order.
 pub(super) fn candidates(gpu: &Gpu, [rows, cols, _]: [usize; 3], slices: u32) -> Vec<&'static MatmulVariant> {
     let [tiled @ .., registers, subgroups] = &MATMUL_VARIANTS;
     if is_software(gpu) {
         return [subgroups, registers].into_iter().filter(|variant| variant.runs_on(gpu)).collect();
     }
     let mut fitting: Vec<_> = tiled.iter().filter(|variant| variant.slices() == slices).collect();
-    // Enough 64 x 64 tiles to occupy a GPU, or else smaller ones.
+    // If there are too few 64 x 64 tiles to occupy a GPU, a variant with smaller tiles comes first.
     if slices == 1 && rows * cols < 64 * 64 * 64 {
         fitting[..=2].rotate_right(1);
     }
     fitting
 }
 
-/// Slices of the inner dimension that keep a GPU busy with C of any size.
+/// Number of slices of the inner dimension that keeps a GPU busy, for C of any size.
 pub(super) fn slices([rows, cols, inner]: [usize; 3]) -> u32 {
     match rows * cols {
         0x10_0000.. => 1,
@@ -125,15 +125,15 @@ pub(super) fn is_software(gpu: &Gpu) -> bool {
 pub struct Product<'a> {
     pub a: Mat<'a>,
     pub b: Mat<'a>,
-    /// Use Aᵀ, Bᵀ in their place.
+    /// Whether Aᵀ takes the place of A. `b_transposed` is the same for B.
     pub a_transposed: bool,
     pub b_transposed: bool,
     /// Added to every row of the result.
     pub bias: Option<Slice<'a, f32>>,
     /// Add to C instead of overwriting it.
     pub accumulate: bool,
-    /// Where C is small, a GPU may sum parts of the inner dimension on their own. That is quicker, but the bits of a row then
-    /// depend on how many rows there are.
+    /// Whether a GPU may sum slices of the inner dimension separately if C is small. That is faster, but the bits of a
+    /// row then depend on the number of rows.
     pub sliced: bool,
     /// How a GPU computes it; `None` chooses by device and shape.
     pub variant: Option<&'static MatmulVariant>,

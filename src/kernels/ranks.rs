@@ -1,4 +1,5 @@
-//! Rank of the best right candidate of every query (docs/math.md, "Evaluation"), the lower index first among equals.
+//! Rank of the best correct candidate of every query (docs/math.md, "Evaluation"). Of equal similarities, the lower
+//! index comes first.
 
 use super::lab::{Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, lanes};
@@ -26,13 +27,13 @@ params!(queries: u32, candidates: u32, stride: u32, query_offset: u32);
 pub struct RankBlock<'a> {
     /// Ids of all queries.
     pub query_ids: Slice<'a, u32>,
-    /// Ids of the candidates. A candidate is right if its id equals the query's.
+    /// Ids of the candidates. A candidate is correct if its id equals the query's.
     pub candidate_ids: Slice<'a, u32>,
     /// The block's first query.
     pub query_offset: usize,
 }
 
-/// Writes the 0-based ranks of the block's queries from `similarity [queries, candidates]`; a query without a right
+/// Writes the 0-based ranks of the block's queries from `similarity [queries, candidates]`. A query without a correct
 /// candidate gets the number of candidates.
 pub fn ranks(
     commands: &mut Commands,
@@ -75,7 +76,7 @@ pub fn ranks(
     }
 }
 
-/// [`ranks`] as a plain loop over padded rows; ids and ranks are the block's own.
+/// [`ranks`] as a plain loop over padded rows. `query_ids` and `ranks` are those of the block.
 pub fn reference<T: Real>(similarity: &[T], query_ids: &[u32], candidate_ids: &[u32], ranks: &mut [u32]) {
     let candidates = candidate_ids.len();
     let rows = similarity.par_chunks_exact(padded(candidates)).zip(query_ids).zip(ranks);

@@ -91,7 +91,7 @@ pub fn record(
     }
 }
 
-/// [`record`] as a plain loop over one row of the records; gives the clip factor.
+/// [`record`] as a plain loop over one row of the records; returns the clip factor.
 pub fn reference<T: Real>(
     positive: &[T],
     value: [&[T]; 2],

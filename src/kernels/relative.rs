@@ -1,4 +1,4 @@
-//! Relative sets U and V of every anchor, one direction (docs/math.md, "Relative sets").
+//! Relative sets U and V of every anchor, in one direction (docs/math.md, "Relative sets").
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
@@ -20,7 +20,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["sums[anchor] = partial[0];", "sums[anchor] = partial[0] + vec4f(0.0, 1.0, 0.0, 0.0);"],
 };
 
-/// Below this exponent `exp` is 0 in double precision, in which the reference was verified.
+/// Below this exponent, `exp` is 0 in double precision. The reference is verified in double precision.
 const UNDERFLOW: f64 = -745.13;
 
 params!(block mask: u32, pairs: u32, exponential: u32, alpha: f32, beta: f32, threshold: f32);
@@ -31,7 +31,7 @@ pub struct Relative<'a> {
     pub positive: Slice<'a, f32>,
     pub value: Slice<'a, f32>,
     pub index: Slice<'a, u32>,
-    /// Equal ids leave V.
+    /// A pair whose id equals the anchor's is not in V.
     pub ids: Option<Slice<'a, u32>>,
     /// Exponential values (sig-ms) or linear ones (lin-ms).
     pub exponential: bool,
@@ -40,7 +40,8 @@ pub struct Relative<'a> {
     pub threshold: f32,
 }
 
-/// Writes (sum over U, size of U, sum over V, size of V) of every anchor, `sums [pairs, 4]`; blocks add up.
+/// Writes `sums [pairs, 4]` = (sum over U, size of U, sum over V, size of V) of every anchor. Each block adds to the
+/// sums of the blocks before it.
 pub fn relative(
     commands: &mut Commands,
     block: &Block,
@@ -83,7 +84,8 @@ pub fn relative(
     }
 }
 
-/// [`relative`] as a plain loop; `mined` is (p, n, h), `rates` (alpha, beta) where the values are exponential.
+/// [`relative`] as a plain loop. `positive`, `value` and `index` are p, n and h. `rates` is (alpha, beta) if the values
+/// are exponential.
 pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
@@ -114,11 +116,11 @@ struct Sets<'a, T> {
     threshold: T,
     alpha: T,
     beta: T,
-    /// Whether nothing has been added up so far.
+    /// Whether this is the first block.
     begins: bool,
 }
 
-/// Sums and sizes of the sets, the values exponential or linear.
+/// Computes sums and sizes of the sets, with exponential or linear values.
 struct Values<'a, T, const EXPONENTIAL: bool>(Sets<'a, T>);
 
 impl<T: Real, const EXPONENTIAL: bool> Values<'_, T, EXPONENTIAL> {
@@ -147,7 +149,8 @@ impl<'a, T: Real, const EXPONENTIAL: bool> Scan<T> for Values<'a, T, EXPONENTIAL
         let (p, n) = (Lanes::<T>::of(anchor, sets.positive), Lanes::<T>::of(anchor, sets.value));
         let (h, other_p) = (Lanes::<T>::of(anchor, sets.index), Lanes::<T>::of(candidate, sets.positive));
         let (own_id, other_id) = lanes.ids(sets.ids);
-        // 1 inside a set and 0 outside. As numbers, the conditions have the width of the values, so vector code stays simple.
+        // 1 inside a set and 0 outside. As numbers, the conditions have the width of the values, so vector code stays
+        // simple.
         let only_if = |condition: bool, one: T| if condition { one } else { T::zero() };
         for k in 0..LANES {
             let one = only_if(candidate[k] != anchor[k], T::one());

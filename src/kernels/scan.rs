@@ -1,15 +1,15 @@
-//! How reference implementations walk over a block of similarities: element by element, or in lanes for vector instructions.
+//! How references walk over a block of similarities: element by element, or in lanes for vector instructions.
 
 use super::{Block, Real};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Elements that a reference implementation processes together.
+/// Number of elements that a reference processes together.
 pub(crate) const LANES: usize = 32;
 /// Stands for no pair, in lanes past the end.
 pub(crate) const NO_PAIR: u32 = u32::MAX;
 
-/// What a reference implementation computes from the elements of a block.
+/// The computation of a reference over the elements of a block.
 pub(crate) trait Scan<T>: Sync {
     /// Accumulators, one set per lane.
     type Sums;
@@ -18,15 +18,15 @@ pub(crate) trait Scan<T>: Sync {
 
     fn begin(&self) -> Self::Sums;
 
-    /// To be inlined, whatever its size, and without branches on lanes: then it becomes vector instructions, and those that
-    /// the processor has.
+    /// Adds the elements of all lanes to the sums. It must be inlined, whatever its size, and must not branch on lanes.
+    /// Then it becomes vector instructions of the processor it runs on.
     fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>);
 
-    /// Takes an anchor's own lanes, once for the block.
+    /// Adds the sums of an anchor's own lanes to its state, once per block.
     fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>);
 }
 
-/// Some elements of a block. An element whose candidate is [`NO_PAIR`] is padding.
+/// Some elements of a block. Lanes with the candidate [`NO_PAIR`] are empty.
 pub(crate) struct Lanes<T> {
     pub anchor: [u32; LANES],
     pub candidate: [u32; LANES],
@@ -46,7 +46,7 @@ impl<T: Real> Lanes<T> {
     /// Fills lanes with similarities, and the remaining lanes with no pair.
     #[inline(always)]
     fn take(&mut self, s: &[T]) {
-        // A length that the compiler knows, in all chunks but the last.
+        // In all chunks but the last, the compiler knows the length.
         match s.try_into() {
             Ok(s) => self.s = s,
             Err(_) => {
@@ -56,10 +56,10 @@ impl<T: Real> Lanes<T> {
         }
     }
 
-    /// Values by pair number; for no pair the first.
+    /// Values by pair number. Empty lanes get the first value.
     #[inline(always)]
     pub fn of<V: Copy>(pairs: &[u32; LANES], values: &[V]) -> [V; LANES] {
-        // All of one pair, or pairs in a row: no search.
+        // If all lanes have the same pair, or consecutive pairs, no value is looked up by lane.
         let first = pairs[0] as usize;
         if pairs[1] == pairs[0] {
             return [values[first]; LANES];
@@ -77,7 +77,7 @@ fn iota(first: usize) -> [u32; LANES] {
     std::array::from_fn(|lane| (first + lane) as u32)
 }
 
-/// A scan whose lanes are candidates of one anchor, compiled for the vector instructions of the processor.
+/// A scan whose lanes are candidates of one anchor, with the processor's vector instructions.
 struct AlongRow<'a, T, S: Scan<T>> {
     scan: &'a S,
     block: &'a Block,
@@ -134,8 +134,8 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for DownColumns<'_, T, S> {
 }
 
 impl Block {
-    /// Visits every element once, in lanes: [`LANES`] elements at a time. Anchors run in parallel, each with candidates in
-    /// ascending order; `states` belong to the block's anchors.
+    /// Visits every element once, [`LANES`] elements at a time. Anchors run in parallel, each with its candidates in
+    /// ascending order. `states` has one state per pair.
     pub(crate) fn scan<T: Real, S: Scan<T>>(&self, similarity: &[T], states: &mut [S::State], scan: &S) {
         let states = &mut states[self.anchor_offset..self.anchor_offset + self.anchors];
         let arch = pulp::Arch::new();
@@ -151,8 +151,9 @@ impl Block {
         });
     }
 
-    /// Visits every element once, anchors in parallel, an anchor's candidates in ascending order, in the order that
-    /// memory likes. `states` belong to the block's anchors; `visit(state, anchor, candidate, s)` takes pair numbers.
+    /// Visits every element once, in the order in which it is stored. Anchors run in parallel, each with its candidates
+    /// in ascending order. `states` has one state per pair, and `visit(state, anchor, candidate, s)` takes pair
+    /// numbers.
     pub(crate) fn sweep<T: Real, S: Send>(
         &self,
         similarity: &[T],

@@ -19,7 +19,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["k < end", "k + 1u < end"],
 };
 
-/// Parts that the sum comes in.
+/// Number of parts of the sum.
 pub const PARTS: usize = 64;
 
 params!(count4: u32, accumulate: u32);

@@ -1,8 +1,9 @@
-//! Which variant of the matrix product suits a GPU: measured once for each class of shapes, and remembered on disk.
+//! Which variant of the matrix product is the fastest on a GPU. It is measured once per class of shapes and remembered
+//! on disk.
 //!
-//! A class is the orientation, rows, columns and inner dimension as powers of two, and the slices of the latter. A
-//! variant is taken only if it gives the very bits of the first, so that a choice is one of speed alone: the same seed
-//! gives the same bits on a device, regardless of what was measured or cached.
+//! A class is the orientation, the rows, columns and inner dimension as powers of two, and the slices of the inner
+//! dimension. A variant is used only if it gives the same bits as the first candidate. The choice therefore changes
+//! only the speed: the same seed gives the same bits on a device, whatever was measured, remembered or forgotten there.
 
 use super::product::{MATMUL_VARIANTS, MatmulVariant, Product, candidates};
 use crate::device::{Backend, Commands, Device, Gpu, MatMut, Matrix};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use web_time::Instant;
 
-/// The product itself, by the variant that it names.
+/// The function that computes a product by the variant that the product names.
 pub(super) type Multiply = fn(&mut Commands, Product, MatMut) -> Result<()>;
 
 /// The chosen variants of a device.
@@ -28,7 +29,7 @@ struct Choices {
 
 type Remembered = BTreeMap<String, &'static MatmulVariant>;
 
-/// The shape of a class, which operands are transposed, and the slices of the inner dimension.
+/// A class: the shape, which operands are transposed, and the slices of the inner dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Class {
     shape: [usize; 3],
@@ -38,13 +39,13 @@ pub(super) struct Class {
 
 /// Products of less work than this are not worth a measurement.
 const LEAST: usize = 1 << 20;
-/// Larger dimensions are measured as this: enough to occupy a GPU, and little enough for a slow one.
+/// Larger dimensions are measured at this size, which occupies a fast GPU and does not keep a slow one for long.
 const LARGEST: usize = 1 << 10;
 /// Duration of a sample, in seconds. A class takes three samples per candidate.
 const SAMPLE: f64 = 3e-3;
 
 impl Class {
-    /// That of a product of `shape` rows, columns and inner steps, if it is worth measuring.
+    /// The class of a product of `shape` rows, columns and inner steps, if it is worth measuring.
     pub fn of(product: &Product, shape: [usize; 3], slices: u32) -> Option<Self> {
         let worth = shape.iter().product::<usize>() >= LEAST;
         let shape = shape.map(|n| n.next_power_of_two().min(LARGEST));
@@ -58,7 +59,7 @@ impl Class {
     }
 }
 
-/// The fastest variant for a class: as it was found before, or found now. Whatever fails leaves the first candidate.
+/// The fastest variant for a class, remembered or measured now. If anything fails, it is the first candidate.
 pub(super) fn measured(gpu: &Gpu, class: Class, multiply: Multiply) -> &'static MatmulVariant {
     let Some(choices) = gpu.slot(|gpu| Mutex::new(Choices::remembered(gpu))) else {
         return candidates(gpu, class.shape, class.slices)[0];
@@ -99,8 +100,7 @@ impl Choices {
 }
 
 /// Checks every candidate against the first, and times it.
-///
-/// The function is long because data, check and timing of the candidates belong to one race.
+// The function is long because all its steps work on the same three matrices.
 fn race(
     gpu: &Gpu,
     class: Class,
@@ -140,7 +140,7 @@ fn race(
     let mut first: Option<Vec<f32>> = None;
     let mut fastest: Option<(f64, &'static MatmulVariant)> = None;
     for &variant in candidates {
-        // The first run compiles.
+        // The first run compiles the pipeline, so it is not timed.
         let found = run(&mut c, variant, 1).and_then(|_| device.wait(c.to_rows(&device)));
         let found = match (found, &first) {
             (Ok(found), _) => found,
@@ -152,7 +152,8 @@ fn race(
         };
         if let Some(first) = &first {
             let apart = first.iter().zip(&found).fold(0.0f32, |apart, (a, b)| apart.max((a - b).abs()));
-            // Sums of `inner` products of numbers below 1, taken in another order.
+            // Largest difference that rounding explains: sums of `inner` products of numbers below 1, taken in
+            // different orders.
             let rounding = inner as f32 * f32::EPSILON;
             if apart > rounding || found.iter().any(|x| !x.is_finite()) {
                 warn(gpu, variant, &format!("it differs by {apart:e} from {}", candidates[0].name));
@@ -177,7 +178,7 @@ fn race(
 fn warn(gpu: &Gpu, variant: &MatmulVariant, why: &str) {
     let (info, why) = (Plain(gpu.info()), Plain(why));
     let warning = format!("warning: matrix product {} is left out on {info}: {why}", variant.name);
-    // Not `eprintln!`, which panics if standard error is closed.
+    // `eprintln!` would panic if standard error is closed.
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{warning}\n"));
 }
 
@@ -216,7 +217,7 @@ fn load(file: &Path) -> Remembered {
     names.into_iter().filter_map(|(class, name)| Some((class, variant(&name)?))).collect()
 }
 
-/// Remembers, if it can: a run does not depend on it.
+/// Stores the choices. Errors are ignored, because a run does not depend on the file.
 fn store(file: &Path, choices: &Remembered) {
     let names: BTreeMap<&String, &str> =
         choices.iter().map(|(class, variant)| (class, variant.name)).collect();
@@ -245,7 +246,7 @@ mod tests {
         gpus(|gpu| {
             let all: Vec<_> = MATMUL_VARIANTS.iter().filter(|variant| variant.runs_on(gpu)).collect();
             race(gpu, CLASS, &all, matmul).unwrap();
-            // As a broken driver might have it: too fast, and wrong.
+            // A shader as a broken driver might compile it: too fast, and wrong.
             let page = registers.shader(false, true, false).0;
             let wrong = page.source.replace("k < params.inner; k += 4u", "k < 4u; k += 4u");
             assert_ne!(wrong, page.source);
@@ -256,7 +257,7 @@ mod tests {
         });
     }
 
-    /// Tiled variants of as many slices take their sums in one order, so that any of them may win.
+    /// Tiled variants with the same number of slices sum in the same order, so any of them may win.
     #[test]
     #[ignore = "needs an adapter: run scripts/test"]
     fn tiles_of_every_size_give_the_same_bits() {
@@ -294,7 +295,7 @@ mod tests {
             std::fs::write(&file, damaged).unwrap();
             assert!(load(&file).is_empty(), "{damaged}");
         }
-        // What would make a reader wait, or never end.
+        // Special files, which would make a reader wait or never end.
         #[cfg(unix)]
         {
             let pipe = folder.path().join("pipe");
@@ -305,7 +306,7 @@ mod tests {
             store(&pipe, &choices);
             assert!(!std::fs::metadata(&pipe).unwrap().is_file(), "a pipe is no place to remember in");
         }
-        // A file where the folder should be.
+        // A file is where the folder should be.
         store(&file.join("below/matmul.json"), &choices);
         assert!(load(&file.join("below/matmul.json")).is_empty());
     }

@@ -1,4 +1,5 @@
-//! Triplet weight x pair weights of every anchor, one direction (docs/math.md, "Triplet weights" and "Pair weights").
+//! Triplet weight times pair weights of every anchor, in one direction
+//! (docs/math.md, "Triplet weights" and "Pair weights").
 
 use super::exponential_field::softplus;
 use super::lab::{Lab, N};
@@ -49,8 +50,8 @@ fn numbers() -> String {
     NUMBERS.get_or_init(write).clone()
 }
 
-/// The sections of this shader for all that have them: its numbers, T, P+ and P- (those of a file where one is given), and what
-/// follows from them for a triplet.
+/// The sections of this shader that other shaders share: its numbers, the weights T, P+ and P- (or custom weights), and
+/// the triplet's coefficients and loss that follow from the weights.
 pub fn weight_sections(custom: Option<&CustomWeights>) -> [(&'static str, String); 3] {
     let section = |name| {
         let lines = section_lines(KERNEL.spec.source.lines(), name).unwrap_or_default();
@@ -60,20 +61,20 @@ pub fn weight_sections(custom: Option<&CustomWeights>) -> [(&'static str, String
     [("section numbers", numbers()), (WEIGHTS_SECTION, weights), (TRIPLET_SECTION, section(TRIPLET_SECTION))]
 }
 
-/// How often P+ counts of an anchor that has several negatives, and its part of the loss: a loss that is a function of p and
-/// one of n has it once.
+/// How often P+ and the positive's part of the loss count for an anchor with several negatives. They count once if the
+/// loss is a function of p plus a function of n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PositivePart {
     /// With every triplet.
     WithEach = 0,
     /// Once, whether the anchor has negatives or not.
     Once = 1,
-    /// Not here: it has been counted.
+    /// Not here, because it has been counted already.
     Elsewhere = 2,
 }
 
 impl PositivePart {
-    /// With the next negatives of the same anchors.
+    /// The value for the next negatives of the same anchors.
     pub fn later(self) -> Self {
         if self == Self::Once { Self::Elsewhere } else { self }
     }
@@ -92,20 +93,21 @@ pub struct WeightParams {
     pub lambda: f32,
     /// The circle margin m of T cir.
     pub circle: f32,
-    /// Closes triplets with margin + n - p <= 0.
+    /// If set, triplets with margin + n - p <= 0 do not count.
     pub margin: Option<f32>,
-    /// Closes triplets whose negative is the anchor's own pair. Mining returns the own pair for an anchor without a negative.
+    /// Whether triplets whose negative is the anchor's own pair do not count. Mining gives the own pair to an anchor
+    /// that has no negative.
     pub exclude_own: bool,
     /// How often the part that depends only on p counts.
     pub positive: PositivePart,
     /// Upstream gradient.
     pub scale: f32,
-    /// In the place of `triplet` and `pair`.
+    /// Used in place of `triplet` and `pair`.
     pub custom: Option<CustomWeights>,
 }
 
 impl WeightParams {
-    /// Operations of a triplet beyond the built-in weights: a weight file may have long loops.
+    /// Operations per triplet beyond those of the built-in weights. A weight file may have long loops.
     pub(super) fn own_cost(&self) -> f64 {
         self.custom.as_ref().map_or(0.0, |custom| custom.steps() as f64)
     }
@@ -176,7 +178,8 @@ pub fn weights(
     }
 }
 
-/// Coefficients of the positive and of the negative, and the loss, of a triplet; an error is one of a file's evaluation.
+/// Coefficients of a triplet's positive and negative, and the triplet's loss. It fails if a weight file cannot be
+/// evaluated.
 pub(super) fn weighed_triplet<T: Real>(
     params: &WeightParams,
     p: T,
@@ -198,7 +201,8 @@ pub(super) fn weighed_triplet<T: Real>(
     Ok([open * pull, open * push, loss_at(params, p, n, cost)])
 }
 
-/// Coefficient of the positive and its loss, if it counts once. An error comes from the evaluation of a weight file.
+/// Coefficient of the positive, and its loss, if it counts once; else zeros. It fails if a weight file cannot be
+/// evaluated.
 pub(super) fn weighed_positive<T: Real>(params: &WeightParams, p: T) -> Result<[T; 2]> {
     if params.positive != PositivePart::Once {
         return Ok([T::zero(); 2]);
@@ -210,7 +214,7 @@ pub(super) fn weighed_positive<T: Real>(params: &WeightParams, p: T) -> Result<[
 /// (T, P+, P-) at p, n and the means over the relative sets.
 ///
 /// # Errors
-/// A weight file that cannot be evaluated there.
+/// A weight file cannot be evaluated at p and n.
 pub fn weights_at<T: Real>(params: &WeightParams, p: T, n: T, [r_pos, r_neg]: [T; 2]) -> Result<[T; 3]> {
     if let Some(custom) = &params.custom {
         return custom.at(p, n);
@@ -229,7 +233,8 @@ pub fn weights_at<T: Real>(params: &WeightParams, p: T, n: T, [r_pos, r_neg]: [T
             sigma(of(params.tau) * (push * (n - m) + pull * (one - m - p)))
         }
     };
-    // Kept among f32's normal numbers, as in the shader, so that neither the power nor its inverse leaves them.
+    // Kept among the normal numbers of f32, as in the shader, so that the power and its inverse neither overflow nor
+    // underflow.
     let exp = |z: T| z.max(of(-87.0)).min(of(87.0)).exp();
     let zp = of(params.alpha) * (p - of(params.lambda));
     let zn = -of(params.beta) * (n - of(params.lambda));
@@ -251,7 +256,7 @@ fn circle<T: Real>(params: &WeightParams, p: T, n: T) -> [T; 2] {
     [(T::one() + m - p).max(T::zero()), (n + m).max(T::zero())]
 }
 
-/// The loss of an open triplet, `cost` being margin + n - p.
+/// The loss of a triplet that counts, where `cost` is margin + n - p.
 pub fn loss_at<T: Real>(params: &WeightParams, p: T, n: T, cost: T) -> T {
     let of = |x: f32| T::of(x.into());
     let [tau, m] = [params.tau, params.circle].map(of);
@@ -293,7 +298,8 @@ fn negative_loss<T: Real>(params: &WeightParams, n: T) -> T {
     }
 }
 
-/// [`weights`] as a plain loop; `mined` is (p, n, h). An error is one of a file's evaluation.
+/// [`weights`] as a plain loop. `positive`, `value` and `index` are p, n and h. It fails if a weight file cannot be
+/// evaluated.
 pub fn reference<T: Real>(
     params: &WeightParams,
     (positive, value, index): (&[T], &[T], &[u32]),

@@ -1,4 +1,4 @@
-//! f16 features as f32, for batches that are uploaded in half the bytes.
+//! Converts f16 features to f32, for batches that are uploaded in half the bytes.
 
 use super::lab::Lab;
 use super::{Access, Kernel, KernelSpec, Real, chunks, lanes};
@@ -21,7 +21,8 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(count4: u32);
 
-/// Overwrites the first `len` elements of x, a multiple of four, with the f16 values of h, two in a u32, all finite.
+/// Overwrites the first `len` elements of x with the f16 values of h, two per u32. `len` is a multiple of four, and all
+/// values are finite.
 pub fn widen(commands: &mut Commands, h: Slice<u32>, mut x: SliceMut<f32>, len: usize) -> Result<()> {
     match commands {
         Commands::Cpu => {
@@ -31,7 +32,7 @@ pub fn widen(commands: &mut Commands, h: Slice<u32>, mut x: SliceMut<f32>, len: 
         }
         Commands::Gpu(recorder) => {
             let (h, x) = (h.region()?, x.region()?);
-            // So that half as many u32 are aligned as well.
+            // A multiple of 128, so that half as many u32 are aligned as well.
             let most = (recorder.elements_per_binding() / 128 * 128).max(128);
             for part in chunks(len, most) {
                 let params = Params { count4: part.len() as u32 / 4 };
@@ -60,7 +61,7 @@ pub fn reference<T: Real>(h: &[u32], x: &mut [T]) {
     }
 }
 
-/// All finite f16.
+/// Checks all finite f16 values.
 fn check(lab: &mut Lab) -> Result<()> {
     let halves: Vec<u16> = (0..=u16::MAX).filter(|bits| bits & 0x7fff < 0x7c00).collect();
     let pairs: Vec<u32> = halves.chunks(2).map(|h| u32::from(h[0]) | u32::from(h[1]) << 16).collect();
