@@ -1,26 +1,26 @@
-//! What a head consists of: the options of its encoders.
+//! The options of a head's encoders.
 
 use serde::{Deserialize, Serialize};
 
-/// What makes one vector of an item's features.
+/// How an item's features become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Pooling {
-    /// The cached features are pooled already: one row per item.
+    /// The cached features are already pooled: one row per item.
     #[default]
     None,
     /// The mean of an item's local features, before the encoder.
     Mean,
-    /// The largest of each column of an item's local features, before the encoder.
+    /// The maximum of each column of an item's local features, before the encoder.
     Max,
-    /// The cached row, then the mean, then the largest of each column of the local features, side by side.
+    /// Three parts side by side: the cached row, then the mean and the maximum of each column of the local features.
     Joined,
-    /// The generalised pooling operator, learned, after the encoder (docs/math.md, "Generalised pooling").
+    /// The learned generalised pooling operator, after the encoder (docs/math.md, "Generalised pooling").
     Gpo,
 }
 
-/// What maps image features to the embedding; texts take a linear layer always.
+/// The layers that map image features to the embedding. Texts always have one linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -32,8 +32,8 @@ pub enum ImageEncoder {
     ResidualMlp,
 }
 
-/// Which side's features x become sign(x) √|x| (after host pooling): power normalisation (Perronnin et al.,
-/// 2010), which evens out the bursts of features that are a network's activations.
+/// Which side's features x become sign(x) √|x| (after host pooling). This is power normalisation (Perronnin et al.,
+/// 2010). It evens out bursts in features that are a network's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -41,16 +41,16 @@ pub enum SignedRoot {
     /// Neither side.
     #[default]
     None,
-    /// Those of images.
+    /// Only images.
     Images,
-    /// Those of texts.
+    /// Only texts.
     Texts,
-    /// Both sides'.
+    /// Both sides.
     Both,
 }
 
 impl SignedRoot {
-    /// That of images, of texts.
+    /// The variant for these flags of images and texts.
     pub(crate) fn of(sides: [bool; 2]) -> Self {
         match sides {
             [false, false] => Self::None,
@@ -60,13 +60,13 @@ impl SignedRoot {
         }
     }
 
-    /// Whether images, whether texts.
+    /// The flags of images and texts.
     pub(crate) fn sides(self) -> [bool; 2] {
         [matches!(self, Self::Images | Self::Both), matches!(self, Self::Texts | Self::Both)]
     }
 }
 
-/// What a head consists of, but for the widths of the features.
+/// The options of a head, without the widths of the features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -77,7 +77,7 @@ pub struct HeadConfig {
     pub image_pooling: Pooling,
     /// How a caption's features become one vector.
     pub text_pooling: Pooling,
-    /// What maps image features to the embedding.
+    /// The layers that map image features to the embedding.
     pub image_encoder: ImageEncoder,
     /// Which side's features get the signed square root first.
     pub signed_root: SignedRoot,
@@ -101,7 +101,7 @@ impl Default for HeadConfig {
 }
 
 impl HeadConfig {
-    /// Pooling of images and of texts.
+    /// The pooling of images and of texts.
     pub fn pooling(&self) -> [Pooling; 2] {
         [self.image_pooling, self.text_pooling]
     }

@@ -5,9 +5,9 @@
 //! local:   features -> linear (+ perceptron) -> generalised pooling -> l2norm
 //! ```
 //!
-//! Owns the memory of a batch and the running statistics. The caller owns the parameters. If the encoder has a perceptron, one
-//! row of zeros follows the features. It stands for the padding to the longest item, which batch norm treats as data
-//! (docs/math.md, "Batch norm").
+//! Owns the memory of a batch and the running statistics. The caller owns the parameters. If the encoder has a
+//! perceptron, one row of zeros follows the features. It stands for the padding to the longest item, which batch norm
+//! treats as data (docs/math.md, "Batch norm").
 
 use super::layout::{MlpLayout, SideLayout};
 use super::{Head, Side};
@@ -24,7 +24,7 @@ pub(crate) struct Encoder {
     layout: SideLayout,
     features: Matrix,
     mlp: Option<Mlp>,
-    /// The features as f16, two per u32, if they were uploaded so; and whether those of this batch were.
+    /// The features of a batch that was uploaded as f16, two per u32. `halved` says whether this batch was.
     halves: Buffer<u32>,
     halved: bool,
     /// Output of the linear layers, one row per row of the features.
@@ -59,7 +59,7 @@ struct Mlp {
     repeats: usize,
 }
 
-/// y = W x + b, or added to y.
+/// Computes y = W x + b, or y += W x + b with `accumulate`.
 fn linear(
     commands: &mut Commands,
     x: Mat,
@@ -158,7 +158,7 @@ impl Encoder {
     /// Uploads a batch: padded rows, and the offsets of the items if the encoder pools.
     ///
     /// # Errors
-    /// Offsets that are missing, superfluous or wrong.
+    /// Offsets that are missing, not expected or wrong.
     pub fn upload(&mut self, device: &Device, rows: Upload<f32>, offsets: &[u32]) -> Result<()> {
         let (embed, dim) = (self.layout.weight.rows, self.layout.weight.cols);
         let (stride, count) = (padded(dim), rows.len() / padded(dim));
@@ -251,8 +251,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// Updates the running statistics to those after the last training batch of [`Encoder::project`]. A step that fails does not
-    /// call this, so they stay unchanged.
+    /// Updates the running statistics to those after the last training batch of [`Encoder::project`]. A step that fails
+    /// does not call this, so they stay unchanged.
     pub fn keep_statistics(&mut self) {
         if let Some(Mlp { running, moved, moves, .. }) = &mut self.mlp
             && std::mem::take(moves)
@@ -300,8 +300,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// Overwrites `d_features [rows, dim]` with the gradient at the features. Call it after [`Encoder::backward`]. With a
-    /// perceptron there is one more row: the sum over the rows of padding.
+    /// Overwrites `d_features [rows, dim]` with the gradient at the features. Call it after [`Encoder::backward`]. With
+    /// a perceptron there is one more row: the sum over the rows of padding.
     #[cfg(feature = "native")]
     pub fn feature_gradient(
         &self,
@@ -372,8 +372,8 @@ impl Mlp {
         };
         let d_affine = layout.norm.of_mut(gradients).data;
         batch_norm_backward(commands, from, d_hidden.view_mut(), d_affine)?;
-        // Batch norm cancels the first bias, so its gradient is 0 and its place in the buffer stays 0. A rounded sum would be
-        // noise, which AdamW scales to full steps.
+        // Batch norm cancels the first bias, so its gradient is 0 and its place in the buffer stays 0. A rounded sum
+        // would be noise, which AdamW scales to full steps.
         matmul(commands, sliced(Product::tn(d_hidden.view(), features)), layout.first[0].of_mut(gradients))
     }
 }

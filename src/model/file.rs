@@ -1,6 +1,6 @@
-//! A head as a safetensors file: its parameters by name, and what it consists of as JSON in the metadata.
+//! A head as a safetensors file: its parameters by name, and its configuration as JSON in the metadata.
 //!
-//! Checkpoints of runs are such files with more in them.
+//! Checkpoints of runs are such files with more tensors and metadata.
 
 use super::{Head, HeadConfig, Layout, Standardizer};
 use crate::io::{Streams, read_safetensors, write_whole};
@@ -14,10 +14,10 @@ use std::path::Path;
 /// Version of the file's layout.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What to do about a file that holds no head.
+/// The advice for a file that holds no head.
 const ADVICE: &str = "give a best.safetensors or last.safetensors that wgoal wrote";
 
-/// The metadata of a head: those of a run hold the same and more.
+/// The metadata of a head. The metadata of a run contain the same fields and more.
 #[derive(Serialize, Deserialize)]
 struct Description {
     format: u32,
@@ -25,14 +25,15 @@ struct Description {
     dims: [usize; 2],
 }
 
-/// Names, shapes and values.
+/// The name, shape and values of each tensor.
 pub(crate) type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
 
 impl Head {
-    /// Writes the head whole, under a temporary name, synced and renamed into place. A link stays: what it leads to is written.
+    /// Writes the head to a temporary file, syncs it and renames it into place. If `path` is a link, the link stays and
+    /// the file that it points to is replaced.
     ///
     /// # Errors
-    /// Any failure to write, also to a pipe or a device; an older file is then still there.
+    /// Any failure to write, also if `path` is a pipe or a device. An older file then stays as it is.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let description = Description { format: FORMAT, config: self.config(), dims: self.layout.dims };
         let mut tensors = self.tensors("");
@@ -51,12 +52,12 @@ impl Head {
         file.head(dims, &config)
     }
 
-    /// What it consists of.
+    /// The options of the head.
     pub fn config(&self) -> HeadConfig {
         self.layout.config(self.standardize.is_some())
     }
 
-    /// The parameters, their names after a prefix.
+    /// The parameters. `prefix` is put in front of each name.
     pub(crate) fn tensors(&self, prefix: &str) -> Tensors {
         let segments = self.layout.segments().into_iter();
         let tensor = |segment: super::Segment| {
@@ -88,7 +89,7 @@ pub(crate) fn write(path: &Path, tensors: &Tensors, metadata: &impl Serialize) -
         let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
         views.push((name, view.map_err(|e| unwritable(&e))?));
     }
-    // One key only: the order of several would change from run to run.
+    // Use only one key, because the order of several keys would change from run to run.
     let metadata = HashMap::from([("wgoal".to_string(), metadata)]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))?;
     write_whole(path, Streams::Refused, |out| out.write_all(&bytes))
@@ -105,7 +106,7 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
         .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), WHOLE, ADVICE))
 }
 
-/// A file that holds a head, open.
+/// An open file that holds a head.
 pub(crate) struct HeadFile<'a> {
     path: &'a Path,
     tensors: SafeTensors<'a>,
@@ -128,7 +129,7 @@ impl<'a> HeadFile<'a> {
         Error::checkpoint(self.path.display(), expected, found, ADVICE)
     }
 
-    /// The metadata as what they describe.
+    /// Parses the metadata.
     pub fn metadata<T: for<'de> Deserialize<'de>>(&self) -> Result<T> {
         let format: serde_json::Value =
             serde_json::from_str(&self.metadata).map_err(|e| self.fault("metadata in JSON", e))?;
@@ -143,7 +144,7 @@ impl<'a> HeadFile<'a> {
         self.tensors.tensor(name).is_ok()
     }
 
-    /// The layout of a head, if it is one that can be.
+    /// The layout of a head with these widths and options. Widths that no head can have are an error.
     pub fn layout(&self, dims: [usize; 2], config: &HeadConfig) -> Result<Layout> {
         let layout = Layout::of(dims, config);
         if dims.contains(&0) || layout.largest() >= 1 << 31 || config.embed == 0 {
@@ -169,7 +170,7 @@ impl<'a> HeadFile<'a> {
         }
     }
 
-    /// Values laid out as the parameters of a head, from the tensors whose names begin with a prefix.
+    /// Reads the tensors whose names begin with `prefix`, and arranges them like the parameters of a head.
     pub fn values(&self, layout: &Layout, prefix: &str) -> Result<Vec<f32>> {
         let mut values = vec![0.0; layout.len()];
         for segment in layout.segments() {
@@ -179,7 +180,7 @@ impl<'a> HeadFile<'a> {
         Ok(values)
     }
 
-    /// The head.
+    /// Reads the head.
     pub fn head(&self, dims: [usize; 2], config: &HeadConfig) -> Result<Head> {
         let layout = self.layout(dims, config)?;
         let mut head = Head { layout, values: self.values(&layout, "")?, standardize: None };

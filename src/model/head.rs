@@ -1,6 +1,6 @@
-//! The joint head: one linear layer per side, then the L2 norm (docs/math.md, "Projection head"). If local features are pooled
-//! on the device, or images have a residual perceptron, the head holds their parameters too ("Generalised pooling",
-//! "Residual encoder").
+//! The joint head: one linear layer per side, then the L2 norm (docs/math.md, "Projection head"). If local features are
+//! pooled on the device, or images have a residual perceptron, the head holds their parameters too
+//! ("Generalised pooling", "Residual encoder").
 //!
 //! Owns the parameters. It neither trains nor reads features.
 
@@ -9,7 +9,7 @@ use super::{HeadConfig, Standardizer};
 use crate::math::{Purpose, random};
 use crate::{Error, Result};
 
-/// Which of the two kinds of features.
+/// One of the two kinds of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// Image features.
@@ -29,19 +29,19 @@ pub struct Head {
 }
 
 impl Head {
-    /// A fresh head of one linear layer a side: weights uniform in ±√6/√(d_in + d_out) (Xavier, as VSE++), biases 0; a
-    /// pure function of `seed`.
+    /// A fresh head with one linear layer per side. Weights are uniform in ±√6/√(d_in + d_out) (Xavier, as in VSE++),
+    /// and biases are 0. The head is a pure function of `seed`.
     ///
     /// # Errors
-    /// A width of 0, or weights of 2^31 elements and more.
+    /// A width of 0, or a weight matrix of 2^31 elements or more.
     pub fn new(image_dim: usize, text_dim: usize, embed: usize, seed: u64) -> Result<Self> {
         Self::fresh(Layout::linear([image_dim, text_dim], embed), seed)
     }
 
-    /// A fresh head with the encoders that `config` asks for, a pure function of `config` and `seed`.
+    /// A fresh head with the encoders of `config`. It is a pure function of `config` and `seed`.
     ///
-    /// Linear layers start as in [`Head::new`]; the perceptron's layers uniform in ±1/√d_in, weight and bias, its batch
-    /// norm with scale 1 and shift 0; the pooling's GRU and v uniform in ±1/√32
+    /// Linear layers start as in [`Head::new`]. The weights and biases of the perceptron are uniform in ±1/√d_in; its
+    /// batch norm starts with scale 1 and shift 0. The pooling's GRU and v are uniform in ±1/√32
     /// (docs/math.md, "Residual encoder" and "Generalised pooling").
     ///
     /// # Errors
@@ -70,16 +70,16 @@ impl Head {
         Ok(Self { layout, values, standardize: None })
     }
 
-    /// Names and shapes of all parameters, as in a checkpoint: `image.weight [embed, dim]`, `image.bias [embed]`, the
-    /// same of `text`, and `temperature`;
+    /// Names and shapes of all parameters, as in a checkpoint. Every head has `image.weight [embed, dim]`,
+    /// `image.bias [embed]`, the same for `text`, and `temperature`.
     ///
-    /// with [`super::ImageEncoder::ResidualMlp`], m being half of embed, `image.mlp.first.weight [m, dim]` and `.bias`,
-    /// `image.mlp.norm [2, m]` (scale, shift), `image.mlp.second.weight [embed, m]` and `.bias`, and
-    /// `image.mlp.running [2, m]` (mean, variance), which is followed, not trained;
+    /// [`super::ImageEncoder::ResidualMlp`] adds `image.mlp.first.weight [m, dim]` and `.bias`, `image.mlp.norm [2, m]`
+    /// (scale, shift), `image.mlp.second.weight [embed, m]` and `.bias`, and `image.mlp.running [2, m]` (running mean
+    /// and variance, not trained). Here m is half of embed.
     ///
-    /// with [`super::Pooling::Gpo`] of images or texts, `image.gpo.weight_ih [192, 32]`, `.weight_hh [192, 32]`, `.bias_ih [192]`,
-    /// `.bias_hh [192]`, whose rows are the gates r, z, c of the forward direction and then of the backward one, and
-    /// `.v [32]`.
+    /// [`super::Pooling::Gpo`] of images adds `image.gpo.weight_ih [192, 32]`, `.weight_hh [192, 32]`,
+    /// `.bias_ih [192]`, `.bias_hh [192]` and `.v [32]`; of texts, it adds the same for `text`. The 192 rows are the
+    /// gates r, z, c of the forward direction, then those of the backward direction.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         self.layout.segments().iter().map(|segment| (segment.name.clone(), segment.shape())).collect()
     }
@@ -119,8 +119,8 @@ impl Head {
         b.set(&mut self.values, bias)
     }
 
-    /// Weight `[embed, dim]` and bias `[embed]` of one side's linear layer, row-major: where there is nothing else, the
-    /// embedding is l2norm(W f + b).
+    /// Weight `[embed, dim]` and bias `[embed]` of one side's linear layer, row-major. If the side has no other layers,
+    /// its embedding is l2norm(W f + b).
     pub fn side(&self, side: Side) -> (Vec<f32>, Vec<f32>) {
         let SideLayout { weight, bias, .. } = self.layout.side(side);
         (weight.get(&self.values), bias.get(&self.values))
@@ -136,7 +136,7 @@ impl Head {
         self.layout.dims[side as usize]
     }
 
-    /// The temperature that InfoNCE was trained with last; 0 if it never was.
+    /// The temperature at the end of the last training with InfoNCE; 0 if there was none.
     pub fn temperature(&self) -> f32 {
         self.values[self.layout.temperature().start]
     }

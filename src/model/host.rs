@@ -1,4 +1,4 @@
-//! Encoders of local features on host arrays: for people who bring their own features.
+//! Encoders of local features on host arrays, for callers who bring their own features.
 
 use super::layout::{Allocation, GpoLayout};
 use super::{Head, Side};
@@ -10,8 +10,8 @@ use crate::model::pooling::{Gpo as Pooling, check_rows};
 use crate::{Error, Result};
 
 /// The generalised pooling operator of VSE-infinity (docs/math.md, "Generalised pooling"). Each dimension of an item's
-/// K vectors is sorted in descending order. The sorted values are summed with K weights, which a bidirectional GRU computes from
-/// encodings of the positions 0 to K - 1.
+/// K vectors is sorted in descending order. The sorted values are summed with K weights, which a bidirectional GRU
+/// computes from encodings of the positions 0 to K - 1.
 ///
 /// ```
 /// use wgoal::Device;
@@ -77,7 +77,7 @@ pub struct EncoderGradients {
 }
 
 /// # Errors
-/// Widths that the kernels do not take.
+/// Widths that the kernels do not support.
 fn check_widths(encoding: usize, hidden: usize) -> Result<()> {
     let even = encoding.is_multiple_of(2) && (2..=1 << 16).contains(&encoding);
     if even && (1..=GRU_UNITS).contains(&hidden) {
@@ -132,7 +132,7 @@ impl Packed {
         Ok(Self { rows: pad_rows(&rows, dim).into_owned(), offsets, longest })
     }
 
-    /// The inverse, with `padding` past the items' ends.
+    /// The inverse: adds `padding` after the end of each item.
     fn unpack(&self, rows: &[f32], padding: &[f32]) -> Vec<f32> {
         let dim = padding.len();
         let mut out = Vec::with_capacity((self.offsets.len() - 1) * self.longest * dim);
@@ -156,8 +156,8 @@ impl Packed {
 }
 
 impl Gpo {
-    /// A fresh operator: all parameters uniform in ±1/√hidden, a pure function of `seed`. The published models have an
-    /// encoding of 32 and states of 32.
+    /// A fresh operator. All parameters are uniform in ±1/√hidden, a pure function of `seed`. The published models use
+    /// an encoding of width 32 and states of width 32.
     ///
     /// # Errors
     /// An encoding of odd width or 0, states of width 0 or above 256.
@@ -186,7 +186,7 @@ impl Gpo {
         (layout, all.len())
     }
 
-    /// Where the parameters lie, and the parameters. The fields are open to all, so they are checked here.
+    /// The layout of the parameters, and the parameters. The fields are public, so they are checked here.
     fn checked(&self) -> Result<(GpoLayout, Vec<f32>)> {
         check_widths(self.encoding, self.hidden)?;
         let (layout, len) = self.layout();
@@ -257,7 +257,7 @@ impl Gpo {
         Ok(Pooled { features: device.wait(pooled.to_rows(device))?, weights })
     }
 
-    /// The gradients of [`Gpo::pool`] from `upstream [items, dim]`, the gradient at the pooled vectors.
+    /// The gradients of [`Gpo::pool`]. `upstream [items, dim]` is the gradient at the pooled vectors.
     ///
     /// # Errors
     /// Those of [`Gpo::pool`].
@@ -296,10 +296,11 @@ impl Gpo {
 }
 
 impl Head {
-    /// Embeds one side's features as in evaluation: batch norm uses its running statistics. Returns unit rows `[items, embed]`.
+    /// Embeds one side's features as in evaluation: batch norm uses its running statistics. Returns unit rows
+    /// `[items, embed]`.
     ///
-    /// If the side is pooled by [`crate::model::Pooling::Gpo`], `features` are a padded batch `[items, longest, dim]` and item i has
-    /// `lengths[i]` rows. Otherwise they are `[items, dim]`, and all lengths are 1.
+    /// If the side is pooled by [`crate::model::Pooling::Gpo`], `features` are a padded batch `[items, longest, dim]`
+    /// and item i has `lengths[i]` rows. Otherwise they are `[items, dim]`, and all lengths are 1.
     ///
     /// # Errors
     /// Shapes that disagree, a length of 0 or above `longest`, a value that is not finite, a failing device.
@@ -314,8 +315,9 @@ impl Head {
         device.wait(encoder.unit.to_rows(device))
     }
 
-    /// Embeds as in training: batch norm uses the statistics of the batch over all `items x longest` rows. Then propagates the
-    /// gradient `upstream [items, embed]` at the embeddings back to features and parameters. Features as in [`Head::encode`].
+    /// Embeds as in training: batch norm uses the statistics of the batch over all `items x longest` rows. Then
+    /// propagates the gradient `upstream [items, embed]` at the embeddings back to features and parameters. Features as
+    /// in [`Head::encode`].
     ///
     /// # Errors
     /// Those of [`Head::encode`].
@@ -349,7 +351,7 @@ impl Head {
         device.wait(encoder.running(device, &mut head.values))?;
         gradient.values = device.wait(gradients.read(device, 0..self.values.len()))?;
         let d_features = device.wait(d_features.to_rows(device))?;
-        // The last row is the sum over all rows of padding, which are alike.
+        // The last row is the sum over all rows of padding. These rows are equal, so each has the same share.
         let of_padding = match padding {
             Some(repeats) if repeats > 0 => {
                 d_features[rows * dim..].iter().map(|x| x / repeats as f32).collect()

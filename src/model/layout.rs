@@ -1,4 +1,4 @@
-//! Where each parameter of a head lies in the one flat buffer that the optimiser walks.
+//! Where each parameter of a head lies in the one flat buffer that the optimiser updates.
 
 use super::{HeadConfig, ImageEncoder, Pooling, Side, SignedRoot};
 use crate::device::{Buffer, Mat, MatMut, padded};
@@ -6,17 +6,18 @@ use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
 use std::ops::Range;
 
-/// What a head consists of, and where each parameter lies: matrices with padded rows, each starting on a 256-byte
-/// boundary, first all that weight decay and clipping go over, then the temperature, then what is not trained.
+/// The parts of a head, which determine where each parameter lies. A parameter is a matrix with padded rows that starts
+/// on a 256-byte boundary. The parameters with weight decay and clipping come first, then the temperature, then values
+/// that are not trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Width of the features of each side.
     pub dims: [usize; 2],
     /// Width of the embedding.
     pub embed: usize,
-    /// A perceptron beside the linear layer of the images.
+    /// Whether the images have a perceptron beside the linear layer.
     pub mlp: bool,
-    /// What makes one vector of an item's features, of each side.
+    /// How an item's features become one vector, for each side.
     pub pooling: [Pooling; 2],
     /// Whether the square root of each side's features is taken.
     pub signed_root: [bool; 2],
@@ -33,12 +34,12 @@ pub(crate) struct Segment {
     start: Start,
 }
 
-/// What a fresh parameter holds.
+/// The initial values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Start {
     /// Uniform in plus or minus this.
     Uniform(f64),
-    /// Rows of one value each.
+    /// Row i is filled with value i, or with the last value if there are fewer.
     Rows(&'static [f32]),
 }
 
@@ -64,13 +65,12 @@ pub(crate) struct MlpLayout {
     pub norm: Segment,
     /// `[embed, m]`, and its bias `[embed]`.
     pub second: [Segment; 2],
-    /// Mean and variance `[2, m]`: followed, not trained.
+    /// Running mean and variance `[2, m]`, not trained.
     pub running: Segment,
 }
 
-/// The generalised pooling operator (docs/math.md, "Generalised pooling"). Rows are the gates r, z, c of the forward
-/// direction,
-/// then those of the backward one.
+/// The generalised pooling operator (docs/math.md, "Generalised pooling"). The rows are the gates r, z, c of the
+/// forward direction, then those of the backward direction.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct GpoLayout {
     /// `[6 hidden, encoding]`
@@ -85,10 +85,10 @@ pub(crate) struct GpoLayout {
     pub v: Segment,
 }
 
-/// Width of the positional encoding and of the GRU's states in a head's pooling, those of the published models.
+/// Width of the positional encoding and of the GRU's states in a head's pooling, as in the published models.
 pub(crate) const GPO: [usize; 2] = [32, 32];
 
-/// Lays out one segment after the other.
+/// Places one segment after the other.
 #[derive(Default)]
 pub(crate) struct Allocation {
     end: usize,
@@ -143,7 +143,7 @@ impl Layout {
         widest.saturating_mul(self.embed)
     }
 
-    /// What a configuration asks for.
+    /// The layout for a configuration.
     pub fn of(dims: [usize; 2], config: &HeadConfig) -> Self {
         let mlp = config.image_encoder == ImageEncoder::ResidualMlp;
         let signed_root = config.signed_root.sides();
@@ -234,7 +234,7 @@ impl Layout {
 }
 
 impl Segment {
-    /// Whether it is a bias, or scale and shift of a norm.
+    /// Whether it is a bias, or the scale and shift of a norm.
     pub fn is_bias(&self) -> bool {
         self.name.ends_with(".norm") || self.name.contains(".bias")
     }

@@ -6,8 +6,8 @@
 //! gpo_backward, gpo_dots -> gpo_weights_backward -> gru_backward -> matmul, column_sum
 //! ```
 //!
-//! The weights depend only on an item's length, so there is one row of weights per length bucket. Owns the memory in between.
-//! The caller owns the parameters.
+//! The weights depend only on an item's length, so there is one row of weights per length bucket. Owns the memory in
+//! between. The caller owns the parameters.
 
 use super::layout::GpoLayout;
 use crate::device::{Backend, Buffer, Commands, Device, Element, Mat, MatMut, Matrix, padded};
@@ -47,7 +47,7 @@ pub(crate) fn reshape(
 /// Checks the offsets of a batch's items over `rows` rows; returns the length of the longest.
 ///
 /// # Errors
-/// Offsets that do not lead from 0 to `rows`, or an item without a row.
+/// Offsets that do not run from 0 to `rows`, or an item without a row.
 pub(crate) fn check_offsets(offsets: &[u32], rows: usize) -> Result<usize> {
     let ends = offsets.first() == Some(&0) && offsets.last().map(|&last| last as usize) == Some(rows);
     let empty = offsets.windows(2).position(|item| item[0] >= item[1]);
@@ -67,11 +67,11 @@ pub(crate) fn check_offsets(offsets: &[u32], rows: usize) -> Result<usize> {
     ))
 }
 
-/// Checks that a device can bind `rows` + 1 rows of width `cols` at once. Kernels on local rows, unlike matrix products, are not
-/// split.
+/// Checks that a device can bind `rows` + 1 rows of width `cols` at once. Kernels on local rows, unlike matrix
+/// products, are not split.
 ///
 /// # Errors
-/// More rows than that.
+/// More rows than the device can bind.
 pub(crate) fn check_rows(
     device: &Device,
     thing: impl std::fmt::Display,
@@ -91,10 +91,10 @@ pub(crate) fn check_rows(
 pub(crate) struct Gpo {
     layout: GpoLayout,
     encoding: Matrix,
-    /// Of the items.
+    /// The offsets of the items: item i owns the rows `offsets[i]..offsets[i + 1]`.
     offsets: Buffer<u32>,
     length_bucket: Buffer<u32>,
-    /// The lengths that occur.
+    /// The length of each length bucket.
     lengths: Buffer<u32>,
     items: usize,
     count: usize,
@@ -163,7 +163,7 @@ impl Gpo {
         let (encoding, hidden) = (weight_ih.cols, v.cols);
         let slots = padded(longest);
         if longest != self.longest {
-            // None, until they are written.
+            // The encodings are not valid until they are written.
             self.longest = 0;
             reshape(device, "gpo.encoding", &mut self.encoding, slots, encoding)?;
             self.encoding.buffer.write(device, 0, &positions(slots, encoding))?;
@@ -213,8 +213,8 @@ impl Gpo {
         gpo(commands, items, features, self.order.part(0..size), self.theta.view(), pooled)
     }
 
-    /// From the gradient `g [items, cols]` at the pooled rows to `d_features [rows, cols]` and the gradients of the parameters,
-    /// which overwrite their places in `gradients`. Call it after [`Gpo::forward`] of the same batch.
+    /// From the gradient `g [items, cols]` at the pooled rows to `d_features [rows, cols]` and the gradients of the
+    /// parameters, which overwrite their places in `gradients`. Call it after [`Gpo::forward`] of the same batch.
     pub fn backward(
         &mut self,
         (device, commands): (&Device, &mut Commands),
