@@ -1,7 +1,7 @@
-//! Arrays on disk: their headers checked, rows of features as f32, and writing a matrix.
+//! Arrays on disk: checks their headers, and reads rows of features as f32.
 //!
-//! Owns the check of an array's type, shape and values. It keeps no feature row in memory, so that a file
-//! may be far larger than memory, and knows nothing of splits or captions.
+//! Owns the check of an array's type, shape and values. It keeps no feature row in memory, so a file may be far larger
+//! than memory. It knows nothing of splits or captions.
 
 use std::ops::Range;
 use std::path::Path;
@@ -15,22 +15,22 @@ use super::header::{Kind, Type, Wanted};
 use super::positioned::{Header, PositionedFile};
 use crate::{Error, Result};
 
-/// Most columns of a feature array; keeps a damaged header from asking for a row larger than memory.
+/// Most columns of a feature array. A damaged header must not ask for a row larger than memory.
 const MAX_COLUMNS: u64 = 1 << 20;
 
-/// The types that the values of an array may have, and its dimensions.
+/// The types that the values of an array may have, and the array's dimensions.
 pub(super) trait Element: Copy {
     /// The accepted types, for messages.
     const TYPES: &'static str;
-    /// What advice on other types aims at.
+    /// The use that advice on other types aims at.
     const WANTED: Wanted;
     /// The dimensions, for messages.
     const AXES: &'static [&'static str];
-    /// The type of this kind and size.
+    /// The type of this kind and size; `None` if it is not accepted.
     fn of(found: &Type) -> Option<Self>;
 }
 
-/// A type of features. Fingerprints hold its number: a new one goes last.
+/// A type of features. Fingerprints contain its number, so a new type goes last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Float {
     F16,
@@ -87,7 +87,8 @@ impl<E: Element> Array<E> {
         Self::from_header(npy_header(path)?, E::AXES, |shape| reshape::<E>("", shape))
     }
 
-    /// Checks type and shape. The first two of three axes are the items and their rows. `advice` is for a wrong number of axes.
+    /// Checks type and shape. The first two of three axes are the items and their rows. `advice` is for a wrong number
+    /// of axes.
     fn from_header(header: Header, axes: &[&str], advice: impl FnOnce(&[u64]) -> String) -> Result<Self> {
         let Header { label, file, start, dtype: found, shape, alone } = header;
         let Some(dtype) = E::of(&found) else {
@@ -120,7 +121,8 @@ impl<E: Element> Array<E> {
         Ok(Self { label, file, start, dtype, size, big_endian, type_name, rows, cols, group })
     }
 
-    /// Fills `out` with whole values from byte `position` on, counted from the first value, and makes them little-endian.
+    /// Fills `out` with whole values from byte `position` on, counted from the first value, and makes them
+    /// little-endian.
     pub fn read_values(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
         self.file.read(thing, out, self.start + position)?;
         if self.big_endian {
@@ -130,7 +132,7 @@ impl<E: Element> Array<E> {
     }
 }
 
-/// What to do about the array `name` of a shape that has too few axes or too many.
+/// The advice for the array `name` if its shape has too few or too many axes.
 fn reshape<E: Element>(name: &str, shape: &[u64]) -> String {
     let long: Vec<u64> = shape.iter().copied().filter(|&n| n != 1).collect();
     let same = |shape: &[u64]| {
@@ -161,7 +163,7 @@ fn reshape<E: Element>(name: &str, shape: &[u64]) -> String {
     }
 }
 
-/// What to do about local features `name` that are not three-dimensional and have no array `offsets`.
+/// The advice for local features `name` that are not three-dimensional and have no array `offsets`.
 fn reshape_local(offsets: &str, shape: &[u64]) -> String {
     match *shape {
         [_, columns] => format!(
@@ -177,8 +179,9 @@ fn reshape_local(offsets: &str, shape: &[u64]) -> String {
 }
 
 impl FeatureFile {
-    /// Opens an array with several rows per item: `[items, rows, columns]`, or `[rows, columns]` with an array `offsets` that
-    /// assigns rows to items. With three axes, `offsets` may say how many rows of each item are not padding.
+    /// Opens an array with several rows per item: `[items, rows, columns]`, or `[rows, columns]` with an array
+    /// `offsets` that assigns rows to items. With three axes, `offsets` may say how many rows of each item are not
+    /// padding.
     pub fn open_local(source: &Source, name: &str, offsets: &str) -> Result<Self> {
         let header = source.header(name)?;
         let padded = header.shape.len() == 3;
@@ -199,7 +202,7 @@ impl FeatureFile {
         self.file.will_need(self.start + rows.start as u64 * width, rows.len() as u64 * width);
     }
 
-    /// Says to the system whether to fetch the bytes that follow a row.
+    /// Sets whether the system fetches the bytes that follow a row.
     pub fn reads_on(&self, on: bool) {
         self.file.reads_on(on);
     }
@@ -224,7 +227,7 @@ impl FeatureFile {
         [self.rows as u64, self.cols as u64, self.dtype as u64]
     }
 
-    /// A row as messages name it.
+    /// The name of a row in messages.
     pub fn place(&self, row: usize) -> String {
         match self.group {
             None => format!("{} row {row}", self.label),
@@ -237,21 +240,21 @@ impl FeatureFile {
         self.cols * self.size
     }
 
-    /// Reads one row as it is in the file, but little-endian.
+    /// Reads one row as it is in the file, with little-endian values.
     pub fn read_bytes(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
         out.resize(self.row_bytes(), 0);
         self.read_values(|| self.place(row), out, row as u64 * self.row_bytes() as u64)
     }
 
-    /// Decodes the bytes of a row, of this array's type; the largest magnitude as in [`decode`].
+    /// Decodes the bytes of a row of this array. Returns the largest magnitude, as [`decode`] does.
     pub fn decode_row(&self, bytes: &[u8], out: &mut [f32]) -> u32 {
         decode_floats(self.dtype, bytes, out)
     }
 
     /// Reads one row into `out`, which holds `cols` values, and returns whether all of them are zero.
     ///
-    /// `scratch` is working space, kept by the caller so that it is allocated once. A value that is no
-    /// finite f32 is an error, as are a file changed since it was opened and a row out of range.
+    /// `scratch` is working space that the caller keeps, so that it is allocated once. A value that is not a finite f32
+    /// is an error. So are a file that changed since it was opened and a row out of range.
     pub fn read_row(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<bool> {
         if row >= self.rows || out.len() != self.cols {
             let expected = format!("a row below {} for {} values", self.rows, self.cols);
@@ -290,7 +293,7 @@ impl FeatureFile {
     }
 }
 
-/// Decodes little-endian values; the largest magnitude as in [`decode`].
+/// Decodes little-endian values. Returns the largest magnitude, as [`decode`] does.
 pub(super) fn decode_floats(dtype: Float, bytes: &[u8], out: &mut [f32]) -> u32 {
     match dtype {
         Float::F16 => decode_f16(bytes, out),
@@ -300,8 +303,8 @@ pub(super) fn decode_floats(dtype: Float, bytes: &[u8], out: &mut [f32]) -> u32 
     }
 }
 
-/// Decodes values and returns the largest magnitude as the bits of an f32. Without the sign bit, bits sort by magnitude, so one
-/// pass finds out whether all values are finite and whether all are zero.
+/// Decodes values and returns the largest magnitude as the bits of an f32. Without the sign bit, bits sort by
+/// magnitude, so one pass finds out whether all values are finite and whether all are zero.
 fn decode<const N: usize>(values: &[[u8; N]], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) -> u32 {
     out.iter_mut().zip(values).fold(0, |largest, (out, &value)| {
         *out = convert(value);
@@ -309,10 +312,10 @@ fn decode<const N: usize>(values: &[[u8; N]], out: &mut [f32], convert: impl Fn(
     })
 }
 
-/// [`decode`] by blocks, since `half` converts whole slices with the processor's instructions for it.
+/// [`decode`] in blocks, because `half` converts whole slices with special processor instructions.
 fn decode_f16(bytes: &[u8], out: &mut [f32]) -> u32 {
     let mut bits = [0; 256];
-    // The magnitude as f16, in a signed integer: every processor has the largest of those in vectors.
+    // The magnitude as f16 bits, in a signed integer: every processor has a vector maximum for this type.
     let mut largest = 0i16;
     for (bytes, out) in bytes.chunks(2 * bits.len()).zip(out.chunks_mut(bits.len())) {
         let bits = &mut bits[..out.len()];
@@ -325,10 +328,10 @@ fn decode_f16(bytes: &[u8], out: &mut [f32]) -> u32 {
     f16::from_bits(largest as u16).to_f32().to_bits()
 }
 
-/// Reads a `.npy` file of features `[rows, cols]` (f16, f32 or f64) whole: `(rows, cols, values)`, row-major.
+/// Reads a whole `.npy` file of features `[rows, cols]` (f16, f32 or f64). Returns `(rows, cols, values)`, row-major.
 ///
 /// # Errors
-/// A file that is missing, malformed or no such array, and a value that is no finite f32.
+/// A file that is missing, malformed or not such an array, or a value that is not a finite f32.
 pub fn read_matrix_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
     let array = FeatureFile::open_npy(path)?;
     let (rows, cols) = (array.rows, array.cols);

@@ -6,13 +6,13 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The arrays of a dataset in memory, by the names that its files would have: see [`crate::Dataset::from_arrays`].
+/// The arrays of a dataset in memory. They have the names of a dataset's files: see [`crate::Dataset::from_arrays`].
 #[derive(Debug, Clone, Default)]
 pub struct Arrays(BTreeMap<String, Array>);
 
 #[derive(Debug, Clone)]
 struct Array {
-    /// As safetensors names it.
+    /// The name of the type in safetensors.
     dtype: &'static str,
     shape: Vec<u64>,
     /// How many values there are.
@@ -21,25 +21,26 @@ struct Array {
 }
 
 impl Arrays {
-    /// None yet.
+    /// A set without arrays.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With features: `images`, `texts`, `image_regions` or `text_tokens`, row-major, of a shape as in a file.
+    /// Adds features: `images`, `texts`, `image_regions` or `text_tokens`, row-major, with the shape that a file would
+    /// have.
     #[must_use]
     pub fn with_features(self, name: &str, shape: &[usize], values: &[f32]) -> Self {
         self.with(name, "F32", shape, values.len(), bytemuck::cast_slice(values))
     }
 
-    /// With numbers of rows: `text_to_image`, `split_train`, `split_val`, `split_test`, `region_offsets` or `text_offsets`.
+    /// Adds row numbers: `text_to_image`, `split_train`, `split_val`, `split_test`, `region_offsets` or `text_offsets`.
     #[must_use]
     pub fn with_rows(self, name: &str, rows: &[u32]) -> Self {
         self.with(name, "U32", &[rows.len()], rows.len(), bytemuck::cast_slice(rows))
     }
 
     fn with(mut self, name: &str, dtype: &'static str, shape: &[usize], values: usize, bytes: &[u8]) -> Self {
-        // As files hold them.
+        // Values are little-endian, as in files.
         let little = if cfg!(target_endian = "big") {
             bytes.chunks_exact(4).flat_map(|value| value.iter().rev()).copied().collect()
         } else {
@@ -67,7 +68,7 @@ impl Arrays {
         Ok(Header { label, file: Arc::clone(file), start: 0, dtype, shape, alone: false })
     }
 
-    /// Whether every name is one of `known`, and every array has the values of its shape.
+    /// Checks that every name is in `known`, and that every array has as many values as its shape says.
     pub(super) fn check(&self, known: &[&str]) -> Result<()> {
         for (name, array) in &self.0 {
             if !known.contains(&name.as_str()) {

@@ -1,7 +1,7 @@
 //! Training batches, and the worker that prepares them.
 //!
-//! Everything random about the data is a pure function of seed, epoch and batch, so that a run resumed at any epoch sees
-//! the same bits. The worker holds no more than a few batches.
+//! Everything random about the data is a pure function of seed, epoch and batch. A run that is resumed at any epoch
+//! therefore sees the same bits. The worker holds only a few batches.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
@@ -34,8 +34,8 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// Text features, in the same form.
     pub texts: Vec<f32>,
-    /// For images and texts: pair i owns the local rows `offsets[i]..offsets[i + 1]`, at least one. Empty if there is one row per
-    /// pair.
+    /// For images and texts: pair i owns the local rows `offsets[i]..offsets[i + 1]`, at least one. Empty if there is
+    /// one row per pair.
     pub offsets: [Vec<u32>; 2],
     /// Image row of each pair in the dataset; equal for captions of one image.
     pub ids: Vec<u32>,
@@ -62,18 +62,18 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            // The worker may be gone; the memory is then freed here.
+            // If the worker is gone, the memory is freed here.
             let _ = home.send(std::mem::take(self));
         }
     }
 }
 
-/// The training batches of one epoch. A thread prepares them while the consumer computes. The global rayon pool reads rows that
-/// are in memory.
+/// The training batches of one epoch. A thread prepares them while the consumer computes. The global rayon pool reads
+/// rows that are in memory.
 ///
-/// An error is yielded once and ends the iteration. Dropping the iterator stops the thread. On a thread of a rayon pool, both do
-/// other work of the pool while they wait. So do not hold a lock there that such work may take, and leave the global pool at
-/// least one free thread.
+/// An error is yielded once and ends the iteration. Dropping the iterator stops the thread. On a thread of a rayon
+/// pool, both do other work of the pool while they wait. So do not hold a lock there that such work may take, and leave
+/// the global pool at least one free thread.
 #[derive(Debug)]
 pub struct Batches {
     results: Option<Receiver<Result<Batch>>>,
@@ -120,8 +120,8 @@ impl Batches {
             let split = dataset.split(Split::Train);
             let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
-            // Announce one batch ahead, or one window of blocks: the system fetches uncached rows while this batch is preprocessed
-            // and computed. Blocks need few calls.
+            // Announce one batch ahead, or one window of blocks: the system fetches uncached rows while this batch is
+            // preprocessed and computed. Blocks need few calls.
             let waiting = read_ahead.due(&dataset);
             if waiting || in_blocks.is_some() {
                 let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
@@ -202,8 +202,8 @@ fn work(
     }
 }
 
-/// On a thread of the pool, does the pool's work until `done`: this work may include shares of the batch that is waited for, and
-/// no other thread may be free. On other threads it returns at once.
+/// On a thread of the pool, does the pool's work until `come_about` returns true. This work may include shares of the
+/// batch that is waited for, because no other thread may be free to do them. On other threads it returns at once.
 fn help_until(mut come_about: impl FnMut() -> bool) {
     while !come_about() {
         match rayon::yield_now() {
@@ -245,7 +245,7 @@ impl Iterator for Batches {
 
 impl Drop for Batches {
     fn drop(&mut self) {
-        // Without a receiver the thread's next send fails, so that it can be waited for.
+        // Without a receiver, the thread's next send fails. The thread then ends and can be joined.
         self.results = None;
         if let Some(worker) = self.worker.take() {
             help_until(|| worker.is_finished());
@@ -285,7 +285,7 @@ mod tests {
             Ok(())
         });
         assert_eq!(batches.unwrap().map(Result::unwrap).count(), 100);
-        // Those ahead, the one that the worker is at, and the one that the consumer holds.
+        // The batches that wait, the one that the worker fills, and the one that the consumer holds.
         assert!(allocated.iter().count() <= AHEAD + 2);
     }
 }

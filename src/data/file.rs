@@ -1,7 +1,7 @@
 //! Where the arrays of a dataset are, and the headers of `.npy` files and safetensors files.
 //!
-//! Owns finding an array by its name and telling its type, shape and place in a file. It does not judge
-//! whether type and shape fit their use, nor read any value.
+//! Finds an array by its name, and reports its type, its shape and its place in a file. It does not judge whether type
+//! and shape fit their use, and it reads no values.
 
 use super::arrays::Arrays;
 use super::header::{NpyHeader, Type};
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Longest `.npy` header that is read, in bytes; numpy writes about 118.
+/// Length of the longest `.npy` header that is read, in bytes. numpy writes about 118.
 const MAX_NPY_HEADER: usize = 65_535;
 /// All arrays that a dataset may hold.
 pub(super) const ARRAYS: [&str; 10] = [
@@ -28,10 +28,10 @@ pub(super) const ARRAYS: [&str; 10] = [
     "split_val",
     "split_test",
 ];
-/// All texts that a folder may hold beside them.
+/// All text files that a folder may also hold.
 pub(super) const TEXTS: [&str; 2] = ["captions.txt", "image_names.txt"];
 
-/// Where the arrays of a dataset are: in a folder of `.npy` files, in one file of tensors, or in memory.
+/// The place of a dataset's arrays: a folder of `.npy` files, a safetensors file, or memory.
 pub(super) enum Source {
     Folder(PathBuf),
     Safetensors(Tensors),
@@ -39,7 +39,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Opens a folder, or a `.safetensors` file of which it reads the header.
+    /// Opens a folder, or opens a `.safetensors` file and reads its header.
     pub fn open(path: &Path) -> Result<Self> {
         const EXPECTED: &str = "a dataset folder or a .safetensors file";
         if path.is_dir() {
@@ -53,7 +53,7 @@ impl Source {
         Tensors::open(path, file).map(Self::Safetensors)
     }
 
-    /// The file and tensor of the array `name`, as messages name it.
+    /// The name of the array in messages: its file, and its tensor if the file holds several.
     pub fn label(&self, name: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(format!("{name}.npy")).display().to_string(),
@@ -62,7 +62,7 @@ impl Source {
         }
     }
 
-    /// Every file that a dataset at `path` may consist of, there or not.
+    /// Every file that a dataset at `path` may consist of, whether it exists or not.
     pub fn paths(path: &Path) -> Vec<PathBuf> {
         if !path.is_dir() {
             return vec![path.to_path_buf()];
@@ -71,7 +71,7 @@ impl Source {
         names.map(|name| path.join(name)).collect()
     }
 
-    /// Whether there is an array `name`, sound or not.
+    /// Whether there is an array `name`, valid or not.
     pub fn has(&self, name: &str) -> bool {
         match self {
             Self::Folder(folder) => fs::symlink_metadata(folder.join(format!("{name}.npy"))).is_ok(),
@@ -169,7 +169,7 @@ pub(super) fn npy_header(path: &Path) -> Result<Header> {
         }
         return fault(r"an .npy file, which starts with \x93NUMPY", format!("\"{start}\""));
     }
-    // Version 1 gives the length of the header in two bytes, the later ones in four.
+    // Version 1 stores the length of the header in two bytes, later versions in four.
     let (prefix, length) = match bytes[6..] {
         [1, _, a, b, ..] => (10, u16::from_le_bytes([a, b]) as usize),
         [2 | 3, _, a, b, c, d, ..] => (12, u32::from_le_bytes([a, b, c, d]) as usize),
@@ -192,7 +192,7 @@ pub(super) fn npy_header(path: &Path) -> Result<Header> {
     if shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n.max(1))).is_none() {
         return fault("fewer values than 2^64", format!("shape {shape:?}"));
     }
-    // The order says nothing where there is one axis.
+    // The order does not matter if at most one axis is longer than 1.
     if fortran_order && shape.iter().filter(|&&n| n > 1).count() > 1 {
         let advice = "save numpy.ascontiguousarray(array)";
         return Err(Error::data(&label, "values in C order", "Fortran order", advice));

@@ -1,9 +1,10 @@
-//! The text of an `.npy` header, the types that arrays may have, and what turns one that is not read into one that is.
+//! Parses the text of an `.npy` header, lists the types of arrays, and gives advice on converting types that are not
+//! read.
 //!
-//! Headers are read as numpy reads them: with the type codes and names that it knows, in either byte order. The reader does
-//! not recurse, so no text is too deep for it.
+//! Headers are read as numpy reads them, with its type codes and names and in either byte order. The parser does not
+//! recurse, so deep nesting cannot overflow the stack.
 
-/// What the values of an array are.
+/// The kind of an array's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
@@ -15,9 +16,9 @@ pub(super) enum Kind {
     Complex,
     Object,
     Text,
-    /// Bytes without a meaning: what numpy makes of types that are not its own.
+    /// Bytes without a meaning. numpy saves types that it does not know in this way.
     Void,
-    /// Several named fields; the name of the first.
+    /// Several named fields.
     Fields,
     Other,
 }
@@ -29,15 +30,15 @@ pub(super) struct Type {
     /// Bytes of one value.
     pub size: usize,
     pub big_endian: bool,
-    /// As the file names it, for messages.
+    /// The name in the file, for messages.
     pub name: String,
-    /// The first field, where there are fields.
+    /// The name of the first field, if there are fields.
     field: String,
-    /// Whether numpy names it, rather than safetensors.
+    /// Whether the name is numpy's, not that of safetensors.
     numpy: bool,
 }
 
-/// What the values of an array are to be.
+/// What an array is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     Features,
@@ -45,7 +46,7 @@ pub(super) enum Wanted {
 }
 
 impl Type {
-    /// Of numpy's code or name of a type, such as `<f2`, `=i8`, `f4` or `float32`.
+    /// The type for numpy's code or name, such as `<f2`, `=i8`, `f4` or `float32`.
     pub fn of_numpy(name: &str) -> Self {
         let (order, code) = match name.split_at_checked(1) {
             Some((order @ ("<" | ">" | "=" | "|"), code)) => (order, code),
@@ -56,7 +57,7 @@ impl Type {
         Self { kind, size, big_endian, name: format!("'{name}'"), field: String::new(), numpy: true }
     }
 
-    /// Of the name that safetensors gives a type, such as `F16`.
+    /// The type for the name in a safetensors file, such as `F16`.
     pub fn of_safetensors(name: &str) -> Self {
         let (kind, size) = match name {
             "F16" => (Kind::Float, 2),
@@ -78,7 +79,7 @@ impl Type {
         Self { kind, size, big_endian: false, name: name.into(), field: String::new(), numpy: false }
     }
 
-    /// Words on what to save instead of an array of this type, which is none of those `wanted`.
+    /// The advice on what to save instead of an array of this type, which is not accepted where `wanted` is needed.
     pub fn conversion(&self, wanted: Wanted) -> String {
         let (torch, astype) = match wanted {
             Wanted::Features => ("tensor.float()", "astype('<f4')"),
@@ -157,7 +158,7 @@ fn numpy_code(code: &str) -> (Kind, usize) {
     })
 }
 
-/// What the header of an `.npy` file says.
+/// The contents of the header of an `.npy` file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NpyHeader {
     pub dtype: Type,
@@ -166,7 +167,8 @@ pub(super) struct NpyHeader {
 }
 
 impl NpyHeader {
-    /// Reads the dictionary of a header; `None` where it is not one of `descr`, `fortran_order` and `shape`.
+    /// Parses the dictionary of a header. Returns `None` if it does not consist of `descr`, `fortran_order` and
+    /// `shape`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut text = Literal(text);
         let (mut dtype, mut fortran_order, mut shape) = (None, None, None);
@@ -190,7 +192,7 @@ impl NpyHeader {
     }
 }
 
-/// What is left to read of a Python literal.
+/// The rest of a Python literal, which is not parsed yet.
 struct Literal<'a>(&'a str);
 
 impl<'a> Literal<'a> {
@@ -203,7 +205,7 @@ impl<'a> Literal<'a> {
         self.0.trim().is_empty().then_some(())
     }
 
-    /// In either kind of quotes, without escapes.
+    /// A string in either kind of quotes, without escapes.
     fn string(&mut self) -> Option<&'a str> {
         let text = self.0.trim_start();
         let quote = text.chars().next().filter(|c| ['\'', '"'].contains(c))?;
@@ -216,7 +218,7 @@ impl<'a> Literal<'a> {
         self.take("True").map(|()| true).or_else(|| self.take("False").map(|()| false))
     }
 
-    /// Whole numbers in parentheses, with the L that Python 2 wrote.
+    /// Whole numbers in parentheses. Each may end in L, as Python 2 writes them.
     fn shape(&mut self) -> Option<Vec<u64>> {
         self.take("(")?;
         let (inside, rest) = self.0.split_once(')')?;
@@ -230,7 +232,7 @@ impl<'a> Literal<'a> {
         inside.split(',').map(number).collect()
     }
 
-    /// A name, or the list of the fields of a structured type, which is stepped over.
+    /// A type name, or the list of the fields of a structured type. Only the first field's name of the list is kept.
     fn dtype(&mut self) -> Option<Type> {
         if let Some(name) = self.string() {
             return Some(Type::of_numpy(name));

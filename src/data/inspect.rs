@@ -1,7 +1,7 @@
-//! What is allowed in features but seldom meant: zero rows, repeated rows, columns that hardly vary.
+//! Warnings about features that are allowed but seldom intended: zero rows, repeated rows, columns that hardly vary.
 //!
-//! Reads every row once, or of large arrays a bounded sample: runs of neighbours, in which repetitions show. It changes
-//! nothing, and leaves rows that cannot be read to whoever uses them.
+//! Reads every row once, or a bounded sample of a large array. A sample consists of runs of neighbours, in which
+//! repeated rows show. It changes nothing. Rows that cannot be read are left to the code that uses them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,18 +11,19 @@ use super::{Dataset, FeatureFile, Preprocess, Side, Split};
 use crate::model::HeadConfig;
 use crate::model::Pooling;
 
-/// Most bytes of an array that are read; memory gives as much in a tenth of a second.
+/// Most bytes of an array that are read. Reading as much from memory takes a tenth of a second.
 const BYTES: usize = 1 << 28;
-/// Neighbours in a sample.
+/// Items per run of neighbours in a sample.
 const RUN: usize = 64;
-/// Fewest rows that tell whether a column varies, and whether one is zero throughout.
+/// Fewest rows from which to judge whether a column varies, and whether it is zero throughout.
 const FEW: [usize; 2] = [32, 256];
-/// A column varies less than this share of its largest magnitude: less than f16 and bf16 resolve.
+/// A column hardly varies if it varies by at most this share of its largest magnitude: f16 and bf16 do not resolve
+/// less.
 const VARIES: f32 = 1e-3;
-/// Magnitudes for which learning rates and first weights are made; that of others is mended by a factor.
+/// Magnitudes that learning rates and initial weights are made for. Other features should be multiplied by a factor.
 const USUAL: [f32; 2] = [1e-3, 1e5];
 
-/// Something about features that is allowed but seldom meant; its text is one line.
+/// A property of features that is allowed but seldom intended. Its text is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspicion {
     /// Whether results are likely to suffer.
@@ -37,8 +38,8 @@ impl fmt::Display for Suspicion {
 }
 
 impl Dataset {
-    /// What is suspicious about the features of `splits` (of all items, where none is named) that a head of this
-    /// configuration uses. Of an array above 256 MiB it looks at a sample. Rows that cannot be read are left out.
+    /// Reports what is suspicious about the features of `splits` that a head with this configuration uses. Without
+    /// splits, it looks at all items. Of an array above 256 MiB it reads a sample. It skips rows that cannot be read.
     pub fn suspicions(&self, config: &HeadConfig, splits: &[Split]) -> Vec<Suspicion> {
         let mut found = Vec::new();
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
@@ -56,7 +57,7 @@ impl Dataset {
         found
     }
 
-    /// The items of a side that belong to splits, ascending; all of them, where no split is named.
+    /// The items of a side that belong to `splits`, ascending; all items if `splits` is empty.
     fn items_of(&self, side: Side, splits: &[Split]) -> Vec<u32> {
         if splits.is_empty() {
             return (0..self.items(side) as u32).collect();
@@ -70,10 +71,10 @@ impl Dataset {
         items
     }
 
-    /// Looks at all items of a file, or where that is too much at some of `items`. Zero rows and columns count in `items`
-    /// alone; a repetition is a fault of the whole array.
+    /// Looks at all items of a file, or at a sample of `items` if the file is large. Zero rows and columns count only
+    /// among `items`. Repeated rows count everywhere, because they are a fault of the whole array.
     ///
-    /// The function is long because it gathers all that is reported in one pass over the rows.
+    /// The function is long because it collects everything that is reported in one pass over the rows.
     fn look<'a>(
         &self,
         side: Side,
@@ -96,7 +97,7 @@ impl Dataset {
             highest: vec![f32::NEG_INFINITY; file.cols],
         };
         let (mut bytes, mut values) = (Vec::new(), vec![0.0; file.cols]);
-        // Of every item's bytes, the first item that has them.
+        // For each hash of an item's bytes, the first item that has it.
         let mut first: HashMap<u128, u32> = HashMap::new();
         let text_image = |text: u32| self.text_to_image.get(text as usize);
         'items: for item in looked_at {
@@ -131,7 +132,7 @@ impl Dataset {
             }
             look.rows += 1;
             let earlier = *first.entry(hash.0).or_insert(item);
-            // A caption may be given to its image twice.
+            // An image may have the same caption twice.
             if earlier != item && (side == Side::Image || text_image(earlier) != text_image(item)) {
                 look.repeated.push((item, earlier));
             }
@@ -140,7 +141,7 @@ impl Dataset {
     }
 }
 
-/// At most `most` of `items`, in runs of neighbours from the first to the last.
+/// At most `most` of `items`, in runs of neighbours that are spread from the first to the last.
 fn sample(items: &[u32], most: usize) -> Vec<u32> {
     if items.len() <= most {
         return items.to_vec();
@@ -150,21 +151,21 @@ fn sample(items: &[u32], most: usize) -> Vec<u32> {
     (0..runs).flat_map(|run| &items[start(run)..][..RUN.min(items.len())]).copied().collect()
 }
 
-/// What was seen of one array.
+/// The findings about one array.
 struct Look<'a> {
     side: Side,
     file: &'a FeatureFile,
     /// Whether only some of the items were looked at.
     sampled: bool,
-    /// Rows in use, and those that are not zero.
+    /// How many rows are in use, and how many of them are not zero.
     used: [usize; 2],
-    /// Rows in use that are zero.
+    /// The rows in use that are zero.
     zero: Vec<usize>,
-    /// Items that are not zero.
+    /// How many items are not zero.
     rows: usize,
-    /// Items that repeat an earlier one.
+    /// Items that repeat an earlier one, each with the earlier one.
     repeated: Vec<(u32, u32)>,
-    /// Of every column, in use and not in a zero row.
+    /// The lowest value of every column, over the rows in use that are not zero. `highest` likewise.
     lowest: Vec<f32>,
     highest: Vec<f32>,
 }
@@ -217,7 +218,7 @@ impl Look<'_> {
         }
         if let Some((row, earlier)) = self.repeated.first() {
             let (count, all) = (self.repeated.len(), self.rows);
-            // Any large collection has some by chance.
+            // Any large collection has some repeated rows by chance.
             let grave = count * if self.side == Side::Image { 100 } else { 20 } >= all;
             let text = match self.side {
                 Side::Image => format!(
@@ -258,7 +259,7 @@ impl Look<'_> {
         }
         let largest =
             self.lowest.iter().zip(&self.highest).fold(0f32, |most, (low, high)| most.max(-low).max(*high));
-        // What is beyond all use is an error wherever the rows are.
+        // A magnitude that cannot be used at all is an error when the rows are used.
         let unusual = !(USUAL[0]..=USUAL[1]).contains(&largest) && Preprocess::USABLE.contains(&largest);
         if self.used[1] > 0 && unusual && !config.standardize {
             let factor = -largest.log10().floor();
@@ -283,7 +284,7 @@ impl Look<'_> {
     }
 }
 
-/// A hash of bytes by products of 64 by 64 bits, fast and wide enough that rows of the same hash are the same.
+/// A hash of bytes by products of 64 by 64 bits. It is fast, and wide enough to take rows with the same hash for equal.
 #[derive(Clone, Copy)]
 struct Hash(u128);
 

@@ -1,7 +1,7 @@
 //! Local features: several rows per item (the regions of an image, the tokens of a text).
 //!
-//! Owns which rows belong to which item, and the check of it. Every item has at least one row: pooling over no rows is not defined
-//! (docs/math.md, "Generalised pooling").
+//! Owns which rows belong to which item, and the check of it. Every item has at least one row, because pooling over no
+//! rows is not defined (docs/math.md, "Generalised pooling").
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::numbers::Integer;
 use crate::model::Side;
 use crate::{Error, Result};
 
-/// The array of local rows of a side, and that of its offsets.
+/// The names of a side's array of local rows and of its array of offsets.
 pub(super) fn names(side: Side) -> (&'static str, &'static str) {
     match side {
         Side::Image => ("image_regions", "region_offsets"),
@@ -20,7 +20,8 @@ pub(super) fn names(side: Side) -> (&'static str, &'static str) {
 }
 
 /// Local rows `[items, rows, columns]`, or `[rows, columns]` with offsets `[items + 1]`: item i owns the rows
-/// `offsets[i]..offsets[i + 1]`. With both, item i owns its first `offsets[i + 1] - offsets[i]` rows, and the others pad it.
+/// `offsets[i]..offsets[i + 1]`. With three axes and offsets, item i owns the first `offsets[i + 1] - offsets[i]` of
+/// its rows, and the others are padding.
 #[derive(Debug)]
 pub(super) struct Local {
     pub rows: FeatureFile,
@@ -31,11 +32,11 @@ pub(super) struct Local {
 
 #[derive(Debug)]
 enum Items {
-    /// Rows of every item.
+    /// The number of rows per item.
     Even(usize),
-    /// Where the rows of every item start, and their number.
+    /// Where the rows of every item start, then the number of rows.
     Ragged(Vec<u32>),
-    /// Rows of every item with its padding, and how many are no padding.
+    /// The number of rows per item with padding, and how many rows of each item are not padding.
     Padded(usize, Vec<u32>),
 }
 
@@ -78,7 +79,7 @@ impl Local {
         }
     }
 
-    /// Most rows of an item.
+    /// The largest number of rows of an item.
     pub fn longest(&self) -> usize {
         match &self.items {
             Items::Even(rows) => *rows,
@@ -89,7 +90,7 @@ impl Local {
         }
     }
 
-    /// The rows of an item; empty where there is no such item.
+    /// The rows of an item; empty if there is no such item.
     pub fn rows_of(&self, item: usize) -> Range<usize> {
         if item >= self.items() {
             return 0..0;
@@ -101,7 +102,7 @@ impl Local {
         }
     }
 
-    /// There must be as many items as rows of the side's `pooled` features.
+    /// Checks that there are as many items as rows of the side's `pooled` features.
     pub fn check_items(&self, pooled: &FeatureFile) -> Result<()> {
         if self.items() == pooled.rows {
             return Ok(());
@@ -116,7 +117,7 @@ impl Local {
         Err(Error::data(&self.label, expected, self.items() + more, advice))
     }
 
-    /// The part of the fingerprint.
+    /// The numbers that the fingerprint covers.
     pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         let (rows, offsets) = match &self.items {
             Items::Even(rows) => (*rows as u64, &[][..]),
@@ -127,8 +128,8 @@ impl Local {
     }
 }
 
-/// Checks offsets: they start at 0 and increase, up to the number of rows. If items are padded to the same number of rows, each
-/// offset exceeds the one before by at most that number.
+/// Checks offsets: they start at 0 and increase, up to the number of rows. If items are padded to the same number of
+/// rows, each offset exceeds the one before by at most that number.
 fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> {
     const ADVICE: &str = "write where the rows of every item start, and after the last item their number";
     const CUMULATE: &str =
@@ -136,7 +137,7 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> 
     let offsets = array.read_all(ADVICE)?;
     let sum = || offsets.iter().map(|&offset| u64::from(offset)).sum::<u64>();
     let items = rows.group.map(|group| rows.rows / group);
-    // Lengths in the place of offsets are recognised by their count or their sum.
+    // Lengths in place of offsets are recognised by their count or their sum.
     let lengths = match (items, rows.group) {
         (Some(items), Some(group)) => {
             offsets.len() == items && offsets.iter().all(|&n| (1..=group).contains(&(n as usize)))

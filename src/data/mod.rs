@@ -94,8 +94,9 @@ fn pooled_name(side: Side) -> &'static str {
 
 /// An open dataset: N images and M texts with cached features, each text the caption of one image.
 ///
-/// A side has one row of features per item (`images`, `texts`), several rows per item (`image_regions [N, R, P']`, or `[T, P']`
-/// with `region_offsets [N + 1]`; `text_tokens` with `text_offsets` in the same way), or both. A head uses one of them.
+/// A side has one row of features per item (`images`, `texts`), several rows per item (`image_regions [N, R, P']`, or
+/// `[T, P']` with `region_offsets [N + 1]`; `text_tokens` with `text_offsets` in the same way), or both. A head uses
+/// one of them.
 #[derive(Debug)]
 pub struct Dataset {
     name: String,
@@ -112,12 +113,12 @@ pub struct Dataset {
 impl Dataset {
     /// Opens a folder of `.npy` files, or one `.safetensors` file with tensors of the same names.
     ///
-    /// Reads headers and row numbers. Feature values are checked when their row is read, captions and names when they are first
-    /// used.
+    /// Reads headers and row numbers. Feature values are checked when their row is read, captions and names when they
+    /// are first used.
     ///
     /// # Errors
-    /// Whatever is missing, malformed or inconsistent: the error names the file (or tensor), the position,
-    /// and what to do.
+    /// Anything that is missing, malformed or inconsistent. The error names the file (or tensor), the position, and
+    /// what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_for(path, &Split::ALL)
     }
@@ -150,7 +151,8 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Dataset::open`]; an array of another name, or without the values of its shape.
+    /// Those of [`Dataset::open`], and an array with another name or with a number of values that does not fit its
+    /// shape.
     pub fn from_arrays(name: &str, arrays: Arrays) -> Result<Self> {
         arrays.check(&ARRAYS)?;
         Self::of(&Source::Memory(arrays), Plain(name).to_string(), &Split::ALL)
@@ -237,13 +239,13 @@ impl Dataset {
         self.local(side).map(|local| local.rows.cols)
     }
 
-    /// Most local rows of an item of this side; `None` where there are none.
+    /// The largest number of local rows of an item of this side; `None` if there are none.
     pub fn local_len(&self, side: Side) -> Option<usize> {
         self.local(side).map(Local::longest)
     }
 
-    /// The local rows of an item, for [`Dataset::read_local_row`]. Empty only if the side has no local features or the item does
-    /// not exist.
+    /// The local rows of an item, for [`Dataset::read_local_row`]. Empty only if the side has no local features or the
+    /// item does not exist.
     pub fn local_rows(&self, side: Side, item: usize) -> Range<usize> {
         self.local(side).map_or(0..0, |local| local.rows_of(item))
     }
@@ -269,7 +271,7 @@ impl Dataset {
     /// The caption of a text row, if the dataset has captions and such a row. The first call reads `captions.txt`.
     ///
     /// # Errors
-    /// A file that cannot be read, or that has not one line for each text.
+    /// A file that cannot be read, or that does not have one line per text.
     pub fn caption(&self, text: usize) -> Result<Option<&str>> {
         let read = || self.read_lines("captions.txt", Side::Text);
         let captions = self.captions.get_or_init(read).as_ref().map_err(Clone::clone)?;
@@ -279,7 +281,7 @@ impl Dataset {
     /// The name of an image row, if the dataset has names and such a row. The first call reads `image_names.txt`.
     ///
     /// # Errors
-    /// A file that cannot be read, or that has not one line for each image.
+    /// A file that cannot be read, or that does not have one line per image.
     pub fn image_name(&self, image: usize) -> Result<Option<&str>> {
         let read = || self.read_lines("image_names.txt", Side::Image);
         let names = self.image_names.get_or_init(read).as_ref().map_err(Clone::clone)?;
@@ -292,14 +294,14 @@ impl Dataset {
             .map_or(Ok(None), |folder| read_lines(&folder.join(file), &self.sides[side as usize]))
     }
 
-    /// A stable hash of shapes, types, `text_to_image` and the splits opened, but not of feature values: lets a resumed
-    /// run notice another dataset. The same for a folder and a safetensors file of the same arrays.
+    /// A stable hash of shapes, types, `text_to_image` and the splits opened, but not of feature values. With it, a
+    /// resumed run notices another dataset. It is the same for a folder and a safetensors file of the same arrays.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 
-    /// A hash of feature values of 16 rows of every array. Unlike [`Dataset::fingerprint`], it changes when the features are computed
-    /// again. It is the same for a folder and a safetensors file.
+    /// A hash of feature values of 16 rows of every array. Unlike [`Dataset::fingerprint`], it changes when the
+    /// features are computed again. It is the same for a folder and a safetensors file.
     ///
     /// # Errors
     /// A file that can no longer be read.
@@ -316,12 +318,12 @@ impl Dataset {
         Ok(hash)
     }
 
-    /// Reads one feature row into `out`, which holds [`dim`](Self::dim) values, and returns whether all of
-    /// them are zero. `scratch` is working space, kept by the caller to be allocated once.
+    /// Reads one feature row into `out`, which holds [`dim`](Self::dim) values, and returns whether all of them are
+    /// zero. `scratch` is working space that the caller keeps, so that it is allocated once.
     ///
     /// # Errors
-    /// A row out of range, a value that is no finite f32 (named by file, row and column), and a file that
-    /// can no longer be read.
+    /// A row out of range, a value that is not a finite f32 (named by file, row and column), or a file that can no
+    /// longer be read.
     pub fn read_row(&self, side: Side, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<bool> {
         match &self.sides[side as usize].pooled {
             Some(file) => file.read_row(row, scratch, out),
@@ -329,7 +331,7 @@ impl Dataset {
         }
     }
 
-    /// Reads one local row as [`Dataset::read_row`] does, counted over all items: see [`Dataset::local_rows`].
+    /// Reads one local row as [`Dataset::read_row`] does. Rows are counted over all items: see [`Dataset::local_rows`].
     ///
     /// # Errors
     /// Those of [`Dataset::read_row`].
@@ -346,7 +348,7 @@ impl Dataset {
         }
     }
 
-    /// The row of an item, as messages name it: `images.npy row 3`, with the path.
+    /// The name of an item's row in messages: `images.npy row 3`, with the path.
     pub fn place(&self, side: Side, item: usize) -> String {
         let Features { pooled, label, .. } = &self.sides[side as usize];
         pooled.as_ref().map_or_else(|| format!("{label} item {item}"), |file| file.place(item))
@@ -368,8 +370,7 @@ impl Dataset {
         self.files().fold(false, |missed, file| file.missed() | missed)
     }
 
-    /// All files of features.
-    /// Bytes of the feature files that were read so far. A file with both sides in it counts for each.
+    /// Bytes of the feature files that were read so far. A file that holds both sides counts for each.
     #[doc(hidden)]
     pub fn bytes_read(&self) -> u64 {
         self.files().map(FeatureFile::bytes_read).sum()
@@ -381,7 +382,7 @@ impl Dataset {
             .flat_map(|side| side.pooled.iter().chain(side.local.iter().map(|local| &local.rows)))
     }
 
-    /// Whether a side's rows, or its local ones, are cached as f16.
+    /// Whether a side's pooled rows, or its local rows with `local`, are cached as f16.
     fn is_half(&self, side: Side, local: bool) -> bool {
         let file = if local {
             self.local(side).map(|local| &local.rows)
@@ -391,7 +392,7 @@ impl Dataset {
         file.is_some_and(FeatureFile::is_half)
     }
 
-    /// The side has no local features, or nothing else.
+    /// The error of a side without local features, or without pooled ones if `local` is false.
     fn lacks(&self, side: Side, local: bool) -> Error {
         let (pooled, rows) = (pooled_name(side), local::names(side).0);
         let (wanted, there, other) = match local {
@@ -404,11 +405,11 @@ impl Dataset {
     }
 }
 
-/// The lines of a text file that may be missing, one for each item of `side`.
+/// The lines of an optional text file, one per item of `side`.
 fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
     let fault =
         |expected: String, found: String, advice| Err(Error::data(path.display(), expected, found, advice));
-    // A line may be long, but not each of them.
+    // A line may be long, but not every line.
     const LINE: u64 = 1 << 12;
     let most = (side.items as u64).saturating_mul(LINE).saturating_add(io::SMALL);
     let text = match io::read_text(path, most) {
@@ -428,7 +429,7 @@ fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
     Ok(Some(lines))
 }
 
-/// Over the numbers and the lengths of the lists. Local features come last and only where there are any.
+/// Hashes the numbers and the lengths of the lists. Local features come last, and only if there are any.
 fn fingerprint(sides: &[Features; 2], text_image: &[u32], splits: &[SplitRows; 3]) -> u64 {
     let lists = [text_image, &splits[0].images, &splits[1].images, &splits[2].images];
     let numbers = lists
@@ -446,7 +447,7 @@ fn fingerprint(sides: &[Features; 2], text_image: &[u32], splits: &[SplitRows; 3
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a, 64 bits, of more bytes.
+/// Continues a 64-bit FNV-1a hash with more bytes.
 fn fnv(hash: u64, bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,6 +1,6 @@
 //! Arrays of whole numbers: image rows, splits and their masks, offsets.
 //!
-//! Reads them whole and of any type, but judges no more than whether they are row numbers.
+//! Reads whole arrays of any type. It checks only that the values are row numbers.
 
 use std::path::Path;
 
@@ -8,17 +8,17 @@ use super::array::{Array, Element, Float, decode_floats};
 use super::header::{Kind, Type, Wanted};
 use crate::{Error, Result};
 
-/// Bytes that integers are read by; a multiple of every width.
+/// Bytes per read of integers; a multiple of every width.
 const CHUNK: usize = 1 << 16;
 
-/// A type of row numbers, of one size or another.
+/// A type of row numbers, of any size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Integer {
     Signed,
     Unsigned,
     /// A mask.
     Bool,
-    /// Never accepted, but read to say what is wrong with the values.
+    /// Never accepted. The values are read only to say what is wrong with them.
     Float(Float),
 }
 
@@ -43,8 +43,8 @@ impl Array<Integer> {
         self.dtype == Integer::Bool
     }
 
-    /// Reads every value. One that is no whole number is an error, and one below zero or above `u32::MAX`, with its
-    /// position; `negative` is the advice on those below zero.
+    /// Reads every value. An array of floats is an error. So is a value below zero or above `u32::MAX`, which the error
+    /// names with its position. `negative` is the advice for values below zero.
     pub fn read_all(&self, negative: &str) -> Result<Vec<u32>> {
         if let Integer::Float(float) = self.dtype {
             return Err(self.not_whole(float)?);
@@ -61,7 +61,7 @@ impl Array<Integer> {
         numbers.into_iter().enumerate().map(convert).collect()
     }
 
-    /// Reads every value, true being 1.
+    /// Reads every value. True is 1.
     fn read_numbers(&self) -> Result<Vec<i128>> {
         let extended = |bytes: &[u8]| {
             let fill = if self.dtype == Integer::Signed && bytes[bytes.len() - 1] > 127 { 255 } else { 0 };
@@ -74,7 +74,7 @@ impl Array<Integer> {
         Ok(values)
     }
 
-    /// Hands all values to `take`, as bytes, a few at a time.
+    /// Passes the bytes of all values to `take`, in chunks.
     fn by_chunks(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
         let total = self.rows * self.size;
         let mut buffer = vec![0; CHUNK.min(total)];
@@ -86,13 +86,14 @@ impl Array<Integer> {
         Ok(())
     }
 
-    /// What is wrong with numbers that are saved as floats.
+    /// The error for row numbers that are saved as floats.
     fn not_whole(&self, float: Float) -> Result<Error> {
         let (mut position, mut fault, mut values) = (0, None, Vec::new());
         self.by_chunks(|bytes| {
             values.resize(bytes.len() / self.size, 0.0);
             decode_floats(float, bytes, &mut values);
-            // Above these, not all whole numbers are of the type, and neighbours have become the same.
+            // From these values on, different row numbers may have become equal in the type. For f64 it is the limit of
+            // u32.
             let exact = match float {
                 Float::F16 => 2048.0,
                 Float::BF16 => 256.0,
@@ -120,10 +121,10 @@ impl Array<Integer> {
     }
 }
 
-/// Reads a `.npy` file of row numbers `[rows]`, whole numbers of any type.
+/// Reads a `.npy` file of row numbers `[rows]`: whole numbers of any type.
 ///
 /// # Errors
-/// A file that is missing, malformed or no such array, and a value below 0 or above `u32::MAX`.
+/// A file that is missing, malformed or not such an array, or a value below 0 or above `u32::MAX`.
 pub fn read_ids_npy(path: &Path) -> Result<Vec<u32>> {
     let array = Array::<Integer>::open_npy(path)?;
     if array.is_mask() {

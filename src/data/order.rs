@@ -5,20 +5,21 @@ use rand_chacha::rand_core::Rng;
 
 use crate::math::{Purpose, random};
 
-/// Pairs of a block: neighbours, which the disk reads in one piece.
+/// Pairs per block. They are neighbours, so the disk reads a block in one piece.
 const BLOCK: usize = 64;
 
 /// The order in which an epoch visits its pairs: `0..pairs`, shuffled by seed and epoch.
 ///
-/// Pairs beyond `u32::MAX` are left out; no dataset that opens has that many.
+/// Pairs beyond `u32::MAX` are left out. No dataset that can be opened has so many.
 pub fn pair_order(pairs: usize, seed: u64, epoch: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..u32::try_from(pairs).unwrap_or(u32::MAX)).collect();
     shuffle(&mut order, &mut random(Purpose::Order, seed, epoch, 0));
     order
 }
 
-/// [`pair_order`] in two stages (CorgiPile, Xu et al., 2022): blocks of 64 neighbours are shuffled, then the pairs within
-/// each `window` of what results. A window is read in pieces of a block; one of all pairs leaves no trace of the blocks.
+/// [`pair_order`] in two stages (CorgiPile, Xu et al., 2022). First, blocks of 64 neighbours are shuffled. Then, the
+/// pairs within each `window` of the result are shuffled. A window is read block by block. A window of all pairs makes
+/// it a full shuffle.
 pub fn block_order(pairs: usize, window: usize, seed: u64, epoch: u64) -> Vec<u32> {
     let pairs = u32::try_from(pairs).unwrap_or(u32::MAX);
     let mut rng = random(Purpose::Order, seed, epoch, 0);
@@ -30,7 +31,7 @@ pub fn block_order(pairs: usize, window: usize, seed: u64, epoch: u64) -> Vec<u3
     order
 }
 
-/// Written out, since an order must not change with the version of a library or the width of usize.
+/// Implemented here, because an order must not change with the version of a library or the width of usize.
 fn shuffle(order: &mut [u32], rng: &mut ChaCha8Rng) {
     for last in (1..order.len()).rev() {
         let chosen = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
@@ -43,7 +44,7 @@ pub(super) struct Order {
     pub pairs: Vec<u32>,
     /// Each window in ascending order, so that neighbours are fetched together.
     pub announced: Vec<u32>,
-    /// Pairs that it is ahead of the order by: those of a window, where there are any.
+    /// By how many pairs `announced` is ahead of `pairs`: one window, or 0 without windows.
     lead: usize,
 }
 
@@ -63,12 +64,12 @@ impl Order {
         }
     }
 
-    /// Whether neighbours come together.
+    /// Whether the order consists of blocks of neighbours.
     pub fn in_blocks(&self) -> bool {
         self.lead > 0
     }
 
-    /// How many of `announced` hold the first `pairs` of the order.
+    /// How many entries of `announced`, from its start, contain the first `pairs` of the order.
     pub fn told(&self, pairs: usize) -> usize {
         self.announced.len().min(pairs.saturating_add(self.lead))
     }

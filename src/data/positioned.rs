@@ -1,6 +1,7 @@
-//! Bytes read by position: of a file, or in memory.
+//! Reads bytes by position, from a file or from memory.
 //!
-//! Files are read, not mapped, so that one cut short while in use is an error instead of a fault of the process.
+//! Files are read, not memory-mapped. So a file that is cut short while in use leads to an error, not to a crash of the
+//! process.
 
 use super::header::Type;
 use crate::io as files;
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool, AtomicU64};
 
-/// Where bytes are.
+/// The place of the bytes.
 #[derive(Debug)]
 enum Backing {
     #[cfg(any(unix, windows))]
@@ -22,7 +23,7 @@ enum Backing {
     Memory(Vec<u8>),
 }
 
-/// A regular file that several threads read at positions of their own, or bytes in memory in the place of one.
+/// A regular file that several threads read at different positions, or bytes in memory that stand for a file.
 #[derive(Debug)]
 pub(super) struct PositionedFile {
     backing: Backing,
@@ -65,15 +66,15 @@ impl PositionedFile {
         })
     }
 
-    /// Bytes that were read so far, the header included.
+    /// Bytes that were read so far, including the header.
     pub(super) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(atomic::Ordering::Relaxed)
     }
 
-    /// Tells the system that bytes are about to be read, so that it fetches what lies in many places at once. One that does
-    /// not know this, or does not heed it, reads as it did.
+    /// Announces to the system that bytes will be read, so that it fetches many places at once. Systems without such a
+    /// call, or that ignore it, are not affected.
     pub(super) fn will_need(&self, position: u64, bytes: u64) {
-        /// As much as a system fetches when told once, of more the beginning alone.
+        /// Most bytes that the system fetches per call. From a longer range it fetches only the beginning.
         #[cfg(target_os = "linux")]
         const PIECE: u64 = 1 << 17;
         #[cfg(target_os = "linux")]
@@ -87,8 +88,8 @@ impl PositionedFile {
         let _ = (position, bytes);
     }
 
-    /// Tells the system whether to fetch what lies behind what is read. In blocks that is a nuisance: where it has had to drop
-    /// a part of one, it takes the rest for a file that is read from end to end.
+    /// Sets whether the system fetches the bytes that follow a read. Turn it off to read in blocks: when the system has
+    /// dropped a part of a block, it would take the reads of the rest for a file that is read from end to end.
     pub(super) fn reads_on(&self, on: bool) {
         #[cfg(target_os = "linux")]
         if let Backing::Disk(file) = &self.backing {
@@ -99,13 +100,13 @@ impl PositionedFile {
         let _ = on;
     }
 
-    /// Whether any read since the last call had to wait for the disk; on systems that do not tell, none had.
+    /// Whether any read since the last call had to wait for the disk. It is false on systems that do not report this.
     pub(super) fn missed(&self) -> bool {
-        // In no order with anything.
+        // The flag needs no order with other memory accesses.
         self.missed.swap(false, atomic::Ordering::Relaxed)
     }
 
-    /// The length must be exactly that of the header.
+    /// Checks that the file has exactly the length that its header gives.
     pub(super) fn check_length(&self, label: &str, expected: u64) -> Result<()> {
         let advice = match self.bytes.cmp(&expected) {
             Ordering::Equal => return Ok(()),
@@ -132,7 +133,8 @@ impl PositionedFile {
         #[cfg(target_os = "linux")]
         {
             use rustix::io::{ReadWriteFlags, preadv2};
-            // What the cache holds, without waiting; a file system that cannot tell counts as one that must be waited for.
+            // Read from the cache without waiting. If the file system does not support this, count the read as one that
+            // waits.
             let ready = preadv2(file, &mut [io::IoSliceMut::new(out)], position, ReadWriteFlags::NOWAIT);
             if ready == Ok(out.len()) {
                 return Ok(());

@@ -1,4 +1,5 @@
-//! Preprocessing: pooling, standardisation, size augmentation and input dropout turn a dataset's rows into the input of a head.
+//! Preprocessing: pooling, standardisation, size augmentation and input dropout turn a dataset's rows into the input of
+//! a head.
 //!
 //! Callers pass the random numbers.
 //! The file is long because pooling, standardisation, augmentation and dropout of a row are read together.
@@ -19,8 +20,8 @@ pub fn row_stride(dim: usize) -> usize {
 }
 
 impl Standardizer {
-    /// Reads the items `rows` of one side once and fits every column of the rows that `preprocess` makes of them. `preprocess` must
-    /// not standardise. If the device pools ([`Pooling::Gpo`]), all local rows count.
+    /// Reads the items `rows` of one side once and fits every column of the rows that `preprocess` makes of them.
+    /// `preprocess` must not standardise. If the device pools ([`Pooling::Gpo`]), all local rows count.
     ///
     /// # Errors
     /// Those of [`Preprocess::items`].
@@ -31,7 +32,7 @@ impl Standardizer {
         for item in rows.chunks(1) {
             preprocess.items(dataset, side, item, &mut values, &mut offsets)?;
             for row in values.chunks_exact(row_stride(dim)) {
-                // Welford's update: exact for a constant column, and safe where the mean dwarfs the deviation.
+                // Welford's update is exact for a constant column, and accurate if the mean is far above the deviation.
                 seen += 1;
                 let share = 1.0 / seen as f64;
                 for ((mean, squares), &x) in mean.iter_mut().zip(&mut squares).zip(row) {
@@ -58,9 +59,9 @@ impl Standardizer {
     }
 }
 
-/// Read-ahead is on for the first 32 batches, and for 32 batches after each read that had to wait for the disk. Batches are then
-/// announced to the system, and the pool does not read them. It is off otherwise, because announcing a cached file takes as
-/// long as reading it.
+/// Read-ahead is on for the first 32 batches, and for 32 batches after each read that had to wait for the disk. Batches
+/// are then announced to the system, and the pool does not read them. It is off otherwise, because announcing a cached
+/// file takes as long as reading it.
 pub(crate) struct ReadAhead(u32);
 
 impl ReadAhead {
@@ -81,8 +82,8 @@ impl ReadAhead {
     }
 }
 
-/// How the features of items become input: pooled or not, standardised or not, and in training with size augmentation and
-/// dropout.
+/// How the features of items become input: pooled or not, standardised or not, and in training with size augmentation
+/// and dropout.
 #[derive(Debug, Clone, Default)]
 pub struct Preprocess {
     standardize: Option<[Standardizer; 2]>,
@@ -93,7 +94,8 @@ pub struct Preprocess {
 }
 
 impl Preprocess {
-    /// Usable magnitudes of features: the squares of embeddings do not overflow, and their norm is far above its epsilon.
+    /// Usable magnitudes of features: the squares of embeddings do not overflow, and their norm is far above its
+    /// epsilon.
     pub(super) const USABLE: RangeInclusive<f32> = 1e-6..=1e15;
 
     /// `standardize` holds the image and the text standardizer; `dropout` is the probability in [0, 1) that
@@ -140,8 +142,8 @@ impl Preprocess {
     /// The same with size augmentation in training (docs/math.md, "Size augmentation"): the
     /// probabilities that a region and a token are left out.
     ///
-    /// Every row is left out or kept independently. The published code may keep no row. Here, one row drawn at random is kept
-    /// then, because an empty item cannot be pooled.
+    /// Every row is left out or kept independently. The published code may keep no row. Here, one row drawn at random
+    /// is kept then, because an empty item cannot be pooled.
     ///
     /// # Errors
     /// A probability outside of [0, 1).
@@ -157,8 +159,9 @@ impl Preprocess {
         }
     }
 
-    /// Preprocesses the items `rows` of one side into `out`, without dropout and augmentation: `[rows.len(), row_stride(dim)]`
-    /// row-major, padded with zeros. Reuses the allocation of `out`. Returns how many rows are all zero in the dataset.
+    /// Preprocesses the items `rows` of one side into `out`, without dropout and augmentation:
+    /// `[rows.len(), row_stride(dim)]` row-major, padded with zeros. Reuses the allocation of `out`. Returns how many
+    /// rows are all zero in the dataset.
     ///
     /// # Errors
     /// Those of [`Preprocess::items`], and a side that the device pools, whose items have several rows.
@@ -182,8 +185,8 @@ impl Preprocess {
         })
     }
 
-    /// Checks that f32 can hold the squared length of the embeddings of `items`: no row of `values` may be too large, and not all
-    /// rows may be too small. Rows of zeros do not count.
+    /// Checks that f32 can hold the squared length of the embeddings of `items`: no row of `values` may be too large,
+    /// and not all rows may be too small. Rows of zeros do not count.
     ///
     /// # Errors
     /// Features of another magnitude. The message has the factor to multiply them by.
@@ -222,11 +225,12 @@ impl Preprocess {
         Err(Error::data(thing, expected, found, advice))
     }
 
-    /// Preprocesses items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]` row-major, padded
-    /// with zeros. `dim` is [`Dataset::width`].
+    /// Preprocesses items of one side into `out`, without dropout and augmentation: `[rows, row_stride(dim)]`
+    /// row-major, padded with zeros. `dim` is [`Dataset::width`].
     ///
-    /// If the device pools ([`Pooling::Gpo`]), item i owns the rows `offsets[i]..offsets[i + 1]`, at least one. Otherwise each
-    /// item has one row and `offsets` stays empty. Reuses both allocations. Returns how many of the rows read were all zero.
+    /// If the device pools ([`Pooling::Gpo`]), item i owns the rows `offsets[i]..offsets[i + 1]`, at least one.
+    /// Otherwise each item has one row and `offsets` stays empty. Reuses both allocations. Returns how many of the rows
+    /// read were all zero.
     ///
     /// # Errors
     /// Those of [`Dataset::read_row`] and [`Dataset::width`], and standardizers of another dimension.
@@ -243,8 +247,9 @@ impl Preprocess {
 
     /// [`Preprocess::items`], with size augmentation if random numbers are given.
     ///
-    /// With `in_shares`, idle threads of the pool read a few rows at a time; otherwise the calling thread reads all. A thread
-    /// beside the pool would take a core away in the middle of a product. A thread of the pool must not wait for a disk.
+    /// With `in_shares`, idle threads of the pool read a few rows at a time; otherwise the calling thread reads all. A
+    /// thread beside the pool would take a core away in the middle of a product. A thread of the pool must not wait for
+    /// a disk.
     ///
     /// The function is long because it is one pass over a row, in the order in which its values change.
     pub(super) fn preprocess(
@@ -381,8 +386,8 @@ impl Preprocess {
     }
 }
 
-/// Pools an item's local rows into `out`. Joined features are the cached row, the mean and the maximum, in this order. Returns
-/// how many of the local rows were all zero.
+/// Pools an item's local rows into `out`. Joined features are the cached row, the mean and the maximum, in this order.
+/// Returns how many of the local rows were all zero.
 fn pool_item(
     dataset: &Dataset,
     pooling: Pooling,
@@ -427,7 +432,7 @@ mod tests {
     #[test]
     fn announcements_end_where_no_row_has_to_be_waited_for() {
         let dataset = Dataset::open("data/clipart-mini").unwrap();
-        // What opening it has waited for is over with the first.
+        // The first call clears the waits of opening the dataset.
         let mut read_ahead = ReadAhead::new();
         let due: Vec<bool> = (0..40).map(|_| read_ahead.due(&dataset)).collect();
         assert_eq!(due, [[true; 32].as_slice(), &[false; 8]].concat());

@@ -59,7 +59,8 @@ pub struct SplitRows {
 }
 
 impl SplitRows {
-    /// Images without a caption. They are in the gallery of retrieval, but they are not queries and not trained on.
+    /// The number of images without a caption. They are in the gallery of retrieval, but are neither queries nor
+    /// trained on.
     pub fn uncaptioned(&self) -> usize {
         let mut captioned = vec![false; self.images.len()];
         self.text_image.iter().for_each(|&position| captioned[position as usize] = true);
@@ -122,7 +123,7 @@ fn read_split(source: &Source, split: Split, images: usize, text_image: &[u32]) 
     let from_the_end =
         format!("rows are counted from 0; if those below 0 are counted from the end, save array % {images}");
     let values = array.read_all(&from_the_end)?;
-    // A list of so many images cannot consist of the rows 0 and 1: whole numbers are a mask as well.
+    // A list of this length cannot consist of the rows 0 and 1 alone, so these numbers are a mask.
     if as_mask || (images > 2 && values.len() == images && values.iter().all(|&value| value < 2)) {
         let rows: Vec<u32> =
             (0..).zip(&values).filter(|(_, value)| **value == 1).map(|(row, _)| row).collect();
@@ -163,8 +164,8 @@ fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
     Error::data(source.label(name), expected, "none", advice)
 }
 
-/// Reads the splits `needed`, assigns the texts to them, and checks that no image is in two splits. Other splits stay empty. A
-/// split may have images without a caption, but not only such images.
+/// Reads the splits `needed`, assigns the texts to them, and checks that no image is in two splits. Other splits stay
+/// empty. A split may have images without a caption, but not only such images.
 ///
 /// The function is long because each check of a split needs what the checks above it found.
 pub(super) fn split_rows(
