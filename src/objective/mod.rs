@@ -1,7 +1,8 @@
-//! Objectives: the GOAL gradients (15 combinations of triplet and pair weight), the hinge triplet, InfoNCE and named losses.
+//! Objectives: the GOAL gradients (15 combinations of triplet and pair weight), the hinge triplet, InfoNCE and named
+//! losses.
 //!
-//! An [`Objective`] is a value with a name such as `cir:sig-ms`; [`Objective::gradients`] is the whole gradient for
-//! people who bring their own encoder, and `gradient` the dispatches that the trainer uses.
+//! An [`Objective`] is a value with a name such as `cir:sig-ms`. [`Objective::gradients`] computes its gradient for
+//! callers with their own encoder. The module `gradient` holds the dispatches that the trainer uses.
 //! This file holds that type with its parameters. Names, checks and custom weights are in the files beside it.
 
 mod custom;
@@ -16,7 +17,8 @@ pub use negatives::Negatives;
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
-/// Weight of a whole triplet by its positive similarity p and its hardest negative n (docs/math.md, "Triplet weights").
+/// Weight of a whole triplet, a function of its positive similarity p and its hardest negative similarity n
+/// (docs/math.md, "Triplet weights").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -27,7 +29,7 @@ pub enum TripletWeight {
     Nca,
     /// σ(τ ((1−p)² + n² − 2m²)), the weight of the circle loss
     Cir,
-    /// The same with the circle loss's factors clamped at 0: σ(τ (P⁻ (n − m) + P⁺ (1 − m − p)))
+    /// σ(τ (P⁻ (n − m) + P⁺ (1 − m − p))): `Cir` with the factors of the circle loss clamped at 0
     Circle,
 }
 
@@ -40,13 +42,13 @@ pub enum PairWeight {
     Con,
     /// 1 − p, n
     Lin,
-    /// `Lin` times one minus, one plus the mean distance to the relative sets
+    /// (1 − R⁺) (1 − p), (1 + R⁻) n: `Lin` with the mean distances R⁺ and R⁻ to the relative sets
     LinMs,
     /// σ(−α(p−λ)), σ(β(n−λ)), the weights of the binomial deviance
     Sig,
     /// The multi-similarity form of `Sig`, with relative sets
     SigMs,
-    /// max(1 + m − p, 0), max(n + m, 0): the circle loss, its factors detached
+    /// max(1 + m − p, 0), max(n + m, 0): the circle loss with detached factors
     Circle,
     /// 1, and 1 where n > λ: the contrastive loss
     Contrastive,
@@ -65,7 +67,7 @@ pub struct GoalParams {
     pub beta: f32,
     /// Centre λ of both sigmoids.
     pub lambda: f32,
-    /// How far from the anchor's own negative and the lowest positive the relative sets reach.
+    /// Reach κ of the relative sets, from the anchor's own negative and from the lowest positive.
     pub threshold: f32,
     /// The circle margin m of the `cir` weight.
     pub circle: f32,
@@ -103,12 +105,12 @@ impl Default for InfonceParams {
 }
 
 impl InfonceParams {
-    /// Where a learned temperature is kept.
+    /// Range of a learned temperature.
     pub(crate) const BOUNDS: (f32, f32) = (0.001, 0.5);
 }
 
-/// A loss with a name of its own, of one positive and the negatives of an anchor, summed over both directions of the
-/// batch. The gradient is exactly that of the value, but for `CircleDetached`.
+/// A named loss of one positive and the negatives of its anchor, summed over both directions of the batch. The gradient
+/// is exactly that of the value, except for `CircleDetached`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -123,9 +125,9 @@ pub enum Loss {
     BinomialDeviance,
     /// (1/2τ) log(1 + e^(τ((1−p)² + n² − 2m²))), the circle loss with its factors differentiated: `cir:lin`
     Circle,
-    /// (1/τ) log(1 + e^(τ(P⁻(n−m) + P⁺(1−m−p)))), P⁺ = max(1+m−p, 0) and P⁻ = max(n+m, 0) held fixed in the gradient, as
-    /// published (Sun et al. 2020): `circle:circle`. Over several negatives it is the sum of this loss of one negative each, and
-    /// not the published circle loss over them, which has one logarithm of them all.
+    /// (1/τ) log(1 + e^(τ(P⁻(n−m) + P⁺(1−m−p)))): `circle:circle`. P⁺ = max(1+m−p, 0) and P⁻ = max(n+m, 0) are held
+    /// fixed in the gradient, as published (Sun et al. 2020). Over several negatives this is the sum of the loss of
+    /// each one. The published circle loss has one logarithm over all of them.
     CircleDetached,
     /// 1 − p + max(0, n − λ): `con:contrastive`
     Contrastive,
@@ -136,7 +138,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// All of them.
+    /// All losses.
     pub const ALL: [Self; 9] = [
         Self::Triplet,
         Self::NtXent,
@@ -178,8 +180,8 @@ impl Loss {
         })
     }
 
-    /// Whether it is a function of p plus one of n. Over several negatives (`@all`, `@top:K`) the first then counts once per
-    /// anchor, unless there is a margin.
+    /// Whether it is a function of p plus a function of n. Over several negatives (`@all`, `@top:K`), the function of p
+    /// then counts once per anchor, unless there is a margin.
     pub(crate) fn is_separable(self) -> bool {
         matches!(self, Self::SquaredPair | Self::BinomialDeviance | Self::Contrastive)
     }
@@ -192,9 +194,9 @@ impl Loss {
 
 /// An objective on a batch of N image embeddings and their N text embeddings.
 ///
-/// Parsed from `TRIPLET:PAIR` (`con`, `nca`, `cir` and `con`, `lin`, `lin-ms`, `sig`, `sig-ms`), the name of a [`Loss`],
-/// `hinge`, `hinge-sum`, `infonce` or `infonce-masked`, with default parameters; `NAME@NEGATIVES` takes other
-/// [`Negatives`] than the hardest, and `+` and `WEIGHT*` make weighted sums:
+/// Parsed from `TRIPLET:PAIR` (`con`, `nca` or `cir`, then `con`, `lin`, `lin-ms`, `sig` or `sig-ms`), the name of a
+/// [`Loss`], `hinge`, `hinge-sum`, `infonce` or `infonce-masked`. The parameters get their defaults. `NAME@NEGATIVES`
+/// chooses other [`Negatives`] than the hardest. `+` and `WEIGHT*` make weighted sums:
 ///
 /// ```
 /// use wgoal::Objective;
@@ -233,13 +235,13 @@ pub enum Objective {
         /// Closes every triplet with margin + n − p ≤ 0.
         margin: Option<f32>,
     },
-    /// An objective on triplets over other negatives than the hardest.
+    /// An objective on triplets with other negatives than the hardest.
     Over(Negatives, Box<Objective>),
     /// The sum of several objectives, each with a weight above 0.
     Sum(Vec<(f32, Objective)>),
 }
 
-/// One addend of an objective.
+/// One term of an objective.
 #[derive(Clone, Copy)]
 pub(crate) struct Term<'a> {
     pub weight: f32,
@@ -249,20 +251,21 @@ pub(crate) struct Term<'a> {
 }
 
 impl Term<'_> {
-    /// Whether it is a loss of p and of each of several negatives by themselves. With a margin, which looks at both, it is one of
-    /// triplets.
+    /// Whether the function of p counts once per anchor instead of once per triplet. This needs several negatives and a
+    /// separable loss. A loss with a margin compares p with n, so it is not separable.
     pub fn counts_positive_once(&self) -> bool {
         let several = matches!(self.negatives, Negatives::All | Negatives::Top(_));
         let Objective::Loss(loss, params) = self.objective else { return false };
         several && loss.is_separable() && params.margin.is_none()
     }
 
-    /// Whether single negatives are sought out.
+    /// Whether it mines single negatives.
     pub fn mines(&self) -> bool {
         self.negatives != Negatives::All && self.objective.has_triplets()
     }
 
-    /// Parameters of the relative sets, and whether they are exponential, where the pair weight has such sets.
+    /// Parameters of the relative sets, and whether the sets are exponential; `None` if the pair weight has no such
+    /// sets.
     pub fn relative(&self) -> Option<(&GoalParams, bool)> {
         match self.objective {
             Objective::Goal(_, PairWeight::LinMs, params) => Some((params, false)),
@@ -275,7 +278,7 @@ impl Term<'_> {
 /// Default margin of the hinge triplet.
 pub(crate) const HINGE_MARGIN: f32 = 0.2;
 
-/// The published ones first.
+/// Triplet weights by name, the published ones first.
 pub(crate) const TRIPLETS: [(&str, TripletWeight); 4] = [
     ("con", TripletWeight::Con),
     ("nca", TripletWeight::Nca),
@@ -294,7 +297,7 @@ pub(crate) const PAIRS: [(&str, PairWeight); 7] = [
 ];
 
 impl Objective {
-    /// The 15 GOAL combinations at their default parameters, triplet weight by triplet weight.
+    /// The 15 GOAL combinations with default parameters, grouped by triplet weight.
     pub fn goal_combinations() -> impl Iterator<Item = Self> {
         TRIPLETS.into_iter().take(3).flat_map(|(_, triplet)| {
             PAIRS.into_iter().take(5).map(move |(_, pair)| Self::Goal(triplet, pair, GoalParams::default()))

@@ -1,4 +1,4 @@
-//! Objectives by their names.
+//! The names of objectives: parsing and printing.
 
 use super::{GoalParams, HINGE_MARGIN, InfonceParams, Loss, Objective, PAIRS, TRIPLETS};
 use crate::{Error, Result};
@@ -6,10 +6,11 @@ use std::fmt;
 use std::str::FromStr;
 
 impl Objective {
-    /// Parses a name as [`Objective::from_str`] does, the names between `+`, `*` and `@` by `base`.
+    /// Parses a name as [`Objective::from_str`] does, but lets `base` parse the names between `+`, `*` and `@`.
     ///
     /// # Errors
-    /// Those of `base`; a weight that is no number; negatives that are none, or that the objective cannot take.
+    /// The errors of `base`; a weight that is not a number; negatives that do not exist or that the objective cannot
+    /// use.
     pub fn parse_with(name: &str, mut base: impl FnMut(&str) -> Result<Self>) -> Result<Self> {
         let mut terms = Vec::new();
         for term in name.split('+') {
@@ -72,7 +73,7 @@ impl FromStr for Objective {
     }
 }
 
-/// The error of a name that no objective has, with the nearest that one has.
+/// The error for an unknown name. It suggests the nearest known name.
 fn unknown(name: &str) -> Error {
     let goal = Objective::goal_combinations().map(|objective| objective.to_string());
     let others = ["hinge", "hinge-sum", "infonce", "infonce-masked", "custom"].into_iter();

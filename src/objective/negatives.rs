@@ -6,10 +6,10 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-/// The negatives of an anchor that an objective on triplets weighs; the gradients of all its triplets add up.
+/// Which negatives of an anchor make triplets with its positive. The gradients of all triplets add up.
 ///
-/// Parsed from `hardest`, `semi-hard`, `top:K` or `all`. Only for `Hardest` does an anchor without a negative keep the one
-/// of docs/math.md, "Mining": its own pair with n = −1; else it contributes nothing.
+/// Parsed from `hardest`, `semi-hard`, `top:K` or `all`. An anchor without a negative contributes nothing, except with
+/// `Hardest` and without a margin: its own pair then takes part with n = −1 (docs/math.md, "Mining").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -17,8 +17,8 @@ pub enum Negatives {
     /// The most similar one, as published.
     #[default]
     Hardest,
-    /// The most similar one of those less similar than the positive (Schroff et al., 2015, without their margin: that of
-    /// the objective closes triplets).
+    /// The most similar one that is less similar than the positive (Schroff et al., 2015, without their margin: the
+    /// margin of the objective closes triplets).
     SemiHard,
     /// The most similar ones, up to this many.
     Top(NonZeroU32),

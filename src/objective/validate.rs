@@ -1,15 +1,15 @@
-//! What an objective's parameters may be.
+//! Checks of an objective's parameters.
 
 use super::{InfonceParams, Negatives, Objective, PairWeight};
 use crate::{Error, Result};
 
 impl Objective {
-    /// Whether every parameter is a number that the formulas can take.
+    /// Checks that every parameter is a number that the formulas accept.
     ///
     /// The function is long because it is the list of all rules on objectives.
     ///
     /// # Errors
-    /// Names the first parameter that is not.
+    /// The first parameter that they do not accept.
     pub fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &str, expected: &str, found: f32| match ok {
             true => Ok(()),

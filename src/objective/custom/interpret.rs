@@ -1,8 +1,8 @@
-//! Pure WGSL functions of numbers, evaluated from naga's IR over f32 and f64: what `--device cpu` runs of a file of one's
-//! own, and the oracle for what a GPU makes of it.
+//! An interpreter for pure WGSL functions of numbers. It evaluates naga's IR in f32 or f64. `--device cpu` runs custom
+//! weights with it, and the results of GPUs are compared with it.
 //!
-//! Scalars and vectors, arithmetic, the built-in mathematics, `if`, `switch`, loops, local variables and calls. What is
-//! not among these is named with its place by [`check`](super::supported::check), before anything is evaluated.
+//! It supports scalars and vectors, arithmetic, built-in mathematics, `if`, `switch`, loops, local variables and calls.
+//! [`check`](super::supported::check) rejects everything else, with its position, before anything is evaluated.
 
 use super::value::{B, F, Fault, I, MISMATCH, U, UNSUPPORTED, Value, binary, convert, mathematics};
 use crate::math::Real;
@@ -11,21 +11,22 @@ use naga::{
     ScalarKind, Statement, SwitchValue, TypeInner, UnaryOperator,
 };
 
-/// Statements and expressions that an evaluation of both functions may take; more counts as an endless loop.
+/// Most statements and expressions in one evaluation of both functions. More count as an endless loop.
 pub(super) const STEPS: usize = 100_000;
 
 const ENDLESS: Fault = Fault::new("a loop that does not end, or more than 100000 operations");
 
-/// A module with the values of its expressions at module scope.
+/// A module, and the values of its expressions at module scope.
 pub(super) struct Text<'a> {
     pub module: &'a Module,
-    /// The values of the overrides, by their place among the module's.
+    /// The values of the module's overrides, by index.
     pub parameters: &'a [f32],
-    /// The values of `module.global_expressions`; none where a value is no number or vector.
+    /// The values of `module.global_expressions`; `None` for a value that is not a number or vector.
     pub globals: &'a [Option<Value<f32>>],
 }
 
-/// Evaluates a function of a module that [`check`](super::supported::check) accepts, and adds what it took to `steps`.
+/// Evaluates a function of a module that [`check`](super::supported::check) accepts, and adds the steps it took to
+/// `steps`.
 pub(super) fn call<T: Real>(
     text: &Text,
     function: Handle<Function>,
@@ -33,11 +34,11 @@ pub(super) fn call<T: Real>(
     steps: &mut usize,
 ) -> Result<Value<T>, Fault> {
     let value = Frame::run(text, &text.module.functions[function], arguments, steps);
-    // Some statements have no place.
+    // Some statements have no position. Their errors get the position of the function.
     value.map_err(|fault| fault.at(text.module.functions.get_span(function)))?.ok_or(UNSUPPORTED)
 }
 
-/// The values of the parameters, by default or as `given`, and of all expressions at module scope.
+/// The values of the parameters (as `given`, else the defaults) and of all expressions at module scope.
 pub(super) fn globals(
     module: &Module,
     given: impl Fn(&str) -> Option<f32>,
@@ -46,8 +47,8 @@ pub(super) fn globals(
     let mut parameters = vec![0.0; module.overrides.len()];
     let mut values: Vec<Option<Value<f32>>> = vec![None; expressions.len()];
     let fault = |handle: Handle<Ex>, fault: Fault| fault.at(expressions.get_span(handle));
-    // Of each, what it uses comes before it: expressions among expressions, overrides among overrides. An expression
-    // that uses an override is evaluated again once that has its value.
+    // An expression uses only earlier expressions, and an override only earlier overrides. An expression that uses an
+    // override is evaluated again when the override has its value.
     for (handle, parameter) in module.overrides.iter() {
         let name = parameter.name.as_deref().unwrap_or_default();
         let Some(init) = parameter.init else { continue };
@@ -62,7 +63,7 @@ pub(super) fn globals(
     Ok((parameters, values))
 }
 
-/// Evaluates expressions at module scope up to `last`, those without a value of numbers left out.
+/// Evaluates the expressions at module scope up to `last`. Those whose value is not a number or vector stay `None`.
 fn evaluate_all(module: &Module, parameters: &[f32], values: &mut [Option<Value<f32>>], last: usize) {
     for (handle, _) in module.global_expressions.iter().take(last + 1) {
         let text = Text { module, parameters, globals: values };
@@ -95,12 +96,12 @@ impl<'a, T: Real> Frame<'a, T> {
         arguments: &'a [Value<T>],
         steps: &'a mut usize,
     ) -> Result<Option<Value<T>>, Fault> {
-        // A call makes room for all of them.
+        // A call allocates room for the results of all expressions, so all of them count.
         *steps += function.expressions.len();
         let results = vec![None; function.expressions.len()];
         let mut frame = Self { text, function, arguments, results, variables: Vec::new(), steps };
         for handle in before_the_body(function) {
-            // Those that only the body can evaluate are none of what variables begin with.
+            // Expressions that only the body can evaluate fail here. No variable needs them for its initial value.
             frame.results[handle.index()] = frame.evaluate(handle).ok();
         }
         let mut variables = Vec::with_capacity(function.local_variables.len());
@@ -206,7 +207,7 @@ impl<'a, T: Real> Frame<'a, T> {
         Ok(Flow::Next)
     }
 
-    /// The variable that an expression points to, or a component of it; nothing where it is a value.
+    /// The variable that an expression points to, or a component of it; `None` if the expression is a value.
     fn place(&self, handle: Handle<Ex>) -> Result<Option<(Handle<LocalVariable>, Option<usize>)>, Fault> {
         Ok(match self.function.expressions[handle] {
             Ex::LocalVariable(variable) => Some((variable, None)),
@@ -224,7 +225,7 @@ impl<'a, T: Real> Frame<'a, T> {
         })
     }
 
-    /// The value of an expression that was evaluated, or that needs no evaluation.
+    /// The stored value of an expression; if there is none, the expression is evaluated.
     fn get(&self, handle: Handle<Ex>) -> Result<Value<T>, Fault> {
         match self.results[handle.index()] {
             Some(value) => Ok(value),
@@ -245,7 +246,7 @@ impl<'a, T: Real> Frame<'a, T> {
     }
 }
 
-/// The expressions of a function that are evaluated before its body, as what its variables begin with may use them.
+/// The expressions of a function that are evaluated before its body: the initial values of variables may use them.
 pub(super) fn before_the_body(function: &Function) -> impl Iterator<Item = Handle<Ex>> {
     let inits = function.local_variables.iter().filter_map(|(_, variable)| variable.init);
     let computed = inits.filter(|init| !function.expressions[*init].needs_pre_emit());
@@ -253,7 +254,8 @@ pub(super) fn before_the_body(function: &Function) -> impl Iterator<Item = Handl
     function.expressions.iter().take(last).map(|(handle, _)| handle)
 }
 
-/// Evaluates an expression that is neither an argument nor read from a variable, which may stand at module scope.
+/// Evaluates an expression that is neither an argument nor a read of a variable. Such an expression may stand at module
+/// scope.
 ///
 /// The function is long because it is one match over the expressions of WGSL.
 fn pure<T: Real>(

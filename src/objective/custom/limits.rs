@@ -1,20 +1,21 @@
-//! The size of a weight file: what is larger is refused before it is parsed, as parsers and drivers recurse.
+//! Size limits of a weight file. Parsers and drivers recurse, so the text is checked before it is parsed, and its calls
+//! before a driver compiles them.
 
 use super::message::Source;
 use crate::{Error, Result};
 use naga::{Expression, Function, Handle, Module, Span, Statement};
 
-/// Bytes of a file.
+/// Most bytes of a file.
 pub(crate) const BYTES: usize = 1 << 16;
-/// Names, numbers and signs from one `;` or brace to the next.
+/// Most names, numbers and signs from one `;` or brace to the next.
 const TOKENS: usize = 1000;
-/// Brackets and braces within each other, and `else` after each other.
+/// Deepest nesting of brackets and braces. Each `else` of a chain counts as one level.
 const NESTING: usize = 50;
-/// Functions, constants, overrides and others, at module scope.
+/// Most declarations at module scope: functions, constants, overrides and others.
 const DECLARATIONS: usize = 200;
-/// Blocks and calls within each other.
+/// Deepest nesting of blocks and calls.
 const DEPTH: usize = 100;
-/// Expressions of a function with those of all that it calls, as often as it calls them: drivers copy them there.
+/// Most expressions of a function, including those of every function it calls, once per call: drivers inline calls.
 const INLINED: usize = 100_000;
 
 /// Refuses a text that is too large or nested too deeply to be parsed.
@@ -30,7 +31,7 @@ pub(super) fn check_text(source: &Source) -> Result<()> {
         Err(source.error(span, format!("at most {limit} {what}"), "more", advice))
     };
     let (mut tokens, mut declarations) = (0, 0);
-    // Of every open brace, and of the module, the brackets that are open and the branches of an `if` so far.
+    // For the module and for every open brace: the number of open brackets, and the number of `else` branches so far.
     let mut levels = vec![[0usize; 2]];
     let mut after_block = false;
     for (at, token) in (Tokens { text, at: 0 }) {
@@ -67,9 +68,10 @@ pub(super) fn check_text(source: &Source) -> Result<()> {
     Ok(())
 }
 
-/// Refuses functions that call each other too deeply, or so often that a driver's copies of them would be too many.
+/// Refuses functions whose calls are nested too deeply, or whose size with all calls inlined is too large.
 pub(super) fn check_calls(module: &Module) -> Result<(), (Span, String)> {
-    // Of every function: blocks and calls within each other, and expressions. A function comes after those it calls.
+    // For every function: the nesting of blocks and calls, and the inlined expressions. A function comes after those it
+    // calls.
     let mut sizes: Vec<[usize; 2]> = Vec::new();
     for (handle, function) in module.functions.iter() {
         let mut size = [0, function.expressions.len()];
@@ -118,7 +120,7 @@ fn measure(block: &naga::Block, depth: usize, sizes: &[[usize; 2]], size: &mut [
     }
 }
 
-/// Words, numbers and single signs of a text with their places, without comments.
+/// Iterates over the words, numbers and single signs of a text, with their positions. Comments are skipped.
 struct Tokens<'a> {
     text: &'a str,
     at: usize,
@@ -137,7 +139,7 @@ impl<'a> Iterator for Tokens<'a> {
             } else if rest.starts_with("/*") {
                 comment(rest)
             } else if is_word(first) {
-                // A number has a point.
+                // A number may contain a point.
                 let part = |c: char| is_word(c) || c == '.' && first.is_ascii_digit();
                 let len = rest.find(|c| !part(c)).unwrap_or(rest.len());
                 self.at += len;
@@ -157,7 +159,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Length of a comment that begins with `/*`; comments hold others.
+/// Length of a comment that begins with `/*`. Such comments can be nested.
 fn comment(rest: &str) -> usize {
     let bytes = rest.as_bytes();
     let (mut at, mut open) = (0, 0);

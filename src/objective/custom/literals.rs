@@ -3,7 +3,7 @@
 use super::value::{B, F, I, Number, U};
 use naga::{Scalar, ScalarKind, TypeInner};
 
-/// Name of a type of numbers or vectors of them, and of no other.
+/// The name of a scalar or vector type; `None` for all other types.
 pub(super) fn type_name(inner: &TypeInner) -> Option<String> {
     let name = |scalar: &Scalar| match (scalar.kind, scalar.width) {
         (ScalarKind::Float, 4) => Some("f32"),
@@ -19,7 +19,7 @@ pub(super) fn type_name(inner: &TypeInner) -> Option<String> {
     }
 }
 
-/// A float or vector of floats kept within a range.
+/// A float or vector of floats, clamped to a range.
 pub(super) fn within(ty: &str, x: &str, [low, high]: [f32; 2]) -> Option<String> {
     Some(format!("min(max({x}, {ty}({})), {ty}({}))", number(F(low))?, number(F(high))?))
 }

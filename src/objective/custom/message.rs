@@ -1,4 +1,5 @@
-//! Errors about a weight file: by line and column, with the line itself, and in words of WGSL rather than the parser's.
+//! Errors about a weight file: line and column, the line itself, and a description in terms of WGSL instead of the
+//! parser's.
 
 use super::literals::type_name;
 use crate::Error;
@@ -9,7 +10,7 @@ use std::fmt::Display;
 
 const ADVICE: &str = "correct the file; examples/weights has some that work";
 
-/// A text with its name.
+/// A text and the name of its file.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub file: &'a str,
@@ -39,18 +40,18 @@ impl Source<'_> {
         Error::config(place, expected, found, advice).with_excerpt(part.map(|part| excerpt(self.text, part)))
     }
 
-    /// What the parser found wrong.
+    /// The error for a text that the parser rejects.
     pub fn parse_error(&self, error: &ParseError) -> Error {
         let span = error.labels().next().map_or(Span::UNDEFINED, |(span, _)| span);
         let message = error.message();
         if message.contains("ecursion limit") {
             return self.error(span, "WGSL", "signs or brackets nested too deeply", "use more statements");
         }
-        // Some messages name the fault alone, and their label says which part it is.
+        // Some messages name only the fault. Their label marks the part of the text.
         self.error(span, "WGSL", message, ADVICE)
     }
 
-    /// What does not fit in a text that could be parsed.
+    /// The error for a text that can be parsed but that the validator rejects.
     pub fn validation_error(&self, error: &WithSpan<ValidationError>) -> Error {
         let spans = error.spans().map(|(span, _)| *span).filter(Span::is_defined);
         let span = spans.min_by_key(|span| span.to_range().map(|range| range.len())).unwrap_or_default();
@@ -58,7 +59,7 @@ impl Source<'_> {
     }
 }
 
-/// In words of WGSL: the validator's own name its tables.
+/// Describes an error in terms of WGSL. The validator's own messages name its internal tables.
 fn validation(error: &ValidationError) -> String {
     let ValidationError::Function { source, .. } = error else {
         return "a declaration that is not allowed here".into();
@@ -103,7 +104,7 @@ fn validation(error: &ValidationError) -> String {
 /// Characters of a line that are shown on each side of a place.
 const WINDOW: usize = 60;
 
-/// The first line of a part of a text, and below it carets under the part.
+/// The line in which a part of the text begins, and below it carets under the part.
 fn excerpt(text: &str, part: std::ops::Range<usize>) -> String {
     let start = text[..part.start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[start..].split(['\n', '\r']).next().unwrap_or_default();
@@ -122,7 +123,7 @@ fn excerpt(text: &str, part: std::ops::Range<usize>) -> String {
     format!("    {dots}{before}{marked}{}\n{indent}{}", after.trim_end(), "^".repeat(carets.max(1)))
 }
 
-/// A character as it is, or in a form that changes nothing on a terminal.
+/// A character, escaped if it could change the state of a terminal.
 fn escaped(c: char) -> String {
     match c {
         '\t' => " ".into(),
@@ -131,7 +132,7 @@ fn escaped(c: char) -> String {
     }
 }
 
-/// A message that may hold parts of the text: one short line.
+/// Cuts a message to one short line. The message may contain parts of the text.
 fn shown(message: &str) -> String {
     const LENGTH: usize = 200;
     let line: String = message.chars().take(LENGTH).map(escaped).collect();

@@ -1,8 +1,8 @@
-//! Weights of one's own: a WGSL file with `triplet_weight` and `pair_weights` in the place of the built-in ones.
+//! Custom weights: a WGSL file with `triplet_weight` and `pair_weights` in place of the built-in weights.
 //!
-//! Owns reading and checking the file, its parameters, and its evaluation on the CPU. Every `override name: f32 = value;`
-//! of the file is a parameter. On a GPU the text replaces a section of `shaders/weights.wgsl` and of the shaders
-//! that share it.
+//! This module reads and checks the file and its parameters, and evaluates it on the CPU. Every
+//! `override name: f32 = value;` of the file is a parameter. On a GPU, WGSL written from the file replaces a section
+//! of `shaders/weights.wgsl` and of the shaders that share it.
 //! The file is long because it is one type with all checks of a weight file.
 
 mod interpret;
@@ -29,7 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 use value::{Fault, Value};
 
-/// Parameters that a weight file may have.
+/// Most parameters that a weight file may have.
 pub(crate) const MAX_PARAMS: usize = 8;
 
 /// Name of the section of `shaders/weights.wgsl` that holds T, P⁺ and P⁻, and that a weight file replaces.
@@ -54,14 +54,14 @@ pub(crate) const SECTION: &str = "section weights";
 #[serde(try_from = "Text", into = "Text")]
 pub struct CustomWeights(Arc<Program>);
 
-/// All that the rest follows from, and what a configuration holds.
+/// The inputs, from which everything else follows. A configuration stores these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
     /// Name of the file, for messages.
     file: String,
     source: String,
-    /// Those given; the others have the file's values.
+    /// The parameters that were given. The others have the file's values.
     parameters: BTreeMap<String, f32>,
 }
 
@@ -72,23 +72,23 @@ struct Program {
     /// The text that replaces the section of the shader.
     section: String,
     module: Module,
-    /// The values of the overrides, by their place among the module's.
+    /// The values of the module's overrides, by index.
     overrides: Vec<f32>,
-    /// The values of the module's expressions.
+    /// The values of the expressions at module scope.
     globals: Vec<Option<Value<f32>>>,
-    /// Steps that the interpreter takes at most for (T, P⁺, P⁻), as far as a grid tells.
+    /// The most steps that the interpreter took for (T, P⁺, P⁻) on a grid over p and n.
     steps: usize,
     triplet: Handle<Function>,
     pair: Handle<Function>,
 }
 
 impl CustomWeights {
-    /// Weights from the text of a file, with values for some of its parameters; `file` is its name in messages.
+    /// Weights from the text of a file, with values for some of its parameters. `file` is its name in messages.
     ///
     /// # Errors
-    /// Whatever is wrong with the text, by line and column: WGSL that does not parse or validate, a function that is
-    /// missing or has another signature, variables, bindings or entry points, constructs that the CPU cannot evaluate; an
-    /// unknown parameter; a weight that is not finite on a grid over [−1, 1]².
+    /// A fault in the text, with line and column: WGSL that does not parse or validate, a function that is missing or
+    /// has another signature, a variable, binding or entry point, or a construct that the CPU cannot evaluate. An
+    /// unknown parameter. A weight that is not finite on a grid over [−1, 1]².
     pub fn new<'a>(
         file: &str,
         source: &str,
@@ -119,15 +119,15 @@ impl CustomWeights {
         &self.0.parameters
     }
 
-    /// (T, P⁺, P⁻) at a positive similarity p and a negative one n, in f32 or f64.
+    /// (T, P⁺, P⁻) at a positive similarity p and a negative similarity n, in f32 or f64.
     ///
     /// # Errors
-    /// A loop that does not end, or a result that depends on a number without a value.
+    /// A loop that does not end, or a result that depends on NaN.
     pub fn at<T: Real>(&self, p: T, n: T) -> Result<[T; 3]> {
         self.0.at(p, n, &mut 0)
     }
 
-    /// Operations of an evaluation, at most.
+    /// The most operations that one evaluation took on the grid.
     pub(crate) fn steps(&self) -> usize {
         self.0.steps
     }
@@ -153,7 +153,7 @@ impl CustomWeights {
             let advice = "give --weights a WGSL file with triplet_weight and pair_weights";
             obstacle.error(crate::ErrorKind::Config, path.display(), "a text file that can be read", advice)
         })?;
-        // What editors on Windows write first.
+        // Editors on Windows may write a byte order mark first.
         let source = source.strip_prefix('\u{feff}').unwrap_or(&source);
         Self::new(&path.display().to_string(), source, parameters)
     }
@@ -246,7 +246,7 @@ impl TryFrom<Text> for CustomWeights {
 }
 
 impl CustomWeights {
-    /// Whether the section compiles in the place of the kernel's own.
+    /// Checks that the shader compiles with this section in place of its own.
     fn check_in_kernel(&self) -> Result<()> {
         let kernel = include_str!("../../../shaders/weights.wgsl");
         let composed = specialise(kernel, &[(SECTION, self.section())])?;
@@ -285,8 +285,8 @@ impl Program {
         }
     }
 
-    /// Whether all weights are finite in f32, also where a cosine is off [−1, 1] by rounding; the steps of the longest
-    /// evaluation.
+    /// Checks that all weights are finite in f32 on a grid, which includes cosines that rounding moves out of [−1, 1].
+    /// Returns the steps of the longest evaluation.
     fn check_finite(&self) -> Result<usize> {
         const GRID: i16 = 20;
         let grid = |k: i16| match k {
@@ -318,13 +318,14 @@ const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f";
 
 fn parse(source: &Source) -> Result<(Module, ModuleInfo)> {
     let module = wgsl::parse_str(source.text).map_err(|e| source.parse_error(&e))?;
-    // Nothing beyond the core of WGSL.
+    // Extensions of WGSL are not allowed.
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
     let info = validator.validate(&module).map_err(|e| source.validation_error(&e))?;
     Ok((module, info))
 }
 
-/// Checks the `override`s and the values given; which parameter each of the overrides is, in the order of the text.
+/// Checks the `override`s and the values given. Returns the parameter number of each override, in the order of the
+/// text.
 fn parameters(text: &Text, module: &Module) -> Result<Vec<usize>> {
     let Text { file, parameters, .. } = text;
     let mut declared = Vec::new();
@@ -370,7 +371,7 @@ fn parameters(text: &Text, module: &Module) -> Result<Vec<usize>> {
     Ok(declared.iter().map(|(at, _)| before(*at)).collect())
 }
 
-/// A function of the module by its name, if its signature is the one expected.
+/// Finds a function of the module by name, and checks its signature.
 fn function(source: &Source, module: &Module, name: &str, signature: &str) -> Result<Handle<Function>> {
     let found = module.functions.iter().find(|(_, function)| function.name.as_deref() == Some(name));
     let Some((handle, function)) = found else {

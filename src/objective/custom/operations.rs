@@ -1,4 +1,4 @@
-//! Operators, functions and literals of a weight file as text for devices, each with one result everywhere: that of
+//! Writes the operators and functions of a weight file as WGSL that has the same result on every device: the result of
 //! [`binary`](super::value::binary) and [`mathematics`](super::value::mathematics).
 
 use super::literals::{type_name, within};
@@ -11,7 +11,8 @@ impl Writer<'_> {
         let (a, b) = (self.operand(left)?, self.operand(right)?);
         let (kind, ty) = (self.type_of(left).scalar_kind()?, type_name(self.type_of(right))?);
         let signed = kind == ScalarKind::Sint;
-        // GL leaves open what a division by zero is, and a remainder of negative numbers; SPIR-V, one that is too large.
+        // GL does not define divisions by zero and remainders of negative numbers. SPIR-V does not define a division
+        // whose result is too large.
         let divisor = || {
             let too_large = format!(" | (({a} == {ty}(-2147483647i - 1i)) & ({b} == {ty}(-1i)))");
             let one = if signed { "1i" } else { "1u" };
@@ -25,7 +26,7 @@ impl Writer<'_> {
                 return Some(format!("({a} - ({a} / {divisor}) * {divisor})"));
             }
             Bin::Modulo => return Some(format!("({a} - {b} * trunc({a} / {b}))")),
-            // Of as many places as a number has bits, GL leaves it open.
+            // GL does not define shifts by 32 bits or more.
             Bin::ShiftLeft => return Some(format!("({a} << ({b} & {ty}(31u)))")),
             Bin::ShiftRight => return Some(format!("({a} >> ({b} & {ty}(31u)))")),
             Bin::Add => "+",
@@ -63,7 +64,7 @@ impl Writer<'_> {
         let float = self.type_of(arg).scalar_kind() == Some(ScalarKind::Float);
         let name = match (fun, &given[..]) {
             (Math::Abs, [x]) if !float && ty.contains('i') => return Some(format!("max({x}, -{x})")),
-            // Drivers leave open what it is where the bounds are the wrong way round.
+            // Drivers do not define `clamp` with the lower bound above the upper bound.
             (Math::Clamp, [x, low, high]) => return Some(format!("min(max({x}, {low}), {high})")),
             (Math::SmoothStep, [low, high, x]) => {
                 let t = format!("min(max(({x} - {low}) / ({high} - {low}), {ty}()), {ty}(1.0f))");

@@ -1,4 +1,4 @@
-//! Which WGSL the CPU evaluates: all else is named with its place, before anything is evaluated.
+//! Which WGSL the CPU can evaluate. Everything else is rejected, with its position, before anything is evaluated.
 
 use super::literals::type_name;
 use naga::valid::ModuleInfo;
@@ -7,7 +7,8 @@ use naga::{
     Statement, Type, TypeInner,
 };
 
-/// The first construct that [`call`](super::interpret::call) cannot evaluate, with its place; of all functions of a module.
+/// Checks that [`call`](super::interpret::call) can evaluate all functions of a module. The error is the position and
+/// the name of the first construct that it cannot evaluate.
 pub(super) fn check(module: &Module, info: &ModuleInfo) -> Result<(), (Span, String)> {
     let plain = |ty: Handle<Type>| type_name(&module.types[ty].inner).is_some();
     for (handle, function) in module.functions.iter() {
@@ -35,12 +36,12 @@ pub(super) fn check(module: &Module, info: &ModuleInfo) -> Result<(), (Span, Str
     Ok(())
 }
 
-/// Values and pointers that are not those of numbers and vectors.
+/// Names a type that is not a number, a vector or a pointer to one.
 fn strange_type(module: &Module, inner: &TypeInner) -> Option<String> {
     let pointed = match inner {
         TypeInner::Pointer { base, space: AddressSpace::Function } => &module.types[*base].inner,
         TypeInner::ValuePointer { space: AddressSpace::Function, .. } => return None,
-        // Literals that nothing uses have no width yet.
+        // Literals that nothing uses have an abstract type.
         TypeInner::Scalar(scalar) if scalar.is_abstract() => return None,
         TypeInner::Vector { scalar, .. } if scalar.is_abstract() => return None,
         _ => inner,
@@ -56,7 +57,7 @@ fn strange(expression: &Ex) -> Option<String> {
                 name(fun)
             }
             Math::Reflect | Math::Refract | Math::Inverse | Math::Transpose | Math::Determinant => name(fun),
-            // Bits and packing come last in naga's list.
+            // The functions on bits and packing come last in naga's list.
             _ if *fun as u32 >= Math::QuantizeToF16 as u32 => name(fun),
             Math::Dot4I8Packed | Math::Dot4U8Packed => name(fun),
             _ => None,

@@ -1,4 +1,4 @@
-//! Numbers and vectors of WGSL over f32 or f64, and what its operators and mathematics make of them.
+//! Numbers and vectors of WGSL in f32 or f64, and the operators and functions on them.
 
 use crate::math::Real;
 use naga::{BinaryOperator as Bin, MathFunction as Math, ScalarKind, Span};
@@ -12,14 +12,14 @@ pub(super) enum Number<T> {
 }
 pub(super) use Number::{B, F, I, U};
 
-/// A scalar or a vector of up to four.
+/// A scalar, or a vector of up to four components.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value<T> {
     pub parts: [Number<T>; 4],
     pub len: usize,
 }
 
-/// What stopped an evaluation, and where in the text.
+/// Why an evaluation stopped, and where in the text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
     pub what: &'static str,
@@ -31,7 +31,7 @@ impl Fault {
         Self { what, at: Span::UNDEFINED }
     }
 
-    /// The same with a place, unless it has one.
+    /// Adds a position, unless the fault has one.
     pub fn at(self, at: Span) -> Self {
         if self.at.is_defined() { self } else { Self { at, ..self } }
     }
@@ -39,13 +39,14 @@ impl Fault {
 
 pub(super) const UNSUPPORTED: Fault = Fault::new("something that only a GPU evaluates");
 pub(super) const MISMATCH: Fault = Fault::new("operands of other types");
-/// Devices need not have NaN, and compare it as they please: what depends on it would differ between them.
+/// Devices need not support NaN, and may compare it in any way. A result that depends on NaN would differ between
+/// devices.
 const UNDEFINED: Fault = Fault::new("a result that depends on a number without a value (NaN)");
 
-/// The largest and smallest floats that convert to an i32 and to a u32 without a change; the others become these.
+/// The smallest and the largest float that convert exactly to an i32 and to a u32. Others are clamped to these.
 pub(super) const I32_RANGE: [f32; 2] = [-2_147_483_648.0, 2_147_483_520.0];
 pub(super) const U32_RANGE: [f32; 2] = [0.0, 4_294_967_040.0];
-/// tanh is 1 to the bit from here on. Devices that divide exponentials would overflow further out.
+/// From here on, tanh is exactly 1 in f32. Further out, devices that divide exponentials would overflow.
 pub(super) const TANH_END: f32 = 15.0;
 
 impl<T: Real> Value<T> {
@@ -64,7 +65,7 @@ impl<T: Real> Value<T> {
     }
 
     pub fn part(&self, k: usize) -> Number<T> {
-        // A scalar stands for a vector of equals.
+        // A scalar stands for a vector of equal components.
         self.parts[if self.len == 1 { 0 } else { k.min(3) }]
     }
 
@@ -99,7 +100,7 @@ impl<T: Real> Value<T> {
         }
     }
 
-    /// The component of a vector of `len` that a computed index means: beyond an end, that end.
+    /// The component that a computed index selects from a vector of `len`. The index is clamped to the vector.
     pub fn component(&self, len: usize) -> Result<usize, Fault> {
         Ok(self.index()?.clamp(0, len.max(1) as i64 - 1) as usize)
     }
@@ -117,7 +118,7 @@ pub(super) fn convert<T: Real>(number: Number<T>, kind: ScalarKind) -> Result<Nu
         (ScalarKind::Float, F(x)) => F(x),
         (ScalarKind::Float, _) => F(T::of(x)),
         (ScalarKind::Bool, _) => B(x != 0.0),
-        // Between integers the bits stay.
+        // Conversions between integers keep the bits.
         (ScalarKind::Sint, I(x)) => I(x),
         (ScalarKind::Sint, U(x)) => I(x as i32),
         (ScalarKind::Uint, I(x)) => U(x as u32),
@@ -133,7 +134,7 @@ fn compares(op: Bin) -> bool {
     matches!(op, Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual)
 }
 
-/// The lower and the higher of two; a number without a value stays one, other than in [`f32::min`].
+/// The lower of two numbers. Unlike [`f32::min`], the result is NaN if one of them is.
 fn least<T: Real>(x: T, y: T) -> T {
     if x.is_nan() || y.is_nan() { T::nan() } else { x.min(y) }
 }
@@ -154,7 +155,7 @@ pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Num
             _ => return None,
         }))
     }
-    // WGSL: x / 0 is x, x % 0 is 0; likewise where the result of a division is too large.
+    // In WGSL, x / 0 is x and x % 0 is 0. The same holds if the result of a division is too large.
     macro_rules! integers {
         ($a:ident, $b:ident, $of:ident) => {
             match op {
@@ -176,10 +177,10 @@ pub(super) fn binary<T: Real>(op: Bin, a: Number<T>, b: Number<T>) -> Result<Num
             Bin::Add => F(a + b),
             Bin::Subtract => F(a - b),
             Bin::Multiply => F(a * b),
-            // Infinite by WGSL's letter, of a sign that compilers do not keep.
+            // WGSL defines this as infinite, but compilers do not keep the sign.
             Bin::Divide if b == T::zero() => F(T::nan()),
             Bin::Divide => F(a / b),
-            // As the devices compute it, which is not the exact remainder.
+            // Devices compute it this way. It is not the exact remainder.
             Bin::Modulo => F(a - b * (a / b).trunc()),
             _ => return ordered(op, a, b).ok_or(UNSUPPORTED),
         },
@@ -271,7 +272,7 @@ pub(super) fn mathematics<T: Real>(
             Math::Trunc => x.trunc(),
             Math::Fract => x - x.floor(),
             Math::Round => {
-                // Halves go to the even neighbour.
+                // Halves are rounded to the even neighbour.
                 let (nearest, two) = (x.round(), T::of(2.0));
                 let odd_half = (x - x.trunc()).abs() == T::of(0.5) && nearest % two != zero;
                 if odd_half { nearest - x.signum() } else { nearest }

@@ -1,8 +1,8 @@
-//! What devices run of a weight file: WGSL written anew from naga's IR, the same that the CPU interprets.
+//! Writes the WGSL that devices run for a weight file. It comes from the same naga IR that the CPU interprets.
 //!
-//! Every operation whose result WGSL or a driver leaves open, such as a division of integers by zero, is written so that it
-//! has one result everywhere, which is the interpreter's; release builds ask drivers for no checks of their own. Names are
-//! ours throughout, so that a file may use any, and every step has a line of its own, so that no compiler recurses.
+//! WGSL or a driver does not define the result of some operations, such as a division of integers by zero. These are
+//! written so that they have the interpreter's result on every device, because release builds do not ask drivers for
+//! checks. All names are generated, so a file may use any name. Every step has its own line, so no compiler recurses.
 
 use super::interpret::{STEPS, before_the_body};
 use super::literals::{number, type_name, within};
@@ -13,17 +13,17 @@ use naga::{
     SwitchValue, TypeInner, UnaryOperator,
 };
 
-/// A checked module, and what its expressions at module scope are.
+/// A checked module, and the values of its expressions at module scope.
 pub(super) struct Checked<'a> {
     pub module: &'a Module,
     pub info: &'a ModuleInfo,
     pub globals: &'a [Option<Value<f32>>],
-    /// Which of the kernel's members `custom_params_k` an override is, by its place among the module's.
+    /// For each of the module's overrides, by index: the number k of the kernel's member `custom_params_k`.
     pub slots: &'a [usize],
 }
 
-/// The section of a shader page with T and P of a module; nothing where an expression is none that
-/// [`check`](super::supported::check) accepts.
+/// The section of a shader with T and P of a module; `None` if it has an expression that
+/// [`check`](super::supported::check) does not accept.
 pub(super) fn section(
     checked: &Checked,
     triplet: Handle<Function>,
@@ -39,8 +39,8 @@ pub(super) fn section(
         let writer = Writer { checked, function, info, before: named.clone(), named, in_body: false, out };
         out = writer.function(handle)?;
     }
-    // Parameters are variables that the kernel fills: one compilation for all values, and no folding that would depend
-    // on them.
+    // Parameters are variables that the kernel fills. One compilation therefore serves all values, and constant folding
+    // cannot depend on them.
     let set: String = checked
         .slots
         .iter()
@@ -64,7 +64,7 @@ pub(super) struct Writer<'a> {
     before: Vec<bool>,
     /// Expressions that have a name.
     named: Vec<bool>,
-    /// Whether variables are there to be read.
+    /// Whether the variables are declared, so that they can be read.
     in_body: bool,
     out: String,
 }
@@ -83,7 +83,7 @@ impl Writer<'_> {
         let arrow = result.as_ref().map_or(String::new(), |result| format!(" -> {result}"));
         self.out += &format!("fn own_function_{}({}){arrow} {{\n", handle.index(), arguments.join(", "));
         for handle in before_the_body(self.function) {
-            // Those that only the body can evaluate are none of what variables begin with.
+            // Expressions that only the body can evaluate are left out. No variable needs them for its initial value.
             if self.is_value(handle) && !self.function.expressions[handle].needs_pre_emit() {
                 self.before[handle.index()] = self.name(handle).is_some();
             }
@@ -98,7 +98,7 @@ impl Writer<'_> {
         }
         self.in_body = true;
         self.block(&self.function.body)?;
-        // A loop without an end has one here.
+        // An endless loop is cut, so the function needs a `return` after it.
         if let Some(result) = result
             && !matches!(self.function.body.last(), Some(Statement::Return { .. }))
         {
@@ -198,7 +198,7 @@ impl Writer<'_> {
         type_name(self.type_of(handle)).is_some()
     }
 
-    /// Gives an expression a name of its own.
+    /// Writes an expression as a `let` with its own name.
     fn name(&mut self, handle: Handle<Ex>) -> Option<()> {
         let value = self.expression(handle)?;
         self.out += &format!("let e{} = {value};\n", handle.index());
@@ -234,8 +234,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Stores into a component by a computed index. As a choice in every component: FXC refuses to store into one that
-    /// it does not know.
+    /// Stores into a component with a computed index. It writes a choice into every component, because FXC refuses to
+    /// store into a component whose index is not known.
     fn store_at(&mut self, base: Handle<Ex>, index: Handle<Ex>, value: Handle<Ex>) -> Option<()> {
         let (vector, place) = (self.pointed(base)?, self.place(base)?);
         let (len, ty) = (length(vector), type_name(vector)?);
@@ -248,7 +248,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// A computed index within a vector of `len`.
+    /// A computed index, clamped to a vector of `len`.
     fn index(&self, index: Handle<Ex>, len: usize) -> Option<String> {
         let last = len.checked_sub(1)?;
         let k = self.operand(index)?;
