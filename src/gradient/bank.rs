@@ -10,7 +10,7 @@ use crate::{Error, Result};
 pub(crate) struct BankRows<'a> {
     pub images: Mat<'a>,
     pub texts: Mat<'a>,
-    /// Images of the batch's pairs, then of the bank's: pairs of equal ids are never negatives.
+    /// Image ids of the batch's pairs, then of the bank's. Pairs with equal ids are never negatives.
     pub ids: Slice<'a, u32>,
 }
 
@@ -18,7 +18,7 @@ pub(crate) struct BankRows<'a> {
 pub(crate) struct Bank {
     images: Matrix,
     texts: Matrix,
-    /// Images of the batch's pairs, then of the bank's.
+    /// Image ids of the batch's pairs, then of the bank's.
     ids: Buffer<u32>,
     capacity: usize,
     pairs: usize,
@@ -30,7 +30,7 @@ impl Bank {
     /// Room for `size` pairs of embeddings of width `dim`, rounded down to whole batches of `pairs`.
     ///
     /// # Errors
-    /// A size below that of a batch, or memory beyond a binding of the device.
+    /// A size below one batch, or more memory than one binding of the device holds.
     pub fn new(device: &Device, size: usize, pairs: usize, dim: usize) -> Result<Self> {
         let capacity = Self::check(device, size, pairs, dim)?;
         Ok(Self {
@@ -44,7 +44,7 @@ impl Bank {
         })
     }
 
-    /// The pairs of whole batches that a bank of `size` pairs holds.
+    /// The number of pairs that a bank of `size` pairs holds, rounded down to whole batches.
     ///
     /// # Errors
     /// Those of [`Bank::new`].
@@ -85,7 +85,7 @@ impl Bank {
         })
     }
 
-    /// Copies the batch's unit rows in, over the oldest.
+    /// Copies the batch's unit rows into the bank, over the oldest rows.
     pub fn push(&mut self, commands: &mut Commands, [images, texts]: [&Matrix; 2]) -> Result<()> {
         for (from, to) in [(images, &mut self.images), (texts, &mut self.texts)] {
             let stride = padded(to.cols);

@@ -1,6 +1,6 @@
 //! The gradient of an objective as a list of dispatches (docs/math.md, "Assembled gradient", "Hinge" and "InfoNCE").
 //!
-//! A third of the file are tests that strips of any size give the gradient of the whole.
+//! A third of the file tests that strips of any size give the gradient of the whole batch.
 
 use super::terms::{exponential_params, same_image, term_weights};
 use super::workspace::{Direction, Inputs, Strips, Workspace};
@@ -13,7 +13,7 @@ use crate::kernels::{
 use crate::objective::{GoalParams, InfonceParams, Negatives, Objective, Term};
 
 impl Workspace {
-    /// Computes the gradient at the embeddings, overwriting `dx`, `dy` `[pairs, cols]`.
+    /// Computes the gradient at the embeddings. Overwrites `dx` and `dy` `[pairs, cols]`.
     pub fn gradient(
         &mut self,
         commands: &mut Commands,
@@ -50,7 +50,7 @@ impl Workspace {
         self.collect(commands, term.weight)
     }
 
-    /// Adds the losses of a part to those before.
+    /// Adds the losses of a term or round to the sum.
     fn collect(&mut self, commands: &mut Commands, weight: f32) -> Result<()> {
         let pairs = self.pairs();
         for direction in [&mut self.images, &mut self.texts] {
@@ -76,7 +76,7 @@ impl Workspace {
     ) -> Result<()> {
         let pairs = self.pairs();
         let rounds = match term.negatives {
-            // The first round has found p.
+            // Round 0 has found p.
             Negatives::SemiHard => 1..2,
             Negatives::Top(count) => 0..(count.get() as usize).min(pairs),
             Negatives::Hardest | Negatives::All => 0..1,
@@ -130,7 +130,7 @@ impl Workspace {
         })
     }
 
-    /// Both gradients from the coefficients and the indices of a round.
+    /// Computes both gradients from the coefficients and the indices of a round.
     fn compose(
         &mut self,
         commands: &mut Commands,
@@ -191,7 +191,7 @@ impl Workspace {
         self.collect(commands, weight)
     }
 
-    /// Losses of exponentials over all negatives.
+    /// Losses that sum exponentials over all negatives.
     fn exponential(
         &mut self,
         commands: &mut Commands,
@@ -250,7 +250,7 @@ mod tests {
     use crate::objective::{GoalParams, InfonceParams, Loss, PairWeight, TripletWeight};
     use rand_chacha::rand_core::Rng;
 
-    /// Gradients and losses through blocks of `rows` rows of a batch of `pairs` embeddings of width `dim`.
+    /// Gradients and losses of a batch of `pairs` embeddings of width `dim`, computed in strips of `rows` rows.
     fn by_blocks(
         device: &Device,
         objective: &Objective,
@@ -258,7 +258,7 @@ mod tests {
         masked: bool,
         rows: usize,
     ) -> [Vec<f32>; 4] {
-        // In general position.
+        // Random unit rows, so ties are unlikely.
         let rows_of = |seed: u64| -> Vec<f32> {
             let mut rng = random(Purpose::Analysis, seed, 0, 0);
             let mut values: Vec<_> =
@@ -298,7 +298,7 @@ mod tests {
         a.iter().zip(b).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / size
     }
 
-    /// On the software adapter in strips of what it takes at a time, on the CPU all similarities at once.
+    /// The software adapter computes in strips as large as it accepts. The CPU computes all similarities at once.
     #[test]
     #[ignore = "needs lavapipe: run scripts/test"]
     fn a_batch_of_8000_gives_the_gradient_of_the_whole() {

@@ -1,6 +1,6 @@
 //! The gradient at the caller's embeddings: [`Objective::gradients`] and [`GradientContext`].
 //!
-//! Owns the way onto the device and back; the dispatches are `gradient`'s.
+//! This file copies data to the device and back. The dispatches are those of `Workspace::gradient`.
 
 use super::workspace::{Inputs, Workspace, check_pairs};
 use crate::device::{Buffer, Commands, Device, Matrix};
@@ -8,8 +8,8 @@ use crate::kernels::{l2norm, l2norm_backward};
 use crate::objective::Objective;
 use crate::{Error, Result};
 
-/// Embeddings: their values, row-major, and the width of a row. Each side says its own width, so that matrices of other shapes
-/// with as many values are not taken for pairs.
+/// Embeddings: their values, row-major, and the width of a row. Each side has its own width, so two matrices of
+/// different shapes with the same number of values are not mistaken for pairs.
 pub type Rows<'a> = (&'a [f32], usize);
 
 /// The gradient of an objective at a batch of embeddings; see [`Objective::gradients`].
@@ -36,7 +36,7 @@ pub struct Gradients {
     pub hardest_image_index: Vec<u32>,
 }
 
-/// How [`Objective::gradients`] takes its embeddings.
+/// Options of [`Objective::gradients`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct GradientOptions<'a> {
@@ -91,8 +91,8 @@ pub struct GradientValue {
     pub temperature: f32,
 }
 
-/// Gradients of one objective at batches of one shape: keeps its memory on the device from call to call, and writes into the
-/// caller's slices.
+/// Computes gradients of one objective at batches of one shape. It keeps its buffers on the device between calls, and
+/// writes into the caller's slices.
 ///
 /// ```
 /// use wgoal::{Device, Objective, gradient::{GradientContext, GradientOptions}};
@@ -142,7 +142,7 @@ impl GradientContext {
     /// For batches of `pairs` embeddings of width `dim`.
     ///
     /// # Errors
-    /// A parameter out of range, no pair or too many, a width of 0, a device without the memory.
+    /// A parameter out of range, no pairs or too many, a width of 0, or a device without enough memory.
     pub fn new(device: &Device, objective: &Objective, pairs: usize, dim: usize) -> Result<Self> {
         objective.validate()?;
         check_pairs(pairs)?;
@@ -252,7 +252,8 @@ impl GradientContext {
         Ok(GradientValue { loss: sum(&loss), temperature })
     }
 
-    /// What the last call mined: the similarities and indices of [`Gradients`], the rest of it empty.
+    /// The negatives that the last call mined: the similarities and indices of [`Gradients`]. The other fields are
+    /// empty.
     ///
     /// # Errors
     /// A failing device.
@@ -272,8 +273,8 @@ impl GradientContext {
 
 #[cfg(feature = "native")]
 impl GradientContext {
-    /// Computes the gradients at `images` and `texts`, each `[pairs, dim]` row-major, row i of both being a pair, and writes them
-    /// into the two slices, of the same shape.
+    /// Computes the gradients at `images` and `texts`, each `[pairs, dim]` row-major, and writes them into two slices
+    /// of the same shape. Row i of both sides is a pair.
     ///
     /// # Errors
     /// Another shape, a value that is not finite, a failing device.
@@ -288,7 +289,8 @@ impl GradientContext {
         device.wait(self.gradients_async(images, texts, options, into))
     }
 
-    /// What the last call mined: the similarities and indices of [`Gradients`], the rest of it empty.
+    /// The negatives that the last call mined: the similarities and indices of [`Gradients`]. The other fields are
+    /// empty.
     ///
     /// # Errors
     /// A failing device.
@@ -346,8 +348,8 @@ pub(crate) fn check_embeddings(images: Rows, texts: Rows, ids: Option<&[u32]>) -
 
 #[cfg(feature = "native")]
 impl Objective {
-    /// The gradient at a batch of N image and N text embeddings, row i of both being a pair: the paper's gradient for people who
-    /// bring their own encoder. `images` and `texts` are each the values `[N, D]`, row-major, and the width D.
+    /// The gradient at a batch of N image and N text embeddings, for callers with their own encoder. Row i of both
+    /// sides is a pair. `images` and `texts` are each the values `[N, D]`, row-major, and the width D.
     ///
     /// ```
     /// use wgoal::{Device, Objective};
@@ -359,8 +361,8 @@ impl Objective {
     /// # Ok::<(), wgoal::Error>(())
     /// ```
     ///
-    /// GOAL and hinge gradients are sums over the batch, InfoNCE's is a mean (docs/math.md, "Assembled gradient" and
-    /// "InfoNCE"). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
+    /// GOAL and hinge gradients are sums over the batch. The InfoNCE gradient is a mean (docs/math.md, "Assembled
+    /// gradient" and "InfoNCE"). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
     ///
     /// # Errors
     /// When the shapes disagree, a value is not finite, a parameter is out of range, or the device fails.

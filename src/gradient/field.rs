@@ -1,5 +1,5 @@
-//! The field A on the similarities of one batch in f64, by the reference implementations: the device's gradient is compared with it, and
-//! what `analyze` examines (docs/math.md, "Assembled gradient").
+//! The field A at the similarities of one batch in f64, computed by the reference implementations. The device's
+//! gradient is compared with it, and `analyze` examines it (docs/math.md, "Assembled gradient").
 
 use super::terms::{exponential_params, same_image, term_weights};
 use crate::Result;
@@ -12,12 +12,12 @@ pub(crate) struct Field {
     /// `[pairs, pairs]`, rows padded.
     pub a: Vec<f64>,
     pub loss: f64,
-    /// (T P⁺, T P⁻) of every triplet that was mined.
+    /// (T P⁺, T P⁻) of every mined triplet.
     pub triplets: Vec<[f64; 2]>,
 }
 
 impl Field {
-    /// At the similarities `s [pairs, pairs]`, rows padded.
+    /// Computes the field at the similarities `s [pairs, pairs]`, rows padded.
     ///
     /// # Errors
     /// A weight file that cannot be evaluated.
@@ -32,7 +32,7 @@ impl Field {
         Ok(field)
     }
 
-    /// The function is long because it is the plain form of every kind of term, to be read beside the list of
+    /// The function is long because it computes every kind of term in plain loops, to be read beside the list of
     /// dispatches.
     fn term(&self, term: &Term, s: &[f64], n: usize, ids: Option<&[u32]>) -> Result<Self> {
         let blocks = [Block::images(0, n, n), Block::texts(0, n, n)];

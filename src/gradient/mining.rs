@@ -8,8 +8,9 @@ use crate::kernels::{Below, Block, Candidates, Hardest, Product, hardest, log_su
 use crate::objective::{Negatives, Objective, Term};
 
 impl Workspace {
-    /// Finds p, and n, h of both directions; for InfoNCE its sums of exponentials too. Where triplets close by a margin, and in
-    /// every round but the first, an anchor's own pair is no candidate: a margin is violated by a negative or not at all.
+    /// Finds p, and n and h of both directions. For InfoNCE it also computes the sums of exponentials. An anchor's own
+    /// pair is not a candidate after the first round. It is never a candidate if a margin closes triplets, because only
+    /// a negative can violate a margin.
     pub(super) fn mine(
         &mut self,
         commands: &mut Commands,
@@ -20,8 +21,8 @@ impl Workspace {
         let exclude_own = term.objective.closes_triplets() || round > 0;
         let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
         let Self { similarity, positive, positive_scratch, no_index, images, texts, .. } = self;
-        // Semi-hard mining reads `positive`, so it writes p to scratch. The texts, which find p as well, always do: they then
-        // need not wait for the images.
+        // Semi-hard mining reads `positive`, so it writes p to scratch. The direction of the texts also finds p. It
+        // always writes p to scratch, so it need not wait for the direction of the images.
         let (mut found, bound) = match semi_hard {
             false => (Some(positive), None),
             true => (None, Some(Below { value: positive.view(), index: no_index.view() })),
@@ -61,12 +62,12 @@ impl Workspace {
 struct Mining<'a> {
     exclude_own: bool,
     round: usize,
-    /// In the place of the round before.
+    /// Replaces the result of the previous round as the bound.
     bound: Option<Below<'a>>,
 }
 
 impl Mining<'_> {
-    /// Anchors of the batch against the candidates of a memory bank, in strips of `strip`'s rows.
+    /// Mines the candidates of a memory bank for the anchors of the batch, in strips of `strip.rows` anchors.
     fn bank(
         &self,
         commands: &mut Commands,

@@ -1,7 +1,8 @@
 //! The gradient of an objective at a batch of embeddings.
 //!
-//! `Workspace::gradient` is the list of dispatches that training uses. [`crate::Objective::gradients`] is the whole gradient
-//! for people who bring their own encoder. `Field` is the same gradient in f64 on the CPU, for checks and analysis.
+//! `Workspace::gradient` is the list of dispatches that training uses. [`crate::Objective::gradients`] computes the
+//! gradient for callers with their own encoder. `Field` is the same gradient in f64 on the CPU, for checks and
+//! analysis.
 
 mod bank;
 mod compose;

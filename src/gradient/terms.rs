@@ -1,4 +1,4 @@
-//! From the description of an objective to the parameters of kernels.
+//! Translates the description of an objective into parameters of kernels.
 
 use crate::kernels::{ExponentialParams, PositivePart, SameImage, WeightParams};
 use crate::objective::{
@@ -58,7 +58,7 @@ pub(crate) fn weight_params(objective: &Objective, scale: f32) -> Option<WeightP
     }
 }
 
-/// The loss of exponentials over all negatives; `None` for the other objectives.
+/// The parameters of a loss that sums exponentials over all negatives; `None` for other objectives.
 pub(super) fn exponential_params(objective: &Objective, scale: f32) -> Option<ExponentialParams> {
     let (lifted, params) = match objective {
         Objective::Loss(Loss::MultiSimilarity, params) => (false, params),

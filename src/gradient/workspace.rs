@@ -1,7 +1,7 @@
-//! The memory of a gradient, and the walk over the strips of the similarity matrix.
+//! The buffers of a gradient, and the loop over the strips of the similarity matrix.
 //!
-//! S comes in strips of rows that fit a binding. A single strip is computed once. Several are computed again for each pass that
-//! needs them, so N x N is never held.
+//! S is computed in strips of rows that fit a binding. A single strip is computed once. Several strips are computed
+//! again for each pass, so the whole N x N matrix is never in memory.
 
 use super::bank::BankRows;
 use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice};
@@ -9,13 +9,13 @@ use crate::kernels::{Below, Block, MAX_PAIRS, Product, matmul, mined_keys};
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// What a batch brings to its gradient.
+/// The inputs of a batch's gradient.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     /// X, Y `[pairs, cols]`
     pub images: Mat<'a>,
     pub texts: Mat<'a>,
-    /// Image of each pair, where captions of the same image are never negatives.
+    /// Image of each pair. If given, captions of the same image are never negatives.
     pub ids: Option<Slice<'a, u32>>,
     /// Temperature t of InfoNCE `[1]`; the other objectives do not read it.
     pub temperature: Slice<'a, f32>,
@@ -25,15 +25,15 @@ pub(crate) struct Inputs<'a> {
     pub bank: Option<BankRows<'a>>,
 }
 
-/// The memory that gradients of batches of one size need; reused from step to step.
+/// The buffers for gradients of batches of one size, reused from step to step.
 pub(crate) struct Workspace {
     pub(super) similarity: Similarity,
     /// A strip of similarities to a memory bank.
     pub(super) to_bank: Option<Matrix>,
     pub(super) positive: Buffer<f32>,
-    /// Receives p where `positive` is being read, or is written by the other direction.
+    /// Receives p while `positive` is read, or written by the other direction.
     pub(super) positive_scratch: Buffer<f32>,
-    /// Above every index.
+    /// Above every index, so a bound with it excludes all candidates of exactly its similarity.
     pub(super) no_index: Buffer<u32>,
     pub(super) images: Direction,
     pub(super) texts: Direction,
@@ -43,7 +43,7 @@ pub(crate) struct Workspace {
     pub(super) begun: bool,
 }
 
-/// One direction's mined negatives and what follows from them, `[pairs]` each.
+/// One direction's mined negatives and the values computed from them, `[pairs]` each.
 pub(super) struct Direction {
     pub rounds: Rounds,
     /// Relative sums, or the state of InfoNCE's exponentials: `[pairs, 4]`.
@@ -58,7 +58,7 @@ pub(super) struct Direction {
     pub loss: Buffer<f32>,
 }
 
-/// What was mined: the hardest negatives, which the records report, then those of later rounds, in turns.
+/// The mined negatives: the hardest, which the records report, then two buffers that later rounds use in turn.
 pub(super) struct Rounds([Mined; 3]);
 
 /// Negatives of one round of mining, `[pairs]`.
@@ -104,7 +104,7 @@ impl Rounds {
         &self.0[0]
     }
 
-    /// The memory of a round, and what the round before found.
+    /// The buffers of a round, and the result of the previous round.
     pub fn next(&mut self, round: usize) -> (&mut Mined, Option<&Mined>) {
         let [first, even, odd] = &mut self.0;
         match round {
@@ -116,10 +116,10 @@ impl Rounds {
     }
 }
 
-/// Whether a batch may have so many pairs, the same on every device.
+/// Checks the number of pairs of a batch. The limit is the same on every device.
 ///
 /// # Errors
-/// Too many, or none.
+/// Too many pairs, or none.
 pub(crate) fn check_pairs(pairs: usize) -> Result<()> {
     if (1..=MAX_PAIRS).contains(&pairs) {
         return Ok(());
@@ -129,7 +129,7 @@ pub(crate) fn check_pairs(pairs: usize) -> Result<()> {
 }
 
 impl Workspace {
-    /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank`.
+    /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank` pairs.
     pub fn new(device: &Device, pairs: usize, dim: usize, bank: usize) -> Result<Self> {
         let mut workspace = Self::with_strip_rows(device, pairs, device.strip_rows(pairs, pairs, dim)?)?;
         if bank > 0 {
@@ -185,19 +185,19 @@ impl Workspace {
 /// The similarities of a batch, one strip of rows at a time.
 pub(super) struct Similarity {
     pairs: usize,
-    /// Rows of a strip.
+    /// Rows per strip.
     rows: usize,
     matrix: Matrix,
 }
 
-/// Whether a single strip may be used as the pass before left it.
+/// Whether a single strip may be reused as the previous pass left it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strips {
     Fresh,
     Kept,
 }
 
-/// Rows of S, or the field that takes their place.
+/// Rows of S, or of the field that overwrites them.
 pub(super) struct Strip<'a> {
     /// Rows of the whole matrix.
     pub rows: Range<usize>,
@@ -206,7 +206,7 @@ pub(super) struct Strip<'a> {
 }
 
 impl Similarity {
-    /// Calls `visit` for each strip, in order, once S stands in it.
+    /// Calls `visit` for each strip, in order, after S is computed in it.
     pub fn strips(
         &mut self,
         commands: &mut Commands,
@@ -235,19 +235,19 @@ impl Strip<'_> {
         self.matrix.rows_mut(0..self.rows.len())
     }
 
-    /// How images see it, and how texts do.
+    /// The strip with images as anchors, and with texts as anchors.
     pub fn blocks(&self) -> [Block; 2] {
         let (first, rows) = (self.rows.start, self.rows.len());
         [Block::images(first, rows, self.pairs), Block::texts(first, rows, self.pairs)]
     }
 
-    /// Whether it is the only one. Strips of one matrix must take their sums in one order, so that equal embeddings have equal
-    /// similarities.
+    /// Whether it is the only strip. Several strips of one matrix must sum in the same order, so that equal embeddings
+    /// have equal similarities.
     fn is_whole(&self) -> bool {
         self.rows.len() == self.pairs
     }
 
-    /// The strip's part of dX = A Y and dY = Aᵀ X, once it holds a field A that is not sparse.
+    /// The strip's part of dX = A Y and dY = Aᵀ X. The strip must hold a dense field A.
     pub fn dense(
         &self,
         commands: &mut Commands,
