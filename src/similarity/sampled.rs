@@ -1,5 +1,5 @@
-//! Hard negatives by chance, in proportion to how similar they are: the false partners of X-VLM's matching loss
-//! (docs/math.md, "Hard negatives by chance").
+//! Draws hard negatives at random, similar ones more often: the false partners of X-VLM's matching loss (docs/math.md,
+//! "Hard negatives by chance").
 
 use crate::device::Device;
 use crate::gradient::{Rows, check_embeddings};
@@ -8,29 +8,29 @@ use crate::similarity::Strips;
 use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
 
-/// Added to every probability, so that none is out of reach.
+/// Added to every probability, so that none is 0.
 const FLOOR: f64 = 1e-5;
 
-/// One false partner of each of N images and of each of N texts; see [`crate::similarity::hard_negatives`].
+/// One false partner for each of N images and each of N texts; see [`crate::similarity::hard_negatives`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HardNegatives {
-    /// For every image the row of a text that is not its own, `[N]`.
+    /// For every image, the row of a text that is not its own, `[N]`.
     pub texts: Vec<u32>,
-    /// For every text the row of an image that is not its own, `[N]`.
+    /// For every text, the row of an image that is not its own, `[N]`.
     pub images: Vec<u32>,
 }
 
-/// What [`crate::similarity::hard_negatives`] draws by.
+/// Options of [`crate::similarity::hard_negatives`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct NegativeOptions<'a> {
     /// Image of each pair: pairs of one image are never drawn for each other. Without it, only a pair's own partner is
     /// not drawn.
     pub ids: Option<&'a [u32]>,
-    /// t of the softmax.
+    /// Temperature t of the softmax.
     pub temperature: f32,
-    /// Decides the draw, together with the embeddings.
+    /// Seed of the draw.
     pub seed: u64,
 }
 
@@ -68,7 +68,7 @@ pub async fn hard_negatives_async(
     let directions = [(images, texts, &mut drawn.texts), (texts, images, &mut drawn.images)];
     for (direction, (queries, candidates, out)) in directions.into_iter().enumerate() {
         let mut strips = Strips::new(device, queries, candidates, dim)?;
-        // One number a query, in order, whatever the strips.
+        // One random number per query, in order, so the size of the strips does not change the draw.
         let mut rng = random(Purpose::Negatives, seed, 0, direction as u32);
         for strip in strips.ranges() {
             let similarity = strips.read(&strip).await?;
@@ -81,8 +81,8 @@ pub async fn hard_negatives_async(
     Ok(drawn)
 }
 
-/// The index at which `unit`, in [0, 1), falls among the weights softmax(s / t) + 1e-5 of all but the `excluded`; the
-/// softmax is over the whole row, as published.
+/// Draws an index with the weights softmax(s / t) + 1e-5 from all that are not `excluded`. `unit` is a random number in
+/// [0, 1). The softmax is over the whole row, as published.
 fn draw(row: &[f32], temperature: f64, excluded: impl Fn(usize) -> bool, unit: f64) -> u32 {
     let scaled = |s: f32| f64::from(s) / temperature;
     let largest = row.iter().map(|&s| scaled(s)).fold(f64::NEG_INFINITY, f64::max);
@@ -100,17 +100,18 @@ fn draw(row: &[f32], temperature: f64, excluded: impl Fn(usize) -> bool, unit: f
             break;
         }
     }
-    // Where rounding leaves a rest, it is the last one's.
+    // If rounding leaves a rest, it belongs to the last candidate.
     last
 }
 
 #[cfg(feature = "native")]
-/// Draws a false partner for each of N images and N texts, row i of both being a pair, in proportion to softmax(S / t) + 1e-5: the
-/// hard negatives of X-VLM's matching loss (docs/math.md, "Hard negatives by chance"). `images` and `texts` are each
-/// the values `[N, D]`,
-/// row-major, and the width D; unit rows where S is to hold cosines.
+/// Draws a false partner for each of N images and N texts, with probability proportional to softmax(S / t) + 1e-5.
+/// These are the hard negatives of X-VLM's matching loss (docs/math.md, "Hard negatives by chance"). Row i of both
+/// sides is a pair. `images` and `texts` are each the values `[N, D]`, row-major, and the width D. Give unit rows if S
+/// should hold cosines.
 ///
-/// The same seed and embeddings draw the same on one device; on another, rounding may move a draw that falls between two.
+/// On one device, the same seed and embeddings give the same draw. On another device, rounding may change a draw that
+/// falls on the border between two candidates.
 ///
 /// # Errors
 /// When the shapes disagree, a value is not finite, a pair has no other to draw, or the device fails.
@@ -129,11 +130,11 @@ mod tests {
 
     #[test]
     fn a_draw_falls_where_the_weights_tell() {
-        // Softmax over ln 1, ln 2, ln 5, ln 2: 0.1, 0.2, 0.5, 0.2, and without index 2 there are 0.5 to draw from.
+        // The softmax of ln 1, ln 2, ln 5, ln 2 is 0.1, 0.2, 0.5, 0.2. Without index 2 the weights add up to 0.5.
         let row = [1f32, 2.0, 5.0, 2.0].map(f32::ln);
         let at = |unit| draw(&row, 1.0, |other| other == 2, unit);
         assert_eq!([0.0, 0.19, 0.21, 0.59, 0.61, 0.999_999].map(at), [0, 0, 1, 1, 3, 3]);
-        // Far away only the floor is left of the weights, the same for all.
+        // Far below the largest similarity, every weight is the floor.
         let row = [0.0, 900.0, 1.0, 2.0];
         let at = |unit| draw(&row, 1.0, |other| other == 1, unit);
         assert_eq!([0.32, 0.34, 0.65, 0.67].map(at), [0, 2, 2, 3]);

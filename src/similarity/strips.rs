@@ -1,6 +1,7 @@
 //! Similarities S = Q Cᵀ of queries and candidates, in strips: as many queries at a time as fit a binding.
 //!
-//! Owns the strips' memory, and the way onto the device and back. What is made of a strip is its user's.
+//! This file owns the strips' buffers, and copies data to the device and back. The caller decides what to do with a
+//! strip.
 
 use crate::device::{Commands, Device, Mat, Matrix, pad_rows};
 use crate::kernels::{Product, matmul};
@@ -12,10 +13,10 @@ pub(crate) struct Strips<'a> {
     device: &'a Device,
     queries: &'a [f32],
     dim: usize,
-    /// Queries of a strip, and in all.
+    /// Queries per strip, and in all.
     strip: usize,
     count: usize,
-    /// Candidates in parts that fit a binding each, side by side in the columns of a strip.
+    /// Candidates in parts that each fit a binding. The parts are side by side in the columns of a strip.
     candidates: Vec<(Range<usize>, Matrix)>,
     own: Matrix,
     similarity: Matrix,
@@ -26,7 +27,7 @@ impl<'a> Strips<'a> {
         let (count, others) = (queries.len() / dim, candidates.len() / dim);
         let strip = device.strip_rows(count, others, dim)?;
         let part = device.strip_rows(others, 1, dim)?;
-        // Side by side in the columns of a strip, at multiples of 64.
+        // Each part begins at a column of the strip that is a multiple of 64.
         if part < others && part % 64 > 0 {
             let (expected, advice) = ("embeddings of which a binding holds 64", "use --device cpu");
             return Err(Error::device(
@@ -58,9 +59,9 @@ impl<'a> Strips<'a> {
         (0..count).step_by(strip.max(1)).map(move |first| first..(first + strip).min(count))
     }
 
-    /// Queues the similarities of `queries`, a strip, and gives where they will be: `[queries, m]`.
+    /// Queues the similarities of a strip of `queries`, and returns the matrix that will hold them: `[queries, m]`.
     pub fn compute(&mut self, commands: &mut Commands, queries: &Range<usize>) -> Result<Mat<'_>> {
-        // Written between the strips, so what reads the strip before must be on its way.
+        // The write below overwrites the previous queries, so the work that reads them must be submitted first.
         commands.submit()?;
         let values = &self.queries[queries.start * self.dim..queries.end * self.dim];
         self.own.buffer.write(self.device, 0, &pad_rows(values, self.dim))?;
@@ -71,7 +72,7 @@ impl<'a> Strips<'a> {
         Ok(self.similarity.rows(0..queries.len()))
     }
 
-    /// The similarities of `queries`, a strip, row-major `[queries, m]`.
+    /// The similarities of a strip of `queries`, row-major `[queries, m]`.
     pub async fn read(&mut self, queries: &Range<usize>) -> Result<Vec<f32>> {
         let mut commands = self.device.commands();
         self.compute(&mut commands, queries)?;

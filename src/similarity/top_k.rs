@@ -7,7 +7,7 @@ use crate::device::Device;
 /// The top K candidates of every query of one direction, best first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TopK {
-    /// Candidates of a query.
+    /// Candidates per query.
     pub k: usize,
     /// Their indices, `[queries, k]` row-major.
     pub index: Vec<u32>,
@@ -16,7 +16,7 @@ pub struct TopK {
 }
 
 impl TopK {
-    /// Of `queries [n, dim]` against `candidates [m, dim]`, by similarity, among equals by index.
+    /// The top K for `queries [n, dim]` among `candidates [m, dim]`, ordered by similarity. Ties are ordered by index.
     pub(crate) fn of(
         device: &Device,
         queries: &[f32],
@@ -30,7 +30,7 @@ impl TopK {
         let mut order: Vec<u32> = Vec::new();
         for strip in strips.ranges() {
             for row in device.wait(strips.read(&strip))?.chunks_exact(m) {
-                // Plus zero, so that the two zeros are equal.
+                // Adding 0 turns −0 into 0, so that the two are equal.
                 let of = |c: u32| row[c as usize] + 0.0;
                 let before = |&a: &u32, &b: &u32| of(b).total_cmp(&of(a)).then(a.cmp(&b));
                 order.clear();
