@@ -83,7 +83,7 @@ params!(
 );
 
 #[doc(hidden)]
-/// One step's numbers.
+/// The values of one step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamwParams {
     pub learning_rate: f64,
@@ -92,7 +92,7 @@ pub struct AdamwParams {
     pub decay: f64,
     /// Step number, from 1.
     pub step: u64,
-    /// The parameters are kept within these.
+    /// The parameters are clamped to this range.
     pub bounds: (f32, f32),
 }
 
@@ -110,7 +110,7 @@ impl AdamwParams {
 }
 
 #[doc(hidden)]
-/// Updates `w`, `m` and `v` by the gradient `g`, first scaled by the clip `factor`; lengths are multiples of four.
+/// Updates `w`, `m` and `v` with the gradient `g`, scaled by the clip `factor`. Lengths are multiples of four.
 pub fn adamw(
     commands: &mut Commands,
     params: &AdamwParams,
@@ -145,12 +145,12 @@ pub fn adamw(
     }
 }
 
-/// [`adamw`] as a plain loop; `gradient` is (g, clip factor).
+/// [`adamw`] as a plain loop. The gradient comes with its clip factor.
 pub fn reference<T: Real>(params: &AdamwParams, (g, factor): (&[T], T), [w, m, v]: [&mut [T]; 3]) {
     const CHUNK: usize = 1 << 14;
     let (keep, step_size, root) = params.derived();
     let [keep, step_size, root, epsilon] = [keep, step_size, 1.0 / root, params.epsilon].map(T::of);
-    // Each rounded once: 1 - beta from a rounded beta would be wrong by up to 3e-8 / (1 - beta).
+    // Each is rounded once: 1 - beta from a rounded beta would be wrong by up to 3e-8 / (1 - beta).
     let [beta1, beta2] = [params.betas.0, params.betas.1].map(T::of);
     let [rest1, rest2] = [params.betas.0, params.betas.1].map(|beta| T::of(1.0 - beta));
     let (low, high) = (T::of(params.bounds.0.into()), T::of(params.bounds.1.into()));

@@ -1,4 +1,4 @@
-//! Lion with decoupled weight decay (Chen et al., 2023): a step of the sign of a momentum.
+//! Lion with decoupled weight decay (Chen et al., 2023): every step follows the sign of a momentum.
 
 use super::{Rule, Step, check_decay_rate};
 use crate::Result;
@@ -9,8 +9,8 @@ use crate::math::{Real, without_subnormals};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Lion with decoupled weight decay on every parameter (Chen et al., 2023). Its steps all have the size of the learning rate, so
-/// it wants a learning rate three to ten times smaller than AdamW's, and a weight decay larger by as much.
+/// Lion with decoupled weight decay on every parameter (Chen et al., 2023). Every step has the size of the learning
+/// rate. Use a learning rate three to ten times smaller than for AdamW, and a weight decay larger by the same factor.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Lion {
@@ -72,7 +72,7 @@ params!(
     count4: u32, keep: f32, learning_rate: f32, beta1: f32, rest1: f32, beta2: f32, rest2: f32, low: f32, high: f32,
 );
 
-/// Updates `w` and `m` by the gradient `g`, scaled by the clip `factor` first; lengths are multiples of four.
+/// Updates `w` and `m` with the gradient `g`, scaled by the clip `factor`. Lengths are multiples of four.
 fn lion(
     commands: &mut Commands,
     rule: &Lion,
@@ -105,7 +105,7 @@ fn lion(
     }
 }
 
-/// [`lion`] as a plain loop; the gradient comes with the clip factor.
+/// [`lion`] as a plain loop. The gradient comes with its clip factor.
 fn reference<T: Real>(rule: &Lion, step: &Step, (g, factor): (&[T], T), [w, m]: [&mut [T]; 2]) {
     const CHUNK: usize = 1 << 14;
     let keep = T::of(1.0 - step.learning_rate * step.decay);
@@ -129,10 +129,10 @@ fn reference<T: Real>(rule: &Lion, step: &Step, (g, factor): (&[T], T), [w, m]: 
 
 fn check(lab: &mut Lab) -> Result<()> {
     let (mut g, mut w, mut m) = (lab.numbers(ELEMENTS), lab.vector(ELEMENTS)?, lab.numbers(ELEMENTS));
-    // A parameter that has never had a gradient stays.
+    // A parameter whose gradient and momentum are 0 takes no step.
     (g[5], m[5]) = (0.0, 0.0);
     let (g, mut m, factor) = (lab.pair(g)?, lab.pair(m)?, lab.pair(vec![0.5])?);
-    // With such betas all products are exact, so that no sign is a matter of rounding.
+    // With these betas all products are exact, so rounding cannot change a sign.
     let rule = Lion { beta1: 0.5, beta2: 0.75 };
     let step = Step { learning_rate: 0.01, decay: 0.1, step: 3, bounds: (-0.9, 0.8) };
     let (mut wide_w, mut wide_m) = (w.wide(), m.wide());
@@ -148,7 +148,7 @@ fn check(lab: &mut Lab) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Two steps by hand, of one parameter.
+    /// Two steps of one parameter, computed by hand.
     #[test]
     fn steps_are_those_of_the_algorithm() {
         let rule = Lion { beta1: 0.5, beta2: 0.75 };
@@ -157,7 +157,7 @@ mod tests {
         // u = 0.5 - 0.25 > 0: w = 0.875 x 2 - 0.25, m = 0.75 - 0.125.
         reference(&rule, &step, (&[-1.0], 0.5), [&mut w, &mut m]);
         assert_eq!((w, m), ([1.5], [0.625]));
-        // u = 0.3125 - 0.3125 = 0: the weight decays, and nothing else.
+        // u = 0.3125 - 0.3125 = 0: only weight decay changes w.
         reference(&rule, &step, (&[-0.625], 1.0), [&mut w, &mut m]);
         assert_eq!((w, m), ([1.3125], [0.3125]));
     }

@@ -1,4 +1,5 @@
-//! Optimisers: one file for each, with its options, its state, its kernel and its reference. A line in `optimizers!` adds one.
+//! Optimisers. Each has one file with its options, its state, its kernel and its reference. A line in `optimizers!`
+//! adds one.
 
 mod adamw;
 mod lion;
@@ -23,20 +24,20 @@ trait Rule: Default {
     /// Names of the arrays that it keeps for every parameter, as in a checkpoint.
     const STATE: &'static [&'static str];
 
-    /// Whether every option is one that training can use.
+    /// Checks that training can use every option.
     fn validate(&self) -> Result<()>;
 
-    /// The decay rates of two moments, where it has such.
+    /// The decay rates of its two moments, if it has them.
     fn betas(&mut self) -> Option<[&mut f64; 2]> {
         None
     }
 
-    /// The decay rate of its momentum, where it has one.
+    /// The decay rate of its momentum, if it has one.
     fn momentum(&mut self) -> Option<&mut f64> {
         None
     }
 
-    /// Updates parameters `w` and `state` by the gradient, the first of `gradient`, scaled by the clip factor, the second.
+    /// Updates the parameters `w` and the `state`. `gradient` is the gradient and the clip factor that scales it.
     /// Lengths are multiples of four.
     fn update(
         &self,
@@ -49,7 +50,7 @@ trait Rule: Default {
     ) -> Result<()>;
 }
 
-/// What a step brings to the rule.
+/// The values that a rule needs for one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
     /// Learning rate.
@@ -58,11 +59,11 @@ pub struct Step {
     pub decay: f64,
     /// Step number, from 1.
     pub step: u64,
-    /// The parameters are kept within these.
+    /// The parameters are clamped to this range.
     pub bounds: (f32, f32),
 }
 
-/// The enum of all optimisers, and what each of its methods passes on to.
+/// The enum of all optimisers. Each method calls the same method of the rule.
 macro_rules! optimizers {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// The update rule.
@@ -87,26 +88,26 @@ macro_rules! optimizers {
                 match self { $(Self::$name(_) => $name::STATE,)* }
             }
 
-            /// Whether every option is one that training can use.
+            /// Checks that training can use every option.
             ///
             /// # Errors
-            /// Names the first option that is not.
+            /// The first option that training cannot use.
             pub fn validate(&self) -> Result<()> {
                 match self { $(Self::$name(rule) => rule.validate(),)* }
             }
 
-            /// The decay rates of two moments, where it has such.
+            /// The decay rates of its two moments, if it has them.
             pub fn betas(&mut self) -> Option<[&mut f64; 2]> {
                 match self { $(Self::$name(rule) => rule.betas(),)* }
             }
 
-            /// The decay rate of its momentum, where it has one.
+            /// The decay rate of its momentum, if it has one.
             pub fn momentum(&mut self) -> Option<&mut f64> {
                 match self { $(Self::$name(rule) => rule.momentum(),)* }
             }
 
-            /// Updates parameters `w` and `state` by the gradient, the first of `gradient`, scaled by the clip factor, the
-            /// second. Lengths are multiples of four.
+            /// Updates the parameters `w` and the `state`. `gradient` is the gradient and the clip factor that scales
+            /// it. Lengths are multiples of four.
             pub(crate) fn update(
                 &self,
                 commands: &mut Commands,
@@ -120,7 +121,7 @@ macro_rules! optimizers {
             }
         }
 
-        /// With default options.
+        /// Parses a name. The options get their defaults.
         impl FromStr for Optimizer {
             type Err = Error;
 
@@ -155,7 +156,7 @@ impl Default for Optimizer {
     }
 }
 
-/// Whether a decay rate is one.
+/// Checks that a decay rate is in [0, 1).
 fn check_decay_rate(option: &str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
@@ -163,7 +164,7 @@ fn check_decay_rate(option: &str, value: f64) -> Result<()> {
     Err(Error::config(option, "a number in [0, 1)", value, format!("change {option}, or leave it out")))
 }
 
-/// The arrays of a state, as many as a rule keeps.
+/// The arrays of a state. Fails unless there are as many as the rule keeps.
 fn arrays<'a, const N: usize>(state: Vec<SliceMut<'a, f32>>) -> Result<[SliceMut<'a, f32>; N]> {
     state.try_into().map_err(|state: Vec<_>| {
         Error::config("optimizer state", format!("{N} arrays"), state.len(), "report this as a bug")

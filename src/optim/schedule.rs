@@ -4,12 +4,12 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// The course of the learning rate after its warm-up; drops come on top.
+/// The course of the learning rate after its warm-up. Drops are applied in addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Schedule {
-    /// As given.
+    /// The learning rate as given.
     #[default]
     Constant,
     /// Half a cosine down to 0 at the last step.
@@ -33,7 +33,7 @@ pub enum Warmup {
 }
 
 impl Warmup {
-    /// Its steps, in a run of `total` steps.
+    /// The number of warm-up steps in a run of `total` steps.
     pub fn steps(self, total: u64) -> u64 {
         match self {
             Self::Steps(steps) => steps,

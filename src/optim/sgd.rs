@@ -69,18 +69,18 @@ static KERNEL: Kernel = Kernel {
 params!(count4: u32, learning_rate: f32, momentum: f32, decay: f32, low: f32, high: f32);
 
 #[doc(hidden)]
-/// One step's numbers.
+/// The values of one step.
 #[derive(Debug, Clone, Copy)]
 pub struct SgdParams {
     pub learning_rate: f32,
     pub momentum: f32,
     pub decay: f32,
-    /// The parameters are kept within these.
+    /// The parameters are clamped to this range.
     pub bounds: (f32, f32),
 }
 
 #[doc(hidden)]
-/// Updates `w` and `m` by the gradient `g`, first scaled by the clip `factor`; lengths are multiples of four.
+/// Updates `w` and `m` with the gradient `g`, scaled by the clip `factor`. Lengths are multiples of four.
 pub fn sgd(
     commands: &mut Commands,
     params: &SgdParams,
@@ -103,7 +103,7 @@ pub fn sgd(
     }
 }
 
-/// [`sgd`] as a plain loop; `gradient` is (g, clip factor).
+/// [`sgd`] as a plain loop. The gradient comes with its clip factor.
 pub fn reference<T: Real>(params: &SgdParams, (g, factor): (&[T], T), [w, m]: [&mut [T]; 2]) {
     const CHUNK: usize = 1 << 14;
     let of = |x: f32| T::of(x.into());
