@@ -1,9 +1,11 @@
-//! What an objective's gradient is: whether that of a loss, where it pushes the wrong way, where f32 cannot hold it
-//! (docs/math.md, "Integrability"). Everything is computed in f64, by the reference implementations.
+//! Analysis of an objective's gradient: whether it is the gradient of a loss, where it pushes the wrong way, and where
+//! it leaves the range of f32 (docs/math.md, "Integrability"). Everything is computed in f64, by the reference
+//! implementations.
 //!
-//! Two views. The plane: T P⁺ and T P⁻ as functions of one triplet's p and n, with empty relative sets. The batch: the whole
-//! field A on the similarities of small random batches, relative sets and all.
-//! The file is long because it holds one report: what is examined, and how it is drawn.
+//! There are two views. The plane shows T P⁺ and T P⁻ as functions of one triplet's p and n, with empty relative sets.
+//! The batch shows the whole field A at the similarities of small random batches, with relative sets.
+//!
+//! The file is long because it holds one report: the analysis, its text and its plot.
 
 use crate::device::padded;
 use crate::gradient::Field;
@@ -19,45 +21,48 @@ use std::fmt;
 /// Pairs of the sample batches and width of their embeddings.
 const N: usize = 6;
 const DIM: usize = 6;
-/// Sample batches, fewest and most.
+/// Fewest and most sample batches.
 const BATCHES: [usize; 2] = [2, 16];
-/// Points on a side of the plane, fewest and most.
+/// Fewest and most points per side of the plane.
 const GRID: [usize; 2] = [21, 201];
-/// Operations of a weight file that the batches, and the plane, may take: a few seconds. A file with long loops gets fewer
-/// batches and points.
+/// Most operations of a weight file for the batches, and again for the plane. They take a few seconds. A file with long
+/// loops gets fewer batches and points.
 const WORK: usize = 100_000_000;
-/// Step of the differences.
+/// Step of the finite differences.
 const STEP: f64 = 1e-5;
-/// Asymmetry and curl that differences of a true gradient show at most.
+/// The largest asymmetry and curl that finite differences of a true gradient show.
 const ROUNDING: f64 = 1e-6;
 
 /// A range, lowest first.
 pub type Range = [f64; 2];
 
-/// What [`Objective::analyze`] finds.
+/// The result of [`Objective::analyze`].
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Analysis {
     /// Name of the objective.
     pub objective: String,
-    /// Whether the gradient is that of a loss: no curl and no asymmetry beyond the rounding of differences.
+    /// Whether the gradient is that of a loss: no curl and no asymmetry beyond the rounding of finite differences.
     pub integrable: bool,
     /// ‖J − Jᵀ‖ / ‖J‖ of the field on the similarities of N = 6 pairs, lowest and highest over sample batches.
     pub asymmetry: Range,
-    /// Sample batches: 16, fewer for a weight file with long loops, where it is written as JSON too.
+    /// Number of sample batches: 16, or fewer for a weight file with long loops. The JSON contains it only if it is not
+    /// 16.
     #[serde(skip_serializing_if = "all_batches")]
     pub batches: usize,
-    /// What T, P⁺ and P⁻ are as functions of p and n; `None` where the objective has no such weights.
+    /// T, P⁺ and P⁻ as functions of p and n; `None` if the objective has no such weights.
     pub plane: Option<Plane>,
-    /// Share of the sample batches' triplets whose positive is pushed away, and whose negative is pulled in.
+    /// Share of the sample batches' triplets whose positive is pushed away, and share of those whose negative is pulled
+    /// in.
     pub wrong_in_batches: Option<[f64; 2]>,
 }
 
-/// The weights over p and n in [−1, 1], relative sets empty.
+/// The weights over p and n in [−1, 1], with empty relative sets.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Plane {
-    /// Points on a side of the plane: 201, fewer for a weight file with long loops, where it is written as JSON too.
+    /// Points per side of the plane: 201, or fewer for a weight file with long loops. The JSON contains it only if it
+    /// is not 201.
     #[serde(skip_serializing_if = "all_points")]
     pub side: usize,
     /// Largest |∂(T P⁺)/∂n + ∂(T P⁻)/∂p|.
@@ -68,15 +73,15 @@ pub struct Plane {
     pub positive: Range,
     /// Lowest and highest P⁻.
     pub negative: Range,
-    /// Where P⁺ < 0: the positive is pushed away.
+    /// Where P⁺ < 0, so that the positive is pushed away.
     pub positive_wrong: Option<Region>,
-    /// Where P⁻ < 0: the negative is pulled in.
+    /// Where P⁻ < 0, so that the negative is pulled in.
     pub negative_wrong: Option<Region>,
-    /// Where an exponent leaves what f32 can hold: by formula; kernels clamp it at 87 and stay finite.
+    /// Formulas of the exponents that leave the range of f32. Kernels clamp exponents at 87 and stay finite.
     pub overflow: Vec<String>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
 fn all_batches(batches: &usize) -> bool {
     *batches == BATCHES[1]
 }
@@ -99,11 +104,11 @@ pub struct Region {
 }
 
 impl Objective {
-    /// (T, P⁺, P⁻) of one triplet in f64, relative sets empty and margins applied; `None` where the objective does not
-    /// weigh triplets by their hardest negative.
+    /// (T, P⁺, P⁻) of one triplet in f64, with empty relative sets and the margin applied; `None` if the objective does
+    /// not weigh triplets by their hardest negative.
     ///
     /// # Errors
-    /// A weight file that cannot be evaluated there.
+    /// A weight file that cannot be evaluated at p and n.
     pub fn weights_at(&self, p: f64, n: f64) -> Result<Option<[f64; 3]>> {
         let Some(params) = weight_params(self, 1.0) else { return Ok(None) };
         let mut weights = weights_at(&params, p, n, [0.0; 2])?;
@@ -113,7 +118,7 @@ impl Objective {
         Ok(Some(weights))
     }
 
-    /// The loss of one triplet in f64; `None` where the gradient is not that of a function of p and n.
+    /// The loss of one triplet in f64; `None` if the gradient is not that of a function of p and n.
     pub fn loss_at(&self, p: f64, n: f64) -> Option<f64> {
         let params = match self {
             Self::Loss(..) | Self::Hinge { .. } => weight_params(self, 1.0)?,
@@ -125,7 +130,7 @@ impl Objective {
         Some(if closed { 0.0 } else { loss_at(&params, p, n, cost) })
     }
 
-    /// Examines the gradient. Takes well under a second; with a weight file that has long loops, some seconds.
+    /// Examines the gradient. This takes well under a second, or some seconds for a weight file with long loops.
     ///
     /// # Errors
     /// Parameters out of range, or a weight file that cannot be evaluated.
@@ -133,14 +138,14 @@ impl Objective {
         self.analyze_with(|_| {})
     }
 
-    /// [`Objective::analyze`] that reports the share of the work that is done, between 0 and 1, again and again.
+    /// [`Objective::analyze`] that also reports to `progress` the share of the work that is done, between 0 and 1.
     ///
     /// # Errors
     /// Those of [`Objective::analyze`].
     pub fn analyze_with(&self, mut progress: impl FnMut(f64)) -> Result<Analysis> {
         self.validate()?;
         let steps = steps(self).max(1);
-        // A batch evaluates its field once, and twice for each of its similarities.
+        // A batch evaluates its field once, and twice more per similarity.
         let batches = (WORK / steps / ((2 * N * N + 1) * 2 * N)).clamp(BATCHES[0], BATCHES[1]);
         let mut asymmetry = [f64::INFINITY, f64::NEG_INFINITY];
         let (mut wrong, mut triplets) = ([0.0; 2], 0.0);
@@ -148,7 +153,7 @@ impl Objective {
             let s = similarities(batch as u64);
             let done = |share: f64| progress(0.5 * (batch as f64 + share) / batches as f64);
             widen(&mut asymmetry, asymmetry_at(self, &s, done)?);
-            // T is not negative, so that signs are those of the pair weights.
+            // T is not negative, so the signs are those of the pair weights.
             for weights in Field::at(self, &s, N, None)?.triplets {
                 triplets += 1.0;
                 for (wrong, weight) in wrong.iter_mut().zip(&weights) {
@@ -171,7 +176,7 @@ impl Objective {
     }
 }
 
-/// Operations of the weight files of an objective for one triplet.
+/// Operations that the weight files of an objective need for one triplet.
 fn steps(objective: &Objective) -> usize {
     match objective {
         Objective::Custom { weights, .. } => weights.steps(),
@@ -189,7 +194,7 @@ fn widen(range: &mut Range, x: f64) {
     *range = [range[0].min(x), range[1].max(x)];
 }
 
-/// Cosines of random unit rows, every pair drawn together by half so that positives are the higher ones.
+/// Cosines of random unit rows. Half of each image row is added to its text row, so that positives are higher.
 fn similarities(batch: u64) -> Vec<f64> {
     let mut rng = random(Purpose::Analysis, batch, 0, 0);
     let mut row =
@@ -213,7 +218,7 @@ fn similarities(batch: u64) -> Vec<f64> {
     s
 }
 
-/// ‖J − Jᵀ‖ / ‖J‖ of the field at the similarities `s`, 0 where the field is constant.
+/// ‖J − Jᵀ‖ / ‖J‖ of the field at the similarities `s`; 0 if the field is constant.
 fn asymmetry_at(objective: &Objective, s: &[f64], mut progress: impl FnMut(f64)) -> Result<f64> {
     let places: Vec<_> = (0..N * N).map(|at| at / N * padded(N) + at % N).collect();
     let mut rows = Vec::new();
@@ -270,7 +275,7 @@ fn plane(objective: &Objective, side: usize, mut progress: impl FnMut(f64)) -> R
         if let [Some(up), Some(down), Some(right), Some(left)] =
             [at(p, n + STEP)?, at(p, n - STEP)?, at(p + STEP, n)?, at(p - STEP, n)?]
         {
-            // A step of the weights, as at a margin, has no slope.
+            // Where the weights jump, as at a margin, there is no slope.
             let open = [up, down, right, left].iter().all(|w| (w[0] == 0.0) == (triplet == 0.0));
             let curl =
                 (up[0] * up[1] - down[0] * down[1] + right[0] * right[2] - left[0] * left[2]) / (2.0 * STEP);
@@ -282,7 +287,7 @@ fn plane(objective: &Objective, side: usize, mut progress: impl FnMut(f64)) -> R
     Ok(Some(plane))
 }
 
-/// Exponents of the built-in weights beyond f32, with the similarities where they are.
+/// The exponents of the built-in weights that leave the range of f32, with the similarities at which they do.
 fn overflow(objective: &Objective) -> Vec<String> {
     // ln of the largest f32
     const LIMIT: f64 = 88.7;
@@ -369,7 +374,7 @@ pub fn plot(objective: &Objective) -> Result<String> {
     let text = |svg: &mut String, x: f64, y: f64, anchor: &str, text: &str| {
         *svg += &format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>\n");
     };
-    // Red pulls or pushes as it should, blue the other way.
+    // Red is the right direction, blue the wrong one.
     let colour = |x: f64| {
         let fade = (255.0 * (1.0 - x.abs().min(1.0))).round();
         if x < 0.0 { format!("rgb({fade},{fade},255)") } else { format!("rgb(255,{fade},{fade})") }
