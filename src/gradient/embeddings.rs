@@ -74,7 +74,7 @@ impl Objective {
         let mut context = GradientContext::new(device, self, pairs, dim)?;
         let mut out = [vec![0.0; pairs * dim], vec![0.0; pairs * dim]];
         let [dx, dy] = &mut out;
-        let value = context.gradients_async(images, texts, options, [dx, dy]).await?;
+        let value = context.compute(images, texts, options, [dx, dy]).await?;
         let mined = context.mined_async().await?;
         let [images, texts] = out;
         Ok(Gradients { images, texts, loss: value.loss, temperature: value.temperature, ..mined })
@@ -111,29 +111,27 @@ pub struct GradientContext {
     workspace: Workspace,
     ids: Buffer<u32>,
     temperature: Buffer<f32>,
-    sides: [Embeddings; 2],
+    /// Images and texts.
+    embeddings: [Matrix; 2],
+    /// The buffers of the normalisation, after its first use.
+    normalised: Option<[Normalised; 2]>,
     /// Gradients at the rows that the objective sees.
     gradients: [Matrix; 2],
 }
 
-/// One side's rows and the gradients at them.
-struct Embeddings {
-    raw: Matrix,
-    /// The L2-normalised rows, if normalisation is on.
+/// One side's L2-normalised rows, and the gradient at the rows before the normalisation.
+struct Normalised {
     unit: Matrix,
     norms: Buffer<f32>,
-    /// Gradient at the rows before the normalisation.
-    raw_gradient: Matrix,
+    gradient: Matrix,
 }
 
-impl Embeddings {
+impl Normalised {
     fn new(device: &Device, pairs: usize, dim: usize) -> Result<Self> {
-        let matrix = |name| Matrix::new(device, name, pairs, dim);
         Ok(Self {
-            raw: matrix("embeddings")?,
-            unit: matrix("unit")?,
+            unit: Matrix::new(device, "unit", pairs, dim)?,
             norms: Buffer::new(device, "norms", pairs)?,
-            raw_gradient: matrix("d.raw")?,
+            gradient: Matrix::new(device, "d.raw", pairs, dim)?,
         })
     }
 }
@@ -154,7 +152,11 @@ impl GradientContext {
             workspace: Workspace::new(device, pairs, dim, 0)?,
             ids: Buffer::new(device, "ids", pairs)?,
             temperature: Buffer::from_slice(device, "temperature", &[temperature])?,
-            sides: [Embeddings::new(device, pairs, dim)?, Embeddings::new(device, pairs, dim)?],
+            embeddings: [
+                Matrix::new(device, "images", pairs, dim)?,
+                Matrix::new(device, "texts", pairs, dim)?,
+            ],
+            normalised: None,
             gradients: [
                 Matrix::new(device, "d.images", pairs, dim)?,
                 Matrix::new(device, "d.texts", pairs, dim)?,
@@ -184,21 +186,39 @@ impl GradientContext {
             let advice = "give the shape that the context was made for";
             return Err(Error::config("embeddings", expected, found, advice));
         }
+        self.compute(images, texts, options, [dx, dy]).await
+    }
+
+    /// [`GradientContext::gradients_async`] on shapes and values that were checked.
+    async fn compute(
+        &mut self,
+        images: &[f32],
+        texts: &[f32],
+        options: GradientOptions<'_>,
+        out: [&mut [f32]; 2],
+    ) -> Result<GradientValue> {
         if !options.scale.is_finite() {
             let advice = "give the upstream gradient";
             return Err(Error::config("scale", "a finite number", options.scale, advice));
         }
-        for (side, values) in self.sides.iter_mut().zip([images, texts]) {
-            side.raw.write_rows(&self.device, values)?;
+        for (matrix, values) in self.embeddings.iter_mut().zip([images, texts]) {
+            matrix.write_rows(&self.device, values)?;
         }
         if let Some(ids) = options.ids {
             self.ids.write(&self.device, 0, ids)?;
         }
+        if options.normalize && self.normalised.is_none() {
+            let new = || Normalised::new(&self.device, self.workspace.pairs(), self.dim);
+            self.normalised = Some([new()?, new()?]);
+        }
         let mut commands = self.device.commands();
         self.record(&mut commands, options)?;
         commands.submit()?;
-        for ((side, gradient), out) in self.sides.iter().zip(&self.gradients).zip([dx, dy]) {
-            let gradient = if options.normalize { &side.raw_gradient } else { gradient };
+        let [dx, dy] = match &self.normalised {
+            Some([image, text]) if options.normalize => [&image.gradient, &text.gradient],
+            _ => self.gradients.each_ref(),
+        };
+        for (gradient, out) in [dx, dy].into_iter().zip(out) {
             gradient.read_rows(&self.device, out).await?;
         }
         self.value().await
@@ -206,17 +226,17 @@ impl GradientContext {
 
     /// The list of dispatches.
     fn record(&mut self, commands: &mut Commands, options: GradientOptions<'_>) -> Result<()> {
-        let normalize = options.normalize;
-        if normalize {
-            for Embeddings { raw, unit, norms, .. } in &mut self.sides {
-                l2norm(commands, raw.view(), unit.view_mut(), norms.view_mut())?;
-            }
+        let mut normalised = self.normalised.as_mut().filter(|_| options.normalize);
+        for (side, raw) in normalised.iter_mut().flat_map(|sides| sides.iter_mut()).zip(&self.embeddings) {
+            l2norm(commands, raw.view(), side.unit.view_mut(), side.norms.view_mut())?;
         }
-        let [image, text] = &mut self.sides;
-        let [x, y] = [&*image, &*text].map(|side| if normalize { side.unit.view() } else { side.raw.view() });
+        let [images, texts] = match &normalised {
+            Some([image, text]) => [image.unit.view(), text.unit.view()],
+            None => self.embeddings.each_ref().map(Matrix::view),
+        };
         let inputs = Inputs {
-            images: x,
-            texts: y,
+            images,
+            texts,
             ids: options.ids.map(|_| self.ids.view()),
             temperature: self.temperature.view(),
             scale: options.scale,
@@ -224,17 +244,9 @@ impl GradientContext {
         };
         let [dx, dy] = &mut self.gradients;
         self.workspace.gradient(commands, &self.objective, inputs, [dx, dy])?;
-        if normalize {
-            for (side, gradient) in self.sides.iter_mut().zip(&self.gradients) {
-                let Embeddings { unit, norms, raw_gradient, .. } = side;
-                l2norm_backward(
-                    commands,
-                    gradient.view(),
-                    unit.view(),
-                    norms.view(),
-                    raw_gradient.view_mut(),
-                )?;
-            }
+        for (side, upstream) in normalised.into_iter().flatten().zip(&self.gradients) {
+            let Normalised { unit, norms, gradient } = side;
+            l2norm_backward(commands, upstream.view(), unit.view(), norms.view(), gradient.view_mut())?;
         }
         Ok(())
     }
