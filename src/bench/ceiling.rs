@@ -1,4 +1,4 @@
-//! What a device can do at most, measured on the spot, and kernels as a share of it.
+//! Measures the peak rates of a device, and compares kernels with them.
 
 use super::wrong;
 use crate::Result;
@@ -7,53 +7,55 @@ use crate::kernels::{Product, ceiling, matmul};
 use serde::Serialize;
 use std::time::Instant;
 
-/// The ceilings of a device.
+/// The peak rates and the overheads of a device.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Ceiling {
-    /// Floating-point operations a second: multiply and add in registers; on the CPU what the `gemm` crate reaches.
+    /// Floating-point operations per second. On a GPU: multiply and add in registers. On the CPU: the rate of the
+    /// `gemm` crate.
     pub flops: f64,
-    /// Bytes a second, read and written, of a copy that no cache holds.
+    /// Bytes per second, read and written, of a copy that is larger than the caches.
     pub bytes: f64,
-    /// Seconds of one more dispatch in a submission.
+    /// Seconds that one more dispatch adds to a submission.
     pub dispatch: f64,
-    /// Seconds from handing over an almost empty submission to seeing its end.
+    /// Seconds from the start of an almost empty submission until the host knows that it has ended.
     pub submission: f64,
     /// Seconds to read 16 bytes back.
     pub readback: f64,
 }
 
-/// A kernel of a step, and what it is of the ceiling.
+/// One kernel of a step, compared with the ceiling.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Row {
-    /// Its time, work and dispatches, of one step.
+    /// Its time, its work and its dispatches in one step.
     #[serde(flatten)]
     pub kernel: KernelTime,
     /// Its share of the time of all kernels.
     pub share: f64,
-    /// The time that arithmetic or memory would need at the ceiling, over the time it took.
+    /// The time that its arithmetic or its memory traffic needs at the peak rate, whichever is longer, divided by the
+    /// time that it took.
     pub of_ceiling: f64,
 }
 
-/// How long a measurement should run at least, in seconds.
+/// The shortest time of a measurement, in seconds.
 const LONG: f64 = 0.02;
 
 impl Ceiling {
-    /// Measures a device, which takes about a second.
+    /// Measures a device. This takes about a second.
     ///
     /// # Errors
-    /// A failing device, or one that computes wrongly.
+    /// The device fails or computes wrong values.
     pub fn of(device: &Device) -> Result<Self> {
         let mut small = Copy::new(device, 4096)?;
         small.check(device)?;
-        // Larger than the caches of most, and within the smallest binding.
+        // Larger than the caches of most devices, and small enough for the smallest binding.
         let mut large = Copy::new(device, 15 << 20)?;
         let (times, seconds) = lengthen(1, |times| large.time(device, 0, times))?;
         let bytes = 8.0 * f64::from(times) * large.len as f64 / seconds;
         let flops = match device {
             Device(Backend::Gpu(_)) => {
-                // Chains enough to occupy a large GPU, and rounds enough that memory takes next to nothing of a slow one.
+                // Enough independent chains to occupy a large GPU, and enough rounds that memory access does not count.
                 let mut many = Copy::new(device, 1 << 19)?;
                 let (rounds, seconds) = lengthen(512, |rounds| many.time(device, rounds, 1))?;
                 8.0 * f64::from(rounds) * many.len as f64 / seconds
@@ -71,7 +73,7 @@ impl Ceiling {
         Ok(Self { flops, bytes, dispatch, submission: one, readback })
     }
 
-    /// The kernels of a profile of some steps, each as of one step.
+    /// The kernels of a profile over `steps` steps. Times and work are per step.
     pub fn rows(&self, profile: &Profile, steps: usize) -> Vec<Row> {
         let total: f64 = profile.0.iter().map(|kernel| kernel.seconds).sum();
         let row = |kernel: &KernelTime| {
@@ -88,14 +90,14 @@ impl Ceiling {
     }
 }
 
-/// Fastest of four, after one that is not counted: what else the machine does is no part of what it can do.
+/// The fastest of four runs, after one run that is not counted. The minimum leaves out what other processes cost.
 fn fastest(mut time: impl FnMut() -> Result<f64>) -> Result<f64> {
     time()?;
     let samples = (0..4).map(|_| time()).collect::<Result<Vec<f64>>>()?;
     Ok(samples.into_iter().fold(f64::INFINITY, f64::min))
 }
 
-/// More of it until it takes long enough: how much, and the seconds.
+/// Increases `n` until the measurement takes at least [`LONG`]. Returns `n` and the seconds.
 fn lengthen(mut n: u32, mut time: impl FnMut(u32) -> Result<f64>) -> Result<(u32, f64)> {
     loop {
         let seconds = time(n)?;
@@ -106,7 +108,7 @@ fn lengthen(mut n: u32, mut time: impl FnMut(u32) -> Result<f64>) -> Result<(u32
     }
 }
 
-/// Memory for the `ceiling` kernel.
+/// The buffers of the `ceiling` kernel.
 struct Copy {
     x: Buffer<f32>,
     y: Buffer<f32>,
@@ -120,7 +122,7 @@ impl Copy {
         Ok(Self { x, y: Buffer::new(device, "ceiling.y", len)?, len })
     }
 
-    /// Seconds of `times` dispatches in one submission.
+    /// The seconds of `times` dispatches in one submission.
     fn time(&mut self, device: &Device, rounds: u32, times: u32) -> Result<f64> {
         fastest(|| {
             let mut commands = device.commands();
@@ -134,7 +136,7 @@ impl Copy {
         })
     }
 
-    /// What is timed must be right.
+    /// Checks the values of the kernel that is timed.
     fn check(&mut self, device: &Device) -> Result<()> {
         let mut commands = device.commands();
         ceiling(&mut commands, self.x.view(), self.len, 3, (0.999, 1e-3), self.y.view_mut())?;
@@ -150,7 +152,7 @@ impl Copy {
     }
 }
 
-/// Rate of a large product on the CPU.
+/// The floating-point operations per second of a large matrix product on the CPU.
 fn gemm_rate(device: &Device) -> Result<f64> {
     const N: usize = 1024;
     let values: Vec<f32> = (0..N * N).map(|k| (k % 7) as f32 - 3.0).collect();

@@ -1,4 +1,4 @@
-//! An epoch over many cached features, against the matrix products of its steps.
+//! Times an epoch over many cached features, and compares it with the matrix products of its steps.
 
 use super::products::Products;
 use super::{numbers, peak_memory, wrong};
@@ -15,29 +15,29 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// What an epoch takes.
+/// The times of an epoch.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EpochTimes {
-    /// Steps of the epoch.
+    /// The number of steps in the epoch.
     pub steps: usize,
-    /// Seconds of the epoch, with reading, and with what a device compiles the first time; without validation.
+    /// The seconds of the epoch. This includes reading and the first compilation, and excludes validation.
     pub seconds: f64,
-    /// Seconds of the matrix products of its steps alone.
+    /// The seconds that the matrix products of its steps take alone.
     pub products: f64,
-    /// The first over the second.
+    /// `seconds` divided by `products`.
     pub ratio: f64,
-    /// Largest resident memory of the process in MB, the matrices of the products timed alone included.
+    /// The largest resident memory of the process in MB. It includes the matrices of the products that are timed alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_mb: Option<u64>,
 }
 
-/// Times an epoch of `config`, whose embedding width counts, over `[images, captions, image width, text width]` features in f16,
-/// which are written into a folder made for it below `scratch`. With `cold` no cache of the system holds them at the beginning
-/// (Linux).
+/// Times an epoch of `config` over a dataset of shape `[images, captions, image width, text width]`. The embedding
+/// width is that of `config`. The features are f16, in a temporary folder below `scratch`. With `cold` (Linux only),
+/// the page cache holds none of them at the start.
 ///
 /// # Errors
-/// A folder that cannot be written, options out of range, a failing device, an epoch without a gradient.
+/// The folder cannot be written, an option is out of range, the device fails, or the epoch has no gradient.
 pub fn epoch(
     device: &Device,
     config: TrainConfig,
@@ -65,13 +65,13 @@ pub fn epoch(
     let receiver = stop_now_and_then(&mut trainer, alone);
     let start = Instant::now();
     let epoch = trainer.run_epoch()?;
-    // Closes the channel.
+    // This closes the channel.
     drop(trainer);
     if !(epoch.loss.is_finite() && epoch.gradient_norm > 0.0) {
         return Err(wrong("the epoch", "a gradient", format!("{epoch:?}")));
     }
     let stops = receiver.iter().collect::<Result<Vec<_>>>()?;
-    // Validation, before which the last stop is, is not the epoch's.
+    // The last stop is just before validation. The epoch ends there.
     let Some((last, within)) = stops.split_last() else {
         return Err(wrong("the epoch", "a validation", "none"));
     };
@@ -81,7 +81,7 @@ pub fn epoch(
     Ok(EpochTimes { steps, seconds, products, ratio: seconds / products, peak_mb: peak_memory() })
 }
 
-/// Lets the epoch stand still some times and times its products then.
+/// Pauses the epoch a few times and times its matrix products in each pause.
 fn stop_now_and_then(trainer: &mut Trainer, mut alone: Products) -> mpsc::Receiver<Result<Stop>> {
     let apart = trainer.steps_per_epoch().div_ceil(STOPS).max(LEAST);
     let (sender, receiver) = mpsc::channel();
@@ -91,22 +91,24 @@ fn stop_now_and_then(trainer: &mut Trainer, mut alone: Products) -> mpsc::Receiv
             _ => true,
         };
         if stop {
-            // Nobody receives it once training has failed.
+            // The receiver is gone if training has failed.
             let _ = sender.send(Stop::new(&mut alone));
         }
     });
     receiver
 }
 
-/// Stops of an epoch, besides that before validation, and steps between two at least: at each a batch or two come for nothing.
+/// The number of pauses in an epoch, not counting the one before validation, and the fewest steps between two pauses.
+/// In each pause one or two batches are prepared at no cost, so pauses must be rare.
 const STOPS: usize = 10;
 const LEAST: usize = 50;
 
-/// The epoch stands still: its products are timed here and there, since the machine changes its pace on the way.
+/// A pause of the epoch in which its products are timed. Several pauses are needed because the speed of the machine
+/// changes over time.
 struct Stop {
     from: Instant,
     until: Instant,
-    /// Seconds of a step's products.
+    /// The seconds of the products of one step.
     products: f64,
 }
 
@@ -114,9 +116,9 @@ impl Stop {
     fn new(alone: &mut Products) -> Result<Self> {
         alone.settle()?;
         let from = Instant::now();
-        // The thread of the batches gets ready those that it may, and is no hindrance then.
+        // Lets the batch thread finish the batches that it may prepare ahead. Then it does not disturb the timing.
         std::thread::sleep(Duration::from_millis(10));
-        // Once for the caches.
+        // One run to fill the caches.
         alone.run()?;
         let mut samples = [0.0; 3];
         for sample in &mut samples {
@@ -129,7 +131,8 @@ impl Stop {
     }
 }
 
-/// Writes a file to the disk, which would else go on during the epoch; `cold` drops what the system's cache holds of it.
+/// Writes a file to the disk now, because the system would otherwise do so during the epoch. `cold` drops the file from
+/// the page cache.
 fn put_away(path: &Path, cold: bool) -> std::io::Result<()> {
     let file = std::fs::File::open(path)?;
     file.sync_all()?;
@@ -142,7 +145,7 @@ fn put_away(path: &Path, cold: bool) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A dataset of f16 features; the first images validate, the next test.
+/// Writes a dataset of f16 features. The first images are the validation split, the next ones the test split.
 fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()> {
     let create = |name: &str| std::fs::File::create(folder.join(name)).map(BufWriter::new);
     let features = |name: &str, rows: usize, cols: usize| {
@@ -161,7 +164,7 @@ fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()
     };
     features("images.npy", n, p)?;
     features("texts.npy", m, q)?;
-    // Where there are more images than captions, those that have one lie apart.
+    // If there are more images than captions, the images with a caption are spread evenly.
     let used = n.min(m);
     let image = |k: usize| (k * (n / used)) as i64;
     indices("text_to_image.npy", &mut (0..m).map(|text| image(text % used)))?;

@@ -1,4 +1,4 @@
-//! Evaluation of many candidates, against the similarities in it.
+//! Times the evaluation of many candidates, and compares it with the similarity products inside it.
 
 use super::products::Products;
 use super::{median, numbers, unit_rows, wrong};
@@ -7,24 +7,25 @@ use crate::eval::Recall;
 use crate::{Error, Result};
 use serde::Serialize;
 
-/// What an evaluation takes.
+/// The times of an evaluation.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EvalTimes {
-    /// Seconds of recall in both directions, embeddings given.
+    /// The seconds of recall in both directions, from given embeddings.
     pub seconds: f64,
-    /// Seconds of the similarities of both directions alone.
+    /// The seconds that the similarities of both directions take alone.
     pub products: f64,
-    /// The first over the second.
+    /// `seconds` divided by `products`.
     pub ratio: f64,
 }
 
-/// Times the recall of `[images, captions, embedding width]`; captions belong to images in turn.
+/// Times the recall of a set of shape `[images, captions, embedding width]`. Caption k belongs to image k modulo the
+/// number of images.
 ///
 /// # Errors
-/// Embeddings that are too narrow, a failing device, or one that computes wrongly.
+/// The embeddings are too narrow, or the device fails or computes wrong values.
 pub fn eval(device: &Device, [n, m, d]: [usize; 3]) -> Result<EvalTimes> {
-    // In fewer dimensions others come near by chance, and the right caption would not rank first.
+    // In fewer dimensions other captions are close by chance, and the right one would not rank first.
     const LEAST: usize = 16;
     if d < LEAST {
         let expected = format!("embeddings at least {LEAST} wide");
@@ -33,7 +34,7 @@ pub fn eval(device: &Device, [n, m, d]: [usize; 3]) -> Result<EvalTimes> {
     let mut images: Vec<_> = numbers().take(n * d).collect();
     unit_rows(&mut images, d);
     let truth: Vec<u32> = (0..m).map(|text| (text % n) as u32).collect();
-    // Every caption is its image with a little of the next: the right one ranks first.
+    // Every caption is its image plus a little of the next image, so the right one ranks first.
     let row = |image: u32| &images[image as usize * d..][..d];
     let mut texts: Vec<f32> = truth
         .iter()
@@ -47,7 +48,7 @@ pub fn eval(device: &Device, [n, m, d]: [usize; 3]) -> Result<EvalTimes> {
     })?;
     let perfect = found.filter(|found| found.rsum == 600.0);
     perfect.ok_or_else(|| wrong("recall", "rsum 600", format!("{found:?}")))?;
-    // One after the other, each with its memory: the similarities are large.
+    // One direction at a time, because each needs memory for all similarities.
     let alone = |shape| Products::new(device, &[(shape, false)])?.seconds();
     let products = alone([n, m, d])? + alone([m, n, d])?;
     Ok(EvalTimes { seconds, products, ratio: seconds / products })

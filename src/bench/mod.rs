@@ -1,7 +1,7 @@
-//! Benchmarks: what a step, an epoch, an evaluation and a gradient take, set against matrix products or against what the device
-//! can do at most, timed in the same run.
+//! Benchmarks of a step, an epoch, an evaluation and a gradient. Each is compared with matrix products, or with the
+//! peak rates of the device, timed in the same run.
 //!
-//! Data are made up here. Every benchmark checks its result before it is timed.
+//! The data are synthetic. Every benchmark checks its result.
 
 mod ceiling;
 mod epoch;
@@ -19,7 +19,7 @@ pub use step::{Profiled, StepProfile, StepTimes, roofline, step};
 use crate::{Error, ErrorKind, Result};
 use std::time::Instant;
 
-/// Numbers of both signs, the same at every call.
+/// Numbers in [−1, 1), the same in every call.
 fn numbers() -> impl Iterator<Item = f32> {
     let mut state = 1u32;
     std::iter::repeat_with(move || {
@@ -35,7 +35,7 @@ fn unit_rows(values: &mut [f32], dim: usize) {
     }
 }
 
-/// The median of what `work` takes, in seconds: of at least three times, for two seconds or so.
+/// The median time of `work` in seconds. It runs at least three times, for about two seconds.
 fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let (start, mut samples) = (Instant::now(), Vec::new());
     while samples.len() < 3 || (start.elapsed().as_secs_f64() < 2.0 && samples.len() < 51) {
@@ -47,14 +47,14 @@ fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(samples[samples.len() / 2])
 }
 
-/// The largest resident memory of this process so far, in MB; `None` where the system does not tell.
+/// The largest resident memory of this process so far, in MB; `None` if the system does not report it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024 / 1_000_000)
 }
 
-/// The error of a device that computes wrongly.
+/// The error for a device that computes wrong values.
 fn wrong(what: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
     let advice = "this device computes wrongly: report it with the output of `wgoal devices`";
     Error::new(ErrorKind::Device, format!("bench: {what}"), expected, found, advice)

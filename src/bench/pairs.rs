@@ -1,4 +1,4 @@
-//! Batches of many pairs: the time and the memory of one gradient.
+//! Measures the time and the memory of one gradient for batches of many pairs.
 
 use super::products::Products;
 use super::{median, numbers, peak_memory, unit_rows, wrong};
@@ -9,19 +9,19 @@ use crate::objective::Objective;
 use serde::Serialize;
 use std::fmt::Write as _;
 
-/// What a gradient takes.
+/// The time and the memory of a gradient.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct PairsTimes {
-    /// Pairs of the batch.
+    /// The number of pairs in the batch.
     pub pairs: usize,
-    /// Seconds of the gradient at given embeddings, the way to the device and back included.
+    /// The seconds of the gradient at given embeddings, including the transfers to and from the device.
     pub seconds: f64,
-    /// Seconds of the product of the similarities alone.
+    /// The seconds of the similarity product alone.
     pub product: f64,
-    /// The first over the second.
+    /// `seconds` divided by `product`.
     pub ratio: f64,
-    /// What the largest resident memory of the process has grown by, from the embeddings on, in MB.
+    /// The growth of the largest resident memory of the process in MB, not counting the embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grown_mb: Option<u64>,
 }
@@ -29,7 +29,7 @@ pub struct PairsTimes {
 /// Times the gradient of a batch of `pairs` embeddings of width `dim`.
 ///
 /// # Errors
-/// A failing device, or a loss that is not finite.
+/// The device fails, or the loss is not finite.
 pub fn pairs(device: &Device, objective: &Objective, pairs: usize, dim: usize) -> Result<PairsTimes> {
     let mut images: Vec<_> = numbers().take(pairs * dim).collect();
     let mut texts: Vec<_> = numbers().skip(1).take(pairs * dim).collect();
@@ -46,14 +46,14 @@ pub fn pairs(device: &Device, objective: &Objective, pairs: usize, dim: usize) -
     if !loss.is_finite() {
         return Err(wrong("the gradient", "a finite loss", loss));
     }
-    // In strips, as the gradient has them: the whole may be beyond memory.
+    // One strip, scaled up: the whole product may not fit into memory. The gradient works in strips too.
     let strip = pairs.min(1024);
     let alone = Products::new(device, &[([strip, pairs, dim], false)])?.seconds()?;
     let product = alone * pairs as f64 / strip as f64;
     Ok(PairsTimes { pairs, seconds, product, ratio: seconds / product, grown_mb })
 }
 
-/// Both times over pairs, both axes logarithmic, as an SVG document.
+/// Plots both times over the number of pairs, with logarithmic axes, as an SVG document.
 pub fn plot(objective: &str, device: &str, rows: &[PairsTimes]) -> String {
     const SIZE: [f64; 2] = [520.0, 300.0];
     let logs =

@@ -1,19 +1,19 @@
-//! Matrix products alone, for comparison.
+//! Times matrix products alone, for comparison.
 
 use super::{median, numbers};
 use crate::Result;
 use crate::device::{Device, Matrix};
 use crate::kernels::{Product, matmul};
 
-/// Matrix products C = op(A) op(B), computed one after the other as in a step.
+/// Matrix products C = op(A) op(B), computed one after the other, as in a step.
 pub(super) struct Products {
     device: Device,
-    /// A, B, whether A is transposed (else B is), C.
+    /// A, B, whether A is transposed (otherwise B is), and C.
     operands: Vec<(Matrix, Matrix, bool, Matrix)>,
 }
 
 impl Products {
-    /// Shapes are [rows, cols, inner]; A is transposed in those marked, else B.
+    /// Shapes are [rows, cols, inner]. The flag says that A is transposed; otherwise B is.
     pub fn new(device: &Device, shapes: &[([usize; 3], bool)]) -> Result<Self> {
         let matrix = |rows: usize, cols: usize| {
             let values: Vec<_> = numbers().take(rows * cols).collect();
@@ -30,7 +30,7 @@ impl Products {
         Ok(Self { device: device.clone(), operands })
     }
 
-    /// Returns once all are done, and all work of the device before them.
+    /// Runs all products. Returns when they, and all earlier work of the device, are done.
     pub fn run(&mut self) -> Result<()> {
         let mut commands = self.device.commands();
         for (a, b, a_transposed, c) in &mut self.operands {
@@ -44,12 +44,12 @@ impl Products {
         self.settle()
     }
 
-    /// The median of [`Products::run`], in seconds.
+    /// The median time of [`Products::run`] in seconds.
     pub fn seconds(&mut self) -> Result<f64> {
         median(|| self.run())
     }
 
-    /// Returns once all work of the device is done.
+    /// Returns when all work of the device is done.
     pub fn settle(&self) -> Result<()> {
         let Some((.., c)) = self.operands.last() else { return Ok(()) };
         self.device.wait(async { c.buffer.read(&self.device, 0..4).await.map(drop) })

@@ -1,4 +1,4 @@
-//! One training step: forward, gradient, backward, update.
+//! Times one training step: forward, gradient, backward, update.
 
 use super::ceiling::{Ceiling, Row};
 use super::{numbers, wrong};
@@ -9,57 +9,59 @@ use crate::train::{Features, Pipeline, StepStats, TrainConfig};
 use serde::Serialize;
 use std::time::Instant;
 
-/// Time to spend on samples, and how many at least and at most.
+/// The seconds to spend on samples, and the fewest and the most samples.
 const SECONDS: f64 = 3.0;
 const SAMPLES: std::ops::RangeInclusive<usize> = 7..=201;
-/// What a sample should take: on a quick GPU, several submissions, of which one is made ready while the one before runs.
+/// The intended time of a sample. On a fast GPU this covers several submissions, so that recording one overlaps with
+/// running the one before.
 const SAMPLE_MS: f64 = 20.0;
-/// Steps in a sample at least, and at most.
+/// The fewest and the most steps in a sample.
 const STEPS: std::ops::RangeInclusive<usize> = 4..=256;
-/// Steps of a profile.
+/// The number of steps in a profile.
 const PROFILED: usize = 16;
 
 /// Which steps are timed kernel by kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StepProfile {
-    /// None.
+    /// No step.
     None,
-    /// Some steps after the samples.
+    /// A few steps after the samples.
     Steps,
-    /// The first, which holds what a driver compiles at a dispatch: most of it on software adapters.
+    /// The first step. It includes what the driver compiles at a dispatch, which is most of its time on software
+    /// adapters.
     First,
 }
 
-/// What steps take.
+/// The times of training steps.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct StepTimes {
-    /// Median over samples of several steps each, the device kept busy.
+    /// The median over samples of several steps each, while the device is kept busy.
     pub median_ms: f64,
-    /// From nothing but an open device to the end of the first step, shaders compiled.
+    /// The time from an open device to the end of the first step, including the compilation of shaders.
     pub first_step_ms: f64,
-    /// Steps timed.
+    /// The number of timed steps.
     pub steps: usize,
-    /// By kernel, where that was asked for.
+    /// The time of each kernel, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profiled>,
 }
 
-/// The kernels of a step against the ceilings of the device.
+/// The kernels of a step, compared with the peak rates of the device.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Profiled {
-    /// What the device can do at most.
+    /// The peak rates of the device.
     pub ceiling: Ceiling,
-    /// What each kernel takes.
+    /// One row per kernel.
     pub kernels: Vec<Row>,
 }
 
 /// Times steps of `config` on batches of `[pairs, image width, text width, embedding width]`.
 ///
 /// # Errors
-/// Options out of range, a failing device, or one whose first step is not what the CPU makes of it.
+/// An option is out of range, the device fails, or its first step differs from that of the CPU.
 pub fn step(
     device: &Device,
     config: &TrainConfig,
@@ -97,23 +99,23 @@ pub fn step(
     Ok(StepTimes { median_ms, first_step_ms: first.ms, steps, profile })
 }
 
-/// What the device can do at most, and the kernels of a step against that. `shape` as for [`step`].
+/// Measures the peak rates of the device and compares the kernels of a step with them. `shape` is that of [`step`].
 ///
 /// # Errors
-/// Those of [`step`].
+/// The same as those of [`step`].
 pub fn roofline(device: &Device, config: &TrainConfig, shape: [usize; 4]) -> Result<Profiled> {
     let (mut bench, mut pipeline, _) = prepare(device, config, shape, false)?;
     bench.profile(device, &mut pipeline)
 }
 
-/// What the first step took.
+/// The time of the first step.
 struct FirstStep {
     ms: f64,
-    /// By kernel, where that was asked for.
+    /// The time of each kernel, if requested.
     profile: Profile,
 }
 
-/// The data, and a pipeline whose first step was right; what that step took.
+/// Makes the data and a pipeline, runs and checks the first step, and returns its time.
 fn prepare(
     device: &Device,
     config: &TrainConfig,
@@ -159,7 +161,7 @@ impl Bench {
         pipeline.step(batch, &self.config.objective, self.config.lr)
     }
 
-    /// The ceilings and, against them, the kernels of some steps.
+    /// Profiles some steps and compares their kernels with the peak rates.
     fn profile(&mut self, device: &Device, pipeline: &mut Pipeline) -> Result<Profiled> {
         let ceiling = Ceiling::of(device)?;
         device.profile(true);
@@ -175,7 +177,7 @@ impl Bench {
         Ok(Profiled { kernels: ceiling.rows(&profile, PROFILED), ceiling })
     }
 
-    /// The first step must be what the CPU makes of it.
+    /// Checks that the first step agrees with that of the CPU.
     fn check(&mut self, found: &[StepStats]) -> Result<()> {
         let mut pipeline = self.pipeline(&Device::cpu())?;
         self.step(&mut pipeline)?;

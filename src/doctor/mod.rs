@@ -1,7 +1,8 @@
-//! Does this device compute rightly? Every kernel and one training step of every objective, against the f64 references.
+//! Checks whether a device computes correctly: every kernel, and one training step of every objective, is compared with
+//! f64 references.
 //!
-//! For users' own machines, whose drivers no test of ours has seen. Shapes are odd and distinct, outputs start as a
-//! poison value, and an error that is not a number counts as infinite.
+//! Users run these checks on their own machines, because their drivers may differ from those that the tests use. Shapes
+//! are odd and distinct. Outputs start as a poison value. An error that is NaN counts as infinite.
 
 mod step;
 
@@ -14,31 +15,32 @@ use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::time::Instant;
 
-/// What one check came to.
+/// The result of one check.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// A kernel, or `step` and an objective.
+    /// The name of a kernel, or `step` followed by an objective.
     pub name: String,
-    /// Largest error, relative to the largest expected value; the number of wrong ones where they must be equal.
+    /// The largest error relative to the largest expected value. For values that must be equal, the number of wrong
+    /// ones.
     pub error: f64,
-    /// Largest error that rounding explains.
+    /// The largest error that rounding can explain.
     pub allowed: f64,
-    /// What the driver said, if it refused.
+    /// The driver's message, if the check could not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// Time it took, compilation and checking included.
+    /// The time of the check in milliseconds, including compilation.
     pub ms: f64,
 }
 
 impl Finding {
-    /// Whether the device did it rightly.
+    /// Whether the device passed the check.
     pub fn passed(&self) -> bool {
         self.fault.is_none() && self.error <= self.allowed
     }
 }
 
-/// Runs all checks on a device, handing over each finding as it is made; whether all passed.
+/// Runs all checks on a device and passes each finding to `report` as soon as it is known. Returns whether all passed.
 pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
     let mut healthy = true;
     let mut report = |finding: Finding| {
@@ -54,7 +56,7 @@ pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
     healthy
 }
 
-/// The check of one kernel; `None` where the device does not run it.
+/// Checks one kernel. Returns `None` if the device does not use this kernel.
 #[doc(hidden)]
 pub fn examine_kernel(device: &Device, kernel: &Kernel) -> Option<Finding> {
     examine_one(device, kernel.spec.name.into(), kernel.tolerance, |lab| {
@@ -62,7 +64,7 @@ pub fn examine_kernel(device: &Device, kernel: &Kernel) -> Option<Finding> {
     })
 }
 
-/// Runs a check that returns its largest error, or `None` where it compared nothing.
+/// Runs a check that returns its largest error, or `None` if it compared nothing.
 fn examine_one(
     device: &Device,
     name: String,
@@ -99,19 +101,19 @@ fn objectives() -> impl Iterator<Item = Objective> {
         .chain(composed())
 }
 
-/// Other negatives, and a sum.
+/// Objectives with other negatives than the hardest, and a sum of objectives.
 fn composed() -> impl Iterator<Item = Objective> {
     let names = ["cir:sig-ms@top:3", "nca:lin@semi-hard", "cir:sig@all", "infonce+0.5*cir:con@top:2+2*hinge"];
     names.into_iter().filter_map(|name| name.parse().ok())
 }
 
-/// A combination as a weight file.
+/// A GOAL combination written as a weight file.
 fn custom() -> Option<Objective> {
     let weights = CustomWeights::new("cir_sig.wgsl", include_str!("../../examples/weights/cir_sig.wgsl"), []);
     Some(Objective::Custom { weights: weights.ok()?, margin: None })
 }
 
-/// The error of a device that failed an examination.
+/// The error for a device that failed some checks.
 pub fn unhealthy(device: &Device, failed: usize) -> Error {
     Error::new(
         ErrorKind::Device,

@@ -1,4 +1,4 @@
-//! A whole training step in f64, built from the reference implementations, compared with the device's step.
+//! Compares one training step of the device with the same step in f64, built from the reference implementations.
 
 use super::{Lab, error};
 use crate::Result;
@@ -16,13 +16,13 @@ const PAIRS: usize = 67;
 const DIMS: [usize; 2] = [45, 29];
 const EMBED: usize = 37;
 
-/// Rounding of the similarities, enlarged by what the weights make of it.
+/// The error that rounding of the similarities may cause. `sig-ms` weights amplify it most.
 pub(super) fn allowed(objective: &Objective) -> f64 {
     let steep = |term: Term| matches!(term.objective, Objective::Goal(_, PairWeight::SigMs, _));
     if objective.terms().into_iter().any(steep) { 2e-4 } else { 5e-5 }
 }
 
-/// One step of plain gradient descent at rate 1, so that the change of the parameters is the gradient.
+/// Runs one step of plain gradient descent with learning rate 1. The change of the parameters is then the gradient.
 pub(super) fn check(lab: &mut Lab, objective: &Objective) -> Result<f64> {
     let config = TrainConfig {
         objective: objective.clone(),
@@ -43,7 +43,7 @@ pub(super) fn check(lab: &mut Lab, objective: &Objective) -> Result<f64> {
     let (loss, gradient) = twin_gradient(&head, [&images, &texts], &ids, objective)?;
     let trained = 0..head.layout.temperature().start;
     let change: Vec<f32> = trained.clone().map(|k| head.values[k] - after.values[k]).collect();
-    // The change is read off parameters of size 1, to whose last bit it is exact.
+    // The change is a difference of parameters near 1, so it is exact up to their last bit.
     let largest = gradient[trained.clone()].iter().fold(0.0f64, |largest, g| largest.max(g.abs()));
     let resolution = f64::from(f32::EPSILON) / largest.max(f64::MIN_POSITIVE);
     let gradient_error = (error(&change, &gradient[trained]) - resolution).max(0.0);
@@ -58,7 +58,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| x.into()).collect()
 }
 
-/// Value and gradient of the objective at the parameters, laid out as they are.
+/// The loss, and the gradient at the parameters in their layout.
 fn twin_gradient(
     head: &Head,
     features: [&[f32]; 2],
@@ -97,7 +97,7 @@ fn parameters(layout: &Layout, head: &Head, side: Side) -> (Vec<f64>, Vec<f64>) 
     (of(layout.weight(side)), of(layout.bias(side)))
 }
 
-/// Value and gradient at the unit rows.
+/// The loss, and its gradients at the normalised embeddings.
 fn field([x, y]: &[Vec<f64>; 2], ids: &[u32], objective: &Objective) -> Result<(f64, [Vec<f64>; 2])> {
     let (shape, square) = ([PAIRS, EMBED], [PAIRS, PAIRS]);
     let mut s = vec![0.0; PAIRS * padded(PAIRS)];
