@@ -1,28 +1,28 @@
-//! A step on the CPU allocates no more than the packing buffers of the `gemm` crate and a few short lists: memory is made
-//! with the pipeline.
+//! On the CPU, a training step allocates only the packing buffers of the `gemm` crate and a few short lists. All other
+//! memory is allocated together with the pipeline.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use wgoal::train::Features;
 use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
-/// The system's allocator, counting.
+/// The system's allocator. It counts calls and bytes.
 struct Counting;
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is handed on as it is.
+// SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.fetch_add(1, Relaxed);
         BYTES.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -30,10 +30,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations of one step, and their bytes, after steps in which threads start and buffers of the libraries grow.
+/// The allocations of one step, and their bytes. The first steps are not counted, because threads start and buffers of
+/// the libraries grow in them.
 fn of_a_step(name: &str) -> (usize, usize) {
     const PAIRS: usize = 128;
-    /// A thread that comes late to a busy machine grows its buffers in a later step: the least of these tells.
+    /// On a busy machine a thread may start late and grow its buffers in a later step. The smallest of several steps is
+    /// therefore used.
     const STEPS: usize = 20;
     let wave = |n: usize| (0..n).map(|k| (k as f32 * 1.37).sin()).collect::<Vec<f32>>();
     let (images, texts) = (wave(PAIRS * 320), wave(PAIRS * 96));
@@ -58,7 +60,7 @@ fn a_step_on_the_cpu_allocates_no_more_than_packing_buffers_and_short_lists() {
         for name in ["hinge", "cir:sig-ms", "infonce", "hinge-sum", "lifted", "cir:con@top:3"] {
             let (calls, bytes) = pool.install(|| of_a_step(name));
             println!("{name}, {threads} threads: {calls} allocations, {bytes} bytes");
-            // A thread packs for each product what its share needs.
+            // For each product, every thread packs its share.
             let products = if ["hinge", "cir:sig-ms", "cir:con@top:3"].contains(&name) { 5 } else { 7 };
             let (most_calls, most_bytes) = (80 + 20 * threads, threads * products * 50_000);
             assert!(calls < most_calls && bytes < most_bytes, "{name}: {calls} allocations of {bytes} bytes");

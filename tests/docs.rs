@@ -1,16 +1,16 @@
-//! Documents: every link leads somewhere, README is short, comments cite only documents that exist, and the documents
-//! name only options and messages that wgoal has.
+//! Checks the documents: every link leads somewhere, README is short, comments cite only documents that exist, and the
+//! documents name only options and messages that wgoal has.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-/// Most lines of README.
+/// The largest number of lines of README.
 const README_LINES: usize = 150;
-/// Folders whose comments may cite documents.
+/// The folders whose comments may cite documents.
 const CODE: [&str; 5] = ["src", "shaders", "tests", "examples", "benches"];
-/// Documents that wgoal writes for its user.
+/// The documents that wgoal writes for its user.
 const WRITTEN: [&str; 1] = ["table.md"];
-/// Endings of files with comments.
+/// The endings of files with comments.
 const COMMENTED: [&str; 4] = ["rs", "wgsl", "py", "sh"];
 
 fn root() -> &'static Path {
@@ -21,7 +21,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every file below a folder.
+/// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
@@ -48,7 +48,7 @@ fn documents() -> Vec<PathBuf> {
     documents.into_iter().map(|path| path.strip_prefix(root()).unwrap().to_path_buf()).collect()
 }
 
-/// Each line outside code blocks, with its number.
+/// All lines outside code blocks, with their numbers.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut code = false;
     (1..).zip(text.lines()).filter(move |(_, line)| {
@@ -58,12 +58,12 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// A line without its code spans, in which brackets are no links.
+/// A line without its code spans. Brackets in code are not links.
 fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect::<Vec<_>>().join("`")
 }
 
-/// The targets of a line's links and pictures: what stands between `](` and the next `)`.
+/// The targets of a line's links and pictures: the text between `](` and the next `)`.
 fn targets(line: &str) -> Vec<String> {
     let line = without_code(line);
     let after_brackets = line.split("](").skip(1);
@@ -76,7 +76,7 @@ fn slug(heading: &str) -> String {
     heading.trim().to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// The anchors of a document. A heading that occurs again gets a number.
+/// The anchors of a document. A repeated heading gets a number.
 fn anchors(text: &str) -> Vec<String> {
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
     let headings = prose(text).filter_map(|(_, line)| {
@@ -110,7 +110,7 @@ fn normal(path: &Path) -> Option<PathBuf> {
     Some(normal)
 }
 
-/// What is wrong with a link of a document, if anything.
+/// What is wrong with a link of a document, or `None`.
 fn fault(document: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
@@ -159,7 +159,7 @@ fn cited(line: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.strip_suffix(".md").is_some_and(|name| !name.is_empty() && !name.ends_with('/')))
 }
 
-/// The text of a line's comment, after the first `//` or `#`; a doc comment begins with one of them as well.
+/// The text of a line's comment, after the first `//` or `#`. Doc comments start with one of them as well.
 fn comment<'a>(path: &Path, line: &'a str) -> Option<&'a str> {
     let mark = if has_ending(path, &["rs", "wgsl"]) { "//" } else { "#" };
     line.split_once(mark).map(|(_, comment)| comment)
@@ -180,7 +180,7 @@ fn every_document_that_a_comment_cites_exists() {
                 if WRITTEN.contains(&name) {
                     continue;
                 }
-                // From the root of the repository, or beside the file.
+                // The path may start at the root of the repository or beside the file.
                 let beside =
                     normal(&shown.with_file_name(name)).is_some_and(|path| root().join(path).exists());
                 if !root().join(name).exists() && !beside {
@@ -217,10 +217,10 @@ const OTHER_TOOLS: [&str; 11] = [
     "test",
     "torch",
 ];
-/// Shorter pieces of a message say too little to be searched for.
+/// Pieces of a message that are shorter than this are not searched for, because they say too little.
 const PIECE: usize = 6;
 
-/// The text of all files below some folders, with strings that continue on another line joined.
+/// The text of all files below some folders. Strings that continue on the next line are joined.
 fn all_text(folders: &[&str]) -> String {
     let mut text = String::new();
     for path in folders.iter().flat_map(|folder| files(&root().join(folder))) {
@@ -242,7 +242,7 @@ fn options(line: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_option_in_a_document_exists() {
     let (code, mut faults, mut named) = (all_text(&["src/cli"]), Vec::new(), 0);
-    // An option of the command line is a field of a struct, or has its name in a string.
+    // An option of the command line is a field of a struct, or its name is in a string.
     let exists = |option: &str| {
         code.contains(&format!(" {}: ", option.replace('-', "_"))) || code.contains(&format!("\"{option}\""))
     };
@@ -263,7 +263,7 @@ fn every_option_in_a_document_exists() {
     assert!(named > 50, "expected the options of all documents, found {named}");
 }
 
-/// The fixed pieces of a message, between what differs from case to case.
+/// The fixed pieces of a message, between the parts that vary.
 fn pieces(message: &str) -> impl Iterator<Item = &str> {
     message
         .split("...")
@@ -284,7 +284,7 @@ fn every_message_in_troubleshooting_exists() {
     let (code, mut faults, mut quotes) = (all_text(&["src", "tests"]), Vec::new(), 0);
     let document = Path::new("docs/troubleshooting.md");
     for (number, line) in prose(&read(&root().join(document))) {
-        // The first cell of a row; what stands between backticks.
+        // The text between backticks in the first cell of a row.
         let Some(cell) = line.strip_prefix("| ").and_then(|row| row.split(" |").next()) else { continue };
         for piece in cell.split('`').skip(1).step_by(2).flat_map(pieces) {
             quotes += 1;

@@ -1,9 +1,11 @@
-//! The structure of the source: a lower layer never imports a higher one, and what is long says why.
+//! Checks the structure of the source: a lower layer never imports a higher one, and long files and functions say why
+//! they are long.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules at the root of the crate, from the lowest layer to the highest. Modules of one line do not import each other.
+/// The modules at the root of the crate, from the lowest layer to the highest. Modules on the same line do not import
+/// each other.
 const LAYERS: &[&[&str]] = &[
     &["error"],
     &["math", "io"],
@@ -19,11 +21,11 @@ const LAYERS: &[&[&str]] = &[
     &["sweep", "analysis", "doctor", "bench"],
 ];
 
-/// Lines that a file may have, and a function, before it must say why it is long.
+/// The most lines of a file, and of a function, that need no reason.
 const FILE: usize = 400;
 const FUNCTION: usize = 60;
 
-/// Every Rust file of `src`, with its text.
+/// All Rust files of `src`, with their text.
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -56,7 +58,7 @@ fn code(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The first names of all paths that begin with `crate::`, those in braces included.
+/// The first names of all paths that begin with `crate::`, including those in braces.
 fn imported(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (at, _) in text.match_indices("crate::") {
@@ -93,9 +95,9 @@ fn first_name(path: &str) -> String {
     path.trim_start().chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect()
 }
 
-/// What a file imports from its own layer or from a higher one, `module` being its own.
+/// What a file of the module `module` imports from its own layer or from a higher one.
 fn violations(module: &str, text: &str) -> Vec<String> {
-    // What stands at the root comes from `error`.
+    // The names at the root come from `error`.
     const ROOT: [&str; 5] = ["Error", "ErrorKind", "Result", "Plain", "is_unsafe"];
     let own = layer(module).unwrap_or_else(|| panic!("{module} is in no layer: add it to LAYERS"));
     let wrong = |name: &String| match layer(name) {
@@ -112,7 +114,7 @@ fn a_lower_layer_never_imports_a_higher_one() {
         let module = path.iter().next().unwrap().to_str().unwrap();
         match module {
             "lib.rs" => {}
-            // The command line stands on the public interface of the library.
+            // The command line uses the public interface of the library.
             "main.rs" | "cli" => {
                 let own = |name: &String| !["cli"].contains(&name.as_str());
                 found.extend(
@@ -145,7 +147,7 @@ fn the_root_of_src_holds_folders() {
     assert_eq!(root.collect::<Vec<_>>(), [Path::new("lib.rs"), Path::new("main.rs")]);
 }
 
-/// A reason is a sentence with the word `long` in the comment at the top of the file or of the function.
+/// Whether a reason is given: a sentence with the word `long` in the comment at the top of the file or of the function.
 #[test]
 fn what_is_long_says_why() {
     let mut found = Vec::new();
@@ -169,7 +171,7 @@ fn what_is_long_says_why() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// The name of a function that begins at the first of `lines`, and how many lines it has, as rustfmt lays it out.
+/// The name of a function that begins at the first of `lines`, and its number of lines as formatted by rustfmt.
 fn function<'a>(lines: &[&str], line: &'a str) -> Option<(&'a str, usize)> {
     let indent = line.len() - line.trim_start().len();
     let words = line.trim_start().split_once("fn ")?;

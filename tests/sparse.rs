@@ -1,4 +1,4 @@
-//! A dataset far larger than memory: only the rows in use are ever read. Linux alone tells what a process reads.
+//! A dataset far larger than memory: only the rows in use are read. Only Linux reports what a process reads.
 
 #[cfg(target_os = "linux")]
 #[allow(dead_code)]
@@ -7,7 +7,7 @@ mod place;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// What a running process has taken so far: the peak of its memory, and what it has read, in MB.
+/// What a running process has used so far: its largest memory, and the bytes that it has read, in MB.
 #[cfg(target_os = "linux")]
 fn taken(id: u32) -> Option<[u64; 2]> {
     let number = |file: &str, key: &str| -> Option<u64> {
@@ -43,7 +43,7 @@ fn forty_gigabytes_train_in_little_memory() -> Result<Completion, Failed> {
     }
     let mut features = numbers(4);
     let mut floats = |n: u64| features.by_ref().take(n as usize).collect::<Vec<f32>>();
-    // From the first row to the last.
+    // The rows span the whole file, from the first to the last.
     let used: Vec<u32> = (0..USED as u64).map(|i| (i * (ROWS - 1) / (USED as u64 - 1)) as u32).collect();
     for &row in &used {
         let position = header.len() as u64 + u64::from(row) * DIM * 4;

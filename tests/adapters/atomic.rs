@@ -1,4 +1,4 @@
-//! What a call that fails leaves behind: nothing. And calls whose arguments do not fit are refused, on every device.
+//! A call that fails changes nothing. Calls whose arguments do not fit are refused on every device.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Replaced, Suite, check};
@@ -31,7 +31,7 @@ fn with_temperature(temperature: f32, learn_temperature: bool) -> Objective {
     Objective::Sum(vec![(1.0, Objective::Infonce(infonce)), (0.5, mined)])
 }
 
-/// Learned pooling, batch norm, a memory bank, a mask, a learned temperature: everything that a step leaves something in.
+/// Learned pooling, batch norm, a memory bank, a mask and a learned temperature: everything whose state a step changes.
 fn config() -> TrainConfig {
     TrainConfig::default().with(|c| {
         c.objective = objective(0.1);
@@ -70,7 +70,7 @@ impl Batch {
         pipeline.step_local(self.features(), [image, text], objective, 1e-2)
     }
 
-    /// A step with `gradients` from elsewhere.
+    /// Runs a step with gradients from outside.
     fn step_with(
         &self,
         pipeline: &mut Pipeline,
@@ -83,7 +83,7 @@ impl Batch {
     }
 }
 
-/// Every way in which a step can fail before the last kernel; `true` for each that did.
+/// Tries every way in which a step can fail before the last kernel. Returns `true` for each that failed.
 fn failures(pipeline: &mut Pipeline, batch: &Batch) -> Vec<bool> {
     let objective_now = objective(0.1);
     let size = PAIRS * EMBED;
@@ -94,7 +94,7 @@ fn failures(pipeline: &mut Pipeline, batch: &Batch) -> Vec<bool> {
     };
     let mut failed = vec![
         with(Err(refused()), &objective_now),
-        // Another temperature, and none.
+        // With another temperature, and with none.
         with(Err(refused()), &objective(0.4)),
         with(Err(refused()), &"hinge".parse().unwrap()),
         with(Ok([vec![0.0; size], vec![0.0; size - 1]]), &objective_now),
@@ -115,7 +115,7 @@ fn failures(pipeline: &mut Pipeline, batch: &Batch) -> Vec<bool> {
     failed
 }
 
-/// Steps with failures between them give the bits of the steps alone.
+/// Steps with failures between them give the same bits as the steps alone.
 fn failed_steps(device: &Device) -> Outcome {
     let run = |fails: bool| -> std::result::Result<_, Failed> {
         let mut random = Random::new(21);
@@ -152,7 +152,7 @@ fn failed_steps(device: &Device) -> Outcome {
     check(alone.1 == between.1, "steps")
 }
 
-/// A driver that refuses a kernel, early or late in a step.
+/// The driver refuses a kernel, early or late in a step.
 fn refused_kernels(device: &Device) -> Outcome {
     const KERNELS: [&str; 4] = ["l2norm", "batch_norm_backward", "record", "adamw"];
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
@@ -184,7 +184,8 @@ fn refused_kernels(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A step reads the temperature that the steps before have learned: its loss is that of a first step which is given it.
+/// A step reads the temperature that earlier steps have learned. Its loss is that of a first step with this
+/// temperature.
 fn learned_temperature(device: &Device) -> Outcome {
     let config = TrainConfig::default().with(|c| c.mask_same_image = false);
     let mut random = Random::new(24);
@@ -220,7 +221,7 @@ fn refused<T>(found: Result<T>, words: &str) -> Outcome {
     check(message.contains(words), format!("`{message}` should say `{words}`"))
 }
 
-/// Matrices of other shapes that have as many values.
+/// Matrices of other shapes with the same number of values are refused.
 fn shapes(device: &Device) -> Outcome {
     let mut random = Random::new(23);
     let (x, y) = (random.values(64), random.values(64));
@@ -238,7 +239,7 @@ fn shapes(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// The fields of a pooling operator are open to all.
+/// The fields of a pooling operator are public, so wrong values are refused.
 fn pooling_fields(device: &Device) -> Outcome {
     let good = Gpo::new(4, 3, 0)?;
     let wide = |hidden: usize| Gpo {

@@ -1,4 +1,5 @@
-//! What is bound: matrices larger than the largest binding in pieces, with the same numbers; bind groups made once.
+//! Bindings: matrices larger than the largest binding are bound in pieces and give the same numbers. Bind groups are
+//! made once.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
@@ -9,10 +10,11 @@ use wgoal::optim::Optimizer;
 use wgoal::train::Features;
 use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
-/// Less than features, embeddings, similarities and weights of the cases below take; more than 64 of their rows and their vectors.
+/// The largest binding in bytes. Features, embeddings, similarities and weights of the cases below are larger. 64 rows
+/// of them, and vectors, are smaller.
 const BINDING: usize = 66 << 10;
 
-/// The same adapter once more, with small bindings.
+/// Opens the same adapter again, with small bindings.
 fn limited(device: &Device) -> Result<Device, Failed> {
     let other = Adapters::find().open(&device.info().index.to_string())?;
     if let Some(gpu) = other.adapter() {
@@ -33,7 +35,7 @@ fn near(what: &str, found: &[f32], expected: &[f32], allowed: f32) -> Outcome {
     check(good, format!("{what}: {worst:e} of {largest:e}"))
 }
 
-/// Gradients at 331 embeddings of width 65: 90 KB a side, 443 KB of similarities.
+/// Gradients at 331 embeddings of width 65: 90 KB per side, 443 KB of similarities.
 fn gradients(device: &Device) -> Outcome {
     let (pairs, dim) = (331, 65);
     let mut random = Random::new(7);
@@ -54,7 +56,8 @@ fn gradients(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A step of both optimisers on features of 200 x 130 and 200 x 257 to 129: weights of 68 and 134 KB.
+/// One step with each optimiser. Features are 200 x 130 and 200 x 257, embeddings 129 wide, so the weights take 68 and
+/// 134 KB.
 fn steps(device: &Device) -> Outcome {
     let (pairs, dims, embed) = (200, [130, 257], 129);
     let mut random = Random::new(8);
@@ -65,7 +68,7 @@ fn steps(device: &Device) -> Outcome {
         [Optimizer::default(), Optimizer::Sgd(wgoal::optim::Sgd::default().with(|c| c.momentum = 0.9))]
     {
         let run = |device: &Device| -> Result<_, Failed> {
-            // A step this large in units of the gradient, that its errors show.
+            // The learning rate is so large that errors of the gradient show.
             let config = TrainConfig::default().with(|c| c.optimizer = optimizer);
             let mut pipeline = Pipeline::new(device, Head::new(dims[0], dims[1], embed, 3)?, &config, pairs)?;
             let batch = Features { images: &images, texts: &texts, ids: &ids };
@@ -78,7 +81,8 @@ fn steps(device: &Device) -> Outcome {
         near("norm", &[parts.0.gradient_norm], &[whole.0.gradient_norm], 1e-6)?;
         near("loss", &[parts.0.loss], &[whole.0.loss], 1e-6)?;
         for ((weight, bias), (weight_parts, bias_parts)) in whole.1.iter().zip(&parts.1) {
-            // AdamW's first step is the sign of the gradient, in the largest of rates, but where that is near nothing.
+            // AdamW's first step is the sign of the gradient times the learning rate, except where the gradient is
+            // close to 0.
             near("weight", weight_parts, weight, 1e-3)?;
             near("bias", bias_parts, bias, 1e-3)?;
         }
@@ -86,8 +90,8 @@ fn steps(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A step after the second makes no bind group (the second does, since two buffers change places), and none outlives the
-/// buffers that it binds.
+/// From the third step on, a step makes no bind group. The second step does, because two buffers have been swapped. No
+/// bind group outlives the buffers that it binds.
 fn bound_once(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let (pairs, dims, embed) = (21, [37, 19], 11);
@@ -113,8 +117,8 @@ fn bound_once(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Short steps, each with a batch and ids of its own, give the same bits whether they share submissions or not; and where
-/// uploads can wait with them, they do share.
+/// Short steps, each with its own batch and ids, give the same bits whether they share submissions or not. If uploads
+/// can be delayed, the steps share submissions.
 fn submissions(device: &Device) -> Outcome {
     let (pairs, dims, embed, steps) = (5, [7, 9], 3, 6);
     let objective = "cir:sig-ms".parse()?;
@@ -147,7 +151,7 @@ fn submissions(device: &Device) -> Outcome {
     check(records.windows(2).all(|pair| pair[0] != pair[1]), format!("steps of one batch: {records:?}"))?;
     let Some(gpu) = device.adapter() else { return Ok(()) };
     let shares = gpu.info().backend != "gl";
-    // A machine that is busy may be too slow for it now and then.
+    // A busy machine may be too slow for sharing now and then.
     for _ in 0..20 {
         if shares && together >= apart {
             together = run(false)?.0;
@@ -157,11 +161,11 @@ fn submissions(device: &Device) -> Outcome {
     check(fits && apart >= steps as u64, format!("{together} submissions together, {apart} apart"))
 }
 
-/// A step on 8,000 pairs of 1280 and 384 wide features to 256: memory of the device while it is under way, and the copies
-/// that uploads make on the way, which may be gone by then.
+/// A step on 8,000 pairs with features 1280 and 384 wide and embeddings 256 wide. The memory of the device while the
+/// step runs includes the copies that uploads make, even if they are freed by then.
 fn a_large_batch_needs_little_memory(device: &Device) -> Outcome {
     let (pairs, dims, embed) = (8000, [1280, 384], 256);
-    // One of its own, with nothing in its memory.
+    // A device of its own, with empty memory.
     let device = Device::open(&device.info().index.to_string())?;
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let before = gpu.memory().ok_or("the backend keeps no account of memory")?;
@@ -175,7 +179,7 @@ fn a_large_batch_needs_little_memory(device: &Device) -> Outcome {
     let under_way = gpu.memory().ok_or("no account")? - before + uploads;
     let record = pipeline.records()?[0];
     println!("{} MB on the device, loss {}", under_way / 1_000_000, record.loss);
-    // Features and their copies on the way alone are 106 MB: an account that leaves them out is none.
+    // Features and their upload copies alone take 106 MB. A smaller value would show that they were not counted.
     check((100_000_000..300_000_000).contains(&under_way), format!("{under_way} bytes"))?;
     check(record.loss > 0.0 && record.gradient_norm > 0.0, format!("{record:?}"))
 }

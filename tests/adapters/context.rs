@@ -1,4 +1,4 @@
-//! A gradient context that is used again gives the bits of a new one.
+//! A gradient context that is used again gives the same bits as a new one.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
@@ -35,7 +35,7 @@ fn reused(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Another shape is refused, and what is in the slices stays.
+/// Another shape is refused, and the contents of the slices do not change.
 fn refused(device: &Device) -> Outcome {
     let objective: Objective = "hinge".parse()?;
     let mut context = GradientContext::new(device, &objective, 3, 2)?;

@@ -1,4 +1,4 @@
-//! The examination passes on sound devices and finds the kernel that a wrong driver gets wrong.
+//! `examine` passes on correct devices, and finds the kernel that a faulty driver computes wrongly.
 
 use crate::common::{Outcome, Replaced, Suite, check, runs_kernel};
 use wgoal::Device;
@@ -18,10 +18,10 @@ fn sound(device: &Device) -> Outcome {
     check(unseen.is_empty(), format!("kernels without a finding: {unseen:?}"))
 }
 
-/// The examination of each kernel fails where its shader is wrong. `refused` shows that this fails the whole.
+/// The check of each kernel fails if its shader is wrong. `refused` shows that this fails the whole examination.
 fn wrong_driver(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
-    // A shader that the device does not run cannot be wrong there.
+    // A kernel that the device does not run cannot fail there.
     for kernel in kernels().filter(|kernel| runs_kernel(device, kernel.spec.name)) {
         let (spec, [from, to]) = (&kernel.spec, kernel.mutation);
         check(spec.source.contains(from), format!("{} has no `{from}`", spec.name))?;
@@ -33,7 +33,7 @@ fn wrong_driver(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A shader that does not compile is a finding with the driver's words, and fails the examination.
+/// A shader that does not compile gives a finding with the driver's message and fails the examination.
 fn refused(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let own = &kernels().find(|kernel| kernel.spec.name == "sgd").ok_or("no sgd")?.spec;

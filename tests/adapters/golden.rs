@@ -1,4 +1,4 @@
-//! Golden vectors of the published code (tests/golden), through the public API, on every device.
+//! Compares with golden vectors of the published code (tests/golden), through the public API, on every device.
 
 use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
@@ -13,7 +13,7 @@ use wgoal::pooling::Gpo;
 use wgoal::train::Features;
 use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
-/// One .npz file; arrays come as f64 whatever they are stored as.
+/// An .npz file. Arrays are read as f64, whatever type they are stored as.
 pub struct Golden(NpzArchive<std::io::BufReader<std::fs::File>>);
 
 impl Golden {
@@ -54,7 +54,7 @@ impl Golden {
     }
 }
 
-/// Largest error relative to the largest expected value; infinite where anything is not finite.
+/// The largest error relative to the largest expected value. It is infinite if any value is not finite.
 fn error(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
@@ -68,7 +68,7 @@ fn near(what: &str, found: &[f32], expected: &[f64], allowed: f64) -> Outcome {
     check(error <= allowed, format!("{what}: relative error {error:.2e}, allowed {allowed:.0e}"))
 }
 
-/// The allowed error of a combination, by what enters its weights.
+/// The allowed error of a combination. It depends on what its weights use.
 fn allowed(triplet: TripletWeight, pair: PairWeight) -> f64 {
     match (triplet, pair) {
         (_, PairWeight::SigMs) => 5e-5,
@@ -151,8 +151,8 @@ fn hinge(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// With two pairs there is one negative, so the hinge on the hardest is the hinge over all: also where that negative is
-/// as far away as the own pair's -1 in GOAL's mining, or further.
+/// With two pairs there is only one negative, so the hinge on the hardest negative equals the hinge over all. This also
+/// holds if that negative is as dissimilar as the own pair's −1 in GOAL's mining, or more.
 fn hinge_far_negatives(device: &Device) -> Outcome {
     let cases: [(&[f32], &[f32], usize, f32); 3] = [
         (&[1.0, 0.0, 1.0, 0.0], &[-1.0, 0.0, -1.0, 0.0], 2, 0.8),
@@ -211,7 +211,7 @@ fn infonce(device: &Device) -> Outcome {
     near("raw texts", &g.texts, &golden.values("Graw_txt")?, 5e-6)
 }
 
-/// Ten training steps from given weights end where the reference ends, and pass by the same losses and norms.
+/// Ten training steps from given weights end where the reference ends, with the same losses and norms on the way.
 fn ten_steps(device: &Device) -> Outcome {
     let mut golden = Golden::open("ten_steps.npz")?;
     let given = golden.values("config")?;
@@ -269,7 +269,7 @@ fn ten_steps(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Directions of a GRU's parameter, forward first.
+/// The directions of a GRU's parameter; forward comes first.
 fn directions(golden: &mut Golden, name: &str) -> Result<[Vec<f32>; 2], Failed> {
     Ok([golden.floats(name)?, golden.floats(&format!("{name}_reverse"))?])
 }
@@ -278,7 +278,7 @@ fn lengths(golden: &mut Golden) -> Result<Vec<u32>, Failed> {
     Ok(golden.values("lengths")?.into_iter().map(|x| x as u32).collect())
 }
 
-/// The pooling operator: value, weights, and gradients at features and parameters.
+/// The pooling operator: its value, its weights, and its gradients at features and parameters.
 fn gpo(device: &Device) -> Outcome {
     let mut golden = Golden::open("gpo_small.npz")?;
     let dim = golden.array("features")?.0[2];
@@ -312,8 +312,8 @@ fn gpo(device: &Device) -> Outcome {
 /// The allowed error of pooling and of the image encoder.
 const POOLING: f64 = 5e-6;
 
-/// Parameters of the image encoder here and in the file, which keeps the directions of the GRU, and scale and shift,
-/// apart.
+/// The parameters of the image encoder in wgoal and in the file. The file stores the directions of the GRU separately,
+/// and scale and shift too.
 const ENCODER: [(&str, [&str; 2]); 12] = [
     ("image.weight", ["fc_weight", ""]),
     ("image.bias", ["fc_bias", ""]),
@@ -337,7 +337,7 @@ fn stacked(golden: &mut Golden, prefix: &str, names: [&str; 2]) -> Result<Vec<f6
     Ok(values)
 }
 
-/// VSE-infinity's image encoder: evaluation, training, gradients, running statistics.
+/// VSE-infinity's image encoder: evaluation, training, gradients and running statistics.
 fn image_encoder(device: &Device) -> Outcome {
     let mut golden = Golden::open("image_encoder_small.npz")?;
     let shape = golden.array("W_fc_weight")?.0;
@@ -364,7 +364,7 @@ fn image_encoder(device: &Device) -> Outcome {
     for (name, names) in ENCODER {
         let mut expected = stacked(&mut golden, "G", names)?;
         if name == "image.mlp.first.bias" {
-            // Batch norm takes it out again; what the reference has is rounding.
+            // Batch norm cancels this bias, so the gradient in the reference is only rounding.
             check(expected.iter().all(|g| g.abs() < 1e-15), format!("{expected:?}"))?;
             expected.fill(0.0);
         }

@@ -1,5 +1,5 @@
-//! The whole pipeline under the limits of devices that are not here. Nothing is computed: wgpu checks every buffer,
-//! binding, pipeline and dispatch against the limits, and one fault is an error.
+//! Runs the whole pipeline under the limits of other devices. Nothing is computed: wgpu checks every buffer, binding,
+//! pipeline and dispatch against the limits, and any violation is an error.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite};
@@ -15,18 +15,18 @@ use wgpu::Limits;
 
 const MIB: u64 = 1 << 20;
 
-/// What a device pretends to be, by the limits that compute shaders meet; the others are WebGPU's defaults.
+/// The limits of an imitated device, as far as compute shaders need them. The other limits are WebGPU's defaults.
 struct Profile {
     name: &'static str,
     kind: DeviceKind,
     storage_buffers: u32,
-    /// Largest storage binding, largest buffer.
+    /// The largest storage binding and the largest buffer.
     bytes: [u64; 2],
     workgroup_memory: u32,
     invocations: u32,
-    /// Alignment of uniform and of storage bindings.
+    /// The alignment of uniform and of storage bindings.
     alignment: [u32; 2],
-    /// Why it must be refused, if it must.
+    /// Why the device must be refused, if so.
     refused: Option<&'static str>,
 }
 
@@ -51,7 +51,7 @@ impl Profile {
 
 use DeviceKind::{Discrete, Integrated, Other, Software};
 
-/// As drivers are known to report them through wgpu, rounded down.
+/// Limits that drivers are known to report through wgpu, rounded down.
 static PROFILES: [Profile; 12] = [
     profile("webgpu-defaults", Other, 8, [128 * MIB, 256 * MIB]),
     profile("apple-m", Integrated, 31, [4096 * MIB - 4, 9216 * MIB]).workgroup(32 << 10, 1024),
@@ -64,7 +64,7 @@ static PROFILES: [Profile; 12] = [
     profile("nvidia", Discrete, 1024, [2048 * MIB - 4, 4096 * MIB]).workgroup(48 << 10, 1024).aligned(64, 32),
     profile("warp", Software, 64, [128 * MIB, 2048 * MIB - 1]).workgroup(32 << 10, 1024).aligned(256, 32),
     profile("chromium", Other, 10, [128 * MIB, 256 * MIB]).workgroup(16 << 10, 256),
-    // Less in a binding than any of them: features, embeddings and similarities come in pieces.
+    // Bindings smaller than on any known device: features, embeddings and similarities are bound in pieces.
     profile("small-bindings", Other, 8, [2 * MIB, 64 * MIB]),
     profile("downlevel", Other, 4, [128 * MIB, 256 * MIB])
         .workgroup(16352, 256)
@@ -116,7 +116,7 @@ impl Profile {
     }
 }
 
-/// Every objective by its name, and InfoNCE with what it learns.
+/// All named objectives, and InfoNCE with a learned temperature.
 fn objectives() -> Vec<Objective> {
     let named = [
         "hinge",
@@ -135,7 +135,7 @@ fn objectives() -> Vec<Objective> {
 
 fn everything(device: &Device) -> Outcome {
     let mut random = Random::new(1);
-    // The last needs several blocks of the similarity matrix on every profile: one of all pairs is 144 MB.
+    // The last size needs several blocks of the similarity matrix on every profile: all pairs would take 144 MB.
     for (pairs, dims, embed) in [(1, [3, 5], 1), (37, [5, 130], 7), (300, [64, 1033], 257), (6000, [4, 4], 4)]
     {
         let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
@@ -151,7 +151,7 @@ fn everything(device: &Device) -> Outcome {
             pipeline.head()?;
         }
         let (x, y) = (&images[..pairs * 3], &texts[..pairs * 3]);
-        // Each holds a strip of its own: some of them for the batch that takes 128 MiB.
+        // Each call allocates its own strip, so the batch that takes 128 MiB tests only some objectives.
         let some = objectives().into_iter().step_by(if pairs > 1000 { 3 } else { 1 });
         for (objective, normalize) in some.zip([true, false].into_iter().cycle()) {
             let ids = normalize.then_some(&ids[..]);
@@ -167,7 +167,7 @@ fn everything(device: &Device) -> Outcome {
         Recall::of(device, x, y, 3, &own)?;
     }
     local_features(device)?;
-    // Reading, embedding, validation and both optimisers.
+    // This covers reading, embedding, validation and both optimisers.
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     for optimizer in [
         wgoal::optim::Optimizer::default(),
@@ -183,7 +183,7 @@ fn everything(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Regions and tokens, pooled on the device: batches of different sizes, one of them after the other.
+/// Regions and tokens that are pooled on the device, in batches of different sizes.
 fn local_features(device: &Device) -> Outcome {
     let config = TrainConfig::default().with(|c| {
         c.embed = 65;
@@ -205,7 +205,7 @@ fn local_features(device: &Device) -> Outcome {
     }
     pipeline.records()?;
     let head = pipeline.head()?;
-    // All rows of a batch go into one binding, and it is said where they do not.
+    // All rows of a batch go into one binding. If they do not fit, the error says so.
     let rows = 9000;
     let found = head.encode(device, Side::Image, &vec![1.0; rows * 130], &vec![1; rows]);
     match (found, device.adapter()) {
@@ -226,13 +226,14 @@ fn local_features(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// The pooling operator without a head: what a binding does not hold is said before the driver sees it, and the device goes on.
+/// The pooling operator without a head. Input that does not fit into a binding is refused before the driver sees it,
+/// and the device still works afterwards.
 fn pooled_alone(device: &Device, rows: usize) -> Outcome {
     let Some(gpu) = device.adapter() else { return Ok(()) };
     let gpo = Gpo::new(32, 32, 0)?;
     let pool =
         |rows: usize, dim: usize, lengths: &[u32]| gpo.pool(device, &vec![1.0; rows * dim], lengths, dim);
-    // Too many features, then a single item that is too long: its gates are wider than its features.
+    // First too many features, then a single item that is too long: its gates are wider than its features.
     for (found, bytes, words) in [
         (
             pool(rows, 130, &vec![1; rows]),
@@ -256,7 +257,7 @@ fn pooled_alone(device: &Device, rows: usize) -> Outcome {
     Ok(())
 }
 
-/// Rows of which a binding does not hold as many as a matrix product is split by.
+/// Rows so wide that a binding does not hold 64 of them, the unit in which matrix products are split.
 fn wide_features(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Ok(()) };
     let (wide, config) = (10_000, TrainConfig::default());
@@ -274,7 +275,7 @@ fn wide_features(device: &Device) -> Outcome {
             found => return Err(format!("{dims:?}: {:?}", found.map(|pipeline| pipeline.steps())).into()),
         }
     }
-    // Few such rows are bound as a whole.
+    // A few such rows are bound as a whole.
     let (images, texts, ids) = (vec![1.0; 10 * wide], [1.0; 40], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     let batch = Features { images: &images, texts: &texts, ids: &ids };
     let mut pipeline = pipeline([wide, 4], 10)?;

@@ -1,4 +1,4 @@
-//! Named losses through the public API, on every device.
+//! Tests the named losses through the public API, on every device.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
@@ -9,7 +9,7 @@ use wgoal::{Device, Objective};
 const PAIRS: usize = 43;
 const DIM: usize = 6;
 
-/// The gradient is that of the combination, to the bit; the value is the closed form at the triplets.
+/// The gradient equals that of the combination, bit for bit. The value is the closed form at the triplets.
 fn combinations(device: &Device) -> Outcome {
     let mut random = Random::new(5);
     let (images, texts) = (random.values(PAIRS * DIM), random.values(PAIRS * DIM));
@@ -41,13 +41,13 @@ fn combinations(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Similarities in f64, of rows as they are.
+/// The similarities in f64, without normalising the rows.
 fn similarity(images: &[f32], texts: &[f32], dim: usize) -> Vec<Vec<f64>> {
     let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
     images.chunks(dim).map(|x| texts.chunks(dim).map(|y| dot(x, y)).collect()).collect()
 }
 
-/// Holds a gradient to 1e-5 of its own size, row by row, against A Y and its transpose.
+/// Checks a gradient against A Y and Aᵀ X, row by row, with an allowed error of 1e-5 of the row's norm.
 fn holds(
     what: &str,
     found: &wgoal::gradient::Gradients,
@@ -74,8 +74,8 @@ fn holds(
     Ok(())
 }
 
-/// Rows whose similarities are exact in f32: `corner` on the diagonal, 0 elsewhere, but for a few multiples of 1/64 in the last
-/// column of the texts.
+/// Rows whose similarities are exact in f32: `corner` on the diagonal and 0 elsewhere, plus small products of multiples
+/// of 1/64 in the last column.
 fn exact_rows(pairs: usize, corner: f32) -> [Vec<f32>; 2] {
     let dim = pairs + 1;
     let (mut x, mut y) = (vec![0.0; pairs * dim], vec![0.0; pairs * dim]);
@@ -86,13 +86,14 @@ fn exact_rows(pairs: usize, corner: f32) -> [Vec<f32>; 2] {
     [x, y]
 }
 
-/// InfoNCE keeps its digits down to losses of 1e-12, for one target and for several, and with other captions left out.
+/// InfoNCE keeps its digits for losses as small as 1e-12, with one target, with several, and with other captions left
+/// out.
 fn small_infonce(device: &Device) -> Outcome {
     const PAIRS: usize = 24;
     let [x, y] = exact_rows(PAIRS, 1.0);
     let s = similarity(&x, &y, PAIRS + 1);
     let pair_ids: Vec<u32> = (0..PAIRS as u32).map(|i| i / 2).collect();
-    // Captions of one image are one row: their targets are as good as each other.
+    // The captions of one image have equal rows, so all targets of an anchor are equally similar.
     let [mut twice_x, mut twice_y] = [x.clone(), y.clone()];
     for rows in [&mut twice_x, &mut twice_y] {
         for pair in rows.chunks_exact_mut(2 * (PAIRS + 1)) {
@@ -122,7 +123,7 @@ fn small_infonce(device: &Device) -> Outcome {
                 let targets: Vec<_> =
                     (0..PAIRS).filter(|&j| if masked { i == j } else { same(i, j) }).collect();
                 let count = targets.len() as f64;
-                // All targets are alike, and nothing else is an addend of the loss.
+                // All targets are equal, so only the negatives add to the loss.
                 let own = s(i);
                 let rest: Vec<_> =
                     (0..PAIRS).filter(|&j| !same(i, j)).map(|j| (j, ((s(j) - own) / t).exp())).collect();
@@ -148,7 +149,7 @@ fn small_infonce(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// The losses with a softplus keep their digits too, where it is small.
+/// The losses with a softplus keep their digits too if it is small.
 fn small_softplus(device: &Device) -> Outcome {
     const PAIRS: usize = 24;
     let [x, y] = exact_rows(PAIRS, 1.0);
@@ -203,8 +204,8 @@ fn small_softplus(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A loss that is a function of p plus one of n counts p once per anchor, however many negatives it has; with a margin it is one
-/// of triplets, and each that is open counts p.
+/// A loss that is a function of p plus a function of n counts p once per anchor, however many negatives there are. With
+/// a margin it is a loss of triplets, and each open triplet counts p.
 fn positives_once(device: &Device) -> Outcome {
     let mut random = Random::new(7);
     let (images, texts) = (random.values(PAIRS * DIM), random.values(PAIRS * DIM));
@@ -242,7 +243,7 @@ fn positives_once(device: &Device) -> Outcome {
         let found = objective.gradients(device, (&images, DIM), (&texts, DIM), options)?;
         let error = (f64::from(found.loss) - expected).abs();
         check(error <= 1e-5 * expected, format!("{objective}: {}, expected {expected}", found.loss))?;
-        // The gradient is that of the loss, along a direction.
+        // The slope of the loss along a direction agrees with the gradient.
         let (step, mut moved) = (1e-2f32, images.clone());
         let mut along = 0.0;
         for (x, g) in moved.iter_mut().zip(&found.images) {
@@ -253,7 +254,7 @@ fn positives_once(device: &Device) -> Outcome {
         let slope = (f64::from(after.loss) - f64::from(found.loss)) / f64::from(step);
         check((slope - along).abs() <= 0.2 * along, format!("{objective}: slope {slope}, expected {along}"))?;
     }
-    // With a margin, as many positives as open triplets.
+    // With a margin, p counts once per open triplet.
     let params = GoalParams::default().with(|c| c.margin = Some(4.0));
     let objective = Objective::Loss(Loss::Contrastive, params).over(wgoal::objective::Negatives::All)?;
     let found = objective.gradients(device, (&images, DIM), (&texts, DIM), options)?;
@@ -266,7 +267,7 @@ fn positives_once(device: &Device) -> Outcome {
     check(error <= 1e-5 * expected, format!("{objective}: {}, expected {expected}", found.loss))
 }
 
-/// Batches beyond what a key holds are refused, with the same words on every device.
+/// Batches that are too large for a key are refused, with the same message on every device.
 fn too_many_pairs(device: &Device) -> Outcome {
     let rows = vec![1.0; 70_000];
     let objective: Objective = "hinge".parse()?;

@@ -1,4 +1,4 @@
-//! A device that is lost in the middle of a run: an error that says so, and a resumption to the same bits.
+//! A device is lost in the middle of a run. The error says so, and the resumed run gives the same bits.
 
 use crate::common::{Outcome, Suite, check};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn lost(device: &Device) -> Outcome {
     let message = error.to_string();
     check(error.kind() == ErrorKind::Device, message.clone())?;
     check(message.contains("last given kernel") && message.contains("resume"), message)?;
-    // Whatever is asked of it from now on is an error too, not a panic.
+    // Every later call gives an error too, not a panic.
     check(trainer.run_epoch().is_err() && trainer.checkpoint().is_err(), "the device is gone")?;
     drop(trainer);
 

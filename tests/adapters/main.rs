@@ -1,5 +1,5 @@
-//! What runs on every device of this machine, one after the other: the native CPU and each adapter. `cargo test --test
-//! adapters kernels` runs one module, `cargo test --test adapters lavapipe/` one adapter.
+//! Tests that run on every device of this machine: the native CPU and each adapter. `cargo test --test adapters
+//! kernels` runs one module, `cargo test --test adapters lavapipe/` runs one adapter.
 
 #[path = "../common/mod.rs"]
 mod common;

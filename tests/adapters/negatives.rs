@@ -1,5 +1,5 @@
-//! Other negatives than the hardest, sums of objectives, the memory bank and gradients from elsewhere, through the public
-//! API, against plain loops written down anew.
+//! Tests other negatives than the hardest, sums of objectives, the memory bank and gradients from outside, through the
+//! public API. The expected values come from plain loops.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
@@ -23,7 +23,7 @@ impl Batch {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let (images, mut texts) = (random.values(PAIRS * DIM), random.values(PAIRS * DIM));
-        // Positives are on the whole the higher similarities, so that some negatives lie on either side of them.
+        // Positives tend to have higher similarities, so that negatives lie on both sides of them.
         texts.iter_mut().zip(&images).for_each(|(text, image)| *text += 0.5 * image);
         let ids = random.indices(PAIRS, 30);
         Self { images: unit(images), texts: unit(texts), ids }
@@ -68,19 +68,20 @@ fn sigma(z: f64) -> f64 {
     1.0 / (1.0 + (-z).exp())
 }
 
-/// `nca:lin` at its defaults.
+/// The weights of `nca:lin` with default parameters.
 fn nca_lin(p: f64, n: f64) -> [f64; 2] {
     let t = sigma(n - p);
     [t * (1.0 - p), t * n]
 }
 
-/// `cir:sig` at its defaults.
+/// The weights of `cir:sig` with default parameters.
 fn cir_sig(p: f64, n: f64) -> [f64; 2] {
     let t = sigma((1.0 - p).powi(2) + n * n - 0.5);
     [t * sigma(-2.0 * (p - 0.5)), t * sigma(10.0 * (n - 0.5))]
 }
 
-/// Every triplet whose negative is chosen, with the weights that `weigh` gives: dX, dY and the sum of n - p.
+/// Adds up all triplets whose negative is chosen, with the weights that `weigh` gives. Returns dX, dY and the sum of n
+/// − p.
 fn brute(
     batch: &Batch,
     choose: impl Fn(f64, Vec<(f64, usize)>) -> Vec<(f64, usize)>,
@@ -133,7 +134,7 @@ fn by_definition(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Equal to the bit.
+/// Objectives that are equal bit for bit.
 fn same(device: &Device) -> Outcome {
     let batch = Batch::new(3);
     for (a, b) in
@@ -165,7 +166,7 @@ fn sums(device: &Device) -> Outcome {
     near("loss", &[sum.loss], &[loss], 2e-6)
 }
 
-/// A head on features as wide as embeddings, and a step of plain gradient descent at rate 1.
+/// A head whose features are as wide as its embeddings, and its pipeline.
 fn pipeline(device: &Device, config: &TrainConfig) -> Result<(Head, Pipeline), Failed> {
     let head = Head::new(DIM, DIM, DIM, 5)?;
     let pipeline = Pipeline::new(device, head.clone(), config, PAIRS)?;
@@ -174,7 +175,7 @@ fn pipeline(device: &Device, config: &TrainConfig) -> Result<(Head, Pipeline), F
 
 const SIDES: [Side; 2] = [Side::Image, Side::Text];
 
-/// Weight [dim, dim], then bias.
+/// The weight [dim, dim], then the bias.
 fn parameters(head: &Head, side: Side) -> Vec<f32> {
     let (weight, bias) = head.side(side);
     [weight, bias].concat()
@@ -190,7 +191,7 @@ fn descent(memory_bank: usize) -> TrainConfig {
     })
 }
 
-/// Unit embeddings of one side in f64, from its parameters.
+/// The unit embeddings of one side in f64, from its parameters.
 fn embed(parameters: &[f64], features: &[f32]) -> Vec<f64> {
     let mut rows = Vec::new();
     for features in features.chunks_exact(DIM) {
@@ -207,7 +208,7 @@ fn embed(parameters: &[f64], features: &[f32]) -> Vec<f64> {
     rows
 }
 
-/// `con:con` or, with a margin, hinge: the loss of the batch with the batches before as further negatives.
+/// The loss of `con:con`, or of the hinge if there is a margin, with the earlier batches as further negatives.
 fn bank_loss(
     sides: &[Vec<f64>; 2],
     bank: &[(&Batch, [Vec<f64>; 2])],
@@ -234,12 +235,12 @@ fn bank_loss(
     loss
 }
 
-/// Three batches through a bank that holds two, the head left as it is; then the gradient of the next, against
-/// differences of its loss.
+/// Runs three batches with learning rate 0 through a bank that holds two. Then the gradient of the fourth batch is
+/// compared with differences of its loss.
 fn memory_bank(device: &Device) -> Outcome {
     for (name, margin) in [("con:con", None), ("hinge", Some(f64::from(0.2f32)))] {
         let objective: Objective = name.parse()?;
-        // Rounded down to two batches.
+        // The bank size is rounded down to two batches.
         let (head, mut pipeline) = pipeline(device, &descent(2 * PAIRS + 5))?;
         let batches = [10, 11, 12, 13].map(Batch::new);
         let features =
@@ -276,7 +277,7 @@ fn memory_bank(device: &Device) -> Outcome {
                 .collect();
             near(&format!("{name}, gradient of side {s}"), &found, &expected, 2e-5)?;
         }
-        // Emptied, the same batch sees its own negatives only.
+        // After the bank is emptied, the same batch sees only its own negatives.
         pipeline.start_epoch(7);
         let (images, texts) = features(&batches[3]);
         let mut alone = Pipeline::new(device, after, &descent(0), PAIRS)?;
@@ -294,7 +295,7 @@ fn memory_bank(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// The negative of the objective's own gradient, added, leaves nothing of it.
+/// Adding the negative of the objective's own gradient leaves a gradient of 0.
 fn external(device: &Device) -> Outcome {
     let objective: Objective = "nca:lin".parse()?;
     let batch = Batch::new(6);

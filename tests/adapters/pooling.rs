@@ -1,4 +1,5 @@
-//! Generalised pooling and batch norm as wholes: in f64 against central differences, and on every device against f64.
+//! Tests generalised pooling and batch norm as a whole: in f64 against central differences, and on every device against
+//! f64.
 
 use crate::common::random::{Random, wide};
 use crate::common::{Outcome, Suite, check};
@@ -10,7 +11,7 @@ use wgoal::pooling::Gpo;
 use wgoal::train::Features;
 use wgoal::{Checkpoint, Dataset, Device, Head, Objective, Pipeline, TrainConfig, Trainer};
 
-/// Widths of encoding, states and features.
+/// The widths of the encoding, the states and the features.
 #[derive(Clone, Copy)]
 struct Sizes {
     encoding: usize,
@@ -18,11 +19,11 @@ struct Sizes {
     dim: usize,
 }
 
-/// Features, then W_i, W_h, b_i, b_h, v: rows padded.
+/// The features, then W_i, W_h, b_i, b_h and v, with padded rows.
 #[derive(Clone)]
 struct Inputs([Vec<f64>; 6]);
 
-/// A batch whose items all differ in length.
+/// A batch of items of different lengths.
 struct Batch {
     sizes: Sizes,
     lengths: Vec<u32>,
@@ -33,7 +34,7 @@ struct Batch {
     encoding: Vec<f64>,
 }
 
-/// What lies between the features and the pooled rows.
+/// The intermediate values between the features and the pooled rows.
 struct Trace {
     previous: Vec<f64>,
     gates: Vec<f64>,
@@ -70,7 +71,7 @@ impl Batch {
         padded(self.longest)
     }
 
-    /// Rows of the GRU's chains.
+    /// The number of rows of the GRU's chains.
     fn chain_rows(&self) -> usize {
         (1 + self.kinds.len()) * self.slots()
     }
@@ -134,7 +135,7 @@ impl Batch {
         out
     }
 
-    /// Inputs in general position, weights as a GRU starts with.
+    /// Random features, and weights of the size with which a GRU starts.
     fn inputs(&self, random: &mut Random) -> Inputs {
         let Sizes { encoding, hidden, dim } = self.sizes;
         let mut matrix = |rows, cols| {
@@ -158,7 +159,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Largest error relative to the largest expected value.
+/// The largest error relative to the largest expected value.
 fn error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let size = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
@@ -167,10 +168,11 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 const STEP: f64 = 1e-5;
-/// STEP^2 times third derivatives that the softmax's 1/0.1 makes large, and rounding over STEP.
+/// The allowed error of the differences: STEP² times third derivatives, which the softmax's 1/0.1 makes large, plus
+/// rounding divided by STEP.
 const BY_DIFFERENCES: f64 = 1e-6;
 
-/// The gradient of `loss` by central differences at one of several arrays.
+/// The gradient of `loss` at one of several arrays, by central differences.
 fn differences<const N: usize>(
     inputs: &[Vec<f64>; N],
     which: usize,
@@ -187,7 +189,7 @@ fn differences<const N: usize>(
     (0..inputs[which].len()).map(slope).collect()
 }
 
-/// The elements of padded rows that are no padding.
+/// The elements of padded rows without the padding.
 fn unpad(values: &[f64], cols: usize) -> Vec<f64> {
     values.chunks_exact(padded(cols)).flat_map(|row| &row[..cols]).copied().collect()
 }
@@ -204,7 +206,7 @@ fn gpo_is_the_gradient_of_gpo() -> Outcome {
             let loss = |inputs: &[Vec<f64>; 6]| dot(&batch.forward(&Inputs(inputs.clone())).pooled, &g);
             let expected = unpad(&differences(&inputs.0, which, loss), cols[which]);
             let found = unpad(&gradient.0[which], cols[which]);
-            // Where all items are of length 1 the weights are 1.
+            // If all items have length 1, the weights are always 1.
             if lengths == [1] && which > 0 {
                 check(found.iter().all(|&d| d == 0.0), format!("{name} of a single row: {found:?}"))?;
                 continue;
@@ -216,7 +218,7 @@ fn gpo_is_the_gradient_of_gpo() -> Outcome {
     Ok(())
 }
 
-/// Written out with all rows of padding there, against one row that stands for them.
+/// The reference has all rows of padding. The kernel has one row that stands for them.
 fn batch_norm_is_the_gradient_of_batch_norm() -> Outcome {
     let (rows, cols) = (6, 3);
     let stride = padded(cols);
@@ -225,7 +227,7 @@ fn batch_norm_is_the_gradient_of_batch_norm() -> Outcome {
         let x = wide(&random.matrix(rows, cols));
         let affine = wide(&random.matrix(2, cols));
         let g = wide(&random.matrix(rows, cols));
-        // From the definition, padding written out; its outputs are not used.
+        // Follows the definition, with the padding written out. The outputs of the padding are not used.
         let loss = |[x, affine]: &[Vec<f64>; 2]| {
             let mut sum = 0.0;
             for k in 0..cols {
@@ -268,7 +270,7 @@ fn batch_norm_is_the_gradient_of_batch_norm() -> Outcome {
 /// The allowed error of a device against f64, relative to the largest value.
 const ON_DEVICES: f64 = 5e-6;
 
-/// At the published sizes, every length from 1 to the longest once.
+/// At the published sizes, with every length from 1 to the longest once.
 fn published(device: &Device) -> Outcome {
     let sizes = Sizes { encoding: 32, hidden: 32, dim: 65 };
     for (seed, longest) in [(1, 36), (2, 7), (3, 77)] {
@@ -294,7 +296,7 @@ fn published(device: &Device) -> Outcome {
             (halves(narrow(3, 6 * sizes.hidden)), halves(narrow(4, 6 * sizes.hidden)));
         gpo.v = narrow(5, sizes.hidden);
         let rows = narrow(0, sizes.dim);
-        // Padding is not read: anything may stand there.
+        // Padding is not read, so its values do not matter.
         let mut padded_rows = vec![7.0; lengths.len() * longest as usize * sizes.dim];
         let items = padded_rows.chunks_exact_mut(longest as usize * sizes.dim);
         for (item, rows_of) in items.zip(batch.offsets.windows(2)) {
@@ -343,7 +345,7 @@ fn local(embed: usize) -> TrainConfig {
     })
 }
 
-/// Ragged batches of ever other sizes train, and to the same bits every time.
+/// Ragged batches of varying sizes train, and give the same bits every time.
 fn steps(device: &Device) -> Outcome {
     let (pairs, dims, config) = (9, [11, 6], local(16));
     let train = || -> Result<(Vec<f32>, Head), Failed> {
@@ -352,7 +354,7 @@ fn steps(device: &Device) -> Outcome {
         let mut random = Random::new(5);
         let bases = [random.values(pairs * dims[0]), random.values(pairs * dims[1])];
         for step in 0..30 {
-            // Every row is its pair's own, somewhat disturbed.
+            // Every row is the base row of its pair plus some noise.
             let mut features = [Vec::new(), Vec::new()];
             let mut offsets = [vec![0], vec![0]];
             for side in [0, 1] {
@@ -382,7 +384,7 @@ fn steps(device: &Device) -> Outcome {
     check((losses, head) == train()?, "other bits the second time")
 }
 
-/// The step's gradient is that of the encoders: one step of plain descent against [`Head::encode_backward`].
+/// The step's gradient is that of the encoders: one step of plain gradient descent against [`Head::encode_backward`].
 fn step_is_encode_backward(device: &Device) -> Outcome {
     let optimizer = wgoal::optim::Optimizer::Sgd(wgoal::optim::Sgd::default().with(|c| c.momentum = 0.0));
     let config = local(16).with(|c| {
@@ -441,7 +443,7 @@ fn step_is_encode_backward(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A resumed run with batch norm goes on to the same bytes.
+/// A resumed run with batch norm continues to the same bytes.
 fn resume(device: &Device) -> Outcome {
     let folder = tempfile::tempdir()?;
     let last = folder.path().join("last");
@@ -467,7 +469,7 @@ fn resume(device: &Device) -> Outcome {
     check(same, "other bytes after the resumed epoch")
 }
 
-/// What does not fit together is said.
+/// Shapes that do not fit together are refused with an error.
 fn faults(device: &Device) -> Outcome {
     let config = local(8);
     let head = Head::for_config(3, 2, &config.head(), config.seed)?;

@@ -1,11 +1,11 @@
-//! Recall against a slow and plain reading of docs/math.md, "Evaluation", on every device.
+//! Compares recall with a slow and plain implementation of docs/math.md, "Evaluation", on every device.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
 use wgoal::eval::Ranking;
 use wgoal::{Device, Recall};
 
-/// Position of the best right candidate in the fully sorted list: by score, then by index.
+/// The position of the best right candidate in the fully sorted list, sorted by score and then by index.
 fn rank(scores: &[f64], right: impl Fn(usize) -> bool) -> usize {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
@@ -19,7 +19,7 @@ fn ranking(mut ranks: Vec<usize>) -> Ranking {
     (out.r1, out.r5, out.r10) = (percent(1), percent(5), percent(10));
     out.meanr = ranks.iter().sum::<usize>() as f64 / n as f64 + 1.0;
     ranks.sort_unstable();
-    // The mean of the two middle ones, rounded down, counted from 1.
+    // The mean of the two middle ranks, rounded down, counted from 1.
     out.medr = ((ranks[(n - 1) / 2] + ranks[n / 2]) / 2 + 1) as f64;
     out
 }
@@ -47,8 +47,8 @@ fn same(what: &str, found: Ranking, expected: Ranking) -> Outcome {
     check(near, format!("{what}: {found:?}, expected {expected:?}"))
 }
 
-/// Embeddings in multiples of 1/4, so that scores are exact and ties are common; one to four captions an image, in any
-/// order.
+/// Embeddings in multiples of 1/4, so that scores are exact and ties are common. Each image has one to four captions,
+/// in random order.
 fn made_up(n: usize, dim: usize, seed: u64) -> (Vec<f32>, Vec<f32>, Vec<u32>) {
     let mut random = Random::new(seed);
     let mut coarse =
@@ -96,7 +96,7 @@ fn folds(device: &Device) -> Outcome {
     check((found.t2i.medr - medr).abs() < 1e-9, format!("medr {} {medr}", found.t2i.medr))
 }
 
-/// Images without a text are candidates of every text and no queries.
+/// Images without a text are candidates for every text, but not queries.
 fn distractors(device: &Device) -> Outcome {
     for (n, dim, seed) in [(40, 5, 3), (66, 7, 4)] {
         let (images, texts, text_image) = made_up(n, dim, seed);
@@ -110,7 +110,7 @@ fn distractors(device: &Device) -> Outcome {
         same("text to image", whole.t2i, t2i)?;
         let folds = Recall::folds(device, &images, &texts, dim, &text_image, 2)?;
         check(folds.rsum > whole.rsum, "half of the candidates are easier")?;
-        // All candidates, scored as they were, rank the same.
+        // All candidates, scored by the same similarities, give the same ranks.
         let top = wgoal::rerank::Candidates::top(device, (&images, dim), (&texts, dim), text_image.len())?;
         let again = wgoal::Recall::of_candidates(&top, n, &text_image)?;
         same("image to text, re-ranked", again.i2t, i2t)?;
@@ -120,7 +120,7 @@ fn distractors(device: &Device) -> Outcome {
     check((alone - (300.0 + 100.0 / 3.0 + 200.0)).abs() < 1e-9, format!("{alone}"))
 }
 
-/// A collapsed model must look like chance by index order, not like a perfect one.
+/// A collapsed model, whose embeddings are all equal, must look like chance, not like a perfect model.
 fn collapsed(device: &Device) -> Outcome {
     let (n, dim) = (50, 3);
     let ids: Vec<u32> = (0..n as u32).collect();
@@ -128,7 +128,7 @@ fn collapsed(device: &Device) -> Outcome {
     check(found.i2t.r1 == 2.0 && found.t2i.r10 == 20.0 && found.i2t.meanr == 25.5, format!("{found:?}"))
 }
 
-/// Faults of the arguments are errors, on whatever device.
+/// Wrong arguments give errors, on every device.
 fn arguments(device: &Device) -> Outcome {
     let of = |images: &[f32], texts: &[f32], dim, ids: &[u32], folds| {
         Recall::folds(device, images, texts, dim, ids, folds).map(|_| ()).map_err(|e| e.to_string())
@@ -151,9 +151,10 @@ fn arguments(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// By chance one of c captions is among the first k of m with the probability that counting all orders gives.
+/// With random scores, one of c captions is among the first k of m with the probability that counting all orders gives.
 fn chance(_: &Device) -> Outcome {
-    // Image 0 has two of four texts: 1/2 first; the others 1/4. A text's image is first of three. All else is certain.
+    // Image 0 has two of four texts, so it ranks first with probability 1/2; the others with 1/4. The image of a text
+    // is first of three. The other values are certain.
     let expected = 100.0 * ((0.5 + 0.25 + 0.25) / 3.0 + 1.0 / 3.0 + 4.0);
     let found = Recall::chance(3, &[0, 0, 1, 2]);
     check((found - expected).abs() < 1e-9, format!("{found}, expected {expected}"))?;

@@ -1,4 +1,5 @@
-//! The adapters of this machine: chosen by name, in agreement with each other, and with failures that are known.
+//! Tests the adapters of this machine: they are chosen by name, they agree with each other, and known failures are
+//! listed.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check, devices, judge, known_failure};
@@ -10,14 +11,14 @@ use wgoal::doctor::kernels;
 use wgoal::model::{ImageEncoder, Pooling, Side};
 use wgoal::{Dataset, Device, Head, TrainConfig, Trainer};
 
-/// A device answers to the name that the tests know it by.
+/// A device can be opened by the name that the tests use.
 fn chosen_by_name(device: &Device) -> Outcome {
     let info = device.info();
     let Some((name, _)) = devices().iter().find(|(_, other)| other.info().index == info.index) else {
         return Err(format!("{device} is not among the devices").into());
     };
     let chosen = Device::open(name)?;
-    // The CPU is opened without looking at the list.
+    // The CPU is opened without reading the list.
     let same = info.kind == DeviceKind::Cpu || chosen.info().index == info.index;
     check(
         same && chosen.info().kind == info.kind && chosen.info().name == info.name,
@@ -25,15 +26,15 @@ fn chosen_by_name(device: &Device) -> Outcome {
     )
 }
 
-/// An adapter that is computed on the CPU is never taken for a GPU.
+/// An adapter that runs on the CPU is never taken for a GPU.
 fn software_is_known(device: &Device) -> Outcome {
     let info = device.info();
     let software = ["llvmpipe", "SwiftShader"].iter().any(|name| info.name.contains(name));
     check(!software || info.kind == DeviceKind::Software, format!("{device} is {:?}", info.kind))
 }
 
-/// Five epochs from one seed end at the same validation rsum on every device. They differ by rounding, and a query whose
-/// rank a rounding turns costs a part of a point.
+/// Five epochs from one seed end at the same validation rsum on every device. Devices differ by rounding, which may
+/// change the rank of a query. Each changed rank costs a part of a point.
 fn agreement(objective: &str) -> Outcome {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     let mut rsums = Vec::new();
@@ -51,13 +52,13 @@ fn agreement(objective: &str) -> Outcome {
         rsums.push(last.val.rsum);
     }
     let (low, high) = rsums.iter().fold((f64::MAX, f64::MIN), |(low, high), &x| (low.min(x), high.max(x)));
-    // Chance is 10.6: heads that learn nothing agree as well.
+    // Chance is 10.6. Heads that learn nothing would agree as well.
     check(low > 50.0, format!("rsum {low}"))?;
     check(high - low <= 1.0, format!("rsums from {low} to {high}"))
 }
 
-/// On a GPU a row has the same embedding whatever is embedded with it, so that a query meets its copy in an index. The CPU's
-/// `gemm` takes sums in an order that follows the number of rows.
+/// On a GPU, the embedding of a row does not depend on the rows beside it, so a query matches its copy in an index. On
+/// the CPU, the order of sums in `gemm` depends on the number of rows.
 fn embeddings_stand_alone(device: &Device) -> Outcome {
     let dataset = Dataset::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini"))?;
     let (p, q, embed) = (dataset.image_dim(), dataset.text_dim(), 60);
@@ -77,7 +78,8 @@ fn embeddings_stand_alone(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Features cached as f16, uploaded in half the bytes where a device can, train to the same bits as the same values in f32.
+/// Features cached as f16 are uploaded as f16 if the device can. Training gives the same bits as with the same values
+/// in f32.
 fn halves(device: &Device) -> Outcome {
     let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     let folder = tempfile::tempdir()?;
@@ -101,7 +103,7 @@ fn halves(device: &Device) -> Outcome {
     let from_halves = train(device, cached.as_ref())?;
     check(train(device, folder.path())? == from_halves, "the heads differ")?;
     let Some(_) = device.adapter() else { return Ok(()) };
-    // A wrong shader shows who uses it.
+    // A wrong shader shows which runs use it.
     let other = Device::open(&device.info().index.to_string())?;
     if let Some(gpu) = other.adapter() {
         let page = kernels().find(|kernel| kernel.spec.name == "widen").ok_or("no such kernel")?.spec.source;
@@ -112,7 +114,8 @@ fn halves(device: &Device) -> Outcome {
     check(train(&other, folder.path())? == from_halves, "f32 features go through it as well")
 }
 
-/// The same of ragged local rows of odd widths, some of them left out, through learned pooling and the residual encoder.
+/// The same for ragged local rows of odd widths, some of which are dropped, with learned pooling and the residual
+/// encoder.
 fn ragged_halves(device: &Device) -> Outcome {
     const ITEMS: usize = 30;
     let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
@@ -135,7 +138,7 @@ fn ragged_halves(device: &Device) -> Outcome {
                 ends.push(ends[ends.len() - 1] + 1 + random.below(most) as u32);
             }
             let rows = ends[ITEMS] as usize;
-            // Whole in f16.
+            // Values that are exact in f16.
             let values = (0..rows * width).map(|_| random.coarse(128));
             match half {
                 true => write_npy(&path(name), &[rows, width], values.map(half::f16::from_f32))?,
@@ -174,7 +177,7 @@ fn write_npy<T: npyz::AutoSerialize>(
     npy.finish()
 }
 
-/// The table of known failures: what is in it must fail, what is not must pass.
+/// Tests listed as known failures must fail. All others must pass.
 fn known_failures() -> Outcome {
     let table = [("gl", "matmul", "its driver is wrong")];
     check(known_failure(&table, "gl", "matmul") == Some("its driver is wrong"), "the line is not found")?;

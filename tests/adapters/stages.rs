@@ -1,5 +1,5 @@
-//! Sampled negatives and two-stage retrieval against a plain reading of docs/math.md, "Hard negatives by chance" and
-//! "Two-stage retrieval", on every device.
+//! Compares sampled negatives and two-stage retrieval with a plain implementation of docs/math.md, "Hard negatives by
+//! chance" and "Two-stage retrieval", on every device.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
@@ -11,7 +11,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// Every drawn index as often as its probability tells, never one of the same image; the same by the same seed.
+/// Every index is drawn as often as its probability says, never one of the same image. The same seed gives the same
+/// indices.
 fn negatives(device: &Device) -> Outcome {
     const DRAWS: u64 = 1500;
     let (n, dim, t) = (7, 5, 0.3f32);
@@ -80,7 +81,7 @@ fn negatives(device: &Device) -> Outcome {
     refused(3, None, 0.0, "expected a finite number above 0, found 0")
 }
 
-/// Values in quarters, so that similarities are exact and ties abound.
+/// Values in quarters, so that similarities are exact and ties are common.
 fn coarse(random: &mut Random, n: usize) -> Vec<f32> {
     (0..n).map(|_| (random.below(9) as f32 - 4.0) / 4.0).collect()
 }
@@ -115,7 +116,7 @@ fn top(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// Where similarities come in many strips and candidates in parts, all is as where they come at once.
+/// Similarities in many strips and candidates in several parts give the same result as all at once.
 fn strips(device: &Device) -> Outcome {
     let (n, dim) = (331, 40);
     let limited = wgoal::device::Adapters::find().open(&device.info().index.to_string())?;
@@ -131,7 +132,7 @@ fn strips(device: &Device) -> Outcome {
     check(drawn(device)? == drawn(&limited)?, "negatives")
 }
 
-/// Ranks in the whole matrix of scores, -100 wherever there is no candidate.
+/// Ranks in the whole matrix of scores, with −100 where there is no candidate.
 fn plain_ranks(top: &TopK, others: usize, right: impl Fn(usize, usize) -> bool) -> Vec<usize> {
     let queries = top.index.chunks(top.k).zip(top.score.chunks(top.k));
     let rank = |(query, (index, score)): (usize, (&[u32], &[f32]))| {
@@ -154,7 +155,7 @@ fn reranked(_: &Device) -> Outcome {
                 let mut order: Vec<u32> = (0..others as u32).collect();
                 (0..k).for_each(|i| order.swap(i, i + random.below(others - i)));
                 top.index.extend(&order[..k]);
-                // Ties among them, ties with what is outside, and scores below it.
+                // Scores with ties among candidates, ties with −100, and scores below −100.
                 top.score.extend((0..k).map(|_| [-101.0, -100.0, 0.0, 0.5, 1.0, 7.0][random.below(6)]));
             }
             top
@@ -177,7 +178,7 @@ fn reranked(_: &Device) -> Outcome {
     Ok(())
 }
 
-/// Scored by the cosines themselves, all candidates rank as they did; fewer lose what is outside.
+/// Scored by the cosines themselves, all candidates keep their ranks. With fewer candidates, the ones outside are lost.
 fn by_cosine(device: &Device) -> Outcome {
     let (n, dim) = (45, 6);
     let mut random = Random::new(21);

@@ -1,4 +1,4 @@
-//! The devices of this machine, and tests that run once on each, by name.
+//! The devices of this machine, and tests that run once on each of them, by name.
 #![allow(dead_code)]
 
 pub mod random;
@@ -10,17 +10,17 @@ use wgoal::Device;
 use wgoal::device::{Adapters, DeviceInfo, DeviceKind, Gpu, KernelSpec};
 use wgoal::kernels::MATMUL_VARIANTS;
 
-/// What a test returns.
+/// The result of a test.
 pub type Outcome = Result<(), Failed>;
 
 pub type Test = fn(&Device) -> Outcome;
 
-/// Adapters that a complete run needs; where one is missing, its tests are listed as ignored. One that
-/// `WGOAL_REQUIRE_ADAPTERS` names, as in CI, must not be missing.
+/// The adapters that a complete run needs. The tests of a missing adapter are listed as ignored, or as failed if
+/// `WGOAL_REQUIRE_ADAPTERS` names it, as CI does.
 const WANTED: [&str; 3] = ["lavapipe", "swiftshader", "gl"];
 
-/// Adapter, test, why: tests known to fail on an adapter. They must fail: the fix that makes one pass takes its line
-/// out.
+/// Adapter, test and reason: tests that are known to fail on an adapter. They must fail, so that a fix also removes the
+/// entry.
 const EXPECTED_FAILURES: &[(&str, &str, &str)] = &[];
 
 /// The native CPU and every adapter, by name.
@@ -36,7 +36,7 @@ pub fn devices() -> &'static [(String, Device)] {
     })
 }
 
-/// The short name of a software adapter that the tests know, else interface and driver.
+/// The short name of a software adapter that the tests know; otherwise its interface and driver.
 fn name(info: &DeviceInfo) -> String {
     let driver = info.name.split(' ').next().unwrap_or_default();
     match (info.backend.as_str(), driver) {
@@ -48,16 +48,16 @@ fn name(info: &DeviceInfo) -> String {
     }
 }
 
-/// Held by a test of all devices, and shared by tests of one.
+/// Locked by a test of all devices, shared by tests of one device.
 static ALL: RwLock<()> = RwLock::new(());
-/// Held by a test of one device.
+/// Locked by a test of one device.
 static ONE: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
 
-/// Where a test has something to test.
+/// The devices on which a test has something to test.
 #[derive(Clone, Copy)]
 enum Place {
     Everywhere,
-    /// Adapters alone: the native CPU has no such thing.
+    /// Adapters only, because the test does not apply to the native CPU.
     Adapters,
     /// Adapters with the subgroups that one matrix product needs.
     Subgroups,
@@ -66,7 +66,7 @@ enum Place {
 }
 
 impl Place {
-    /// Why there is nothing to test on a device, if so.
+    /// Why there is nothing to test on a device, or `None`.
     fn lacks(self, name: &str, device: &Device) -> Option<&'static str> {
         match (self, device.adapter()) {
             (Self::Adapters | Self::Subgroups, None) => Some("for adapters only"),
@@ -77,8 +77,8 @@ impl Place {
     }
 }
 
-/// The tests of a binary, each on every device that it is for. A test is called `adapter/module::name`, one without a
-/// device `module::name`.
+/// The tests of a binary. Each runs on every device that it is for. Its name is `adapter/module::name`, or
+/// `module::name` for a test without a device.
 #[derive(Default)]
 pub struct Suite {
     module: &'static str,
@@ -87,7 +87,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Tests that are added from here on belong to `module`.
+    /// Tests that are added from now on belong to `module`.
     pub fn module(&mut self, module: &'static str) -> &mut Self {
         self.module = module;
         self
@@ -131,13 +131,13 @@ impl Suite {
         self.once(name, alone);
     }
 
-    /// Runs all tests: those of one device one after the other, those of several side by side.
+    /// Runs all tests. Tests of one device run one after the other, tests of different devices in parallel.
     pub fn run(self) -> ! {
         let mut arguments = Arguments::from_args();
-        // Most of them wait for their device.
+        // Most threads wait for their device.
         arguments.test_threads = arguments.test_threads.or(Some(32));
         let mut trials = self.once;
-        // The devices take turns, so that none is left to work alone at the end.
+        // The devices take turns, so that no device is left with many tests at the end.
         for (name, place, test) in &self.tests {
             for (index, (adapter, device)) in devices().iter().enumerate() {
                 let (test, lacks) = (*test, place.lacks(adapter, device));
@@ -180,12 +180,12 @@ pub fn runs_kernel(device: &Device, kernel: &str) -> bool {
     kernel != "matmul_subgroups" || device.adapter().is_none_or(runs_subgroups)
 }
 
-/// Whether a device runs the matrix product that needs subgroups, and images.
+/// Whether a device runs the matrix product that needs subgroups and images.
 pub fn runs_subgroups(gpu: &Gpu) -> bool {
     MATMUL_VARIANTS.iter().any(|variant| variant.name.starts_with("subgroups") && variant.runs_on(gpu))
 }
 
-/// A shader in the place of a kernel's own, as long as this lives.
+/// Replaces the shader of a kernel, as long as this value lives.
 pub struct Replaced<'a>(&'a Gpu, &'static KernelSpec);
 
 impl<'a> Replaced<'a> {
@@ -201,12 +201,12 @@ impl Drop for Replaced<'_> {
     }
 }
 
-/// Why a test is to fail on an adapter, if it is.
+/// Why a test is expected to fail on an adapter, or `None`.
 pub fn known_failure<'a>(known: &[(&str, &str, &'a str)], adapter: &str, test: &str) -> Option<&'a str> {
     known.iter().find(|(a, t, _)| (*a, *t) == (adapter, test)).map(|(_, _, why)| *why)
 }
 
-/// The outcome of a test, turned round if it is known to fail; one that panics has failed as well.
+/// The outcome of a test, inverted if the test is known to fail. A panic counts as a failure.
 pub fn judge(known: Option<&str>, test: impl FnOnce() -> Outcome) -> Outcome {
     let Some(why) = known else { return test() };
     match catch_unwind(AssertUnwindSafe(test)) {

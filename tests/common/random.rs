@@ -22,12 +22,12 @@ impl Random {
         (self.bits() % n as u64) as usize
     }
 
-    /// In [-1, 1), with all bits of an f32.
+    /// A number in [-1, 1) with all bits of an f32.
     pub fn uniform(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    /// A multiple of 1/64 of at most `limit` of them: sums and differences are exact, and equal values abound.
+    /// A multiple of 1/64, at most `limit` of them. Sums and differences are exact, and equal values are common.
     pub fn coarse(&mut self, limit: usize) -> f32 {
         (self.below(2 * limit + 1) as f32 - limit as f32) / 64.0
     }
@@ -40,13 +40,13 @@ impl Random {
         (0..n).map(|_| self.below(below) as u32).collect()
     }
 
-    /// A matrix as devices store it, rows padded by zeros.
+    /// A matrix as devices store it: rows padded with zeros.
     pub fn matrix(&mut self, rows: usize, cols: usize) -> Vec<f32> {
         pad_rows(&self.values(rows * cols), cols).into_owned()
     }
 }
 
-/// The same numbers in double precision.
+/// The same numbers in f64.
 pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| x.into()).collect()
 }

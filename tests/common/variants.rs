@@ -1,4 +1,4 @@
-//! Every shader in every form that can be dispatched.
+//! All shaders in every variant that can be dispatched.
 
 use wgoal::device::KernelSpec;
 use wgoal::doctor::kernels;
@@ -12,8 +12,8 @@ pub fn specs() -> impl Iterator<Item = &'static KernelSpec> {
 
 pub type Constants = Vec<(&'static str, String)>;
 
-/// Every shader as written, and specialised in every way that is dispatched. Objectives choose kernels, and forms of one by
-/// its parameters, so this covers all of them.
+/// Every shader as written, and in every specialisation that is dispatched. Objectives only choose kernels and, by
+/// their parameters, variants, so this covers all objectives.
 pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     let mut variants: Vec<_> = specs().map(|spec| (spec, Vec::new())).collect();
     for variant in &MATMUL_VARIANTS {
@@ -48,7 +48,7 @@ pub fn variants() -> Vec<(&'static KernelSpec, Constants)> {
     variants
 }
 
-/// The same without the texts that take a section's place, and what chooses between forms.
+/// The same constants without the texts of sections and without those that choose between variants.
 pub fn numbers(constants: &Constants) -> Constants {
     let forms = ["BEGIN", "ACROSS", "CHUNK"];
     let number = |(name, _): &&(&str, String)| !name.starts_with("section ") && !forms.contains(name);
