@@ -1,13 +1,14 @@
-//! The same file, the same result on every device: of each operation also where WGSL or a driver leaves the result open.
+//! A weight file gives the same result on every device, also for operations whose result WGSL or a driver leaves open.
 
 use crate::common::{Outcome, check};
 use wgoal::gradient::GradientOptions;
 use wgoal::objective::CustomWeights;
 use wgoal::{Device, Objective};
 
-/// Statements before the weights, and the weights: P+ and P- by p, n, and the whole numbers k = 8 p, m = 8 n, and u = k + 16.
+/// The statements before the weights, and the weights: P⁺ and P⁻ from p, n, the whole numbers k = 8 p and m = 8 n, and
+/// u = k + 16.
 const CASES: &[(&str, &str, &str)] = &[
-    // Integers: division by zero, results too large, negative remainders.
+    // Integers: division by zero, overflow, negative remainders.
     ("", "f32(k / (m - 3))", "f32(k % (m - 3))"),
     ("", "f32(u / (u - 17u))", "f32(u % (u - 17u))"),
     ("", "f32(k / (k - k))", "f32((k - 40) % 7)"),
@@ -27,11 +28,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ("", "f32(u32(-p * 3.0))", "f32(i32(exp(p * 100.0)))"),
     ("let a = vec2i(vec2f(p, n) * 3e9);", "f32(a.x)", "f32(a.y)"),
     ("", "f32(u32(k))", "f32(i32(u - 20u)) + f32(bool(k)) + f32(bool(p))"),
-    // Indices past the ends.
+    // Indices outside the array.
     ("let a = vec4f(1.0, 2.0, 3.0, 4.0);", "a[k]", "a[u]"),
     ("var a = vec3f(p, n, 5.0); a[m] = 9.0; a[u] += 1.0;", "a.x + 2.0 * a.y", "a.z + a[k]"),
     ("var a = vec2f(p, n); let b = vec2f(n, p);", "a[k - 1]", "b[min(u, 7u)] + vec2f(1.0, 2.0)[k]"),
-    // Bounds the wrong way round, signs, halves.
+    // Swapped bounds, signs, halves.
     ("", "clamp(p, 0.5, -0.5)", "clamp(vec2f(p, n), vec2f(0.5), vec2f(-0.5)).y"),
     ("", "smoothstep(1.0, 0.0, p)", "smoothstep(0.0, 1.0, n) + smoothstep(p + 3.0, p + 2.0, n)"),
     ("", "saturate(p) + step(p, n)", "step(0.5, p) - step(n, 0.25)"),
@@ -39,7 +40,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("", "p % 0.375", "(-n) % (p + 3.125)"),
     ("", "floor(p * 1.5) + ceil(n * 1.5)", "trunc(p * 1.5) + abs(n)"),
     ("", "min(p, n) + max(p, 0.25)", "select(p, n, p < n)"),
-    // What is not a number, where nothing depends on it.
+    // Not-a-number values that do not affect the result.
     ("", "select(sqrt(p), 0.0, p < 0.0)", "select(1.0 / n, 2.0, n == 0.0)"),
     // Variables, loops, branches, calls.
     (
@@ -66,7 +67,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("var b = p; let c = &b; *c += 1.0;", "b", "C + D.y + exp(2.0)"),
 ];
 
-/// The same of functions that devices approximate.
+/// The same for functions that devices approximate.
 const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("", "1.0 / (1.0 + exp(-200.0 * p))", "tanh(100.0 * p) + tanh(n)"),
     ("", "exp2(p) + log2(3.0 + n)", "exp(p) + log(3.0 + n)"),
@@ -82,7 +83,7 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Names that kernels use too, one of them WGSL's own function.
+/// Names that kernels use as well. One of them is a built-in function of WGSL.
 const BEFORE: &str = "
     override g: f32 = 1.5;
     const C = 0.5;
@@ -94,7 +95,7 @@ const BEFORE: &str = "
 const OWN_EXP: &str = "fn exp(x: f32) -> f32 { return x + 1.0; }";
 
 fn file(before: &str, positive: &str, negative: &str) -> String {
-    // Some cases are about WGSL's own.
+    // Some cases are about built-in functions of WGSL.
     let exp = if format!("{positive} {negative}").contains("exp(p") || positive.contains("exp(-") {
         ""
     } else {
@@ -111,7 +112,7 @@ fn file(before: &str, positive: &str, negative: &str) -> String {
     )
 }
 
-/// On similarities that every device computes to the bit: products of eighths.
+/// All similarities are products of eighths, which every device computes exactly.
 pub fn operations(device: &Device) -> Outcome {
     let images: Vec<f32> = (0..16).map(|k| (k as f32 - 7.0) / 8.0).collect();
     let texts: Vec<f32> = (0..16).map(|k| if k % 3 == 0 { -1.0 } else { 1.0 }).collect();

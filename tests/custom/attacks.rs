@@ -1,4 +1,4 @@
-//! Texts that are too large, too deep or broken: an error each, never a panic or an overflow of the stack.
+//! Texts that are too large, too deep or broken give an error, never a panic or a stack overflow.
 
 use crate::common::random::Random;
 use crate::common::{Outcome, check};
@@ -15,13 +15,13 @@ fn new(source: &str) -> Result<CustomWeights, Error> {
     CustomWeights::new("mine.wgsl", source, [])
 }
 
-/// An error's form: one line, and below it a line of the text with its mark, nothing else that a terminal obeys.
+/// Checks the form of an error: one line, and below it a marked line of the text, without control characters.
 fn well_formed(error: &Error) -> Outcome {
     let line = error.to_string();
     check(line.starts_with("mine.wgsl") || line.contains(" of mine.wgsl at p ="), &line)?;
     check(line.chars().count() < 500 && !line.contains(char::is_control), format!("{line:?}"))?;
     check(!line.contains("report this as a bug"), &line)?;
-    // The parser's own tables.
+    // The message must not show internal tables of the parser.
     let tables = (0..100).any(|k| line.contains(&format!("[{k}] ")) || line.contains("Scalar {"));
     check(!tables, &line)?;
     if let Some(excerpt) = error.excerpt() {
@@ -33,7 +33,7 @@ fn well_formed(error: &Error) -> Outcome {
     Ok(())
 }
 
-/// On a stack as small as a browser's, whatever repeats.
+/// Runs on a stack as small as a browser's, with anything that can be repeated.
 fn on_a_small_stack(work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Outcome {
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(work).map_err(|e| e.to_string())?;
     Ok(thread.join().map_err(|_| "a panic")??)
@@ -41,7 +41,7 @@ fn on_a_small_stack(work: impl FnOnce() -> Result<(), String> + Send + 'static) 
 
 const STACK: usize = 2 << 20;
 
-/// What is repeated, by how it begins, goes on and ends.
+/// What is repeated, by its beginning, its repeated part and its end.
 fn repeated(times: usize) -> Vec<(&'static str, String)> {
     let nested = |open: &str, inner: &str, close: &str| {
         format!("{}{inner}{}", open.repeat(times), close.repeat(times))
@@ -122,7 +122,7 @@ pub fn large() -> Outcome {
     for times in [30, 49, 100, 150, 250, 499, 20_000] {
         for (name, source) in repeated(times) {
             on_a_small_stack(move || match new(&source) {
-                // Little of anything is accepted, with the exception of what is wrong by itself.
+                // A few repetitions are accepted, unless the text is invalid for another reason.
                 Err(error)
                     if times <= 30
                         && !["types", "arrays", "attributes", "name", "doubled", "switch"]
@@ -142,7 +142,7 @@ pub fn large() -> Outcome {
     check(error.contains("mine.wgsl: expected at most 65536 bytes, found more"), error)
 }
 
-/// Texts that work, changed at random.
+/// Valid texts with random changes.
 pub fn mutated() -> Outcome {
     let texts = [
         include_str!("../../examples/weights/angles.wgsl"),

@@ -1,4 +1,4 @@
-//! Weight files: the built-in combinations written as files, parameters, configurations, and what is refused.
+//! Weight files: built-in combinations written as files, parameters, configurations, and what is refused.
 
 mod agreement;
 mod attacks;
@@ -43,7 +43,7 @@ fn file(triplet: &str, pair: &str) -> String {
     )
 }
 
-/// Every combination without relative terms, to the bit.
+/// Every combination without relative sets, equal bit for bit.
 fn combinations(device: &Device) -> Outcome {
     const DIM: usize = 6;
     let mut random = Random::new(3);
@@ -98,7 +98,7 @@ fn parameters() -> Outcome {
     check(weights.at(0.5f32, 2.0)? == found, "other weights after reading")
 }
 
-/// What `override` may have as its default, and the value.
+/// Expressions that `override` may have as its default, and their values.
 fn defaults() -> Outcome {
     let cases: [(&str, &[f32]); 14] = [
         ("const C: f32 = 2.0; override g: f32 = C;", &[2.0]),
@@ -128,13 +128,13 @@ fn defaults() -> Outcome {
         let weights = weights.with([(name.as_str(), 9.0)])?;
         check(weights.parameters()[0] == (name, 9.0), format!("{text}: {:?}", weights.parameters()))?;
     }
-    // A parameter by others follows them.
+    // A parameter that is computed from others follows them.
     let text = format!("override g: f32 = 2.0; override h: f32 = g * g;\n{TRIPLET}\n{PAIR}");
     let weights = CustomWeights::new("mine.wgsl", &text, [("g", 3.0)])?;
     check(weights.parameters()[1].1 == 9.0, format!("{:?}", weights.parameters()))
 }
 
-/// The line of the text and the mark below it.
+/// The line of the text, and the mark below it.
 fn excerpts() -> Outcome {
     let long = format!("return {}+;", "p + ".repeat(60));
     let cases = [
@@ -157,7 +157,7 @@ fn excerpts() -> Outcome {
 const PAIR: &str = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0); }";
 const TRIPLET: &str = "fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0; }";
 
-/// Text of a file, and parts of the message.
+/// The text of a file, and parts of the message.
 fn refused() -> Outcome {
     let both = |before: &str| format!("{before}\n{TRIPLET}\n{PAIR}");
     let triplet = |body: &str| format!("{PAIR}\nfn triplet_weight(p: f32, n: f32) -> f32 {{\n    {body}\n}}");
@@ -256,8 +256,8 @@ fn refused() -> Outcome {
 }
 
 fn main() {
-    // As in release builds, where a driver checks nothing.
-    // SAFETY: there is one thread yet.
+    // As in release builds, where the driver gets no runtime checks.
+    // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("WGOAL_SHADER_CHECKS", "off") };
     let mut suite = Suite::default();
     suite.module("custom");

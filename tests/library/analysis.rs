@@ -1,4 +1,4 @@
-//! What `Objective::analyze` finds, against docs/math.md, "Integrability", and closed forms.
+//! Compares the findings of `Objective::analyze` with docs/math.md, "Integrability", and with closed forms.
 
 use wgoal::Objective;
 use wgoal::objective::{CustomWeights, GoalParams};
@@ -12,7 +12,8 @@ fn goal(name: &str, tau: f32) -> Objective {
     }
 }
 
-/// Asymmetry at tau = 3 as measured on the published code, on other batches; `None` for an integrable one.
+/// The asymmetry at tau = 3, as measured on the published code with other batches; `None` for a gradient that is
+/// integrable.
 #[test]
 fn integrable_combinations_are_told_from_the_others() {
     let table = [
@@ -54,10 +55,10 @@ fn integrable_combinations_are_told_from_the_others() {
 
 #[test]
 fn curl_is_that_of_the_closed_form() {
-    // nca:lin: T = sigma(tau (n - p)), so the curl is tau T (1 - T) (1 - p - n), largest at p = n = -1: 3/4 tau.
+    // nca:lin: T = sigma(tau (n − p)), so the curl is tau T (1 − T) (1 − p − n). Its maximum is 3/4 tau, at p = n = −1.
     let plane = goal("nca:lin", 3.0).analyze().unwrap().plane.unwrap();
     assert!((plane.curl - 0.75 * 3.0).abs() < 1e-6, "{}", plane.curl);
-    // con:lin-ms has none within a triplet.
+    // con:lin-ms has no curl within a triplet.
     let plane = goal("con:lin-ms", 3.0).analyze().unwrap().plane.unwrap();
     assert!(plane.curl < 1e-9, "{}", plane.curl);
 }
@@ -80,12 +81,12 @@ fn wrong_directions_and_overflow_are_found() {
     assert!(lin.positive == [0.0, 2.0] && lin.negative == [-1.0, 1.0]);
     let sig = plane("con:sig", usual);
     assert!(sig.negative_wrong.is_none() && sig.positive_wrong.is_none() && sig.overflow.is_empty());
-    // 1 / e^(-beta (n - lambda)) at n = 1
+    // The weight is 1 / e^(-beta (n - lambda)), here at n = 1.
     let sig_ms = plane("con:sig-ms", usual);
     assert!((sig_ms.negative[1] - 5f64.exp()).abs() < 1e-9 && sig_ms.overflow.is_empty());
     let steep = plane("con:sig-ms", usual.with(|c| c.beta = 200.0));
     assert!(steep.overflow.len() == 1 && steep.overflow[0].contains("n > 0.94"), "{:?}", steep.overflow);
-    // Easy positives are pushed away by lin-ms: only the batches show it.
+    // lin-ms pushes easy positives away. Only batches show this.
     let batches = "con:lin-ms".parse::<Objective>().unwrap().analyze().unwrap().wrong_in_batches.unwrap();
     assert!(batches[1] < 1.0, "{batches:?}");
 }
@@ -103,7 +104,7 @@ fn weight_files_are_examined_like_the_built_in_ones() {
     assert!(near(custom.plane.unwrap().curl, built_in.plane.unwrap().curl));
 }
 
-/// However slow the objective, the share of the work is reported often, and never goes back.
+/// Progress is reported often, however slow the objective is, and never goes back.
 #[test]
 fn progress_is_reported_often() {
     let source = "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, n); }

@@ -1,4 +1,4 @@
-//! Heads in closed form against the definitions, through the public API.
+//! Compares closed-form heads with their definitions, through the public API.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn write_u32(path: &Path, values: &[u32]) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A dataset of `rows` pairs, the last 16 for validation and test; `pair` fills the features of one.
+/// A dataset of `rows` pairs, the last 16 for validation and test. `pair` fills the features of a pair.
 fn dataset(
     rows: u32,
     [p, q]: [usize; 2],
@@ -48,11 +48,11 @@ fn dataset(
     for (name, rows) in [("train", 0..rows - 16), ("val", rows - 16..rows - 8), ("test", rows - 8..rows)] {
         write_u32(&path(&format!("split_{name}.npy")), &rows.collect::<Vec<_>>());
     }
-    // Files stay readable through their handles.
+    // The files stay readable through their handles.
     Arc::new(Dataset::open(folder.path()).unwrap())
 }
 
-/// Means, and covariances of both sides' columns together, by the definition.
+/// The means of both sides, and the covariances of all columns, by definition.
 struct Moments {
     dims: [usize; 2],
     mean: Vec<f64>,
@@ -105,7 +105,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// One side's weight by rows, and its bias.
+/// The weight of one side by rows, and its bias.
 fn rows(head: &Head, side: Side) -> (Vec<Vec<f64>>, Vec<f64>) {
     let (weight, bias) = head.side(side);
     let double = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
@@ -117,7 +117,8 @@ fn fit(form: ClosedForm, dataset: &Dataset, embed: usize, r: f64) -> Baseline {
     Baseline::fit(form, &Device::cpu(), dataset, &config, &[r]).unwrap()
 }
 
-/// Awkward features: a constant column, two that are equal, large means, a shared part; `rows` may be fewer than columns.
+/// Difficult features: a constant column, two equal columns, large means, and a part that both sides share. There may
+/// be fewer rows than columns.
 fn awkward(rows: u32, dims: [usize; 2]) -> Arc<Dataset> {
     dataset(rows, dims, |numbers, x, y| {
         x.fill_with(|| numbers.next() as f32);
@@ -131,7 +132,8 @@ fn awkward(rows: u32, dims: [usize; 2]) -> Arc<Dataset> {
 
 const SHAPES: [(u32, [usize; 2]); 3] = [(76, [7, 4]), (76, [4, 7]), (22, [11, 8])];
 
-/// Cxy wy = ρ Kx wx and Cyx wx = ρ Ky wy: the generalised eigenproblem, and directions of one side apart in K.
+/// Checks Cxy wy = ρ Kx wx and Cyx wx = ρ Ky wy, the generalised eigenproblem, and that the directions of a side are
+/// orthogonal in K.
 #[test]
 fn cca_solves_its_eigenproblem() {
     for (count, dims) in SHAPES {
@@ -142,12 +144,12 @@ fn cca_solves_its_eigenproblem() {
         assert!(correlations.is_sorted_by(|a, b| a >= b) && correlations[0] < 1.0 && correlations[0] > 0.5);
         let ((wx, bx), (wy, by)) = (rows(&head, Side::Image), rows(&head, Side::Text));
         let mut scales = Vec::new();
-        // Two columns of the images add nothing to the others, so where there are four, two directions are all.
+        // Two columns of the images depend on the others, so of four columns only two directions remain.
         for k in 0..2 {
             let rho = correlations[k];
             let kx = moments.regularised(Side::Image, r, &wx[k]);
             let ky = moments.regularised(Side::Text, r, &wy[k]);
-            // Each side has a scale of its own, one for all directions.
+            // Each side has its own scale, which is the same for all directions.
             let cy = moments.times(Side::Image, Side::Text, &wy[k]);
             let cx = moments.times(Side::Text, Side::Image, &wx[k]);
             for (c, k) in [(&cy, &kx), (&cx, &ky)] {
@@ -186,14 +188,14 @@ fn cca_recovers_known_correlations() {
     assert!(found.iter().zip(known).all(|(a, b)| (a - b).abs() < 0.03), "{found:?}");
 }
 
-/// K B = C for the side that is mapped, up to the scale of its layer; the other side is only centred.
+/// Checks K B = C for the mapped side, up to the scale of its layer. The other side is only centred.
 #[test]
 fn ridge_satisfies_the_normal_equations() {
     for (count, dims) in SHAPES {
         let (data, r) = (awkward(count, dims), 0.05);
         let moments = Moments::of(&data);
         let head = fit(ClosedForm::Ridge, &data, 3, r).head;
-        // As wide as the side that is predicted.
+        // The head is as wide as the side that is predicted.
         let (from, to) =
             if head.dim() == dims[1] { (Side::Image, Side::Text) } else { (Side::Text, Side::Image) };
         let (w, _) = rows(&head, from);
@@ -215,7 +217,7 @@ fn ridge_satisfies_the_normal_equations() {
     }
 }
 
-/// Texts are images and some noise, all features `offset` away from 0.
+/// Texts are images plus some noise. All features are shifted by `offset`.
 fn learnable(offset: f32) -> Arc<Dataset> {
     dataset(144, [6, 5], |numbers, x, y| {
         x.fill_with(|| numbers.next() as f32);
@@ -227,7 +229,8 @@ fn learnable(offset: f32) -> Arc<Dataset> {
 #[test]
 fn training_starts_from_cca() {
     let data = learnable(0.0);
-    // So small a rate that the first head is still there; the sixth to eighth direction do not exist.
+    // The learning rate is so small that the head after an epoch still is the first head. The sixth to eighth
+    // directions do not exist.
     let config = TrainConfig::default().with(|c| {
         c.embed = 8;
         c.lr = 1e-12;
@@ -257,7 +260,7 @@ fn training_starts_from_cca() {
         let [cca, xavier, baseline] = [&cca, &xavier, &baseline].map(|head| head.side(side).0);
         let square = |w: &[f32]| w.iter().map(|x| f64::from(x * x)).sum::<f64>() / w.len() as f64;
         assert!(cca[5 * dim..].iter().zip(&xavier[5 * dim..]).all(|(a, b)| (a - b).abs() < 1e-6));
-        // The same directions; the scale is that of a fresh layer.
+        // The directions are the same. The scale is that of a fresh layer.
         let ratio = f64::from(cca[0] / baseline[0]);
         assert!(cca.iter().zip(&baseline).all(|(a, b)| (f64::from(*a) - ratio * f64::from(*b)).abs() < 1e-5));
         assert!((0.5..2.0).contains(&(square(&cca[..5 * dim]) / square(&xavier)).sqrt()));

@@ -1,4 +1,4 @@
-//! Every shader against its contract, `KernelSpec`, in every variant.
+//! Checks every shader against its contract, `KernelSpec`, in every variant.
 
 use crate::variants::{Constants, has_subgroups, numbers, specs, variants};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use wgpu::naga::{
     front::wgsl,
 };
 
-/// Storage buffers, invocations and bytes of workgroup memory that every adapter grants a kernel.
+/// The storage buffers, invocations and bytes of workgroup memory that every adapter allows a kernel.
 const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
 const WORKGROUP_MEMORY: u32 = 16 << 10;
@@ -20,7 +20,7 @@ fn parse(spec: &KernelSpec, constants: &Constants) -> Module {
     let source = specialise(spec.source, constants).unwrap_or_else(|e| panic!("{name}: {e}"));
     let module = wgsl::parse_str(&source)
         .unwrap_or_else(|e| panic!("{name} {constants:?}: {}", e.emit_to_string(&source)));
-    // Nothing beyond the core of WGSL, subgroups aside.
+    // Only the core of WGSL is allowed, apart from subgroups.
     let mut validator = match has_subgroups(spec.source) {
         true => Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP),
         false => Validator::new(ValidationFlags::all(), Capabilities::empty()),
@@ -88,7 +88,7 @@ fn bindings(what: &str, spec: &KernelSpec, module: &Module) {
     }
 }
 
-/// Names and types of a parameter block's members, which lie without gaps.
+/// The names and types of a parameter block's members, which have no gaps between them.
 fn members<'a>(module: &'a Module, block: &'a TypeInner) -> Vec<(&'a str, &'static str)> {
     let TypeInner::Struct { members, .. } = block else { panic!("the parameters are {block:?}") };
     let member = |(i, member): (usize, &'a wgpu::naga::StructMember)| {

@@ -1,4 +1,5 @@
-//! Backward passes, built in f64 from the reference implementations, against central differences of independent losses.
+//! Builds backward passes in f64 from the reference implementations and compares them with central differences of
+//! independent losses.
 
 use crate::random::{Random, wide};
 use wgoal::device::padded;
@@ -17,7 +18,7 @@ const IDS: [u32; PAIRS] = [3, 1, 3, 2, 1, 3, 5];
 struct Batch([Vec<f64>; 2]);
 
 impl Batch {
-    /// Unit rows in general position.
+    /// Random unit rows.
     fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
         Self([(); 2].map(|()| {
@@ -27,13 +28,13 @@ impl Batch {
         }))
     }
 
-    /// Pairs close to the axes of their own.
+    /// Pairs that each lie close to an axis.
     fn easy(seed: u64) -> Self {
         let mut batch = Self::random(seed);
         for side in &mut batch.0 {
             for (at, x) in side.iter_mut().enumerate() {
                 let (row, column) = (at / STRIDE, at % STRIDE);
-                // Seven pairs on five axes: the last two on the far side of the first.
+                // Seven pairs on five axes. The last two point the opposite way along the first axes.
                 let axis = match (row % WIDTH == column, row < WIDTH) {
                     (true, true) => 1.0,
                     (true, false) => -1.0,
@@ -66,13 +67,14 @@ impl Batch {
     }
 }
 
-/// A function's slope at `x` by its values around it.
+/// The slope of a function at `x`, from its values around it.
 fn slope(x: f64, f: impl Fn(f64) -> f64) -> f64 {
     const STEP: f64 = 1e-5;
     (f(x + STEP) - f(x - STEP)) / (2.0 * STEP)
 }
 
-/// Errors of the differences: STEP^2 times third derivatives of up to a few thousand, and rounding over STEP.
+/// The allowed error of the differences: STEP² times third derivatives of up to a few thousand, plus rounding divided
+/// by STEP.
 const ALLOWED: f64 = 2e-7;
 
 fn agree(what: &str, found: &[f64], expected: &[f64]) {
@@ -84,7 +86,7 @@ fn agree(what: &str, found: &[f64], expected: &[f64]) {
     }
 }
 
-/// Holds the gradients at both sides against the differences of `loss`.
+/// Compares the gradients of both sides with the differences of `loss`.
 fn descends(what: &str, batch: &Batch, gradients: &[Vec<f64>; 2], loss: impl Fn(&Batch) -> f64) {
     for side in [0, 1] {
         let differences: Vec<_> = (0..PAIRS * STRIDE)
@@ -110,7 +112,7 @@ fn params(triplet: TripletWeight, pair: PairWeight, margin: Option<f32>) -> Weig
     WeightParams { triplet, pair, margin, exclude_own: margin.is_some(), tau: 3.0, ..Default::default() }
 }
 
-/// The GOAL gradient as the pipeline assembles it; also the sizes of all relative sets.
+/// The GOAL gradient as the pipeline assembles it, and the sizes of all relative sets.
 fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
     let similarity = batch.similarity();
     let mut members = 0.0;
@@ -135,14 +137,14 @@ fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
     (gradients, members)
 }
 
-/// Who mined whom.
+/// The index of each anchor's hardest negative.
 fn keys(h: &[u32]) -> Vec<u32> {
     let mut keys = vec![0; mined_keys(PAIRS)];
     reference::mined_order(h, &mut keys);
     keys
 }
 
-/// A Y and A^T X.
+/// A Y and Aᵀ X.
 fn through(field: &[f64], batch: &Batch) -> [Vec<f64>; 2] {
     let [x, y] = &batch.0;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
@@ -245,7 +247,7 @@ fn all_negatives(weights: &WeightParams) {
     }
 }
 
-/// Symmetric InfoNCE, from its definition: cross-entropy of both directions, averaged.
+/// Symmetric InfoNCE by definition: the mean of the cross-entropies of both directions.
 fn cross_entropy(batch: &Batch, t: f64, ids: Option<&[u32]>, same_image: SameImage) -> f64 {
     let same = |i: usize, j: usize| i != j && ids.is_some_and(|ids| ids[i] == ids[j]);
     let direction = |z: &dyn Fn(usize, usize) -> f64| -> f64 {
@@ -320,7 +322,8 @@ fn l2norm_backward_is_the_gradient_of_l2norm() {
     }
 }
 
-/// Named losses on the hardest negative: the value that the kernel reports, written down anew, and its gradient.
+/// Named losses on the hardest negative: an independent implementation of the value that the kernel reports, and its
+/// gradient.
 #[test]
 fn named_losses_are_the_integrals_of_their_weights() {
     let (tau, alpha, beta, lambda, m) = (3.0, 2.0, 10.0, 0.5, 0.5);
@@ -353,7 +356,7 @@ fn named_losses_are_the_integrals_of_their_weights() {
     }
 }
 
-/// The circle loss as published: the gradient is that of its value with the factors held fixed.
+/// The circle loss as published: the gradient of its value with the factors held fixed.
 #[test]
 fn the_detached_circle_loss_holds_its_factors() {
     let (tau, m) = (3.0, 0.5);

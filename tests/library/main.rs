@@ -1,4 +1,4 @@
-//! What needs no adapter, through the public API.
+//! Tests of the public API that need no adapter.
 
 #[path = "../common/random.rs"]
 mod random;

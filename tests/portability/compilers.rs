@@ -1,4 +1,4 @@
-//! The compilers outside this crate, as `scripts/shader-matrix` installs them: where they are, and what they say.
+//! The compilers outside this crate that `scripts/shader-matrix` installs: where they are, and their messages.
 
 use crate::matrix::COLUMNS;
 use rayon::prelude::*;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{LazyLock, Mutex};
 
-/// What one compiler says of one file.
+/// The verdict of one compiler on one file.
 pub type Verdict = Result<(), String>;
 
-/// The folder of a shader's files and of the tools.
+/// The folder of a shader's files, and the tools.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("portability")
 }
 
-/// Whether the compiler of a column is here, or the column needs none.
+/// Whether the compiler of a column is installed, or the column needs none.
 pub fn is_here(column: &str) -> bool {
     static MISSING: LazyLock<Vec<&str>> =
         LazyLock::new(|| COLUMNS.into_iter().filter(|column| !look_for(column)).collect());
@@ -36,7 +36,7 @@ fn answers(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Debian's wine64 leaves its program off the path.
+/// Debian's wine64 package leaves its program outside the path.
 fn wine() -> Option<&'static str> {
     ["wine64", "wine", "/usr/lib/wine/wine64"].into_iter().find(|program| answers(program))
 }
@@ -45,7 +45,7 @@ fn webgpu() -> PathBuf {
     folder().join("node_modules/webgpu")
 }
 
-/// Compiles files of the folder `pages`, named without it, and returns the result of each.
+/// Compiles files in the folder `pages`, named relative to it, and returns the result of each.
 pub fn compile(column: &str, pages: &Path, files: &[String]) -> Vec<Verdict> {
     let each = |command: &(dyn Fn(&str) -> Command + Sync)| {
         files.par_iter().map(|file| verdict(command(file).current_dir(pages))).collect()
@@ -91,7 +91,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&text).trim().to_string()
 }
 
-/// One at a time: two Wines that start together get in each other's way.
+/// Only one at a time: two Wine processes that start together disturb each other.
 fn hlsl(pages: &Path, prefix: &str, files: &[String]) -> Vec<Verdict> {
     static WINE: Mutex<()> = Mutex::new(());
     let _alone = WINE.lock();
@@ -103,8 +103,8 @@ fn hlsl(pages: &Path, prefix: &str, files: &[String]) -> Vec<Verdict> {
     batch(command, pages, &format!("{}.txt", &prefix[..3]), &format!("{prefix} "), files)
 }
 
-/// One process for all files, each a line of `list` after `prefix`. It prints `== ok FILE` or `== FAIL FILE`, and below it
-/// its messages. A file that it does not come to has failed.
+/// One process for all files. Each file is a line of `list`, after `prefix`. The process prints `== ok FILE` or `==
+/// FAIL FILE`, followed by its messages. A file without such a line has failed.
 fn batch(mut command: Command, pages: &Path, list: &str, prefix: &str, files: &[String]) -> Vec<Verdict> {
     let lines: String = files.iter().map(|file| format!("{prefix}{file}\n")).collect();
     std::fs::write(pages.join(list), lines).expect("the pages' folder is writable");

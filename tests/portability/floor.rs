@@ -1,4 +1,4 @@
-//! What compilers let pass and some device does not: the limits and habits of WGSL that runs everywhere.
+//! What some compilers accept and some devices do not: the limits and habits of WGSL that runs everywhere.
 
 use naga::proc::Layouter;
 use naga::valid::{FunctionInfo, ModuleInfo};
@@ -7,12 +7,12 @@ use naga::{
     ScalarKind, Statement, TypeInner,
 };
 
-/// What every adapter grants a kernel, after WebGPU's default limits.
+/// The limits that every adapter grants a kernel: WebGPU's defaults.
 const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
 const WORKGROUP_MEMORY: u32 = 16 << 10;
 
-/// Everything that a shader needs beyond the floor, one sentence each.
+/// All faults of a shader that needs more than this floor, one sentence each.
 pub fn faults(module: &Module, info: &ModuleInfo) -> Vec<String> {
     let mut faults = Vec::new();
     let variables = || module.global_variables.iter().map(|(_, variable)| variable);
@@ -91,7 +91,7 @@ impl FunctionCheck<'_> {
         self.inner(expression).scalar_kind() == Some(ScalarKind::Float)
     }
 
-    /// An array or matrix of one invocation, or what a pointer to one points to.
+    /// An array or a matrix of one invocation, or the target of a pointer to one.
     fn is_local_array(&self, expression: Handle<Expression>) -> bool {
         let inner = match *self.inner(expression) {
             TypeInner::Pointer { base, space: AddressSpace::Function } => &self.module.types[base].inner,
@@ -100,7 +100,7 @@ impl FunctionCheck<'_> {
         matches!(inner, TypeInner::Array { .. } | TypeInner::Matrix { .. })
     }
 
-    /// Two expressions that read the same number.
+    /// Whether two expressions read the same number.
     fn same(&self, left: Handle<Expression>, right: Handle<Expression>) -> bool {
         use Expression as E;
         if left == right {
@@ -120,7 +120,7 @@ impl FunctionCheck<'_> {
         }
     }
 
-    /// Literal bits whose exponent is that of infinity and NaN.
+    /// A literal whose bits have the exponent of infinity and NaN.
     fn is_not_finite(&self, bits: Handle<Expression>) -> bool {
         const EXPONENT: u32 = 0x7f80_0000;
         let literal = match self.function.expressions[bits] {
@@ -140,7 +140,7 @@ impl FunctionCheck<'_> {
         }
     }
 
-    /// Barriers in branches that lanes of a workgroup take apart. Tint follows the control flow further than this.
+    /// Barriers in branches that lanes of a workgroup take separately. Tint follows the control flow further than this.
     fn barriers(&self, block: &Block, apart: bool, faults: &mut Vec<String>) {
         let splits = |condition: Handle<Expression>| {
             apart || self.info[condition].uniformity.non_uniform_result.is_some()

@@ -1,5 +1,5 @@
-//! The shader matrix: every shader in every form through every compiler that wgpu or a browser would hand it to, and shaders
-//! with a fault that the matrix has to catch. `scripts/shader-matrix` installs the compilers.
+//! The shader matrix: every shader in every variant, through every compiler to which wgpu or a browser would pass it,
+//! and faulty shaders that the matrix must detect. `scripts/shader-matrix` installs the compilers.
 
 mod compilers;
 mod floor;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use wgoal::device::specialise;
 
-/// A shader with one fault, and the columns that must catch it, each with a word of its message.
+/// A shader with one fault, and the columns that must detect it, each with a word of its message.
 struct Fault {
     name: &'static str,
     source: &'static str,
@@ -27,7 +27,7 @@ macro_rules! faults {
     };
 }
 
-/// Each is caught by at least one column that needs no compiler, so that it is caught on every machine.
+/// At least one column that needs no compiler detects each fault, so every machine can detect it.
 static FAULTS: &[Fault] = faults! {
     "barrier_in_a_branch": [("floor", "barrier in a branch"), ("FXC", "X3663"), ("Tint", "uniform control flow")],
     "nine_storage_buffers": [("floor", "9 storage buffers"), ("Tint", "storage buffers")],
@@ -38,7 +38,7 @@ static FAULTS: &[Fault] = faults! {
     "nan_comparison": [("floor", "NaN comparison")],
 };
 
-/// All shaders of the crate, then the faulty ones.
+/// All shaders of the crate, followed by the faulty ones.
 static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| {
     let mut pages = Vec::new();
     for (spec, constants) in variants::variants() {
@@ -49,7 +49,7 @@ static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| {
             if lanes && values.len() > 1 { format!(" {}x{}", values[0], values[1]) } else { String::new() };
         pages.push(Page {
             row: format!("{}{tile}", spec.name),
-            // Several forms may differ by a section alone.
+            // Several variants may differ only in a section.
             name: format!("{}.{}", [&[spec.name], &values[..]].concat().join("."), pages.len()),
             source: specialise(spec.source, &constants).unwrap_or_else(|e| panic!("{}: {e}", spec.name)),
         });
@@ -69,7 +69,7 @@ fn crate_pages() -> usize {
     PAGES.len() - FAULTS.len()
 }
 
-/// In CI, and wherever scripts/shader-matrix installed the compilers, a missing one is a failure.
+/// In CI, and wherever scripts/shader-matrix has installed the compilers, a missing compiler is a failure.
 fn required() -> bool {
     std::env::var_os("WGOAL_REQUIRE_COMPILERS").is_some()
 }
@@ -83,7 +83,7 @@ fn main() {
     for (i, fault) in FAULTS.iter().enumerate() {
         trials.push(Trial::ignorable_test(format!("fault/{}", fault.name), move || is_caught(i, fault)));
     }
-    // Before the tests' own lines, and not at all for the name of another test.
+    // The table comes before the lines of the tests. It is left out if the filter selects no test.
     if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
         println!("\n{}", MATRIX.table());
         for column in COLUMNS.into_iter().filter(|column| !compilers::is_here(column)) {
@@ -108,12 +108,12 @@ fn every_shader_passes(column: &str) -> Result<Completion, Failed> {
     if failures.is_empty() { Ok(Completion::Completed) } else { Err(failures.join("\n\n").into()) }
 }
 
-/// A test without its compiler is ignored, or a failure where compilers are required.
+/// A test whose compiler is missing is ignored, or a failure if compilers are required.
 fn absent(reason: String) -> Result<Completion, Failed> {
     if required() { Err(reason.into()) } else { Ok(Completion::ignored_with(reason)) }
 }
 
-/// Every column that should catch the fault must catch it. Columns whose compiler is not here are left out.
+/// Every column that should detect the fault must detect it. Columns without a compiler are skipped.
 fn is_caught(i: usize, fault: &Fault) -> Result<Completion, Failed> {
     let verdicts = &MATRIX.verdicts[crate_pages() + i];
     if let Some(column) = COLUMNS.into_iter().find(|column| required() && !verdicts.contains_key(column)) {

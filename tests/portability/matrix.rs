@@ -1,4 +1,4 @@
-//! Every shader through every compiler, and the table of the results.
+//! Passes every shader through every compiler and makes the table of results.
 
 use crate::compilers::{self, Verdict};
 use crate::floor;
@@ -12,20 +12,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-/// `naga` is its validator with no capability beyond the core of WGSL, `floor` is [`floor::faults`].
+/// `naga` is its validator without capabilities beyond the core of WGSL. `floor` is [`floor::faults`].
 pub const COLUMNS: [&str; 8] = ["naga", "floor", "SPIR-V", "GLSL ES", "FXC", "DXC", "MSL", "Tint"];
 
-/// A shader in one form.
+/// A shader in one variant.
 pub struct Page {
-    /// Its row of the table, which it shares with its other forms.
+    /// Its row of the table, which it shares with its other variants.
     pub row: String,
-    /// Name of its files.
+    /// The name of its files.
     pub name: String,
     pub source: String,
 }
 
 impl Page {
-    /// Whether it is only for devices with subgroups, so that compilers of languages without them never meet it.
+    /// Whether it is only for devices with subgroups. Compilers of languages without subgroups do not get it.
     fn has_subgroups(&self) -> bool {
         has_subgroups(&self.source)
     }
@@ -35,17 +35,17 @@ impl Page {
     }
 }
 
-/// The verdicts of each shader by column; a missing one was skipped.
+/// The verdicts on each shader by column. A missing verdict was skipped.
 pub struct Matrix<'a> {
     pub pages: &'a [Page],
     pub verdicts: Vec<BTreeMap<&'static str, Verdict>>,
 }
 
 impl<'a> Matrix<'a> {
-    /// Writes all shaders in all languages to a folder and compiles them.
+    /// Writes all shaders in all languages to a folder, and compiles them.
     pub fn of(pages: &'a [Page]) -> Self {
         let folder = compilers::folder().join("pages");
-        // Files of an earlier run are of no use, and may not be there.
+        // Files of an earlier run must not be reused. The folder may not exist.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut verdicts: Vec<_> = pages.iter().map(|_| BTreeMap::new()).collect();
@@ -77,7 +77,7 @@ impl<'a> Matrix<'a> {
         Self { pages, verdicts }
     }
 
-    /// One row for all forms of a shader.
+    /// One row for all variants of a shader.
     pub fn table(&self) -> String {
         let mut rows: Vec<(&str, Vec<usize>)> = Vec::new();
         for (i, page) in self.pages.iter().enumerate() {
@@ -108,7 +108,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// A column fails with the first of its files that does.
+/// A column fails with the first file that fails.
 fn merge(verdicts: &mut BTreeMap<&'static str, Verdict>, column: &'static str, verdict: Verdict) {
     let so_far = verdicts.entry(column).or_insert(Ok(()));
     if so_far.is_ok() {
@@ -116,7 +116,7 @@ fn merge(verdicts: &mut BTreeMap<&'static str, Verdict>, column: &'static str, v
     }
 }
 
-/// Writes a shader's files. For each column: the file to compile, nothing if none is needed, or what went wrong.
+/// Writes the files of a shader. For each column: the file to compile, nothing if none is needed, or an error.
 fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>, String>)> {
     let save = |column, suffix: &str, written: Result<Vec<u8>, String>| {
         let file = format!("{}.{suffix}", page.name);
@@ -124,7 +124,7 @@ fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>
             written.and_then(|bytes| std::fs::write(folder.join(&file), bytes).map_err(|e| e.to_string()));
         (column, saved.map(|()| (column != "MSL").then_some(file)))
     };
-    // Browsers want a line that naga cannot read.
+    // Browsers require a line that naga cannot read.
     let enable = if page.has_subgroups() { "enable subgroups;\n" } else { "" };
     let mut files = vec![save("Tint", "wgsl", Ok(format!("{enable}{}", page.source).into_bytes()))];
     let core = if page.has_subgroups() { Capabilities::SUBGROUP } else { Capabilities::empty() };
@@ -135,7 +135,7 @@ fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>
         validated.map_err(|error| error.emit_to_string(&page.source))
     };
     let parsed = wgsl::parse_str(&page.source).map_err(|error| error.emit_to_string(&page.source));
-    // The writers see even what the validator refuses here, so that each column speaks for itself.
+    // The writers also get shaders that the validator refuses, so that each column gives its own verdict.
     let parsed = parsed.and_then(|module| validate(&module, Capabilities::all()).map(|info| (module, info)));
     let (module, info) = match parsed {
         Ok(parsed) => parsed,
@@ -151,7 +151,7 @@ fn write(page: &Page, folder: &Path) -> Vec<(&'static str, Result<Option<String>
     files.push(("floor", if faults.is_empty() { Ok(None) } else { Err(faults.join("\n")) }));
     for (checks, with) in [(Checks::On, "checked"), (Checks::Off, "unchecked")] {
         let text = |written: Result<Vec<u8>, Box<dyn std::error::Error>>| written.map_err(|e| e.to_string());
-        // Subgroups came with SPIR-V 1.3.
+        // Subgroups need SPIR-V 1.3.
         for (major, minor) in [(1, if page.has_subgroups() { 3 } else { 0 }), (1, 6)] {
             let written = translate::spirv(&module, &info, checks, (major, minor));
             files.push(save("SPIR-V", &format!("{with}.{major}.{minor}.spv"), text(written)));

@@ -1,4 +1,4 @@
-//! A shader in the languages that wgpu hands to drivers, written by naga with wgpu's options.
+//! Translates a shader into the languages that wgpu passes to drivers, with naga and wgpu's options.
 
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
@@ -8,7 +8,7 @@ use std::error::Error;
 
 type Written = Result<Vec<u8>, Box<dyn Error>>;
 
-/// Runtime checks: debug builds and tests ask for them, release builds do without.
+/// Runtime checks: debug builds and tests request them, release builds do not.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Checks {
     On,
@@ -26,7 +26,7 @@ impl Checks {
     }
 }
 
-/// Number, and whether it is written to, of everything that is bound.
+/// The number of each bound object, and whether it is written.
 fn bindings(module: &Module) -> impl Iterator<Item = (ResourceBinding, bool)> + '_ {
     module.global_variables.iter().filter_map(|(_, variable)| {
         let writable = match variable.space {
@@ -37,7 +37,7 @@ fn bindings(module: &Module) -> impl Iterator<Item = (ResourceBinding, bool)> + 
     })
 }
 
-/// SPIR-V of the oldest Vulkan that wgpu runs on, or of the newest.
+/// SPIR-V for the oldest Vulkan that wgpu supports, or for the newest.
 pub fn spirv(module: &Module, info: &ModuleInfo, checks: Checks, lang_version: (u8, u8)) -> Written {
     use spv::Capability::{GroupNonUniform, GroupNonUniformBallot, GroupNonUniformShuffle, Matrix, Shader};
     let subgroups = [GroupNonUniform, GroupNonUniformBallot, GroupNonUniformShuffle]
@@ -58,7 +58,7 @@ pub fn spirv(module: &Module, info: &ModuleInfo, checks: Checks, lang_version: (
     Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
 }
 
-/// GLSL ES 3.10, the first with compute shaders.
+/// GLSL ES 3.10, the first version with compute shaders.
 pub fn glsl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
     let options = glsl::Options {
         version: glsl::Version::new_gles(310),
@@ -87,7 +87,7 @@ pub fn hlsl(module: &Module, info: &ModuleInfo, checks: Checks, shader_model: hl
         shader_model,
         binding_map: bindings(module).map(target).collect(),
         fake_missing_bindings: false,
-        // What num_workgroups is read from.
+        // The source of num_workgroups.
         special_constants_binding: Some(hlsl::BindTarget { space: 1, ..Default::default() }),
         zero_initialize_workgroup_memory: false,
         restrict_indexing: checks.on(),
@@ -100,9 +100,9 @@ pub fn hlsl(module: &Module, info: &ModuleInfo, checks: Checks, shader_model: hl
     Ok(text.into_bytes())
 }
 
-/// Metal 2.0's language. No compiler for it runs outside macOS, so its words are looked at instead.
+/// The language of Metal 2.0. No compiler for it runs outside macOS, so the test checks its words instead.
 pub fn msl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
-    // A slot among the buffers and one among the textures: it takes that of its kind.
+    // A slot among the buffers and one among the textures. An object uses the slot of its kind.
     let target = |(binding, mutable): (ResourceBinding, bool)| {
         let slot = Some(binding.binding as u8);
         (binding, msl::BindTarget { buffer: slot, texture: slot, mutable, ..Default::default() })
@@ -133,7 +133,7 @@ pub fn msl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
     for entry in translation.entry_point_names {
         entry?;
     }
-    // A shader with subgroups runs only where the adapter has them.
+    // A shader with subgroups runs only on adapters with subgroups.
     let fails = METAL_FAILS.iter().filter(|(word, _)| *word != "simd_" || !text.contains("simd_broadcast("));
     match fails.clone().find(|(word, _)| text.contains(word)) {
         Some((word, why)) => Err(format!("`{word}`: {why}").into()),
@@ -141,7 +141,7 @@ pub fn msl(module: &Module, info: &ModuleInfo, checks: Checks) -> Written {
     }
 }
 
-/// Words that Metal compilers refuse or read otherwise than meant.
+/// Words that Metal compilers refuse or interpret differently.
 const METAL_FAILS: &[(&str, &str)] = &[
     ("atomic_float", "only Metal 3 adds floats atomically"),
     ("atomic<float>", "only Metal 3 adds floats atomically"),

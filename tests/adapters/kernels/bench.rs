@@ -1,4 +1,4 @@
-//! Runs a kernel in all its variants on memory full of poison, and compares with an oracle.
+//! Runs a kernel in all its variants on poisoned memory, and compares the result with a reference.
 
 pub use crate::common::Outcome;
 use crate::common::check;
@@ -12,21 +12,21 @@ use wgoal::kernels::{MATMUL_VARIANTS, MatmulVariant};
 /// Half a unit in the last place of an f32 near 1: the largest relative error of one rounding.
 pub const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
 
-/// Largest relative error of an f32 exp(z) for |z| up to `z`: WGSL grants exp itself 3 + 2 |z| units in the last place;
-/// as many again cover the roundings of a z that was computed by a few operations.
+/// The largest relative error of an f32 exp(z) for |z| up to `z`. WGSL allows exp itself 3 + 2 |z| units in the last
+/// place. As many again cover the rounding of a z that was computed in a few operations.
 pub fn exp_error(z: f64) -> f64 {
     2.0 * (3.0 + 2.0 * z) * 2.0 * ROUNDING
 }
 
-/// Likely largest error of a sum of n products, relative to the product of the norms: errors of either sign grow with
-/// the root of their number, and the 4 makes the tail negligible.
+/// The largest likely error of a sum of n products, relative to the product of the norms. Errors have either sign, so
+/// they grow with √n. The factor 4 makes larger errors very unlikely.
 pub fn sum_error(n: usize) -> f64 {
     4.0 * (n as f64).sqrt() * ROUNDING
 }
 
-/// Bits of all memory that a kernel has not written: a NaN that nothing computes.
+/// The bits of all memory that a kernel has not written: a NaN that no computation produces.
 const POISON: u32 = 0x7fc0_dead;
-/// Poisoned elements after the end of every array. Shaders see them and must leave them alone.
+/// The number of poisoned elements after the end of every array. Shaders can reach them but must not write them.
 const GUARD: usize = 64;
 
 /// A device together with one way to specialise the kernels.
@@ -39,12 +39,12 @@ pub struct Bench<'a> {
 enum Variant {
     Native,
     Lanes(u32),
-    /// In the smallest pieces.
+    /// All work in the smallest pieces.
     Split,
     Matmul(&'static MatmulVariant),
 }
 
-/// Takes every variant that `variants` gives for the device through every case, with data seeded by the case.
+/// Runs every case with every variant that `variants` gives for the device. The case seeds the data.
 fn each<C: Copy + Debug>(
     device: &Device,
     variants: &[Variant],
@@ -66,7 +66,8 @@ fn each<C: Copy + Debug>(
     Ok(())
 }
 
-/// Row kernels: 1 has no reduction, 8 is for software adapters, 64 for GPUs, 256 the most that every adapter grants.
+/// The numbers of lanes of row kernels: 1 has no reduction, 8 is for software adapters, 64 for GPUs, and 256 is the
+/// most that every adapter allows.
 pub fn each_lanes<C: Copy + Debug>(
     device: &Device,
     cases: &[C],
@@ -85,7 +86,8 @@ pub fn each_product<C: Copy + Debug>(
     each(device, &own.collect::<Vec<_>>(), cases, test)
 }
 
-/// Variants that not every device can run; a test of their own, so that it shows where it is left out.
+/// Variants that not every device can run. They are a separate test, so that its "ignored" shows where they did not
+/// run.
 pub fn each_optional_product<C: Copy + Debug>(
     device: &Device,
     cases: &[C],
@@ -106,7 +108,7 @@ pub struct Array<T: Element> {
 }
 
 impl<T: Element> Array<T> {
-    /// On the CPU exactly the elements, elsewhere the guard as well, for a shader to run into.
+    /// On the CPU exactly the elements. On other devices also the guard, so that a shader can run into it.
     pub fn get(&self) -> Slice<'_, T> {
         match self.buffer.view() {
             Slice::Host(host) => Slice::Host(&host[..self.len]),
@@ -132,7 +134,7 @@ impl Array<f32> {
         MatMut { data: self.get_mut(), rows, cols, stride: padded(cols) }
     }
 
-    /// Some rows of a matrix, exactly.
+    /// Some rows of a matrix, without the guard.
     pub fn strip(&mut self, rows: &std::ops::Range<usize>, cols: usize) -> MatMut<'_> {
         let data = self.buffer.part_mut(rows.start * padded(cols)..rows.end * padded(cols));
         MatMut { data, rows: rows.len(), cols, stride: padded(cols) }
@@ -140,7 +142,7 @@ impl Array<f32> {
 }
 
 impl Bench<'_> {
-    /// The matrix product to use, where the variant is one.
+    /// The matrix product to use, if the variant is one.
     pub fn product(&self) -> Option<&'static MatmulVariant> {
         if let Variant::Matmul(variant) = self.variant { Some(variant) } else { None }
     }
@@ -159,8 +161,8 @@ impl Bench<'_> {
         self.run_split(matches!(self.variant, Variant::Split), record)
     }
 
-    /// The same with, if `split`, so little work in a dispatch and memory in a binding that the work comes in the smallest
-    /// pieces, of 64 rows or elements.
+    /// The same. With `split`, a dispatch may do so little work, and a binding hold so little memory, that the work is
+    /// done in the smallest pieces, of 64 rows or elements.
     pub fn run_split(&self, split: bool, record: impl FnOnce(&mut Commands) -> wgoal::Result<()>) -> Outcome {
         let mut commands = self.device.commands();
         if let Commands::Gpu(recorder) = &mut commands {
@@ -176,7 +178,7 @@ impl Bench<'_> {
         Ok(commands.submit()?)
     }
 
-    /// What an array holds, once its guard is seen to be intact.
+    /// The contents of an array, after checking that its guard is unchanged.
     pub fn read<T: Element>(&self, array: &Array<T>) -> Result<Vec<T>, Failed> {
         let mut values =
             self.device.wait(array.buffer.read(self.device, 0..array.len + GUARD)).map_err(Failed::from)?;
@@ -186,7 +188,7 @@ impl Bench<'_> {
         Ok(values)
     }
 
-    /// Each element within its own allowed error; NaN never is. An allowed error of 0 asks for equal values.
+    /// Checks each element against its own allowed error. NaN always fails. An allowed error of 0 means equal values.
     pub fn near(
         &self,
         what: &str,
@@ -220,7 +222,7 @@ pub fn is_poison<T: Element>(value: T) -> bool {
     bytemuck::cast::<T, u32>(value) == POISON
 }
 
-/// The checks above can fail: on poison, on a wrong value, on a guard that was written.
+/// The checks above can fail: on poison, on a wrong value, and on a guard that was written.
 pub fn guard(device: &Device) -> Outcome {
     each(device, &[Variant::Native], &[()], |bench, _, ()| {
         let poisoned = bench.poisoned::<f32>(3)?;

@@ -1,4 +1,4 @@
-//! Kernels that walk the similarity matrix by anchors, in both directions, whole and in blocks.
+//! Kernels that go through the similarity matrix anchor by anchor, in both directions, as a whole and in blocks.
 
 use super::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
 use crate::common::check;
@@ -13,20 +13,20 @@ use wgoal::kernels::{
 };
 use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
-/// What the similarities are. Multiples of 1/64 keep sums, differences and ties exact, so that f32 and f64 take the same
+/// The kind of similarities. Multiples of 1/64 keep sums, differences and ties exact, so f32 and f64 take the same
 /// branches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scene {
-    /// In [-1, 1] and a little beyond, as rounding makes them, with ties everywhere.
+    /// Values in [-1, 1] and slightly outside, as rounding produces them, with many ties.
     Mixed,
-    /// All embeddings equal.
+    /// All embeddings are equal.
     Collapsed,
-    /// Every pair's negatives opposite to it.
+    /// All negatives of a pair are opposite to it.
     Antipodal,
 }
 use Scene::{Antipodal, Collapsed, Mixed};
 
-/// (pairs, scene, with ids)
+/// (pairs, scene, whether there are ids)
 pub type Case = (usize, Scene, bool);
 
 pub const CASES: &[Case] = &[
@@ -41,7 +41,7 @@ pub const CASES: &[Case] = &[
     (257, Mixed, true),
 ];
 
-/// The similarities of a batch and its images.
+/// The similarities of a batch, and the image of each pair.
 pub struct Batch {
     pub pairs: usize,
     pub similarity: Vec<f32>,
@@ -50,8 +50,8 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(random: &mut Random, (pairs, scene, with_ids): Case) -> Self {
-        // Mixed rows and columns reach up to different heights, and positives are not negative: of the thresholds of
-        // the relative sets either can be on either side.
+        // Mixed rows and columns have different largest values, and positives are not negative. So values lie on both
+        // sides of each threshold of the relative sets.
         let mut value = |i: usize| match (scene, i / pairs, i % pairs) {
             (Mixed, row, column) if row == column => random.coarse(33) + 33.0 / 64.0,
             (Mixed, row, column) => random.coarse(8 + (row % 59).min(column % 58)),
@@ -59,7 +59,7 @@ impl Batch {
             _ => 1.0,
         };
         let values: Vec<_> = (0..pairs * pairs).map(&mut value).collect();
-        // Half the batch is one image, so that a whole block can lie inside it.
+        // Half of the batch is one image, so that a whole block can lie inside it.
         let mut id = |i: usize| if i < pairs / 2 { 7 } else { random.below(pairs) as u32 };
         let ids = with_ids.then(|| (0..pairs).map(&mut id).collect());
         Self { pairs, similarity: pad_rows(&values, pairs).into_owned(), ids }
@@ -69,12 +69,12 @@ impl Batch {
         (0..self.pairs).map(|i| self.similarity[i * padded(self.pairs) + i]).collect()
     }
 
-    /// p, n, h of a direction.
+    /// p, n and h of a direction.
     pub fn mined(&self, direction: Direction) -> (Vec<f64>, Vec<f64>, Vec<u32>) {
         self.mined_without(direction, false)
     }
 
-    /// The same, the anchor's own pair being a candidate or not.
+    /// The same, with or without the anchor's own pair as a candidate.
     fn mined_without(&self, direction: Direction, own: bool) -> (Vec<f64>, Vec<f64>, Vec<u32>) {
         let (mut p, mut n, mut h) =
             (vec![f64::NAN; self.pairs], vec![f64::NAN; self.pairs], vec![0; self.pairs]);
@@ -88,7 +88,7 @@ impl Batch {
         (p, n, h)
     }
 
-    /// States of a direction for losses by exponentials.
+    /// The states of a direction for losses with exponentials.
     pub fn exponential_states(&self, direction: Direction, rate: f32) -> Vec<f64> {
         let (p, n, _) = self.mined_without(direction, true);
         let (whole, mut state) = (direction(0, self.pairs, self.pairs), vec![f64::NAN; 4 * self.pairs]);
@@ -97,7 +97,7 @@ impl Batch {
         state
     }
 
-    /// States of a direction for InfoNCE, and the distances of the targets.
+    /// The states of a direction for InfoNCE, and the distances of the targets.
     pub fn states(&self, direction: Direction, same_image: SameImage, temperature: f32) -> [Vec<f64>; 2] {
         let (mut state, mut distance) = (vec![f64::NAN; 4 * self.pairs], vec![f64::NAN; self.pairs]);
         let (whole, ids) = (direction(0, self.pairs, self.pairs), (self.ids.as_deref(), same_image));
@@ -106,7 +106,7 @@ impl Batch {
         [state, distance]
     }
 
-    /// The blocks of a direction with their images, `rows` at a time.
+    /// The blocks of a direction with their rows, `rows` at a time.
     fn blocks(&self, direction: Direction, rows: usize) -> Vec<(Block, Range<usize>)> {
         let strips = self.strips(rows).into_iter();
         strips.map(|strip| (direction(strip.start, strip.len(), self.pairs), strip)).collect()
@@ -116,7 +116,7 @@ impl Batch {
         (0..self.pairs).step_by(rows).map(|first| first..self.pairs.min(first.saturating_add(rows))).collect()
     }
 
-    /// Rows of a block: all at once, and fewer where that makes several.
+    /// The numbers of rows in a block: all, and fewer if that makes several blocks.
     pub fn cuts(&self) -> &'static [usize] {
         if self.pairs > ROWS { &[usize::MAX, ROWS] } else { &[usize::MAX] }
     }
@@ -166,7 +166,8 @@ pub fn hardest(device: &Device) -> Outcome {
 }
 
 pub fn relative(device: &Device) -> Outcome {
-    // (alpha, beta) of exponential values; the larger ones take e beyond f32's range, and beyond f64's at the low end.
+    // (alpha, beta) for exponential values. The larger ones take exp outside the range of f32, and at the low end
+    // outside that of f64.
     let rates = [None, Some((2.0, 10.0)), Some((40.0, 1000.0))];
     each_lanes(device, CASES, |bench, random, case| {
         let batch = Batch::new(random, case);
@@ -212,7 +213,7 @@ pub fn relative(device: &Device) -> Outcome {
                         kernels::relative(commands, &block, s, from, found.get_mut())
                     })
                 })?;
-                // Sizes and linear sums are exact. No exponent of weight is beyond e's range in f32, 88.
+                // Sizes and linear sums are exact. No exponent that matters is outside exp's range in f32, 88.
                 let largest = f64::from(alpha.max(beta) * 2.1).min(88.0);
                 let relative = exp_error(largest) + sum_error(pairs);
                 let allowed =
@@ -224,8 +225,8 @@ pub fn relative(device: &Device) -> Outcome {
     })
 }
 
-/// Weights over all negatives: the sum of hinges, whose costs are exactly 0 now and then; some that take all of p, n and
-/// the margin; a file's.
+/// Weights over all negatives: the sum of hinges, whose costs are sometimes exactly 0; weights that use p, n and the
+/// margin; and the weights of a file.
 pub fn dense_weights() -> Result<[WeightParams; 3], Failed> {
     let hinge = WeightParams { margin: Some(8.0 / 64.0), scale: 0.75, ..Default::default() };
     let (triplet, pair) = (TripletWeight::Cir, PairWeight::Sig);
@@ -238,7 +239,7 @@ pub fn dense_weights() -> Result<[WeightParams; 3], Failed> {
     Ok([hinge.clone(), weighed, WeightParams { custom: Some(custom), ..hinge }])
 }
 
-/// Of one weight that `dense_weights` makes.
+/// The allowed error of one weight of `dense_weights`.
 pub const DENSE_ERROR: f64 = 1e-5;
 
 pub fn dense_sum(device: &Device) -> Outcome {
@@ -260,7 +261,7 @@ pub fn dense_sum(device: &Device) -> Outcome {
                 &mut coefficients,
                 &mut loss,
             )?;
-            // Counts and costs of the hinge are exact; of the others every addend has its error.
+            // Counts and costs of the hinge are exact. For the other weights every summand has its error.
             let exact = weights.margin.is_some() && weights.custom.is_none();
             let allowed = if exact { 0.0 } else { DENSE_ERROR * pairs as f64 };
             for &rows in batch.cuts() {
@@ -279,7 +280,7 @@ pub fn dense_sum(device: &Device) -> Outcome {
     })
 }
 
-/// Round after round until no negative is left, and those below the positive.
+/// Mines round after round until no negative is left, and mines the negatives below the positive.
 pub fn next_hardest(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
         let batch = Batch::new(random, case);
@@ -344,7 +345,7 @@ pub fn next_hardest(device: &Device) -> Outcome {
     })
 }
 
-/// Temperatures of the InfoNCE tests: as published, and one that takes the exponentials below what f32 holds.
+/// The temperatures of the InfoNCE tests: the published one, and one at which exponentials underflow in f32.
 pub const TEMPERATURES: [f32; 2] = [0.07, 0.01];
 pub const SAME_IMAGE: [SameImage; 3] = [SameImage::Negative, SameImage::Target, SameImage::LeftOut];
 
@@ -368,12 +369,12 @@ pub fn log_sum_exp(device: &Device) -> Outcome {
                             kernels::log_sum_exp(commands, &block, s, ids, t, state, distance)
                         })
                     })?;
-                    // Exponents are differences of two z, of which none is beyond 1.1 / t.
+                    // An exponent is the difference of two z. None of them is larger than 1.1 / t.
                     let z = 1.1 / f64::from(t);
                     let relative = exp_error(2.0 * z) + sum_error(pairs);
                     let allowed = |k: usize| match k % 4 {
                         1 => relative * state[k],
-                        // A target's addend is e^x - 1, the others' e^x.
+                        // The summand of a target is e^x − 1, that of the others e^x.
                         2 => relative * (state[k - 1] + state[k + 1]),
                         _ => 0.0,
                     };

@@ -1,4 +1,4 @@
-//! The check of every kernel's own entry, in all forms: a new kernel is tested from its first day.
+//! Runs the check of every registry entry in all variants, so a new kernel is tested from the start.
 
 use super::bench::Outcome;
 use crate::common::{check, runs_kernel};

@@ -1,4 +1,4 @@
-//! Kernels that turn similarities, or what was mined from them, into the gradient at the similarities.
+//! Kernels that turn similarities, or the mined values, into the gradient at the similarities.
 
 use super::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
 use super::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights};
@@ -19,7 +19,7 @@ pub fn dense_field(device: &Device) -> Outcome {
             let mut field = wide(&batch.similarity);
             reference::dense_field(&mut field, 0, &wide(&positive), batch.ids.as_deref(), weights)?;
             let from = Dense { positive: device_positive.get(), ids: ids.as_ref().map(Array::get), weights };
-            // The hinge adds up multiples of its scale.
+            // The hinge adds multiples of its scale, which is exact.
             let exact = weights.margin.is_some() && weights.custom.is_none();
             let allowed = if exact { 0.0 } else { DENSE_ERROR };
             for &rows in batch.cuts() {
@@ -42,12 +42,13 @@ pub fn infonce(device: &Device) -> Outcome {
         let (pairs, stride, scale) = (batch.pairs, padded(batch.pairs), 0.75);
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         for (same_image, t) in SAME_IMAGE.into_iter().flat_map(|same| TEMPERATURES.map(|t| (same, t))) {
-            // Both sides take the same states, rounded once.
+            // Reference and device read the same states, rounded once.
             let rounded = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
             let found = DIRECTIONS.map(|direction| batch.states(direction, same_image, t));
             let mut states = found.each_ref().map(|[state, _]| rounded(state));
             let distances = found.each_ref().map(|[_, distance]| rounded(distance));
-            // In a real batch a pair's two anchors have as many targets; here neither count can stand for the other.
+            // In a real batch both anchors of a pair have the same number of targets. Here the numbers differ, so that
+            // a kernel that swaps them fails.
             states[1]
                 .chunks_exact_mut(4)
                 .for_each(|state| (state[2], state[3]) = (state[2] - state[3], 2.0 * state[3]));
@@ -71,8 +72,8 @@ pub fn infonce(device: &Device) -> Outcome {
             };
             let rate = f64::from(1.0 / t);
             let share = f64::from(scale) / (2.0 * pairs as f64);
-            // A sum of two softmaxes errs with its exponents, on a target also with the 2 or so that is subtracted.
-            // Exponents below -87 count as that.
+            // The error of a sum of two softmaxes follows that of its exponents; at a target also that of the
+            // subtracted value, about 2. Exponents below −87 are clamped.
             let relative = exp_error(2.2 * rate);
             let allowed = |at: usize| match (at / stride, at % stride) {
                 (_, j) if j >= pairs => 0.0,
@@ -103,7 +104,7 @@ pub fn infonce(device: &Device) -> Outcome {
                     })
                 })?;
                 bench.near("field", &found, &field, allowed)?;
-                // A row's part is the sum of its field, weighted with at most 2.2 / t: the distance to a maximum.
+                // The part of a row is the sum of its field times at most 2.2 / t, the largest distance to a maximum.
                 let allowed_dt = |k: usize| match k % 4 {
                     0 => {
                         let row = k / 4 * stride..k / 4 * stride + pairs;
@@ -117,8 +118,8 @@ pub fn infonce(device: &Device) -> Outcome {
                 for (found, expected, state) in
                     [(&found_it, &loss_it, &state_it), (&found_ti, &loss_ti, &state_ti)]
                 {
-                    // WGSL grants a logarithm near 1 an absolute error of 2^-21. That of several targets is far from 0 as a
-                    // whole; a single one's is taken of 1 + G.
+                    // WGSL allows a logarithm near 1 an absolute error of 2^-21. With several targets the logarithm is
+                    // far from 0. With one target it is taken of 1 + G.
                     let allowed = |i: usize| {
                         let single = state[4 * i + 3] == 1.0;
                         f64::from(f32::MIN_POSITIVE)
@@ -149,7 +150,7 @@ pub fn weights(device: &Device) -> Outcome {
                 WeightParams { triplet, pair, margin, exclude_own, circle: 0.25, ..usual.clone() },
             ));
             cases.push((31, WeightParams { triplet, pair, exclude_own, ..usual.clone() }));
-            // Beyond the range of e in f32 at both ends.
+            // These exponents are outside the range of exp in f32 at both ends.
             cases.push((127, WeightParams { triplet, pair, tau: 100.0, ..usual.clone() }));
             cases.push((127, WeightParams { triplet, pair, alpha: 200.0, beta: 300.0, ..usual.clone() }));
         }
@@ -169,7 +170,7 @@ pub fn weights(device: &Device) -> Outcome {
         let exponential = params.pair == SigMs;
         let mut sums = Vec::new();
         for _ in 0..pairs {
-            // A set is empty now and then. Exponential values are positive.
+            // A set is sometimes empty. Exponential values are positive.
             for _ in 0..2 {
                 let count = random.below(4) as f32;
                 let mean = random.uniform();
@@ -188,8 +189,9 @@ pub fn weights(device: &Device) -> Outcome {
             let (coefficients, loss) = (found.get_mut(), found_loss.get_mut());
             kernels::weights(commands, params, mined, sums.get(), coefficients, loss, pairs)
         })?;
-        // T and the sigmoids err with their exponents; (1 - p)^2 + n^2 of cir is up to 6, p - lambda and n - lambda up
-        // to 1.6. Linear weights are differences of numbers below 4, with a few roundings.
+        // The error of T and of the sigmoids follows that of their exponents. (1 − p)² + n² of cir is at most 6; p −
+        // lambda and n − lambda are at most 1.6. Linear weights are differences of numbers below 4, with a few
+        // roundings.
         let [tau, alpha, beta] = [params.tau, params.alpha, params.beta].map(f64::from);
         let triplet = match params.triplet {
             TripletWeight::Con => 0.0,
@@ -200,11 +202,12 @@ pub fn weights(device: &Device) -> Outcome {
             Lin | LinMs | PairWeight::Circle => (triplet, 64.0 * ROUNDING),
             _ => (triplet + exp_error(1.6 * alpha.max(beta)), 0.0),
         };
-        // Where T leaves f32's normal numbers it errs by the smallest of them, times a pair weight below 1024.
+        // Where T is subnormal in f32, its error is the smallest normal number times a pair weight below 1024.
         let tiny = 1024.0 * f64::from(f32::MIN_POSITIVE);
         let allowed = |k: usize| (relative + 8.0 * ROUNDING) * coefficients[k].abs() + absolute + tiny;
         bench.near("coefficients", &found, &coefficients, allowed)?;
-        // A softplus errs with its exponent, and WGSL grants a logarithm near 1 an absolute error of 2^-21.
+        // The error of a softplus follows that of its exponent. WGSL allows a logarithm near 1 an absolute error of
+        // 2^-21.
         let rate = 1.6 * tau.max(alpha).max(beta);
         let allowed = |i: usize| match params.loss {
             Loss::Triplet => 0.0,
@@ -227,7 +230,7 @@ pub fn exponential_field(device: &Device) -> Outcome {
         let (pairs, stride) = (batch.pairs, padded(batch.pairs));
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         for params in EXPONENTIALS {
-            // Both sides take the same states, rounded once.
+            // Reference and device read the same states, rounded once.
             let states = DIRECTIONS.map(|direction| -> Vec<f32> {
                 batch.exponential_states(direction, params.rate).into_iter().map(|x| x as f32).collect()
             });
@@ -264,7 +267,7 @@ pub fn exponential_field(device: &Device) -> Outcome {
                 })?;
                 bench.near("field", &found, &field, allowed)?;
                 for (found, expected) in [(&found_it, &losses[0]), (&found_ti, &losses[1])] {
-                    // n - lambda and the logarithm over the rate may cancel.
+                    // n − lambda may cancel with the logarithm divided by the rate.
                     bench.near("loss", found, expected, |i| 32.0 * ROUNDING * (2.0 + expected[i].abs()))?;
                 }
             }
@@ -322,7 +325,7 @@ pub fn custom_weights(device: &Device) -> Outcome {
     });
     let [cir_sig, angles] = examples;
     let sources = [CONSTRUCTS.to_string(), cir_sig?, angles?];
-    // WGSL grants acos the error of atan2, 4096 units in the last place.
+    // WGSL allows acos the error of atan2, 4096 units in the last place.
     let allowed_errors = [2e-5, 2e-5, 2e-3];
     let cases = [(1, 0, None), (65, 0, Some(8.0 / 64.0)), (257, 0, None), (127, 1, None), (127, 2, None)];
     each_lanes(device, &cases, |bench, random, (pairs, which, margin)| {
@@ -336,7 +339,7 @@ pub fn custom_weights(device: &Device) -> Outcome {
         let exclude_own = margin.is_some();
         let params =
             WeightParams { custom: Some(weights), margin, exclude_own, scale: 0.75, ..Default::default() };
-        // Relative sums are not looked at.
+        // Weight files do not read the sums of the relative sets.
         let none = vec![0.0; 4 * pairs];
         reference::weights(&params, mined, &none, &mut coefficients, &mut loss, pairs)?;
         let (p, n, index) = (bench.array(&p)?, bench.array(&n)?, bench.array(&index)?);

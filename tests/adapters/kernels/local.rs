@@ -7,7 +7,7 @@ use wgoal::Device;
 use wgoal::device::padded;
 use wgoal::kernels::{self, Chains, GruGradient, GruTrace, GruWeights, NormGradient, Ragged, reference};
 
-/// (lengths of the backward chains, hidden)
+/// (lengths of the backward chains, hidden width)
 const CHAINS: &[(&[u32], usize)] =
     &[(&[1], 1), (&[2, 1], 3), (&[1, 2, 3, 4, 5, 6, 7], 6), (&[33], 32), (&[5, 9, 36], 31), (&[3, 1], 256)];
 
@@ -15,7 +15,7 @@ fn longest(lengths: &[u32]) -> usize {
     lengths.iter().fold(0, |longest, &length| longest.max(length as usize))
 }
 
-/// Room for all chains, and their positions.
+/// The rows of all chains, and the positions of a chain.
 fn sizes(lengths: &[u32]) -> (usize, usize) {
     let slots = padded(longest(lengths));
     ((1 + lengths.len()) * slots, slots)
@@ -25,12 +25,12 @@ fn chains<'a>(lengths: &'a Array<u32>, count: usize, longest: usize) -> Chains<'
     Chains { lengths: lengths.get(), count, longest }
 }
 
-/// Weights as a GRU starts with, so that errors fade from step to step instead of growing.
+/// Weights of the size with which a GRU starts, so that errors shrink from step to step.
 fn scaled(values: Vec<f32>, hidden: usize) -> Vec<f32> {
     values.into_iter().map(|x| x / (hidden as f32).sqrt()).collect()
 }
 
-/// Of the largest of several values.
+/// The largest of several values.
 fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
@@ -62,7 +62,8 @@ pub fn gru(device: &Device) -> Outcome {
             };
             kernels::gru(commands, chains, projected.mat(slots, 6 * hidden), weights, trace)
         })?;
-        // A sum of `hidden` products, two exponentials of moderate arguments, and what is left of the steps before.
+        // The error of a sum of `hidden` products, of two exponentials of moderate arguments, and what is left of
+        // earlier steps.
         let allowed = 8.0 * (sum_error(hidden) + exp_error(4.0));
         for ((what, found), expected) in ["states", "previous", "gates"].iter().zip(&found).zip(&out) {
             bench.near(what, found, expected, |at| if expected[at] == 0.0 { 0.0 } else { allowed })?;
@@ -80,7 +81,7 @@ pub fn gru_backward(device: &Device) -> Outcome {
         }
         let weight = scaled(random.matrix(6 * hidden, hidden), hidden);
         let (v, previous) = (random.matrix(1, hidden), random.matrix(rows, hidden));
-        // Gates within (0, 1), any state, any q.
+        // Gates in (0, 1), arbitrary states and arbitrary q.
         let gates: Vec<f32> = random
             .values(rows * 4 * hidden)
             .iter()
@@ -135,14 +136,14 @@ pub fn gpo_weights(device: &Device) -> Outcome {
             kernels::gpo_weights(commands, chains, states.mat(rows, hidden), v.get(), mean, theta)
         })?;
         bench.near("mean", &found_mean, &mean, |at| ROUNDING * mean[at].abs())?;
-        // Scores are sums of products of norm sqrt(hidden) at most, times 10; so are the exponents.
+        // A score is a sum of products with a norm of at most √hidden, times 10. So is an exponent.
         let norm = 10.0 * (hidden as f64).sqrt();
         let allowed = 2.0 * norm * sum_error(hidden) + exp_error(2.0 * norm) + sum_error(slots);
         bench.near("theta", &found, &theta, |at| allowed * theta[at])
     })
 }
 
-/// (length of each item, columns)
+/// (length of each item, number of columns)
 const ITEMS: &[(&[u32], usize)] = &[
     (&[1], 1),
     (&[1, 1, 1], 3),
@@ -153,7 +154,7 @@ const ITEMS: &[(&[u32], usize)] = &[
     (&[100], 257),
 ];
 
-/// A batch on the host: offsets, length_buckets, and the lengths that occur.
+/// A batch on the host: the offsets, the length bucket of each item, and the lengths that occur.
 fn batch(lengths: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let mut length_buckets = lengths.to_vec();
     length_buckets.sort_unstable();
@@ -192,7 +193,7 @@ impl Batch {
     }
 }
 
-/// Weights of every length: positive, and 1 in all.
+/// Weights for every length: positive, with a sum near 1.
 fn theta(random: &mut Random, length_buckets: &[u32]) -> Vec<f32> {
     let slots = padded(longest(length_buckets));
     let mut theta = vec![0.0; length_buckets.len() * slots];
@@ -206,13 +207,13 @@ pub fn gpo_order(device: &Device) -> Outcome {
     each_lanes(device, ITEMS, |bench, random, (lengths, cols)| {
         let (offsets, ..) = batch(lengths);
         let rows = *offsets.last().unwrap() as usize;
-        // Coarse values abound with ties.
+        // Coarse values give many ties.
         let mut features = random.matrix(rows, cols);
         features.iter_mut().step_by(3).for_each(|f| *f = (4.0 * *f).round() / 4.0);
         let mut order = vec![u32::MAX; features.len()];
         reference::gpo_order(&offsets, &wide(&features), cols, &mut order);
         let (batch, features) = (Batch::new(bench, lengths)?, bench.array(&features)?);
-        // Split, every item is a dispatch.
+        // With `split`, every item is a dispatch of its own.
         for split in [false, true] {
             let mut found = bench.poisoned(order.len())?;
             bench.run_split(split, |commands| {
@@ -224,7 +225,7 @@ pub fn gpo_order(device: &Device) -> Outcome {
     })
 }
 
-/// Which of an item's rows comes when, at random.
+/// A random order of the rows of each item.
 fn any_order(random: &mut Random, lengths: &[u32], stride: usize) -> Vec<u32> {
     let mut order = Vec::new();
     for &length in lengths {
@@ -255,7 +256,7 @@ pub fn gpo(device: &Device) -> Outcome {
             let pooled = found.mat_mut(lengths.len(), cols);
             kernels::gpo(commands, batch.ragged(), f, order.get(), theta, pooled)
         })?;
-        // Weights add up to 2.5 at most.
+        // The sum of the weights is at most 2.5.
         bench.near("pooled", &found, &pooled, |_| 2.5 * sum_error(slots))
     })
 }
@@ -296,7 +297,7 @@ pub fn gpo_dots(device: &Device) -> Outcome {
             let (g, f) = (g.mat(lengths.len(), cols), features.mat(rows, cols));
             kernels::gpo_dots(commands, batch.ragged(), g, f, order.get(), found.get_mut())
         })?;
-        // No norm is larger than the root of the number of columns.
+        // The norm is at most the root of the number of columns.
         bench.near("parts", &found, &expected, |_| sum_error(cols) * cols as f64)
     })
 }
@@ -320,7 +321,7 @@ pub fn gpo_weights_backward(device: &Device) -> Outcome {
             let chains = chains(&of, length_buckets.len(), longest(lengths));
             kernels::gpo_weights_backward(commands, chains, batch.ragged(), parts.get(), theta, ds)
         })?;
-        // No sum over the items is larger than their number; weights add up to 2.5 at most.
+        // A sum over the items is at most their number. The sum of the weights is at most 2.5.
         let sums = sum_error(lengths.len() + slots) * 3.5 * lengths.len() as f64;
         bench.near("ds", &found, &expected, |at| 10.0 * f64::from(theta[at]) * sums)
     })
@@ -349,7 +350,7 @@ pub fn batch_norm(device: &Device) -> Outcome {
                 let x = x.mat(rows, cols);
                 kernels::batch_norm(commands, x, repeats, training, device_affine.get(), statistics, y)
             })?;
-            // Sums of values of at most 1 and their squares, over their number; a root and a division.
+            // Sums of values of at most 1 and of their squares, divided by their number; then a root and a division.
             let sums = 2.0 * sum_error(count + 1) + 8.0 * ROUNDING;
             let inverse = |at: usize| stats[stride + at % stride];
             bench.near("running", &found_running, &moved, |_| if training { sums } else { 0.0 })?;
@@ -373,7 +374,7 @@ pub fn batch_norm_backward(device: &Device) -> Outcome {
         let [x, y] = [(); 2].map(|()| random.matrix(rows, cols));
         let (mut dy, affine, mut stats) =
             (random.matrix(rows, cols), random.matrix(2, cols), random.matrix(2, cols));
-        // Not to be read.
+        // The kernel must not read these values.
         dy[(rows - 1) * stride..].fill(1e30);
         stats[stride..].iter_mut().for_each(|inverse| *inverse = 1.5 + 0.5 * *inverse);
         let (mut dx, mut d_affine) = (vec![f64::NAN; x.len()], vec![f64::NAN; 2 * stride]);
@@ -394,7 +395,7 @@ pub fn batch_norm_backward(device: &Device) -> Outcome {
             };
             kernels::batch_norm_backward(commands, from, found.mat_mut(rows, cols), found_affine.get_mut())
         })?;
-        // |n| is at most 4: |x - mean| at most 2, the inverse at most 2.
+        // |n| is at most 4: |x − mean| is at most 2, and the inverse is at most 2.
         let sums = (sum_error(rows) + 4.0 * ROUNDING) * 4.0 * rows as f64;
         bench.near("d_affine", &found_affine, &d_affine, |_| sums)?;
         let count = (rows - 1 + repeats) as f64;

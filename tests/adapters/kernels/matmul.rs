@@ -6,7 +6,7 @@ use wgoal::Device;
 use wgoal::device::padded;
 use wgoal::kernels::{self, Product, reference};
 
-/// (rows, cols, inner) of the product, all different where it can matter.
+/// (rows, cols, inner) of the product, all different where that can matter.
 const SHAPES: &[[usize; 3]] = &[
     [1, 1, 1],
     [1, 65, 2],
@@ -18,7 +18,7 @@ const SHAPES: &[[usize; 3]] = &[
     [127, 5, 257],
     [67, 130, 18],
     [9, 6, 1000],
-    // Rows of an image: one, and several and a part.
+    // Shapes for operands in images: one row of the image, and several rows and a part.
     [128, 5, 64],
     [257, 33, 260],
 ];
@@ -42,7 +42,7 @@ fn product(bench: &Bench, random: &mut Random, [rows, cols, inner]: [usize; 3]) 
         let (a, b) = (random.matrix(a_shape[0], a_shape[1]), random.matrix(b_shape[0], b_shape[1]));
         let (bias, c) = (random.values(cols), random.matrix(rows, cols));
         let [wide_a, wide_b, wide_bias, wide_c] = [&a, &b, &bias, &c].map(|values| wide(values));
-        // Norms of the rows of op(A) and of the columns of op(B).
+        // The norms of the rows of op(A) and of the columns of op(B).
         let (a_stride, b_stride) = (padded(a_shape[1]), padded(b_shape[1]));
         let a_at = |i: usize, k: usize| if a_transposed { k * a_stride + i } else { i * a_stride + k };
         let b_at = |k: usize, j: usize| if b_transposed { j * b_stride + k } else { k * b_stride + j };
@@ -71,7 +71,7 @@ fn product(bench: &Bench, random: &mut Random, [rows, cols, inner]: [usize; 3]) 
                 variant: bench.product(),
             };
             bench.run_split(split, |commands| kernels::matmul(commands, product, out.mat_mut(rows, cols)))?;
-            // The terms added to the product are at most 1, and each sum is rounded once.
+            // The summands added to the product are at most 1, and each sum is rounded once.
             let added = f64::from(u8::from(add_bias) + u8::from(accumulate));
             let what = format!("a_transposed {a_transposed}, b_transposed {b_transposed}, ");
             let what = format!("{what}bias {add_bias}, accumulate {accumulate}, split {split}: c");

@@ -11,7 +11,7 @@ use wgoal::kernels::{self, Composition, RankBlock, mined_keys, reference};
 const SHAPES: &[(usize, usize)] =
     &[(1, 1), (2, 3), (3, 2), (31, 65), (65, 31), (1, 1000), (1000, 5), (257, 127), (64, 257)];
 
-/// Allowed for a norm, a division and a product, each with WGSL's few units in the last place, relative.
+/// The allowed relative error of a norm, a division and a product. WGSL allows each a few units in the last place.
 fn norm_error(cols: usize) -> f64 {
     sum_error(cols) + 16.0 * ROUNDING
 }
@@ -19,7 +19,7 @@ fn norm_error(cols: usize) -> f64 {
 pub fn l2norm(device: &Device) -> Outcome {
     each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
         let mut z = random.matrix(rows, cols);
-        // The first of several rows is zero and stays so.
+        // If there are several rows, the first is zero and must stay zero.
         z[..if rows > 1 { cols } else { 0 }].fill(0.0);
         let (mut x, mut norms) = (vec![0.0; z.len()], vec![0.0; rows]);
         reference::l2norm(&wide(&z), cols, &mut x, &mut norms);
@@ -37,7 +37,7 @@ pub fn l2norm_backward(device: &Device) -> Outcome {
     each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
         let g = random.matrix(rows, cols);
         let mut x = random.matrix(rows, cols);
-        // Any x will do: the kernel takes it and the norm as they are. Those of a zero row are zero.
+        // Any x works, because the kernel reads x and the norm as they are. x and the norm of a zero row are zero.
         let mut norms: Vec<f32> = (0..rows).map(|_| 1.5 + random.uniform()).collect();
         if rows > 1 {
             norms[0] = 0.0;
@@ -76,7 +76,8 @@ pub fn column_sum(device: &Device) -> Outcome {
         let a = bench.array(&a)?;
         let mut found = bench.poisoned(y.len())?;
         bench.run(|commands| kernels::column_sum(commands, a.mat(rows, cols), found.get_mut()))?;
-        // A product with ones: their norm is the root of their number, and no column's is larger.
+        // A column sum is a product with ones, whose norm is the root of their number. The norm of a column is not
+        // larger.
         bench.near("y", &found, &y, |k| if k < cols { sum_error(rows) * rows as f64 } else { 0.0 })
     })
 }
@@ -89,7 +90,7 @@ pub fn compose(device: &Device) -> Outcome {
         let before = random.matrix(pairs, cols);
         let (own, other) = (random.values(2 * pairs), random.values(2 * pairs));
         let own_index = random.indices(pairs, pairs);
-        // Crowded, so that some rows preprocess many entries and most none.
+        // Few rows are mined, so that some rows gather many entries and most rows none.
         let other_index = random.indices(pairs, pairs.div_ceil(3));
         let gathered = |i: usize| other_index.iter().filter(|&&g| g as usize == i).count();
         let terms: Vec<_> = (0..pairs).map(|i| 4 + gathered(i)).collect();
@@ -113,7 +114,7 @@ pub fn compose(device: &Device) -> Outcome {
             bench.run(|commands| {
                 kernels::compose(commands, (y.mat(pairs, cols), 0), from, found.mat_mut(pairs, cols))
             })?;
-            // No term is larger than 1, so no partial sum than their number.
+            // Every summand is at most 1, so a partial sum is at most the number of summands.
             let allowed = |at: usize| match (terms[at / padded(cols)], at % padded(cols) < cols) {
                 (terms, true) => (terms * terms) as f64 * ROUNDING,
                 _ => 0.0,
@@ -124,7 +125,7 @@ pub fn compose(device: &Device) -> Outcome {
     })
 }
 
-/// Mined rows beyond the batch: a memory bank's, added to what the batch's own rows give.
+/// Mined rows outside the batch, from a memory bank, are added to the result of the batch's own rows.
 pub fn compose_bank(device: &Device) -> Outcome {
     const SHAPES: &[(usize, usize, usize)] = &[(1, 3, 1), (31, 65, 257), (130, 31, 64), (65, 257, 3)];
     each_lanes(device, SHAPES, |bench, random, (pairs, rows, cols)| {
@@ -159,7 +160,8 @@ pub fn compose_bank(device: &Device) -> Outcome {
 }
 
 pub fn mined_order(device: &Device) -> Outcome {
-    // (pairs, how many rows are mined): hubs, none in the batch, several chunks of keys.
+    // (pairs, number of rows that may be mined). The cases include rows that are mined often, no mined row in the
+    // batch, and several chunks of keys.
     const SHAPES: &[(usize, usize)] =
         &[(1, 1), (2, 5), (31, 3), (64, 64), (65, 130), (1000, 1), (2048, 900), (5000, 6000)];
     each_lanes(device, SHAPES, |bench, random, (pairs, mined)| {
@@ -175,13 +177,13 @@ pub fn mined_order(device: &Device) -> Outcome {
 }
 
 pub fn ranks(device: &Device) -> Outcome {
-    // (queries, candidates, queries of a block)
+    // (queries, candidates, queries per block)
     const SHAPES: &[(usize, usize, usize)] =
         &[(1, 1, 1), (3, 2, 3), (2, 65, 2), (65, 31, 64), (31, 257, 31), (130, 64, 64), (5, 1000, 5)];
     each_lanes(device, SHAPES, |bench, random, (queries, candidates, block)| {
         let values: Vec<_> = (0..queries * candidates).map(|_| random.coarse(64)).collect();
         let similarity = pad_rows(&values, candidates);
-        // Several right candidates, in no order; the last ids are no candidate's.
+        // There are several right candidates in random order. The last id belongs to no candidate.
         let kinds = candidates.div_ceil(5);
         let (query_ids, candidate_ids) =
             (random.indices(queries, kinds + 1), random.indices(candidates, kinds));
@@ -204,7 +206,7 @@ pub fn ranks(device: &Device) -> Outcome {
     })
 }
 
-/// The rule itself, on rows whose ranks can be read off.
+/// The rule itself, on rows whose ranks are easy to see.
 pub fn ranks_by_hand(device: &Device) -> Outcome {
     let ids = [4, 9, 4, 2, 9];
     let cases: [(u32, [f32; 5], u32); 6] = [

@@ -1,4 +1,4 @@
-//! Kernels of the optimiser's step.
+//! Kernels of the optimiser step.
 
 use super::bench::{Outcome, ROUNDING, each_lanes, is_poison, sum_error};
 use crate::common::check;
@@ -7,7 +7,7 @@ use wgoal::Device;
 use wgoal::kernels::{self, PARTS, RECORD, StepRecord, reference};
 use wgoal::optim::{self, AdamwParams, SgdParams};
 
-/// Of flat buffers; the last is several strides of a grid whose workgroups are one lane.
+/// The lengths of flat buffers. The last one takes several strides of a grid with one lane per workgroup.
 const LENGTHS: &[usize] = &[4, 12, 64, 260, 1000, 20004];
 
 pub fn sum_squares(device: &Device) -> Outcome {
@@ -19,7 +19,7 @@ pub fn sum_squares(device: &Device) -> Outcome {
         let a = bench.array(&a)?;
         let mut found = bench.poisoned(PARTS)?;
         bench.run(|commands| kernels::sum_squares(commands, a.get(), len, found.get_mut()))?;
-        // Which elements a part holds is the device's affair.
+        // Each device may choose which elements a part holds.
         let found: f64 = bench.read(&found)?.into_iter().map(f64::from).sum();
         let within = (found - expected).abs() <= sum_error(len) * expected;
         check(within, format!("sum of squares {found}, expected {expected}"))
@@ -28,7 +28,7 @@ pub fn sum_squares(device: &Device) -> Outcome {
 
 pub fn record(device: &Device) -> Outcome {
     const STEPS: usize = 3;
-    // (pairs, parts, the norm to clip at relative to the norm there is)
+    // (pairs, parts, the clipping norm divided by the norm of the gradient)
     let cases = [
         (1, 1, 0.0),
         (2, 3, 0.5),
@@ -40,7 +40,7 @@ pub fn record(device: &Device) -> Outcome {
     ];
     each_lanes(device, &cases, |bench, random, (pairs, count, clip)| {
         let [p, n_it, n_ti, loss_it, loss_ti] = [(); 5].map(|()| random.values(pairs));
-        // Sums of fours that are squares have a norm without error: one equal to the largest allowed is not clipped.
+        // With parts of 4, the norm has no rounding error. A norm equal to the limit is not clipped.
         let part = |random: &mut Random| if clip == 1.0 { 4.0 } else { 1.5 + random.uniform() };
         let parts: Vec<f32> = (0..count).map(|_| part(random)).collect();
         let norm = parts.iter().sum::<f32>().sqrt();
@@ -98,14 +98,14 @@ pub fn adamw(device: &Device) -> Outcome {
     }
     each_lanes(device, &cases, |bench, random, (len, params)| {
         let (g, factor) = (random.values(len), 0.75);
-        // Before the first step both moments are 0: then a wrong 1 - beta2 shows in full.
+        // Before the first step both moments are 0, so a wrong 1 − beta2 has its full effect.
         let moments = |values: Vec<f32>| if params.step == 1 { vec![0.0; len] } else { values };
         let (w, m) = (random.values(len), moments(random.values(len)));
         let v = moments(random.values(len).into_iter().map(f32::abs).collect());
         let mut expected = [&w, &m, &v].map(|values| wide(values));
         let [wide_w, wide_m, wide_v] = &mut expected;
         optim::reference::adamw(&params, (&wide(&g), factor.into()), [wide_w, wide_m, &mut *wide_v]);
-        // By the definition: 1 - beta from a beta in single precision would be wrong by 1e-5.
+        // Follows the definition. Computing 1 − beta from a beta in single precision would be wrong by 1e-5.
         if params.step == 1 {
             let square = |k: usize| (0.75 * f64::from(g[k])).powi(2);
             for (k, v) in wide_v.iter().enumerate() {
@@ -121,7 +121,7 @@ pub fn adamw(device: &Device) -> Outcome {
         let [expected_w, expected_m, expected_v] = &expected;
         bench.near("m", &m, expected_m, |_| 6.0 * ROUNDING)?;
         bench.near("v", &v, expected_v, |k| 6.0 * ROUNDING * expected_v[k])?;
-        // The step is a quotient of what is known to the above.
+        // The step is a quotient of values with the errors above.
         let correction = |beta: f64| 1.0 - beta.powf(params.step as f64);
         let step = params.learning_rate / correction(params.betas.0);
         let allowed = |k: usize| {
@@ -151,7 +151,7 @@ pub fn sgd(device: &Device) -> Outcome {
             let state = [w.get_mut(), m.get_mut()];
             optim::sgd(commands, &params, (g.get(), factor.get()), state, len)
         })?;
-        // Three terms of at most 1 in m, and w adds one rounding.
+        // Three summands of at most 1 in m. w adds one rounding.
         bench.near("m", &m, &expected_m, |_| 9.0 * ROUNDING)?;
         bench.near("w", &w, &expected_w, |_| 12.0 * ROUNDING)
     })
@@ -159,7 +159,7 @@ pub fn sgd(device: &Device) -> Outcome {
 
 pub fn widen(device: &Device) -> Outcome {
     each_lanes(device, &[4, 12, 260, 1000, 70_000], |bench, random, len| {
-        // Any f16 below 2, subnormals and -0 among them.
+        // Any f16 below 2, including subnormals and −0.
         let any = random.indices(len / 2, usize::MAX >> 32);
         let pairs: Vec<u32> = any.iter().map(|&x| (x.wrapping_mul(0x9e37_79b9)) & 0xbfff_bfff).collect();
         let mut expected = vec![0.0; len];
@@ -171,7 +171,7 @@ pub fn widen(device: &Device) -> Outcome {
 }
 
 pub fn accumulate(device: &Device) -> Outcome {
-    // (elements, where they go, of how many)
+    // (number of elements, their destination, its length)
     const SHAPES: &[(usize, usize, usize)] =
         &[(1, 0, 1), (7, 0, 7), (31, 12, 64), (257, 64, 400), (1000, 4, 1004), (70_000, 0, 70_000)];
     each_lanes(device, SHAPES, |bench, random, (len, at, size)| {
@@ -183,7 +183,7 @@ pub fn accumulate(device: &Device) -> Outcome {
             bench.run(|commands| {
                 kernels::accumulate(commands, (from.get(), len), weight, (found.get_mut(), at), add)
             })?;
-            // Of a vec4 that x ends in, the rest is nobody's.
+            // The kernel may write any value to the rest of the last vec4.
             let rest = at + len..(at + len).next_multiple_of(4);
             let found = bench.read(&found)?;
             for (k, (found, expected)) in
@@ -207,7 +207,7 @@ pub fn ceiling(device: &Device) -> Outcome {
         let (x, mut y) = (bench.array(&x)?, bench.poisoned(len)?);
         bench
             .run(|commands| kernels::ceiling(commands, x.get(), len, rounds, (factor, term), y.get_mut()))?;
-        // Values stay below 2, and what a rounding adds shrinks with every further multiplication by 3/4.
+        // Values stay below 2. The effect of a rounding shrinks with every further multiplication by 3/4.
         let allowed = if rounds == 0 { 0.0 } else { 16.0 * ROUNDING };
         bench.near("y", &y, &expected, |_| allowed)
     })

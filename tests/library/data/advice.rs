@@ -1,9 +1,9 @@
-//! Arrays as numpy and torch users save them: what is read, and that advice on the others works when it is followed.
+//! Arrays as numpy and torch save them: which are read, and that the advice for the others works if it is followed.
 
 use super::*;
 use faults::message;
 
-/// Opens the good dataset with one file replaced.
+/// Opens the valid dataset with one file replaced.
 fn with(name: &'static str, bytes: Vec<u8>) -> wgoal::Result<Dataset> {
     let dir = write(&Files::from_iter(good("<f4", "<i8").into_iter().chain([(name, bytes)])));
     let opened = Dataset::open(dir.path());
@@ -13,7 +13,7 @@ fn with(name: &'static str, bytes: Vec<u8>) -> wgoal::Result<Dataset> {
     })
 }
 
-/// The bytes of values, big-endian where the type says so.
+/// The bytes of some values, big-endian if the type says so.
 fn cast(dtype: &str, values: &[i64]) -> Vec<u8> {
     let little = values.iter().flat_map(|&x| match dtype.trim_start_matches(['<', '>', '=', '|']) {
         "i1" | "u1" | "b1" => vec![x as u8],
@@ -51,7 +51,7 @@ fn arrays_are_read_as_numpy_reads_them() {
         npy_with(&header, &floats("<f4", &features(N, P)))
     };
     let mut second = plain("'<f4'", "(7, 5)");
-    // Version 2 has a length of four bytes.
+    // The length field of version 2 has four bytes.
     second.splice(6..10, [2, 0, second[8], second[9], 0, 0]);
     for bytes in [
         swapped(">f2"),
@@ -76,16 +76,16 @@ fn arrays_are_read_as_numpy_reads_them() {
             expected.fingerprint()
         );
     }
-    // A mask marks rows, in whatever type of whole numbers.
+    // A mask selects rows. It may have any type of whole numbers.
     for dtype in ["|b1", "|u1", "<i8"] {
         let dataset = with("split_train.npy", rows(dtype, &[1, 0, 1, 1, 0, 0, 1])).unwrap();
         assert_eq!(dataset.split(Split::Train).images, [0, 2, 3, 6], "{dtype}");
     }
-    // Of one axis, the order says nothing.
+    // With one axis, both orders are the same.
     let fortran = "{'descr': '<i8', 'fortran_order': True, 'shape': (4,), }";
     let dataset = with("split_train.npy", npy_with(fortran, &cast("<i8", &train))).unwrap();
     assert_eq!(dataset.split(Split::Train).images, [6, 0, 3, 2]);
-    // bfloat16 is the upper half of f32, and eighths are exact in it.
+    // bfloat16 is the upper half of an f32. Eighths are exact in it.
     let mut list = good_tensors();
     let halves = features(N, P).iter().flat_map(|x| x.to_le_bytes()[2..].to_vec()).collect::<Vec<_>>();
     list[0] = ("images", "BF16", vec![N, P], halves);
@@ -97,7 +97,7 @@ fn arrays_are_read_as_numpy_reads_them() {
     assert!(near, "{found:?}");
 }
 
-/// What is wrong, the whole message, and the file that its advice leads to.
+/// The file and its faulty content, the whole message, and the file that results from its advice.
 #[test]
 fn advice_works_when_it_is_followed() {
     let images = || npy("<f4", &[N, P], &floats("<f4", &features(N, P)));
@@ -280,7 +280,7 @@ fn advice_works_when_it_is_followed() {
             "split_train.npy position 2: expected an image row from 0 to 6, found 12; if these are rows of texts, save \
              numpy.unique(text_to_image[array]); a split lists rows of images, counted from 0"
                 .into(),
-            // Images 3, 6 and 1 have these texts, and 1 is of the test split.
+            // These texts belong to the images 3, 6 and 1. Image 1 is in the test split.
             rows("<i8", &[3, 6]),
         ),
         (
@@ -394,7 +394,7 @@ fn regions_may_be_padded_and_numbers_of_rows_are_told_from_offsets() {
         "DIR/region_offsets.npy position 2: expected more than 1, a row at least for item 1, found 1; give item 1 a row, or \
          leave it out of the dataset; offsets must rise"
     );
-    // Rows one after the other, with their numbers in the place of offsets.
+    // The rows are concatenated, and the file of offsets holds the numbers of rows.
     let total = lengths.iter().sum::<i64>() as usize;
     let ragged = npy("<f4", &[total, width], &floats("<f4", &features(total, width)));
     assert_eq!(
@@ -406,7 +406,7 @@ fn regions_may_be_padded_and_numbers_of_rows_are_told_from_offsets() {
     assert!(open(&cumulated(&lengths), &ragged).0.is_ok());
 }
 
-/// What one command does not need may be as it likes.
+/// A command does not read what it does not need.
 #[test]
 fn only_the_splits_named_are_read() {
     let mut files = good("<f4", "<i8");

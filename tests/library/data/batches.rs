@@ -18,7 +18,7 @@ fn plain() -> Arc<Preprocess> {
     Arc::default()
 }
 
-/// What a batch holds, without its way home.
+/// The contents of a batch, without its return channel.
 fn content(batch: &Batch) -> (Vec<f32>, Vec<f32>, Vec<u32>, usize, usize) {
     (batch.images.clone(), batch.texts.clone(), batch.ids.clone(), batch.zero_rows, batch.rows)
 }
@@ -37,7 +37,7 @@ fn an_order_is_a_shuffle_of_its_seed_and_epoch() {
     );
     assert_eq!(pair_order(8, 42, 3), [5, 2, 6, 3, 7, 1, 0, 4], "resumed runs rely on this order");
     assert_eq!((pair_order(0, 0, 0).len(), pair_order(1, 0, 0)), (0, vec![0]));
-    // Every pair is as often first as any other: 6000 shuffles of 6, within 5 sigma.
+    // Every pair comes first equally often: 6000 shuffles of 6, within 5 sigma.
     let mut first = [0i32; 6];
     (0..6000).for_each(|epoch| first[pair_order(6, 9, epoch)[0] as usize] += 1);
     assert!(first.iter().all(|n| (n - 1000).abs() < 145), "{first:?}");
@@ -131,7 +131,7 @@ fn an_iterator_dropped_early_stops_its_worker() {
         drop(batches);
         assert_eq!(Arc::strong_count(&dataset), 1, "the worker has ended");
         assert_eq!(held.len(), taken);
-        // Batches that were taken, that waited and that were under way: far fewer than an epoch has.
+        // Batches that were taken, that waited or that were being made: far fewer than an epoch has.
         let read = dataset.bytes_read() - before;
         assert!(epoch > 0 && read < epoch / 4, "{read} bytes after {taken} batches, {epoch} in an epoch");
     }
@@ -141,7 +141,7 @@ fn an_iterator_dropped_early_stops_its_worker() {
 fn zero_rows_are_counted() {
     let mut files = good("<f2", "<i8");
     let images = files.get_mut("images.npy").unwrap();
-    // Minus zero is zero as well.
+    // Minus zero counts as zero.
     images[128 + 2 * P * 2..128 + 3 * P * 2].copy_from_slice(&floats("<f2", &[0.0, -0.0, 0.0, 0.0, -0.0]));
     let dir = write(&files);
     let dataset = Arc::new(Dataset::open(dir.path()).unwrap());
@@ -192,7 +192,7 @@ fn standardised_columns_have_mean_zero_and_deviation_one() {
 
 #[test]
 fn standardisation_is_safe_for_constant_and_far_columns() {
-    // Columns: constant; one million plus or minus one; constant but not exactly divisible; tiny; plain.
+    // The columns: constant; one million plus or minus one; constant, with a sum that rounds; tiny; ordinary.
     let rows: Vec<f32> = (0..N)
         .flat_map(|i| {
             let sign = if i % 2 == 0 { 1.0 } else { -1.0 };
@@ -241,7 +241,7 @@ fn dropout_keeps_its_rate_and_scale_and_differs_by_side_batch_and_epoch() {
         let (n, q) = (total as f64, f64::from(rate));
         let sigma = (n * q * (1.0 - q)).sqrt();
         assert!((dropped as f64 - n * q).abs() < 4.0 * sigma, "{dropped} of {total} at {rate}");
-        // Evaluation is never dropped.
+        // Evaluation uses no dropout.
         let mut out = Vec::new();
         preprocess.rows(&dataset, Side::Image, &[1], &mut out).unwrap();
         assert!(out[..401].iter().all(|&x| x == 1.0));
@@ -251,7 +251,7 @@ fn dropout_keeps_its_rate_and_scale_and_differs_by_side_batch_and_epoch() {
     }
 }
 
-/// Images of 40 GB on disk with a few rows written: only what is asked for is read.
+/// An image file of 40 GB with only a few rows written. Only the requested rows are read.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_far_larger_than_memory_is_read_by_row() {
@@ -275,7 +275,7 @@ fn a_file_far_larger_than_memory_is_read_by_row() {
     let before = dataset.bytes_read();
     assert_eq!(plain().rows(&dataset, Side::Image, &wanted, &mut out).unwrap(), 2000);
     assert_eq!(out[2000 * cols..], features(1, cols));
-    // The rows alone, each once.
+    // Each of these rows is read once, and nothing else.
     assert_eq!(dataset.bytes_read() - before, 2 * (wanted.len() * cols) as u64);
 }
 
@@ -289,28 +289,29 @@ fn blocks_are_shuffled_and_their_pairs_within_windows() {
     {
         assert!(order.iter().zip(other).filter(|(a, b)| *a == b).count() < 30);
     }
-    // A window holds whole blocks, from everywhere, in no order.
+    // A window holds whole blocks from the whole dataset, in random order.
     for window in order.chunks(1024).take(9) {
         let mut blocks: Vec<_> = window.iter().map(|pair| pair / 64).collect();
         assert!(blocks.windows(2).filter(|pair| pair[0] == pair[1]).count() < 200, "neighbours lie together");
         blocks.sort_unstable();
         blocks.dedup();
-        // The last block of all is shorter, and one block more is cut there.
+        // The last block of all is shorter, and one more block is cut there.
         assert!((16..=18).contains(&blocks.len()) && blocks[blocks.len() - 1] - blocks[0] > 50, "{blocks:?}");
     }
     assert_eq!(block_order(8, 4, 42, 3), [1, 3, 0, 2, 5, 4, 6, 7], "resumed runs rely on this order");
-    // Where a window holds all pairs, every pair is as often first as any other: within 5 sigma.
+    // If a window holds all pairs, every pair comes first equally often, within 5 sigma.
     let mut first = [0i32; 100];
     (0..20_000).for_each(|epoch| first[block_order(100, 1000, 9, epoch)[0] as usize] += 1);
     assert!(first.iter().all(|n| (n - 200).abs() < 75), "{first:?}");
 }
 
-/// The threads of the pool, which do shares of batches, may all be waiting for batches themselves.
+/// The threads of the pool make parts of batches, but all of them may be waiting for batches themselves.
 #[test]
 fn batches_come_to_every_thread_of_the_pool() {
     let dataset = clipart();
     let counts = rayon::broadcast(|_| {
-        // Once reads have not waited for a while, batches come in shares; dropped early, a thread is still waited for.
+        // When reads have not waited for a while, batches are made in parts. Dropping the batches early waits for the
+        // worker thread.
         let batches = Batches::new(dataset.clone(), plain(), 9, 0, 0).unwrap();
         batches.take(60).filter(|batch| batch.as_ref().is_ok_and(|batch| batch.rows == 9)).count()
     });

@@ -1,14 +1,14 @@
-//! Every fault of a dataset is one clear error.
+//! Every fault of a dataset gives one clear error.
 
 use super::*;
 
-/// The message of the error, the folder's path replaced.
+/// The error message, with the path of the folder replaced.
 pub fn message<T>(dir: &TempDir, result: wgoal::Result<T>) -> String {
     let error = result.err().expect("this should be refused");
     error.to_string().replace(&dir.path().display().to_string(), "DIR")
 }
 
-/// Opens the good dataset with one file replaced (or removed).
+/// Opens the valid dataset with one file replaced or removed.
 fn open_with(name: &'static str, bytes: Option<Vec<u8>>) -> String {
     let mut files = good("<f4", "<i8");
     match bytes {
@@ -89,7 +89,7 @@ fn every_malformed_folder_is_refused_with_its_own_message() {
     compare(&found, include_str!("folder_faults.txt"));
 }
 
-/// One expected message a line.
+/// One expected message per line.
 pub fn compare(found: &[String], expected: &str) {
     for (found, expected) in found.iter().zip(expected.lines()) {
         assert_eq!(found, expected);

@@ -1,11 +1,12 @@
-//! Local features: several rows an item, pooled here or handed out with offsets, and left out at random in training.
+//! Local features: several rows per item, which are pooled here or returned with offsets, and dropped at random in
+//! training.
 
 use super::*;
 use std::sync::Arc;
 use wgoal::data::{Batch, Batches, Preprocess, Standardizer};
 use wgoal::model::Pooling;
 
-/// Regions an image, and their width; width of a token.
+/// The regions per image, their width, and the width of a token.
 const R: usize = 3;
 const P2: usize = 6;
 const Q2: usize = 2;
@@ -24,7 +25,7 @@ fn total() -> usize {
     TOKENS.iter().sum::<u32>() as usize
 }
 
-/// The good dataset with regions and tokens.
+/// The valid dataset with regions and tokens.
 fn local_files(float: &str, integer: &str) -> Files {
     let mut files = good(float, integer);
     files.insert("image_regions.npy", npy(float, &[N, R, P2], &floats(float, &features(N * R, P2))));
@@ -35,7 +36,7 @@ fn local_files(float: &str, integer: &str) -> Files {
 
 fn open(files: &Files) -> Arc<Dataset> {
     let dir = write(files);
-    // A dataset keeps its files open.
+    // A dataset keeps its files open, so the folder may be deleted.
     Arc::new(Dataset::open(dir.path()).unwrap())
 }
 
@@ -73,7 +74,7 @@ fn local_features_alone_make_a_dataset() {
     let mut files = local_files("<f4", "<i8");
     files.remove("images.npy");
     files.remove("texts.npy");
-    // Regions may be ragged as well, and here are so with the same rows.
+    // Regions may be ragged as well. Here they are, with the same rows.
     files.insert("image_regions.npy", npy("<f4", &[N * R, P2], &floats("<f4", &features(N * R, P2))));
     files.insert("region_offsets.npy", ids("<i8", &(0..=N as u32).map(|i| i * R as u32).collect::<Vec<_>>()));
     files.insert("captions.txt", "a caption\n".repeat(M).into_bytes());
@@ -134,7 +135,7 @@ fn a_safetensors_file_holds_local_features_as_well() {
     }
 }
 
-/// Rows of one width, as a preprocess lays them out.
+/// The rows of one width as `Preprocess` lays them out.
 fn padded(rows: &[Vec<f32>]) -> Vec<f32> {
     let pad = |row: &Vec<f32>| [&row[..], &vec![0.0; row.len().next_multiple_of(4) - row.len()]].concat();
     rows.iter().flat_map(pad).collect()
@@ -145,7 +146,7 @@ fn fold(rows: &[Vec<f32>], combine: fn(f32, f32) -> f32) -> Vec<f32> {
     columns.map(|column| rows.iter().map(|row| row[column]).reduce(combine).unwrap()).collect()
 }
 
-/// What pooling makes of the rows of one item.
+/// The pooled rows of one item.
 fn pooled(pooling: Pooling, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
     match pooling {
         Pooling::Mean => {
@@ -183,7 +184,7 @@ fn items_are_pooled_or_come_with_offsets() {
             assert!(preprocess.items(&dataset, side, &[99], &mut out, &mut starts).is_err());
         }
     }
-    // Rows of zeros count as often as they are read.
+    // Rows of zeros are counted each time they are read.
     let mut files = local_files("<f4", "<i8");
     files.insert("image_regions.npy", npy("<f4", &[N, R, P2], &[0; N * R * P2 * 4]));
     let preprocess = Preprocess::default().with_pooling([Pooling::Max; 2]);
@@ -229,14 +230,14 @@ fn standardisation_is_over_the_rows_that_the_head_sees() {
     }
 }
 
-/// One epoch's batches.
+/// The batches of one epoch.
 fn batches(dataset: &Arc<Dataset>, preprocess: &Arc<Preprocess>, size: usize, epoch: u64) -> Vec<Batch> {
     Batches::new(dataset.clone(), preprocess.clone(), size, 3, epoch).unwrap().map(Result::unwrap).collect()
 }
 
 #[test]
 fn augmentation_keeps_its_rate_and_a_row_of_every_item() {
-    // Of one column that tells the row, in items of one row to six.
+    // The single column holds the row number. Items have one to six rows.
     let mut files = local_files("<f4", "<i8");
     let rows: Vec<f32> = (0..total()).map(|row| row as f32).collect();
     files.insert("text_tokens.npy", npy("<f4", &[total(), 1], &floats("<f4", &rows)));
@@ -260,7 +261,7 @@ fn augmentation_keeps_its_rate_and_a_row_of_every_item() {
                 let kept: Vec<usize> =
                     (own[0]..own[1]).map(|i| batch.texts[4 * i as usize] as usize).collect();
                 assert!(!kept.is_empty() && kept.is_sorted() && kept.iter().all(|row| all.contains(row)));
-                // The guard shows where there is more than one row: it keeps any of two equally often.
+                // Items with two rows show the guard: it keeps either row equally often.
                 if all.len() == 2 && kept.len() == 1 {
                     guarded[kept[0] - all.start] += 1;
                 }
@@ -270,7 +271,7 @@ fn augmentation_keeps_its_rate_and_a_row_of_every_item() {
                 }
             }
         }
-        // Less one row of six where the guard kept it.
+        // One row of six fewer is dropped if the guard kept it.
         let expected = rate - f64::powi(rate, 6) / 6.0;
         let sigma = f64::sqrt(drawn * rate * (1.0 - rate));
         assert!((dropped - drawn * expected).abs() < 4.0 * sigma, "{dropped} of {drawn} at {rate}");
@@ -305,7 +306,7 @@ fn augmentation_repeats_by_seed_comes_before_pooling_and_ends_with_training() {
             assert_eq!(mean.images, padded(&expected), "the same regions are left out");
         }
     }
-    // Sides of the same shape lose rows of their own.
+    // Sides of the same shape drop different rows.
     let mut files = local_files("<f4", "<i8");
     files.insert("text_tokens.npy", npy("<f4", &[M, R, Q2], &floats("<f4", &features(M * R, Q2))));
     files.remove("text_offsets.npy");
@@ -347,7 +348,7 @@ fn every_fault_of_local_features_has_its_own_message() {
     };
     let (regions, t) = ("image_regions.npy", total());
     let even = ids("<i8", &(0..N as u32).map(|i| i * R as u32).collect::<Vec<_>>());
-    // Each changes, adds or removes files of the good dataset.
+    // Each case changes, adds or removes files of the valid dataset.
     let cases: Vec<Vec<(&'static str, Option<Vec<u8>>)>> = vec![
         vec![(regions, Some(tokens(&[N - 1, R, P2])))],
         vec![(regions, Some(tokens(&[N * R, P2])))],

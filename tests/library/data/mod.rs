@@ -1,4 +1,4 @@
-//! Datasets: what opens, what is read, and (in the modules) what is refused and what batches hold.
+//! Tests datasets: which open and what is read. The modules test what is refused and what batches hold.
 
 mod advice;
 mod batches;
@@ -35,7 +35,7 @@ fn npy(dtype: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
     npy_with(&format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}"), data)
 }
 
-/// Eighths, which every float type holds exactly; no row is all zero.
+/// Eighths, which are exact in every float type. No row is all zero.
 fn features(rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols).map(|i| ((i * 37 + 11) % 101) as f32 / 8.0 - 3.0).collect()
 }
