@@ -1,4 +1,5 @@
-//! Weight files through the command line: what an error shows, what a checkpoint carries, and how long an analysis takes.
+//! Weight files on the command line: the lines that an error shows, what a checkpoint contains, and the time of an
+//! analysis.
 
 use super::place::*;
 
@@ -34,7 +35,7 @@ fn an_error_is_one_line_and_shows_the_place_below_it() {
 #[test]
 fn a_file_of_another_kind_is_refused_without_being_read_whole() {
     let place = Place::new();
-    // A sparse file: terabytes that nothing could hold.
+    // A sparse file of 1 TiB, which does not fit into memory.
     std::fs::File::create(place.path("mine.wgsl")).unwrap().set_len(1 << 40).unwrap();
     let output = place.run("analyze custom --weights mine.wgsl");
     let expected = "error: mine.wgsl: expected a text file that can be read, found a file of more than 16777216 bytes; check \
@@ -48,7 +49,7 @@ fn a_file_of_another_kind_is_refused_without_being_read_whole() {
 #[test]
 fn a_checkpoint_carries_parameters_that_constants_define() {
     let place = place_with("const C: f32 = 2.0; override g: f32 = max(C, 1.0);\n", "return g;");
-    // As editors on Windows begin a file.
+    // Some editors on Windows start a file with this mark.
     let marked = format!("\u{feff}{}", String::from_utf8(place.read("mine.wgsl")).unwrap());
     std::fs::write(place.path("mine.wgsl"), marked).unwrap();
     place.train("run", "--objective custom --weights mine.wgsl");
@@ -67,7 +68,8 @@ fn an_analysis_of_long_loops_ends_soon_and_tells_how_far_it_is() {
         "{}",
         output.stdout
     );
-    // A line a second: a fast machine has nothing to tell. tests/library/analysis.rs counts the calls behind it.
+    // Progress is printed once per second, so a fast machine prints nothing. tests/library/analysis.rs counts the calls
+    // behind it.
     let told = |line: &str| line.starts_with("analyzing: ") && line.ends_with(" %");
     assert!(output.stderr.lines().all(told), "{}", output.stderr);
 

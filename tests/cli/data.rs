@@ -1,15 +1,16 @@
-//! Data that is allowed but seldom meant: every command warns of it, once and with the first row, and computes the same.
+//! Data that is allowed but rarely intended. Every command warns of it once, with the first row, and computes the same
+//! results.
 
 use super::place::*;
 use std::fs;
 
-/// A dataset called `name`, changed.
+/// Makes a dataset called `name` and changes it.
 fn dataset(place: &Place, name: &str, change: impl FnOnce(&dyn Fn(&str) -> std::path::PathBuf)) {
     write_dataset(&place.path(name));
     change(&|file| place.path(name).join(file));
 }
 
-/// The warnings and notes of a command that must succeed, but those on its device and its progress.
+/// The warnings and notes of a command that must succeed, except those on its device and its progress.
 fn said(place: &Place, args: &str) -> Vec<String> {
     let output = place.run(args);
     assert_eq!(output.code, 0, "wgoal {args}\n{}", output.stderr);
@@ -19,7 +20,7 @@ fn said(place: &Place, args: &str) -> Vec<String> {
     output.stderr.lines().filter(told).filter(of_data).map(String::from).collect()
 }
 
-/// All commands that read features, with a small head `run`.
+/// All commands that read features, with a small head in `run`.
 fn commands(data: &str, out: &str) -> [String; 5] {
     [
         format!("train {data} --device cpu --embed 4 --batch 16 --epochs 1 --no-baselines --out {out}1"),
@@ -49,7 +50,7 @@ fn every_command_warns_of_suspicious_features_once() {
         zero(&mut images, &[33, 36]);
         write_npy(&file("images.npy"), &shape, &images)
     });
-    // Every image twice, as for its two captions.
+    // Every image is there twice, once per caption.
     dataset(&place, "twice", |file| {
         let images = features()[0].clone();
         let rows = images.chunks(DIMS[0]).flat_map(|row| [row, row].concat());
@@ -60,7 +61,7 @@ fn every_command_warns_of_suspicious_features_once() {
             write_npy(&file(&format!("split_{name}.npy")), &[rows.len() as u64], &rows);
         }
     });
-    // The captions of the images from the 21st on are those of the first.
+    // The captions of the images from row 20 on are those of the first images.
     dataset(&place, "equal", |file| {
         let mut texts = features()[1].clone();
         texts.copy_within(..200, 200);
@@ -101,7 +102,7 @@ fn every_command_warns_of_suspicious_features_once() {
             "flat/texts.npy: 1 of 5 columns hardly vary among the 80 text rows, the first column 2 (always about 300.079); \
              check how the features were made, or leave the columns out"
                 .into(),
-            // The 16 texts of the test split are too few to tell.
+            // The 16 texts of the test split are too few for this warning.
             "none".into(),
         ),
     ];
@@ -126,11 +127,11 @@ fn every_command_warns_of_suspicious_features_once() {
     let standardized =
         "train small --standardize --device cpu --embed 4 --batch 16 --epochs 1 --no-baselines --out s";
     assert_eq!(said(&place, standardized), [""; 0]);
-    // A sweep tells what all of its inputs share once.
+    // A sweep prints once what all of its inputs share.
     let sweep =
         "sweep zero --objectives hinge --seeds 0 --grid standardize=on,off --embed 4 --batch 16 --epochs 1";
     assert_eq!(said(&place, &format!("{sweep} --device cpu --out inputs")).len(), 1);
-    // One repeated row in many is a note: large collections have some.
+    // One repeated row among many gives a note, because large collections have some.
     dataset(&place, "few", |file| {
         let rows: Vec<f32> = numbers(5).take(300 * 6).collect();
         let images = [&rows[..], &rows[6..18]].concat();
@@ -149,7 +150,7 @@ fn a_warning_changes_no_result() {
     place.train("run", "");
     let images = features()[0].clone();
     let shape = [IMAGES.into(), DIMS[0] as u64];
-    // A row of the training split is nothing to the test split.
+    // A row of the training split does not affect the test split.
     let mut zero = images.clone();
     zero[..DIMS[0]].fill(0.0);
     dataset(&place, "zero", |file| write_npy(&file("images.npy"), &shape, &zero));
@@ -163,7 +164,7 @@ fn a_warning_changes_no_result() {
 fn embeddings_without_a_direction_are_not_written() {
     let place = Place::new();
     place.train("run", "--epochs 1 --lr 1e-9");
-    // A head without biases maps zeros to zero.
+    // A head without biases maps zero rows to zero rows.
     let (mut tensors, metadata) = read_tensors(&place.read("run/best.safetensors"));
     tensors.get_mut("image.bias").unwrap().2.fill(0);
     fs::write(place.path("bare.safetensors"), write_tensors(&tensors, metadata)).unwrap();
@@ -189,7 +190,7 @@ fn embeddings_without_a_direction_are_not_written() {
 fn images_without_a_caption_are_candidates_and_no_queries() {
     let place = Place::new();
     place.train("run", "");
-    // Image 33 loses its captions, image 5 of the training split too.
+    // Image 33 loses its captions. So does image 5, which is in the training split.
     dataset(&place, "gallery", |file| {
         let texts = features()[1].clone();
         let kept: Vec<usize> = (0..80).filter(|text| ![5, 33].contains(&(text / 2))).collect();
@@ -216,7 +217,7 @@ fn images_without_a_caption_are_candidates_and_no_queries() {
         (tensors["image_to_text"].1.clone(), tensors["text_to_image"].1.clone()),
         (vec![8, 14], vec![14, 8])
     );
-    // Row numbers as torch saves them, and the cosines as scores, in halves.
+    // Row numbers in the type that torch saves, and the cosines as scores in f16.
     for name in ["images", "texts", "image_to_text", "text_to_image"] {
         let (dtype, _, bytes) = tensors.get_mut(name).unwrap();
         let wide = |row: &[u8]| i64::from(u32::from_le_bytes(row.try_into().unwrap())).to_le_bytes();
@@ -252,7 +253,7 @@ fn a_command_checks_what_it_needs() {
     for command in ["eval run broken --split val --device cpu", "baseline cca broken --device cpu"] {
         assert_eq!(place.run(command).code, 1, "wgoal {command}");
     }
-    // Captions are not printed, but training tells that they do not fit.
+    // Captions are not printed here, but training warns that they do not fit.
     dataset(&place, "captions", |file| fs::write(file("captions.txt"), "one line\n").unwrap());
     let expected = "warning: captions/captions.txt: expected 80 lines, one for each row of captions/texts.npy, found 1 lines; \
                     correct the file, or remove it";
@@ -292,7 +293,7 @@ fn a_dataset_after_the_grid_is_the_dataset() {
         "{}",
         output.stderr
     );
-    // The help lists no option that is refused.
+    // The help lists no option that `sweep` refuses.
     let help = place.ok("sweep --help");
     for option in ["--objective <", "--seed <"] {
         assert!(!help.contains(option), "{help}");
@@ -303,7 +304,7 @@ fn a_dataset_after_the_grid_is_the_dataset() {
     );
 }
 
-/// Whatever the objective, a side whose features are all zero is the fault, and no warm-up is advised.
+/// A side whose features are all zero is reported as such for every objective. The warning does not advise a warm-up.
 #[test]
 fn a_collapse_of_zero_features_is_told_as_such() {
     let place = Place::new();

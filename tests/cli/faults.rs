@@ -1,4 +1,4 @@
-//! What the tool refuses: one line that says what is wrong, an exit code, and nothing left behind.
+//! What the tool refuses: it prints one line with the fault, returns an exit code, and leaves nothing behind.
 // The table is for Unix only.
 #![cfg_attr(not(unix), allow(dead_code))]
 
@@ -6,10 +6,10 @@ use super::place::*;
 use std::collections::BTreeMap;
 use std::fs;
 
-/// A backend that this system does not have.
+/// A backend that does not exist on this system.
 const ABSENT: &str = if cfg!(target_os = "macos") { "dx12" } else { "metal" };
 
-/// A checkpoint of `run`, changed.
+/// Copies a checkpoint of `run` and changes it.
 fn checkpoint(place: &Place, name: &str, change: impl FnOnce(&mut BTreeMap<String, Tensor>, &mut String)) {
     let (mut tensors, mut metadata) = read_tensors(&place.read("run/best.safetensors"));
     change(&mut tensors, metadata.get_mut("wgoal").unwrap());
@@ -17,7 +17,7 @@ fn checkpoint(place: &Place, name: &str, change: impl FnOnce(&mut BTreeMap<Strin
     fs::write(place.path(name), write_tensors(&tensors, metadata)).unwrap();
 }
 
-/// A dataset called `name`, changed.
+/// Makes a dataset called `name` and changes it.
 fn dataset(place: &Place, name: &str, change: impl FnOnce(&dyn Fn(&str) -> std::path::PathBuf)) {
     write_dataset(&place.path(name));
     change(&|file| place.path(name).join(file));
@@ -28,7 +28,7 @@ fn cut(path: std::path::PathBuf) {
     fs::write(path, &bytes[..bytes.len() - 3]).unwrap();
 }
 
-/// Everything that the rows of the table name.
+/// Makes all files and folders that the rows of the table name.
 fn fixtures() -> Place {
     let place = Place::new();
     place.train("run", "");
@@ -50,7 +50,8 @@ fn fixtures() -> Place {
     });
     checkpoint(&place, "unknown.st", |_, metadata| *metadata = metadata.replace("\"clip\"", "\"snip\""));
     checkpoint(&place, "wide.st", |_, metadata| *metadata = metadata.replace("[6,5]", "[6,0]"));
-    // A best epoch that is still to come, whichever was the best: both numbers are set.
+    // The best epoch is later than the last one. Both numbers are set, so this does not depend on which epoch was the
+    // best.
     let ahead = |metadata: &str| {
         let mut progress: serde_json::Value = serde_json::from_str(metadata).unwrap();
         (progress["epoch"], progress["best"]["epoch"]) = (1.into(), 9.into());
@@ -112,8 +113,8 @@ fn fixtures() -> Place {
     place
 }
 
-/// The table holds a command, its exit code and its message on two lines; options that a row leaves out are filled in.
-/// Messages of the operating system are those of Unix.
+/// Each row of the table has two lines: a command, and its exit code with its message. Options that a row leaves out
+/// are added. Messages of the operating system are those of Unix.
 #[cfg(unix)]
 #[test]
 fn every_bad_call_is_refused_with_its_own_message() {
@@ -157,7 +158,7 @@ fn every_bad_call_is_refused_with_its_own_message() {
     assert_eq!(wrong, 0, "messages that differ are printed above");
 }
 
-/// A fault found while training ends the run, whose folder then holds whole files only.
+/// A fault that training finds ends the run. Its folder then holds only complete files.
 #[test]
 fn a_fault_met_while_training_names_file_and_row() {
     let place = Place::new();
@@ -177,7 +178,8 @@ fn a_fault_met_while_training_names_file_and_row() {
             format!("nan/images.npy row 17 column 3: expected a finite f32 value, found NaN; {replace}"),
             &never,
         ),
-        // Standardising reads the training rows before there is a folder, as whatever trains does those of validation and test.
+        // Standardisation reads the training rows before the folder is made. Every training does so with the rows of
+        // validation and test.
         (
             "nan --standardize",
             format!("nan/images.npy row 17 column 3: expected a finite f32 value, found NaN; {replace}"),
@@ -189,7 +191,7 @@ fn a_fault_met_while_training_names_file_and_row() {
             &[],
         ),
         ("data --lr 1e30 --batch 8 --epochs 5", format!("epoch 1, step 3: {lower}"), &never),
-        // The head is lost in the last step of the epoch: no loss shows it, and a NaN must not win the validation.
+        // The head diverges in the last step of the epoch. No loss shows this, and a NaN must not win the validation.
         (
             "data --lr 1e300",
             "recall: expected finite embeddings, found NaN; the head has diverged: train with a lower --lr"
@@ -206,7 +208,7 @@ fn a_fault_met_while_training_names_file_and_row() {
             if place.path(&i.to_string()).exists() { place.names(&i.to_string()) } else { Vec::new() };
         assert_eq!(names, left, "train {args}");
     }
-    // The checkpoint of the epoch before is still good.
+    // The checkpoint of the epoch before is still valid.
     place.train("run", "--epochs 3");
     fs::write(place.path("data/images.npy"), place.read("nan/images.npy")).unwrap();
     let last = place.read("run/last.safetensors");

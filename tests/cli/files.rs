@@ -1,4 +1,4 @@
-//! Files as they come: pipes, devices, folders and sockets where a file should be, and links.
+//! Paths of pipes, devices, folders, sockets and links where a file is expected.
 #![cfg(unix)]
 
 use super::place::*;
@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-/// What is no regular file, with the word for it.
+/// The kinds of paths that are not regular files, with the word for each in messages.
 const KINDS: [(&str, &str); 4] =
     [("pipe", "a pipe"), ("folder", "a folder"), ("zero", "a device"), ("socket", "a socket")];
 
@@ -16,13 +16,13 @@ fn make_pipe(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
 }
 
-/// A place with a trained run, gradients' inputs, and one of each of [`KINDS`] in `special`.
+/// A folder with a trained run, the inputs of `gradient`, and one of each of [`KINDS`] in `special`.
 pub fn place_of_kinds() -> (Place, UnixListener) {
     let place = Place::new();
     place.train("run", "");
     fs::create_dir_all(place.path("special/folder")).unwrap();
     make_pipe(&place.path("special/pipe"));
-    // A link, so that no fault of the tool could do anything to the device itself.
+    // A link protects the device from faults of the tool.
     symlink("/dev/zero", place.path("special/zero")).unwrap();
     let socket = UnixListener::bind(place.path("special/socket")).unwrap();
     write_npy(&place.path("x.npy"), &[2, 2], &[1.0f32, 0.0, 0.0, 1.0]);
@@ -34,7 +34,7 @@ pub fn place_of_kinds() -> (Place, UnixListener) {
 const WEIGHTS: &str = "fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0; }\n\
      fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0, 1.0); }\n";
 
-/// [`Place::run`], which must end soon.
+/// [`Place::run`] with a short time limit.
 pub fn run(place: &Place, args: &str) -> Output {
     let mut command = place.command();
     let output = command.timeout(HANGS).args(args.split_whitespace()).output().unwrap();
@@ -65,8 +65,8 @@ fn every_reader_refuses_what_is_no_regular_file() {
     let (place, _socket) = place_of_kinds();
     let sweep = "sweep data --objectives hinge --seeds 0 --epochs 1 --embed 4 --batch 16 --device cpu --out";
     place.ok(&format!("{sweep} sweep"));
-    // The file that is replaced, a folder that is copied for it, and the command that reads it, in which FILE is the
-    // file and DIR the copy.
+    // The file that is replaced, a folder that is copied first, and the command that reads it. FILE stands for the
+    // file, DIR for the copy.
     let train = "train DIR --epochs 1 --embed 4 --device cpu --out new";
     let resume = "train --resume --epochs 3 --device cpu --out DIR";
     let sweep = &format!("{sweep} DIR");
@@ -118,7 +118,7 @@ fn every_reader_refuses_what_is_no_regular_file() {
             assert_one_error(&output, &command);
             let said = output.stderr.lines().last().unwrap();
             assert!(said.contains(&format!("{folder}/{file}")), "wgoal {command}\n{said}");
-            // A folder may be that of a dataset, or of a run.
+            // A folder may be a dataset or a run.
             let expected = format!("found {word}");
             let others = ["images.npy", "the folder of a run"];
             let other = kind == "folder" && of.is_empty() && others.iter().any(|other| said.contains(other));
@@ -132,11 +132,11 @@ fn every_reader_refuses_what_is_no_regular_file() {
             }
         }
     }
-    // What is written must be a file as well.
+    // Output must go to a file as well.
     assert!(fs::metadata(place.path("special/pipe")).unwrap().file_type().is_fifo());
 }
 
-/// Files that say they are large are not read at all.
+/// Files with a huge size are refused without reading them.
 #[test]
 fn no_reader_takes_more_than_its_file_can_need() {
     let (place, _socket) = place_of_kinds();
@@ -165,7 +165,7 @@ fn no_reader_takes_more_than_its_file_can_need() {
         "eval run/best.safetensors data --rerank large.safetensors --device cpu",
         "gradient --images x.npy --texts x.npy --device cpu --out g",
     ] {
-        // As much memory as the tool takes anyhow.
+        // The limit is what the tool needs in normal use.
         let limited = format!("ulimit -v 8000000; exec {} {command}", env!("CARGO_BIN_EXE_wgoal"));
         let mut shell = assert_cmd::Command::new("sh");
         let output =
@@ -173,12 +173,12 @@ fn no_reader_takes_more_than_its_file_can_need() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{command}\n{stderr}");
         assert!(stderr.lines().last().unwrap().starts_with("error: "), "{command}\n{stderr}");
-        // The reader's own words, not those of a memory that is full.
+        // The message comes from the reader, not from a failed allocation.
         assert!(!stderr.contains("memory"), "{command}\n{stderr}");
     }
 }
 
-/// Training looks at captions only to warn, so what is wrong with their file is a warning too.
+/// Training reads captions only for a warning, so a fault of their file is a warning too.
 #[test]
 fn captions_that_are_no_regular_file_are_a_warning() {
     let (place, _socket) = place_of_kinds();
@@ -198,7 +198,7 @@ fn captions_that_are_no_regular_file_are_a_warning() {
     warned("large", "a file of more than");
 }
 
-/// The single files that commands write, FILE among their words.
+/// Commands that write a single file, which FILE stands for.
 fn writers() -> [&'static str; 4] {
     [
         "gradient --images x.npy --texts x.npy --objective hinge --device cpu --out FILE",
@@ -217,7 +217,7 @@ fn what_is_no_file_stays_what_it_is() {
         fs::remove_file(place.path("whole")).unwrap();
         let exact = !writer.starts_with("bench");
 
-        // Into a device: through a link, so that no fault of the tool could do anything to the device itself.
+        // Into a device, through a link that protects the device from faults of the tool.
         symlink("/dev/null", place.path("null")).unwrap();
         place.ok(&writer.replace("FILE", "null"));
         assert_eq!(fs::read_link(place.path("null")).unwrap(), Path::new("/dev/null"), "{writer}");
@@ -231,14 +231,14 @@ fn what_is_no_file_stays_what_it_is() {
             fs::remove_file(place.path("full")).unwrap();
         }
 
-        // Into a pipe, if anyone reads it.
+        // Into a pipe, if somebody reads it.
         let pipe = place.path(&format!("pipe{number}"));
         make_pipe(&pipe);
         let output = run(&place, &writer.replace("FILE", pipe.to_str().unwrap()));
         assert_one_error(&output, writer);
         assert!(output.stderr.contains("nothing that reads"), "{}", output.stderr);
         let mut options = fs::OpenOptions::new();
-        // Open at both ends, so that opening does not wait for the tool.
+        // The pipe is opened for reading and writing, so that opening does not wait for the tool.
         let mut reader = options.read(true).write(true).open(&pipe).unwrap();
         let mut read = vec![0; if exact { whole.len() } else { 100 }];
         let reading = std::thread::spawn(move || reader.read_exact(&mut read).map(|()| (read, reader)));
@@ -247,7 +247,7 @@ fn what_is_no_file_stays_what_it_is() {
         assert!(!exact || read == whole, "{writer}");
         assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
 
-        // To standard output, which then holds nothing else.
+        // To standard output, which then contains nothing else.
         let output = place.command().args(writer.replace("FILE", "/dev/stdout").split(' ')).output().unwrap();
         assert!(output.status.success());
         assert!(!exact || output.stdout == whole, "{writer}");
@@ -265,7 +265,7 @@ fn what_is_no_file_stays_what_it_is() {
     }
 }
 
-/// Runs and sweeps read again what they write.
+/// Runs and sweeps read the files that they have written.
 #[test]
 fn folders_hold_regular_files() {
     let (place, _socket) = place_of_kinds();
@@ -283,7 +283,7 @@ fn folders_hold_regular_files() {
     }
 }
 
-/// A link stays, and what it leads to is written, whether that is there or not.
+/// A link is kept. Output goes to its target, which may be missing.
 #[test]
 fn links_are_written_through() {
     let (place, _socket) = place_of_kinds();
@@ -305,7 +305,7 @@ fn links_are_written_through() {
     let output = run(&place, "analyze con:con --plot a");
     assert_one_error(&output, "a circle");
     assert!(output.stderr.contains("links that lead in a circle"), "{}", output.stderr);
-    // The rights of a file outlive its content.
+    // A file keeps its permissions when its content is replaced.
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(place.path("deep/target1"), fs::Permissions::from_mode(0o640)).unwrap();
     place.ok("analyze con:con --plot deep/target1");

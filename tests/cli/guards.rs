@@ -1,10 +1,10 @@
-//! What must not be lost: features, runs, results, and the run itself where nobody reads what it says.
+//! What must not be lost: features, runs, results, and the run itself if nobody reads its messages.
 
 use super::place::*;
 #[cfg(unix)]
 use std::process::{Command, Stdio};
 
-/// Features of the same shapes, computed anew.
+/// New features of the same shapes.
 fn compute_anew(place: &Place) {
     let images: Vec<f32> = numbers(77).take(IMAGES as usize * DIMS[0]).collect();
     write_npy(&place.path("data/images.npy"), &[IMAGES.into(), DIMS[0] as u64], &images);
@@ -62,7 +62,7 @@ fn one_split_is_enough_to_evaluate_and_none_to_embed_all() {
     };
     let (all, test) = (rows("all/images.npy"), rows("test/images.npy"));
     assert_eq!(all.len(), IMAGES as usize * 4);
-    // The test images are the last, whichever batch they are embedded in.
+    // The test images are the last ones, whichever batch they are embedded in.
     for (a, b) in all[all.len() - test.len()..].iter().zip(&test) {
         assert!((a - b).abs() <= 1e-6, "{a} {b}");
     }
@@ -79,7 +79,7 @@ fn a_folder_of_a_run_that_came_to_nothing_can_be_used_again() {
     place.train("run", "--lr 0.01");
     let output = place.run("train data --device cpu --embed 4 --out run");
     assert!(output.code == 1 && output.stderr.contains("an earlier run"), "{}", output.stderr);
-    // Epochs are told of, and their checkpoint is gone.
+    // The metrics list epochs, but their checkpoint is missing.
     std::fs::remove_file(place.path("run/last.safetensors")).unwrap();
     let output = place.run("train --resume --device cpu --out run");
     assert!(output.code == 1 && output.stderr.contains("the checkpoint of 2 epochs"), "{}", output.stderr);
@@ -117,7 +117,7 @@ fn switches_of_a_recipe_can_be_turned_off() {
     assert_eq!((standardize("on"), standardize("off")), (Some(true), Some(false)));
 }
 
-/// Whatever is said on standard error is for a reader, and there may be none.
+/// Messages on standard error are for a reader. A command succeeds even if there is none.
 #[cfg(unix)]
 #[test]
 fn nobody_need_read() {
@@ -129,7 +129,7 @@ fn nobody_need_read() {
     assert_eq!(place.metrics("run").len(), 30);
 }
 
-/// A result that the disk does not hold is no success.
+/// A result that cannot be written is an error.
 #[cfg(target_os = "linux")]
 #[test]
 fn results_that_cannot_be_written_are_an_error() {
@@ -161,7 +161,7 @@ fn two_processes_do_not_write_into_one_folder() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(output.code == 1 && output.stderr.contains("no other process"), "{}", output.stderr);
-    // The lock has ended with its process.
+    // The lock ends with its process.
     let done = place.metrics("run").len();
     let output = place.run("train --resume --device cpu --epochs 1 --out run");
     assert!(!output.stderr.contains("no other process"), "{done} epochs, {}", output.stderr);

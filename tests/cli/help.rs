@@ -1,4 +1,4 @@
-//! Help fits the terminal.
+//! Help fits the width of the terminal.
 
 use super::place::*;
 
@@ -43,7 +43,7 @@ fn help_fits_the_terminal() {
             assert!(widest(&text) <= 100, "{command} {option}\n{text}");
         }
     }
-    // Long lines are broken where the terminal ends, and before they get hard to read.
+    // Lines are broken at the width of the terminal, and earlier on very wide terminals.
     let [narrow, usual, wide] = [80, 100, 300].map(|columns| help(&place, "train", "--help", columns));
     assert!(widest(&narrow) <= 80 && (81..=100).contains(&widest(&usual)), "{narrow}\n{usual}");
     assert!((101..=120).contains(&widest(&wide)), "{wide}");

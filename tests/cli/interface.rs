@@ -1,4 +1,4 @@
-//! Every command once: the files and lines that scripts build on.
+//! Runs every command once and checks the files and lines that scripts depend on.
 
 use super::place::*;
 use safetensors::tensor::Dtype;
@@ -28,7 +28,7 @@ fn train_writes_a_run_and_a_summary() {
     assert!(summary["seconds_training"].as_f64().unwrap() > 0.0);
 
     assert_eq!(place.names("run"), ["best.safetensors", "config.json", "last.safetensors", "metrics.jsonl"]);
-    // What last tells of is all there: it is written after the others.
+    // `last.safetensors` is written after the others, so everything that it mentions exists.
     let written = |name: &str| place.path(name).metadata().unwrap().modified().unwrap();
     assert!(written("run/last.safetensors") >= written("run/metrics.jsonl"));
     assert!(written("run/last.safetensors") >= written("run/best.safetensors"));
@@ -40,7 +40,7 @@ fn train_writes_a_run_and_a_summary() {
         assert_eq!(keys(line).join(" "), expected);
         assert_recall(&line["val"]);
     }
-    // The first of the best counts.
+    // On ties, the first of the best epochs counts.
     let best = metrics.iter().rev().max_by(|a, b| {
         let rsum = |line: &Value| line["val"]["rsum"].as_f64().unwrap();
         rsum(a).total_cmp(&rsum(b))
@@ -170,7 +170,7 @@ fn gradient_is_the_one_known_by_hand() {
     let place = Place::new();
     write_npy(&place.path("x.npy"), &[2, 2], &[1.0f32, 0.0, 0.0, 1.0]);
     write_npy(&place.path("y.npy"), &[2, 2], &[0.6f32, 0.8, 0.8, 0.6]);
-    // Both similarities of pairs are 0.6 and both others 0.8, so each of the four triplets costs 0.2 + 0.8 - 0.6.
+    // Both pairs have similarity 0.6, both negatives 0.8. So each of the four triplets costs 0.2 + 0.8 − 0.6.
     let g = gradient(&place, "--objective hinge --margin 0.2");
     let names: Vec<_> = g.keys().map(String::as_str).collect();
     let expected = "grad_images grad_temperature grad_texts hardest_image hardest_image_index hardest_text \
@@ -178,7 +178,7 @@ fn gradient_is_the_one_known_by_hand() {
     assert_eq!(names.join(" "), expected);
     assert_near(&g["loss"], &[], &[1.6]);
     assert_near(&g["positive"], &[2], &[0.6, 0.6]);
-    // Image 1 takes part in four similarities: twice -y1 and twice +y2.
+    // Image 1 is in four similarities: −y1 twice and +y2 twice.
     assert_near(&g["grad_images"], &[2, 2], &[0.4, -0.4, -0.4, 0.4]);
     assert_near(&g["grad_texts"], &[2, 2], &[-2.0, 2.0, 2.0, -2.0]);
     for name in ["hardest_text", "hardest_image"] {
@@ -190,19 +190,19 @@ fn gradient_is_the_one_known_by_hand() {
     let scaled = gradient(&place, "--objective hinge --margin 0.2 --scale -2");
     assert_near(&scaled["grad_images"], &[2, 2], &[-0.8, 0.8, 0.8, -0.8]);
 
-    // Two captions of one image are no negatives of each other.
+    // Two captions of one image are not negatives of each other.
     write_npy(&place.path("ids.npy"), &[2], &[7i64, 7]);
     let g = gradient(&place, "--objective hinge --ids ids.npy");
     assert_near(&g["loss"], &[], &[0.0]);
     assert_near(&g["grad_images"], &[2, 2], &[0.0; 4]);
 
-    // At rows of another length the gradient loses its radial part and shrinks by the length.
+    // For rows of another length, the gradient loses its radial part and is divided by the length.
     write_npy(&place.path("x.npy"), &[2, 2], &[2.0f32, 0.0, 0.0, 4.0]);
     let g = gradient(&place, "--objective hinge --normalize");
     assert_near(&g["loss"], &[], &[1.6]);
     assert_near(&g["grad_images"], &[2, 2], &[0.0, -0.2, -0.1, 0.0]);
 
-    // A single pair: the softmax over one similarity is 1, and nothing is to be learned.
+    // With a single pair, the softmax over one similarity is 1, so the gradient is 0.
     write_npy(&place.path("x.npy"), &[1, 2], &[1.0f32, 0.0]);
     write_npy(&place.path("y.npy"), &[1, 2], &[0.6f32, 0.8]);
     let g = gradient(&place, "--objective infonce");
@@ -241,7 +241,7 @@ fn bench_and_devices_report() {
             ["seconds", "products", "ratio"].map(|key| times[key].as_f64().unwrap());
         assert!(products > 0.0 && (ratio - seconds / products).abs() <= 1e-9 * ratio, "{times}");
     }
-    // Of 40 images one validates and one tests.
+    // Of 40 images, one is for validation and one for test.
     assert_eq!(epoch["steps"], json!(114 / 16));
     assert!(std::fs::read_dir(place.path("made")).unwrap().next().is_none(), "the features are left");
     let pairs = place.json("bench pairs --pairs 5,16 --embed 6 --device cpu --plot pairs.svg --json");
@@ -252,7 +252,7 @@ fn bench_and_devices_report() {
     let devices = devices.as_array().unwrap();
     for (index, device) in devices.iter().enumerate() {
         let mut expected = vec!["backend", "driver", "index", "kind", "limits", "max_binding", "name"];
-        // The CPU has none.
+        // The CPU has no limits to report.
         expected.retain(|&key| key != "limits" || device["kind"] != "cpu");
         assert_eq!(keys(device), expected);
         assert_eq!(device["index"], index);

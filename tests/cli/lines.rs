@@ -1,10 +1,11 @@
-//! What is said: lines that nothing from outside can break, forge or colour, in words that say what to do.
+//! Messages: no input can break, forge or colour a line, and the words say what to do.
 
 use super::place::*;
 use std::collections::HashMap;
 use std::fs;
 
-/// What an attacker would call a file: it forges a line, colours it, turns its direction, and has a control of eight bits.
+/// A file name as an attacker would choose it. It forges a line, colours it, reverses its direction, and has an 8-bit
+/// control character.
 const HOSTILE: &str = "a\nerror: forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{2066}\u{7f}b";
 const SHOWN: &str = r"a\nerror: forged\r\u{1b}[31m\u{9b}31m\u{202e}\u{2066}\u{7f}b";
 
@@ -14,7 +15,7 @@ fn run(place: &Place, args: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// Lines without what a terminal or a reader could take for something else.
+/// Checks that a terminal or a reader cannot take any line for something else.
 #[track_caller]
 fn assert_plain(args: &[&str], text: &str) {
     let unsafe_character = |c: char| c != '\n' && (c.is_control() || wgoal::is_unsafe(c));
@@ -28,7 +29,7 @@ fn names_cannot_forge_lines() {
     let place = Place::new();
     place.train("run", "");
     write_dataset(&place.path(HOSTILE));
-    // What is warned of names its file: rows of zeros, rows that are no unit vectors.
+    // These warnings name the file: rows of zeros, and rows that are not unit vectors.
     let mut images = features()[0].clone();
     images[..DIMS[0]].fill(0.0);
     write_npy(&place.path(HOSTILE).join("images.npy"), &[IMAGES.into(), DIMS[0] as u64], &images);
@@ -81,7 +82,7 @@ fn names_cannot_forge_lines() {
     }
 }
 
-/// Of usage, too, which clap words.
+/// This includes usage errors, whose words come from clap.
 #[test]
 fn arguments_cannot_forge_lines() {
     let place = Place::new();
@@ -108,7 +109,7 @@ fn arguments_cannot_forge_lines() {
     }
 }
 
-/// What files hold comes into errors as well.
+/// Contents of files appear in errors as well.
 #[test]
 fn contents_cannot_forge_lines() {
     let place = Place::new();
@@ -154,7 +155,7 @@ fn contents_cannot_forge_lines() {
             let (code, _, stderr) = run(&place, &args);
             assert_plain(&args, &stderr);
             let errors = stderr.lines().filter(|line| line.starts_with("error: ")).count();
-            // Captions are looked at only to warn.
+            // Captions are read only for a warning.
             let expected = if command.contains("captions") { (0, 0) } else { (1, 1) };
             assert_eq!((code, errors), expected, "{command}\n{stderr}");
             assert!(stderr.lines().all(|line| line.len() < 4000), "{command}: {} bytes", stderr.len());
@@ -162,7 +163,7 @@ fn contents_cannot_forge_lines() {
     }
 }
 
-/// JSON keeps what it holds, in escapes that every parser reads.
+/// JSON contains the name in escapes that every parser reads.
 #[cfg(unix)]
 #[test]
 fn json_stays_json() {
@@ -177,7 +178,7 @@ fn json_stays_json() {
     serde_json::from_str::<serde_json::Value>(stderr.lines().last().unwrap()).unwrap();
 }
 
-/// A variable that says nothing known is an error that lists what it may say, whatever the device.
+/// An environment variable with an unknown value is an error that lists the accepted values, whatever the device.
 #[test]
 fn misspelt_variables_are_errors() {
     let place = Place::new();
@@ -222,7 +223,8 @@ fn misspelt_variables_are_errors() {
     }
 }
 
-/// Drivers look for a display that nobody asked for, and their libraries say aloud that it is not there.
+/// Drivers look for a display even if none is needed, and their libraries print that it is missing. These messages are
+/// suppressed.
 #[test]
 fn looking_for_devices_says_nothing() {
     let place = Place::new();
@@ -236,7 +238,7 @@ fn looking_for_devices_says_nothing() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{folder:?}");
         output.stdout
     };
-    // The same devices in the same order.
+    // The devices and their order stay the same.
     let expected = devices(Some("/nonexistent"));
     assert!(devices(None) == expected && devices(Some("")) == expected);
 }

@@ -3,10 +3,11 @@
 use super::place::*;
 use serde_json::{Value, json};
 
-/// Rows of a region and of a token.
+/// The widths of a region and of a token.
 const LOCAL: [usize; 2] = [7, 3];
 
-/// Adds regions and tokens to `data`: three an image, one to four a caption, around the features that are there.
+/// Adds regions and tokens to `data`: three regions per image and one to four tokens per caption, derived from the
+/// features.
 fn add_local(place: &Place, name: &str) {
     let [images, texts] = features();
     let mut noise = numbers(9);
@@ -71,7 +72,7 @@ fn every_pooling_trains_resumes_and_evaluates() {
         if let Some(other) = results.insert(result, options) {
             panic!("'{options}' trained to the same as '{other}'");
         }
-        // Every bit of a run goes on from a checkpoint, the augmentation's too.
+        // A run continues from its checkpoint with every bit, including the augmentation.
         place.train(&parts, &format!("--epochs 2 {options}"));
         place.ok(&format!("train data --resume --epochs 4 --device cpu --out {parts}"));
         for name in ["best.safetensors", "last.safetensors"] {
@@ -99,7 +100,7 @@ fn local_features_alone_train() {
     let expected = "error: data: expected images, found image_regions alone; add images, or choose --image-pooling mean, \
                     max or gpo";
     assert_eq!((refused.code, refused.stderr.lines().last().unwrap()), (1, expected));
-    // A run on one kind of features is not one on another, though their widths may agree.
+    // A run on one kind of features cannot continue on another kind, even if their widths agree.
     let resumed = place.run("train data --resume --epochs 9 --device cpu --out both");
     assert!(
         resumed.stderr.contains("expected the dataset that the run was started on"),
@@ -134,7 +135,7 @@ fn recipes_are_bases_that_options_override() {
         json!(field(&inf, published)),
         json!([5e-4, [15], 1e-4, 2.0, 1, "gpo", "gpo", "residual-mlp", true])
     );
-    // The one value that is not published.
+    // The only value that is not published.
     assert_eq!(inf["dropout"], 0.5);
     let other = train(
         "data",
@@ -155,7 +156,7 @@ fn recipes_are_bases_that_options_override() {
         train("plain", "f", "--recipe xvlm --learn-temperature=off")["objective"]["infonce"]["learn_temperature"],
         false
     );
-    // The published numbers, where no option overrides them.
+    // The published numbers, unless an option overrides them.
     let defaults = |recipe: &str| {
         place.ok(&format!("train plain --recipe {recipe} --device cpu --out {recipe} --text-pooling none --image-pooling none"));
         json!(field(&config(&place, recipe), "epochs batch embed"))
@@ -165,7 +166,7 @@ fn recipes_are_bases_that_options_override() {
         [json!([30, 128, 1024]), json!([25, 128, 1024]), json!([10, 128, 256])]
     );
 
-    // A recipe may be named again to resume, and another is another run.
+    // A run may be resumed with its recipe. Another recipe needs another run.
     place.ok("train --resume --recipe xvlm --epochs 2 --embed 4 --batch 16 --device cpu --out e");
     let refused = place.run("train --resume --recipe vsepp --embed 4 --batch 16 --device cpu --out e");
     assert!(refused.code == 1 && refused.stderr.contains("--resume: expected"), "{}", refused.stderr);

@@ -1,4 +1,4 @@
-//! The command line as scripts use it: what it writes, what it refuses, and what it survives.
+//! The command line as scripts use it: what it writes, what it refuses, and which interruptions it survives.
 #![cfg(feature = "cli")]
 
 mod custom;

@@ -1,4 +1,4 @@
-//! What the options of `train` do to its result.
+//! The effect of each option of `train` on the result.
 
 use super::place::*;
 use serde_json::Value;
@@ -11,7 +11,7 @@ fn every_objective_trains() {
     let pairs = ["con", "lin", "lin-ms", "sig", "sig-ms"];
     let goal = ["con", "nca", "cir"].into_iter().flat_map(|t| pairs.map(|p| format!("{t}:{p}")));
     let losses = wgoal::objective::Loss::ALL.into_iter().map(|loss| loss.name().to_string());
-    // `triplet` is con:con to the last bit.
+    // `triplet` equals con:con bit for bit.
     let losses = losses.filter(|name| name != "triplet");
     let others = ["hinge", "hinge-sum", "infonce", "infonce-masked"].map(String::from);
     let mut results = BTreeMap::new();
@@ -25,7 +25,7 @@ fn every_objective_trains() {
             assert!(metrics.iter().all(|line| line[key].is_f64()), "{objective} {key}");
         }
         let (tensors, _) = read_tensors(&place.read(&format!("{out}/last.safetensors")));
-        // Where every triplet violates its margin, the hinge has the gradient of con:con, but not its loss.
+        // If every triplet violates its margin, the hinge has the gradient of con:con, but another loss.
         let result = (tensors["image.weight"].2.clone(), metrics[1]["loss"].to_string());
         if let Some(other) = results.insert(result, objective.clone()) {
             panic!("{objective} trained to the same as {other}");
@@ -89,7 +89,7 @@ fn options_change_the_result() {
 #[test]
 fn the_learning_rate_follows_its_options() {
     let place = Place::new();
-    // 48 captions in batches of 16: three steps an epoch.
+    // 48 captions in batches of 16 give three steps per epoch.
     let rates = |out: &str, options: &str| {
         place.train(out, &format!("--epochs 4 --lr 1 {options}"));
         place.metrics(out).iter().map(|line| (line["lr"].as_f64().unwrap() * 1e6).round()).collect::<Vec<_>>()
@@ -97,9 +97,9 @@ fn the_learning_rate_follows_its_options() {
     assert_eq!(rates("drop", "--lr-drop 1,3"), [1e6, 1e5, 1e5, 1e4]);
     assert_eq!(rates("warmup", "--lr-warmup 6"), [5e5, 1e6, 1e6, 1e6]);
     assert_eq!(rates("share", "--lr-warmup 50%"), [5e5, 1e6, 1e6, 1e6]);
-    // The course begins after the warm-up: of the six steps left 2 and 5 are done.
+    // The schedule starts after the warm-up. Of the six steps left, 2 and 5 are done.
     assert_eq!(rates("both", "--lr-warmup 50% --schedule linear"), [5e5, 1e6, 666_667.0, 166_667.0]);
-    // The last step of an epoch is the third, so done are 2, 5, 8 and 11 of 12.
+    // The rate is that of the last step of an epoch, so 2, 5, 8 and 11 of 12 steps are done.
     assert_eq!(rates("linear", "--schedule linear"), [833_333.0, 583_333.0, 333_333.0, 83_333.0]);
     assert_eq!(rates("cosine", "--schedule cosine"), [933_013.0, 629_410.0, 250_000.0, 17_037.0]);
 }
@@ -107,7 +107,7 @@ fn the_learning_rate_follows_its_options() {
 #[test]
 fn patience_stops_early() {
     let place = Place::new();
-    // At such a rate nothing changes, so the first epoch stays the best.
+    // The learning rate is so small that nothing changes, so the first epoch stays the best.
     let summary = place.train("run", "--epochs 9 --patience 2 --lr 1e-30 --weight-decay 0");
     assert_eq!((summary["best_epoch"].as_u64(), place.metrics("run").len()), (Some(1), 3));
 }
@@ -147,7 +147,7 @@ fn standardisation_is_in_the_checkpoint_and_used() {
     assert_ne!(eval("plain.safetensors")["t2i"], summary["test"]["t2i"]);
 }
 
-/// The arrays of `data` as one safetensors file.
+/// The arrays of `data` in one safetensors file.
 fn write_file(path: &Path) {
     use safetensors::tensor::Dtype;
     let [images, texts] = features();
@@ -192,7 +192,7 @@ fn the_example_dataset_is_the_default() {
     assert_eq!(by_default["test"], named["test"]);
     let config: Value = serde_json::from_slice(&place.read("x/config.json")).unwrap();
     assert!(config["dataset"].as_str().unwrap().ends_with("clipart-mini"));
-    // Without --out, runs get folders of their own.
+    // Without --out, each run gets its own folder.
     (0..2).for_each(|_| drop(place.ok("train data --device cpu --epochs 1 --embed 4")));
     assert_eq!(place.names("runs"), ["data-cir-sig-ms-s0", "data-cir-sig-ms-s0-2"]);
 }

@@ -1,4 +1,4 @@
-//! What belongs to the user: no result takes its place, by whatever name or link.
+//! Files of the user: no result replaces them, under any name or link.
 #![cfg(unix)]
 
 use super::files::{assert_one_error, place_of_kinds, run};
@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-/// A result never takes the place of what it is made from, whatever it is called.
+/// A result never replaces one of its inputs, whatever its name.
 #[test]
 fn nothing_that_is_read_is_written_over() {
     let (place, _socket) = place_of_kinds();
@@ -51,7 +51,7 @@ fn nothing_that_is_read_is_written_over() {
     }
 }
 
-/// Every regular file with its content.
+/// Every regular file, with its content.
 fn contents(place: &Place) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for folder in ["", "data", "run"] {
@@ -76,7 +76,7 @@ fn embeddings_and_heads_take_the_place_of_nothing_that_is_read() {
         assert!(contents(&place) == before, "{command}");
     };
     let embed = "embed run/best.safetensors data --split test --device cpu --out";
-    // A folder of features alone, which the dataset leads to by a link.
+    // A folder with features only, to which the dataset links.
     fs::create_dir(place.path("features")).unwrap();
     fs::rename(place.path("data/texts.npy"), place.path("features/texts.npy")).unwrap();
     symlink("../features/texts.npy", place.path("data/texts.npy")).unwrap();
@@ -86,7 +86,7 @@ fn embeddings_and_heads_take_the_place_of_nothing_that_is_read() {
     refused(&format!("{embed} data"));
     symlink("data", place.path("also-data")).unwrap();
     refused(&format!("{embed} also-data"));
-    // A head that is there under the name of the result.
+    // A head that has the name of the result.
     fs::create_dir(place.path("heads")).unwrap();
     fs::copy(place.path("run/best.safetensors"), place.path("heads/embeddings.safetensors")).unwrap();
     let head = place.read("heads/embeddings.safetensors");
@@ -117,7 +117,7 @@ fn a_sweep_writes_over_nothing_of_another_origin() {
     let results = place.read("good/results.jsonl");
     let plan = results.split_inclusive(|&b| b == b'\n').next().unwrap();
     let head = format!("heads/{head}");
-    // What is in the folder, and which file of it must stay.
+    // The contents of the folder, and the file that must stay.
     let cases: [(&str, &[(&str, &[u8])]); 8] = [
         ("results.jsonl", &[("results.jsonl", b"mine, without an end")]),
         ("results.jsonl", &[("results.jsonl", b"mine\n")]),
@@ -145,13 +145,13 @@ fn a_sweep_writes_over_nothing_of_another_origin() {
             assert!(same || *name == "results.jsonl" && *bytes == plan, "{name}");
         }
     }
-    // A last line that has lost its end alone is no line that was cut.
+    // A last line that lacks only its line end is complete.
     fs::write(place.path("good/results.jsonl"), results.strip_suffix(b"\n").unwrap()).unwrap();
     let output = run(&place, &format!("{sweep} good"));
     assert!(output.code == 0 && place.read("good/results.jsonl") == results, "{}", output.stderr);
 }
 
-/// What a killed process left half written is cleared away; what only looks like it stays.
+/// Files that a killed process left half written are removed. Files with similar names are kept.
 #[test]
 fn names_that_begin_as_ours_are_the_users() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Paths that are no text: files may be called anything.
+//! Paths that are not valid text. Files may have any name.
 #![cfg(target_os = "linux")]
 
 use super::place::*;
@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-/// A word of a command, in which `#` stands for a byte that no text has.
+/// A word of a command. `#` stands for a byte that is not valid in text.
 fn word(text: &str) -> OsString {
     OsStr::from_bytes(&text.bytes().map(|b| if b == b'#' { 0xff } else { b }).collect::<Vec<_>>()).to_owned()
 }
@@ -22,7 +22,7 @@ fn every_command_takes_paths_that_are_no_text() {
     fs::write(path("w#.wgsl"), weights).unwrap();
     for command in [
         "train da#ta --epochs 1 --embed 4 --batch 16 --device cpu --out ru#n",
-        // The dataset is that of before.
+        // The dataset is that of the command before.
         "train --resume --epochs 2 --device cpu --out ru#n",
         "train da#ta --epochs 1 --embed 4 --batch 16 --device cpu --objective custom --weights w#.wgsl",
         "eval ru#n/best.safetensors da#ta --device cpu --top 2 --write-candidates c#.safetensors",
@@ -41,11 +41,11 @@ fn every_command_takes_paths_that_are_no_text() {
     for name in ["c#.safetensors", "v#/texts.npy", "b#/best.safetensors", "s#/table.md", "g#.safetensors"] {
         assert!(path(name).is_file(), "{name}");
     }
-    // A text is written as one, so that configurations stay what they were.
+    // A path that is valid text is written as text, so configurations do not change.
     place.train("run", "");
     let config: serde_json::Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
     assert!(config["dataset"].as_str().unwrap().ends_with("/data"), "{config}");
-    // And where it is at fault, that is one clear error.
+    // A fault of such a path is one clear error.
     let output =
         place.command().args(["eval", "run/best.safetensors"]).arg(word("no#where")).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

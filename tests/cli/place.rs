@@ -1,4 +1,4 @@
-//! A folder to run `wgoal` in, with a small dataset named `data`, and readers of what it writes.
+//! A folder to run `wgoal` in, with a small dataset named `data`, and readers for its output.
 
 use assert_cmd::Command;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -11,14 +11,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub const IMAGES: u32 = 40;
-/// Widths of the image and the text features.
+/// The widths of the image and the text features.
 pub const DIMS: [usize; 2] = [6, 5];
-/// Images of the splits.
+/// The images of each split.
 pub const SPLITS: [(&str, std::ops::Range<u32>); 3] = [("train", 0..24), ("val", 24..32), ("test", 32..40)];
 
 pub struct Place(TempDir);
 
-/// How long a command may take, however busy the machine is: one that takes longer hangs.
+/// The longest time of a command, on the busiest machine. A command that takes longer hangs.
 pub const HANGS: Duration = Duration::from_secs(120);
 
 pub struct Output {
@@ -42,7 +42,7 @@ impl Place {
         fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// The tool in this folder, free of what the caller's environment says about devices.
+    /// The tool in this folder, without the caller's environment variables for devices.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wgoal"));
         for name in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME", "WGPU_POWER_PREF"] {
@@ -52,7 +52,7 @@ impl Place {
         command
     }
 
-    /// The tool at work, both its streams being `stream`.
+    /// Starts the tool with `stream` as its standard output and standard error.
     pub fn start(&self, args: &str, stream: fn() -> Stdio) -> Child {
         std::process::Command::new(env!("CARGO_BIN_EXE_wgoal"))
             .args(args.split(' '))
@@ -71,21 +71,21 @@ impl Place {
         Output { code: output.status.code().unwrap_or(-1), stdout, stderr }
     }
 
-    /// Standard output of a command that must succeed.
+    /// The standard output of a command that must succeed.
     pub fn ok(&self, args: &str) -> String {
         let Output { code, stdout, stderr } = self.run(args);
         assert_eq!(code, 0, "wgoal {args}\n{stderr}");
         stdout
     }
 
-    /// The one line that a command with `--json` writes.
+    /// The single line of a command with `--json`.
     pub fn json(&self, args: &str) -> Value {
         let stdout = self.ok(args);
         assert_eq!((stdout.lines().count(), stdout.ends_with('\n')), (1, true), "wgoal {args}\n{stdout}");
         serde_json::from_str(&stdout).unwrap()
     }
 
-    /// `train data` on the CPU with small defaults, into the folder `out`.
+    /// Runs `train data` on the CPU with small defaults into the folder `out`.
     pub fn train(&self, out: &str, args: &str) -> Value {
         let (epochs, embed) = (default(args, "--epochs", "2"), default(args, "--embed", "4"));
         self.json(&format!("train data --device cpu --batch 16 {epochs} {embed} --json --out {out} {args}"))
@@ -97,7 +97,7 @@ impl Place {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Everything in the folder, recursively, with its content.
+    /// All files in the folder, recursively, with their contents.
     pub fn listing(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.0.path().to_path_buf()];
@@ -114,7 +114,7 @@ impl Place {
         found
     }
 
-    /// Names in a folder, sorted.
+    /// The names in a folder, sorted.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(folder)).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -123,7 +123,7 @@ impl Place {
     }
 }
 
-/// Kills a run; whether that ended it. One that had ended before must have succeeded.
+/// Kills a run. Returns whether the kill ended it. A run that had ended before must have succeeded.
 #[cfg(unix)]
 pub fn kill(mut child: Child) -> bool {
     child.kill().unwrap();
@@ -137,7 +137,7 @@ fn default(args: &str, option: &str, value: &str) -> String {
     if args.split_whitespace().any(|arg| arg == option) { String::new() } else { format!("{option} {value}") }
 }
 
-/// Numbers in [-1, 1) of both signs, from a linear congruential sequence.
+/// Numbers in [-1, 1), from a linear congruential generator.
 pub fn numbers(seed: u32) -> impl Iterator<Item = f32> {
     let step = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     std::iter::successors(step(&seed), step).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0)
@@ -153,7 +153,7 @@ pub fn write_npy<T: npyz::AutoSerialize>(path: &Path, shape: &[u64], values: &[T
     fs::write(path, bytes).unwrap();
 }
 
-/// Features of the small dataset: two captions an image, each its image's features and some noise.
+/// The features of the small dataset: two captions per image, each with the image's features plus noise.
 pub fn features() -> [Vec<f32>; 2] {
     let [p, q] = DIMS;
     let images: Vec<f32> = numbers(1).take(IMAGES as usize * p).collect();

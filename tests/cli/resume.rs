@@ -1,4 +1,4 @@
-//! What a resumed run goes on with, and what it says of that.
+//! The options with which a resumed run continues, and its messages about them.
 
 use super::place::*;
 use serde_json::Value;
@@ -19,7 +19,7 @@ fn a_recipe_does_not_take_back_what_the_run_was_started_with() {
     place.ok(&format!("train data --recipe wgoal --epochs 4 --lr 0.001 {small} --out parts"));
     let before = config(&place, "parts");
     assert_eq!(before["recipe"], "wgoal");
-    // Neither the 10 epochs of the recipe nor its learning rate and width.
+    // Neither the 10 epochs of the recipe nor its learning rate and width are used.
     for args in ["--recipe wgoal", "--recipe wgoal --epochs 4", ""] {
         let output = place.run(&format!("train --resume {args} --no-baselines --out parts"));
         assert_eq!((output.code, lines(&output, "note: ")), (0, vec![]), "{args}\n{}", output.stderr);
@@ -50,7 +50,7 @@ fn a_recipe_does_not_take_back_what_the_run_was_started_with() {
 #[test]
 fn what_another_number_of_epochs_changes_is_said_before() {
     let place = Place::new();
-    // 48 captions in batches of 16: three steps an epoch.
+    // 48 captions in batches of 16 give three steps per epoch.
     let resume = |out: &str, start: &str, resume: &str| {
         place.train(out, &format!("--epochs 4 --lr 1 --weight-decay 0 {start}"));
         let output = place.run(&format!("train --resume --no-baselines {resume} --out {out}"));
@@ -63,7 +63,7 @@ fn what_another_number_of_epochs_changes_is_said_before() {
     let expected = "note: 8 epochs instead of 4: the learning rate rises until step 12 instead of step 6, it falls until epoch \
                     8 instead of epoch 4, the next step trains at 1.000e0 instead of 0.000e0";
     assert_eq!(said, [expected]);
-    // Three of its twelve steps are 12, 13 and 14; the last one is 2 of 12 down.
+    // The steps of the fifth epoch are 12, 13 and 14. At the last one, 2 of the 12 steps after the warm-up are done.
     let fallen = 0.5 * (1.0 + (std::f64::consts::PI * 2.0 / 12.0).cos());
     assert!((rate.unwrap() - fallen).abs() < 1e-6, "{rate:?}");
     let (said, _) = resume("linear", "--schedule linear", "--epochs 5");
@@ -78,12 +78,12 @@ fn what_another_number_of_epochs_changes_is_said_before() {
 #[test]
 fn a_run_that_patience_ended_says_so_and_trains_on() {
     let place = Place::new();
-    // At such a rate nothing changes, so the first epoch stays the best.
+    // The learning rate is so small that nothing changes, so the first epoch stays the best.
     place.train("run", "--epochs 9 --patience 2 --lr 1e-30 --weight-decay 0");
     assert_eq!(place.metrics("run").len(), 3);
     let before = place.listing();
     let resume = |args: &str| place.run(&format!("train --resume --no-baselines {args} --out run"));
-    // More epochs alone train nothing, which is no success.
+    // More epochs alone train nothing, so this is an error.
     for args in ["--epochs 20", "--epochs 20 --patience 1", "--patience 1", "--epochs 20 --patience 2"] {
         let output = resume(args);
         let patience = if args.ends_with('1') { 1 } else { 2 };
@@ -94,11 +94,11 @@ fn a_run_that_patience_ended_says_so_and_trains_on() {
         assert_eq!((output.code, output.stderr.lines().last().unwrap()), (1, &*expected), "{args}");
         assert!(place.listing() == before, "{args}");
     }
-    // The same run again tells its result.
+    // The same command again prints the result.
     let output = resume("");
     let expected = "note: --patience 2 ended the run after epoch 3 of 9; to continue, add --patience 0, or a --patience above 2";
     assert_eq!((output.code, lines(&output, "note: ")), (0, vec![expected]), "{}", output.stderr);
-    // The advice works, both ways.
+    // Both ways of the advice work.
     let output = resume("--patience 3");
     assert_eq!((output.code, lines(&output, "note: ")), (0, vec!["note: --patience 3 instead of 2"]));
     assert_eq!(place.metrics("run").len(), 4);

@@ -1,4 +1,4 @@
-//! Runs that repeat, and runs that are killed.
+//! Runs that are repeated, and runs that are killed.
 
 use super::place::*;
 #[cfg(unix)]
@@ -41,12 +41,12 @@ fn a_run_goes_on_in_parts() {
     let options = "--batch 16 --embed 4 --seed 3 --standardize --dropout 0.1 --lr 0.01 --device cpu";
     place.ok(&format!("train data {options} --epochs 7 --out whole"));
     place.ok(&format!("train data {options} --epochs 3 --out parts"));
-    // A file is replaced, never written over: another name of the old one keeps the old bytes.
+    // A file is replaced, not overwritten: a hard link to the old file keeps the old bytes.
     let third = place.read("parts/last.safetensors");
     std::fs::hard_link(place.path("parts/last.safetensors"), place.path("third")).unwrap();
     place.ok("train data --resume --epochs 5 --device cpu --out parts");
     assert!(place.read("third") == third && place.read("parts/last.safetensors") != third);
-    // Options may be repeated, and what is missing or half written is made up for.
+    // Options may be repeated. Missing and half-written files are restored.
     std::fs::remove_file(place.path("parts/best.safetensors")).unwrap();
     std::fs::write(place.path("parts/.wgoal-partial-x1y2z3X1Y2Z3.tmp"), "half").unwrap();
     let mut metrics = place.read("parts/metrics.jsonl");
@@ -58,7 +58,7 @@ fn a_run_goes_on_in_parts() {
     let epochs: Vec<_> = place.metrics("parts").iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
     assert_eq!(epochs, [1, 2, 3, 4, 5, 6, 7]);
 
-    // A finished run resumes to its summary.
+    // Resuming a finished run prints its summary.
     let again = place.json("train data --resume --device cpu --json --out parts");
     assert_eq!((&again["test"], &again["best_epoch"]), (&summary["test"], &summary["best_epoch"]));
     assert_same_run(&place, "whole", "parts");
@@ -74,7 +74,8 @@ fn a_run_killed_before_its_first_checkpoint_keeps_its_options() {
     assert_same_run(&place, "whole", "parts");
 }
 
-/// What a killed run wrote of an epoch beyond its last checkpoint does not outlive a resumption that takes another course.
+/// A killed run may have written files of an epoch after its last checkpoint. They do not survive if the resumed run
+/// takes another course.
 #[test]
 fn best_belongs_to_the_run_that_last_tells_of() {
     let place = Place::new();
@@ -86,7 +87,7 @@ fn best_belongs_to_the_run_that_last_tells_of() {
     assert!(place.read("run/best.safetensors") == best);
 }
 
-/// Kills at random moments, of starting up as well as of any phase of an epoch, must not show in the result.
+/// Kills at random moments, during start-up or any phase of an epoch, do not change the result.
 #[cfg(unix)]
 #[test]
 fn kills_do_not_show() {
@@ -104,8 +105,8 @@ fn kills_do_not_show() {
         lines
     };
 
-    // Moments are counted: so many more epochs in the file of metrics, then so many looks at it. On a busy machine a run may
-    // come to its end before enough kills hit: then another one is begun.
+    // Moments are counted: a number of further epochs in the file of metrics, then a number of checks. On a busy
+    // machine a run may end before enough kills hit. Then another run is started.
     let (seed, mut kills, mut runs) = (20_240, 0, 0);
     let mut numbers = numbers(seed);
     let mut below = |n: usize| ((0.5 + 0.5 * numbers.next().unwrap()) * n as f32) as usize;
@@ -115,7 +116,7 @@ fn kills_do_not_show() {
         let (config, metrics) =
             (place.path(&out).join("config.json"), place.path(&out).join("metrics.jsonl"));
         let epochs = || std::fs::read_to_string(&metrics).unwrap_or_default().lines().count();
-        // Before there is a config.json there is no run to resume.
+        // There is no run to resume before config.json exists.
         let args = || match config.exists() {
             true => format!("train {data} --resume --device cpu --out {out}"),
             false => format!("train {data} {options} --out {out}"),
@@ -140,7 +141,7 @@ fn kills_do_not_show() {
     assert!(kills >= KILLS, "{kills} kills hit in {runs} runs");
 }
 
-/// A head that stops telling anything from anything is named once, with what to change; one that learns is not.
+/// A warning names once that a head has collapsed, and what to change. A head that learns gives no warning.
 #[test]
 fn a_collapse_is_named() {
     let place = Place::new();
@@ -169,7 +170,7 @@ fn a_collapse_is_named() {
     let line = place.metrics("collapsed").into_iter().find_map(|line| line.get("collapse").cloned());
     assert_eq!(format!("warning: {}", line.unwrap().as_str().unwrap()), lines[0]);
 
-    // Similarities near 1 and a loss near its plateau, but what is left of them still tells pairs apart.
+    // These runs have similarities near 1 and a loss near its plateau, but the pairs can still be told apart.
     for (i, options) in
         ["--objective hinge --lr 0.05 --embed 64", "--objective hinge", "--objective con:con --lr 0.01", ""]
             .into_iter()

@@ -11,7 +11,7 @@ fn ids(tensor: &Tensor) -> Vec<u32> {
     bytemuck::pod_collect_to_vec(&tensor.2)
 }
 
-/// The candidates with scores: that of the right ones `right`, of the others their cosine.
+/// The candidates with scores: `right` for the right ones, the cosine for the others.
 fn scored(candidates: &Tensors, right: f32) -> Tensors {
     let mut tensors = candidates.clone();
     for (name, queries) in [("image_to_text", "images"), ("text_to_image", "texts")] {
@@ -51,7 +51,7 @@ fn candidates_go_out_and_come_back_with_scores() {
         std::fs::write(place.path("scored.safetensors"), bytes).unwrap();
         eval("--rerank scored.safetensors")
     };
-    // Right candidates first: whatever is among the three is found at once.
+    // Right candidates get the best score, so each one among the three is found first.
     let best = rerank(9.0);
     let hit = |name: &str, first: bool| {
         let index = ids(&candidates[name]);
@@ -68,12 +68,12 @@ fn candidates_go_out_and_come_back_with_scores() {
     let mut stage = first.clone();
     stage.as_object_mut().unwrap().retain(|key, _| ["i2t", "t2i", "rsum"].contains(&&**key));
     assert_eq!(best["first_stage"], stage);
-    // Below the -100 of everything else, they come last.
+    // With scores below the −100 of all others, the right ones come last.
     assert_eq!(rerank(-101.0)["t2i"]["r1"], 0.0);
     let text = place.ok("eval run/best.safetensors data --device cpu --rerank scored.safetensors");
     assert_eq!(text.matches("rsum").count(), 2);
 
-    // All candidates, scored by their cosine, rank as they did.
+    // All candidates, scored by their cosine, keep their ranks.
     eval("--top 99 --write-candidates all.safetensors");
     let (all, _) = read_tensors(&place.read("all.safetensors"));
     assert_eq!((all["image_to_text"].1[1], all["text_to_image"].1[1]), (16, 8));
@@ -175,7 +175,8 @@ fn gradient_samples_negatives() {
     }
     assert_eq!(sample("--sample-negatives 7 --sample-temperature 5"), drawn[7]);
     assert!(drawn.iter().any(|other| *other != drawn[0]));
-    // At a temperature near zero there is nothing but the most similar of the others, unless the floor is drawn.
+    // At a temperature near zero only the most similar of the others is drawn, apart from the small constant in the
+    // probability.
     let hard = sample("--sample-negatives 1 --sample-temperature 0.001 --normalize");
     assert_ne!(Some(&hard), drawn.get(1));
 }

@@ -1,4 +1,4 @@
-//! Sweeps that repeat and that are cut, what their tables say, and what they refuse.
+//! Sweeps that are repeated or interrupted, the contents of their tables, and what they refuse.
 
 use super::place::*;
 use serde_json::Value;
@@ -18,13 +18,14 @@ fn assert_same_tables(place: &Place, one: &str, other: &str) {
     }
 }
 
-/// A sweep cut anywhere, in the middle of a line or between two, goes on with what is missing and ends with the same bytes.
+/// A sweep may be cut in the middle of a line or between two lines. It continues with what is missing and ends with the
+/// same bytes.
 #[test]
 fn a_sweep_that_was_cut_ends_with_the_same_tables() {
     let place = Place::new();
     let sweep = format!("sweep data --objectives con:con,hinge --seeds 0,1 --grid lr=0.001,0.1 {SMALL}");
     place.ok(&format!("{sweep} --out whole"));
-    // The plan, then for each objective four runs and a test for each seed.
+    // The file holds the plan, then four runs per objective and one test per seed.
     let whole = place.read("whole/results.jsonl");
     let lines: Vec<&[u8]> = whole.split_inclusive(|&byte| byte == b'\n').collect();
     let kinds: Vec<_> =
@@ -54,7 +55,7 @@ fn a_sweep_that_was_cut_ends_with_the_same_tables() {
         assert_eq!(results(&place, &out).len(), lines.len(), "whole lines only");
         assert_eq!(place.names("whole/heads"), place.names(&format!("{out}/heads")));
     }
-    // A finished one trains nothing, and needs no heads.
+    // A finished sweep trains nothing and needs no heads.
     std::fs::remove_dir_all(place.path("whole/heads")).unwrap();
     let again = place.run(&format!("{sweep} --out whole --baseline con:con"));
     assert!(again.stderr.contains("8 of 8 runs are in whole") && !again.stderr.contains("val rsum"));
@@ -62,7 +63,7 @@ fn a_sweep_that_was_cut_ends_with_the_same_tables() {
     assert_same_tables(&place, "whole", "cut3");
 }
 
-/// Killed for real, at whatever moment.
+/// The sweep is really killed, at random moments.
 #[cfg(unix)]
 #[test]
 fn a_sweep_that_was_killed_goes_on() {
@@ -71,7 +72,7 @@ fn a_sweep_that_was_killed_goes_on() {
     let sweep = format!("sweep data --objectives con:con,cir:sig-ms,infonce --seeds 3,5 {SMALL} --epochs 60");
     let sweep = sweep.replace("--epochs 2 ", "");
     place.ok(&format!("{sweep} --out whole"));
-    // On a busy machine a sweep may come to its end before a kill hits: then another one is begun.
+    // On a busy machine a sweep may end before a kill hits. Then another one is started.
     let (mut kills, mut sweeps) = (0, 0);
     while kills < 3 && sweeps < 20 {
         sweeps += 1;
@@ -94,7 +95,7 @@ fn a_sweep_that_was_killed_goes_on() {
     assert!(kills >= 3, "{kills} kills hit in {sweeps} sweeps");
 }
 
-/// The runs are those of `train`, and the table is theirs.
+/// The runs are those of `train`, and the table follows from them.
 #[test]
 fn the_table_is_that_of_the_runs() {
     let place = Place::new();
@@ -135,7 +136,7 @@ fn the_table_is_that_of_the_runs() {
             assert!(stdout.lines().nth(6 + row).unwrap().contains(&printed), "{printed} in\n{stdout}");
         }
     }
-    // With two degrees of freedom p has a closed form.
+    // With two degrees of freedom, p has a closed form.
     let differences =
         [0, 1, 2].map(|seed| of(&runs[1][seed], "/test/rsum") - of(&runs[0][seed], "/test/rsum"));
     let mean = differences.iter().sum::<f64>() / 3.0;
@@ -170,8 +171,8 @@ fn all_is_the_papers_table() {
     assert!(names[15].starts_with("| hinge") && names[16].starts_with("| infonce"));
 }
 
-/// The point is the one that validation prefers, whatever the test split says; an option without effect on an objective
-/// makes no points of it.
+/// The point is chosen by validation, whatever the test split says. An option without effect on an objective does not
+/// add points to it.
 #[test]
 fn the_grid_is_chosen_by_validation() {
     let place = Place::new();
@@ -194,7 +195,7 @@ fn the_grid_is_chosen_by_validation() {
         let chosen = row["point"].as_str().unwrap();
         assert_eq!(sums[chosen], best, "{chosen} of {sums:?}");
         assert!(sums.values().any(|&sum| sum < best) && !chosen.contains("1e-30"), "{sums:?}");
-        // The test split is looked at for this point alone.
+        // The test split is used for this point only.
         let of = tests.iter().filter(|test| test["objective"] == row["objective"]);
         assert!(of.clone().count() == 2 && of.clone().all(|test| test["point"] == *chosen));
     }
@@ -211,7 +212,7 @@ fn a_point_that_diverges_is_ruled_out() {
         kept,
         ["cir-lin-2-s0", "cir-lin-2-s1", "con-con-2-s0", "con-con-2-s1"].map(|n| format!("{n}.safetensors"))
     );
-    // The tables are written, and no run is no success.
+    // The tables are written, but a sweep without a successful run is an error.
     for _ in 0..2 {
         let output = place.run(&format!("{sweep} all --lr 1e300"));
         assert!(output.stdout.lines().last().unwrap().contains("| diverged | n/a |"), "{}", output.stdout);
@@ -223,14 +224,14 @@ fn a_point_that_diverges_is_ruled_out() {
     }
 }
 
-/// Of an objective without a result no head stays, whichever of its seeds came to an end.
+/// If one seed of an objective fails, no head of the objective is kept.
 #[test]
 fn a_seed_that_diverges_leaves_no_heads() {
     let place = Place::new();
     let sweep = format!("sweep data --objectives con:con,hinge --seeds 0,1 {SMALL} --out sweep");
     place.ok(&sweep);
     assert_eq!(place.names("sweep/heads").len(), 4);
-    // As if one run of hinge had diverged, and the sweep had been cut after the other.
+    // As if one run of hinge had diverged, and the sweep had been cut after the other one.
     let mut lines = results(&place, "sweep");
     lines.retain(|line| line["test"]["objective"] != "hinge");
     let run = lines.iter_mut().find(|line| line["run"]["objective"] == "hinge").unwrap();
@@ -246,7 +247,7 @@ fn a_seed_that_diverges_leaves_no_heads() {
     assert_eq!(place.names("sweep/heads"), ["con-con-1-s0.safetensors", "con-con-1-s1.safetensors"]);
 }
 
-/// The test split is looked at last, and missed first.
+/// The test split is used last, but its absence is found first.
 #[test]
 fn a_sweep_that_could_not_be_evaluated_does_not_begin() {
     use wgoal::sweep::{Sweep, Variant};
@@ -269,7 +270,7 @@ fn a_sweep_that_could_not_be_evaluated_does_not_begin() {
     let without = sweep(small.clone().with(|c| c.batch = 8), &[Split::Train, Split::Val]);
     assert!(without.contains("split_test"), "{without}");
     write_dataset(&place.path("data"));
-    // What only the last run would come to.
+    // These faults would otherwise appear only in the last run.
     let pooled = small.clone().with(|c| {
         c.batch = 8;
         c.text_pooling = wgoal::model::Pooling::Mean;
@@ -310,7 +311,7 @@ fn results_of_other_options_are_refused() {
     assert!(sweep(first).stderr.contains("expected the results of a sweep, found another file"));
 }
 
-/// A sweep fits what its runs begin with once for each kind of input: they must be the runs that `train` makes.
+/// A sweep fits the start of its runs once per kind of input. The runs must still be those of `train`.
 #[test]
 fn runs_that_begin_with_cca_are_those_of_train() {
     let place = Place::new();

@@ -1,12 +1,12 @@
-//! Results do not depend on the number of threads, nor on what else is computed with a row.
+//! Results do not depend on the number of threads, nor on the other rows of a batch.
 
 use crate::place::{Place, numbers, write_npy};
 
-/// Images, width of their features, and that of the texts'.
+/// The number of images, the width of their features, and that of the text features.
 const IMAGES: u32 = 300;
 const WIDTHS: [usize; 2] = [700, 150];
 
-/// A dataset large enough for the threads to share its products; image rows from 20 to 156 are one and the same.
+/// A dataset large enough that several threads share its products. The image rows from 20 to 156 are equal.
 fn wide_dataset(place: &Place) {
     let [p, q] = WIDTHS;
     let mut images: Vec<f32> = numbers(1).take(IMAGES as usize * p).collect();
@@ -73,7 +73,7 @@ fn equal_rows_get_equal_embeddings_wherever_they_stand() {
         };
         let all = values("all", IMAGES as usize);
         assert!(all[20 * row..157 * row].chunks_exact(row).all(|equal| *equal == all[20 * row..21 * row]));
-        // A row is the same among others.
+        // The embedding of a row does not depend on the rows beside it.
         assert_eq!(all[249 * row..], values("test", 51));
     }
 }

@@ -1,13 +1,13 @@
-//! Options that do nothing in the run at hand are named, and no others.
+//! Options without effect in a run are named, and no others.
 
 use super::place::*;
 
-/// What was warned of.
+/// The text of each warning.
 fn warnings(output: &Output) -> Vec<&str> {
     output.stderr.lines().filter_map(|line| line.strip_prefix("warning: ")).collect()
 }
 
-/// The small dataset with some of its captions only, and tokens for each.
+/// A small dataset `single` with one caption per image, and tokens for each caption.
 fn few_captions(place: &Place) {
     let images: Vec<u32> = (0..IMAGES).collect();
     write_dataset(&place.path("single"));
@@ -24,7 +24,7 @@ fn few_captions(place: &Place) {
 fn options_of_a_run_without_effect_are_named() {
     let place = Place::new();
     few_captions(&place);
-    // 48 captions in batches of 16: three steps an epoch. Of `single` there are 24.
+    // 48 captions in batches of 16 give three steps per epoch. `single` has 24 captions.
     let table = [
         (
             "data --size-augment",
@@ -104,13 +104,13 @@ fn options_of_a_run_without_effect_are_named() {
         let expected: Vec<_> = Some(expected).filter(|text| !text.is_empty()).into_iter().collect();
         assert_eq!(warnings(&output), expected, "{args}");
     }
-    // A recipe's own values are no options that were given.
+    // The values of a recipe do not count as given options.
     let output =
         place.run("train single --recipe vsepp --embed 4 --device cpu --epochs 2 --no-baselines --out r");
     assert_eq!((output.code, warnings(&output)), (0, vec![]), "{}", output.stderr);
 }
 
-/// An option of an objective is named exactly where it changes neither gradient nor loss.
+/// An option of an objective is named exactly if it changes neither the gradient nor the loss.
 #[test]
 fn parameters_of_objectives_are_named_where_they_change_nothing() {
     let place = Place::new();
@@ -231,6 +231,7 @@ fn a_profile_names_each_kernel_once() {
     };
     let (field, other, all) = bench("hinge-sum");
     assert_eq!((field, other), (Some(1), None));
-    // hardest, dense_sum, dense_field, mined_order, compose; l2norm and back, column_sum, sum_squares, record, adamw.
+    // hardest, dense_sum, dense_field, mined_order, compose, l2norm, l2norm_backward, column_sum, sum_squares, record,
+    // adamw.
     assert_eq!(all, 11);
 }

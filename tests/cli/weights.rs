@@ -1,4 +1,4 @@
-//! Weight files of one's own through the command line.
+//! Weight files of the user on the command line.
 
 use super::place::*;
 use serde_json::json;
