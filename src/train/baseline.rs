@@ -1,9 +1,10 @@
-//! Heads in closed form: regularised canonical correlation analysis (Hotelling, 1936; Vinod, 1976) and ridge regression
+//! Closed-form heads: regularised canonical correlation analysis (Hotelling, 1936; Vinod, 1976) and ridge regression
 //! (Hoerl and Kennard, 1970).
 //!
-//! A trained head must be compared with them, and may start from CCA ([`crate::train::Init::Cca`]). Both follow from the means
-//! and covariances of the training pairs, one (image, caption) pair per caption, which one pass over the rows computes;
-//! features are never held. All in f64, on the CPU.
+//! They are the baseline of a trained head, and training may start from CCA ([`crate::train::Init::Cca`]). Both follow
+//! from the means and covariances of the training pairs. Each caption counts as one (image, caption) pair. One pass
+//! over the rows computes the moments, so the features need not fit into memory. Everything is computed in f64 on the
+//! CPU.
 
 use super::TrainConfig;
 use crate::data::{Dataset, Side, Split};
@@ -20,16 +21,17 @@ use rayon::prelude::*;
 use std::fmt;
 use std::str::FromStr;
 
-/// Number of pairs whose features are in memory at a time.
+/// The number of pairs whose features are in memory at a time.
 const CHUNK: usize = 1024;
 
-/// A way to a head without training.
+/// A method that makes a head without training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClosedForm {
-    /// Regularised canonical correlation analysis, its directions weighted by their correlations.
+    /// Regularised canonical correlation analysis. The directions are weighted by their correlations.
     Cca,
-    /// Ridge regression of one side's features on the other's, whichever way validates better.
+    /// Ridge regression of one side's features on those of the other side. The direction with the higher validation
+    /// rsum wins.
     Ridge,
 }
 
@@ -54,35 +56,36 @@ impl fmt::Display for ClosedForm {
     }
 }
 
-/// A head in closed form, with the regularisation that validation chose.
+/// A closed-form head, with the regularisation that validation chose.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Baseline {
-    /// The head: `embed` of the configuration wide for CCA, but no wider than the narrower of the features; as wide as one
-    /// side's features for ridge.
+    /// The head. For CCA its width is `embed` of the configuration, but at most that of the narrower features. For
+    /// ridge it is the width of one side's features.
     pub head: Head,
-    /// The regularisation r: r times the mean of the features' variances is added to each of them.
+    /// The regularisation r. r times the mean variance of the features is added to each variance.
     pub regularization: f64,
-    /// On the validation split.
+    /// The recall on the validation split.
     pub val: Recall,
-    /// CCA's canonical correlations, descending, as regularised; empty for ridge.
+    /// CCA's regularised canonical correlations in descending order; empty for ridge.
     pub correlations: Vec<f64>,
 }
 
-/// Default regularisations that validation chooses from.
+/// The default regularisations from which validation chooses.
 pub const REGULARIZATIONS: [f64; 4] = [0.03, 0.1, 0.3, 1.0];
 
-/// One side's mean, and the eigenvectors and eigenvalues of its covariance. Eigenvalues below zero by rounding are set to 0.
+/// The mean of one side, and the eigenvectors and eigenvalues of its covariance. Eigenvalues that rounding made
+/// negative are set to 0.
 struct Spectrum {
     mean: Vec<f64>,
     vectors: Mat<f64>,
     values: Vec<f64>,
 }
 
-/// All that both closed forms need of the training pairs.
+/// Everything that both closed forms need from the training pairs.
 struct Moments {
     sides: [Spectrum; 2],
-    /// The covariance of images with texts, in the coordinates of both sides' eigenvectors `[P, Q]`.
+    /// The covariance of images with texts, in the coordinates of both sides' eigenvectors, `[P, Q]`.
     cross: Mat<f64>,
 }
 
@@ -92,8 +95,8 @@ fn times(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
     out
 }
 
-/// out += a b, on all cores. Columns are shared out by their number alone, so that the bits do not depend on the number of
-/// threads, as those of the library's own threads do.
+/// out += a b, on all cores. The columns are divided into chunks of fixed size, so the bits do not depend on the number
+/// of threads. With the threads of the matrix library they would.
 fn add_product(out: &mut Mat<f64>, a: MatRef<f64>, b: MatRef<f64>) {
     const COLUMNS: usize = 64;
     out.par_col_chunks_mut(COLUMNS).zip(b.par_col_chunks(COLUMNS)).for_each(|(out, b)| {
@@ -101,7 +104,8 @@ fn add_product(out: &mut Mat<f64>, a: MatRef<f64>, b: MatRef<f64>) {
     });
 }
 
-/// Eigenvectors by descending eigenvalue of a symmetric matrix. On one thread: on several the bits depend on their number.
+/// The eigenvectors of a symmetric matrix by descending eigenvalue. On one thread, because with several the bits depend
+/// on their number.
 fn eigen(symmetric: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>)> {
     let n = symmetric.nrows();
     let (mut vectors, mut values) = (Mat::zeros(n, n), Diag::zeros(n));
@@ -121,7 +125,7 @@ fn eigen(symmetric: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>)> {
 }
 
 impl Moments {
-    /// One pass over the training pairs.
+    /// Computes the moments in one pass over the training pairs.
     fn of(dataset: &Dataset, head: &Head) -> Result<Self> {
         let (split, preprocess) = (dataset.split(Split::Train), head.preprocess(0.0)?);
         let dims = head.layout.dims;
@@ -160,8 +164,8 @@ impl Moments {
         Ok(Self { sides: [image, text], cross })
     }
 
-    /// Canonical directions of both sides, columns weighted by their correlations, at most `width` of them; and the
-    /// correlations.
+    /// The canonical directions of both sides, at most `width` of them, as columns weighted by their correlations; and
+    /// the correlations.
     ///
     /// With N = (D_a + r_a)^-1/2 E_aᵀ C E_b (D_b + r_b)^-1/2 = U S Vᵀ the directions are A = E_a (D_a + r_a)^-1/2 U S and
     /// B = E_b (D_b + r_b)^-1/2 V S.
@@ -170,7 +174,8 @@ impl Moments {
         let (wa, wb) = (image.powers(regularization, -0.5), text.powers(regularization, -0.5));
         let n =
             Mat::from_fn(self.cross.nrows(), self.cross.ncols(), |i, j| wa[i] * self.cross[(i, j)] * wb[j]);
-        // The singular vectors of the narrower side; N takes them to the other side's, times S.
+        // The eigenvectors of the smaller Gram matrix are the singular vectors of the narrower side. N maps them to
+        // those of the other side, times S.
         let texts_narrower = n.ncols() <= n.nrows();
         let gram =
             if texts_narrower { times(n.transpose(), n.as_ref()) } else { times(n.as_ref(), n.transpose()) };
@@ -187,7 +192,7 @@ impl Moments {
         Ok(([out(image, &wa, u), out(text, &wb, v)], correlations))
     }
 
-    /// The regression of `to` on `from`: `[from, to]`.
+    /// The matrix of the regression of `to` on `from`, `[from, to]`.
     fn ridge(&self, from: Side, regularization: f64) -> Mat<f64> {
         let [image, text] = &self.sides;
         let (source, target, cross) = match from {
@@ -212,10 +217,10 @@ impl Spectrum {
         self.values.iter().map(power).collect()
     }
 
-    /// Sets a side of a head to x -> Wᵀ (x - mean), rows beyond the columns of W left as they are.
+    /// Sets a side of a head to x -> Wᵀ (x − mean). Rows of the head beyond the columns of W keep their values.
     ///
-    /// The L2 norm that follows makes W's scale as a whole irrelevant, but not what a step of the optimiser does to it: W is
-    /// scaled to the root mean square of a fresh layer's weights, so that the same learning rates suit both.
+    /// The L2 norm makes the scale of W irrelevant for the embeddings, but the scale matters for optimiser steps. W is
+    /// therefore scaled to the root mean square of a fresh layer's weights, so that the same learning rates suit both.
     fn set(&self, head: &mut Head, side: Side, w: MatRef<f64>) -> Result<()> {
         let (dim, width) = (w.nrows(), w.ncols());
         let squares: f64 = w.col_iter().map(|col| col.iter().map(|x| x * x).sum::<f64>()).sum();
@@ -235,15 +240,17 @@ impl Spectrum {
 }
 
 impl Baseline {
-    /// Fits a head of one closed form to the training split; of the `regularizations` the one that validates best, the first
-    /// on ties.
+    /// Fits a closed-form head to the training split. Of the `regularizations`, the one with the highest validation
+    /// rsum wins; on ties the first.
     ///
-    /// Of `config` it uses `embed` (CCA only) and what makes features into input: poolings, signed root, standardisation.
+    /// From `config` it uses `embed` (CCA only) and the preparation of features: pooling, signed root and
+    /// standardisation.
     ///
     /// The function is long because validation chooses among heads that share the moments computed at its top.
     ///
     /// # Errors
-    /// A configuration whose head is not linear, no regularisation or one below 0, a bad value in a row, a failing device.
+    /// The head of the configuration is not linear, no regularisation is given or one is below 0, a row has a bad
+    /// value, or the device fails.
     pub fn fit(
         form: ClosedForm,
         device: &Device,
@@ -314,13 +321,13 @@ impl Baseline {
     }
 }
 
-/// The CCA that a run begins with, where validation chooses the regularisation. Of `config` counts what makes features into
-/// input, and the width.
+/// The CCA from which a run starts, with the regularisation that validation chooses. It uses the width of `config` and
+/// its preparation of features.
 pub(crate) fn cca(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
     Ok(Baseline::fit(ClosedForm::Cca, device, dataset, config, &REGULARIZATIONS)?.head)
 }
 
-/// Starts a fresh head from CCA. Rows beyond the narrower side's width keep their random values.
+/// Starts a fresh head from CCA. Rows beyond the width of the CCA keep their random values.
 pub(crate) fn start_from(head: &mut Head, cca: &Head) -> Result<()> {
     for side in [Side::Image, Side::Text] {
         let (mut weight, mut bias) = head.side(side);

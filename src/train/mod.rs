@@ -1,4 +1,4 @@
-//! Training: the step, the options of a run, its epochs and its checkpoints, closed forms, recipes.
+//! Training: the step, the options of a run, its epochs and its checkpoints, closed forms, and recipes.
 
 #[cfg(feature = "native")]
 mod baseline;

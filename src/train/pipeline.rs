@@ -1,7 +1,7 @@
-//! The pipeline: a head, an optimiser and the memory of a training step on one device.
+//! The pipeline: a head, an optimiser and the memory of a training step, on one device.
 //!
-//! Owns the parameters on the device, the optimiser's state and, through the encoders, every buffer of a step. What a step does
-//! stands in `step.rs`.
+//! It owns the parameters on the device, the optimiser's state and, through the encoders, every buffer of a step. The
+//! step itself is in `step.rs`.
 
 use super::TrainConfig;
 use super::reduce::{Alone, Reduce};
@@ -13,20 +13,20 @@ use crate::objective::{InfonceParams, Objective};
 use crate::optim::Optimizer;
 use crate::{Error, Result};
 
-/// Number of steps whose records stay on the device before they are fetched.
+/// The number of steps whose records stay on the device before they are fetched.
 pub(super) const RECORDS: usize = 1024;
 
-/// Statistics of one step.
+/// The statistics of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct StepStats {
-    /// The objective's value: a sum over the batch for GOAL and hinge, a mean for InfoNCE.
+    /// The value of the objective: a sum over the batch for GOAL and hinge, a mean for InfoNCE.
     pub loss: f32,
-    /// Mean positive similarity.
+    /// The mean positive similarity.
     pub positive: f32,
-    /// Mean similarity of the hardest negatives, over both directions.
+    /// The mean similarity of the hardest negatives, over both directions.
     pub hardest: f32,
-    /// Norm of the gradient over all parameters, before clipping.
+    /// The norm of the gradient over all parameters, before clipping.
     pub gradient_norm: f32,
     /// Whether the gradient was clipped.
     pub clipped: bool,
@@ -39,63 +39,64 @@ pub struct Features<'a> {
     pub images: &'a [f32],
     /// `[pairs, text_dim]`
     pub texts: &'a [f32],
-    /// Image of each pair; read only if the configuration masks same-image pairs or has a memory bank.
+    /// The image of each pair. Read only if the configuration masks pairs of the same image or has a memory bank.
     pub ids: &'a [u32],
 }
 
-/// A gradient from elsewhere: takes the unit embeddings of a batch's images and texts, `[pairs, embed]` row-major, and returns the
-/// gradients of its loss at both. They are added to the objective's. It is [`Send`] because a step may run on another thread.
+/// A function for a loss that is computed outside. It takes the unit embeddings of a batch's images and texts,
+/// `[pairs, embed]` row-major, and returns the gradients of its loss at both, which are added to those of the objective.
+/// It is [`Send`] because a step may run on another thread.
 pub type External<'a> = &'a mut (dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]> + Send);
 
 /// Trains a [`Head`] on batches of features, one step at a time.
 ///
-/// For people who stream their own features; [`crate::Trainer`] drives it over a dataset.
+/// Use it to stream your own features. [`crate::Trainer`] runs it over a dataset.
 pub struct Pipeline {
     pub(super) device: Device,
     pub(super) layout: Layout,
     pub(super) head: Head,
     pub(super) optimizer: Optimizer,
-    /// Ranges of the parameters and their weight decay. The temperature does not decay.
+    /// The ranges of the parameters, with their weight decay. The temperature does not decay.
     pub(super) decays: Vec<(std::ops::Range<usize>, f64)>,
     pub(super) clip: f32,
     pub(super) mask: bool,
     pub(super) pairs: usize,
     pub(super) values: Buffer<f32>,
     pub(super) gradients: Buffer<f32>,
-    /// The optimiser's state: the arrays that [`Optimizer::state`] names.
+    /// The optimiser's state: one array for each name in [`Optimizer::state`].
     pub(super) state: Vec<Buffer<f32>>,
     pub(super) reduce: Box<dyn Reduce>,
     pub(super) encoders: [Encoder; 2],
     pub(super) ids: Buffer<u32>,
     pub(super) bank: Option<Bank>,
-    /// Epochs before the bank is filled, and whether it is.
+    /// The number of epochs before the bank is used, and whether it is used now.
     pub(super) bank_warmup: usize,
     pub(super) banking: bool,
-    /// Gradients from elsewhere at the unit rows, once there have been any.
+    /// The gradients at the unit rows from outside, once there have been any.
     pub(super) external: Option<[Matrix; 2]>,
     pub(super) workspace: Workspace,
     pub(super) parts: Buffer<f32>,
     pub(super) factor: Buffer<f32>,
     pub(super) records: Buffer<f32>,
-    /// Steps recorded on the device since the last fetch.
+    /// The number of steps recorded on the device since the last fetch.
     pub(super) recorded: usize,
     pub(super) fetched: Vec<StepStats>,
     pub(super) step: u64,
-    /// The temperature that was set last. A learned temperature is set once.
+    /// The temperature that an objective set last. A learned temperature is set only once.
     pub(super) temperature: Option<InfonceParams>,
-    /// The temperature that the gradient reads: one that a step brings with it, or a copy of the parameter.
+    /// The temperature that the gradient reads: that of the objective, or a copy of the parameter.
     pub(super) read_temperature: Buffer<f32>,
-    /// Whether it is what the next step reads, if that brings none.
+    /// Whether this temperature is right for a next step that sets none.
     pub(super) temperature_ready: bool,
 }
 
 impl Pipeline {
-    /// A pipeline that trains `head` on batches of exactly `pairs` pairs.
+    /// Makes a pipeline that trains `head` on batches of exactly `pairs` pairs.
     ///
-    /// Of `config` it uses the optimiser, weight decay, clip, mask and memory bank.
+    /// From `config` it uses the optimiser, weight decay, clipping, the mask and the memory bank.
     ///
     /// # Errors
-    /// An option out of range, or a device without the memory.
+    /// An option is out of range, or the device has too little memory.
     pub fn new(device: &Device, head: Head, config: &TrainConfig, pairs: usize) -> Result<Self> {
         config.validate()?;
         check_pairs(pairs)?;
@@ -139,14 +140,14 @@ impl Pipeline {
         })
     }
 
-    /// Where it trains.
+    /// The device on which it trains.
     #[cfg(feature = "native")]
     pub(crate) fn device(&self) -> Device {
         self.device.clone()
     }
 
-    /// Begins an epoch, counted from 0: the memory bank is emptied, so that an epoch depends on nothing but the parameters,
-    /// and from the configured epoch on it is filled and mined. Without a call it is from the first step.
+    /// Begins an epoch, counted from 0. The memory bank is emptied, so that an epoch depends only on the parameters.
+    /// The bank is used from the configured epoch on. If this is never called, it is used from the first step.
     pub fn start_epoch(&mut self, epoch: usize) {
         self.banking = epoch >= self.bank_warmup;
         self.bank.iter_mut().for_each(Bank::clear);
@@ -155,7 +156,7 @@ impl Pipeline {
     /// [`Pipeline::step`] without waiting.
     ///
     /// # Errors
-    /// Those of [`Pipeline::step`].
+    /// The same as those of [`Pipeline::step`].
     pub async fn step_async(
         &mut self,
         batch: Features<'_>,
@@ -168,7 +169,7 @@ impl Pipeline {
     /// [`Pipeline::step_local`] without waiting.
     ///
     /// # Errors
-    /// Those of [`Pipeline::step_local`].
+    /// The same as those of [`Pipeline::step_local`].
     pub async fn step_local_async(
         &mut self,
         batch: Features<'_>,
@@ -211,7 +212,7 @@ impl Pipeline {
     /// [`Pipeline::records`] without waiting.
     ///
     /// # Errors
-    /// Those of [`Pipeline::records`].
+    /// The same as those of [`Pipeline::records`].
     pub async fn records_async(&mut self) -> Result<Vec<StepStats>> {
         self.fetch_records().await?;
         Ok(std::mem::take(&mut self.fetched))
@@ -220,7 +221,7 @@ impl Pipeline {
     /// [`Pipeline::head`] without waiting.
     ///
     /// # Errors
-    /// Those of [`Pipeline::head`].
+    /// The same as those of [`Pipeline::head`].
     pub async fn head_async(&self) -> Result<Head> {
         let mut values = self.values.read(&self.device, 0..self.layout.len()).await?;
         for encoder in &self.encoders {
@@ -229,12 +230,12 @@ impl Pipeline {
         Ok(Head { values, ..self.head.clone() })
     }
 
-    /// Steps made so far.
+    /// The number of steps so far.
     pub fn steps(&self) -> u64 {
         self.step
     }
 
-    /// The optimiser's state, each array laid out as the parameters.
+    /// The optimiser's state. Each array has the layout of the parameters.
     #[cfg(feature = "native")]
     pub(crate) async fn state(&self) -> Result<Vec<Vec<f32>>> {
         let mut state = Vec::new();
@@ -244,7 +245,7 @@ impl Pipeline {
         Ok(state)
     }
 
-    /// Continues from the state of earlier training.
+    /// Continues with the state of an earlier training.
     #[cfg(feature = "native")]
     pub(crate) fn restore(&mut self, state: &[Vec<f32>], step: u64, objective: &Objective) -> Result<()> {
         for (buffer, values) in self.state.iter_mut().zip(state) {
@@ -257,7 +258,7 @@ impl Pipeline {
     }
 }
 
-/// All trained parameters except the temperature: in one range, or one by one if some do not decay.
+/// All trained parameters except the temperature: in one range, or in several if some do not decay.
 fn decays(layout: &Layout, config: &TrainConfig) -> Vec<(std::ops::Range<usize>, f64)> {
     let end = layout.temperature().start;
     if config.decay_biases {
@@ -270,22 +271,22 @@ fn decays(layout: &Layout, config: &TrainConfig) -> Vec<(std::ops::Range<usize>,
 
 #[cfg(feature = "native")]
 impl Pipeline {
-    /// One step on a batch, with a learning rate. Queued on a GPU, done on return on the CPU. A step that fails changes nothing:
-    /// the steps after it give the bits that they would give without it.
+    /// Runs one step on a batch, with a learning rate. On a GPU the step is queued; on the CPU it is done on return. A
+    /// step that fails changes nothing: later steps give the same bits as without it.
     ///
     /// # Errors
-    /// Shapes other than the pipeline's, or a failing device.
+    /// The shapes differ from those of the pipeline, or the device fails.
     pub fn step(&mut self, batch: Features, objective: &Objective, learning_rate: f64) -> Result<()> {
         let device = self.device();
         device.wait(self.step_async(batch, objective, learning_rate))
     }
 
-    /// [`Pipeline::step`] on local features, if the head pools them (image side, text side): the items of a side with
-    /// `offsets` own the rows `offsets[i]..offsets[i + 1]` of its features `[rows, dim]`, of which there are at least one
-    /// each; a side without offsets (an empty slice) is pooled already, one row per item.
+    /// [`Pipeline::step`] on local features, if the head pools them (image side, text side). Item i of a side with
+    /// `offsets` owns the rows `offsets[i]..offsets[i + 1]` of its features `[rows, dim]`, at least one row per item. A
+    /// side without offsets (an empty slice) is already pooled and has one row per item.
     ///
     /// # Errors
-    /// Those of [`Pipeline::step`]; offsets that are wrong, or that the head does not go with.
+    /// The same as those of [`Pipeline::step`]; also offsets that are wrong or do not suit the head.
     pub fn step_local(
         &mut self,
         batch: Features,
@@ -297,9 +298,9 @@ impl Pipeline {
         device.wait(self.step_local_async(batch, offsets, objective, learning_rate, None))
     }
 
-    /// [`Pipeline::step_local`] with a gradient from elsewhere added to the objective's at the unit embeddings, such as
-    /// that of a matching loss (X-VLM) that another program computes on the same batch. Waits for the embeddings; `external` is
-    /// called on this thread.
+    /// [`Pipeline::step_local`] with a gradient from outside, which is added to the objective's gradient at the unit
+    /// embeddings. It may be that of a matching loss (X-VLM) that another program computes on the same batch. Waits for
+    /// the embeddings and calls `external` on this thread.
     ///
     /// ```
     /// use wgoal::{Device, Head, Pipeline, TrainConfig};
@@ -317,7 +318,7 @@ impl Pipeline {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Pipeline::step_local`] and of `external`; gradients of another shape, or not finite.
+    /// The same as those of [`Pipeline::step_local`] and of `external`; also gradients of another shape, or not finite.
     pub fn step_with(
         &mut self,
         batch: Features,
@@ -329,18 +330,18 @@ impl Pipeline {
         crate::device::wait(self.step_local_async(batch, offsets, objective, learning_rate, Some(external)))
     }
 
-    /// Statistics of the steps since the last call. Waits for the device.
+    /// The statistics of the steps since the last call. Waits for the device.
     ///
     /// # Errors
-    /// A failing device.
+    /// The device fails.
     pub fn records(&mut self) -> Result<Vec<StepStats>> {
         crate::device::wait(self.records_async())
     }
 
-    /// The head as it is now. Waits for the device.
+    /// The current head. Waits for the device.
     ///
     /// # Errors
-    /// A failing device.
+    /// The device fails.
     pub fn head(&self) -> Result<Head> {
         crate::device::wait(self.head_async())
     }

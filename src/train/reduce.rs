@@ -1,16 +1,16 @@
-//! Between the backward pass and the update: where the gradients of several machines are added.
+//! The phase between the backward pass and the update, where the gradients of several machines are added.
 
 use crate::Result;
 use crate::device::{Buffer, Commands, Device};
 use std::ops::Range;
 
-/// What becomes of a gradient between the backward pass and the update: the place where the gradients of several machines are
-/// added.
+/// How a gradient is combined between the backward pass and the update. The gradients of several machines are added
+/// here.
 pub(crate) trait Reduce: Send + Sync {
     /// Replaces the elements `trained` of `gradients` by their sum over all machines.
     ///
     /// # Errors
-    /// A failing device or network.
+    /// The device or the network fails.
     fn reduce(
         &mut self,
         device: &Device,
@@ -20,7 +20,7 @@ pub(crate) trait Reduce: Send + Sync {
     ) -> Result<()>;
 }
 
-/// A single machine, whose gradient is the whole.
+/// A single machine. Its gradient is already the sum.
 pub(crate) struct Alone;
 
 impl Reduce for Alone {

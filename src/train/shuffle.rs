@@ -12,20 +12,20 @@ pub enum Shuffle {
     /// A uniformly random order.
     #[default]
     Full,
-    /// Blocks of 64 neighbours in any order, then the pairs of each window of it (CorgiPile, Xu et al., 2022): features
-    /// beyond memory are read in pieces of a block, a window ahead. A window should hold many batches, and captions of
-    /// far more images than a batch has.
+    /// Blocks of 64 neighbours in random order, and random order of the pairs in each window of blocks (CorgiPile, Xu
+    /// et al., 2022). If features do not fit into memory, they are read in blocks, one window ahead. A window should
+    /// hold many batches, and the captions of far more images than a batch has.
     Blocks {
-        /// Pairs of a window. The default is 16,384, or 16 batches if those are more.
+        /// The number of pairs in a window. The default is 16,384, or 16 batches if those are more.
         window: Option<usize>,
     },
 }
 
 impl Shuffle {
-    /// Batches of a window at least: the order of fewer would hardly be random.
+    /// The fewest batches in a window. With fewer, the order would hardly be random.
     pub(super) const BATCHES: usize = 16;
 
-    /// Pairs of a window for this batch size; `None` without windows.
+    /// The number of pairs in a window for this batch size; `None` without windows.
     pub(crate) fn window(self, batch: usize) -> Option<usize> {
         match self {
             Self::Full => None,
@@ -36,7 +36,7 @@ impl Shuffle {
     }
 }
 
-/// Parsed from `full`, `blocks`, or `blocks:` and the pairs of a window.
+/// Parsed from `full`, `blocks`, or `blocks:PAIRS` with the pairs of a window.
 impl FromStr for Shuffle {
     type Err = Error;
 

@@ -4,7 +4,7 @@
 //! upload -> forward -> objective -> backward -> reduce -> update
 //! ```
 //!
-//! Nothing is read back inside a step: each leaves one row in the records, which [`Pipeline::records`] collects.
+//! Nothing is read back inside a step. Each step writes one row of the records, which [`Pipeline::records`] collects.
 
 use super::Pipeline;
 use super::pipeline::{External, RECORDS};
@@ -17,10 +17,11 @@ use crate::{Error, Result};
 use std::ops::Range;
 
 impl Pipeline {
-    /// [`Pipeline::step_local_async`] on rows that are padded already.
+    /// [`Pipeline::step_local_async`] on rows that are already padded.
     ///
-    /// A step that fails must change nothing. So every phase but the last writes only memory that the next step overwrites;
-    /// parameters, optimiser, bank and records change in [`Pipeline::update`] alone, and what the host knows of them after that.
+    /// A step that fails must change nothing. So all phases except the last write only memory that the next step
+    /// overwrites. Only [`Pipeline::update`] changes parameters, optimiser, bank and records. The host updates its own
+    /// copy of this state after that.
     pub(crate) async fn step_padded(
         &mut self,
         rows: [Upload<'_, f32>; 2],
@@ -51,7 +52,7 @@ impl Pipeline {
         self.finish(objective, given, ids)
     }
 
-    /// Hands the batch's features to the encoders.
+    /// Passes the batch's features to the encoders.
     fn upload(&mut self, rows: [Upload<'_, f32>; 2], offsets: [&[u32]; 2]) -> Result<()> {
         for ((encoder, rows), offsets) in self.encoders.iter_mut().zip(rows).zip(offsets) {
             encoder.upload(&self.device, rows, offsets)?;
@@ -64,7 +65,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Images of the pairs, for the mask and the bank.
+    /// Uploads the images of the pairs, for the mask and the bank.
     fn upload_ids(&mut self, ids: &[u32]) -> Result<()> {
         if self.mask {
             self.ids.write(&self.device, 0, ids)?;
@@ -75,8 +76,8 @@ impl Pipeline {
         }
     }
 
-    /// The temperature that the gradient reads: one that the objective brings for the first time, which is returned, else the
-    /// parameter.
+    /// Uploads the temperature that the gradient reads. If the objective sets a new one, this is used and returned.
+    /// Otherwise the parameter is used.
     fn upload_temperature(
         &mut self,
         commands: &mut Commands,
@@ -93,7 +94,8 @@ impl Pipeline {
         Ok(given)
     }
 
-    /// From features to unit rows. The sides take turns, since a GPU runs neighbours at once that do not wait for each other.
+    /// From features to unit rows. The sides alternate, because a GPU runs neighbouring dispatches in parallel if they
+    /// are independent.
     fn forward(&mut self, commands: &mut Commands) -> Result<()> {
         for encoder in &mut self.encoders {
             encoder.project(commands, &self.values, true)?;
@@ -104,7 +106,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The gradient at the unit rows; `added` says whether one from elsewhere is added to it.
+    /// The gradient at the unit rows. `added` says whether a gradient from outside is added.
     fn objective(&mut self, commands: &mut Commands, objective: &Objective, added: bool) -> Result<()> {
         let bank = self.bank.as_ref().filter(|_| self.banking);
         let [image, text] = &mut self.encoders;
@@ -124,7 +126,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// From the gradient at the unit rows to that of the parameters; returns which elements are trained.
+    /// From the gradient at the unit rows to the gradient of the parameters. Returns the range of the trained
+    /// parameters.
     fn backward(&mut self, commands: &mut Commands, objective: &Objective) -> Result<Range<usize>> {
         for encoder in &mut self.encoders {
             encoder.backward((&self.device, commands), &self.values, &mut self.gradients)?;
@@ -145,7 +148,7 @@ impl Pipeline {
         sum_squares(commands, self.gradients.part(trained), len, self.parts.view_mut())
     }
 
-    /// Changes the state: a given temperature, the bank, the records, and the parameters with the optimiser's state.
+    /// Changes the state: a new temperature, the bank, the records, and the parameters with the optimiser's state.
     fn update(
         &mut self,
         commands: &mut Commands,
@@ -186,7 +189,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// One optimiser step of some of the parameters.
+    /// One optimiser step for a range of parameters.
     fn optimize(&mut self, commands: &mut Commands, range: Range<usize>, step: &Step) -> Result<()> {
         let gradient = (self.gradients.part(range.clone()), self.factor.view());
         let state = self.state.iter_mut().map(|array| array.part_mut(range.clone())).collect();
@@ -194,7 +197,7 @@ impl Pipeline {
         self.optimizer.update(commands, step, gradient, w, state, len)
     }
 
-    /// Takes note of a step that was handed over whole.
+    /// Updates the host's state after a step was submitted completely.
     fn finish(&mut self, objective: &Objective, given: Option<InfonceParams>, ids: &[u32]) -> Result<()> {
         self.encoders.iter_mut().for_each(crate::model::Encoder::keep_statistics);
         self.temperature = given.or(self.temperature);
@@ -209,7 +212,7 @@ impl Pipeline {
         }
     }
 
-    /// Hands the batch's embeddings out, and takes the gradients back to the device.
+    /// Passes the batch's embeddings to `external` and uploads the gradients that it returns.
     async fn take_external(&mut self, external: External<'_>) -> Result<()> {
         let (device, pairs, embed) = (&self.device, self.pairs, self.layout.embed);
         let [image, text] = &self.encoders;
