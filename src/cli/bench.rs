@@ -1,5 +1,5 @@
-//! `wgoal bench`: what a training step takes, on data made up here, and what the device can do at most. Results are checked
-//! before they are timed.
+//! `wgoal bench`: times training steps, gradients, epochs and evaluations on synthetic data, and measures the peak
+//! rates of the device. Every result is checked.
 
 use super::{DeviceArg, ObjectiveArgs, make_folder, print_json, refuse_overwriting, say};
 use clap::{Args, Subcommand};
@@ -12,85 +12,85 @@ use wgoal::{Error, ErrorKind, Result, TrainConfig};
 
 #[derive(Subcommand)]
 pub enum BenchCommand {
-    /// One training step: forward, gradient, backward, AdamW
+    /// Time one training step: forward, gradient, backward, AdamW
     Step {
         #[command(flatten)]
         bench: Box<BenchArgs>,
-        /// Time every kernel of the step on its own, and give each as a share of what the device can do
+        /// Also time each kernel of the step, and compare it with the peak rates of the device
         #[arg(long)]
         profile: bool,
-        /// As --profile, of the first step, which holds what a driver compiles at a dispatch: most of it on software adapters
+        /// Like --profile, for the first step: includes what the driver compiles at the first dispatch
         #[arg(long, conflicts_with = "profile")]
         profile_first: bool,
     },
-    /// The peak rates of the device, and each kernel of a step as a share of them
+    /// Measure the peak rates of the device, and compare each kernel of a step with them
     Roofline {
         #[command(flatten)]
         bench: Box<BenchArgs>,
     },
-    /// The gradient of batches that grow: time and memory
+    /// Time and memory of the gradient for growing batches
     Pairs(Box<PairsBench>),
-    /// An epoch over a large dataset of f16 features, against its matrix products
+    /// Time an epoch over a large dataset of f16 features, and compare it with its matrix products
     Epoch(Box<EpochBench>),
-    /// Recall of many images and captions, against its matrix products
+    /// Time the recall of many images and captions, and compare it with its matrix products
     Eval(EvalBench),
 }
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Pairs : image width : text width : embedding width
+    /// Pairs in the batch, image width, text width and embedding width
     #[arg(long, value_name = "N:P:Q:D", default_value = "128:1280:384:256")]
     shape: String,
     #[command(flatten)]
     objective: ObjectiveArgs,
     #[command(flatten)]
     device: DeviceArg,
-    /// One line of JSON
+    /// Print the result as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args)]
 pub struct EpochBench {
-    /// Images : captions : image width : text width : embedding width; features are f16, in a folder made for it
+    /// Images, captions, image width, text width and embedding width of the dataset
     #[arg(long, value_name = "N:M:P:Q:D", default_value = "29000:145000:2048:768:1024")]
     shape: String,
-    /// Pairs in a batch
+    /// Pairs per batch
     #[arg(long, default_value_t = 128)]
     batch: usize,
     /// Order of the pairs, as on `wgoal train`
     #[arg(long, value_name = "full|blocks|blocks:PAIRS", default_value = "full")]
     shuffle: String,
-    /// Begin with features that no cache of the system holds, as if there were more of them than memory (Linux)
+    /// Empty the page cache of the features before the epoch, as if they did not fit into memory (Linux)
     #[arg(long)]
     cold: bool,
-    /// Where to make the folder of features, which is removed again [that of the system]
+    /// Folder for the temporary feature files [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     #[command(flatten)]
     objective: ObjectiveArgs,
     #[command(flatten)]
     device: DeviceArg,
-    /// One line of JSON
+    /// Print the result as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args)]
 pub struct EvalBench {
-    /// Images : captions : embedding width; captions belong to images in turn
+    /// Images, captions and embedding width; captions are assigned to the images in turn
     #[arg(long, value_name = "N:M:D", default_value = "5000:25000:1024")]
     shape: String,
     #[command(flatten)]
     device: DeviceArg,
-    /// One line of JSON
+    /// Print the result as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args)]
 pub struct PairsBench {
-    /// Sizes of batches
+    /// Numbers of pairs to time, separated by commas
     #[arg(
         long,
         value_name = "PAIRS",
@@ -105,15 +105,15 @@ pub struct PairsBench {
     objective: ObjectiveArgs,
     #[command(flatten)]
     device: DeviceArg,
-    /// Time and memory over pairs, as an SVG file
+    /// Write a plot of both times over the number of pairs, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// One line of JSON
+    /// Print the result as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What was measured, and of what.
+/// The measurement, with its device, shape and objective.
 #[derive(Serialize)]
 struct Measured<T> {
     device: String,
@@ -217,8 +217,8 @@ impl EvalBench {
             return print_json(&Measured { device, shape: self.shape, objective: None, times });
         }
         say(format!(
-            "evaluation {} on {device}: {:.2} s in both directions, {:.2} s of it in matrix products timed alone, ratio \
-             {:.2}",
+            "evaluation {} on {device}: {:.2} s in both directions, {:.2} s of it in matrix products timed alone, \
+             ratio {:.2}",
             self.shape, times.seconds, times.products, times.ratio
         ))
     }
@@ -266,7 +266,7 @@ fn print_rows(rows: &[Row]) -> Result<()> {
     say("kernel                          dispatches        ms   share   GFLOP/s      GB/s  of ceiling")?;
     for Row { kernel, share, of_ceiling, .. } in rows {
         let KernelTime { name, dispatches, seconds, flops, bytes, .. } = kernel;
-        // On the CPU only products know their work.
+        // On the CPU, only matrix products report their work.
         let rate = |work: f64| if work > 0.0 { format!("{:.2}", work / seconds / 1e9) } else { "-".into() };
         let of_ceiling =
             if flops + bytes > 0.0 { format!("{:.0} %", 100.0 * of_ceiling) } else { "-".into() };
@@ -281,8 +281,8 @@ fn print_rows(rows: &[Row]) -> Result<()> {
     let above = rows.iter().filter(|row| row.of_ceiling > 1.0).count();
     if above > 0 {
         note!(
-            "note: {above} of the {} kernels are above 100 % of the ceiling: their data lie in a cache, which is faster than \
-             the memory that the ceiling is measured on, or the machine was busier then",
+            "note: {above} of the {} kernels are above 100 % of the ceiling: their data lie in a cache, which is faster \
+             than the memory that the ceiling is measured on, or the machine was busier then",
             rows.len()
         );
     }
@@ -307,7 +307,7 @@ fn parse_shape(text: &str) -> Result<[usize; 4]> {
 }
 
 fn shape<const K: usize>(text: &str, form: &str) -> Result<[usize; K]> {
-    // So that the product of any two of them can be counted.
+    // With this limit the product of any two numbers fits.
     let fits = |n: &usize| (1..1 << 31).contains(n);
     let numbers: Option<Vec<usize>> = text.split(':').map(|n| n.parse().ok().filter(fits)).collect();
     numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| {

@@ -162,8 +162,8 @@ impl GradientArgs {
             );
         } else {
             note!(
-                "warning: {count} of the {rows} rows of {path} are not unit vectors, the first is row {first} of length \
-                 {length:.4}; objectives assume unit vectors: add --normalize"
+                "warning: {count} of the {rows} rows of {path} are not unit vectors, the first is row {first} of \
+                 length {length:.4}; objectives assume unit vectors: add --normalize"
             );
         }
     }

@@ -145,9 +145,7 @@ mod tests {
                 let id = option.get_id().as_str();
                 if option.get_action().takes_values() && !option.is_required_set() {
                     let expected = !WITHOUT_DEFAULT.contains(&id);
-                    // The help of `bench` is not written here.
-                    let shown = default(option).is_some() || (name.contains("bench") && id == "scratch");
-                    assert_eq!(shown, expected, "{name} --{id}: {:?}", option.get_help());
+                    assert_eq!(default(option).is_some(), expected, "{name} --{id}: {:?}", option.get_help());
                 }
             }
         });
@@ -223,9 +221,7 @@ mod tests {
             assert!(short.to_string().len() <= long.to_string().len(), "{name}");
             for option in options(command) {
                 let help = option.get_help().unwrap().to_string();
-                // The texts of `bench` are not written here.
-                let short = help.len() <= 110 || name.contains("bench");
-                assert!(!help.contains('\n') && short, "{name} --{}: {help}", option.get_id());
+                assert!(!help.contains('\n') && help.len() <= 110, "{name} --{}: {help}", option.get_id());
             }
         });
     }

@@ -44,8 +44,8 @@ pub struct Features<'a> {
 }
 
 /// A function for a loss that is computed outside. It takes the unit embeddings of a batch's images and texts,
-/// `[pairs, embed]` row-major, and returns the gradients of its loss at both, which are added to those of the objective.
-/// It is [`Send`] because a step may run on another thread.
+/// `[pairs, embed]` row-major, and returns the gradients of its loss at both. They are added to those of the objective.
+/// The function is [`Send`] because a step may run on another thread.
 pub type External<'a> = &'a mut (dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]> + Send);
 
 /// Trains a [`Head`] on batches of features, one step at a time.
