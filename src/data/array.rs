@@ -10,8 +10,9 @@ use std::sync::Arc;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
-use super::file::{Source, npy_header};
+use super::file::Source;
 use super::header::{Kind, Type, Wanted};
+use super::npy::npy_header;
 use super::positioned::{Header, PositionedFile};
 use crate::{Error, Result};
 
@@ -32,15 +33,24 @@ pub(super) trait Element: Copy {
 
 /// A type of features. Fingerprints contain its number, so a new type goes last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Float {
+pub(super) enum Feature {
     F16,
     F32,
     F64,
     BF16,
+    I8,
+    I16,
+    I32,
+    I64,
+    /// Also true and false.
+    U8,
+    U16,
+    U32,
+    U64,
 }
 
-impl Element for Float {
-    const TYPES: &'static str = "f16, bf16, f32 or f64 values";
+impl Element for Feature {
+    const TYPES: &'static str = "floats or whole numbers";
     const WANTED: Wanted = Wanted::Features;
     const AXES: &'static [&'static str] = &["rows", "columns"];
 
@@ -50,6 +60,14 @@ impl Element for Float {
             (Kind::Float, 4) => Some(Self::F32),
             (Kind::Float, 8) => Some(Self::F64),
             (Kind::Brain, 2) => Some(Self::BF16),
+            (Kind::Int, 1) => Some(Self::I8),
+            (Kind::Int, 2) => Some(Self::I16),
+            (Kind::Int, 4) => Some(Self::I32),
+            (Kind::Int, 8) => Some(Self::I64),
+            (Kind::Uint | Kind::Bool, 1) => Some(Self::U8),
+            (Kind::Uint, 2) => Some(Self::U16),
+            (Kind::Uint, 4) => Some(Self::U32),
+            (Kind::Uint, 8) => Some(Self::U64),
             _ => None,
         }
     }
@@ -76,7 +94,7 @@ pub(super) struct Array<E> {
 }
 
 /// Features `[rows, cols]`, read by row.
-pub(super) type FeatureFile = Array<Float>;
+pub(super) type FeatureFile = Array<Feature>;
 
 impl<E: Element> Array<E> {
     pub fn open(source: &Source, name: &str) -> Result<Self> {
@@ -179,16 +197,15 @@ fn reshape_local(offsets: &str, shape: &[u64]) -> String {
 }
 
 impl FeatureFile {
-    /// Opens an array with several rows per item: `[items, rows, columns]`, or `[rows, columns]` with an array
-    /// `offsets` that assigns rows to items. With three axes, `offsets` may say how many rows of each item are not
-    /// padding.
-    pub fn open_local(source: &Source, name: &str, offsets: &str) -> Result<Self> {
+    /// Opens an array with several rows per item: `[items, rows, columns]`; or `[rows, columns]` if `assigned`, that is,
+    /// if an array such as `offsets` assigns rows to items.
+    pub fn open_local(source: &Source, name: &str, offsets: &str, assigned: bool) -> Result<Self> {
         let header = source.header(name)?;
         let padded = header.shape.len() == 3;
-        match source.has(offsets) && !padded {
-            true => Self::from_header(header, Float::AXES, |shape| match shape {
+        match assigned && !padded {
+            true => Self::from_header(header, Feature::AXES, |shape| match shape {
                 [.., columns] if shape.len() > 2 => format!("save array.reshape(-1, {columns})"),
-                _ => reshape::<Float>(name, shape),
+                _ => reshape::<Feature>(name, shape),
             }),
             false => Self::from_header(header, &["items", "rows", "columns"], |shape| {
                 reshape_local(offsets, shape)
@@ -219,7 +236,7 @@ impl FeatureFile {
 
     /// Whether its values are f16.
     pub fn is_half(&self) -> bool {
-        self.dtype == Float::F16
+        self.dtype == Feature::F16
     }
 
     /// Rows, columns and type, as numbers.
@@ -229,9 +246,12 @@ impl FeatureFile {
 
     /// The name of a row in messages.
     pub fn place(&self, row: usize) -> String {
+        let group = self.group.unwrap_or(1);
+        let position = self.start + row as u64 * self.row_bytes() as u64;
+        let (file, item) = self.file.item_at(position).unwrap_or((&self.label, (row / group) as u64));
         match self.group {
-            None => format!("{} row {row}", self.label),
-            Some(group) => format!("{} item {} row {}", self.label, row / group, row % group),
+            None => format!("{file} row {item}"),
+            Some(_) => format!("{file} item {item} row {}", row % group),
         }
     }
 
@@ -248,7 +268,7 @@ impl FeatureFile {
 
     /// Decodes the bytes of a row of this array. Returns the largest magnitude, as [`decode`] does.
     pub fn decode_row(&self, bytes: &[u8], out: &mut [f32]) -> u32 {
-        decode_floats(self.dtype, bytes, out)
+        decode_features(self.dtype, bytes, out)
     }
 
     /// Reads one row into `out`, which holds `cols` values, and returns whether all of them are zero.
@@ -274,12 +294,12 @@ impl FeatureFile {
         let column = values.iter().position(|x| !x.is_finite()).unwrap_or(0);
         let (value, f64s) = (values[column], bytes.chunks_exact(8).nth(column));
         let wide = match (self.dtype, f64s.map(<[u8; 8]>::try_from)) {
-            (Float::F64, Some(Ok(bytes))) => f64::from_le_bytes(bytes),
+            (Feature::F64, Some(Ok(bytes))) => f64::from_le_bytes(bytes),
             _ => value.into(),
         };
         let advice = if wide.is_finite() {
             "divide the features by a power of ten, all by the same, so that the largest is below 1e6".into()
-        } else if self.dtype == Float::F16 && value.is_infinite() {
+        } else if self.dtype == Feature::F16 && value.is_infinite() {
             format!(
                 "the value was above {}, the largest of float16, when it was saved: save the encoder's features \
                  as float32",
@@ -293,13 +313,27 @@ impl FeatureFile {
     }
 }
 
-/// Decodes little-endian values. Returns the largest magnitude, as [`decode`] does.
-pub(super) fn decode_floats(dtype: Float, bytes: &[u8], out: &mut [f32]) -> u32 {
+/// Decodes little-endian values. Returns the largest magnitude, as [`decode`] does. Whole numbers that f32 does not
+/// have are rounded.
+pub(super) fn decode_features(dtype: Feature, bytes: &[u8], out: &mut [f32]) -> u32 {
+    macro_rules! decoded {
+        ($from:ty) => {
+            decode(bytemuck::cast_slice(bytes), out, |b| <$from>::from_le_bytes(b) as f32)
+        };
+    }
     match dtype {
-        Float::F16 => decode_f16(bytes, out),
-        Float::F32 => decode(bytemuck::cast_slice(bytes), out, f32::from_le_bytes),
-        Float::F64 => decode(bytemuck::cast_slice(bytes), out, |b| f64::from_le_bytes(b) as f32),
-        Float::BF16 => decode(bytemuck::cast_slice(bytes), out, |b| bf16::from_le_bytes(b).to_f32()),
+        Feature::F16 => decode_f16(bytes, out),
+        Feature::F32 => decode(bytemuck::cast_slice(bytes), out, f32::from_le_bytes),
+        Feature::F64 => decoded!(f64),
+        Feature::BF16 => decode(bytemuck::cast_slice(bytes), out, |b| bf16::from_le_bytes(b).to_f32()),
+        Feature::I8 => decoded!(i8),
+        Feature::I16 => decoded!(i16),
+        Feature::I32 => decoded!(i32),
+        Feature::I64 => decoded!(i64),
+        Feature::U8 => decoded!(u8),
+        Feature::U16 => decoded!(u16),
+        Feature::U32 => decoded!(u32),
+        Feature::U64 => decoded!(u64),
     }
 }
 
@@ -328,7 +362,7 @@ fn decode_f16(bytes: &[u8], out: &mut [f32]) -> u32 {
     f16::from_bits(largest as u16).to_f32().to_bits()
 }
 
-/// Reads a whole `.npy` file of features `[rows, cols]` (f16, f32 or f64). Returns `(rows, cols, values)`, row-major.
+/// Reads a whole `.npy` file of features `[rows, cols]`, of any type that a dataset may have. Returns `(rows, cols, values)`, row-major.
 ///
 /// # Errors
 /// A file that is missing, malformed or not such an array, or a value that is not a finite f32.

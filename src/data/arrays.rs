@@ -33,7 +33,8 @@ impl Arrays {
         self.with(name, "F32", shape, values.len(), bytemuck::cast_slice(values))
     }
 
-    /// Adds row numbers: `text_to_image`, `split_train`, `split_val`, `split_test`, `region_offsets` or `text_offsets`.
+    /// Adds row numbers: `text_to_image`, `split_train`, `split_val`, `split_test`, `region_offsets`,
+    /// `region_lengths`, `text_offsets` or `text_lengths`.
     #[must_use]
     pub fn with_rows(self, name: &str, rows: &[u32]) -> Self {
         self.with(name, "U32", &[rows.len()], rows.len(), bytemuck::cast_slice(rows))

@@ -79,6 +79,11 @@ impl Type {
         Self { kind, size, big_endian: false, name: name.into(), field: String::new(), numpy: false }
     }
 
+    /// Whether the values are single numbers, or true and false.
+    pub fn is_number(&self) -> bool {
+        matches!(self.kind, Kind::Bool | Kind::Int | Kind::Uint | Kind::Float | Kind::Brain)
+    }
+
     /// The advice on what to save instead of an array of this type, which is not accepted where `wanted` is needed.
     pub fn conversion(&self, wanted: Wanted) -> String {
         let (torch, astype) = match wanted {

@@ -41,7 +41,8 @@ impl Dataset {
     /// Reports what is suspicious about the features of `splits` that a head with this configuration uses. Without
     /// splits, it looks at all items. Of an array above 256 MiB it reads a sample. It skips rows that cannot be read.
     pub fn suspicions(&self, config: &HeadConfig, splits: &[Split]) -> Vec<Suspicion> {
-        let mut found = Vec::new();
+        let mut found: Vec<_> =
+            self.notes.iter().map(|text| Suspicion { grave: false, text: text.clone() }).collect();
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
             let items = self.items_of(side, splits);
             let features = &self.sides[side as usize];

@@ -11,23 +11,25 @@ use super::numbers::Integer;
 use crate::model::Side;
 use crate::{Error, Result};
 
-/// The names of a side's array of local rows and of its array of offsets.
-pub(super) fn names(side: Side) -> (&'static str, &'static str) {
+/// The names of a side's array of local rows, of its offsets, and of its numbers of rows.
+pub(super) fn names(side: Side) -> (&'static str, &'static str, &'static str) {
     match side {
-        Side::Image => ("image_regions", "region_offsets"),
-        Side::Text => ("text_tokens", "text_offsets"),
+        Side::Image => ("image_regions", "region_offsets", "region_lengths"),
+        Side::Text => ("text_tokens", "text_offsets", "text_lengths"),
     }
 }
 
 /// Local rows `[items, rows, columns]`, or `[rows, columns]` with offsets `[items + 1]`: item i owns the rows
 /// `offsets[i]..offsets[i + 1]`. With three axes and offsets, item i owns the first `offsets[i + 1] - offsets[i]` of
-/// its rows, and the others are padding.
+/// its rows, and the others are padding. The numbers of rows, lengths `[items]`, may take the place of offsets.
 #[derive(Debug)]
 pub(super) struct Local {
     pub rows: FeatureFile,
     items: Items,
     /// The array that determines the number of items.
     label: String,
+    /// Values of this array beyond one for each item.
+    more: usize,
 }
 
 #[derive(Debug)]
@@ -41,28 +43,29 @@ enum Items {
 }
 
 impl Local {
-    /// `None` if neither array exists.
+    /// `None` if none of the arrays exists.
     pub fn open(source: &Source, side: Side) -> Result<Option<Self>> {
-        let (name, offsets) = names(side);
-        if !source.has(offsets) && !source.has(name) {
+        let (name, offsets, lengths) = names(side);
+        let [by_offsets, by_lengths] = [offsets, lengths].map(|name| source.has(name));
+        if !by_offsets && !by_lengths && !source.has(name) {
             return Ok(None);
         }
-        let rows = FeatureFile::open_local(source, name, offsets)?;
-        let (items, label) = match rows.group {
-            Some(group) if !source.has(offsets) => (Items::Even(group), rows.label.clone()),
-            group => {
-                let array = Array::<Integer>::open(source, offsets)?;
-                let offsets = read_offsets(&array, &rows)?;
-                match group {
-                    None => (Items::Ragged(offsets), array.label),
-                    Some(group) => {
-                        let lengths = offsets.windows(2).map(|pair| pair[1] - pair[0]).collect();
-                        (Items::Padded(group, lengths), array.label)
-                    }
-                }
-            }
+        if by_offsets && by_lengths {
+            let expected = format!("{offsets} or {lengths}");
+            return Err(Error::data(source.label(lengths), expected, "both", "remove one of the two"));
+        }
+        let rows = FeatureFile::open_local(source, name, offsets, by_offsets || by_lengths)?;
+        if let (Some(group), false, false) = (rows.group, by_offsets, by_lengths) {
+            let label = rows.label.clone();
+            return Ok(Some(Self { rows, items: Items::Even(group), label, more: 0 }));
+        }
+        let array = Array::<Integer>::open(source, if by_lengths { lengths } else { offsets })?;
+        let offsets = if by_lengths { read_lengths(&array, &rows)? } else { read_offsets(&array, &rows)? };
+        let items = match rows.group {
+            None => Items::Ragged(offsets),
+            Some(group) => Items::Padded(group, offsets.windows(2).map(|pair| pair[1] - pair[0]).collect()),
         };
-        Ok(Some(Self { rows, items, label }))
+        Ok(Some(Self { rows, items, label: array.label, more: usize::from(by_offsets) }))
     }
 
     /// The array that determines the number of items.
@@ -107,10 +110,8 @@ impl Local {
         if self.items() == pooled.rows {
             return Ok(());
         }
-        let (more, what) = match self.items {
-            Items::Even(_) => (0, "items"),
-            Items::Ragged(_) | Items::Padded(..) => (1, "values"),
-        };
+        let more = self.more;
+        let what = if matches!(self.items, Items::Even(_)) { "items" } else { "values" };
         let beyond = if more > 0 { " and one more" } else { "" };
         let expected = format!("{} {what}, one for each row of {}{beyond}", pooled.rows + more, pooled.label);
         let advice = "write the features of every item, in the same order";
@@ -181,4 +182,38 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> 
         }
         None => Ok(offsets),
     }
+}
+
+/// Checks the numbers of rows of the items, and returns where the rows of every item start. Their sum is the number of
+/// rows, unless items are padded to the same number of rows.
+fn read_lengths(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> {
+    const ADVICE: &str = "write the number of rows of every item, without padding";
+    let lengths = array.read_all(ADVICE)?;
+    let most = rows.group.unwrap_or(rows.rows);
+    if let Some(items) = rows.group.map(|group| rows.rows / group)
+        && lengths.len() != items
+    {
+        let expected = format!("{items} values, one for each item of {}", rows.label);
+        return Err(Error::data(&array.label, expected, lengths.len(), ADVICE));
+    }
+    if let Some(item) = lengths.iter().position(|&length| !(1..=most).contains(&(length as usize))) {
+        let advice = match lengths[item] {
+            0 => format!("give item {item} a row, or leave it out of the dataset"),
+            _ => ADVICE.into(),
+        };
+        let expected = format!("a number of rows from 1 to {most}");
+        return Err(Error::data(format!("{} position {item}", array.label), expected, lengths[item], advice));
+    }
+    let sum: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+    if rows.group.is_none() && sum != rows.rows as u64 {
+        let expected = format!("lengths that add up to {}, the rows of {}", rows.rows, rows.label);
+        return Err(Error::data(&array.label, expected, sum, ADVICE));
+    }
+    // The sum fits: it is at most the number of rows.
+    let mut end = 0;
+    let ends = lengths.iter().map(|length| {
+        end += length;
+        end
+    });
+    Ok(std::iter::once(0).chain(ends).collect())
 }

@@ -7,25 +7,38 @@
 mod array;
 mod arrays;
 mod batch;
+mod columns;
 mod file;
+mod folder;
+mod foreign;
 mod header;
+mod held;
 mod inspect;
+mod lines;
 mod local;
+mod npy;
+mod npz;
 mod numbers;
 mod order;
+mod parts;
 mod positioned;
 mod preprocess;
+mod scan;
+mod shards;
 mod splits;
+#[cfg(feature = "parquet")]
+mod tables;
+mod tensors;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::io;
 use crate::model::Pooling;
-use crate::{Error, ErrorKind, Plain, Result};
+use crate::{Error, Plain, Result};
 use array::FeatureFile;
 use file::{ARRAYS, Source};
+use lines::Lines;
 use local::Local;
 use splits::{split_rows, text_to_image};
 
@@ -103,17 +116,22 @@ pub struct Dataset {
     sides: [Features; 2],
     text_to_image: Vec<u32>,
     splits: [SplitRows; 3],
-    /// The folder of captions.txt and image_names.txt. Other sources have no such files.
-    folder: Option<PathBuf>,
+    /// Where the captions and the names of images are.
+    lines: [Lines; 2],
+    /// What the user should know about how the files are read.
+    notes: Vec<String>,
     captions: OnceLock<Result<Option<Vec<String>>>>,
     image_names: OnceLock<Result<Option<Vec<String>>>>,
     fingerprint: u64,
 }
 
 impl Dataset {
-    /// Opens a folder of `.npy` files, or one `.safetensors` file with tensors of the same names.
+    /// Opens a folder of `.npy` files, or one `.safetensors` or `.npz` file with arrays of the same names. A folder may
+    /// also hold numbered `.npy` files, or be as clip-retrieval, SCAN or VSE++ write it. With the cargo feature
+    /// `parquet`, it opens Parquet and Arrow files too.
     ///
-    /// Reads headers and row numbers. Feature values are checked when their row is read, captions and names when they
+    /// Reads headers and row numbers. Compressed values, and values in Fortran order, are decoded here: into memory up to
+    /// 1 GiB per array, beyond that into a temporary file. Feature values are checked when their row is read, captions and names when they
     /// are first used.
     ///
     /// # Errors
@@ -166,10 +184,8 @@ impl Dataset {
         Ok(Self {
             name,
             fingerprint: fingerprint(&sides, &text_image, &splits),
-            folder: match source {
-                Source::Folder(folder) => Some(folder.clone()),
-                Source::Safetensors(_) | Source::Memory(_) => None,
-            },
+            lines: source.lines(),
+            notes: source.notes().to_vec(),
             captions: OnceLock::new(),
             image_names: OnceLock::new(),
             text_to_image: text_image,
@@ -273,7 +289,7 @@ impl Dataset {
     /// # Errors
     /// A file that cannot be read, or that does not have one line per text.
     pub fn caption(&self, text: usize) -> Result<Option<&str>> {
-        let read = || self.read_lines("captions.txt", Side::Text);
+        let read = || self.read_lines(&self.lines[0], Side::Text);
         let captions = self.captions.get_or_init(read).as_ref().map_err(Clone::clone)?;
         Ok(captions.as_ref().and_then(|captions| captions.get(text)).map(String::as_str))
     }
@@ -283,15 +299,14 @@ impl Dataset {
     /// # Errors
     /// A file that cannot be read, or that does not have one line per image.
     pub fn image_name(&self, image: usize) -> Result<Option<&str>> {
-        let read = || self.read_lines("image_names.txt", Side::Image);
+        let read = || self.read_lines(&self.lines[1], Side::Image);
         let names = self.image_names.get_or_init(read).as_ref().map_err(Clone::clone)?;
         Ok(names.as_ref().and_then(|names| names.get(image)).map(String::as_str))
     }
 
-    fn read_lines(&self, file: &str, side: Side) -> Result<Option<Vec<String>>> {
-        self.folder
-            .as_ref()
-            .map_or(Ok(None), |folder| read_lines(&folder.join(file), &self.sides[side as usize]))
+    fn read_lines(&self, lines: &Lines, side: Side) -> Result<Option<Vec<String>>> {
+        let side = &self.sides[side as usize];
+        lines.read(side.items, &side.counted())
     }
 
     /// A stable hash of shapes, types, `text_to_image` and the splits opened, but not of feature values. With it, a
@@ -403,30 +418,6 @@ impl Dataset {
         let advice = format!("add {wanted}, or choose --{side}-pooling {other}");
         Error::data(&self.name, wanted, format!("{there} alone"), advice)
     }
-}
-
-/// The lines of an optional text file, one per item of `side`.
-fn read_lines(path: &Path, side: &Features) -> Result<Option<Vec<String>>> {
-    let fault =
-        |expected: String, found: String, advice| Err(Error::data(path.display(), expected, found, advice));
-    // A line may be long, but not every line.
-    const LINE: u64 = 1 << 12;
-    let most = (side.items as u64).saturating_mul(LINE).saturating_add(io::SMALL);
-    let text = match io::read_text(path, most) {
-        Ok(text) => text,
-        Err(obstacle) if obstacle.is_missing() => return Ok(None),
-        Err(obstacle) => {
-            let (thing, advice) = (path.display(), "check it, or remove it");
-            return Err(obstacle.error(ErrorKind::Data, thing, "UTF-8 text", advice));
-        }
-    };
-    let lines: Vec<_> = text.lines().map(str::to_string).collect();
-    if lines.len() != side.items {
-        let found = format!("{} lines", lines.len());
-        let expected = format!("{} lines, one for each {}", side.items, side.counted());
-        return fault(expected, found, "correct the file, or remove it");
-    }
-    Ok(Some(lines))
 }
 
 /// Hashes the numbers and the lengths of the lists. Local features come last, and only if there are any.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::array::{Array, Element, Float, decode_floats};
+use super::array::{Array, Element, Feature, decode_features};
 use super::header::{Kind, Type, Wanted};
 use crate::{Error, Result};
 
@@ -19,7 +19,7 @@ pub(super) enum Integer {
     /// A mask.
     Bool,
     /// Never accepted. The values are read only to say what is wrong with them.
-    Float(Float),
+    Float(Feature),
 }
 
 impl Element for Integer {
@@ -32,7 +32,7 @@ impl Element for Integer {
             Kind::Int => Some(Self::Signed),
             Kind::Uint => Some(Self::Unsigned),
             Kind::Bool => Some(Self::Bool),
-            _ => Float::of(found).map(Self::Float),
+            _ => Feature::of(found).map(Self::Float),
         }
     }
 }
@@ -87,18 +87,18 @@ impl Array<Integer> {
     }
 
     /// The error for row numbers that are saved as floats.
-    fn not_whole(&self, float: Float) -> Result<Error> {
+    fn not_whole(&self, float: Feature) -> Result<Error> {
         let (mut position, mut fault, mut values) = (0, None, Vec::new());
         self.by_chunks(|bytes| {
             values.resize(bytes.len() / self.size, 0.0);
-            decode_floats(float, bytes, &mut values);
+            decode_features(float, bytes, &mut values);
             // From these values on, different row numbers may have become equal in the type. For f64 it is the limit of
             // u32.
             let exact = match float {
-                Float::F16 => 2048.0,
-                Float::BF16 => 256.0,
-                Float::F32 => 16_777_216.0,
-                Float::F64 => 4_294_967_296.0,
+                Feature::F16 => 2048.0,
+                Feature::BF16 => 256.0,
+                Feature::F32 => 16_777_216.0,
+                _ => 4_294_967_296.0,
             };
             let bad = |x: &f32| x.fract() != 0.0 || !x.is_finite() || x.abs() >= exact;
             fault = fault.or_else(|| values.iter().position(bad).map(|at| (position + at, values[at])));

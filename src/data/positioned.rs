@@ -1,9 +1,10 @@
-//! Reads bytes by position, from a file or from memory.
+//! Reads bytes by position: from a file, from memory, or from pieces of several files.
 //!
 //! Files are read, not memory-mapped. So a file that is cut short while in use leads to an error, not to a crash of the
 //! process.
 
 use super::header::Type;
+use super::parts::Parts;
 use crate::io as files;
 use crate::{Error, ErrorKind, Result};
 use std::cmp::Ordering;
@@ -21,9 +22,11 @@ enum Backing {
     #[cfg(not(any(unix, windows)))]
     Disk(std::sync::Mutex<File>),
     Memory(Vec<u8>),
+    Parts(Parts),
 }
 
-/// A regular file that several threads read at different positions, or bytes in memory that stand for a file.
+/// A regular file that several threads read at different positions, or bytes in memory or in pieces of files that stand
+/// for one file.
 #[derive(Debug)]
 pub(super) struct PositionedFile {
     backing: Backing,
@@ -41,9 +44,37 @@ impl PositionedFile {
             let advice = "check the path and that the dataset is complete";
             obstacle.error(ErrorKind::Data, path.display(), expected, advice)
         })?;
+        Ok(Self::of_file(file, bytes))
+    }
+
+    /// An open file of `bytes` bytes.
+    pub(super) fn of_file(file: File, bytes: u64) -> Self {
         #[cfg(not(any(unix, windows)))]
         let file = file.into();
-        Ok(Self { backing: Backing::Disk(file), bytes, missed: false.into(), bytes_read: 0.into() })
+        Self { backing: Backing::Disk(file), bytes, missed: false.into(), bytes_read: 0.into() }
+    }
+
+    /// Pieces of files, one after another.
+    pub(super) fn parts(parts: Parts) -> Self {
+        Self {
+            bytes: parts.bytes(),
+            backing: Backing::Parts(parts),
+            missed: false.into(),
+            bytes_read: 0.into(),
+        }
+    }
+
+    /// Whether it is a file that can be opened again by its path.
+    pub(super) fn is_disk(&self) -> bool {
+        matches!(self.backing, Backing::Disk(_))
+    }
+
+    /// The file in which the byte at `position` lies, and the item of this file; `None` unless there are several files.
+    pub(super) fn item_at(&self, position: u64) -> Option<(&str, u64)> {
+        match &self.backing {
+            Backing::Parts(parts) => parts.item_at(position),
+            _ => None,
+        }
     }
 
     /// Bytes in memory.
@@ -56,7 +87,7 @@ impl PositionedFile {
         }
     }
 
-    /// Fills `out` from `position`; an error names `thing`.
+    /// Fills `out` from `position`. An error names `thing`.
     pub(super) fn read(&self, thing: impl Fn() -> String, out: &mut [u8], position: u64) -> Result<()> {
         self.bytes_read.fetch_add(out.len() as u64, atomic::Ordering::Relaxed);
         self.read_exact_at(out, position).map_err(|e| {
@@ -84,8 +115,9 @@ impl PositionedFile {
                 let _ = rustix::fs::fadvise(file, position + start, piece, rustix::fs::Advice::WillNeed);
             }
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (position, bytes);
+        if let Backing::Parts(parts) = &self.backing {
+            parts.will_need(position, bytes);
+        }
     }
 
     /// Sets whether the system fetches the bytes that follow a read. Turn it off to read in blocks: when the system has
@@ -96,8 +128,9 @@ impl PositionedFile {
             use rustix::fs::Advice;
             let _ = rustix::fs::fadvise(file, 0, None, if on { Advice::Normal } else { Advice::Random });
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = on;
+        if let Backing::Parts(parts) = &self.backing {
+            parts.reads_on(on);
+        }
     }
 
     /// Whether any read since the last call had to wait for the disk. It is false on systems that do not report this.
@@ -116,13 +149,20 @@ impl PositionedFile {
         Err(Error::data(label, format!("{expected} bytes"), format!("{} bytes", self.bytes), advice))
     }
 
-    fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
+    /// Fills `out` from `position`.
+    pub(super) fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
         match &self.backing {
             Backing::Disk(file) => self.read_disk(file, out, position),
             Backing::Memory(bytes) => {
                 let start = usize::try_from(position).unwrap_or(usize::MAX);
                 let found = bytes.get(start..).and_then(|rest| rest.get(..out.len()));
                 out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+            Backing::Parts(parts) => {
+                if parts.read_exact_at(out, position)? {
+                    self.missed.store(true, atomic::Ordering::Relaxed);
+                }
                 Ok(())
             }
         }
@@ -171,6 +211,7 @@ impl PositionedFile {
 }
 
 /// The header of one array.
+#[derive(Debug, Clone)]
 pub(super) struct Header {
     /// The file, and the tensor if it holds several, for messages.
     pub label: String,

@@ -22,7 +22,8 @@ impl Split {
     /// All three, in the order in which they are stored.
     pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
 
-    fn array(self) -> &'static str {
+    /// The name of its array.
+    pub(super) fn array(self) -> &'static str {
         match self {
             Self::Train => "split_train",
             Self::Val => "split_val",

@@ -88,7 +88,7 @@ fn fixtures() -> Place {
     dataset(&place, "nosplit", |file| write_npy::<u32>(&file("split_test.npy"), &[0], &[]));
     dataset(&place, "leak", |file| write_npy(&file("split_test.npy"), &[2], &[32u32, 3]));
     dataset(&place, "beyond", |file| write_npy(&file("split_val.npy"), &[2], &[24u32, 40]));
-    dataset(&place, "integers", |file| write_npy(&file("images.npy"), &[40, 6], &[1i32; 240]));
+    dataset(&place, "complex", |file| retype(&file("images.npy"), "<c8"));
     dataset(&place, "wider", |file| write_npy(&file("images.npy"), &[40, 7], &[0.5f32; 280]));
     dataset(&place, "huge", |file| {
         let images: Vec<f32> = features()[0].iter().map(|x| x * 1e19).collect();
@@ -107,10 +107,19 @@ fn fixtures() -> Place {
     matrix("three.npy", &[3, 2], &[0.5; 6]);
     matrix("flat.npy", &[4], &[0.5; 4]);
     matrix("nan.npy", &[2, 2], &[1.0, 0.0, 0.0, f32::NAN]);
-    write_npy(&place.path("int.npy"), &[2, 2], &[1i64, 0, 0, 1]);
+    write_npy(&place.path("complex.npy"), &[2, 2], &[1f32, 0.0, 0.0, 1.0]);
+    retype(&place.path("complex.npy"), "<c8");
     write_npy(&place.path("ids3.npy"), &[3], &[0u32, 1, 2]);
     write_npy(&place.path("minus.npy"), &[2], &[0i64, -1]);
     place
+}
+
+/// Gives an array of f32 another type of the same name's length.
+fn retype(path: &std::path::Path, dtype: &str) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.windows(3).position(|word| word == b"<f4").unwrap();
+    bytes[at..at + 3].copy_from_slice(dtype.as_bytes());
+    fs::write(path, bytes).unwrap();
 }
 
 /// Each row of the table has two lines: a command, and its exit code with its message. Options that a row leaves out

@@ -102,25 +102,17 @@ fn arrays_are_read_as_numpy_reads_them() {
 fn advice_works_when_it_is_followed() {
     let images = || npy("<f4", &[N, P], &floats("<f4", &features(N, P)));
     let raw = |descr: &str, shape: &[usize], width: usize| npy(descr, shape, &vec![0; N * P * width]);
-    let ints = |dtype: &str| npy(dtype, &[N, P], &cast(dtype, &[1; N * P]));
     let fields = npy_with("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (7,), }", &[0; 28]);
     let row_fields =
         npy_with("{'descr': [('row', '<i8')], 'fortran_order': False, 'shape': (4,), }", &[0; 32]);
-    let fortran = npy_with(
-        "{'descr': '<f4', 'fortran_order': True, 'shape': (7, 5), }",
-        &floats("<f4", &features(N, P)),
-    );
     let train = || rows("<i8", &[6, 0, 3, 2]);
-    let types = "expected f16, bf16, f32 or f64 values, found";
+    let types = "expected floats or whole numbers, found";
     let to_float = "save the array converted, with numpy array.astype('<f4')";
     let train_type = "split_train.npy: expected whole numbers, found";
     let to_int = "save the array converted, with numpy array.astype('int64')";
     let wrong = "write the array again with row numbers, as int64";
     let cases: Vec<(&'static str, Vec<u8>, String, Vec<u8>)> = vec![
-        ("images.npy", ints("|u1"), format!("images.npy: {types} '|u1'; {to_float}"), images()),
-        ("images.npy", ints("|i1"), format!("images.npy: {types} '|i1'; {to_float}"), images()),
-        ("images.npy", ints(">i2"), format!("images.npy: {types} '>i2'; {to_float}"), images()),
-        ("images.npy", ints("|b1"), format!("images.npy: {types} '|b1'; {to_float}"), images()),
+        ("images.npy", raw("<f16", &[N, P], 16), format!("images.npy: {types} '<f16'; {to_float}"), images()),
         (
             "images.npy",
             raw("<c8", &[N, P], 8),
@@ -161,12 +153,6 @@ fn advice_works_when_it_is_followed() {
                  with numpy's astype('<f4')"
             ),
             npy("<f4", &[N, 1], &[0; 28]),
-        ),
-        (
-            "images.npy",
-            fortran,
-            "images.npy: expected values in C order, found Fortran order; save numpy.ascontiguousarray(array)".into(),
-            images(),
         ),
         (
             "images.npy",

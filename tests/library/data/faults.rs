@@ -59,8 +59,8 @@ fn every_malformed_folder_is_refused_with_its_own_message() {
         ("images.npy", Some(images("{'descr': '<f4', 'shape': (7, 5), }"))),
         ("images.npy", Some(images("{'descr': '<f4', 'fortran_order': False, 'shape': (7, -5), }"))),
         ("images.npy", Some(images("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (35,), }"))),
-        ("images.npy", Some(images("{'descr': '<f4', 'fortran_order': True, 'shape': (7, 5), }"))),
-        ("images.npy", Some(npy("<i4", &[N, P], &[0; N * P * 4]))),
+        ("images.npy", Some(images("{'descr': '<f4', 'fortran_order': True, 'shape': (7, 6), }"))),
+        ("images.npy", Some(npy("<c8", &[N, P], &[0; N * P * 8]))),
         ("images.npy", Some(npy("<f4", &[N * P], &[0; N * P * 4]))),
         ("images.npy", Some(npy("<f4", &[N, P, 1], &[0; N * P * 4]))),
         ("images.npy", Some(npy("<f4", &[], &[0; 4]))),
@@ -120,7 +120,7 @@ fn every_malformed_safetensors_file_is_refused_with_its_own_message() {
         whole[..whole.len() - 1].to_vec(),
         [&whole[..], &[0]].concat(),
         tensors(&missing),
-        change(0, ("images", "I8", vec![N, P], vec![0; N * P])),
+        change(0, ("images", "C64", vec![N, P], vec![0; N * P * 8])),
         change(1, ("texts", "F16", vec![M, 1, Q], vec![0; M * Q * 2])),
         change(1, ("texts", "F16", vec![M, 0], vec![])),
         change(2, ("text_to_image", "I64", vec![M - 1], vec![0; (M - 1) * 8])),
@@ -141,7 +141,8 @@ fn a_path_that_is_no_dataset_is_refused() {
     let dir = write(&Files::from([("notes.txt", vec![])]));
     fs::create_dir(dir.path().join("images.npy")).unwrap();
     let open = |name| message(&dir, Dataset::open(dir.path().join(name)));
-    let expected = "expected a dataset folder or a .safetensors file, found";
+    let expected =
+        "expected a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow or .feather file, found";
     assert_eq!(
         open("nowhere"),
         format!("DIR/nowhere: {expected} no such file; check the path and that the dataset is complete")
@@ -150,7 +151,7 @@ fn a_path_that_is_no_dataset_is_refused() {
         open("notes.txt"),
         format!(
             "DIR/notes.txt: {expected} a file of another name; give the folder that holds images.npy, or a file \
-             whose name ends in .safetensors"
+             whose name ends in .safetensors or .npz"
         )
     );
     assert_eq!(

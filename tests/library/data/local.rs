@@ -356,7 +356,7 @@ fn every_fault_of_local_features_has_its_own_message() {
         vec![(regions, Some(tokens(&[N, 0, P2])))],
         vec![(regions, Some(tokens(&[N, R, 0])))],
         vec![(regions, Some(npy("<f4", &[1 << 20, 1 << 20, 1], &[])))],
-        vec![(regions, Some(npy("<i4", &[N, R, P2], &[0; N * R * P2 * 4])))],
+        vec![(regions, Some(npy("<c8", &[N, R, P2], &[0; N * R * P2 * 8])))],
         vec![(regions, Some(npy("<f4", &[N, R, P2], &[0; N * R * P2 * 4 - 1])))],
         vec![("region_offsets.npy", Some(even.clone()))],
         vec![(regions, Some(tokens(&[N * R, P2]))), ("region_offsets.npy", Some(even))],

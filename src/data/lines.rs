@@ -1,0 +1,72 @@
+//! Captions of texts and names of images: one line of text per item.
+
+use super::columns;
+use crate::io;
+use crate::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+
+/// Where the lines are.
+#[derive(Debug, Clone)]
+pub(super) enum Lines {
+    /// The dataset has none.
+    None,
+    /// A text file, which may be missing.
+    File(PathBuf),
+    /// Text files, one after another.
+    Files(Vec<PathBuf>),
+    /// The first column with one of these names in Parquet or Arrow files, one after another.
+    Column(Vec<PathBuf>, &'static [&'static str]),
+}
+
+impl Lines {
+    /// Reads one line for each of `items`. `counted` says what the items are, for messages.
+    pub fn read(&self, items: usize, counted: &str) -> Result<Option<Vec<String>>> {
+        let (label, lines) = match self {
+            Self::None => return Ok(None),
+            Self::File(path) => match read_file(path, items)? {
+                None => return Ok(None),
+                Some(lines) => (path.display().to_string(), lines),
+            },
+            Self::Files(paths) => {
+                let mut lines = Vec::new();
+                for path in paths {
+                    lines.extend(read_file(path, items)?.unwrap_or_default());
+                }
+                (label(paths), lines)
+            }
+            Self::Column(paths, names) => match columns::read_lines(paths, names)? {
+                None => return Ok(None),
+                Some(lines) => (label(paths), lines),
+            },
+        };
+        if lines.len() != items {
+            let expected = format!("{items} lines, one for each {counted}");
+            let advice = "correct the file, or remove it";
+            return Err(Error::data(label, expected, format!("{} lines", lines.len()), advice));
+        }
+        Ok(Some(lines))
+    }
+}
+
+/// The files in messages.
+fn label(paths: &[PathBuf]) -> String {
+    match paths {
+        [first, .., last] => format!("{} to {}", first.display(), last.display()),
+        _ => paths.iter().map(|path| path.display().to_string()).collect(),
+    }
+}
+
+/// The lines of an optional text file.
+fn read_file(path: &Path, items: usize) -> Result<Option<Vec<String>>> {
+    // A line may be long, but not every line.
+    const LINE: u64 = 1 << 12;
+    let most = (items as u64).saturating_mul(LINE).saturating_add(io::SMALL);
+    match io::read_text(path, most) {
+        Ok(text) => Ok(Some(text.lines().map(str::to_string).collect())),
+        Err(obstacle) if obstacle.is_missing() => Ok(None),
+        Err(obstacle) => {
+            let (thing, advice) = (path.display(), "check it, or remove it");
+            Err(obstacle.error(ErrorKind::Data, thing, "UTF-8 text", advice))
+        }
+    }
+}

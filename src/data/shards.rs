@@ -1,0 +1,140 @@
+//! One array in several `.npy` files: shards in numeric order.
+//!
+//! Finds the files by their names, and joins their arrays row by row. Headers are read when the dataset is opened.
+
+use super::header::Type;
+use super::npy::npy_header;
+use super::parts::{Origin, Part, Parts};
+use super::positioned::{Header, PositionedFile};
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// More files than this are opened only when they are read.
+const FEW: usize = 16;
+
+/// The files `NAME_0.EXTENSION`, `NAME_1.EXTENSION` and so on among the `names` of a folder, by their numbers. Before the
+/// number stands `_`, `-` or `.`, and `-of-COUNT` may follow it.
+pub(super) fn numbered(names: &[String], name: &str, extension: &str) -> Vec<(u64, String)> {
+    let number = |file: &str| {
+        let middle = file.strip_prefix(name)?.strip_suffix(extension)?.strip_suffix('.')?;
+        let digits = middle.strip_prefix(['_', '-', '.'])?;
+        let digits = match digits.split_once("-of-") {
+            Some((digits, count)) if !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit()) => digits,
+            Some(_) => return None,
+            None => digits,
+        };
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let mut found: Vec<_> = names.iter().filter_map(|file| Some((number(file)?, file.clone()))).collect();
+    found.sort();
+    found
+}
+
+/// Checks that no number is missing or occurs twice. Otherwise rows would belong to other items.
+pub(super) fn check_numbers(folder: &Path, found: &[(u64, String)]) -> Result<()> {
+    for pair in found.windows(2) {
+        let [(before, first), (after, second)] = pair else { continue };
+        let label = folder.join(second).display().to_string();
+        if before == after {
+            let advice = "remove one of the two, or rename it";
+            return Err(Error::data(
+                label,
+                "a number that no other file has",
+                format!("that of {first}"),
+                advice,
+            ));
+        }
+        if *after != before + 1 {
+            let expected = format!("the file number {} before it, because {first} is there", before + 1);
+            let advice =
+                "copy the missing file; or, if nothing is missing, number the files 0, 1, 2 and so on";
+            return Err(Error::data(label, expected, "none", advice));
+        }
+    }
+    Ok(())
+}
+
+/// A file whose array is a part of another array.
+pub(super) struct Piece {
+    pub path: PathBuf,
+    pub header: Header,
+    /// Every how-many-th row counts.
+    pub step: u64,
+}
+
+/// The name of several files in messages.
+pub(super) fn pattern(folder: &Path, name: &str, extension: &str) -> String {
+    folder.join(format!("{name}_*.{extension}")).display().to_string()
+}
+
+/// Joins the arrays of `.npy` files along their first axis. Returns also the rows of each file.
+pub(super) fn join_files(label: String, paths: &[PathBuf]) -> Result<(Header, Vec<u64>)> {
+    if let [path] = paths {
+        let header = npy_header(path)?;
+        let rows = header.shape.first().copied().unwrap_or(0);
+        return Ok((header, vec![rows]));
+    }
+    let pieces =
+        paths.iter().map(|path| Ok(Piece { path: path.clone(), header: npy_header(path)?, step: 1 }));
+    join(label, paths.len(), pieces)
+}
+
+/// Joins `count` arrays along their first axis. They must have the same type and the same other axes.
+pub(super) fn join(
+    label: String,
+    count: usize,
+    pieces: impl Iterator<Item = Result<Piece>>,
+) -> Result<(Header, Vec<u64>)> {
+    let mut first: Option<(String, Type, Vec<u64>)> = None;
+    let (mut parts, mut rows) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        let Piece { path, header, step } = piece?;
+        let (_, dtype, axes) = first.get_or_insert_with(|| {
+            (header.label.clone(), header.dtype.clone(), header.shape.get(1..).unwrap_or_default().to_vec())
+        });
+        let (dtype, axes) = (dtype.clone(), axes.clone());
+        check(&header, first.as_ref().map_or("", |first| &first.0), &dtype, &axes)?;
+        let items = header.shape.first().copied().unwrap_or(0).div_ceil(step);
+        rows.push(items);
+        let origin = match count > FEW && header.file.is_disk() {
+            true => Origin::Path(path, header.file.bytes),
+            false => Origin::Open(header.file),
+        };
+        parts.push(Part { origin, label: header.label, start: header.start, items, step });
+    }
+    let Some((_, dtype, axes)) = first else {
+        return Err(Error::data(
+            label,
+            "an .npy file",
+            "none",
+            "check the path and that the dataset is complete",
+        ));
+    };
+    let width = axes.iter().product::<u64>() * dtype.size as u64;
+    let total = rows.iter().fold(0u64, |sum, &rows| sum.saturating_add(rows));
+    let shape = std::iter::once(total).chain(axes).collect();
+    let file = Arc::new(PositionedFile::parts(Parts::new(width, parts)));
+    Ok((Header { label, file, start: 0, dtype, shape, alone: true }, rows))
+}
+
+/// Checks that an array has the type and the axes of the first one, and that its file is whole.
+fn check(header: &Header, first: &str, dtype: &Type, axes: &[u64]) -> Result<()> {
+    let Header { label, file, start, dtype: own, shape, .. } = header;
+    let advice = "write all files in the same way";
+    if shape.is_empty() || shape[1..] != *axes || (shape.len() > 1 && axes.contains(&0)) {
+        let rest: String = axes.iter().map(|n| format!(", {n}")).collect();
+        let expected = format!("shape [rows{rest}], as {first} has it");
+        return Err(Error::data(label, expected, format!("shape {shape:?}"), advice));
+    }
+    if (own.kind, own.size, own.big_endian) != (dtype.kind, dtype.size, dtype.big_endian) {
+        let expected = format!("values of type {}, as in {first}", dtype.name);
+        return Err(Error::data(label, expected, &own.name, advice));
+    }
+    // The type is checked when the array is used. The size of other types is not known.
+    let bytes = shape.iter().try_fold(own.size as u64, |product, &n| product.checked_mul(n));
+    match bytes.and_then(|bytes| bytes.checked_add(*start)) {
+        Some(bytes) if own.is_number() => file.check_length(label, bytes),
+        _ => Ok(()),
+    }
+}
