@@ -25,7 +25,7 @@ pub struct BaselineArgs {
     ///
     /// `cca` is regularised canonical correlation analysis, `ridge` a regression of one side on the other.
     form: String,
-    /// Folder or .safetensors file with features
+    /// Folder, .safetensors or .npz file with features
     dataset: PathBuf,
     #[command(flatten)]
     input: InputArgs,

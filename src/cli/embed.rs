@@ -31,7 +31,7 @@ pub struct EmbedArgs {
     ///
     /// In a folder, the head is best.safetensors.
     checkpoint: PathBuf,
-    /// Folder or .safetensors file with features
+    /// Folder, .safetensors or .npz file with features
     dataset: PathBuf,
     /// Rows to embed: train, val, test or all
     ///

@@ -23,7 +23,7 @@ pub struct EvalArgs {
     ///
     /// In a folder, the head is best.safetensors.
     checkpoint: PathBuf,
-    /// Folder or .safetensors file with features
+    /// Folder, .safetensors or .npz file with features
     dataset: PathBuf,
     /// Split to evaluate: train, val or test
     #[arg(long, default_value = "test", help_heading = "Data")]

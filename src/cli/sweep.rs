@@ -23,7 +23,7 @@ Examples:
 #[command(before_long_help = EXAMPLES)]
 #[command(mut_arg("objective", |arg| arg.hide(true)), mut_arg("seed", |arg| arg.hide(true)))]
 pub struct SweepArgs {
-    /// Folder or .safetensors file with features [default: data/clipart-mini]
+    /// Folder, .safetensors or .npz file with features [default: data/clipart-mini]
     ///
     /// It holds images, texts, text_to_image, split_train, split_val and split_test.
     dataset: Option<PathBuf>,

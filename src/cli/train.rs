@@ -29,7 +29,7 @@ Examples:
 #[derive(Args)]
 #[command(before_long_help = EXAMPLES)]
 pub struct TrainArgs {
-    /// Folder or .safetensors file with features [default: data/clipart-mini]
+    /// Folder, .safetensors or .npz file with features [default: data/clipart-mini]
     ///
     /// It holds images, texts, text_to_image, split_train, split_val and split_test.
     dataset: Option<PathBuf>,

@@ -2,7 +2,10 @@
 
 mod advice;
 mod batches;
+#[cfg(feature = "parquet")]
+mod columns;
 mod faults;
+mod formats;
 mod local;
 
 use std::collections::BTreeMap;
