@@ -26,6 +26,7 @@ mod preprocess;
 mod scan;
 mod shards;
 mod splits;
+mod summary;
 #[cfg(feature = "parquet")]
 mod tables;
 mod tensors;
@@ -55,6 +56,7 @@ pub use order::{block_order, pair_order};
 pub(crate) use preprocess::ReadAhead;
 pub use preprocess::{Preprocess, row_stride};
 pub use splits::{Split, SplitRows};
+pub use summary::{SideSummary, SplitSummary, Spread, Summary};
 
 /// The features of one side: one row per item, several rows per item (regions, tokens), or both.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod columns;
 mod faults;
 mod formats;
 mod local;
+mod summary;
 
 use std::collections::BTreeMap;
 use std::fs;
