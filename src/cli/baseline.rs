@@ -62,7 +62,9 @@ struct Summary {
     regularization: f64,
     embed: usize,
     val: Recall,
-    test: Recall,
+    /// Missing if the dataset has no test split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<Recall>,
     device: String,
 }
 
@@ -87,19 +89,22 @@ impl BaselineArgs {
         let grid = self.regularization.as_deref().unwrap_or(&REGULARIZATIONS);
         let baseline = Baseline::fit(form, &device, &dataset, &config, grid)?;
         let Baseline { regularization, val, head, .. } = &baseline;
-        let test = head.recall(&device, &dataset, Split::Test, 1)?;
+        let has_test = !dataset.split(Split::Test).images.is_empty();
+        let test = has_test.then(|| head.recall(&device, &dataset, Split::Test, 1)).transpose()?;
         note!(
-            "{form}, {} wide, regularisation {regularization} by validation rsum {:.1}; on the test split:",
+            "{form}, {} wide, regularisation {regularization} by validation rsum {:.1}; on the {} split:",
             head.dim(),
-            val.rsum
+            val.rsum,
+            if has_test { Split::Test } else { Split::Val }
         );
         if let Some(out) = &self.out {
             let file = make_folder(out)?.join(BEST);
             Checkpoint::of(head.clone(), &dataset, config)?.save(&file)?;
             note!("head: {}", shown(&file));
         }
+        let recall = test.unwrap_or(*val);
         if self.json {
-            note!("{test}");
+            note!("{recall}");
             return print_json(&Summary {
                 form: form.to_string(),
                 regularization: *regularization,
@@ -109,6 +114,6 @@ impl BaselineArgs {
                 device: device.to_string(),
             });
         }
-        say(test)
+        say(recall)
     }
 }

@@ -9,10 +9,12 @@ mod embed;
 mod eval;
 mod gradient;
 mod help;
+mod inspect;
 mod options;
 mod output;
 mod resume;
 mod run_folder;
+mod split;
 mod sweep;
 mod train;
 
@@ -68,6 +70,10 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Write the embeddings of a split
     Embed(embed::EmbedArgs),
+    /// Show what is in a dataset: sizes, row lengths, equal rows, leaks between splits
+    Inspect(inspect::InspectArgs),
+    /// Divide the images of a dataset into splits, and write the split files
+    Split(split::SplitArgs),
     /// Compute the gradient of an objective at given embeddings
     Gradient(gradient::GradientArgs),
     /// Analyse the gradient of an objective
@@ -121,6 +127,8 @@ impl Cli {
             Command::Sweep(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Embed(args) => args.run(),
+            Command::Inspect(args) => args.run(),
+            Command::Split(args) => args.run(),
             Command::Gradient(args) => args.run(),
             Command::Analyze(args) => args.run(),
             Command::Bench { what } => what.run(),

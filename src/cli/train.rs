@@ -31,7 +31,7 @@ Examples:
 pub struct TrainArgs {
     /// Folder, .safetensors or .npz file with features [default: data/clipart-mini]
     ///
-    /// It holds images, texts, text_to_image, split_train, split_val and split_test.
+    /// It holds images and texts. It may also hold text_to_image, split_train, split_val and split_test.
     dataset: Option<PathBuf>,
     #[command(flatten)]
     options: RunOptions,

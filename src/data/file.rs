@@ -79,6 +79,14 @@ impl Source {
         }
     }
 
+    /// The folder, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder.path()),
+            _ => None,
+        }
+    }
+
     /// Whether there is an array `name`, valid or not.
     pub fn has(&self, name: &str) -> bool {
         match self {

@@ -106,6 +106,11 @@ impl Folder {
         names.chain(clip).chain(Scan::paths(path, &folder.entries)).collect()
     }
 
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The name of the array in messages.
     pub fn label(&self, name: &str) -> String {
         match (self.headers.get(name), self.places.get(name)) {

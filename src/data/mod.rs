@@ -8,14 +8,17 @@ mod array;
 mod arrays;
 mod batch;
 mod columns;
+mod divide;
 mod file;
 mod folder;
 mod foreign;
+mod hash;
 mod header;
 mod held;
 mod inspect;
 mod lines;
 mod local;
+mod look;
 mod npy;
 mod npz;
 mod numbers;
@@ -27,6 +30,7 @@ mod scan;
 mod shards;
 mod splits;
 mod summary;
+mod suspicions;
 #[cfg(feature = "parquet")]
 mod tables;
 mod tensors;
@@ -41,22 +45,24 @@ use array::FeatureFile;
 use file::{ARRAYS, Source};
 use lines::Lines;
 use local::Local;
-use splits::{split_rows, text_to_image};
+use splits::{Opened, TEXT_TO_IMAGE, purpose, stored, text_to_image};
 
 pub use crate::io::{
-    Values, write_file, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors,
+    Values, write_file, write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors,
 };
 pub use crate::model::{Side, Standardizer};
 pub use array::read_matrix_npy;
 pub use arrays::Arrays;
 pub use batch::{Batch, Batches, steps_per_epoch};
-pub use inspect::Suspicion;
+pub use divide::Division;
+pub use inspect::{ArrayInspection, Found, Inspection, SharedRows};
 pub use numbers::read_ids_npy;
 pub use order::{block_order, pair_order};
 pub(crate) use preprocess::ReadAhead;
 pub use preprocess::{Preprocess, row_stride};
 pub use splits::{Split, SplitRows};
 pub use summary::{SideSummary, SplitSummary, Spread, Summary};
+pub use suspicions::Suspicion;
 
 /// The features of one side: one row per item, several rows per item (regions, tokens), or both.
 #[derive(Debug)]
@@ -117,15 +123,26 @@ pub struct Dataset {
     name: String,
     sides: [Features; 2],
     text_to_image: Vec<u32>,
+    /// Whether there are pairs and no text_to_image.
+    pairs: bool,
     splits: [SplitRows; 3],
+    /// Which splits the dataset stores.
+    stored: [bool; 3],
+    /// How files are read that need an explanation, and what takes the place of missing arrays.
+    notes: Vec<String>,
+    /// What is wrong with the splits of a dataset that is opened to be inspected.
+    faults: Vec<String>,
+    /// The folder of the arrays. Other sources have none.
+    folder: Option<PathBuf>,
     /// Where the captions and the names of images are.
     lines: [Lines; 2],
-    /// What the user should know about how the files are read.
-    notes: Vec<String>,
     captions: OnceLock<Result<Option<Vec<String>>>>,
     image_names: OnceLock<Result<Option<Vec<String>>>>,
     fingerprint: u64,
 }
+
+/// The splits that training needs. It reports the recall on the test split if there is one.
+const TRAINING: [Split; 2] = [Split::Train, Split::Val];
 
 impl Dataset {
     /// Opens a folder of `.npy` files, or one `.safetensors` or `.npz` file with arrays of the same names. A folder may
@@ -136,21 +153,28 @@ impl Dataset {
     /// 1 GiB per array, beyond that into a temporary file. Feature values are checked when their row is read, captions and names when they
     /// are first used.
     ///
+    /// `images` and `texts` are enough. Without `text_to_image`, text i is the caption of image i. If there is no split
+    /// at all, the images are divided into splits by the default [`Division`], which reads the image rows once. If there
+    /// are some splits, `split_train` and `split_val` must be among them, and `split_test` may be missing. It then has
+    /// no images.
+    ///
     /// # Errors
     /// Anything that is missing, malformed or inconsistent. The error names the file (or tensor), the position, and
     /// what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_for(path, &Split::ALL)
+        Self::open_with(path.as_ref(), &TRAINING, &[Split::Test])
     }
 
-    /// [`Dataset::open`], but reads only the splits `needed`. The others have no images.
+    /// [`Dataset::open`], but needs and reads only the splits `needed`. The others have no images.
     ///
     /// # Errors
     /// Those of [`Dataset::open`].
     pub fn open_for(path: impl AsRef<Path>, needed: &[Split]) -> Result<Self> {
-        let path = path.as_ref();
-        let name = Plain(path.file_name().unwrap_or(path.as_os_str()).display()).to_string();
-        Self::of(&Source::open(path)?, name, needed)
+        Self::open_with(path.as_ref(), needed, &[])
+    }
+
+    fn open_with(path: &Path, needed: &[Split], optional: &[Split]) -> Result<Self> {
+        Self::of(&Source::open(path)?, name(path), needed, optional)
     }
 
     /// A dataset in memory: the arrays that a folder would have as files, of the same names and shapes.
@@ -175,25 +199,60 @@ impl Dataset {
     /// shape.
     pub fn from_arrays(name: &str, arrays: Arrays) -> Result<Self> {
         arrays.check(&ARRAYS)?;
-        Self::of(&Source::Memory(arrays), Plain(name).to_string(), &Split::ALL)
+        Self::of(&Source::Memory(arrays), Plain(name).to_string(), &TRAINING, &[Split::Test])
     }
 
-    fn of(source: &Source, name: String, needed: &[Split]) -> Result<Self> {
+    /// Opens a dataset whose splits may have faults, and keeps these.
+    fn open_leniently(path: &Path) -> Result<Self> {
+        let (source, name) = (Source::open(path)?, name(path));
+        let (sides, text_image) = Self::features(&source)?;
+        let opened = Opened { source: &source, name: &name, images: &sides[0], text_image: &text_image };
+        let (splits, faults) = opened.splits_and_faults(&TRAINING);
+        let mut dataset = Self::of_parts(&source, name, sides, text_image, splits);
+        dataset.faults = faults.iter().map(Error::to_string).collect();
+        Ok(dataset)
+    }
+
+    fn of(source: &Source, name: String, needed: &[Split], optional: &[Split]) -> Result<Self> {
+        let (sides, text_image) = Self::features(source)?;
+        let opened = Opened { source, name: &name, images: &sides[0], text_image: &text_image };
+        let splits = opened.splits(needed, optional)?;
+        Ok(Self::of_parts(source, name, sides, text_image, splits))
+    }
+
+    /// Both sides, and the image row of every text.
+    fn features(source: &Source) -> Result<([Features; 2], Vec<u32>)> {
         let sides = [Features::open(source, Side::Image)?, Features::open(source, Side::Text)?];
         let [images, texts] = &sides;
         let text_image = text_to_image(source, images.items, (texts.items, texts.counted()))?;
-        let splits = split_rows(source, images.items, &text_image, needed)?;
-        Ok(Self {
+        Ok((sides, text_image))
+    }
+
+    fn of_parts(
+        source: &Source,
+        name: String,
+        sides: [Features; 2],
+        text_image: Vec<u32>,
+        splits: [SplitRows; 3],
+    ) -> Self {
+        let pairs = !source.has(TEXT_TO_IMAGE) && sides[0].items == sides[1].items;
+        let stored = stored(source);
+        let divided = stored == [false; 3] && splits.iter().any(|rows| !rows.images.is_empty());
+        Self {
             name,
             fingerprint: fingerprint(&sides, &text_image, &splits),
             lines: source.lines(),
-            notes: source.notes().to_vec(),
+            notes: assumptions(source, pairs, divided),
+            faults: Vec::new(),
+            folder: source.folder().map(Path::to_path_buf),
             captions: OnceLock::new(),
             image_names: OnceLock::new(),
             text_to_image: text_image,
+            pairs,
+            stored,
             sides,
             splits,
-        })
+        }
     }
 
     /// Every file that a dataset at `path` may consist of, whether it exists or not. Outputs must not overwrite them.
@@ -277,13 +336,36 @@ impl Dataset {
         &self.splits[split as usize]
     }
 
-    /// An error if a split has no images, for example because it was not in `needed` when the dataset was opened.
+    /// Whether the dataset stores this split, in a file or an array, whether it was opened or not.
+    pub fn stores(&self, split: Split) -> bool {
+        self.stored[split as usize]
+    }
+
+    /// Whether the dataset stores no split, so that its images are divided by the default [`Division`].
+    pub fn is_divided(&self) -> bool {
+        self.stored == [false; 3]
+    }
+
+    /// Whether the dataset has no `text_to_image`, so that text i is the caption of image i.
+    pub fn is_paired(&self) -> bool {
+        self.pairs
+    }
+
+    /// The folder of the dataset, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// An error if a split has no images, because the dataset does not store it, or was opened without it.
     pub(crate) fn need(&self, split: Split) -> Result<()> {
         if !self.split(split).images.is_empty() {
             return Ok(());
         }
-        let advice = "open the dataset with this split";
-        Err(Error::data(&self.name, format!("images in split_{split}"), "none", advice))
+        let advice = match self.stores(split) || self.is_divided() {
+            true => format!("open the dataset with {}", split.array()),
+            false => format!("write {}, or use another split", split.array()),
+        };
+        Err(Error::data(&self.name, purpose(split), "none", advice))
     }
 
     /// The caption of a text row, if the dataset has captions and such a row. The first call reads `captions.txt`.
@@ -420,6 +502,31 @@ impl Dataset {
         let advice = format!("add {wanted}, or choose --{side}-pooling {other}");
         Error::data(&self.name, wanted, format!("{there} alone"), advice)
     }
+}
+
+/// The name of a dataset's folder or file, for messages.
+fn name(path: &Path) -> String {
+    Plain(path.file_name().unwrap_or(path.as_os_str()).display()).to_string()
+}
+
+/// How files are read that need an explanation, and what takes the place of missing arrays, one line each.
+fn assumptions(source: &Source, pairs: bool, divided: bool) -> Vec<String> {
+    let mut notes = source.notes().to_vec();
+    if pairs {
+        notes.push("no text_to_image: text i is the caption of image i".into());
+    }
+    if divided {
+        let [train, val, test] = Division::default().shares;
+        let write = source
+            .folder()
+            .map(|folder| format!("; `wgoal split {}` writes them", crate::io::quoted(folder)));
+        notes.push(format!(
+            "no split files: {train} % of the images are for training, {val} % for validation, {test} % for the test, by a \
+             hash of their row{}",
+            write.unwrap_or_default()
+        ));
+    }
+    notes
 }
 
 /// Hashes the numbers and the lengths of the lists. Local features come last, and only if there are any.

@@ -1,8 +1,11 @@
 //! Which image is in which split, and which caption is of which image.
 
+use super::Features;
 use super::array::Array;
+use super::divide::{Division, divide};
 use super::file::Source;
 use super::numbers::Integer;
+use crate::io::quoted;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -69,16 +72,31 @@ impl SplitRows {
     }
 }
 
-/// The image row of every text.
+/// The name of the array with the image row of every text.
+pub(super) const TEXT_TO_IMAGE: &str = "text_to_image";
+
+/// The image row of every text. If the array is missing and there are as many texts as images, they are pairs.
 pub(super) fn text_to_image(
     source: &Source,
     images: usize,
     (texts, counted): (usize, String),
 ) -> Result<Vec<u32>> {
-    const NAME: &str = "text_to_image";
+    const NAME: &str = TEXT_TO_IMAGE;
     if !source.has(NAME) {
-        let advice = "write the image row of every text, numpy.arange(len(texts)) where text i is of image i";
-        return Err(Error::data(source.label(NAME), "the image row of every text", "none", advice));
+        if texts == images {
+            return Ok((0..images as u32).collect());
+        }
+        let expected =
+            format!("the image row of every text, because {images} images and {texts} texts are no pairs");
+        let advice = match texts / images.max(1) {
+            each if each > 0 && texts % images == 0 => format!(
+                "save numpy.repeat(numpy.arange({images}), {each}) where the {each} captions of an image follow each \
+                 other, numpy.tile(numpy.arange({images}), {each}) where text {images} is of image 0 again"
+            ),
+            _ => "save an array with a whole number for every text: the row of its image, counted from 0"
+                .into(),
+        };
+        return Err(Error::data(source.label(NAME), expected, "none", advice));
     }
     let array = Array::<Integer>::open(source, NAME)?;
     if array.rows != texts || array.is_mask() {
@@ -140,9 +158,9 @@ fn read_split(source: &Source, split: Split, images: usize, text_image: &[u32]) 
     }
 }
 
-/// The error of a missing split.
-fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
-    let expected = match split {
+/// What a split is for, for messages.
+pub(super) fn purpose(split: Split) -> &'static str {
+    match split {
         Split::Train => "the training split: the rows of the images that are trained on",
         Split::Val => {
             "the validation split: the rows of images that choose the best epoch, and are not trained on"
@@ -150,40 +168,139 @@ fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
         Split::Test => {
             "the test split: the rows of images that the result is measured on, and are not trained on"
         }
-    };
+    }
+}
+
+/// The error of a missing split where another one exists.
+fn missing(source: &Source, split: Split, needed: &[Split]) -> Error {
     let name = split.array();
-    let advice = match split {
+    let advice = match (split, source.folder()) {
         _ if needed.len() == 1 => format!("write {name}, or name another split with --split"),
-        Split::Train => {
+        (Split::Train, Some(folder)) => {
+            let command = format!("wgoal split {} --missing", quoted(folder));
+            format!("`{command}` writes it: the images that are in no other split")
+        }
+        (Split::Train, None) => {
             format!("write {name}: the rows of the images that are in no other split, counted from 0")
         }
-        _ => format!(
+        (_, Some(folder)) => {
+            let command = format!("wgoal split {} --missing --replace", quoted(folder));
+            format!("`{command}` moves a tenth of split_train there")
+        }
+        (_, None) => format!(
             "make it of a part of split_train, for example every tenth row: {name} = split_train[::10], then \
              split_train = numpy.delete(split_train, numpy.s_[::10]), and save both"
         ),
     };
-    Error::data(source.label(name), expected, "none", advice)
+    Error::data(source.label(name), purpose(split), "none", advice)
 }
 
-/// Reads the splits `needed`, assigns the texts to them, and checks that no image is in two splits. Other splits stay
-/// empty. A split may have images without a caption, but not only such images.
+/// The splits that a dataset stores, by split.
+pub(super) fn stored(source: &Source) -> [bool; 3] {
+    Split::ALL.map(|split| source.has(split.array()))
+}
+
+/// What a dataset is opened with: its source, its name, its images and the image row of every text.
+#[derive(Clone, Copy)]
+pub(super) struct Opened<'a> {
+    pub source: &'a Source,
+    pub name: &'a str,
+    pub images: &'a Features,
+    pub text_image: &'a [u32],
+}
+
+impl Opened<'_> {
+    /// Reads the splits `needed` and assigns the texts to them. Reads the splits `optional` if the dataset stores them.
+    /// Other splits stay empty. If the dataset stores no split, its images are divided by the default [`Division`].
+    pub fn splits(self, needed: &[Split], optional: &[Split]) -> Result<[SplitRows; 3]> {
+        let mut rows = [const { Vec::new() }; 3];
+        if stored(self.source) == [false; 3] && !needed.is_empty() {
+            let divided = self.divided()?;
+            for (split, divided) in Split::ALL.into_iter().zip(divided) {
+                if needed.contains(&split) || optional.contains(&split) {
+                    rows[split as usize] = divided;
+                }
+            }
+        } else {
+            for split in Split::ALL {
+                let is_stored = self.source.has(split.array());
+                if needed.contains(&split) && !is_stored {
+                    return Err(missing(self.source, split, needed));
+                }
+                if is_stored && (needed.contains(&split) || optional.contains(&split)) {
+                    rows[split as usize] = self.read(split)?;
+                }
+            }
+        }
+        self.assign(rows)
+    }
+
+    /// Reads all splits, and returns what is wrong with them. An image may then be in two splits.
+    pub fn splits_and_faults(self, needed: &[Split]) -> ([SplitRows; 3], Vec<Error>) {
+        let mut faults = Vec::new();
+        let mut rows = [const { Vec::new() }; 3];
+        if stored(self.source) == [false; 3] {
+            match self.divided() {
+                Ok(divided) => rows = divided,
+                Err(fault) => faults.push(fault),
+            }
+        } else {
+            for split in Split::ALL {
+                match self.source.has(split.array()) {
+                    true => match self.read(split) {
+                        Ok(read) => rows[split as usize] = read,
+                        Err(fault) => faults.push(fault),
+                    },
+                    false if needed.contains(&split) => faults.push(missing(self.source, split, needed)),
+                    false => {}
+                }
+            }
+        }
+        let fault = match self.assign(rows.clone()) {
+            Ok(splits) => return (splits, faults),
+            Err(fault) => fault,
+        };
+        faults.push(fault);
+        // Each split alone.
+        let mut splits = <[SplitRows; 3]>::default();
+        for (split, images) in rows.into_iter().enumerate() {
+            let mut alone = [const { Vec::new() }; 3];
+            alone[split] = images;
+            if let Ok(mut assigned) = self.assign(alone) {
+                splits[split] = std::mem::take(&mut assigned[split]);
+            }
+        }
+        (splits, faults)
+    }
+
+    fn divided(self) -> Result<[Vec<u32>; 3]> {
+        let all: Vec<u32> = (0..self.images.items as u32).collect();
+        divide(self.name, self.images, self.text_image, &all, &Division::default())
+    }
+
+    fn read(self, split: Split) -> Result<Vec<u32>> {
+        read_split(self.source, split, self.images.items, self.text_image)
+    }
+
+    fn assign(self, rows: [Vec<u32>; 3]) -> Result<[SplitRows; 3]> {
+        assign(self.source, rows, self.images.items, self.text_image)
+    }
+}
+
+/// Assigns the texts to the splits, and checks that no image is in two splits. A split may have images without a
+/// caption, but not only such images.
 ///
 /// The function is long because each check of a split needs what the checks above it found.
-pub(super) fn split_rows(
+fn assign(
     source: &Source,
+    splits: [Vec<u32>; 3],
     images: usize,
     text_image: &[u32],
-    needed: &[Split],
 ) -> Result<[SplitRows; 3]> {
-    let mut splits = [const { Vec::new() }; 3];
     // For every image: the number of its split plus one (0 is no split), and its position in the split.
     let mut owner = vec![0u8; images];
     let mut place = vec![0u32; images];
-    for split in Split::ALL.into_iter().filter(|split| needed.contains(split)) {
-        if !source.has(split.array()) {
-            return Err(missing(source, split, needed));
-        }
-        let rows = read_split(source, split, images, text_image)?;
+    for (split, rows) in Split::ALL.into_iter().zip(&splits) {
         for (position, &image) in rows.iter().enumerate() {
             let owned = &mut owner[image as usize];
             if *owned > 0 {
@@ -210,7 +327,6 @@ pub(super) fn split_rows(
             *owned = split as u8 + 1;
             place[image as usize] = position as u32;
         }
-        splits[split as usize] = rows;
     }
 
     let mut splits = splits.map(|images| SplitRows { images, ..SplitRows::default() });

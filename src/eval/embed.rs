@@ -84,8 +84,9 @@ impl Head {
     /// Recall on a split of a dataset; see [`Recall::folds`].
     ///
     /// # Errors
-    /// Those of [`Head::embed`] and [`Recall::folds`].
+    /// Those of [`Head::embed`] and [`Recall::folds`], and a split without images.
     pub fn recall(&self, device: &Device, dataset: &Dataset, split: Split, folds: usize) -> Result<Recall> {
+        dataset.need(split)?;
         let rows = dataset.split(split);
         let images = self.embed(device, dataset, Side::Image, &rows.images)?;
         let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;

@@ -11,14 +11,30 @@ use std::path::Path;
 /// The number of values is not `rows * cols`, or the file cannot be written. An existing file then stays unchanged.
 pub fn write_matrix_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -> Result<()> {
     write_matrix(path, rows, cols, values, |out| {
-        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
-        // The values start at a multiple of 64 bytes. Before them are 10 bytes, the text and a line break.
-        let width = (text.len() + 11).next_multiple_of(64) - 11;
-        out.write_all(b"\x93NUMPY\x01\x00")?;
-        out.write_all(&(width as u16 + 1).to_le_bytes())?;
-        writeln!(out, "{text:width$}")?;
+        write_npy_header(out, "<f4", &format!("{rows}, {cols}"))?;
         values.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
     })
+}
+
+/// Writes row numbers `[rows]` as a `.npy` file of int64, like [`write_matrix_npy`].
+///
+/// # Errors
+/// The file cannot be written. An existing file then stays unchanged.
+pub fn write_ids_npy(path: &Path, rows: &[u32]) -> Result<()> {
+    write_whole(path, Streams::Written, |out| {
+        write_npy_header(out, "<i8", &format!("{},", rows.len()))?;
+        rows.iter().try_for_each(|&row| out.write_all(&i64::from(row).to_le_bytes()))
+    })
+}
+
+/// Writes the header of a `.npy` file. The values start at a multiple of 64 bytes. Before them are 10 bytes, the text and
+/// a line break.
+fn write_npy_header(out: &mut dyn Write, dtype: &str, shape: &str) -> std::io::Result<()> {
+    let text = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let width = (text.len() + 11).next_multiple_of(64) - 11;
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(width as u16 + 1).to_le_bytes())?;
+    writeln!(out, "{text:width$}")
 }
 
 /// Like [`write_matrix_npy`], but writes the `.fvecs` format of faiss: the length of each row, as an i32, stands before it.

@@ -2,6 +2,7 @@
 
 mod matrix;
 mod place;
+mod quoted;
 mod read;
 mod words;
 
@@ -13,8 +14,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-pub use matrix::{write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
+pub use matrix::{write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
 pub use place::{is_standard_output, same_file};
+pub use quoted::quoted;
 pub use read::{LINES, SMALL, open, read, read_text};
 pub(crate) use read::{MAX_SAFETENSORS_HEADER, read_safetensors};
 pub use words::Obstacle;

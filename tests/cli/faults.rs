@@ -85,6 +85,8 @@ fn fixtures() -> Place {
 
     dataset(&place, "missing", |file| fs::remove_file(file("texts.npy")).unwrap());
     dataset(&place, "cut", |file| cut(file("images.npy")));
+    dataset(&place, "noval", |file| fs::remove_file(file("split_val.npy")).unwrap());
+    dataset(&place, "unpaired", |file| fs::remove_file(file("text_to_image.npy")).unwrap());
     dataset(&place, "nosplit", |file| write_npy::<u32>(&file("split_test.npy"), &[0], &[]));
     dataset(&place, "leak", |file| write_npy(&file("split_test.npy"), &[2], &[32u32, 3]));
     dataset(&place, "beyond", |file| write_npy(&file("split_val.npy"), &[2], &[24u32, 40]));
@@ -136,7 +138,7 @@ fn every_bad_call_is_refused_with_its_own_message() {
         let (args, expected) = (row[0].strip_prefix("wgoal ").unwrap(), row.get(1).copied().unwrap_or(""));
         let mut all = args.to_string();
         let has = |option: &str| args.split(' ').any(|arg| arg == option);
-        if !args.contains("--device") {
+        if !args.contains("--device") && !has("split") && !has("inspect") {
             all += " --device cpu";
         }
         if has("train") && !has("--out") {

@@ -3,7 +3,8 @@
 use super::*;
 use arrow_array::types::{Float16Type, Float32Type, Float64Type};
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, FixedSizeListArray, Int64Array, LargeListArray, ListArray, RecordBatch, StringArray,
+    ArrayRef, ArrowPrimitiveType, FixedSizeListArray, Int64Array, LargeListArray, ListArray, RecordBatch,
+    StringArray,
 };
 use arrow_ipc::writer::{FileWriter, StreamWriter};
 use faults::message;
@@ -68,8 +69,12 @@ fn a_column_of_lists_is_an_array() {
     let expected = Dataset::open(write(&good("<f4", "<i8")).path()).unwrap();
     let list = |large: bool| -> ArrayRef {
         match large {
-            true => Arc::new(LargeListArray::from_iter_primitive::<Float32Type, _, _>(rows::<Float32Type>(&images, P))),
-            false => Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(rows::<Float32Type>(&images, P))),
+            true => Arc::new(LargeListArray::from_iter_primitive::<Float32Type, _, _>(rows::<Float32Type>(
+                &images, P,
+            ))),
+            false => {
+                Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(rows::<Float32Type>(&images, P)))
+            }
         }
     };
     let id: ArrayRef = Arc::new(Int64Array::from_iter_values(0..N as i64));
@@ -91,7 +96,9 @@ fn a_column_of_lists_is_an_array() {
     }
     let halves: Vec<f16> = images.iter().map(|&x| f16::from_f32(x)).collect();
     let doubles: Vec<f64> = images.iter().map(|&x| x.into()).collect();
-    for (column, dtype) in [(fixed::<Float16Type>(&halves, P), "<f2"), (fixed::<Float64Type>(&doubles, P), "<f8")] {
+    for (column, dtype) in
+        [(fixed::<Float16Type>(&halves, P), "<f2"), (fixed::<Float64Type>(&doubles, P), "<f8")]
+    {
         let mut files = good("<f4", "<i8");
         files.insert("images.npy", npy(dtype, &[N, P], &floats(dtype, &images)));
         let expected = Dataset::open(write(&files).path()).unwrap();
@@ -140,7 +147,8 @@ fn one_file_holds_pairs_with_captions_names_and_splits() {
             ("text_embedding", fixed::<Float32Type>(&features(M, Q), Q)),
         ];
         let path = dir.path().join(format!("d.{extension}"));
-        let bytes = if extension == "parquet" { parquet(&columns) } else { arrow(&columns, extension == "arrow") };
+        let bytes =
+            if extension == "parquet" { parquet(&columns) } else { arrow(&columns, extension == "arrow") };
         fs::write(&path, bytes).unwrap();
         let dataset = Dataset::open(&path).unwrap();
         assert_eq!(read_all(&dataset, Side::Image, M), images);
@@ -173,7 +181,10 @@ fn metadata_of_clip_retrieval_gives_captions_and_names() {
         fs::write(dir.path().join(format!("metadata/metadata_{k}.parquet")), metadata).unwrap();
     }
     let dataset = Dataset::open(dir.path()).unwrap();
-    assert_eq!((0..N).map(|k| dataset.caption(k).unwrap().unwrap().to_string()).collect::<Vec<_>>()[6], "6 words");
+    assert_eq!(
+        (0..N).map(|k| dataset.caption(k).unwrap().unwrap().to_string()).collect::<Vec<_>>()[6],
+        "6 words"
+    );
     assert_eq!(dataset.image_name(2).unwrap(), Some("2.jpg"));
     assert!(Dataset::paths(dir.path()).contains(&dir.path().join("metadata/metadata_10.parquet")));
 }
@@ -189,7 +200,10 @@ fn unfit_columns_are_refused_with_their_own_messages() {
     let two = [("a", fixed::<Float32Type>(&images, P)), ("b", fixed::<Float32Type>(&images, P))];
     let keep = "name the column of image features images, that of text features texts; in a file of one array, keep one of \
                 them";
-    assert_eq!(refused(&two), format!("{place}: expected a column of features named images, found columns a, b; {keep}"));
+    assert_eq!(
+        refused(&two),
+        format!("{place}: expected a column of features named images, found columns a, b; {keep}")
+    );
     let words: ArrayRef = Arc::new(StringArray::from_iter_values(["w"; N]));
     assert_eq!(
         refused(&[("words", words.clone()), ("more", words)]),

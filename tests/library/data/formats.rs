@@ -66,7 +66,8 @@ fn fortran_order_is_read() {
 #[test]
 fn whole_numbers_are_features() {
     let values: Vec<i64> = (0..(N * P) as i64).map(|k| k % 100 + 1).collect();
-    let bytes = |size: usize| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()[..size].to_vec()).collect() };
+    let bytes =
+        |size: usize| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()[..size].to_vec()).collect() };
     for (dtype, size) in
         [("|i1", 1), ("<i2", 2), ("<i4", 4), ("<i8", 8), ("|u1", 1), ("<u2", 2), ("<u4", 4), ("<u8", 8)]
     {
@@ -190,7 +191,10 @@ fn numbered_files_are_one_array_in_numeric_order() {
         }
         let dataset = Dataset::open(dir.path()).unwrap();
         assert_same(&dataset, &plain());
-        assert_eq!(dataset.place(Side::Text, 11), dir.path().join(name.replace('K', "11")).display().to_string() + " row 0");
+        assert_eq!(
+            dataset.place(Side::Text, 11),
+            dir.path().join(name.replace('K', "11")).display().to_string() + " row 0"
+        );
         let paths = Dataset::paths(dir.path());
         assert!(paths.contains(&dir.path().join(name.replace('K', "12"))), "{paths:?}");
     }
@@ -308,18 +312,24 @@ fn the_folders_of_clip_retrieval_are_pairs() {
     let advice = "write both again in one run of clip-retrieval, or remove the files without a partner";
     assert_eq!(
         message(&dir, Dataset::open(dir.path())),
-        format!("DIR/text_emb/text_emb_2.npy: expected 3 rows, as in DIR/img_emb/img_emb_2.npy, found 2; {advice}")
+        format!(
+            "DIR/text_emb/text_emb_2.npy: expected 3 rows, as in DIR/img_emb/img_emb_2.npy, found 2; {advice}"
+        )
     );
     write_more(&dir, &[("text_emb/text_emb_3.npy", part(&texts, Q, 4..5))]);
     fs::remove_file(dir.path().join("text_emb/text_emb_2.npy")).unwrap();
     assert_eq!(
         message(&dir, Dataset::open(dir.path())),
-        format!("DIR/text_emb/text_emb_3.npy: expected a file with the same number in img_emb, found none; {advice}")
+        format!(
+            "DIR/text_emb/text_emb_3.npy: expected a file with the same number in img_emb, found none; {advice}"
+        )
     );
     fs::remove_file(dir.path().join("text_emb/text_emb_3.npy")).unwrap();
     assert_eq!(
         message(&dir, Dataset::open(dir.path())),
-        format!("DIR/img_emb/img_emb_2.npy: expected a file with the same number in text_emb, found none; {advice}")
+        format!(
+            "DIR/img_emb/img_emb_2.npy: expected a file with the same number in text_emb, found none; {advice}"
+        )
     );
 }
 
@@ -372,11 +382,17 @@ fn the_layout_of_scan_is_read() {
 fn scan_has_regions_and_a_large_test_split() {
     let dir = scan(false);
     for split in ["train", "dev", "testall"] {
-        write_more(&dir, &[(&format!("{split}_ims.npy"), npy("<f4", &[2, 3, 4], &floats("<f4", &features(6, 4))))]);
+        write_more(
+            &dir,
+            &[(&format!("{split}_ims.npy"), npy("<f4", &[2, 3, 4], &floats("<f4", &features(6, 4))))],
+        );
     }
     write_more(&dir, &[("testall_texts.npy", part(&features(10, Q), Q, 0..10))]);
     let dataset = Dataset::open(dir.path()).unwrap();
-    assert_eq!((dataset.images(), dataset.local_dim(Side::Image), dataset.local_len(Side::Image)), (6, Some(4), Some(3)));
+    assert_eq!(
+        (dataset.images(), dataset.local_dim(Side::Image), dataset.local_len(Side::Image)),
+        (6, Some(4), Some(3))
+    );
     let mut row = [0.0; 4];
     dataset.read_local_row(Side::Image, 3 * 3 + 2, &mut Vec::new(), &mut row).unwrap();
     assert_eq!(row, features(6, 4)[5 * 4..]);
@@ -460,12 +476,16 @@ fn lengths_take_the_place_of_offsets() {
     );
     assert_eq!(
         fault(&ragged, &[1, 3, 2, 1, 1, 2, 2]),
-        format!("{place}: expected lengths that add up to 13, the rows of DIR/image_regions.npy, found 12; {advice}")
+        format!(
+            "{place}: expected lengths that add up to 13, the rows of DIR/image_regions.npy, found 12; {advice}"
+        )
     );
     assert_eq!(
         fault(&ragged, &[1, 3, 2, 1, 1, 5]),
-        format!("{place}: expected 7 values, one for each row of DIR/images.npy, found 6; write the features of every item, in \
-                 the same order")
+        format!(
+            "{place}: expected 7 values, one for each row of DIR/images.npy, found 6; write the features of every item, in \
+                 the same order"
+        )
     );
     let both = [
         ("image_regions.npy", padded.clone()),
@@ -485,16 +505,30 @@ fn other_formats_are_refused_with_a_command_that_converts_them() {
     files.remove("images.npy");
     let python = "python3 -c \"import numpy, sys; a = sys.argv;";
     for (name, what, code) in [
-        ("images.pt", "a PyTorch file", "import torch; x = torch.load(a[1], map_location='cpu'); numpy.save(a[2], (x.float() if x.is_floating_point() else x).numpy())"),
-        ("images.pkl", "a pickle", "import pickle; x = pickle.load(open(a[1], 'rb')); numpy.save(a[2], numpy.asarray(x))"),
+        (
+            "images.pt",
+            "a PyTorch file",
+            "import torch; x = torch.load(a[1], map_location='cpu'); numpy.save(a[2], (x.float() if x.is_floating_point() else x).numpy())",
+        ),
+        (
+            "images.pkl",
+            "a pickle",
+            "import pickle; x = pickle.load(open(a[1], 'rb')); numpy.save(a[2], numpy.asarray(x))",
+        ),
         ("images.npz", "an archive of arrays", "x = numpy.load(a[1]); numpy.save(a[2], x[x.files[0]])"),
-        ("images.fvecs", "vectors of faiss", "x = numpy.fromfile(a[1], '<i4'); numpy.save(a[2], x.reshape(-1, x[0] + 1)[:, 1:].view('<f4'))"),
+        (
+            "images.fvecs",
+            "vectors of faiss",
+            "x = numpy.fromfile(a[1], '<i4'); numpy.save(a[2], x.reshape(-1, x[0] + 1)[:, 1:].view('<f4'))",
+        ),
     ] {
         let dir = write(&files);
         write_more(&dir, &[(name, vec![1])]);
         assert_eq!(
             message(&dir, Dataset::open(dir.path())),
-            format!("DIR/images.npy: expected an .npy file, found {name}, {what}; convert it: {python} {code}\" DIR/{name} DIR/images.npy")
+            format!(
+                "DIR/images.npy: expected an .npy file, found {name}, {what}; convert it: {python} {code}\" DIR/{name} DIR/images.npy"
+            )
         );
     }
     let dir = write(&files);
@@ -502,21 +536,28 @@ fn other_formats_are_refused_with_a_command_that_converts_them() {
         write_more(&dir, &[(name, vec![1])]);
         message(&dir, Dataset::open(dir.path().join(name)))
     };
-    let expected = "expected a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow or .feather file, found";
+    let expected =
+        "expected a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow or .feather file, found";
     assert_eq!(
         open("it's.h5"),
-        format!("DIR/it's.h5: {expected} an HDF5 file; convert it: {python} import h5py; x = {{k: v[:] for k, v in \
+        format!(
+            "DIR/it's.h5: {expected} an HDF5 file; convert it: {python} import h5py; x = {{k: v[:] for k, v in \
                  h5py.File(a[1]).items()}}; numpy.savez(a[2], **{{k: numpy.asarray(v) for k, v in x.items()}})\" \
-                 'DIR/it'\\''s.h5' 'DIR/it'\\''s.npz'")
+                 'DIR/it'\\''s.h5' 'DIR/it'\\''s.npz'"
+        )
     );
     assert_eq!(
         open("x.npy"),
-        format!("DIR/x.npy: {expected} one array; give the folder that holds it, with images.npy and texts.npy")
+        format!(
+            "DIR/x.npy: {expected} one array; give the folder that holds it, with images.npy and texts.npy"
+        )
     );
     assert_eq!(
         open("x.tfrecord"),
-        format!("DIR/x.tfrecord: {expected} a TFRecord file; give the folder that holds images.npy, or a file whose name \
-                 ends in .safetensors or .npz")
+        format!(
+            "DIR/x.tfrecord: {expected} a TFRecord file; give the folder that holds images.npy, or a file whose name \
+                 ends in .safetensors or .npz"
+        )
     );
     write_more(&dir, &[("images.tfrecord", vec![1])]);
     assert_eq!(

@@ -4,6 +4,7 @@ mod advice;
 mod batches;
 #[cfg(feature = "parquet")]
 mod columns;
+mod divide;
 mod faults;
 mod formats;
 mod local;
