@@ -137,6 +137,8 @@ impl Dataset {
                 inspection.leaks.iter_mut().for_each(|shared| shared.add(&look));
             }
         }
+        // A stable sort: the grave ones first.
+        inspection.remarks.sort_by_key(|remark| !remark.grave);
         for lines in [self.caption(0).err(), self.image_name(0).err()] {
             inspection.faults.extend(lines.map(|fault| fault.to_string()));
         }

@@ -106,19 +106,15 @@ impl Dataset {
         let mut look = Look::new(scope.side, local, file, looked_at.len() < items.len());
         let (mut bytes, mut values) = (Vec::new(), vec![0.0; file.cols]);
         let mut hashes = Vec::new();
-        'items: for item in looked_at {
+        for item in looked_at {
             let used = items.binary_search(&item).is_ok();
-            let (mut hash, mut zero) = (Hash::default(), true);
+            let (mut hash, mut zero, mut whole) = (Hash::default(), true, true);
             for row in own(item as usize) {
                 let read = file.read_bytes(row, &mut bytes).map(|()| file.decode_row(&bytes, &mut values));
-                let Ok(largest) =
-                    read.map_err(drop).and_then(|largest| match largest < f32::INFINITY.to_bits() {
-                        true => Ok(largest),
-                        false => Err(()),
-                    })
-                else {
+                let Some(largest) = read.ok().filter(|&largest| largest < f32::INFINITY.to_bits()) else {
                     look.bad.push(row);
-                    continue 'items;
+                    whole = false;
+                    continue;
                 };
                 hash.add(&bytes);
                 zero &= largest == 0;
@@ -126,7 +122,7 @@ impl Dataset {
                     look.row(row, largest == 0, &values);
                 }
             }
-            if !zero {
+            if whole && !zero {
                 hashes.push((item, hash.0));
             }
         }

@@ -164,8 +164,9 @@ impl Look<'_> {
             Side::Image => (rows.images.len(), "images"),
             Side::Text => (rows.texts.len(), "captions"),
         };
+        let have = if *count == 1 { "has" } else { "have" };
         let facts = format!(
-            "{count} of {all} {what} of split_{into} have the same features as one of split_{from} (row {row} and row \
+            "{count} of {all} {what} of split_{into} {have} the same features as one of split_{from} (row {row} and row \
              {earlier})"
         );
         if self.side == Side::Text {
@@ -229,14 +230,14 @@ impl Look<'_> {
         let extreme = self.extreme(EXTREME);
         let (first, [_, median, _]) = (extreme.first()?, self.spread()?);
         let length = self.lengths.iter().find(|(row, _)| row == first).map_or(0.0, |(_, length)| *length);
-        let (count, rows) = (extreme.len(), self.rows());
+        let (count, rows, sampled) = (extreme.len(), self.rows(), self.sampled());
+        let ratio = length / median;
         Some((
             false,
             format!(
-                "{count} of {} {rows}{} have an unusual length, the first at row {first} (length {length:.3e}, the median \
-                 is {median:.3e}); check how these features were made",
-                self.used[1],
-                self.sampled()
+                "{count} of {} {rows}{sampled} have an unusual length, the first at row {first} ({ratio:.3} times the \
+                 median); check how these features were made",
+                self.used[1]
             ),
         ))
     }

@@ -116,7 +116,7 @@ fn everything_unusual_is_counted() {
     assert_eq!(row(&table, "nearly constant columns"), "1, first 5 | 0");
     assert_eq!(row(&table, "images with equal features"), "1 | 0 | 1");
     assert_eq!(row(&table, "captions with equal features"), "0 | 2 | 0");
-    let leak = "warning: odd/images.npy: 1 of 8 images of split_test have the same features as one of split_val (row 33 and \
+    let leak = "warning: odd/images.npy: 1 of 8 images of split_test has the same features as one of split_val (row 33 and \
                 row 31), so results on split_test are too good; equal images belong in one split: `wgoal split odd --replace` \
                 writes splits that keep them together";
     assert!(table.lines().any(|line| line == leak), "{table}");
