@@ -3,6 +3,10 @@
 //   m <- momentum m + factor g + decay w
 //   w <- w - lr m,  clamped to [low, high]
 //
+// With Nesterov's momentum, the second line is
+//
+//   w <- w - lr (factor g + decay w + momentum m),  clamped to [low, high]
+//
 // Reference: docs/math.md, "SGD".
 //
 //   g       [count] gradient before clipping      read
@@ -13,6 +17,7 @@
 
 struct Params {
     count4: u32,     // vec4s
+    nesterov: u32,   // 1: Nesterov's momentum
     learning_rate: f32,
     momentum: f32,
     decay: f32,
@@ -36,6 +41,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     for (var k = group.x * share + lane; k < end; k += LANES) {
         let momentum = params.momentum * m[k] + factor[0] * g[k] + params.decay * w[k];
         m[k] = momentum;
-        w[k] = clamp(w[k] - params.learning_rate * momentum, vec4f(params.low), vec4f(params.high));
+        let ahead = factor[0] * g[k] + params.decay * w[k] + params.momentum * momentum;
+        let step = select(momentum, ahead, params.nesterov == 1u);
+        w[k] = clamp(w[k] - params.learning_rate * step, vec4f(params.low), vec4f(params.high));
     }
 }

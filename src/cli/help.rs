@@ -173,8 +173,8 @@ mod tests {
             // Objectives and optimisers that have the option.
             let bases: &[&str] = match name {
                 "margin" => &["--objective=hinge"],
-                "momentum" => &["--optimizer=sgd"],
-                "betas" => &["--optimizer=adamw"],
+                "momentum" | "nesterov" => &["--optimizer=sgd"],
+                "betas" | "epsilon" => &["--optimizer=adamw"],
                 "temperature" | "learn-temperature" => &["--objective=infonce"],
                 "objective" => &["--margin=0.5"],
                 _ => &["--objective=cir:sig-ms"],

@@ -4,13 +4,15 @@ mod unused;
 
 pub use unused::{Unused, all_differ, warn};
 
-use super::{ObjectiveArgs, Switch};
+use super::data::checkpoint_path;
+use super::{ObjectiveArgs, Switch, shown};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
 use wgoal::model::{ImageEncoder, Pooling, SignedRoot};
 use wgoal::optim::{Optimizer, Schedule, Warmup};
-use wgoal::train::{Init, RECIPES, Shuffle};
-use wgoal::{Dataset, Error, ErrorKind, Result, TrainConfig};
+use wgoal::train::{Init, RECIPES, Shuffle, WarmStart};
+use wgoal::{Dataset, Error, ErrorKind, Plain, Result, TrainConfig};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {
@@ -79,14 +81,6 @@ impl From<RootName> for SignedRoot {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum InitName {
-    /// Random weights
-    Xavier,
-    /// The closed form of `wgoal baseline cca`
-    Cca,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 enum EncoderName {
     /// One linear layer
     Linear,
@@ -149,15 +143,6 @@ fn set<T>(option: &mut T, given: Option<T>) {
     }
 }
 
-impl From<InitName> for Init {
-    fn from(name: InitName) -> Self {
-        match name {
-            InitName::Xavier => Self::Xavier,
-            InitName::Cca => Self::Cca,
-        }
-    }
-}
-
 impl From<EncoderName> for ImageEncoder {
     fn from(name: EncoderName) -> Self {
         match name {
@@ -173,6 +158,45 @@ impl From<ScheduleName> for Schedule {
             ScheduleName::Constant => Self::Constant,
             ScheduleName::Cosine => Self::Cosine,
             ScheduleName::Linear => Self::Linear,
+        }
+    }
+}
+
+/// The head in the file of --init.
+fn warm_start(given: &Path) -> Result<WarmStart> {
+    if given.exists() {
+        return WarmStart::read(checkpoint_path(given)?);
+    }
+    let nearest = ["xavier", "cca"]
+        .into_iter()
+        .find(|name| strsim::damerau_levenshtein(name, &given.to_string_lossy().to_lowercase()) <= 2);
+    let advice = match nearest {
+        Some(name) => format!("use --init {name}"),
+        None => "check the path, or use --init xavier".into(),
+    };
+    let expected = "xavier, cca, or a safetensors file with a head";
+    Err(Error::new(
+        ErrorKind::Config,
+        "--init",
+        expected,
+        format!("{}, no such file", given.display()),
+        advice,
+    ))
+}
+
+/// Notes what a state dict holds besides the two layers that runs start from.
+pub fn note_init(configs: &[&TrainConfig]) {
+    let mut noted = Vec::new();
+    for config in configs {
+        let Init::File(file) = &config.init else { continue };
+        if noted.contains(&&file.path) {
+            continue;
+        }
+        noted.push(&file.path);
+        let Ok(WarmStart { unused, .. }) = WarmStart::read(&file.path) else { continue };
+        if !unused.is_empty() {
+            let (count, names) = (unused.len(), unused.join(", "));
+            note!("note: {}: {count} other tensors are not used: {}", shown(&file.path), Plain(names));
         }
     }
 }
@@ -205,8 +229,12 @@ pub struct RunOptions {
     #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
     /// Where the weights start [default: xavier]
-    #[arg(long, help_heading = "Head")]
-    init: Option<InitName>,
+    ///
+    /// `xavier` is random, `cca` the closed form of `wgoal baseline cca`. A file (or the folder of a run) is a head of
+    /// wgoal, or a PyTorch state dict of two linear layers saved as safetensors. A head of wgoal brings its --embed,
+    /// its poolings, its encoder and its standardisation with it.
+    #[arg(long, value_name = "xavier|cca|FILE", help_heading = "Head")]
+    init: Option<PathBuf>,
     /// Start from the options of a published training [default: none]
     ///
     /// Options that you add override those of the recipe.
@@ -271,7 +299,7 @@ pub struct RunOptions {
     /// Whether weight decay also applies to biases [default: on]
     #[arg(long, value_name = "on|off", help_heading = "Optimiser")]
     decay_biases: Option<Switch>,
-    // The help of --betas and --momentum names every optimiser that has the option, with its default.
+    // The help of the next options names every optimiser that has the option, with its default.
     #[arg(long, value_delimiter = ',', value_name = "B1,B2", help_heading = "Optimiser")]
     #[arg(help = help_of("Decay rates of the two moments, each 0 to below 1", |optimizer| {
         optimizer.betas().map(|[first, second]| format!("{first},{second}"))
@@ -282,6 +310,17 @@ pub struct RunOptions {
         optimizer.momentum().map(|momentum| momentum.to_string())
     }))]
     momentum: Option<f64>,
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    #[arg(help_heading = "Optimiser")]
+    #[arg(help = help_of("Nesterov's momentum", |optimizer| {
+        optimizer.nesterov().map(|nesterov| if *nesterov { "on" } else { "off" }.to_string())
+    }))]
+    nesterov: Option<Switch>,
+    #[arg(long, allow_negative_numbers = true, help_heading = "Optimiser")]
+    #[arg(help = help_of("Added to the root of the second moment, above 0", |optimizer| {
+        optimizer.epsilon().map(|epsilon| format!("{epsilon:e}"))
+    }))]
+    epsilon: Option<f64>,
     /// Scale gradients down to at most this norm, 0 for no clipping [default: 2]
     #[arg(long, value_name = "NORM", allow_negative_numbers = true, help_heading = "Optimiser")]
     clip: Option<f32>,
@@ -290,14 +329,13 @@ pub struct RunOptions {
 impl RunOptions {
     /// The configuration that results from `base` and the options given.
     pub fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
-        let mut config = base;
+        let mut config = self.init(base)?;
         self.input.apply(&mut config);
         config.objective = self.objective.resolve(config.objective)?;
         config.optimizer = self.optimizer(config.optimizer)?;
         set(&mut config.epochs, self.epochs);
         set(&mut config.batch, self.batch);
         set(&mut config.embed, self.embed);
-        set(&mut config.init, self.init.map(Init::from));
         set(&mut config.image_encoder, self.image_encoder.map(ImageEncoder::from));
         set(&mut config.lr, self.lr);
         set(&mut config.weight_decay, self.weight_decay);
@@ -318,6 +356,23 @@ impl RunOptions {
         set(&mut config.patience, self.patience);
         config.validate()?;
         Ok(config)
+    }
+
+    /// `base` with the start that is given. A head in a file brings its options with it, which the others may change.
+    fn init(&self, base: TrainConfig) -> Result<TrainConfig> {
+        let Some(given) = &self.init else { return Ok(base) };
+        let init = match given.to_str() {
+            Some("xavier") => Init::Xavier,
+            Some("cca") => Init::Cca,
+            _ => {
+                // A run reads the file only when it starts.
+                if matches!(&base.init, Init::File(file) if file.path == *given) {
+                    return Ok(base);
+                }
+                return Ok(base.starting_from(&warm_start(given)?));
+            }
+        };
+        Ok(base.with(|config| config.init = init))
     }
 
     /// The optimiser that results from `base` and the options given.
@@ -342,6 +397,24 @@ impl RunOptions {
                 return Err(refuse("--momentum", momentum.to_string(), names));
             };
             *own = momentum;
+        }
+        if let Some(nesterov) = self.nesterov {
+            let found = if nesterov.is_on() { "on" } else { "off" };
+            let Some(own) = optimizer.nesterov() else {
+                return Err(refuse(
+                    "--nesterov",
+                    found.into(),
+                    with(|optimizer| optimizer.nesterov().is_some()),
+                ));
+            };
+            *own = nesterov.is_on();
+        }
+        if let Some(epsilon) = self.epsilon {
+            let Some(own) = optimizer.epsilon() else {
+                let names = with(|optimizer| optimizer.epsilon().is_some());
+                return Err(refuse("--epsilon", epsilon.to_string(), names));
+            };
+            *own = epsilon;
         }
         if let Some(betas) = &self.betas {
             let found = betas.iter().map(f64::to_string).collect::<Vec<_>>().join(",");

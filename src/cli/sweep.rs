@@ -1,7 +1,7 @@
 //! `wgoal sweep`: trains many objectives with several seeds, and compares them in a table. It can be resumed.
 
 use super::data::warn_of_data;
-use super::options::{RunOptions, Unused, warn};
+use super::options::{RunOptions, Unused, note_init, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
 use super::{DeviceArg, make_folder, say, shown, to_json};
@@ -123,6 +123,7 @@ impl SweepArgs {
         let variants = self.variants(&dataset)?;
         let configs: Vec<&TrainConfig> = variants.iter().map(|variant| &variant.config).collect();
         warn_of_data(&dataset, &configs, &Split::ALL);
+        note_init(&configs);
         let sweep = Sweep::new(variants, self.seeds.clone(), self.baseline.as_deref())?;
         let device = self.device.open()?;
         let _lock = Lock::of(&make_folder(&self.out)?)?;

@@ -1,7 +1,7 @@
 //! `wgoal train`: one run in one folder, resumable.
 
 use super::data::warn_of_data;
-use super::options::{RunOptions, warn};
+use super::options::{RunOptions, note_init, warn};
 use super::resume;
 use super::run_folder::{Lock, RunFolder};
 use super::{DeviceArg, print_json, quoted, say, shown};
@@ -89,7 +89,11 @@ impl TrainArgs {
         );
         let dataset = Arc::new(Dataset::open(&path)?);
         let config = match &earlier {
-            None => self.options.apply(self.options.recipe(&dataset)?.unwrap_or_default())?,
+            None => {
+                let config = self.options.apply(self.options.recipe(&dataset)?.unwrap_or_default())?;
+                note_init(&[&config]);
+                config
+            }
             Some(earlier) => resume::config(&self.options, earlier)?,
         };
         warn_of_data(&dataset, &[&config], &Split::ALL);

@@ -545,9 +545,9 @@ fn fingerprint(sides: &[Features; 2], text_image: &[u32], splits: &[SplitRows; 3
     fnv(FNV_OFFSET, bytes)
 }
 
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+pub(crate) const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// Continues a 64-bit FNV-1a hash with more bytes.
-fn fnv(hash: u64, bytes: impl Iterator<Item = u8>) -> u64 {
+pub(crate) fn fnv(hash: u64, bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -26,7 +26,7 @@ pub(super) fn allowed(objective: &Objective) -> f64 {
 pub(super) fn check(lab: &mut Lab, objective: &Objective) -> Result<f64> {
     let config = TrainConfig {
         objective: objective.clone(),
-        optimizer: Optimizer::Sgd(Sgd { momentum: 0.0 }),
+        optimizer: Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false }),
         weight_decay: 0.0,
         clip: 0.0,
         embed: EMBED,

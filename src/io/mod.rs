@@ -18,7 +18,7 @@ pub use matrix::{write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_mat
 pub use place::{is_standard_output, same_file};
 pub use quoted::quoted;
 pub use read::{LINES, SMALL, open, read, read_text};
-pub(crate) use read::{MAX_SAFETENSORS_HEADER, read_safetensors};
+pub(crate) use read::{MAX_SAFETENSORS_HEADER, read_safetensors, read_start};
 pub use words::Obstacle;
 
 /// The start and the end of a temporary name, around its random part.

@@ -108,6 +108,17 @@ pub(crate) fn read_safetensors(path: &Path) -> Result<Vec<u8>, Obstacle> {
     Ok(bytes)
 }
 
+/// The first bytes of a file; fewer if the file is shorter.
+///
+/// # Errors
+/// Those of [`open`], and any failure to read.
+pub(crate) fn read_start(path: &Path, bytes: usize) -> Result<Vec<u8>, Obstacle> {
+    let (mut file, _) = open(path)?;
+    let mut start = Vec::new();
+    read_on(&mut file, &mut start, bytes as u64)?;
+    Ok(start)
+}
+
 /// Appends the next bytes of a file.
 fn read_on(file: &mut File, bytes: &mut Vec<u8>, more: u64) -> io::Result<()> {
     bytes.try_reserve_exact(more.try_into().unwrap_or(usize::MAX)).map_err(|_| io::ErrorKind::OutOfMemory)?;

@@ -48,8 +48,7 @@ impl Head {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let bytes = read_bytes(path.as_ref())?;
         let file = HeadFile::open(path.as_ref(), &bytes)?;
-        let Description { config, dims, .. } = file.metadata()?;
-        file.head(dims, &config)
+        file.own_head()
     }
 
     /// The options of the head.
@@ -178,6 +177,12 @@ impl<'a> HeadFile<'a> {
             segment.set(&mut values, &found)?;
         }
         Ok(values)
+    }
+
+    /// Reads the head, with the options that the metadata have.
+    pub fn own_head(&self) -> Result<Head> {
+        let Description { config, dims, .. } = self.metadata()?;
+        self.head(dims, &config)
     }
 
     /// Reads the head.

@@ -10,6 +10,8 @@ mod host;
 mod layout;
 mod pooling;
 mod standardizer;
+#[cfg(feature = "native")]
+mod state_dict;
 
 pub use config::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
 pub(crate) use encoder::Encoder;
@@ -20,3 +22,5 @@ pub use head::{Head, Side};
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
 pub(crate) use layout::{Layout, Segment};
 pub use standardizer::Standardizer;
+#[cfg(feature = "native")]
+pub(crate) use state_dict::StateDict;

@@ -36,15 +36,19 @@ impl Rule for AdamW {
     fn validate(&self) -> Result<()> {
         check_decay_rate("--betas", self.beta1)?;
         check_decay_rate("--betas", self.beta2)?;
-        if self.epsilon.is_finite() && self.epsilon as f32 > 0.0 {
+        if (self.epsilon as f32).is_finite() && self.epsilon as f32 > 0.0 {
             return Ok(());
         }
-        let (option, advice) = ("optimizer epsilon", "change optimizer epsilon, or leave it out");
-        Err(Error::config(option, "an f32 above 0", self.epsilon, advice))
+        let advice = "change --epsilon, or leave it out";
+        Err(Error::config("--epsilon", "a finite number above 0 that f32 can hold", self.epsilon, advice))
     }
 
     fn betas(&mut self) -> Option<[&mut f64; 2]> {
         Some([&mut self.beta1, &mut self.beta2])
+    }
+
+    fn epsilon(&mut self) -> Option<&mut f64> {
+        Some(&mut self.epsilon)
     }
 
     fn update(

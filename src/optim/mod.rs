@@ -37,6 +37,16 @@ trait Rule: Default {
         None
     }
 
+    /// What it adds to the root of its second moment, if it has one.
+    fn epsilon(&mut self) -> Option<&mut f64> {
+        None
+    }
+
+    /// Whether its momentum is Nesterov's, if it can be.
+    fn nesterov(&mut self) -> Option<&mut bool> {
+        None
+    }
+
     /// Updates the parameters `w` and the `state`. `gradient` is the gradient and the clip factor that scales it.
     /// Lengths are multiples of four.
     fn update(
@@ -104,6 +114,16 @@ macro_rules! optimizers {
             /// The decay rate of its momentum, if it has one.
             pub fn momentum(&mut self) -> Option<&mut f64> {
                 match self { $(Self::$name(rule) => rule.momentum(),)* }
+            }
+
+            /// What it adds to the root of its second moment, if it has one.
+            pub fn epsilon(&mut self) -> Option<&mut f64> {
+                match self { $(Self::$name(rule) => rule.epsilon(),)* }
+            }
+
+            /// Whether its momentum is Nesterov's, if it can be.
+            pub fn nesterov(&mut self) -> Option<&mut bool> {
+                match self { $(Self::$name(rule) => rule.nesterov(),)* }
             }
 
             /// Updates the parameters `w` and the `state`. `gradient` is the gradient and the clip factor that scales

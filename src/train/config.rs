@@ -1,24 +1,12 @@
 //! The options of a training run, each with its meaning and its check.
 
-use super::Shuffle;
+use super::{Init, Shuffle};
 use crate::kernels::MAX_PAIRS;
 use crate::model::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
 use crate::objective::{GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
 use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-
-/// What the weights of the linear layers are before training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Init {
-    /// Random (Glorot and Bengio, 2010), as in VSE++.
-    #[default]
-    Xavier,
-    /// Canonical correlation analysis of the training pairs; see [`crate::train::Baseline`]. Linear heads only.
-    Cca,
-}
 
 /// Probability that size augmentation leaves a region out.
 const REGION_DROPOUT: f64 = 0.2;

@@ -7,6 +7,7 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "native")]
 mod epoch;
+mod init;
 mod pipeline;
 #[cfg(feature = "native")]
 mod recipe;
@@ -15,6 +16,8 @@ mod shuffle;
 mod step;
 #[cfg(feature = "native")]
 mod trainer;
+#[cfg(feature = "native")]
+mod warm_start;
 
 #[cfg(feature = "native")]
 pub(crate) use baseline::cca;
@@ -22,9 +25,10 @@ pub(crate) use baseline::cca;
 pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
 #[cfg(feature = "native")]
 pub use checkpoint::{Best, Checkpoint};
-pub use config::{Init, TrainConfig};
+pub use config::TrainConfig;
 #[cfg(feature = "native")]
 pub use epoch::Epoch;
+pub use init::{Init, InitFile};
 pub use pipeline::{External, Features, Pipeline, StepStats};
 #[cfg(feature = "native")]
 pub use recipe::{RECIPES, Recipe};
@@ -33,3 +37,5 @@ pub use shuffle::Shuffle;
 pub(crate) use trainer::fingerprint;
 #[cfg(feature = "native")]
 pub use trainer::{Event, Trainer};
+#[cfg(feature = "native")]
+pub use warm_start::WarmStart;

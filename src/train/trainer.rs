@@ -81,10 +81,16 @@ impl Trainer {
         fit: impl FnOnce(&Dataset, &TrainConfig) -> Result<Head>,
     ) -> Result<Self> {
         Self::check(device, &dataset, &config)?;
-        let mut head = Head::for_dataset(&dataset, &config.head(), config.seed)?;
-        if config.init == Init::Cca {
-            start_from(&mut head, &fit(&dataset, &config)?)?;
-        }
+        let fresh = || Head::for_dataset(&dataset, &config.head(), config.seed);
+        let head = match &config.init {
+            Init::Xavier => fresh()?,
+            Init::Cca => {
+                let mut head = fresh()?;
+                start_from(&mut head, &fit(&dataset, &config)?)?;
+                head
+            }
+            Init::File(file) => file.head(&dataset, &config)?,
+        };
         let dims = head.layout.dims;
         let progress = Progress::new(config, fingerprint(&dataset)?, dims);
         Self::assemble(device, dataset, head, progress)
@@ -96,6 +102,9 @@ impl Trainer {
     /// An option out of range, or one that the dataset or the device cannot follow.
     pub(crate) fn check(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
         config.validate()?;
+        if let Init::File(file) = &config.init {
+            file.fitting(dataset, config)?;
+        }
         for split in [Split::Train, Split::Val] {
             dataset.need(split)?;
         }

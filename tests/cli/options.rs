@@ -43,6 +43,8 @@ fn options_change_the_result() {
         "--seed 1",
         "--optimizer sgd",
         "--optimizer sgd --momentum 0.5",
+        "--optimizer sgd --nesterov",
+        "--epsilon 0.01",
         "--schedule cosine",
         "--schedule linear",
         "--lr-warmup 5",

@@ -134,10 +134,12 @@ pub fn adamw(device: &Device) -> Outcome {
 }
 
 pub fn sgd(device: &Device) -> Outcome {
-    let usual = SgdParams { learning_rate: 0.1, momentum: 0.9, decay: 1e-4, bounds: UNBOUNDED };
-    let bounded = SgdParams { learning_rate: 0.5, momentum: 0.5, decay: 0.75, bounds: (-0.25, 0.5) };
+    let usual =
+        SgdParams { learning_rate: 0.1, momentum: 0.9, nesterov: false, decay: 1e-4, bounds: UNBOUNDED };
+    let bounded =
+        SgdParams { learning_rate: 0.5, momentum: 0.5, nesterov: true, decay: 0.75, bounds: (-0.25, 0.5) };
     let mut cases = Vec::new();
-    for params in [usual, bounded] {
+    for params in [usual, bounded, SgdParams { nesterov: false, ..bounded }] {
         cases.extend(LENGTHS.iter().map(|&len| (len, params)));
     }
     each_lanes(device, &cases, |bench, random, (len, params)| {
@@ -151,7 +153,7 @@ pub fn sgd(device: &Device) -> Outcome {
             let state = [w.get_mut(), m.get_mut()];
             optim::sgd(commands, &params, (g.get(), factor.get()), state, len)
         })?;
-        // Three summands of at most 1 in m. w adds one rounding.
+        // Three terms of at most 1 in m, and w adds one rounding. Nesterov's step adds half of that, times half a rate.
         bench.near("m", &m, &expected_m, |_| 9.0 * ROUNDING)?;
         bench.near("w", &w, &expected_w, |_| 12.0 * ROUNDING)
     })
