@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Checkpoint,
     /// A training run whose numbers are no longer finite.
     Diverged,
+    /// A training run that was asked to stop.
+    Stopped,
 }
 
 /// What went wrong, in four parts that [`fmt::Display`] joins into one line:

@@ -327,11 +327,16 @@ pub(crate) fn cca(device: &Device, dataset: &Dataset, config: &TrainConfig) -> R
     Ok(Baseline::fit(ClosedForm::Cca, device, dataset, config, &REGULARIZATIONS)?.head)
 }
 
-/// Starts a fresh head from CCA. Rows beyond the width of the CCA keep their random values.
+/// How much smaller than a fresh layer's the weights beyond the closed form's width are. The square of it is lost in the
+/// rounding of f32, so the head ranks as the closed form does. But they are not zero, so they have gradients.
+const BEYOND: f32 = 1e-4;
+
+/// Starts a fresh head from CCA. Rows beyond the width of CCA, which the narrower side limits, keep small random weights.
 pub(crate) fn start_from(head: &mut Head, cca: &Head) -> Result<()> {
     for side in [Side::Image, Side::Text] {
         let (mut weight, mut bias) = head.side(side);
         let (from_weight, from_bias) = cca.side(side);
+        weight[from_weight.len()..].iter_mut().for_each(|x| *x *= BEYOND);
         weight[..from_weight.len()].copy_from_slice(&from_weight);
         bias[..from_bias.len()].copy_from_slice(&from_bias);
         head.set_side(side, &weight, &bias)?;

@@ -1,7 +1,6 @@
 //! The result of an epoch: its numbers, and whether the run has collapsed or diverged.
 
-use super::StepStats;
-use super::TrainConfig;
+use super::{Init, StepStats, TrainConfig};
 use crate::eval::Recall;
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
@@ -53,6 +52,35 @@ impl fmt::Display for Epoch {
             val.t2i.r1,
             val.rsum,
             if self.best { " *" } else { "" }
+        )
+    }
+}
+
+/// The head that a run starts from, before its first step. It is recorded as epoch 0 if it is a closed form, not random.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Start {
+    /// Always 0.
+    pub epoch: usize,
+    /// The closed form.
+    pub init: Init,
+    /// On the validation split.
+    pub val: Recall,
+    /// Always true: the best so far.
+    pub best: bool,
+    /// Time spent on the closed form, validation included.
+    pub seconds: f64,
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // As wide as the columns of an epoch that has steps.
+        const WIDTH: usize = 62;
+        let Self { epoch, val, .. } = self;
+        write!(
+            f,
+            "epoch {epoch:3}  {:WIDTH$}  val R@1 {:5.1} {:5.1}  rsum {:6.1} *",
+            "the start, CCA without training", val.i2t.r1, val.t2i.r1, val.rsum
         )
     }
 }

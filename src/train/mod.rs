@@ -27,7 +27,7 @@ pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
 pub use checkpoint::{Best, Checkpoint};
 pub use config::TrainConfig;
 #[cfg(feature = "native")]
-pub use epoch::Epoch;
+pub use epoch::{Epoch, Start};
 pub use init::{Init, InitFile};
 pub use pipeline::{External, Features, Pipeline, StepStats};
 #[cfg(feature = "native")]

@@ -6,15 +6,16 @@
 
 use super::baseline::{cca, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
-use super::epoch::{Epoch, Signs, check_finite, collapse, spread};
+use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::{Init, Pipeline, StepStats, TrainConfig};
 use crate::data::{Batch, Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};
 use crate::device::{Device, Upload};
 use crate::eval::Recall;
 use crate::gradient::Bank;
 use crate::model::{Encoder, Head, Pooling};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What a training run reports while it goes on.
@@ -59,13 +60,20 @@ pub struct Trainer {
     pipeline: Pipeline,
     progress: Progress,
     best: Option<Head>,
-    /// An epoch has ended with an error.
-    failed: bool,
+    /// The closed form that this process started the run from.
+    start: Option<(Start, Head)>,
+    /// Why the state on the device belongs to no epoch, if it does not.
+    broken: Option<&'static str>,
+    stop: Option<Arc<AtomicBool>>,
     on_event: Option<Box<dyn FnMut(Event) + Send>>,
 }
 
+const FAILED: &str = "one that has failed";
+const STOPPED: &str = "one that was stopped";
+
 impl Trainer {
-    /// A run from the start.
+    /// A run from the start. A start in closed form is validated here: it is epoch 0, and the best so far
+    /// ([`Trainer::start`]).
     ///
     /// # Errors
     /// An option out of range, a dataset that cannot be read, a device without the memory.
@@ -81,6 +89,7 @@ impl Trainer {
         fit: impl FnOnce(&Dataset, &TrainConfig) -> Result<Head>,
     ) -> Result<Self> {
         Self::check(device, &dataset, &config)?;
+        let began = Instant::now();
         let fresh = || Head::for_dataset(&dataset, &config.head(), config.seed);
         let head = match &config.init {
             Init::Xavier => fresh()?,
@@ -92,8 +101,17 @@ impl Trainer {
             Init::File(file) => file.head(&dataset, &config)?,
         };
         let dims = head.layout.dims;
+        let init = config.init.clone();
         let progress = Progress::new(config, fingerprint(&dataset)?, dims);
-        Self::assemble(device, dataset, head, progress)
+        let mut trainer = Self::assemble(device, dataset, head.clone(), progress)?;
+        if init != Init::Xavier {
+            let (val, _) = trainer.validate(&head)?;
+            let start = Start { epoch: 0, init, val, best: true, seconds: began.elapsed().as_secs_f64() };
+            trainer.progress.best = Some(Best { epoch: 0, recall: val });
+            trainer.best = Some(head.clone());
+            trainer.start = Some((start, head));
+        }
+        Ok(trainer)
     }
 
     /// Checks that a run can start, without reading features. A sweep calls this for all runs before the first one.
@@ -181,7 +199,9 @@ impl Trainer {
             dataset,
             progress,
             best: None,
-            failed: false,
+            start: None,
+            broken: None,
+            stop: None,
             on_event: None,
         })
     }
@@ -191,10 +211,27 @@ impl Trainer {
         self.on_event = Some(Box::new(on_event));
     }
 
+    /// Lets another thread stop the run. Once `stop` is true, an epoch ends after its current step, with an error of the
+    /// kind [`ErrorKind::Stopped`]. An epoch whose last step is done is still validated.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
+    }
+
     fn tell(&mut self, event: Event) {
         if let Some(on_event) = &mut self.on_event {
             on_event(event);
         }
+    }
+
+    /// The closed form that the run started from, as validated: epoch 0. `None` if the start was random, or if the run was
+    /// resumed.
+    pub fn start(&self) -> Option<&Start> {
+        self.start.as_ref().map(|(start, _)| start)
+    }
+
+    /// The head of [`Trainer::start`].
+    pub fn start_head(&self) -> Option<&Head> {
+        self.start.as_ref().map(|(_, head)| head)
     }
 
     /// The device.
@@ -274,18 +311,32 @@ impl Trainer {
     /// Trains one epoch and validates.
     ///
     /// # Errors
-    /// A bad value in a row, a loss that is no longer finite, a failing device; an epoch beyond the last, or after an error.
+    /// A bad value in a row, a loss that is no longer finite, a failing device, a request to stop; an epoch beyond the last,
+    /// or after an error.
     pub fn run_epoch(&mut self) -> Result<Epoch> {
-        if self.progress.epoch >= self.progress.config.epochs || self.failed {
-            let found = if self.failed { "one that has failed" } else { "one that has ended" };
+        if self.progress.epoch >= self.progress.config.epochs || self.broken.is_some() {
+            let found = self.broken.unwrap_or("one that has ended");
             let advice = "resume from its last checkpoint, with more epochs if it has ended";
             return Err(Error::config("another epoch", "a run that goes on", found, advice));
         }
         // Until the epoch has succeeded, the state on the device belongs to no epoch.
-        self.failed = true;
+        self.broken = Some(FAILED);
         let epoch = self.train_and_validate()?;
-        self.failed = false;
+        self.broken = None;
         Ok(epoch)
+    }
+
+    /// The error of an epoch that [`Trainer::stop_when`] ends after `step` of its `steps`, counted from 1.
+    fn check_stop(&mut self, step: usize, steps: usize) -> Result<()> {
+        let stop = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+        if !stop || step == steps {
+            return Ok(());
+        }
+        self.broken = Some(STOPPED);
+        let thing = format!("epoch {}", self.progress.epoch + 1);
+        let found = format!("a request to stop after step {step}");
+        let advice = "resume from the last checkpoint";
+        Err(Error::new(ErrorKind::Stopped, thing, format!("{steps} steps"), found, advice))
     }
 
     /// The function is long because it is one epoch from its first batch to its report.
@@ -331,6 +382,7 @@ impl Trainer {
             self.device.wait(work)?;
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
+            self.check_stop(step + 1, steps)?;
         }
         let records = self.pipeline.records()?;
         check_finite(&records, epoch + 1)?;
@@ -396,12 +448,13 @@ impl Trainer {
         head.recall(&self.device, &self.dataset, split, 1)
     }
 
-    /// The best epoch so far.
+    /// The best epoch so far. It is 0 if no epoch was better than the closed form that the run started from.
     pub fn best_epoch(&self) -> Option<Best> {
         self.progress.best
     }
 
-    /// The best head so far with the run it comes from, without the optimiser's state; `None` before the first epoch.
+    /// The best head so far with the run it comes from, without the optimiser's state; `None` before the first epoch
+    /// of a run with a random start.
     pub fn best(&self) -> Option<Checkpoint> {
         let (head, best) = (self.best.clone()?, self.progress.best?);
         // As it stood after that epoch, so that the file does not depend on when it is written.
@@ -413,16 +466,11 @@ impl Trainer {
     /// Everything needed to go on from here.
     ///
     /// # Errors
-    /// A failing device, or an epoch that has failed: the device then holds only a part of it.
+    /// A failing device, or an epoch that has failed or was stopped: the device then holds only a part of it.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        if self.failed {
+        if let Some(found) = self.broken {
             let advice = "resume from the last checkpoint";
-            return Err(Error::config(
-                "checkpoint",
-                "a run of whole epochs",
-                "an epoch that has failed",
-                advice,
-            ));
+            return Err(Error::config("checkpoint", "a run of whole epochs", found, advice));
         }
         let head = self.pipeline.head()?;
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
