@@ -2,10 +2,19 @@
 
 /// Prints a line on standard error. Unlike `eprintln!`, it does not panic if the reader has closed the pipe
 /// (`2>&1 | head`).
-macro_rules! note {
+macro_rules! always {
     ($($line:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "{}", $crate::cli::Safe(format!($($line)*)));
+    }};
+}
+
+/// Prints a line on standard error, unless --quiet is given.
+macro_rules! note {
+    ($($line:tt)*) => {{
+        if !$crate::cli::is_quiet() {
+            always!($($line)*);
+        }
     }};
 }
 
@@ -15,11 +24,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            note!("error: {error}");
+            always!("error: {error}");
             if let Some(excerpt) = error.excerpt() {
-                note!("{excerpt}");
+                always!("{excerpt}");
             }
             ExitCode::FAILURE
         }

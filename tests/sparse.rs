@@ -61,7 +61,8 @@ fn forty_gigabytes_train_in_little_memory() -> Result<Completion, Failed> {
     }
 
     let epochs = 20;
-    let args = format!("train large --epochs {epochs} --batch 32 --embed 16 --device cpu --out run");
+    let args =
+        format!("train large --recipe goal --epochs {epochs} --batch 32 --embed 16 --device cpu --out run");
     let mut child = place.start(&args, Stdio::null);
     let mut most = [0; 2];
     let status = loop {

@@ -1,6 +1,7 @@
 //! The look of all help texts.
 
 use super::Cli;
+use super::train::DEFAULTS;
 use clap::{Arg, Command, CommandFactory};
 
 /// Help starts with a description and examples.
@@ -11,7 +12,7 @@ const WIDEST: usize = 120;
 
 /// The command line with the look of its help.
 pub fn command() -> Command {
-    let command = Cli::command().mut_subcommand("bench", bench);
+    let command = Cli::command().mut_subcommand("bench", bench).mut_subcommand("train", train);
     arrange(command)
 }
 
@@ -22,6 +23,24 @@ fn arrange(command: Command) -> Command {
         arg.hide_possible_values(hidden)
     };
     command.help_template(TEMPLATE).max_term_width(WIDEST).mut_args(switches).mut_subcommands(arrange)
+}
+
+/// A run of `train` starts from a recipe. Its help shows the defaults of that recipe.
+fn train(command: Command) -> Command {
+    command.mut_args(|arg| {
+        let own = DEFAULTS.iter().find(|(name, _)| arg.get_id() == name);
+        let Some(((_, default), help)) = own.zip(arg.get_help()) else { return arg };
+        let help = help.to_string();
+        let (text, _) = help.split_once("[default: ").unwrap_or((&help, ""));
+        let help = format!("{text}[default: {default}]");
+        let long = arg.get_long_help().map(ToString::to_string);
+        let rest = long.as_ref().and_then(|long| Some(long.split_once("\n\n")?.1.to_string()));
+        let arg = arg.help(help.clone());
+        match rest {
+            Some(rest) => arg.long_help(format!("{help}\n\n{rest}")),
+            None => arg,
+        }
+    })
 }
 
 const BENCH: &str = "\
@@ -87,11 +106,12 @@ mod tests {
     use super::*;
     use clap::error::ErrorKind;
     use clap::{FromArgMatches, Parser};
-    use wgoal::TrainConfig;
+    use wgoal::data::Arrays;
+    use wgoal::{Dataset, TrainConfig};
 
     /// Options that do nothing unless they are given.
-    const WITHOUT_DEFAULT: [&str; 7] =
-        ["weights", "grid", "top", "write_candidates", "rerank", "sample_negatives", "plot"];
+    const WITHOUT_DEFAULT: [&str; 8] =
+        ["weights", "grid", "top", "write_candidates", "rerank", "sample_negatives", "plot", "resume"];
 
     /// Calls `look` with every command that has options or arguments, and its name.
     fn each(command: &Command, look: &mut dyn FnMut(&Command, &str)) {
@@ -191,6 +211,53 @@ mod tests {
             checked += 1;
         }
         assert!(checked >= 35, "{checked}");
+    }
+
+    /// The help of `train` shows what its recipe sets, here for many pairs with tokens.
+    #[test]
+    fn the_defaults_of_train_are_those_of_its_recipe() {
+        let numbers = |n: usize| -> Vec<f32> { (0..n).map(|k| (k as f32).sin().abs()).collect() };
+        let rows: Vec<u32> = (0..4400).collect();
+        let arrays = Arrays::new()
+            .with_features("images", &[4400, 400], &numbers(4400 * 400))
+            .with_features("texts", &[4400, 390], &numbers(4400 * 390))
+            .with_features("text_tokens", &[4400, 1, 2], &numbers(4400 * 2))
+            .with_rows("text_to_image", &rows)
+            .with_rows("split_train", &rows[..4200])
+            .with_rows("split_val", &rows[4200..4300])
+            .with_rows("split_test", &rows[4300..]);
+        let dataset = Dataset::from_arrays("many", arrays).unwrap();
+        let run = |arguments: &[String]| -> TrainConfig {
+            let arguments = ["wgoal".to_string()].into_iter().chain(arguments.iter().cloned());
+            Run::parse_from(arguments).options.start(&dataset, "wgoal").unwrap().0
+        };
+        let command = built();
+        let train = command.find_subcommand("train").unwrap();
+        let mut checked = 0;
+        for (id, _) in DEFAULTS {
+            let option = options(train).into_iter().find(|option| option.get_id() == id).unwrap();
+            let shown = default(option).unwrap();
+            // What other data change follows the value.
+            let value = shown.split([' ', ',']).next().unwrap();
+            let given = [format!("--{}={value}", option.get_long().unwrap())];
+            assert_eq!(run(&given), run(&[]), "{given:?}");
+            let long = option.get_long_help().map(ToString::to_string);
+            assert!(long.is_none_or(|long| long.contains(&shown)), "{id}");
+            checked += 1;
+        }
+        assert_eq!(checked, DEFAULTS.len());
+        // Where the recipe changes nothing, the default stays as it is.
+        let differs = |option: &&Arg| {
+            let shown = default(option).filter(|shown| !shown.contains([' ', '\'']));
+            let skipped = ["help", "version", "quiet", "device", "out", "param", "betas", "momentum"];
+            let known = DEFAULTS.iter().any(|(id, _)| option.get_id() == id);
+            let value = shown.filter(|_| !known && !skipped.contains(&option.get_id().as_str()));
+            value.is_some_and(|value| {
+                value != "none" && run(&[format!("--{}={value}", option.get_long().unwrap())]) != run(&[])
+            })
+        };
+        let differing: Vec<_> = options(train).into_iter().filter(differs).map(Arg::get_id).collect();
+        assert!(differing.is_empty(), "{differing:?}");
     }
 
     #[test]

@@ -10,8 +10,11 @@ mod eval;
 mod gradient;
 mod help;
 mod inspect;
+mod interrupt;
 mod options;
+mod outcome;
 mod output;
+mod progress;
 mod resume;
 mod run_folder;
 mod split;
@@ -21,12 +24,13 @@ mod train;
 use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use wgoal::device::DeviceInfo;
 use wgoal::objective::CustomWeights;
 use wgoal::{Device, Objective, Plain, Result, is_unsafe};
 
-pub use output::Safe;
-use output::{make_folder, print_json, quoted, refuse_overwriting, say, shown, to_json};
+pub use output::{Safe, is_quiet};
+use output::{duration, make_folder, print_json, quoted, refuse_overwriting, say, shown, to_json};
 
 /// Trains a joint image-text projection head on cached features, on any GPU or on the CPU
 #[derive(Parser)]
@@ -41,6 +45,9 @@ use output::{make_folder, print_json, quoted, refuse_overwriting, say, shown, to
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Print only results and errors
+    #[arg(short, long, global = true, help_heading = "Other", display_order = 999)]
+    quiet: bool,
     #[allow(dead_code, reason = "clap prints the help")]
     /// Print help: -h in short, --help in full
     #[arg(short, long, action = ArgAction::Help, global = true, help_heading = "Other", display_order = 1000)]
@@ -54,7 +61,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   wgoal train                                       train on the example dataset
-  wgoal train my-features --recipe wgoal --out run  train on your features
+  wgoal train my-features --out run                 train on your features
   wgoal eval run my-features                        recall on the test split
   wgoal train --help                                all options of a command";
 
@@ -120,9 +127,13 @@ pub fn parse() -> Cli {
 }
 
 impl Cli {
-    pub fn run(self) -> Result<()> {
+    /// The exit code is not 0 if a signal stopped the command.
+    pub fn run(self) -> Result<ExitCode> {
+        if self.quiet {
+            output::set_quiet();
+        }
         match self.command {
-            Command::Train(args) => args.run(),
+            Command::Train(args) => return args.run(),
             Command::Baseline(args) => args.run(),
             Command::Sweep(args) => args.run(),
             Command::Eval(args) => args.run(),
@@ -134,7 +145,8 @@ impl Cli {
             Command::Bench { what } => what.run(),
             Command::Doctor(args) => args.run(),
             Command::Devices { json } => devices(json),
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -235,7 +235,7 @@ pub struct RunOptions {
     /// its poolings, its encoder and its standardisation with it.
     #[arg(long, value_name = "xavier|cca|FILE", help_heading = "Head")]
     init: Option<PathBuf>,
-    /// Start from the options of a published training [default: none]
+    /// Training to start from [default: goal]
     ///
     /// Options that you add override those of the recipe.
     #[arg(long, value_name = "NAME", value_parser = recipes(), help_heading = "Training")]
@@ -431,8 +431,10 @@ impl RunOptions {
         Ok(optimizer)
     }
 
-    /// The configuration of the named recipe.
-    pub fn recipe(&self, dataset: &Dataset) -> Result<Option<TrainConfig>> {
-        self.recipe.as_ref().map(|name| TrainConfig::recipe(name, dataset)).transpose()
+    /// The configuration of a new run: the named recipe, or else `recipe`, with these options on top; and a line about the
+    /// recipe.
+    pub fn start(&self, dataset: &Dataset, recipe: &str) -> Result<(TrainConfig, String)> {
+        let name = self.recipe.as_deref().unwrap_or(recipe);
+        TrainConfig::recipe_with(name, dataset, |base| self.apply(base))
     }
 }

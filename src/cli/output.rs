@@ -12,6 +12,19 @@ use wgoal::{Error, ErrorKind, Plain, Result, is_unsafe};
 /// Whether a file of results is written to standard output. Then nothing else is.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
+/// Whether only results and errors are printed.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on, prints only results and errors.
+pub fn set_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether only results and errors are printed.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// Escapes characters that could control a terminal. Names of files and devices may contain them.
 pub struct Safe<T>(pub T);
 
@@ -53,7 +66,7 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// Ignores a closed pipe (`| head`), but not a full disk.
 fn print(line: &impl Display) -> Result<()> {
     if TAKEN.load(Ordering::Relaxed) {
-        note!("{line}");
+        always!("{line}");
         return Ok(());
     }
     let mut out = std::io::stdout();
@@ -69,6 +82,15 @@ fn print(line: &impl Display) -> Result<()> {
 pub fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value)
         .map_err(|e| Error::new(ErrorKind::Config, "JSON output", "numbers", e, "report this as a bug"))
+}
+
+/// A duration, rounded for reading.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
 }
 
 /// Makes a folder for results, and its parent folders.

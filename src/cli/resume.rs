@@ -21,9 +21,8 @@ fn refuse(
 /// If another recipe is given, or an option other than the number of epochs and the patience changes.
 pub fn config(options: &RunOptions, earlier: &Earlier) -> Result<TrainConfig> {
     const ADVICE: &str = "leave the option out, or start a new run in another --out";
-    let named = |recipe: Option<&str>| recipe.map_or("no --recipe".into(), |name| format!("--recipe {name}"));
-    if options.recipe.is_some() && options.recipe != earlier.recipe {
-        let [old, new] = [&earlier.recipe, &options.recipe].map(|recipe| named(recipe.as_deref()));
+    if let Some(recipe) = options.recipe.as_ref().filter(|recipe| **recipe != earlier.recipe) {
+        let [old, new] = [&earlier.recipe, recipe].map(|recipe| format!("--recipe {recipe}"));
         return Err(refuse("--resume", old, new, ADVICE));
     }
     let before = &earlier.config;

@@ -1,7 +1,7 @@
 //! The folder of a run: config.json, metrics.jsonl, best.safetensors, last.safetensors.
 //!
 //! An epoch writes best, then metrics, then last. Only last counts: a run that is killed in between repeats the epoch
-//! and writes the same files again.
+//! and writes the same files again. A start that is not random, epoch 0, writes best and metrics.
 
 use super::{make_folder, shown};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use wgoal::io::{self as files, Obstacle};
-use wgoal::train::Epoch;
+use wgoal::train::{Epoch, Start};
 use wgoal::{Checkpoint, Device, Error, ErrorKind, Result, TrainConfig, Trainer};
 
 const CONFIG: &str = "config.json";
@@ -117,7 +117,7 @@ mod any_path {
 pub struct Earlier {
     pub config: TrainConfig,
     /// The recipe that the run was started with.
-    pub recipe: Option<String>,
+    pub recipe: String,
     /// The dataset and the device that the run was started on.
     pub dataset: PathBuf,
     pub device: String,
@@ -168,7 +168,17 @@ fn read_metrics(path: &Path) -> Result<String> {
     }
 }
 
+/// The epoch of a line of metrics. `None` if the line is not whole.
+fn epoch_of(line: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(line).ok().and_then(|value| value["epoch"].as_u64())
+}
+
 impl RunFolder {
+    /// Whether a folder holds a run that can be resumed.
+    pub fn is_run(out: &Path) -> bool {
+        out.join(CONFIG).exists()
+    }
+
     /// What to resume.
     pub fn load(out: &Path) -> Result<Earlier> {
         let (last, config) = (out.join(LAST), out.join(CONFIG));
@@ -183,8 +193,9 @@ impl RunFolder {
         let checkpoint = last.exists().then(|| Checkpoint::load(&last)).transpose()?;
         let (Origin { dataset, recipe, device, .. }, config) = read_config(&config)?;
         if checkpoint.is_none() {
-            // A run that was killed in its first epoch has written at most one line.
-            let written = read_metrics(&out.join(METRICS))?.lines().count();
+            // A run that was killed in its first epoch has written at most the line of that epoch.
+            let lines = read_metrics(&out.join(METRICS))?;
+            let written = lines.lines().filter(|line| epoch_of(line) != Some(0)).count();
             if written > 1 {
                 let advice = "restore the file, or start a new run in another --out";
                 return Err(fault(&last, &format!("the checkpoint of {written} epochs"), "no file", advice));
@@ -193,6 +204,8 @@ impl RunFolder {
         }
         // The options in the checkpoint count: a resumed run that was killed may have changed config.json already.
         let config = checkpoint.as_ref().map_or(config, |checkpoint| checkpoint.config().clone());
+        // Runs without a recipe are plain training.
+        let recipe = recipe.unwrap_or_else(|| "goal".into());
         Ok(Earlier { config, recipe, dataset, device, checkpoint })
     }
 
@@ -211,11 +224,14 @@ impl RunFolder {
         }
     }
 
-    /// Refuses to overwrite an earlier run, unless that run has finished no epoch.
+    /// Refuses to overwrite an earlier run, unless that run has finished no epoch: its head is then the start.
     pub fn refuse_if_used(out: &Path) -> Result<()> {
-        let empty = fs::metadata(out.join(METRICS)).is_ok_and(|metrics| metrics.len() == 0);
-        let in_vain = empty && read_config(&out.join(CONFIG)).is_ok();
-        let names: &[&str] = if in_vain { &[LAST, BEST] } else { &[CONFIG, LAST, BEST, METRICS] };
+        let metrics = read_metrics(&out.join(METRICS)).ok().filter(|_| out.join(METRICS).exists());
+        let none = metrics.is_some_and(|lines| lines.lines().all(|line| epoch_of(line) == Some(0)));
+        let untrained =
+            |best: &Path| !best.exists() || Checkpoint::load(best).is_ok_and(|head| head.epoch() == 0);
+        let in_vain = none && read_config(&out.join(CONFIG)).is_ok() && untrained(&out.join(BEST));
+        let names: &[&str] = if in_vain { &[LAST] } else { &[CONFIG, LAST, BEST, METRICS] };
         for name in names {
             if out.join(name).exists() {
                 let advice = "add --resume to continue it, or choose another --out";
@@ -239,7 +255,7 @@ impl RunFolder {
         trainer: &Trainer,
         device: &Device,
         dataset: &Path,
-        recipe: Option<String>,
+        recipe: &str,
     ) -> Result<Self> {
         let path = match out {
             Some(path) => make_folder(&path)?,
@@ -261,7 +277,7 @@ impl RunFolder {
         let origin = Origin {
             wgoal: env!("CARGO_PKG_VERSION").into(),
             dataset: std::path::absolute(dataset).unwrap_or_else(|_| dataset.into()),
-            recipe,
+            recipe: Some(recipe.into()),
             earlier_devices: devices(&path, trainer, device),
             device: device.to_string(),
         };
@@ -270,12 +286,12 @@ impl RunFolder {
         files::write_regular(&path.join(CONFIG), (config + "\n").as_bytes())?;
 
         let metrics_path = path.join(METRICS);
+        // A run from the start records its start again.
+        let from = u64::from(trainer.epoch() == 0);
         let kept: String = read_metrics(&metrics_path)?
             .lines()
             .filter(|line| {
-                let epoch =
-                    serde_json::from_str::<serde_json::Value>(line).ok().and_then(|v| v["epoch"].as_u64());
-                epoch.is_some_and(|epoch| epoch as usize <= trainer.epoch())
+                epoch_of(line).is_some_and(|epoch| (from..=trainer.epoch() as u64).contains(&epoch))
             })
             .map(|line| format!("{line}\n"))
             .collect();
@@ -297,18 +313,24 @@ impl RunFolder {
         trainer.best().map_or(Ok(()), |best| best.save(self.path.join(BEST)))
     }
 
+    /// Writes the results of the start: epoch 0. Its head is there since the folder was opened.
+    pub fn record_start(&mut self, start: &Start) -> Result<()> {
+        self.add_line(start)
+    }
+
     /// Writes the results of an epoch.
     pub fn record(&mut self, trainer: &Trainer, epoch: &Epoch) -> Result<()> {
         if let (true, Some(best)) = (epoch.best, trainer.best()) {
             best.save(self.path.join(BEST))?;
         }
-        let line = super::to_json(epoch)? + "\n";
-        let path = self.path.join(METRICS);
-        self.metrics
-            .write_all(line.as_bytes())
-            .and_then(|()| self.metrics.sync_data())
-            .map_err(unwritable(&path))?;
+        self.add_line(epoch)?;
         trainer.checkpoint()?.save(self.path.join(LAST))
+    }
+
+    fn add_line(&mut self, result: &impl Serialize) -> Result<()> {
+        let line = super::to_json(result)? + "\n";
+        let written = self.metrics.write_all(line.as_bytes()).and_then(|()| self.metrics.sync_data());
+        written.map_err(unwritable(&self.path.join(METRICS)))
     }
 }
 

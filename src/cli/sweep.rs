@@ -4,7 +4,7 @@ use super::data::warn_of_data;
 use super::options::{RunOptions, Unused, note_init, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
-use super::{DeviceArg, make_folder, say, shown, to_json};
+use super::{DeviceArg, duration, make_folder, say, shown, to_json};
 use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -188,7 +188,7 @@ impl SweepArgs {
         for name in self.objectives() {
             let mut options = self.options.clone();
             options.objective.objective = Some(name);
-            let config = options.apply(options.recipe(dataset)?.unwrap_or_default())?;
+            let (config, _) = options.start(dataset, "goal")?;
             let mut points = vec![Variant { point: String::new(), config: config.clone() }];
             for axis in &axes {
                 let (mut finer, mut matters) = (Vec::new(), false);
@@ -260,13 +260,4 @@ fn refuse_foreign_tables(out: &Path) -> Result<()> {
         return Err(Error::new(ErrorKind::Config, path.display(), expected, found, advice));
     }
     Ok(())
-}
-
-/// A duration, rounded for reading.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.0} s"),
-        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
 }

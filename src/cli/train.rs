@@ -1,19 +1,22 @@
 //! `wgoal train`: one run in one folder, resumable.
 
 use super::data::warn_of_data;
+use super::interrupt::Interrupt;
 use super::options::{RunOptions, note_init, warn};
+use super::outcome::{Baselines, baselines, chance, reported};
+use super::progress::{Progress, Spinner};
 use super::resume;
-use super::run_folder::{Lock, RunFolder};
+use super::run_folder::{BEST, Lock, RunFolder};
 use super::{DeviceArg, print_json, quoted, say, shown};
-use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use wgoal::model::Side;
-use wgoal::train::{Baseline, ClosedForm, Event, REGULARIZATIONS};
-use wgoal::{Dataset, Error, ErrorKind, Plain, Recall, Result, Split, Trainer};
+use wgoal::train::{Best, Init};
+use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Plain, Recall, Result, Split, TrainConfig, Trainer};
 
 /// The dataset that comes with the project.
 const EXAMPLE: &str = "data/clipart-mini";
@@ -21,8 +24,8 @@ const EXAMPLE: &str = "data/clipart-mini";
 const EXAMPLES: &str = "\
 Examples:
   wgoal train                                                the example dataset
-  wgoal train my-features --recipe wgoal --out run           our recipe
-  wgoal train my-features --objective hinge --epochs 50      a hinge loss
+  wgoal train my-features --out run                          your features
+  wgoal train my-features --recipe goal --objective con:lin  the GOAL paper's plain training
   wgoal train --resume --out run                             continue a run
   wgoal train --resume --out run --epochs 80                 train it for longer";
 
@@ -42,11 +45,12 @@ pub struct TrainArgs {
     /// It receives config.json, metrics.jsonl, best.safetensors and last.safetensors.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
-    /// Continue the run in --out
+    /// Continue the run in --out; --resume=auto starts a run if there is none
     ///
     /// The run keeps its dataset, device and options. Only --epochs, --patience and --device can be changed.
-    #[arg(long, requires = "out", help_heading = "Output")]
-    resume: bool,
+    #[arg(long, requires = "out", num_args = 0..=1, require_equals = true, value_name = "auto")]
+    #[arg(hide_possible_values = true, help_heading = "Output")]
+    resume: Option<Option<Resume>>,
     /// Do not compare with the closed forms CCA and ridge regression
     #[arg(long, help_heading = "Output")]
     no_baselines: bool,
@@ -55,47 +59,91 @@ pub struct TrainArgs {
     json: bool,
 }
 
-/// Test rsum of methods without training.
-#[derive(Serialize)]
-struct Baselines {
-    cca: f64,
-    ridge: f64,
-    chance: f64,
+/// What to do if there is no run to resume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Resume {
+    /// Start a new run
+    Auto,
 }
 
 /// The output of `--json`.
 #[derive(Serialize)]
-struct Summary {
+struct Summary<'a> {
+    objective: String,
+    recipe: &'a str,
     best_epoch: usize,
     val: Recall,
-    test: Recall,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<Recall>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baselines: Option<Baselines>,
-    device: String,
+    /// The file of the head.
+    head: String,
+    device: &'a str,
     seconds_training: f64,
 }
 
+/// A run that is ready to train.
+struct Ready {
+    trainer: Trainer,
+    folder: RunFolder,
+    recipe: String,
+}
+
+/// The recipe of a run that names none.
+const RECIPE: &str = "wgoal";
+
+/// The defaults that this recipe changes: options, and what its help says instead.
+pub const DEFAULTS: [(&str, &str); 13] = [
+    ("recipe", RECIPE),
+    ("objective", "infonce-masked"),
+    ("temperature", "0.04"),
+    ("image_pooling", "none, or mean if there are regions alone"),
+    ("text_pooling", "joined if there are tokens, else none"),
+    ("signed_root", "images if they have no values below 0, else none"),
+    ("standardize", "on"),
+    ("init", "cca"),
+    ("embed", "384, or less for narrow features"),
+    ("lr", "0.0003"),
+    ("batch", "512, or less for few pairs"),
+    ("epochs", "10, or 30 for few pairs"),
+    ("dropout", "0.5, or 0.7 for few pairs"),
+];
+
 impl TrainArgs {
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<ExitCode> {
+        // `--resume auto` reads as --resume and a dataset.
+        let auto = Path::new("auto");
+        if self.resume == Some(None) && self.dataset.as_deref() == Some(auto) && !auto.exists() {
+            (self.resume, self.dataset) = (Some(Some(Resume::Auto)), None);
+        }
+        self.train(self.prepare()?)
+    }
+
+    /// Everything before the first step.
+    ///
+    /// The function is long because the checks stand in the order in which a mistake should be reported.
+    fn prepare(&self) -> Result<Ready> {
         // Lock the folder before reading it, because another process may be writing there.
         let lock = self.out.as_deref().filter(|out| out.is_dir()).map(Lock::of).transpose()?;
         let earlier = match (&self.out, self.resume) {
-            (Some(out), true) => Some(RunFolder::load(out)?),
-            (Some(out), false) => RunFolder::refuse_if_used(out).map(|()| None)?,
+            (Some(out), Some(None)) => Some(RunFolder::load(out)?),
+            (Some(out), Some(Some(Resume::Auto))) if RunFolder::is_run(out) => Some(RunFolder::load(out)?),
+            (Some(out), _) => RunFolder::refuse_if_used(out).map(|()| None)?,
             _ => None,
         };
         let path = dataset_path(
             self.dataset.clone().or_else(|| earlier.as_ref().map(|earlier| earlier.dataset.clone())),
         );
         let dataset = Arc::new(Dataset::open(&path)?);
-        let config = match &earlier {
-            None => {
-                let config = self.options.apply(self.options.recipe(&dataset)?.unwrap_or_default())?;
-                note_init(&[&config]);
-                config
-            }
-            Some(earlier) => resume::config(&self.options, earlier)?,
+        let (config, recipe) = match &earlier {
+            None => self.options.start(&dataset, RECIPE)?,
+            Some(earlier) => (resume::config(&self.options, earlier)?, String::new()),
         };
+        if earlier.is_none() {
+            note_init(&[&config]);
+        }
+        note!("{}", dataset.summary());
         warn_of_data(&dataset, &[&config], &Split::ALL);
         // Training prints no captions. But a wrong number of them shows that captions and texts do not belong together.
         for fault in [dataset.caption(0).err(), dataset.image_name(0).err()].into_iter().flatten() {
@@ -109,12 +157,20 @@ impl TrainArgs {
                 Plain(before)
             );
         }
-        let (before, recipe, checkpoint) = match earlier {
-            None => (None, self.options.recipe.clone(), None),
-            Some(earlier) => (Some(earlier.config), earlier.recipe, earlier.checkpoint),
+        if earlier.is_none() {
+            note!("{recipe}");
+        }
+        let recipe = match &earlier {
+            None => self.options.recipe.clone().unwrap_or_else(|| RECIPE.into()),
+            Some(earlier) => earlier.recipe.clone(),
         };
+        let (before, checkpoint) =
+            earlier.map_or((None, None), |earlier| (Some(earlier.config), earlier.checkpoint));
         let trainer = match checkpoint {
-            None => Trainer::new(&device, dataset.clone(), config.clone())?,
+            None => {
+                let _spinner = (config.init == Init::Cca).then(|| Spinner::new("fitting CCA, the start"));
+                Trainer::new(&device, dataset.clone(), config.clone())?
+            }
             Some(checkpoint) => {
                 let checkpoint = resume::checkpoint(checkpoint, &config)?;
                 Trainer::resume(&device, dataset.clone(), checkpoint)?
@@ -128,94 +184,136 @@ impl TrainArgs {
             format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
                 .replace([':', '.', '@', '+', '*', '/', '\\'], "-")
         };
-        let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path, recipe)?;
-        self.train(trainer, folder, &device.to_string())
+        let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path, &recipe)?;
+        Ok(Ready { trainer, folder, recipe })
     }
 
-    /// Adds to the error of a failed device how to continue the run.
-    fn lost(&self, error: Error, trainer: &Trainer, folder: &RunFolder) -> Error {
-        if error.kind() != ErrorKind::Device {
-            return error;
+    /// Trains and reports.
+    fn train(&self, Ready { mut trainer, mut folder, recipe }: Ready) -> Result<ExitCode> {
+        note_start(&trainer, folder.path())?;
+        let began = Instant::now();
+        if let Some(start) = trainer.start() {
+            folder.record_start(start)?;
+            note!("{start}");
         }
-        error.with_advice(advice_to_resume(trainer.epoch(), folder.path()))
-    }
-
-    fn train(&self, mut trainer: Trainer, mut folder: RunFolder, device: &str) -> Result<()> {
-        let bar = progress_bar(&mut trainer);
-        note_start(&trainer, folder.path());
-        let start = Instant::now();
-        let mut collapsed = false;
-        while !trainer.finished() {
-            let epoch = trainer.run_epoch().map_err(|error| self.lost(error, &trainer, &folder))?;
-            folder.record(&trainer, &epoch)?;
-            bar.suspend(|| note!("{epoch}"));
-            if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
-                collapsed = true;
-                bar.suspend(|| note!("warning: {collapse}"));
-            }
+        let interrupt = Interrupt::watch()?;
+        let collapsed = epochs(&mut trainer, &mut folder, &interrupt)?;
+        if let Some(signal) = interrupt.signal() {
+            let place = match trainer.epoch() {
+                0 => "in the first epoch".to_string(),
+                epoch => format!("after epoch {epoch} of {}", trainer.config().epochs),
+            };
+            let saved = saved(trainer.epoch(), folder.path());
+            always!("stopped by {} {place}; {}", signal.name(), Plain(saved));
+            return Ok(signal.exit_code());
         }
-        bar.finish_and_clear();
-        let seconds_training = start.elapsed().as_secs_f64();
+        drop(interrupt);
+        let seconds_training = began.elapsed().as_secs_f64();
         let (Some(best), Some(checkpoint)) = (trainer.best_epoch(), trainer.best()) else {
             let advice = "give --epochs 1 or more";
             return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
         };
-        let val = chance(&trainer, Split::Val);
-        // A run of only a few epochs may still be near chance.
-        if !collapsed && trainer.epoch() >= 5 && best.recall.is_at_chance(val) {
-            note!(
-                "warning: validation stayed near chance (rsum {:.1}, chance {val:.1}): check that text_to_image names \
-                 the image of every caption, and that images and texts are in the order of their features",
-                best.recall.rsum
-            );
-        }
-        let test = trainer.recall_of(checkpoint.head(), Split::Test)?;
-        note!("\nbest epoch {} by validation rsum {:.1}; on the test split:", best.epoch, best.recall.rsum);
-        let baselines = if self.no_baselines { Ok(None) } else { baselines(&trainer) };
+        note_doubts(&trainer, best, collapsed);
+        self.report(&trainer, (best, &checkpoint), &folder, &recipe, seconds_training)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints recall of the best head and what training gained.
+    fn report(
+        &self,
+        trainer: &Trainer,
+        (best, checkpoint): (Best, &Checkpoint),
+        folder: &RunFolder,
+        recipe: &str,
+        seconds_training: f64,
+    ) -> Result<()> {
+        let split = reported(trainer.dataset());
+        let recall = match split {
+            Split::Test => trainer.recall_of(checkpoint.head(), split)?,
+            _ => best.recall,
+        };
+        let on = match split {
+            Split::Test => "on the test split:",
+            _ => "there is no test split, so this is validation, which chose the epoch:",
+        };
+        note!("\nbest epoch {} by validation rsum {:.1}; {on}", best.epoch, best.recall.rsum);
+        let spinner = Spinner::new("closed forms, for comparison");
+        let found = if self.no_baselines { Ok(None) } else { baselines(trainer).map(Some) };
+        drop(spinner);
         // The run has succeeded even if the closed forms fail.
-        let baselines = baselines.unwrap_or_else(|error| {
+        let baselines = found.unwrap_or_else(|error| {
             note!("note: the closed forms failed: {error}");
             None
         });
+        let head = folder.path().join(BEST);
+        let config = trainer.config();
         if self.json {
-            note!("{test}");
-            let (best_epoch, val, device) = (best.epoch, best.recall, device.to_string());
-            return print_json(&Summary { best_epoch, val, test, baselines, device, seconds_training });
+            note!("{recall}");
+            let typed = self.options.objective.objective.clone();
+            return print_json(&Summary {
+                objective: typed.unwrap_or_else(|| config.objective.to_string()),
+                recipe,
+                best_epoch: best.epoch,
+                val: best.recall,
+                test: (split == Split::Test).then_some(recall),
+                baselines,
+                head: head.display().to_string(),
+                device: &trainer.device().to_string(),
+                seconds_training,
+            });
         }
-        say(test)?;
-        say(match baselines {
-            Some(Baselines { cca, ridge, chance }) => {
-                format!(
-                    "without training: rsum {cca:.1} by CCA, {ridge:.1} by ridge regression, {chance:.1} by chance"
-                )
+        say(recall)?;
+        match &baselines {
+            Some(baselines) => {
+                say(baselines.line())?;
+                baselines.gain(recall.rsum, best.epoch, &config.init).map_or(Ok(()), say)?;
             }
-            None => format!("chance: rsum {:.1}", chance(&trainer, Split::Test)),
-        })?;
-        say(format!("head: {}", shown(&folder.path().join("best.safetensors"))))
+            None => say(format!("chance: rsum {:.1}", chance(trainer.dataset(), split)))?,
+        }
+        say(format!("head: {}", shown(&head)))
     }
 }
 
-/// A progress bar that follows the steps of a run.
-fn progress_bar(trainer: &mut Trainer) -> ProgressBar {
-    let (steps, epochs) = (trainer.steps_per_epoch(), trainer.config().epochs);
-    let bar = ProgressBar::new((epochs * steps) as u64);
-    let style = "{bar:30} epoch {msg}  {per_sec} steps  {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_position((trainer.epoch() * steps) as u64);
-    bar.reset_eta();
-    let watcher = bar.clone();
-    trainer.on_event(move |event| {
-        if let Event::Step { epoch, step, steps } = event {
-            watcher.set_message(format!("{epoch}/{epochs}"));
-            watcher.set_position(((epoch - 1) * steps + step) as u64);
+/// Trains the epochs that are left, until a signal comes. Returns whether training has collapsed.
+fn epochs(trainer: &mut Trainer, folder: &mut RunFolder, interrupt: &Interrupt) -> Result<bool> {
+    let progress = Progress::of(trainer);
+    trainer.stop_when(interrupt.flag());
+    let mut collapsed = false;
+    while !trainer.finished() && interrupt.signal().is_none() {
+        let epoch = match trainer.run_epoch() {
+            Ok(epoch) => epoch,
+            Err(error) if error.kind() == ErrorKind::Stopped => break,
+            // Add to the error of a failed device how to continue the run.
+            Err(error) if error.kind() == ErrorKind::Device => {
+                let saved = saved(trainer.epoch(), folder.path());
+                return Err(
+                    error.with_advice(format!("{saved}, or with another --device if it happens again"))
+                );
+            }
+            Err(error) => return Err(error),
+        };
+        folder.record(trainer, &epoch)?;
+        progress.epoch_ended();
+        progress.above(|| note!("{epoch}"));
+        if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
+            collapsed = true;
+            progress.above(|| note!("warning: {collapse}"));
         }
-    });
-    bar
+    }
+    Ok(collapsed)
 }
 
 /// Prints what is trained and where the run is written.
-fn note_start(trainer: &Trainer, out: &Path) {
+fn note_start(trainer: &Trainer, out: &Path) -> Result<()> {
     let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
+    let head = trainer.head()?;
+    let trained =
+        |name: &str| !name.ends_with("mlp.running") && (name != "temperature" || learns_temperature(config));
+    let counted = head.parameters().into_iter().filter(|(name, _)| trained(name));
+    let parameters: usize = counted.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let [image, text] = [Side::Image, Side::Text].map(|side| head.feature_dim(side));
+    let embed = config.embed;
+    note!("head: images {image} to {embed}, captions {text} to {embed}; {parameters} parameters");
     let steps = trainer.steps_per_epoch();
     note!("training {} with {steps} steps per epoch, into {}", config.objective, shown(out));
     if config.batch > captions {
@@ -224,38 +322,34 @@ fn note_start(trainer: &Trainer, out: &Path) {
     if config.batch.min(captions) == 1 && config.memory_bank == 0 {
         note!("note: a batch of one pair has no negatives");
     }
+    Ok(())
 }
 
-/// The test rsum of the closed forms on the same features. `None`, with a note, if computing it would take long.
-fn baselines(trainer: &Trainer) -> Result<Option<Baselines>> {
-    // The work grows with the cube of the width and linearly with the pairs.
-    const WIDTH: usize = 2048;
-    const PAIRS: usize = 200_000;
-    // Closed forms have no learned pooling: they use the mean instead.
-    let config = trainer.config().in_closed_form();
-    let (dataset, device) = (trainer.dataset(), trainer.device());
-    let [image, text] = config.pooling();
-    let widest = dataset.width(Side::Image, image)?.max(dataset.width(Side::Text, text)?);
-    if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
-        note!("note: closed forms are left out on data this large; `wgoal baseline` computes them");
-        return Ok(None);
+fn learns_temperature(config: &TrainConfig) -> bool {
+    config.objective.infonce().is_some_and(|params| params.learn_temperature)
+}
+
+/// Warns of a run whose validation stayed near chance. A run of only a few epochs may still be near it.
+fn note_doubts(trainer: &Trainer, best: Best, collapsed: bool) {
+    let val = chance(trainer.dataset(), Split::Val);
+    if !collapsed && trainer.epoch() >= 5 && best.recall.is_at_chance(val) {
+        note!(
+            "warning: validation stayed near chance (rsum {:.1}, chance {val:.1}): check that text_to_image names \
+             the image of every caption, and that images and texts are in the order of their features",
+            best.recall.rsum
+        );
     }
-    let rsum = |form| -> Result<f64> {
-        let baseline = Baseline::fit(form, device, dataset, &config, &REGULARIZATIONS)?;
-        Ok(baseline.head.recall(device, dataset, Split::Test, 1)?.rsum)
-    };
-    let (cca, ridge) = (rsum(ClosedForm::Cca)?, rsum(ClosedForm::Ridge)?);
-    Ok(Some(Baselines { cca, ridge, chance: chance(trainer, Split::Test) }))
 }
 
-/// How to continue a run in `out` after the device failed.
-fn advice_to_resume(done: usize, out: &Path) -> String {
-    format!(
-        "{done} epochs are saved in {}: continue with `wgoal train --resume --out {}`, or with another --device if it \
-         happens again",
-        out.display(),
-        quoted(out)
-    )
+/// What a run that ended early has saved in `out`, and the command that continues it.
+fn saved(done: usize, out: &Path) -> String {
+    let epochs = match done {
+        0 => "no epoch is saved yet".to_string(),
+        1 => format!("1 epoch is saved in {}", out.display()),
+        done => format!("{done} epochs are saved in {}", out.display()),
+    };
+    let verb = if done == 0 { "start again" } else { "continue" };
+    format!("{epochs}: {verb} with `wgoal train --resume --out {}`", quoted(out))
 }
 
 /// The given dataset, or the example dataset of the project.
@@ -268,12 +362,6 @@ pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
     }
 }
 
-/// The rsum of a random ranking on a split.
-fn chance(trainer: &Trainer, split: Split) -> f64 {
-    let split = trainer.dataset().split(split);
-    Recall::chance(split.images.len(), &split.text_image)
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
@@ -283,7 +371,7 @@ mod tests {
     #[test]
     fn the_advised_command_names_the_folder() {
         for out in ["runs/a", "my runs/it's $HOME"] {
-            let advice = advice_to_resume(3, Path::new(out));
+            let advice = saved(3, Path::new(out));
             let (_, command) = advice.split_once("`wgoal ").unwrap();
             let (command, _) = command.rsplit_once('`').unwrap();
             let script = format!("printf '%s\\n' {command}");
@@ -294,7 +382,7 @@ mod tests {
                 .unwrap();
             let (_, mut train) = matches.remove_subcommand().unwrap();
             let args = TrainArgs::from_arg_matches_mut(&mut train).unwrap();
-            assert_eq!((args.out.as_deref(), args.resume), (Some(Path::new(out)), true), "{advice}");
+            assert_eq!((args.out.as_deref(), args.resume), (Some(Path::new(out)), Some(None)), "{advice}");
         }
     }
 }

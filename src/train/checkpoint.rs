@@ -21,7 +21,7 @@ pub(crate) struct State {
 /// The best epoch so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Counted from 1; 0 is the closed form that the run started from.
+    /// Counted from 1; 0 is what the run started from.
     pub epoch: usize,
     /// On the validation split.
     pub recall: Recall,

@@ -56,19 +56,19 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The head that a run starts from, before its first step. It is recorded as epoch 0 if it is a closed form, not random.
+/// The head that a run starts from, before its first step. It is recorded as epoch 0 if it is not random.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Start {
     /// Always 0.
     pub epoch: usize,
-    /// The closed form.
+    /// What it is.
     pub init: Init,
     /// On the validation split.
     pub val: Recall,
     /// Always true: the best so far.
     pub best: bool,
-    /// Time spent on the closed form, validation included.
+    /// Time spent on making or reading it, validation included.
     pub seconds: f64,
 }
 
@@ -76,11 +76,16 @@ impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // As wide as the columns of an epoch that has steps.
         const WIDTH: usize = 62;
-        let Self { epoch, val, .. } = self;
+        let Self { epoch, init, val, .. } = self;
+        let what = match init {
+            Init::Xavier => "the start: random weights",
+            Init::Cca => "the start: CCA, without training",
+            Init::File(_) => "the start: the head of --init",
+        };
         write!(
             f,
-            "epoch {epoch:3}  {:WIDTH$}  val R@1 {:5.1} {:5.1}  rsum {:6.1} *",
-            "the start, CCA without training", val.i2t.r1, val.t2i.r1, val.rsum
+            "epoch {epoch:3}  {what:WIDTH$}  val R@1 {:5.1} {:5.1}  rsum {:6.1} *",
+            val.i2t.r1, val.t2i.r1, val.rsum
         )
     }
 }

@@ -8,6 +8,8 @@ mod config;
 #[cfg(feature = "native")]
 mod epoch;
 mod init;
+#[cfg(feature = "native")]
+mod ours;
 mod pipeline;
 #[cfg(feature = "native")]
 mod recipe;

@@ -1,11 +1,11 @@
 //! Recipes: the training of published models, and our own, as configurations to start from.
 //!
-//! Each holds the options of its publication that apply to a head on cached features, and says where it differs. Our recipe
-//! holds the options that docs/results.md measures. Explicit options override a recipe.
+//! Each holds the options of its publication that apply to a head on cached features, and says where it differs. Our own
+//! recipe is in `ours.rs`. Explicit options override a recipe.
 
-use super::{Init, TrainConfig};
+use super::{TrainConfig, ours};
 use crate::data::{Dataset, Side};
-use crate::model::{ImageEncoder, Pooling, SignedRoot};
+use crate::model::{ImageEncoder, Pooling};
 use crate::objective::{InfonceParams, Objective};
 use crate::optim::{AdamW, Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
@@ -17,51 +17,45 @@ pub struct Recipe {
     pub name: &'static str,
     /// In a line.
     pub summary: &'static str,
-    config: fn() -> TrainConfig,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Fitted to the data.
+    Ours,
+    /// The same for all data.
+    Fixed(fn() -> TrainConfig),
 }
 
 /// Every recipe.
-pub const RECIPES: [Recipe; 4] = [
+pub const RECIPES: [Recipe; 5] = [
     Recipe {
         name: "wgoal",
-        summary: "ours: all cached features, linear heads from CCA, InfoNCE in large batches with half the input dropped",
-        config: wgoal,
+        summary: "ours: linear heads from CCA, InfoNCE in large batches, much dropout; fitted to the data",
+        kind: Kind::Ours,
+    },
+    Recipe {
+        name: "goal",
+        summary: "GOAL, plain: the cached vectors, linear heads from random weights, the gradient cir:sig-ms",
+        kind: Kind::Fixed(TrainConfig::default),
     },
     Recipe {
         name: "vsepp",
         summary: "VSE++: local features mean-pooled where there are any, linear heads, hinge on the hardest negative",
-        config: vsepp,
+        kind: Kind::Fixed(vsepp),
     },
     Recipe {
         name: "vse-inf",
         summary: "VSE-infinity: learned pooling of regions and tokens, residual image encoder, hinge, half the input dropped",
-        config: vse_inf,
+        kind: Kind::Fixed(vse_inf),
     },
     Recipe {
         name: "xvlm",
         summary: "X-VLM's contrastive term: InfoNCE with a learned temperature, captions of an image share the target",
-        config: xvlm,
+        kind: Kind::Fixed(xvlm),
     },
 ];
-
-/// Chosen on the validation split of clipart: a head on few thousand images learns them by heart, so it starts from the
-/// closed form and is kept near it by few epochs and much dropout.
-fn wgoal() -> TrainConfig {
-    let infonce = InfonceParams { temperature: 0.04, learn_temperature: false, leave_out: true };
-    TrainConfig {
-        objective: Objective::Infonce(infonce),
-        text_pooling: Pooling::Joined,
-        signed_root: SignedRoot::Images,
-        standardize: true,
-        init: Init::Cca,
-        epochs: 10,
-        batch: 512,
-        embed: 384,
-        lr: 3e-4,
-        dropout: 0.5,
-        ..Default::default()
-    }
-}
 
 /// docs/math.md, "Recipes". Adam is AdamW without decay. The published margin, which does not mask other captions of an
 /// image. The learning rate drops every 15 epochs, so once in 30; more epochs want more `lr_drop`.
@@ -136,21 +130,52 @@ impl TrainConfig {
     /// The recipe `name` for a dataset. A side without local features uses no pooling.
     ///
     /// # Errors
-    /// A name that is not in [`RECIPES`].
+    /// A name that is not in [`RECIPES`], features that cannot be read.
     pub fn recipe(name: &str, dataset: &Dataset) -> Result<Self> {
+        Ok(Self::recipe_with(name, dataset, Ok)?.0)
+    }
+
+    /// [`TrainConfig::recipe`] with options on top, and a line that says what the recipe is and why it is so. `options`
+    /// sets the options in a configuration. The recipe `wgoal` adapts the rest to them: for example, a head that is not
+    /// linear cannot start from CCA.
+    ///
+    /// ```
+    /// use wgoal::{Dataset, TrainConfig};
+    /// let data = Dataset::open("data/clipart-mini")?;
+    /// let (config, why) = TrainConfig::recipe_with("wgoal", &data, |config| Ok(config.with(|c| c.seed = 1)))?;
+    /// assert_eq!((config.seed, config.embed), (1, 384));
+    /// println!("{why}");
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`TrainConfig::recipe`] and of `options`.
+    pub fn recipe_with(
+        name: &str,
+        dataset: &Dataset,
+        options: impl Fn(Self) -> Result<Self>,
+    ) -> Result<(Self, String)> {
         let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) else {
             let names = RECIPES.map(|recipe| recipe.name).join(", ");
             return Err(Error::config("--recipe", names, format!("'{name}'"), "name one of them"));
         };
-        let mut config = (recipe.config)();
-        for (side, pooling) in
-            [(Side::Image, &mut config.image_pooling), (Side::Text, &mut config.text_pooling)]
-        {
-            let on_host = matches!(pooling, Pooling::Mean | Pooling::Max | Pooling::Joined);
-            if on_host && dataset.local_dim(side).is_none() {
-                *pooling = Pooling::None;
+        let config = match recipe.kind {
+            Kind::Ours => {
+                let config = ours::fit(dataset, options)?;
+                let why = ours::reason(dataset, &config)?;
+                return Ok((config, format!("recipe {name} for {why}")));
             }
-        }
-        Ok(config)
+            Kind::Fixed(config) => config(),
+        };
+        let fitting = |side, pooling| {
+            let on_host = matches!(pooling, Pooling::Mean | Pooling::Max | Pooling::Joined);
+            if on_host && dataset.local_dim(side).is_none() { Pooling::None } else { pooling }
+        };
+        let config = Self {
+            image_pooling: fitting(Side::Image, config.image_pooling),
+            text_pooling: fitting(Side::Text, config.text_pooling),
+            ..config
+        };
+        Ok((options(config)?, format!("recipe {name}: {}", recipe.summary)))
     }
 }

@@ -60,7 +60,7 @@ pub struct Trainer {
     pipeline: Pipeline,
     progress: Progress,
     best: Option<Head>,
-    /// The closed form that this process started the run from.
+    /// What this process started the run from, if that is not random.
     start: Option<(Start, Head)>,
     /// Why the state on the device belongs to no epoch, if it does not.
     broken: Option<&'static str>,
@@ -72,7 +72,7 @@ const FAILED: &str = "one that has failed";
 const STOPPED: &str = "one that was stopped";
 
 impl Trainer {
-    /// A run from the start. A start in closed form is validated here: it is epoch 0, and the best so far
+    /// A run from the start. A start that is not random is validated here: it is epoch 0, and the best so far
     /// ([`Trainer::start`]).
     ///
     /// # Errors
@@ -223,8 +223,7 @@ impl Trainer {
         }
     }
 
-    /// The closed form that the run started from, as validated: epoch 0. `None` if the start was random, or if the run was
-    /// resumed.
+    /// What the run started from, as validated: epoch 0. `None` if the start was random, or if the run was resumed.
     pub fn start(&self) -> Option<&Start> {
         self.start.as_ref().map(|(start, _)| start)
     }
@@ -432,6 +431,14 @@ impl Trainer {
         Ok((recall, [spread(&images, dim), spread(&texts, dim)]))
     }
 
+    /// The head as it is now.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn head(&self) -> Result<Head> {
+        self.pipeline.head()
+    }
+
     /// Recall of the head as it is now.
     ///
     /// # Errors
@@ -448,7 +455,7 @@ impl Trainer {
         head.recall(&self.device, &self.dataset, split, 1)
     }
 
-    /// The best epoch so far. It is 0 if no epoch was better than the closed form that the run started from.
+    /// The best epoch so far. It is 0 if no epoch was better than what the run started from.
     pub fn best_epoch(&self) -> Option<Best> {
         self.progress.best
     }

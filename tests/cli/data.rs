@@ -310,7 +310,8 @@ fn a_collapse_of_zero_features_is_told_as_such() {
         ["cir:sig-ms", "hinge", "hinge-sum", "infonce", "binomial-deviance", "con:sig@all", "infonce+hinge"]
     {
         let args = "--device cpu --embed 4 --batch 16 --epochs 2 --lr 0.01 --no-baselines";
-        let output = place.run(&format!("train zero --objective {objective} {args} --out {objective}"));
+        let output =
+            place.run(&format!("train zero --recipe goal --objective {objective} {args} --out {objective}"));
         assert_eq!(output.code, 0, "{objective}\n{}", output.stderr);
         let warnings: Vec<_> = output.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
         let zero = "warning: zero/images.npy: all 40 image rows are zero and tell nothing apart; compute the features again";

@@ -144,6 +144,9 @@ fn every_bad_call_is_refused_with_its_own_message() {
         if has("train") && !has("--out") {
             all += " --out new";
         }
+        if has("train") && !has("--resume") && !has("--recipe") {
+            all += " --recipe goal";
+        }
         let mut command = place.command();
         let output = command
             .env("WGPU_BACKEND", ABSENT)
@@ -211,7 +214,7 @@ fn a_fault_met_while_training_names_file_and_row() {
         ),
     ];
     for (i, (args, message, left)) in rows.into_iter().enumerate() {
-        let output = place.run(&format!("train {args} --device cpu --embed 4 --out {i}"));
+        let output = place.run(&format!("train {args} --recipe goal --device cpu --embed 4 --out {i}"));
         let last = output.stderr.lines().last().unwrap();
         assert_eq!((output.code, last), (1, &*format!("error: {message}")), "train {args}");
         assert!(output.stdout.is_empty());

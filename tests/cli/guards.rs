@@ -72,7 +72,9 @@ fn one_split_is_enough_to_evaluate_and_none_to_embed_all() {
 fn a_folder_of_a_run_that_came_to_nothing_can_be_used_again() {
     let place = Place::new();
     assert_eq!(
-        place.run("train data --lr 1e30 --batch 8 --epochs 5 --device cpu --embed 4 --out run").code,
+        place
+            .run("train data --recipe goal --lr 1e30 --batch 8 --epochs 5 --device cpu --embed 4 --out run")
+            .code,
         1
     );
     assert_eq!(place.names("run"), ["config.json", "metrics.jsonl"]);
@@ -122,7 +124,7 @@ fn switches_of_a_recipe_can_be_turned_off() {
 #[test]
 fn nobody_need_read() {
     let place = Place::new();
-    let args = "train data --device cpu --embed 4 --batch 16 --epochs 30 --out run";
+    let args = "train data --recipe goal --device cpu --embed 4 --batch 16 --epochs 30 --out run";
     let mut child = place.start(args, Stdio::piped);
     drop((child.stdout.take(), child.stderr.take()));
     assert!(child.wait().unwrap().success());

@@ -21,7 +21,11 @@ fn assert_recall(recall: &Value) {
 fn train_writes_a_run_and_a_summary() {
     let place = Place::new();
     let summary = place.train("run", "--epochs 5");
-    assert_eq!(keys(&summary), ["baselines", "best_epoch", "device", "seconds_training", "test", "val"]);
+    let expected = "baselines best_epoch device head objective recipe seconds_training test val";
+    assert_eq!(keys(&summary).join(" "), expected);
+    assert_eq!((&summary["objective"], &summary["recipe"]), (&json!("cir:sig-ms"), &json!("goal")));
+    assert_eq!(summary["head"], "run/best.safetensors");
+    assert_eq!(keys(&summary["baselines"]).join(" "), "cca chance ridge split");
     assert_recall(&summary["val"]);
     assert_recall(&summary["test"]);
     assert!(summary["device"].as_str().unwrap().starts_with("CPU, "), "{summary}");
@@ -51,7 +55,7 @@ fn train_writes_a_run_and_a_summary() {
 
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
     let expected = "bank_warmup batch clip dataset decay_biases device dropout embed epochs image_encoder image_pooling init lr \
-                    lr_drop lr_warmup mask_same_image memory_bank objective optimizer patience schedule seed shuffle signed_root \
+                    lr_drop lr_warmup mask_same_image memory_bank objective optimizer patience recipe schedule seed shuffle signed_root \
                     size_augment standardize \
                     text_pooling token_dropout warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);

@@ -96,7 +96,7 @@ fn local_features_alone_train() {
         |out: &str| read_tensors(&place.read(&format!("{out}/last.safetensors"))).0["text.weight"].clone();
     place.train("alone", with);
     assert_eq!(weights("alone"), weights("both"));
-    let refused = place.run("train data --device cpu --out new");
+    let refused = place.run("train data --recipe goal --device cpu --out new");
     let expected = "error: data: expected images, found image_regions alone; add images, or choose --image-pooling mean, \
                     max or gpo";
     assert_eq!((refused.code, refused.stderr.lines().last().unwrap()), (1, expected));

@@ -79,7 +79,7 @@ fn options_change_the_result() {
         let options =
             if options.contains("--batch") { options.into() } else { format!("--batch 16 {options}") };
         let args = format!("--embed 4 --epochs 2 --device cpu --out {i} {options}");
-        place.ok(&format!("train data {args}"));
+        place.ok(&format!("train data --recipe goal {args}"));
         let (tensors, _) = read_tensors(&place.read(&format!("{i}/last.safetensors")));
         let result = ["image.weight", "text.weight"].map(|name| tensors[name].2.clone());
         if let Some(other) = results.insert(result, options.clone()) {
@@ -171,7 +171,7 @@ fn a_safetensors_dataset_trains_to_the_same_bits() {
     let place = Place::new();
     write_file(&place.path("data.safetensors"));
     place.train("folder", "");
-    place.ok("train data.safetensors --device cpu --batch 16 --epochs 2 --embed 4 --out file");
+    place.ok("train data.safetensors --recipe goal --device cpu --batch 16 --epochs 2 --embed 4 --out file");
     for name in ["best.safetensors", "last.safetensors"] {
         assert!(place.read(&format!("folder/{name}")) == place.read(&format!("file/{name}")), "{name}");
     }
@@ -196,5 +196,5 @@ fn the_example_dataset_is_the_default() {
     assert!(config["dataset"].as_str().unwrap().ends_with("clipart-mini"));
     // Without --out, each run gets its own folder.
     (0..2).for_each(|_| drop(place.ok("train data --device cpu --epochs 1 --embed 4")));
-    assert_eq!(place.names("runs"), ["data-cir-sig-ms-s0", "data-cir-sig-ms-s0-2"]);
+    assert_eq!(place.names("runs"), ["data-infonce-masked-s0", "data-infonce-masked-s0-2"]);
 }

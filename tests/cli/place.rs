@@ -85,10 +85,11 @@ impl Place {
         serde_json::from_str(&stdout).unwrap()
     }
 
-    /// Runs `train data` on the CPU with small defaults into the folder `out`.
+    /// Runs `train data` on the CPU with small defaults into the folder `out`: plain training, unless a recipe is named.
     pub fn train(&self, out: &str, args: &str) -> Value {
-        let (epochs, embed) = (default(args, "--epochs", "2"), default(args, "--embed", "4"));
-        self.json(&format!("train data --device cpu --batch 16 {epochs} {embed} --json --out {out} {args}"))
+        let options = [("--epochs", "2"), ("--embed", "4"), ("--recipe", "goal")];
+        let options = options.map(|(option, value)| default(args, option, value)).join(" ");
+        self.json(&format!("train data --device cpu --batch 16 {options} --json --out {out} {args}"))
     }
 
     /// The lines of a run's metrics.jsonl.

@@ -41,7 +41,7 @@ fn a_recipe_does_not_take_back_what_the_run_was_started_with() {
     place.train("plain", "");
     let other = place.run("train --resume --recipe wgoal --out plain");
     assert!(
-        other.code == 1 && other.stderr.contains("expected no --recipe, found --recipe wgoal"),
+        other.code == 1 && other.stderr.contains("expected --recipe goal, found --recipe wgoal"),
         "{}",
         other.stderr
     );

@@ -20,7 +20,7 @@ fn a_seed_repeats_on_every_device() {
     let devices = place.json("devices --json");
     for index in 0..devices.as_array().unwrap().len() {
         let train = |out: &str, seed: u32| {
-            let options = "--batch 16 --embed 4 --epochs 2 --dropout 0.2 --objective cir:sig-ms";
+            let options = "--recipe goal --batch 16 --embed 4 --epochs 2 --dropout 0.2";
             place.ok(&format!("train data {options} --device {index} --seed {seed} --out {index}{out}"));
         };
         train("a", 5);
@@ -38,7 +38,8 @@ fn a_seed_repeats_on_every_device() {
 #[test]
 fn a_run_goes_on_in_parts() {
     let place = Place::new();
-    let options = "--batch 16 --embed 4 --seed 3 --standardize --dropout 0.1 --lr 0.01 --device cpu";
+    let options =
+        "--recipe goal --batch 16 --embed 4 --seed 3 --standardize --dropout 0.1 --lr 0.01 --device cpu";
     place.ok(&format!("train data {options} --epochs 7 --out whole"));
     place.ok(&format!("train data {options} --epochs 3 --out parts"));
     // A file is replaced, not overwritten: a hard link to the old file keeps the old bytes.
@@ -97,7 +98,9 @@ fn kills_do_not_show() {
 
     let place = Place::new();
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
-    let options = format!("--batch 256 --embed 8 --epochs {EPOCHS} --lr 0.002 --dropout 0.1 --device cpu");
+    let options = format!(
+        "--recipe goal --batch 256 --embed 8 --epochs {EPOCHS} --lr 0.002 --dropout 0.1 --device cpu"
+    );
     place.ok(&format!("train {data} {options} --out whole"));
     let untimed = |out: &str| -> Vec<Value> {
         let mut lines = place.metrics(out);
@@ -147,8 +150,9 @@ fn a_collapse_is_named() {
     let place = Place::new();
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     let train = |options: &str, out: &str| {
-        let output =
-            place.run(&format!("train {data} --device cpu {options} --json --no-baselines --out {out}"));
+        let output = place.run(&format!(
+            "train {data} --recipe goal --device cpu {options} --json --no-baselines --out {out}"
+        ));
         assert_eq!(output.code, 0, "{}", output.stderr);
         let lines = output.stderr.lines().filter(|line| line.starts_with("warning: training has collapsed"));
         let epochs: Vec<_> = place.metrics(out).iter().map(|line| line.get("collapse").is_some()).collect();

@@ -328,7 +328,7 @@ fn runs_that_begin_with_cca_are_those_of_train() {
             text("point").split(' ').map(|option| format!("--{option}")).collect::<Vec<_>>().join(" ");
         let (objective, seed) = (text("objective"), &run["seed"]);
         place.ok(&format!(
-            "train data {options} {point} --objective {objective} --seed {seed} --no-baselines --out alone"
+            "train data --recipe goal {options} {point} --objective {objective} --seed {seed} --no-baselines --out alone"
         ));
         assert_eq!(place.metrics("alone")[0]["val"], run["best"]["recall"], "{objective} {point} {seed}");
         std::fs::remove_dir_all(place.path("alone")).unwrap();

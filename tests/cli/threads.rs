@@ -37,7 +37,9 @@ fn any_number_of_threads_gives_the_same_bits() {
         let mut first: Option<(Vec<u8>, Vec<u8>)> = None;
         for threads in ["1", "2", "3", "4", "7"] {
             let out = format!("run{k}-{threads}");
-            let args = format!("train wide {training} --epochs 2 --device cpu --no-baselines --out {out}");
+            let args = format!(
+                "train wide --recipe goal {training} --epochs 2 --device cpu --no-baselines --out {out}"
+            );
             let mut command = place.command();
             command.env("RAYON_NUM_THREADS", threads).args(args.split(' ')).assert().success();
             let mut embed = place.command();
@@ -62,7 +64,7 @@ fn equal_rows_get_equal_embeddings_wherever_they_stand() {
     for embed in ["1", "33", "64"] {
         let out = format!("run{embed}");
         place.ok(&format!(
-            "train wide --batch 50 --embed {embed} --epochs 1 --device cpu --no-baselines --out {out}"
+            "train wide --recipe goal --batch 50 --embed {embed} --epochs 1 --device cpu --no-baselines --out {out}"
         ));
         place.ok(&format!("embed {out}/best.safetensors wide --split all --device cpu --out {out}/all"));
         place.ok(&format!("embed {out}/best.safetensors wide --split test --device cpu --out {out}/test"));

@@ -94,7 +94,7 @@ fn options_of_a_run_without_effect_are_named() {
     ];
     for (i, (args, expected)) in table.into_iter().enumerate() {
         let mut args = format!("train {args} --embed 4 --device cpu --no-baselines --out {i}");
-        for (option, value) in [("--epochs", "2"), ("--batch", "16")] {
+        for (option, value) in [("--epochs", "2"), ("--batch", "16"), ("--recipe", "goal")] {
             if !args.contains(option) {
                 args += &format!(" {option} {value}");
             }

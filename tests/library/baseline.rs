@@ -259,7 +259,8 @@ fn training_starts_from_cca() {
         let dim = data.dim(side);
         let [cca, xavier, baseline] = [&cca, &xavier, &baseline].map(|head| head.side(side).0);
         let square = |w: &[f32]| w.iter().map(|x| f64::from(x * x)).sum::<f64>() / w.len() as f64;
-        assert!(cca[5 * dim..].iter().zip(&xavier[5 * dim..]).all(|(a, b)| (a - b).abs() < 1e-6));
+        // Beyond them, weights are small: they must not change what the directions rank.
+        assert!(cca[5 * dim..].iter().zip(&xavier[5 * dim..]).all(|(a, b)| (a - 1e-4 * b).abs() < 1e-9));
         // The directions are the same. The scale is that of a fresh layer.
         let ratio = f64::from(cca[0] / baseline[0]);
         assert!(cca.iter().zip(&baseline).all(|(a, b)| (f64::from(*a) - ratio * f64::from(*b)).abs() < 1e-5));

@@ -7,6 +7,7 @@ use wgoal::data::{Split, SplitRows, steps_per_epoch};
 use wgoal::model::Pooling;
 use wgoal::objective::{Loss, PairWeight, TripletWeight};
 use wgoal::optim::{Schedule, Warmup};
+use wgoal::train::Init;
 use wgoal::{Dataset, Objective, TrainConfig};
 
 /// A given option that does not do what its name says.
@@ -147,8 +148,10 @@ impl RunOptions {
         if self.decay_biases.is_some() && config.weight_decay == 0.0 {
             unused.push(Unused::new("decay-biases", "--weight-decay is 0"));
         }
-        // The first epoch is always the best so far, and the run ends after the last one anyway.
-        if self.patience.is_some() && config.patience > 0 && config.patience + 1 >= epochs {
+        // The first epoch is always the best so far: epoch 0 if the start is a closed form. The run ends after the last one
+        // anyway.
+        let first = usize::from(config.init == Init::Xavier);
+        if self.patience.is_some() && config.patience > 0 && config.patience + first >= epochs {
             unused.push(Unused::new("patience", run));
         }
         if self.mask_same_image.is_some() && all_differ(text_image) {

@@ -1,0 +1,130 @@
+//! The end of a run: recall of the best head, the closed forms beside it, and what training gained.
+
+use serde::Serialize;
+use wgoal::model::Side;
+use wgoal::train::{Baseline, ClosedForm, Init, REGULARIZATIONS};
+use wgoal::{Dataset, Recall, Result, Split, Trainer};
+
+/// Rsum of methods without training.
+#[derive(Serialize)]
+pub struct Baselines {
+    /// The split that it was measured on.
+    pub split: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cca: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ridge: Option<f64>,
+    pub chance: f64,
+}
+
+/// The split that results are reported on: test, or validation if there is no test split.
+pub fn reported(dataset: &Dataset) -> Split {
+    if dataset.split(Split::Test).images.is_empty() { Split::Val } else { Split::Test }
+}
+
+/// The rsum of a random ranking on a split.
+pub fn chance(dataset: &Dataset, split: Split) -> f64 {
+    let split = dataset.split(split);
+    Recall::chance(split.images.len(), &split.text_image)
+}
+
+/// The rsum of the closed forms on the same features. Those whose computation would take long are left out, with a note.
+pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
+    // The work grows with the cube of the width and linearly with the pairs.
+    const WIDTH: usize = 2048;
+    const PAIRS: usize = 200_000;
+    // Closed forms have no learned pooling: they use the mean instead.
+    let config = trainer.config().in_closed_form();
+    let (dataset, device) = (trainer.dataset(), trainer.device());
+    let split = reported(dataset);
+    let [image, text] = config.pooling();
+    let widest = dataset.width(Side::Image, image)?.max(dataset.width(Side::Text, text)?);
+    let rsum = |form| -> Result<f64> {
+        let baseline = Baseline::fit(form, device, dataset, &config, &REGULARIZATIONS)?;
+        Ok(baseline.head.recall(device, dataset, split, 1)?.rsum)
+    };
+    // The start is CCA already.
+    let start = trainer.start().filter(|start| start.init == Init::Cca).and(trainer.start_head());
+    let start = start.map(|head| trainer.recall_of(head, split)).transpose()?.map(|recall| recall.rsum);
+    let (cca, ridge) = if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
+        note!("note: closed forms are left out on data this large; `wgoal baseline` computes them");
+        (start, None)
+    } else {
+        let cca = start.map_or_else(|| rsum(ClosedForm::Cca), Ok)?;
+        (Some(cca), Some(rsum(ClosedForm::Ridge)?))
+    };
+    Ok(Baselines { split: split.to_string(), cca, ridge, chance: chance(dataset, split) })
+}
+
+impl Baselines {
+    /// The closed forms in a line.
+    pub fn line(&self) -> String {
+        let named = [(self.cca, "CCA"), (self.ridge, "ridge regression"), (Some(self.chance), "chance")];
+        let parts = named.iter().filter_map(|(rsum, name)| Some(format!("{:.1} by {name}", (*rsum)?)));
+        format!("without training: rsum {}", parts.collect::<Vec<_>>().join(", "))
+    }
+
+    /// What training gained over the best closed form, in words. `None` if no closed form was computed.
+    pub fn gain(&self, trained: f64, best_epoch: usize, init: &Init) -> Option<String> {
+        let (best, name) = match (self.cca, self.ridge) {
+            (Some(cca), Some(ridge)) if ridge > cca => (ridge, "ridge regression"),
+            (Some(cca), _) => (cca, "CCA"),
+            (None, Some(ridge)) => (ridge, "ridge regression"),
+            (None, None) => return None,
+        };
+        let split = match self.split.as_str() {
+            "val" => "validation",
+            split => split,
+        };
+        let (points, form) = (trained - best, format!("the best closed form ({name}, {best:.1})"));
+        // What is printed as 0.0 is no gain.
+        if points >= 0.05 {
+            return Some(format!("training gained {points:.1} points of {split} rsum over {form}"));
+        }
+        let mut line = match points <= -0.05 {
+            true => {
+                format!("training did not gain: its {split} rsum is {:.1} points below {form}", -points)
+            }
+            false => format!("training did not gain: its {split} rsum equals that of {form}"),
+        };
+        if best_epoch == 0 {
+            line += "; no epoch validated better than the start, so the head is the start";
+        } else if *init == Init::Xavier {
+            line += "; a start from CCA may help: --init cca, or the default recipe";
+        }
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gain_is_said_in_words_and_so_is_a_loss() {
+        let baselines = |cca, ridge| Baselines { split: "test".into(), cca, ridge, chance: 10.0 };
+        let both = baselines(Some(241.5), Some(231.8));
+        let gain = |rsum, epoch, init: Init| both.gain(rsum, epoch, &init).unwrap();
+        assert_eq!(
+            gain(246.7, 3, Init::Cca),
+            "training gained 5.2 points of test rsum over the best closed form (CCA, 241.5)"
+        );
+        assert_eq!(
+            gain(240.0, 3, Init::Cca),
+            "training did not gain: its test rsum is 1.5 points below the best closed form (CCA, 241.5)"
+        );
+        assert_eq!(
+            gain(241.5, 0, Init::Cca),
+            "training did not gain: its test rsum equals that of the best closed form (CCA, 241.5); no epoch validated \
+             better than the start, so the head is the start"
+        );
+        assert!(
+            gain(200.0, 3, Init::Xavier)
+                .ends_with("; a start from CCA may help: --init cca, or the default recipe")
+        );
+        let ridge = baselines(Some(1.0), Some(2.0)).gain(3.0, 1, &Init::Cca).unwrap();
+        assert!(ridge.ends_with("(ridge regression, 2.0)"), "{ridge}");
+        assert_eq!(baselines(None, None).gain(3.0, 1, &Init::Cca), None);
+        assert_eq!(baselines(Some(1.0), None).line(), "without training: rsum 1.0 by CCA, 10.0 by chance");
+    }
+}
