@@ -45,9 +45,10 @@ fn draw(points: &[(f64, f64)], line: Option<(f64, &str)>) -> String {
     let (low, high) = (rsums().fold(f64::INFINITY, f64::min), rsums().fold(f64::NEG_INFINITY, f64::max));
     let step = distance((high - low).max(1.0));
     let (low, high) = ((low / step).floor() * step, (high / step).floor() * step + step);
-    let epochs = points[points.len() - 1].0;
+    // A start that is not random is epoch 0.
+    let (first, last) = (points[0].0, points[points.len() - 1].0);
     let [left, right, top, bottom] = EDGES;
-    let x = |epoch: f64| left + (right - left) * (epoch - 1.0) / (epochs - 1.0).max(1.0);
+    let x = |epoch: f64| left + (right - left) * (epoch - first) / (last - first).max(1.0);
     let y = |rsum: f64| bottom - (bottom - top) * (rsum - low) / (high - low);
 
     let mut svg = format!(
@@ -64,9 +65,9 @@ fn draw(points: &[(f64, f64)], line: Option<(f64, &str)>) -> String {
         add(format!("<line x1=\"{left}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>"));
         add(format!("<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{rsum}</text>", left - 8.0, y + 4.0));
     }
-    let every = distance(epochs).ceil() as usize;
+    let every = distance(last).ceil() as usize;
     for &(epoch, _) in
-        points.iter().filter(|(epoch, _)| *epoch == 1.0 || (*epoch as usize).is_multiple_of(every))
+        points.iter().filter(|(epoch, _)| *epoch == first || (*epoch as usize).is_multiple_of(every))
     {
         add(format!(
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{epoch}</text>",

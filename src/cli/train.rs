@@ -107,7 +107,7 @@ pub const DEFAULTS: [(&str, &str); 13] = [
     ("lr", "0.0003"),
     ("batch", "512, or less for few pairs"),
     ("epochs", "10, or 30 for few pairs"),
-    ("dropout", "0.5, or 0.7 for few pairs"),
+    ("dropout", "0.5, or more for few pairs"),
 ];
 
 impl TrainArgs {

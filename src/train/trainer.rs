@@ -525,4 +525,34 @@ mod tests {
         let [first, second] = train(1e300);
         assert!(first.is_some() && second == Some(refused("failed")), "{first:?} {second:?}");
     }
+    #[test]
+    fn a_request_to_stop_ends_an_epoch_between_steps() {
+        let config = TrainConfig { embed: 4, epochs: 2, batch: 512, ..Default::default() };
+        let dataset = Dataset::open("data/clipart-mini").unwrap();
+        let mut trainer = Trainer::new(&Device::cpu(), dataset, config).unwrap();
+        let steps = trainer.steps_per_epoch();
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(std::sync::Mutex::new(Vec::new())));
+        trainer.stop_when(stop.clone());
+        let (set, told) = (stop, seen.clone());
+        trainer.on_event(move |event| {
+            told.lock().unwrap().push(event);
+            // In the last step of the first epoch, and in the first step of the second.
+            set.store(event == Event::Step { epoch: 1, step: steps, steps }, Ordering::Relaxed);
+            if matches!(event, Event::Step { epoch: 2, .. }) {
+                set.store(true, Ordering::Relaxed);
+            }
+        });
+        // An epoch whose last step is done is validated.
+        assert_eq!(trainer.run_epoch().unwrap().epoch, 1);
+        let error = trainer.run_epoch().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stopped);
+        let expected = format!(
+            "epoch 2: expected {steps} steps, found a request to stop after step 1; resume from the last checkpoint"
+        );
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(seen.lock().unwrap().last(), Some(&Event::Step { epoch: 2, step: 1, steps }));
+        let after = trainer.run_epoch().unwrap_err().to_string();
+        assert!(after.contains("found one that was stopped"), "{after}");
+        assert!(trainer.checkpoint().is_err());
+    }
 }
