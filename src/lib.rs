@@ -25,6 +25,8 @@ pub mod data;
 pub mod device;
 #[cfg(feature = "native")]
 pub mod doctor;
+#[cfg(feature = "native")]
+mod draw;
 mod error;
 pub mod eval;
 pub mod gradient;
@@ -36,6 +38,8 @@ mod math;
 pub mod model;
 pub mod objective;
 pub mod optim;
+#[cfg(feature = "native")]
+pub mod report;
 pub mod similarity;
 #[cfg(feature = "native")]
 pub mod sweep;

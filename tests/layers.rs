@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// each other.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["math", "io"],
+    &["math", "io", "draw"],
     &["device"],
     &["objective"],
     &["kernels"],
@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["eval"],
     &["train"],
     &["sweep", "analysis", "doctor", "bench"],
+    &["report"],
 ];
 
 /// The most lines of a file, and of a function, that need no reason.

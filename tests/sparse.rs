@@ -1,6 +1,8 @@
-//! A dataset far larger than memory: only the rows in use are read. Only Linux reports what a process reads.
+//! Tests that not every machine can run. One needs a dataset far larger than memory, of which only the rows in use are
+//! read; only Linux reports what a process reads. The others need a browser.
 
-#[cfg(target_os = "linux")]
+#[path = "browser/mod.rs"]
+mod browser;
 #[allow(dead_code)]
 #[path = "cli/place.rs"]
 mod place;
@@ -20,8 +22,8 @@ fn taken(id: u32) -> Option<[u64; 2]> {
 
 #[cfg(target_os = "linux")]
 fn forty_gigabytes_train_in_little_memory() -> Result<Completion, Failed> {
+    use crate::place::{Place, numbers, write_npy};
     use npyz::WriterBuilder;
-    use place::{Place, numbers, write_npy};
     use std::os::unix::fs::{FileExt, MetadataExt};
     use std::process::Stdio;
     const ROWS: u64 = 10_000_000;
@@ -90,6 +92,7 @@ fn forty_gigabytes_train_in_little_memory() -> Result<Completion, Failed> {
 
 fn main() {
     let name = "forty_gigabytes_train_in_little_memory";
-    let trial = Trial::ignorable_test(name, forty_gigabytes_train_in_little_memory);
-    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit()
+    let mut trials = vec![Trial::ignorable_test(name, forty_gigabytes_train_in_little_memory)];
+    trials.extend(browser::trials());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit()
 }

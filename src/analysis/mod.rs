@@ -4,16 +4,22 @@
 //!
 //! There are two views. The plane shows T P⁺ and T P⁻ as functions of one triplet's p and n, with empty relative sets.
 //! The batch shows the whole field A at the similarities of small random batches, with relative sets.
-//!
-//! The file is long because it holds one report: the analysis, its text and its plot.
 
+#[cfg(feature = "native")]
+mod plot;
+
+#[cfg(feature = "native")]
+pub use plot::plot;
+#[cfg(feature = "native")]
+pub(crate) use plot::{NAMES, fields};
+
+use crate::Result;
 use crate::device::padded;
 use crate::gradient::Field;
 use crate::gradient::weight_params;
 use crate::kernels::{loss_at, weights_at};
 use crate::math::{Purpose, random};
 use crate::objective::{Objective, PairWeight};
-use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
 use serde::Serialize;
 use std::fmt;
@@ -356,66 +362,4 @@ impl fmt::Display for Analysis {
         }
         Ok(())
     }
-}
-
-/// T P⁺ and T P⁻ over p and n as two heat maps side by side, as an SVG document.
-///
-/// # Errors
-/// An objective without such weights.
-pub fn plot(objective: &Objective) -> Result<String> {
-    const CELLS: usize = 50;
-    const SIDE: f64 = 300.0;
-    let cell = SIDE / CELLS as f64;
-    let along = |k: usize| (2 * k + 1) as f64 / CELLS as f64 - 1.0;
-    let mut svg = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"900\" height=\"400\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<rect width=\"900\" height=\"400\" fill=\"white\"/>\n",
-    );
-    let text = |svg: &mut String, x: f64, y: f64, anchor: &str, text: &str| {
-        *svg += &format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>\n");
-    };
-    // Red is the right direction, blue the wrong one.
-    let colour = |x: f64| {
-        let fade = (255.0 * (1.0 - x.abs().min(1.0))).round();
-        if x < 0.0 { format!("rgb({fade},{fade},255)") } else { format!("rgb(255,{fade},{fade})") }
-    };
-    let mut weights = Vec::with_capacity(CELLS * CELLS);
-    for (n, p) in (0..CELLS).flat_map(|n| (0..CELLS).map(move |p| (n, p))) {
-        weights.push(objective.weights_at(along(p), along(n))?.ok_or_else(|| {
-            let expected = "an objective with weights over p and n";
-            Error::config("--plot", expected, objective, "leave --plot out")
-        })?);
-    }
-    for (k, name) in ["T P⁺, the pull on the positive", "T P⁻, the push on the negative"].iter().enumerate()
-    {
-        let left = 60.0 + 430.0 * k as f64;
-        let values: Vec<_> = weights.iter().map(|weights| weights[0] * weights[k + 1]).collect();
-        let largest = values.iter().fold(1e-30f64, |largest, x| largest.max(x.abs()));
-        for (at, value) in values.iter().enumerate() {
-            let (x, y) = (left + (at % CELLS) as f64 * cell, 340.0 - (at / CELLS + 1) as f64 * cell);
-            let fill = colour(value / largest);
-            svg += &format!(
-                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{0:.1}\" height=\"{0:.1}\" fill=\"{fill}\"/>\n",
-                cell + 0.3
-            );
-        }
-        for tick in 0..5 {
-            let (at, label) = (SIDE * f64::from(tick) / 4.0, format!("{}", f64::from(tick) / 2.0 - 1.0));
-            text(&mut svg, left + at, 358.0, "middle", &label);
-            text(&mut svg, left - 6.0, 344.0 - at, "end", &label);
-        }
-        text(&mut svg, left + SIDE / 2.0, 382.0, "middle", "p");
-        text(&mut svg, left - 42.0, 190.0, "middle", "n");
-        text(&mut svg, left + SIDE / 2.0, 26.0, "middle", &format!("{objective}: {name}"));
-        for step in 0..60 {
-            let fill = colour(f64::from(step) / 29.5 - 1.0);
-            let (x, y) = (left + SIDE + 12.0, 335.0 - 5.0 * f64::from(step));
-            svg +=
-                &format!("<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"14\" height=\"5.3\" fill=\"{fill}\"/>\n");
-        }
-        for (y, value) in [(340.0, -largest), (194.0, 0.0), (48.0, largest)] {
-            text(&mut svg, left + SIDE + 30.0, y, "start", &format!("{value:.3}"));
-        }
-    }
-    Ok(svg + "</svg>\n")
 }

@@ -3,6 +3,7 @@
 mod analyze;
 mod baseline;
 mod bench;
+mod compare;
 mod data;
 mod doctor;
 mod embed;
@@ -15,6 +16,7 @@ mod options;
 mod outcome;
 mod output;
 mod progress;
+mod report;
 mod resume;
 mod run_folder;
 mod split;
@@ -73,6 +75,10 @@ enum Command {
     Baseline(baseline::BaselineArgs),
     /// Train several objectives with several seeds, and compare them in a table
     Sweep(Box<sweep::SweepArgs>),
+    /// Show runs side by side
+    Compare(compare::CompareArgs),
+    /// Write the report of a run again
+    Report(report::ReportArgs),
     /// Measure the recall of a head on a split
     Eval(eval::EvalArgs),
     /// Write the embeddings of a split
@@ -136,6 +142,8 @@ impl Cli {
             Command::Train(args) => return args.run(),
             Command::Baseline(args) => args.run(),
             Command::Sweep(args) => args.run(),
+            Command::Compare(args) => args.run(),
+            Command::Report(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Embed(args) => args.run(),
             Command::Inspect(args) => args.run(),

@@ -62,6 +62,9 @@ struct Origin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recipe: Option<String>,
     device: String,
+    /// The arguments that repeat the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    command: Vec<String>,
     /// Other devices, which computed earlier epochs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier_devices: Vec<String>,
@@ -125,7 +128,7 @@ pub struct Earlier {
     pub checkpoint: Option<Checkpoint>,
 }
 
-fn fault(path: &Path, expected: &str, found: impl std::fmt::Display, advice: &str) -> Error {
+pub fn fault(path: &Path, expected: &str, found: impl std::fmt::Display, advice: &str) -> Error {
     Error::new(ErrorKind::Checkpoint, path.display(), expected, found, advice)
 }
 
@@ -147,7 +150,7 @@ fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
         .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))?;
     let mut config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
-    let origin = ["wgoal", "dataset", "recipe", "device", "earlier_devices"]
+    let origin = ["wgoal", "dataset", "recipe", "device", "command", "earlier_devices"]
         .iter()
         .filter_map(|key| config.remove_entry(*key))
         .collect();
@@ -243,7 +246,7 @@ impl RunFolder {
                 ));
             }
         }
-        Ok(())
+        if in_vain { Ok(()) } else { super::report::refuse_foreign_page(out) }
     }
 
     /// Makes the folder and its files. Without `out`, the folder is `runs/NAME`, with a number appended if that exists.
@@ -279,6 +282,7 @@ impl RunFolder {
             dataset: std::path::absolute(dataset).unwrap_or_else(|_| dataset.into()),
             recipe: Some(recipe.into()),
             earlier_devices: devices(&path, trainer, device),
+            command: arguments(&path, trainer),
             device: device.to_string(),
         };
         let config = serde_json::to_string_pretty(&Config { origin, config: trainer.config() })
@@ -342,6 +346,22 @@ fn devices(folder: &Path, trainer: &Trainer, device: &Device) -> Vec<String> {
         earlier_devices.push(last);
     }
     earlier_devices
+}
+
+/// The arguments that repeat a run: those given now, or those of a run that is resumed, with what has changed.
+fn arguments(folder: &Path, trainer: &Trainer) -> Vec<String> {
+    let before = read_config(&folder.join(CONFIG)).ok().filter(|_| trainer.epoch() > 0);
+    let Some((Origin { command, .. }, before)) = before else { return super::report::arguments() };
+    let config = trainer.config();
+    let mut changes = Vec::new();
+    if config.epochs != before.epochs {
+        changes.push(("--epochs", config.epochs.to_string()));
+    }
+    if config.patience != before.patience {
+        changes.push(("--patience", config.patience.to_string()));
+    }
+    // A folder of an older version names no arguments.
+    if command.is_empty() { command } else { super::report::changed(command, &changes) }
 }
 
 /// Makes `runs/NAME`, with a number appended if that exists. Several processes can do this at once.

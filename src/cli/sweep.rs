@@ -4,11 +4,12 @@ use super::data::warn_of_data;
 use super::options::{RunOptions, Unused, note_init, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
-use super::{DeviceArg, duration, make_folder, say, shown, to_json};
+use super::{DeviceArg, duration, make_folder, print_json, say, shown, to_json};
 use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use wgoal::io::{LINES, read_text, write_regular};
+use wgoal::report::{PAGE, sweep_page};
 use wgoal::sweep::{Sweep, SweepProgress, Variant};
 use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Split, TrainConfig};
 
@@ -58,10 +59,13 @@ pub struct SweepArgs {
     device: DeviceArg,
     /// Folder for results and heads
     ///
-    /// It receives results.jsonl, table.md, table.csv, table.json and the best heads. The same command continues a
-    /// sweep that was stopped.
+    /// It receives results.jsonl with the learning curves, table.md, table.csv, table.json, report.html and the best
+    /// heads. The same command continues a sweep that was stopped.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
+    /// Print the table as one line of JSON, as in table.json
+    #[arg(long, help_heading = "Output")]
+    json: bool,
 }
 
 /// The options of one point of the grid.
@@ -154,7 +158,15 @@ impl SweepArgs {
         write_regular(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
         write_regular(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
         write_regular(&self.out.join("table.md"), markdown.as_bytes())?;
-        say(markdown.trim_end())?;
+        // The tables are written even if the report fails.
+        match sweep_page(&table).and_then(|page| write_regular(&self.out.join(PAGE), page.as_bytes())) {
+            Ok(()) => note!("report: {}", shown(&self.out.join(PAGE))),
+            Err(error) => note!("note: no report: {error}"),
+        }
+        match self.json {
+            true => print_json(&table)?,
+            false => say(markdown.trim_end())?,
+        }
         let without = |row: &&wgoal::sweep::Row| row.point.is_none();
         let diverged: Vec<_> = table.rows.iter().filter(without).map(|row| &row.objective[..]).collect();
         let advice = "lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
@@ -242,12 +254,13 @@ fn refuse_foreign_tables(out: &Path) -> Result<()> {
     let results = out.join("results.jsonl").exists();
     let is_ours = |name: &str, text: &str| match name {
         "table.md" => text.lines().next().is_some_and(|line| line.ends_with(": recall on the test split")),
+        PAGE => text.contains(": wgoal sweep</title>"),
         "table.csv" => text.starts_with("objective,point,diverged,"),
         _ => serde_json::from_str::<serde_json::Value>(text).is_ok_and(|table| {
             ["dataset", "seeds", "baseline", "rows"].iter().all(|key| table.get(key).is_some())
         }),
     };
-    for name in ["table.md", "table.csv", "table.json"] {
+    for name in ["table.md", "table.csv", "table.json", PAGE] {
         let path = out.join(name);
         let found = match read_text(&path, LINES) {
             Err(obstacle) if obstacle.is_missing() => continue,

@@ -5,6 +5,7 @@ use super::interrupt::Interrupt;
 use super::options::{RunOptions, note_init, warn};
 use super::outcome::{Baselines, baselines, chance, reported};
 use super::progress::{Progress, Spinner};
+use super::report::Recorder;
 use super::resume;
 use super::run_folder::{BEST, Lock, RunFolder};
 use super::{DeviceArg, print_json, quoted, say, shown};
@@ -42,7 +43,8 @@ pub struct TrainArgs {
     device: DeviceArg,
     /// Folder of the run [default: a new folder in runs/]
     ///
-    /// It receives config.json, metrics.jsonl, best.safetensors and last.safetensors.
+    /// It receives config.json, metrics.jsonl, best.safetensors, last.safetensors, result.json, similarities.jsonl and
+    /// report.html.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Continue the run in --out; --resume=auto starts a run if there is none
@@ -54,6 +56,12 @@ pub struct TrainArgs {
     /// Do not compare with the closed forms CCA and ridge regression
     #[arg(long, help_heading = "Output")]
     no_baselines: bool,
+    /// Do not write report.html
+    ///
+    /// The report shows learning curves, similarities, the weights of the objective, ranks and examples. `wgoal report`
+    /// writes it again.
+    #[arg(long, help_heading = "Output")]
+    no_report: bool,
     /// Print the result as one line of JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -197,7 +205,8 @@ impl TrainArgs {
             note!("{start}");
         }
         let interrupt = Interrupt::watch()?;
-        let collapsed = epochs(&mut trainer, &mut folder, &interrupt)?;
+        let mut recorder = Recorder::start(&trainer, folder.path(), !self.no_report);
+        let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, &interrupt)?;
         if let Some(signal) = interrupt.signal() {
             let place = match trainer.epoch() {
                 0 => "in the first epoch".to_string(),
@@ -214,7 +223,7 @@ impl TrainArgs {
             return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
         };
         note_doubts(&trainer, best, collapsed);
-        self.report(&trainer, (best, &checkpoint), &folder, &recipe, seconds_training)?;
+        self.report(&trainer, (best, &checkpoint), &folder, recorder, &recipe, seconds_training)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -224,6 +233,7 @@ impl TrainArgs {
         trainer: &Trainer,
         (best, checkpoint): (Best, &Checkpoint),
         folder: &RunFolder,
+        recorder: Recorder,
         recipe: &str,
         seconds_training: f64,
     ) -> Result<()> {
@@ -245,6 +255,11 @@ impl TrainArgs {
             note!("note: the closed forms failed: {error}");
             None
         });
+        let test = (split == Split::Test).then_some(recall);
+        let references = baselines.as_ref().map_or(Vec::new(), Baselines::references);
+        if let Some(page) = recorder.finish(trainer, checkpoint, test, references) {
+            note!("report: {}", shown(&page));
+        }
         let head = folder.path().join(BEST);
         let config = trainer.config();
         if self.json {
@@ -255,7 +270,7 @@ impl TrainArgs {
                 recipe,
                 best_epoch: best.epoch,
                 val: best.recall,
-                test: (split == Split::Test).then_some(recall),
+                test,
                 baselines,
                 head: head.display().to_string(),
                 device: &trainer.device().to_string(),
@@ -275,7 +290,12 @@ impl TrainArgs {
 }
 
 /// Trains the epochs that are left, until a signal comes. Returns whether training has collapsed.
-fn epochs(trainer: &mut Trainer, folder: &mut RunFolder, interrupt: &Interrupt) -> Result<bool> {
+fn epochs(
+    trainer: &mut Trainer,
+    folder: &mut RunFolder,
+    recorder: &mut Recorder,
+    interrupt: &Interrupt,
+) -> Result<bool> {
     let progress = Progress::of(trainer);
     trainer.stop_when(interrupt.flag());
     let mut collapsed = false;
@@ -293,6 +313,7 @@ fn epochs(trainer: &mut Trainer, folder: &mut RunFolder, interrupt: &Interrupt) 
             Err(error) => return Err(error),
         };
         folder.record(trainer, &epoch)?;
+        recorder.epoch(trainer);
         progress.epoch_ended();
         progress.above(|| note!("{epoch}"));
         if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {

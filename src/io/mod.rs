@@ -16,7 +16,7 @@ use std::path::Path;
 
 pub use matrix::{write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
 pub use place::{is_standard_output, same_file};
-pub use quoted::quoted;
+pub use quoted::{quoted, shell_word};
 pub use read::{LINES, SMALL, open, read, read_text};
 pub(crate) use read::{MAX_SAFETENSORS_HEADER, read_safetensors, read_start};
 pub use words::Obstacle;

@@ -1,4 +1,4 @@
-//! Paths in commands that a message shows.
+//! Words of commands that a message shows.
 
 use std::path::Path;
 
@@ -6,10 +6,16 @@ use std::path::Path;
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     // A leading dash would make it an option.
-    let text = if text.starts_with('-') { format!("./{text}") } else { text };
+    shell_word(&if text.starts_with('-') { format!("./{text}") } else { text })
+}
+
+/// A text as one word of a command that the reader can copy into a shell.
+pub fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
     match text {
-        text if !text.is_empty() && text.chars().all(|c| is_plain(c) || (cfg!(windows) && c == '\\')) => text,
+        text if !text.is_empty() && text.chars().all(|c| is_plain(c) || (cfg!(windows) && c == '\\')) => {
+            text.into()
+        }
         text if cfg!(windows) => format!("\"{text}\""),
         text => format!("'{}'", text.replace('\'', r"'\''")),
     }

@@ -14,10 +14,7 @@ pub use table::{Row, Score, Table};
 use crate::data::{Dataset, Split};
 use crate::device::Device;
 use crate::model::Head;
-use crate::train::Checkpoint;
-use crate::train::TrainConfig;
-use crate::train::Trainer;
-use crate::train::cca;
+use crate::train::{Checkpoint, Point, TrainConfig, Trainer, cca};
 use crate::{Error, ErrorKind, Result};
 use results::{Plan, Results, Test};
 use std::path::{Path, PathBuf};
@@ -262,9 +259,13 @@ fn train(
     let mut trainer = Trainer::with_fit(device, dataset.clone(), config, |dataset, config| {
         fits.cca(device, dataset, config)
     })?;
-    let mut collapsed = false;
-    let trained: Result<()> =
-        trainer.epochs().try_for_each(|epoch| epoch.map(|epoch| collapsed |= epoch.collapse.is_some()));
+    let (mut collapsed, mut epochs) = (false, Vec::new());
+    let trained: Result<()> = trainer.epochs().try_for_each(|epoch| {
+        let epoch = epoch?;
+        collapsed |= epoch.collapse.is_some();
+        epochs.push(Point::from(&epoch));
+        Ok(())
+    });
     let diverged = match trained {
         Ok(()) => None,
         Err(error) if error.kind() == ErrorKind::Diverged => Some(error.to_string()),
@@ -283,6 +284,7 @@ fn train(
         collapsed,
         device: device.to_string(),
         seconds: start.elapsed().as_secs_f64(),
+        epochs,
     })
 }
 

@@ -5,8 +5,7 @@ use crate::data::Dataset;
 use crate::eval::Recall;
 use crate::io as files;
 use crate::io::{Obstacle, write_regular};
-use crate::train::Best;
-use crate::train::TrainConfig;
+use crate::train::{Best, Point, TrainConfig};
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,6 +34,9 @@ pub struct Run {
     pub device: String,
     /// Time it took.
     pub seconds: f64,
+    /// Its learning curve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub epochs: Vec<Point>,
 }
 
 /// A chosen head on the test split.

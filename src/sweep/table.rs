@@ -3,6 +3,7 @@
 use super::Sweep;
 use super::results::Results;
 use crate::math::{TTest, deviation, mean};
+use crate::train::Point;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -18,7 +19,7 @@ pub struct Table {
     pub devices: Vec<String>,
     /// The objective that the others are tested against.
     pub baseline: String,
-    /// In the order of the objectives.
+    /// From the best mean rsum on validation to the worst. Objectives that diverged at every point come last.
     pub rows: Vec<Row>,
 }
 
@@ -44,6 +45,9 @@ pub struct Row {
     pub rsum: Option<Score>,
     /// The rsum on validation, by which the point was chosen.
     pub val_rsum: Option<Score>,
+    /// The learning curve of each seed at the chosen point. The JSON leaves it out: `results.jsonl` holds it.
+    #[serde(skip)]
+    pub curves: Vec<Vec<Point>>,
 }
 
 /// A number over the seeds.
@@ -85,7 +89,10 @@ impl Table {
             true => base.clone(),
             false => Row::new(sweep, results, &objective, Some(&base)),
         });
-        let rows = rows.collect();
+        let mut rows: Vec<Row> = rows.collect();
+        // The sort is stable: objectives that are equal keep their order.
+        let validation = |row: &Row| row.val_rsum.as_ref().map_or(f64::NEG_INFINITY, |score| score.mean);
+        rows.sort_by(|a, b| validation(b).total_cmp(&validation(a)));
         Self { dataset, seeds: sweep.seeds.clone(), devices, baseline: sweep.baseline.clone(), rows }
     }
 
@@ -173,8 +180,13 @@ impl Row {
             run.objective == objective && run.collapsed && Some(&run.point) == point.as_ref()
         };
         let diverged = |run: &&super::Run| run.objective == objective && run.best.is_none();
+        let curve = |&seed: &u64| {
+            let run = results.run(objective, point.as_ref()?, seed)?;
+            Some(run.epochs.clone())
+        };
         Self {
             objective: objective.into(),
+            curves: sweep.seeds.iter().filter_map(curve).collect(),
             points: points.len(),
             diverged: results.runs.iter().filter(diverged).count(),
             collapsed: results.runs.iter().filter(collapsed).count(),

@@ -12,6 +12,8 @@ mod init;
 mod ours;
 mod pipeline;
 #[cfg(feature = "native")]
+mod point;
+#[cfg(feature = "native")]
 mod recipe;
 mod reduce;
 mod shuffle;
@@ -32,6 +34,8 @@ pub use config::TrainConfig;
 pub use epoch::{Epoch, Start};
 pub use init::{Init, InitFile};
 pub use pipeline::{External, Features, Pipeline, StepStats};
+#[cfg(feature = "native")]
+pub use point::Point;
 #[cfg(feature = "native")]
 pub use recipe::{RECIPES, Recipe};
 pub use shuffle::Shuffle;

@@ -2,11 +2,13 @@
 
 use super::place::*;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "",
     "train",
     "baseline",
     "sweep",
+    "compare",
+    "report",
     "eval",
     "embed",
     "gradient",

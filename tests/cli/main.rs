@@ -16,6 +16,7 @@ mod options;
 mod owned;
 mod paths;
 mod place;
+mod report;
 mod resume;
 mod runs;
 mod split;
