@@ -130,9 +130,13 @@ impl Folder {
         }
     }
 
-    /// Whether there is an array `name`, valid or not.
+    /// Whether there is an array `name`, valid or not. A file in a format that is not read counts: its error says how to
+    /// convert it.
     pub fn has(&self, name: &str) -> bool {
-        self.places.contains_key(name) || self.headers.contains_key(name) || self.derived.has(name)
+        self.places.contains_key(name)
+            || self.headers.contains_key(name)
+            || self.derived.has(name)
+            || foreign::has_array(&self.entries, name)
     }
 
     /// The header of the array `name`.

@@ -116,7 +116,7 @@ const FORMATS: &[Format] = &[
         what: "a Parquet or Arrow file",
         read: "import pyarrow.dataset; t = pyarrow.dataset.dataset(a[1], format='parquet' if 'parquet' in a[1] else \
                'ipc').to_table(); x = [c for c in t.columns if 'list' in str(c.type)]",
-        array: "numpy.stack(x[0].to_pylist())",
+        array: "numpy.stack(x[0].to_numpy())",
         dataset: None,
     },
 ];
@@ -131,6 +131,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("index", "an index"),
     ("faiss", "an index"),
 ];
+
+/// Endings of text files. They may hold something else than numbers.
+const TEXT: [&str; 5] = ["csv", "tsv", "txt", "json", "jsonl"];
 
 /// The ending of a name.
 fn ending(name: &str) -> Option<&str> {
@@ -159,10 +162,24 @@ fn command(code: &str, from: &Path, to: &Path) -> String {
 
 /// The advice to convert a file, or to install the reader of its format.
 fn advice(format: &Format, command: &str) -> String {
-    match format.endings == columns::EXTENSIONS {
-        true => format!("install wgoal with its reader: {}; or convert it: {command}", columns::INSTALL),
-        false => format!("convert it: {command}"),
+    if format.endings == columns::EXTENSIONS {
+        return format!(
+            "install wgoal with its reader: {}; or, to convert it, run {command}",
+            columns::INSTALL
+        );
     }
+    let condition = if TEXT.contains(&format.endings[0]) { "if it holds numbers, " } else { "" };
+    format!("{condition}to convert it, run {command}")
+}
+
+/// Whether a folder holds the array `name` in a format that is not read. Text files do not count.
+pub(super) fn has_array(entries: &[String], name: &str) -> bool {
+    let of_array = |entry: &&String| Path::new(entry).file_stem().is_some_and(|stem| stem == name);
+    let binary = |entry: &&String| !ending(entry).is_some_and(|ending| TEXT.contains(&ending));
+    let known = |entry: &String| {
+        format_of(entry).is_some() || OTHERS.iter().any(|(known, _)| ending(entry) == Some(*known))
+    };
+    entries.iter().filter(of_array).filter(binary).any(known)
 }
 
 /// The error of the array `name` that a folder holds only in a format that is not read; `None` if it holds no such file.
@@ -203,16 +220,17 @@ pub(super) fn dataset<T>(path: &Path, expected: &str) -> Result<T> {
     if ending(&name) == Some("npy") {
         return fault("one array", "give the folder that holds it, with images.npy and texts.npy");
     }
-    if let Some(format) = format_of(&name) {
+    // A text file may be anything.
+    if let Some(format) = format_of(&name).filter(|_| ending(&name) != Some("txt")) {
         if let Some((save, ending)) = format.dataset {
             let code = format!("{}; {save}", format.read);
             let command = command(&code, path, &path.with_extension(ending));
-            return fault(format.what, &format!("convert it: {command}"));
+            return fault(format.what, &advice(format, &command));
         }
         let Format { what, read, array, .. } = format;
         let code = format!("{read}; numpy.save(a[2], {array})");
         let command = command(&code, path, Path::new("images.npy"));
-        let folder = "so that a folder holds images.npy and texts.npy, and give that folder";
+        let folder = "make a folder with images.npy and texts.npy, and give that folder";
         return fault(what, &format!("{folder}; {}", advice(format, &command)));
     }
     let other = OTHERS.iter().find(|(known, _)| ending(&name) == Some(*known));

@@ -84,7 +84,7 @@ fn in_c_order(header: Header) -> Result<Header> {
     let values = shape.iter().try_fold(size, |product, &n| product.checked_mul(n));
     // The order does not matter if at most one axis is longer than 1.
     let same = shape.iter().filter(|&&n| n > 1).count() <= 1;
-    if same || !dtype.is_number() || values.map(|bytes| start + bytes) != Some(file.bytes) {
+    if same || !dtype.is_number() || values.and_then(|bytes| bytes.checked_add(*start)) != Some(file.bytes) {
         return Ok(header);
     }
     let (rows, rest) = (shape[0], &shape[1..]);

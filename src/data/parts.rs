@@ -57,7 +57,8 @@ impl Parts {
     pub fn new(width: u64, parts: Vec<Part>) -> Self {
         let mut end = 0;
         let ends = parts.iter().map(|part| {
-            end += part.items;
+            // Arrays whose length is wrong are refused before they are read.
+            end = part.items.saturating_add(end);
             end
         });
         let ends = ends.collect();
@@ -72,7 +73,7 @@ impl Parts {
 
     /// The bytes of all items.
     pub fn bytes(&self) -> u64 {
-        self.ends.last().map_or(0, |items| items * self.width)
+        self.ends.last().map_or(0, |items| items.saturating_mul(self.width))
     }
 
     /// The part with an item, the number of the item in the part, and how many items follow it there.

@@ -111,7 +111,7 @@ pub(super) fn join(
             "check the path and that the dataset is complete",
         ));
     };
-    let width = axes.iter().product::<u64>() * dtype.size as u64;
+    let width = axes.iter().fold(dtype.size as u64, |product, &n| product.saturating_mul(n));
     let total = rows.iter().fold(0u64, |sum, &rows| sum.saturating_add(rows));
     let shape = std::iter::once(total).chain(axes).collect();
     let file = Arc::new(PositionedFile::parts(Parts::new(width, parts)));
@@ -122,7 +122,7 @@ pub(super) fn join(
 fn check(header: &Header, first: &str, dtype: &Type, axes: &[u64]) -> Result<()> {
     let Header { label, file, start, dtype: own, shape, .. } = header;
     let advice = "write all files in the same way";
-    if shape.is_empty() || shape[1..] != *axes || (shape.len() > 1 && axes.contains(&0)) {
+    if shape.is_empty() || shape[1..] != *axes {
         let rest: String = axes.iter().map(|n| format!(", {n}")).collect();
         let expected = format!("shape [rows{rest}], as {first} has it");
         return Err(Error::data(label, expected, format!("shape {shape:?}"), advice));

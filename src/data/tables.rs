@@ -100,6 +100,12 @@ fn opened(path: &Path) -> Result<File> {
 }
 
 fn damaged(path: &Path, found: &dyn std::fmt::Display) -> Error {
+    let found = found.to_string();
+    if found.contains("Disabled feature") {
+        let (expected, advice) =
+            ("a compression that wgoal reads", "write the file again, compressed with zstd");
+        return Error::data(path.display(), expected, format!("another one ({found})"), advice);
+    }
     let found = format!("a damaged one ({found})");
     Error::data(path.display(), "a Parquet or Arrow file", found, "copy or write the file again")
 }

@@ -527,10 +527,19 @@ fn other_formats_are_refused_with_a_command_that_converts_them() {
         assert_eq!(
             message(&dir, Dataset::open(dir.path())),
             format!(
-                "DIR/images.npy: expected an .npy file, found {name}, {what}; convert it: {python} {code}\" DIR/{name} DIR/images.npy"
+                "DIR/images.npy: expected an .npy file, found {name}, {what}; to convert it, run {python} {code}\" DIR/{name} DIR/images.npy"
             )
         );
     }
+    // An array that is not always needed counts too.
+    let dir = write(&good("<f4", "<i8"));
+    fs::rename(dir.path().join("split_val.npy"), dir.path().join("split_val.pt")).unwrap();
+    let error = message(&dir, Dataset::open(dir.path()));
+    assert!(
+        error.starts_with("DIR/split_val.npy: expected an .npy file, found split_val.pt, a PyTorch file;"),
+        "{error}"
+    );
+
     let dir = write(&files);
     let open = |name: &str| {
         write_more(&dir, &[(name, vec![1])]);
@@ -541,7 +550,7 @@ fn other_formats_are_refused_with_a_command_that_converts_them() {
     assert_eq!(
         open("it's.h5"),
         format!(
-            "DIR/it's.h5: {expected} an HDF5 file; convert it: {python} import h5py; x = {{k: v[:] for k, v in \
+            "DIR/it's.h5: {expected} an HDF5 file; to convert it, run {python} import h5py; x = {{k: v[:] for k, v in \
                  h5py.File(a[1]).items()}}; numpy.savez(a[2], **{{k: numpy.asarray(v) for k, v in x.items()}})\" \
                  'DIR/it'\\''s.h5' 'DIR/it'\\''s.npz'"
         )
@@ -557,6 +566,14 @@ fn other_formats_are_refused_with_a_command_that_converts_them() {
         format!(
             "DIR/x.tfrecord: {expected} a TFRecord file; give the folder that holds images.npy, or a file whose name \
                  ends in .safetensors or .npz"
+        )
+    );
+    let loadtxt = "x = numpy.loadtxt(a[1], delimiter=',', ndmin=2); numpy.save(a[2], x[:, 0] if x.shape[1] == 1 else x)";
+    assert_eq!(
+        open("x.csv"),
+        format!(
+            "DIR/x.csv: {expected} a table as text; make a folder with images.npy and texts.npy, and give that folder; if \
+             it holds numbers, to convert it, run {python} {loadtxt}\" DIR/x.csv images.npy"
         )
     );
     write_more(&dir, &[("images.tfrecord", vec![1])]);
