@@ -16,9 +16,17 @@ pub struct Baselines {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ridge: Option<f64>,
     pub chance: f64,
-    /// Validation rsum of CCA and of ridge regression.
-    #[serde(skip)]
-    pub val: [Option<f64>; 2],
+    /// The same on the validation split.
+    pub val: ClosedForms,
+}
+
+/// Rsum of the closed forms.
+#[derive(Serialize)]
+pub struct ClosedForms {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cca: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ridge: Option<f64>,
 }
 
 /// The split that results are reported on: test, or validation if there is no test split.
@@ -43,30 +51,34 @@ pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
     let split = reported(dataset);
     let [image, text] = config.pooling();
     let widest = dataset.width(Side::Image, image)?.max(dataset.width(Side::Text, text)?);
-    let rsums = |form| -> Result<[Option<f64>; 2]> {
-        let baseline = Baseline::fit(form, device, dataset, &config, &REGULARIZATIONS)?;
-        let reported = baseline.head.recall(device, dataset, split, 1)?;
-        Ok([Some(baseline.val.rsum), Some(reported.rsum)])
+    // On validation, and on the split that is reported.
+    let rsums = |form| -> Result<[f64; 2]> {
+        let Baseline { head, val, .. } = Baseline::fit(form, device, dataset, &config, &REGULARIZATIONS)?;
+        Ok([val.rsum, head.recall(device, dataset, split, 1)?.rsum])
     };
     // The start is CCA already.
-    let start = trainer.start().filter(|start| start.init == Init::Cca).and(trainer.start_head());
-    let start = start.map(|head| trainer.recall_of(head, split)).transpose()?;
-    let start = start.map(|recall| [trainer.start().map(|start| start.val.rsum), Some(recall.rsum)]);
-    let ([cca_val, cca], [ridge_val, ridge]) =
-        if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
-            note!("note: closed forms are left out on data this large; `wgoal baseline` computes them");
-            (start.unwrap_or_default(), [None; 2])
-        } else {
-            (start.map_or_else(|| rsums(ClosedForm::Cca), Ok)?, rsums(ClosedForm::Ridge)?)
-        };
-    let (val, chance) = ([cca_val, ridge_val], chance(dataset, split));
-    Ok(Baselines { split: split.to_string(), cca, ridge, chance, val })
+    let start = trainer.start().filter(|start| start.init == Init::Cca).zip(trainer.start_head());
+    let start = match start {
+        Some((start, head)) => Some([start.val.rsum, trainer.recall_of(head, split)?.rsum]),
+        None => None,
+    };
+    let (cca, ridge) = if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
+        note!("note: closed forms are left out on data this large; `wgoal baseline` computes them");
+        (start, None)
+    } else {
+        let cca = start.map_or_else(|| rsums(ClosedForm::Cca), Ok)?;
+        (Some(cca), Some(rsums(ClosedForm::Ridge)?))
+    };
+    let [[cca_val, cca], [ridge_val, ridge]] =
+        [cca, ridge].map(|form| [0, 1].map(|which| form.map(|rsums: [f64; 2]| rsums[which])));
+    let val = ClosedForms { cca: cca_val, ridge: ridge_val };
+    Ok(Baselines { split: split.to_string(), cca, ridge, chance: chance(dataset, split), val })
 }
 
 impl Baselines {
     /// The closed forms as lines of a report.
     pub fn references(&self) -> Vec<Reference> {
-        let named = [("CCA", self.val[0], self.cca), ("ridge regression", self.val[1], self.ridge)];
+        let named = [("CCA", self.val.cca, self.cca), ("ridge regression", self.val.ridge, self.ridge)];
         let computed = named.into_iter().filter(|(_, val, reported)| val.or(*reported).is_some());
         let test = |rsum: Option<f64>| rsum.filter(|_| self.split == "test");
         computed.map(|(name, val, rsum)| Reference { name: name.into(), val, test: test(rsum) }).collect()
@@ -117,8 +129,13 @@ mod tests {
 
     #[test]
     fn the_gain_is_said_in_words_and_so_is_a_loss() {
-        let baselines =
-            |cca, ridge| Baselines { split: "test".into(), cca, ridge, chance: 10.0, val: [None; 2] };
+        let baselines = |cca, ridge| Baselines {
+            split: "test".into(),
+            cca,
+            ridge,
+            chance: 10.0,
+            val: ClosedForms { cca, ridge },
+        };
         let both = baselines(Some(241.5), Some(231.8));
         let gain = |rsum, epoch, init: Init| both.gain(rsum, epoch, &init).unwrap();
         assert_eq!(

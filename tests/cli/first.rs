@@ -48,7 +48,7 @@ fn epoch_0_validates_as_the_closed_form_does() {
         (MINI, "--embed 500 --standardize=on --signed-root images"),
     ] {
         let closed = place.json(&format!("baseline cca {data} {options} --device cpu --json"));
-        let out = options.replace(' ', "");
+        let out = format!("run{}", options.replace([' ', '='], ""));
         let train =
             format!("train {data} {options} --epochs 1 --device cpu --no-baselines --json --out {out}");
         let run = place.json(&train);
@@ -222,7 +222,7 @@ fn json_names_the_head_and_the_objective_as_typed() {
 fn resume_auto_starts_a_run_or_continues_it() {
     let place = Place::new();
     for resume in ["--resume=auto", "--resume auto"] {
-        let out = resume.replace([' ', '='], "-");
+        let out = format!("run{}", resume.replace([' ', '='], "-"));
         let train = |epochs: usize| {
             place.run(&format!(
                 "train data {resume} --epochs {epochs} --device cpu --no-baselines --out {out}"

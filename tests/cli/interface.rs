@@ -25,7 +25,7 @@ fn train_writes_a_run_and_a_summary() {
     assert_eq!(keys(&summary).join(" "), expected);
     assert_eq!((&summary["objective"], &summary["recipe"]), (&json!("cir:sig-ms"), &json!("goal")));
     assert_eq!(summary["head"], "run/best.safetensors");
-    assert_eq!(keys(&summary["baselines"]).join(" "), "cca chance ridge split");
+    assert_eq!(keys(&summary["baselines"]).join(" "), "cca chance ridge split val");
     assert_recall(&summary["val"]);
     assert_recall(&summary["test"]);
     assert!(summary["device"].as_str().unwrap().starts_with("CPU, "), "{summary}");
