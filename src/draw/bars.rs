@@ -71,7 +71,7 @@ impl Bars<'_> {
         }
         for (bin, name) in self.names.iter().enumerate() {
             let (at, bottom) = axes.at(bin as f64 + 0.5, 0.0);
-            let style = super::anchored(11, Ink::Muted, HPos::Center, VPos::Top);
+            let style = super::anchored(12, Ink::Muted, HPos::Center, VPos::Top);
             root.draw(&Text::new(name.clone(), (at, bottom + 4 * UNIT as i32), style))?;
         }
         Ok(())

@@ -79,19 +79,19 @@ impl Axes {
         for x in marks(self.x, x_step).into_iter().filter(|_| vertical) {
             let (at, _) = self.at(x, self.y[0]);
             root.draw(&PathElement::new([(at, top), (at, bottom)], grid))?;
-            let style = anchored(11, Ink::Muted, HPos::Center, VPos::Top);
+            let style = anchored(12, Ink::Muted, HPos::Center, VPos::Top);
             root.draw(&Text::new(number(x, x_step), (at, bottom + 4 * unit), style))?;
         }
         for y in marks(self.y, y_step) {
             let (_, at) = self.at(self.x[0], y);
             root.draw(&PathElement::new([(left, at), (right, at)], grid))?;
-            let style = anchored(11, Ink::Muted, HPos::Right, VPos::Center);
+            let style = anchored(12, Ink::Muted, HPos::Right, VPos::Center);
             root.draw(&Text::new(number(y, y_step), (left - 5 * unit, at), style))?;
         }
-        let style = anchored(11, Ink::Muted, HPos::Center, VPos::Bottom);
-        let below = (SIZE[1] * UNIT) as i32 - 2 * unit;
+        let style = anchored(12, Ink::Muted, HPos::Center, VPos::Bottom);
+        let below = bottom + 33 * unit;
         root.draw(&Text::new(x_name, (i32::midpoint(left, right), below), style))?;
-        let style = anchored(11, Ink::Muted, HPos::Left, VPos::Top);
+        let style = anchored(12, Ink::Muted, HPos::Left, VPos::Top);
         root.draw(&Text::new(y_name, (4 * unit, 3 * unit), style))
     }
 }

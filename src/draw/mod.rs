@@ -127,9 +127,9 @@ pub(crate) fn escape(text: impl Display) -> String {
     Plain(text).to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Text of a chart in pixels of the page.
+/// Text of a chart in pixels of the page. Plotters divides the size of a font by 1.24.
 pub(crate) fn font(size: u32, ink: Ink) -> TextStyle<'static> {
-    ("sans-serif", size * UNIT).into_font().color(&ink.colour())
+    ("sans-serif", f64::from(size * UNIT) * 1.24).into_font().color(&ink.colour())
 }
 
 /// The same text, anchored at a point.

@@ -159,7 +159,7 @@ pub(super) fn histograms(samples: &[(String, &Sample)]) -> Result<Markup> {
         };
         figures.push(figure(name, &svg.draw()?, &legend, &caption));
     }
-    Ok(html! { div.figures { @for figure in figures { (figure) } } })
+    Ok(html! { div.figures.three { @for figure in figures { (figure) } } })
 }
 
 pub(super) fn mean(values: &[f32]) -> f64 {

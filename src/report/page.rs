@@ -18,7 +18,8 @@ h3{font-size:1rem;margin:1.4em 0 .3em}\
 p{max-width:75ch;margin:.5em 0}\
 .lead{font-size:1.08rem}\
 .soft,figcaption,summary{color:var(--soft)}\
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:20px 28px;margin:12px 0}\
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:20px 28px;margin:12px 0}\
+.three{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}\
 figure{margin:0;min-width:0}\
 figure h3{margin:0 0 .2em}\
 figure svg{display:block;width:100%;height:auto;max-width:640px}\

@@ -4,7 +4,7 @@ use super::{Outcome, Sample};
 use crate::io::{LINES, read, read_text, shell_word};
 use crate::objective::Objective;
 use crate::train::{Point, TrainConfig};
-use crate::{Error, Plain, Result};
+use crate::{Error, Plain, Result, is_unsafe};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -96,7 +96,9 @@ impl Run {
     pub fn command_line(&self) -> Option<String> {
         let words = self.command.iter().map(|word| shell_word(word));
         let line = std::iter::once("wgoal".to_string()).chain(words).collect::<Vec<_>>().join(" ");
-        (!self.command.is_empty()).then_some(line)
+        // Such a character would change how the page reads.
+        let escape = |c: char| if is_unsafe(c) { c.escape_unicode().to_string() } else { c.into() };
+        (!self.command.is_empty()).then(|| line.chars().map(escape).collect())
     }
 
     /// The options as JSON. Numbers have as few digits as they were given with: JSON's own numbers would show those of
