@@ -1,13 +1,16 @@
-//! `wgoal embed`: embeddings of a split, for example for a vector index.
+//! `wgoal embed`: embeddings of a dataset or of a split, for example for a vector index.
 
-use super::data::{checkpoint_path, warn_of_data};
+use super::data::{Rows, checkpoint_path, warn_of_data};
 use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
-use wgoal::data::{Side, Values, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors};
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result, Split};
+use wgoal::data::{
+    Side, SplitRows, Values, read_ids_npy, write_ids_npy, write_matrix_fbin, write_matrix_fvecs,
+    write_matrix_npy, write_tensors,
+};
+use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result};
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// images.npy and texts.npy, of shape [rows, width]
     Npy,
@@ -15,14 +18,31 @@ enum Format {
     Fvecs,
     /// images.fbin and texts.fbin, as usearch reads them: the file starts with the numbers of rows and columns
     Fbin,
-    /// embeddings.safetensors with images, texts, and their row numbers in the dataset, image_rows and text_rows
+    /// embeddings.safetensors with images, texts and the row numbers
     Safetensors,
+}
+
+/// One side of a dataset, as the command line names it.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum SideArg {
+    Image,
+    Text,
+}
+
+impl From<SideArg> for Side {
+    fn from(side: SideArg) -> Self {
+        match side {
+            SideArg::Image => Self::Image,
+            SideArg::Text => Self::Text,
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  wgoal embed run my-features --split test --out vectors
-  wgoal embed run my-features --split all --out vectors --format fbin";
+  wgoal embed run my-features --out vectors
+  wgoal embed run my-features --split test --out vectors --format fbin
+  wgoal embed run gallery --out vectors           a folder with images.npy alone";
 
 #[derive(Args)]
 #[command(before_long_help = EXAMPLES)]
@@ -32,15 +52,23 @@ pub struct EmbedArgs {
     /// In a folder, the head is best.safetensors.
     checkpoint: PathBuf,
     /// Folder, .safetensors or .npz file with features
+    ///
+    /// Images alone or texts alone are enough. Then neither captions nor splits are needed.
     dataset: PathBuf,
     /// Rows to embed: train, val, test or all
     ///
-    /// `all` embeds every row of the dataset, including rows that belong to no split.
-    #[arg(long, help_heading = "Data")]
+    /// `all` embeds every row of the dataset, including rows that belong to no split. Images come in the order of the
+    /// split's file, texts in ascending order of their rows. With `all`, both come in the order of the dataset.
+    #[arg(long, default_value = "all", help_heading = "Data")]
     split: String,
+    /// Side to embed, image or text [default: every side that the dataset has]
+    #[arg(long, value_name = "SIDE", help_heading = "Data")]
+    side: Option<SideArg>,
     /// Folder for the embeddings
     ///
-    /// The rows have length 1 and are in the order of the split, or of the dataset for `all`.
+    /// The embeddings have length 1. Beside them are image_rows and text_rows, the row of each embedding in the dataset,
+    /// and text_to_image, the position of each text's image among the exported images. They are .npy files of int64, or
+    /// tensors in embeddings.safetensors.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
     /// File format
@@ -50,82 +78,182 @@ pub struct EmbedArgs {
     device: DeviceArg,
 }
 
+/// The embeddings of one side, with their rows in the dataset.
+struct Embedded<'a> {
+    side: Side,
+    rows: &'a [u32],
+    values: Vec<f32>,
+}
+
+/// The names of a side's embeddings and of their row numbers.
+fn names(side: Side) -> [&'static str; 2] {
+    match side {
+        Side::Image => ["images", "image_rows"],
+        Side::Text => ["texts", "text_rows"],
+    }
+}
+
+const TRUTH: &str = "text_to_image";
+
 impl EmbedArgs {
     pub fn run(self) -> Result<()> {
-        let split: Option<Split> = (self.split != "all").then(|| self.split.parse()).transpose()?;
+        let asked: Rows = self.split.parse()?;
         let head = checkpoint_path(&self.checkpoint)?;
         let checkpoint = Checkpoint::load(&head)?;
-        let dataset = Dataset::open_for(&self.dataset, split.as_slice())?;
-        self.refuse_features(&head)?;
-        warn_of_data(&dataset, &[checkpoint.config()], split.as_slice());
+        let only: Option<Side> = self.side.map(Side::from);
+        // A split lists images, and text_to_image assigns texts to it.
+        let open = only.filter(|&side| side == Side::Image || asked.needed().is_empty());
+        let dataset = Dataset::open_sides(&self.dataset, open, asked.needed())?;
+        let rows = asked.of(&dataset);
+        let wanted = |side: &Side| dataset.has(*side) && only.is_none_or(|only| only == *side);
+        let sides: Vec<Side> = [Side::Image, Side::Text].into_iter().filter(wanted).collect();
+        let outputs = Outputs { folder: &self.out, format: self.format, sides: &sides, rows: &rows };
+        outputs.refuse(Dataset::paths(&self.dataset).into_iter().chain([head]))?;
+        warn_of_data(&dataset, &[checkpoint.config()], asked.needed());
         let device = self.device.open()?;
-        let all = |side| (0..dataset.items(side) as u32).collect();
-        let (image_rows, text_rows): (Vec<u32>, Vec<u32>) = match split.map(|split| dataset.split(split)) {
-            Some(rows) => (rows.images.clone(), rows.texts.clone()),
-            None => (all(Side::Image), all(Side::Text)),
-        };
-        let head = checkpoint.head();
-        let images = head.embed(&device, &dataset, Side::Image, &image_rows)?;
-        let texts = head.embed(&device, &dataset, Side::Text, &text_rows)?;
-        let dim = head.dim();
-        check(&dataset, Side::Image, &image_rows, images.chunks_exact(dim))?;
-        check(&dataset, Side::Text, &text_rows, texts.chunks_exact(dim))?;
-        let out = make_folder(&self.out)?;
-        type Write = fn(&Path, usize, usize, &[f32]) -> Result<()>;
-        let (extension, write): (_, Write) = match self.format {
-            Format::Npy => ("npy", write_matrix_npy),
-            Format::Fvecs => ("fvecs", write_matrix_fvecs),
-            Format::Fbin => ("fbin", write_matrix_fbin),
-            Format::Safetensors => {
-                let (n, m) = (image_rows.len(), text_rows.len());
-                let path = out.join("embeddings.safetensors");
-                write_tensors(
-                    &path,
-                    &[
-                        ("images", &[n, dim], Values::F32(&images)),
-                        ("texts", &[m, dim], Values::F32(&texts)),
-                        ("image_rows", &[n], Values::U32(&image_rows)),
-                        ("text_rows", &[m], Values::U32(&text_rows)),
-                    ],
-                )?;
-                say(format!("{} images [{n}, {dim}], texts [{m}, {dim}]", shown(&path)))?;
-                return Ok(());
-            }
-        };
-        for (name, rows, values) in [("images", image_rows.len(), images), ("texts", text_rows.len(), texts)]
-        {
-            let path = out.join(format!("{name}.{extension}"));
-            write(&path, rows, dim, &values)?;
-            say(format!("{} [{rows}, {dim}]", shown(&path)))?;
+        let (head, mut embedded) = (checkpoint.head(), Vec::new());
+        for &side in &sides {
+            let rows = rows.of(side);
+            let values = head.embed(&device, &dataset, side, rows)?;
+            check(&dataset, side, rows, values.chunks_exact(head.dim()))?;
+            embedded.push(Embedded { side, rows, values });
         }
-        Ok(())
+        make_folder(&self.out)?;
+        outputs.write(&embedded, head.dim())
+    }
+}
+
+/// What a call writes, and where.
+struct Outputs<'a> {
+    folder: &'a Path,
+    format: Format,
+    sides: &'a [Side],
+    rows: &'a SplitRows,
+}
+
+impl Outputs<'_> {
+    /// Whether it is known to which exported image each exported text belongs.
+    fn has_truth(&self) -> bool {
+        self.sides.len() == 2 && self.rows.text_image.len() == self.rows.texts.len()
     }
 
-    /// Refuses to overwrite features. In npy format, the files of embeddings have the same names as those of features.
-    fn refuse_features(&self, head: &Path) -> Result<()> {
-        let ours: &[&str] = match self.format {
-            Format::Npy => &["images.npy", "texts.npy"],
-            Format::Safetensors => &["embeddings.safetensors"],
-            Format::Fvecs => &["images.fvecs", "texts.fvecs"],
-            Format::Fbin => &["images.fbin", "texts.fbin"],
-        };
-        let ours = ours.iter().map(|name| self.out.join(name));
-        let of_dataset = |path: &Path| path.exists() && !ours.clone().any(|ours| path == ours);
-        if matches!(self.format, Format::Npy)
-            && self.out.is_dir()
-            && Dataset::paths(&self.out).iter().any(|path| of_dataset(path))
-        {
-            let expected = "a folder without features, which would be overwritten";
-            let advice = "choose another --out";
-            return Err(Error::new(ErrorKind::Config, "--out", expected, self.out.display(), advice));
+    fn npy(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.npy"))
+    }
+
+    fn extension(&self) -> &'static str {
+        match self.format {
+            Format::Npy => "npy",
+            Format::Fvecs => "fvecs",
+            Format::Fbin => "fbin",
+            Format::Safetensors => "safetensors",
         }
-        let inputs = || Dataset::paths(&self.dataset).into_iter().chain([head.to_path_buf()]);
-        ours.clone().try_for_each(|out| refuse_overwriting("--out", &out, inputs()))
+    }
+
+    /// Every file that is written.
+    fn files(&self) -> Vec<PathBuf> {
+        if self.format == Format::Safetensors {
+            return vec![self.folder.join("embeddings.safetensors")];
+        }
+        let of_side = |&side: &Side| {
+            let [vectors, rows] = names(side);
+            [self.folder.join(format!("{vectors}.{}", self.extension())), self.npy(rows)]
+        };
+        let truth = self.has_truth().then(|| self.npy(TRUTH));
+        self.sides.iter().flat_map(of_side).chain(truth).collect()
+    }
+
+    /// Refuses to overwrite what the command reads, features of another dataset, and the row numbers of embeddings that
+    /// would stay.
+    fn refuse(&self, inputs: impl Iterator<Item = PathBuf> + Clone) -> Result<()> {
+        let (ours, found) = (self.files(), self.folder.display());
+        ours.iter().try_for_each(|out| refuse_overwriting("--out", out, inputs.clone()))?;
+        if self.format == Format::Safetensors || !self.folder.is_dir() {
+            return Ok(());
+        }
+        // A folder that this command wrote has row numbers. A folder of features has none.
+        let written = [Side::Image, Side::Text].iter().any(|&side| self.npy(names(side)[1]).exists());
+        let may_be_written = ["images", "texts", TRUTH].map(|name| self.npy(name));
+        let feature = |path: &PathBuf| path.exists() && !(written && may_be_written.contains(path));
+        if Dataset::paths(self.folder).iter().any(feature) {
+            let expected = "a folder without features, which would be overwritten";
+            return Err(Error::new(ErrorKind::Config, "--out", expected, found, "choose another --out"));
+        }
+        let vectors = ["images", "texts"].into_iter().flat_map(|name| {
+            ["npy", "fvecs", "fbin", "parquet"].map(|end| self.folder.join(format!("{name}.{end}")))
+        });
+        let Some(left) = vectors.chain([self.npy(TRUTH)]).find(|path| path.exists() && !ours.contains(path))
+        else {
+            return Ok(());
+        };
+        let differ = |&&side: &&Side| {
+            let path = self.npy(names(side)[1]);
+            path.exists() && read_ids_npy(&path).ok().as_deref() != Some(self.rows.of(side))
+        };
+        match self.sides.iter().find(differ) {
+            None => Ok(()),
+            Some(&side) => {
+                let expected = format!(
+                    "the same rows as in its {}.npy, because other embeddings are there",
+                    names(side)[1]
+                );
+                let found = format!("{} of other rows", left.display());
+                Err(Error::new(ErrorKind::Config, "--out", expected, found, "choose another --out"))
+            }
+        }
+    }
+
+    /// Writes the row numbers and the embeddings.
+    fn write(&self, embedded: &[Embedded], dim: usize) -> Result<()> {
+        if self.format == Format::Safetensors {
+            return self.write_safetensors(embedded, dim);
+        }
+        // Row numbers first: they mark the folder as one of this command.
+        for Embedded { side, rows, .. } in embedded {
+            write_ids_npy(&self.npy(names(*side)[1]), rows)?;
+        }
+        if self.has_truth() {
+            write_ids_npy(&self.npy(TRUTH), &self.rows.text_image)?;
+        }
+        for Embedded { side, rows, values } in embedded {
+            let path = self.folder.join(format!("{}.{}", names(*side)[0], self.extension()));
+            let write = match self.format {
+                Format::Fvecs => write_matrix_fvecs,
+                Format::Fbin => write_matrix_fbin,
+                Format::Npy | Format::Safetensors => write_matrix_npy,
+            };
+            write(&path, rows.len(), dim, values)?;
+            say(format!("{} [{}, {dim}]", shown(&path), rows.len()))?;
+        }
+        let ids = embedded.iter().map(|side| self.npy(names(side.side)[1]));
+        let ids: Vec<String> = ids
+            .chain(self.has_truth().then(|| self.npy(TRUTH)))
+            .map(|path| shown(&path).to_string())
+            .collect();
+        say(ids.join(" "))
+    }
+
+    fn write_safetensors(&self, embedded: &[Embedded], dim: usize) -> Result<()> {
+        let shapes: Vec<[usize; 2]> = embedded.iter().map(|side| [side.rows.len(), dim]).collect();
+        let mut tensors: Vec<(&str, &[usize], Values)> = Vec::new();
+        for (Embedded { side, rows, values }, shape) in embedded.iter().zip(&shapes) {
+            let [vectors, ids] = names(*side);
+            tensors.push((vectors, shape, Values::F32(values)));
+            tensors.push((ids, &shape[..1], Values::Rows(rows)));
+        }
+        let texts = [self.rows.texts.len()];
+        if self.has_truth() {
+            tensors.push((TRUTH, &texts, Values::Rows(&self.rows.text_image)));
+        }
+        let path = self.folder.join("embeddings.safetensors");
+        write_tensors(&path, &tensors)?;
+        let held: Vec<String> = tensors.iter().map(|(name, shape, _)| format!("{name} {shape:?}")).collect();
+        say(format!("{} {}", shown(&path), held.join(", ")))
     }
 }
 
 /// Checks that every row is a unit vector. Other rows cannot be searched.
-fn check<'a>(
+pub fn check<'a>(
     dataset: &Dataset,
     side: Side,
     rows: &[u32],

@@ -95,14 +95,14 @@ impl GradientArgs {
             ("positive", &vector, Values::F32(&g.positive)),
             ("hardest_text", &vector, Values::F32(&g.hardest_text)),
             ("hardest_image", &vector, Values::F32(&g.hardest_image)),
-            ("hardest_text_index", &vector, Values::U32(&g.hardest_text_index)),
-            ("hardest_image_index", &vector, Values::U32(&g.hardest_image_index)),
+            ("hardest_text_index", &vector, Values::Rows(&g.hardest_text_index)),
+            ("hardest_image_index", &vector, Values::Rows(&g.hardest_image_index)),
             ("loss", &[], Values::F32(&loss)),
             ("grad_temperature", &[], Values::F32(&temperature)),
         ];
         if let Some(sampled) = &sampled {
-            tensors.push(("sampled_text_index", &vector, Values::U32(&sampled.texts)));
-            tensors.push(("sampled_image_index", &vector, Values::U32(&sampled.images)));
+            tensors.push(("sampled_text_index", &vector, Values::Rows(&sampled.texts)));
+            tensors.push(("sampled_image_index", &vector, Values::Rows(&sampled.images)));
         }
         write_tensors(&self.out, &tensors)?;
         say(format!("{objective}: loss {} over {rows} pairs of width {dim}, in {}", g.loss, shown(&self.out)))

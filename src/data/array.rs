@@ -367,7 +367,22 @@ fn decode_f16(bytes: &[u8], out: &mut [f32]) -> u32 {
 /// # Errors
 /// A file that is missing, malformed or not such an array, or a value that is not a finite f32.
 pub fn read_matrix_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
-    let array = FeatureFile::open_npy(path)?;
+    read_whole(FeatureFile::open_npy(path)?)
+}
+
+/// Like [`read_matrix_npy`], but takes an array of one axis as one row.
+///
+/// # Errors
+/// Those of [`read_matrix_npy`].
+pub fn read_rows_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
+    let mut header = npy_header(path)?;
+    if let [columns] = header.shape[..] {
+        header.shape = vec![1, columns];
+    }
+    read_whole(FeatureFile::from_header(header, Float::AXES, |shape| reshape::<Float>("", shape))?)
+}
+
+fn read_whole(array: FeatureFile) -> Result<(usize, usize, Vec<f32>)> {
     let (rows, cols) = (array.rows, array.cols);
     let mut values = Vec::new();
     if rows.checked_mul(cols).is_none_or(|n| values.try_reserve_exact(n).is_err()) {

@@ -51,7 +51,7 @@ pub use crate::io::{
     Values, write_file, write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors,
 };
 pub use crate::model::{Side, Standardizer};
-pub use array::read_matrix_npy;
+pub use array::{read_matrix_npy, read_rows_npy};
 pub use arrays::Arrays;
 pub use batch::{Batch, Batches, steps_per_epoch};
 pub use divide::Division;
@@ -91,6 +91,16 @@ impl Features {
         let counted = counted.or_else(|| local.as_ref().map(|local| (local.items(), local.label())));
         let (items, label) = counted.map_or((0, source.label(name)), |(items, label)| (items, label.clone()));
         Ok(Self { pooled, local, items, label })
+    }
+
+    /// Those of a side that is not read.
+    fn absent(source: &Source, side: Side) -> Self {
+        Self { pooled: None, local: None, items: 0, label: source.label(pooled_name(side)) }
+    }
+
+    /// Whether the source has features of this side, valid or not.
+    fn are_in(source: &Source, side: Side) -> bool {
+        source.has(pooled_name(side)) || source.has(local::names(side).0)
     }
 
     /// The array that determines the number of items, for messages.
@@ -173,6 +183,20 @@ impl Dataset {
         Self::open_with(path.as_ref(), needed, &[])
     }
 
+    /// Opens the sides that are there: images, texts, or both. With `only`, opens this side and ignores the other one.
+    ///
+    /// This is enough to embed a gallery of images without captions. A side that is not open has no items (see
+    /// [`Dataset::has`]). `text_to_image` is read if both sides are open. It may be missing: then
+    /// [`Dataset::text_to_image`] is empty. A split lists images, so texts alone have none.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open_for`] for the sides and splits that are opened; no features at all; a split of texts
+    /// alone.
+    pub fn open_sides(path: impl AsRef<Path>, only: Option<Side>, needed: &[Split]) -> Result<Self> {
+        let path = path.as_ref();
+        Self::of_sides(&Source::open(path)?, name(path), only, needed)
+    }
+
     fn open_with(path: &Path, needed: &[Split], optional: &[Split]) -> Result<Self> {
         Self::of(&Source::open(path)?, name(path), needed, optional)
     }
@@ -202,6 +226,16 @@ impl Dataset {
         Self::of(&Source::Memory(arrays), Plain(name).to_string(), &TRAINING, &[Split::Test])
     }
 
+    /// One side in memory, for [`crate::Head::embed`]: an array `images` or `image_regions` (or `texts` or
+    /// `text_tokens`), or both.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open_sides`], and those of [`Dataset::from_arrays`] for the arrays.
+    pub fn side_from_arrays(name: &str, side: Side, arrays: Arrays) -> Result<Self> {
+        arrays.check(&ARRAYS)?;
+        Self::of_sides(&Source::Memory(arrays), Plain(name).to_string(), Some(side), &[])
+    }
+
     /// Opens a dataset whose splits may have faults, and keeps these.
     fn open_leniently(path: &Path) -> Result<Self> {
         let (source, name) = (Source::open(path)?, name(path));
@@ -228,6 +262,41 @@ impl Dataset {
         Ok((sides, text_image))
     }
 
+    fn of_sides(source: &Source, name: String, only: Option<Side>, needed: &[Split]) -> Result<Self> {
+        let [images, texts] = [Side::Image, Side::Text]
+            .map(|side| only.map_or_else(|| Features::are_in(source, side), |only| only == side));
+        if !images && !texts {
+            let advice = "add one of them; docs/your-features.md describes the files";
+            return Err(Error::data(
+                source.label(pooled_name(Side::Image)),
+                "images or texts",
+                "neither",
+                advice,
+            ));
+        }
+        if let (false, Some(split)) = (images, needed.first()) {
+            let expected = format!("images, because split_{split} lists images");
+            return Err(Error::data(name, expected, "texts alone", "leave --split out, or give --split all"));
+        }
+        let side = |side, is_there| match is_there {
+            true => Features::open(source, side),
+            false => Ok(Features::absent(source, side)),
+        };
+        let sides = [side(Side::Image, images)?, side(Side::Text, texts)?];
+        let text_image = match images && texts {
+            true => text_to_image(source, sides[0].items, (sides[1].items, sides[1].counted())),
+            false => Ok(Vec::new()),
+        };
+        let text_image = match text_image {
+            // Without a split, nothing depends on it.
+            Err(_) if needed.is_empty() && !source.has(TEXT_TO_IMAGE) => Vec::new(),
+            read => read?,
+        };
+        let opened = Opened { source, name: &name, images: &sides[0], text_image: &text_image };
+        let splits = opened.splits(needed, &[])?;
+        Ok(Self::of_parts(source, name, sides, text_image, splits))
+    }
+
     fn of_parts(
         source: &Source,
         name: String,
@@ -235,7 +304,7 @@ impl Dataset {
         text_image: Vec<u32>,
         splits: [SplitRows; 3],
     ) -> Self {
-        let pairs = !source.has(TEXT_TO_IMAGE) && sides[0].items == sides[1].items;
+        let pairs = !source.has(TEXT_TO_IMAGE) && !text_image.is_empty();
         let stored = stored(source);
         let divided = stored == [false; 3] && splits.iter().any(|rows| !rows.images.is_empty());
         Self {
@@ -329,6 +398,26 @@ impl Dataset {
 
     fn local(&self, side: Side) -> Option<&Local> {
         self.sides[side as usize].local.as_ref()
+    }
+
+    /// Whether this side is open. Only [`Dataset::open_sides`] leaves a side out.
+    pub fn has(&self, side: Side) -> bool {
+        self.items(side) > 0
+    }
+
+    /// The image row of every text. Empty only if a side is missing, or if [`Dataset::open_sides`] found no
+    /// `text_to_image`.
+    pub fn text_to_image(&self) -> &[u32] {
+        &self.text_to_image
+    }
+
+    /// All rows in the order of the dataset, in the form of a split.
+    pub fn all_rows(&self) -> SplitRows {
+        SplitRows {
+            images: (0..self.images() as u32).collect(),
+            texts: (0..self.texts() as u32).collect(),
+            text_image: self.text_to_image.clone(),
+        }
     }
 
     /// The rows of a split.

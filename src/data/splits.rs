@@ -6,6 +6,7 @@ use super::divide::{Division, divide};
 use super::file::Source;
 use super::numbers::Integer;
 use crate::io::quoted;
+use crate::model::Side;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -54,7 +55,8 @@ impl FromStr for Split {
 /// One split: its images, and the captions of these images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SplitRows {
-    /// Image rows, in the order of the split's file; some may be without a caption.
+    /// Image rows, in the order of the split's file (of the dataset, if the split is a mask); some may be without a
+    /// caption.
     pub images: Vec<u32>,
     /// Text rows of the captions of these images, ascending.
     pub texts: Vec<u32>,
@@ -63,6 +65,14 @@ pub struct SplitRows {
 }
 
 impl SplitRows {
+    /// The rows of one side.
+    pub fn of(&self, side: Side) -> &[u32] {
+        match side {
+            Side::Image => &self.images,
+            Side::Text => &self.texts,
+        }
+    }
+
     /// The number of images without a caption. They are in the gallery of retrieval, but are neither queries nor
     /// trained on.
     pub fn uncaptioned(&self) -> usize {
@@ -339,7 +349,8 @@ fn assign(
         }
     }
     for (split, rows) in Split::ALL.iter().zip(&splits) {
-        if !rows.images.is_empty() && rows.texts.is_empty() {
+        // Images alone have no texts at all.
+        if !rows.images.is_empty() && rows.texts.is_empty() && !text_image.is_empty() {
             let found = format!("none: {} names none of its images", source.label("text_to_image"));
             let advice = "add captions of these images, or list images that have some";
             let (thing, expected) = (source.label(split.array()), "an image with a caption");

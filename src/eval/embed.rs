@@ -40,7 +40,7 @@ impl Head {
     /// # Errors
     /// A dataset of another width, a bad value in a row, features far too large or too small for f32, a failing device.
     pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
-        self.check_dataset(dataset)?;
+        self.check_sides(dataset)?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let pooling = self.layout.pooling;
         let preprocess = self.preprocess(0.0)?;
@@ -66,17 +66,36 @@ impl Head {
         Ok(out)
     }
 
+    /// [`Head::check_sides`], and that the dataset has both sides.
     pub(crate) fn check_dataset(&self, dataset: &Dataset) -> Result<()> {
         let [image, text] = self.layout.pooling;
-        let found = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
-        if found == self.layout.dims {
-            return Ok(());
-        }
+        dataset.width(Side::Image, image)?;
+        dataset.width(Side::Text, text)?;
+        self.check_sides(dataset)
+    }
+
+    /// Checks that the sides of the dataset have the head's widths. It may have one side only.
+    fn check_sides(&self, dataset: &Dataset) -> Result<()> {
+        let width = |side: Side| {
+            let own = self.layout.pooling[side as usize];
+            dataset.has(side).then(|| dataset.width(side, own)).transpose()
+        };
         let [p, q] = self.layout.dims;
+        let (expected, found) = match (width(Side::Image)?, width(Side::Text)?) {
+            (image, text) if image.is_none_or(|image| image == p) && text.is_none_or(|text| text == q) => {
+                return Ok(());
+            }
+            (Some(image), Some(text)) => (
+                format!("image features of width {p} and text features of width {q}"),
+                format!("{image} and {text}"),
+            ),
+            (Some(image), None) => (format!("image features of width {p}"), image.to_string()),
+            (None, text) => (format!("text features of width {q}"), text.unwrap_or(0).to_string()),
+        };
         Err(Error::data(
             dataset.name(),
-            format!("image features of width {p} and text features of width {q}, those of the head"),
-            format!("{} and {}", found[0], found[1]),
+            format!("{expected}, those of the head"),
+            found,
             "give the features of the encoders that the head was trained on",
         ))
     }

@@ -89,13 +89,13 @@ impl Candidates {
             return Err(Error::config("candidates", expected, found, advice));
         }
         Ok(Self {
-            texts: TopK::of(device, images, texts, dim, k)?,
-            images: TopK::of(device, texts, images, dim, k)?,
+            texts: TopK::of(device, (images, dim), (texts, dim), k)?,
+            images: TopK::of(device, (texts, dim), (images, dim), k)?,
         })
     }
 
     /// Writes a safetensors file for another model, in the dataset's own row numbers: `images [n]` and `texts [m]`, the
-    /// queries; `image_to_text [n, K]` and `text_to_image [m, K]`, the candidates of each, best first (U32); and
+    /// queries; `image_to_text [n, K]` and `text_to_image [m, K]`, the candidates of each, best first (all of them I64); and
     /// `image_to_text_cosine`, `text_to_image_cosine`, of the same shapes (F32).
     ///
     /// # Errors
@@ -116,11 +116,11 @@ impl Candidates {
         write_tensors(
             path,
             &[
-                ("images", &[n], Values::U32(&split.images)),
-                ("texts", &[m], Values::U32(&split.texts)),
-                (TEXTS.index, &text_shape, Values::U32(&texts)),
+                ("images", &[n], Values::Rows(&split.images)),
+                ("texts", &[m], Values::Rows(&split.texts)),
+                (TEXTS.index, &text_shape, Values::Rows(&texts)),
                 (TEXTS.cosine, &text_shape, Values::F32(&self.texts.score)),
-                (IMAGES.index, &image_shape, Values::U32(&images)),
+                (IMAGES.index, &image_shape, Values::Rows(&images)),
                 (IMAGES.cosine, &image_shape, Values::F32(&self.images.score)),
             ],
         )

@@ -9,6 +9,7 @@ mod words;
 use crate::{Error, ErrorKind, Result};
 use place::{Place, place};
 use safetensors::tensor::{Dtype, TensorView};
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -169,8 +170,8 @@ pub fn write_regular(path: &Path, bytes: &[u8]) -> Result<()> {
 pub enum Values<'a> {
     /// Features, embeddings, scores.
     F32(&'a [f32]),
-    /// Row numbers.
-    U32(&'a [u32]),
+    /// Row numbers. The file holds them as I64, the type of indices in PyTorch and NumPy.
+    Rows(&'a [u32]),
 }
 
 /// Writes tensors (name, shape, values) as a safetensors file, like [`write_file`].
@@ -181,13 +182,19 @@ pub fn write_tensors(path: &Path, tensors: &[(&str, &[usize], Values)]) -> Resul
     let unwritable = |e: safetensors::SafeTensorError| {
         Error::data(path.display(), "tensors that can be written", e, "give the shapes of the values")
     };
-    let mut views = Vec::new();
+    let mut parts = Vec::new();
     for &(name, shape, values) in tensors {
-        let (dtype, bytes): (_, &[u8]) = match values {
-            Values::F32(values) => (Dtype::F32, bytemuck::cast_slice(values)),
-            Values::U32(values) => (Dtype::U32, bytemuck::cast_slice(values)),
+        let (dtype, bytes): (_, Cow<[u8]>) = match values {
+            Values::F32(values) => (Dtype::F32, bytemuck::cast_slice(values).into()),
+            Values::Rows(rows) => {
+                (Dtype::I64, rows.iter().flat_map(|&row| i64::from(row).to_le_bytes()).collect())
+            }
         };
-        views.push((name, TensorView::new(dtype, shape.to_vec(), bytes).map_err(unwritable)?));
+        parts.push((name, dtype, shape, bytes));
     }
+    let views = parts.iter().map(|(name, dtype, shape, bytes)| {
+        TensorView::new(*dtype, shape.to_vec(), bytes).map(|view| (*name, view))
+    });
+    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(unwritable)?;
     write_file(path, &safetensors::serialize(views, None).map_err(unwritable)?)
 }

@@ -1,8 +1,9 @@
 //! The most similar candidates of every query.
 
 use super::Strips;
-use crate::Result;
 use crate::device::Device;
+use crate::gradient::{Rows, check_rows};
+use crate::{Error, Result};
 
 /// The top K candidates of every query of one direction, best first.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,14 +17,24 @@ pub struct TopK {
 }
 
 impl TopK {
-    /// The top K for `queries [n, dim]` among `candidates [m, dim]`, ordered by similarity. Ties are ordered by index.
-    pub(crate) fn of(
-        device: &Device,
-        queries: &[f32],
-        candidates: &[f32],
-        dim: usize,
-        k: usize,
-    ) -> Result<Self> {
+    /// The `k` most similar of the candidates for every query (all, where there are fewer), best first. Among equal
+    /// similarities the lower index comes first. Each side is the values, row-major, and the width of a row, which is the
+    /// same for both.
+    ///
+    /// # Errors
+    /// Shapes that disagree, a `k` of 0, a failing device.
+    pub fn of(device: &Device, queries: Rows, candidates: Rows, k: usize) -> Result<Self> {
+        check_rows("query", queries)?;
+        check_rows("candidate", candidates)?;
+        let ((queries, dim), (candidates, width)) = (queries, candidates);
+        if dim != width {
+            let (expected, advice) =
+                (format!("the width of the queries, {dim}"), "give embeddings of one head");
+            return Err(Error::config("candidate embeddings", expected, width, advice));
+        }
+        if k == 0 {
+            return Err(Error::config("--top", "1 candidate or more", k, "give --top 1 or more"));
+        }
         let m = candidates.len() / dim;
         let mut top = Self { k: k.min(m), ..Self::default() };
         let mut strips = Strips::new(device, queries, candidates, dim)?;

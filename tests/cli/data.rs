@@ -214,13 +214,14 @@ fn images_without_a_caption_are_candidates_and_no_queries() {
         (tensors["image_to_text"].1.clone(), tensors["text_to_image"].1.clone()),
         (vec![8, 14], vec![14, 8])
     );
-    // Row numbers in the type that torch saves, and the cosines as scores in f16.
-    for name in ["images", "texts", "image_to_text", "text_to_image"] {
+    // Row numbers of several types, and the cosines as scores in f16.
+    use safetensors::tensor::Dtype;
+    for (name, narrow) in [("images", Dtype::U32), ("texts", Dtype::I32), ("image_to_text", Dtype::U32)] {
+        let ids = rows(&tensors[name]);
         let (dtype, _, bytes) = tensors.get_mut(name).unwrap();
-        let wide = |row: &[u8]| i64::from(u32::from_le_bytes(row.try_into().unwrap())).to_le_bytes();
-        *bytes = bytes.chunks(4).flat_map(wide).collect();
-        *dtype = safetensors::tensor::Dtype::I64;
+        (*dtype, *bytes) = (narrow, bytemuck::cast_slice(&ids).to_vec());
     }
+    assert_eq!(tensors["text_to_image"].0, Dtype::I64, "the type that torch takes as an index");
     for name in ["image_to_text", "text_to_image"] {
         let (_, shape, _) = tensors[name].clone();
         let scores = floats(&tensors[&format!("{name}_cosine")]);

@@ -114,7 +114,8 @@ fn embed_writes_unit_rows() {
     let place = Place::new();
     place.train("run", "");
     place.ok("embed run/best.safetensors data --split val --out new/z --device cpu");
-    assert_eq!(place.names("new/z"), ["images.npy", "texts.npy"]);
+    let names = ["image_rows.npy", "images.npy", "text_rows.npy", "text_to_image.npy", "texts.npy"];
+    assert_eq!(place.names("new/z"), names);
     for (name, rows) in [("images", 8), ("texts", 16)] {
         let bytes = place.read(&format!("new/z/{name}.npy"));
         let npy = npyz::NpyFile::new(&bytes[..]).unwrap();
@@ -141,8 +142,7 @@ fn embed_writes_what_indexes_read() {
         let bytes = place.read(&format!("z/{name}.npy"));
         let expected = npyz::NpyFile::new(&bytes[..]).unwrap().into_vec::<f32>().unwrap();
         assert_eq!((floats(&tensors[name]), &tensors[name].1[..]), (expected.clone(), &[rows, 4][..]));
-        let ids =
-            bytemuck::pod_collect_to_vec::<u8, u32>(&tensors[&format!("{}_rows", &name[..name.len() - 1])].2);
+        let ids = super::place::rows(&tensors[&format!("{}_rows", &name[..name.len() - 1])]);
         assert_eq!(ids, (from..from + rows as u32).collect::<Vec<_>>());
 
         let fvecs = numbers(&place.read(&format!("z/{name}.fvecs")));
@@ -188,9 +188,10 @@ fn gradient_is_the_one_known_by_hand() {
     assert_near(&g["grad_texts"], &[2, 2], &[-2.0, 2.0, 2.0, -2.0]);
     for name in ["hardest_text", "hardest_image"] {
         assert_near(&g[name], &[2], &[0.8, 0.8]);
-        let (dtype, shape, bytes) = &g[&format!("{name}_index")];
-        assert_eq!((dtype, &shape[..]), (&Dtype::U32, &[2][..]));
-        assert_eq!(bytemuck::pod_collect_to_vec::<u8, u32>(bytes), [1, 0]);
+        assert_eq!(
+            (rows(&g[&format!("{name}_index")]), &g[&format!("{name}_index")].1[..]),
+            (vec![1, 0], &[2][..])
+        );
     }
     let scaled = gradient(&place, "--objective hinge --margin 0.2 --scale -2");
     assert_near(&scaled["grad_images"], &[2, 2], &[-0.8, 0.8, 0.8, -0.8]);

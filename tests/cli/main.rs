@@ -3,6 +3,7 @@
 
 mod custom;
 mod data;
+mod embed;
 mod faults;
 mod files;
 mod first;

@@ -204,6 +204,15 @@ pub fn floats(tensor: &Tensor) -> Vec<f32> {
     bytemuck::pod_collect_to_vec(&tensor.2)
 }
 
+/// Row numbers, which are written as I64.
+pub fn rows(tensor: &Tensor) -> Vec<u32> {
+    assert_eq!(tensor.0, Dtype::I64);
+    bytemuck::pod_collect_to_vec::<u8, i64>(&tensor.2)
+        .into_iter()
+        .map(|row| row.try_into().unwrap())
+        .collect()
+}
+
 /// The keys of an object, sorted.
 pub fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();

@@ -6,17 +6,12 @@ use std::collections::BTreeMap;
 
 type Tensors = BTreeMap<String, Tensor>;
 
-fn ids(tensor: &Tensor) -> Vec<u32> {
-    assert_eq!(tensor.0, Dtype::U32);
-    bytemuck::pod_collect_to_vec(&tensor.2)
-}
-
 /// The candidates with scores: `right` for the right ones, the cosine for the others.
 fn scored(candidates: &Tensors, right: f32) -> Tensors {
     let mut tensors = candidates.clone();
     for (name, queries) in [("image_to_text", "images"), ("text_to_image", "texts")] {
-        let (index, k) = (ids(&candidates[name]), candidates[name].1[1]);
-        let queries = ids(&candidates[queries]);
+        let (index, k) = (rows(&candidates[name]), candidates[name].1[1]);
+        let queries = rows(&candidates[queries]);
         let cosines = floats(&candidates[&format!("{name}_cosine")]);
         let score = |at: usize| {
             let (query, other) = (queries[at / k], index[at]);
@@ -42,8 +37,8 @@ fn candidates_go_out_and_come_back_with_scores() {
     let expected = "image_to_text[8, 3] image_to_text_cosine[8, 3] images[8] text_to_image[16, 3] \
                     text_to_image_cosine[16, 3] texts[16]";
     assert_eq!(shapes.join(" "), expected);
-    assert_eq!(ids(&candidates["images"]), (32..40).collect::<Vec<_>>());
-    assert!(ids(&candidates["image_to_text"]).iter().all(|row| (64..80).contains(row)));
+    assert_eq!(rows(&candidates["images"]), (32..40).collect::<Vec<_>>());
+    assert!(rows(&candidates["image_to_text"]).iter().all(|row| (64..80).contains(row)));
     assert!(floats(&candidates["image_to_text_cosine"]).chunks(3).all(|row| row.is_sorted_by(|a, b| a >= b)));
 
     let rerank = |right: f32| {
@@ -54,13 +49,13 @@ fn candidates_go_out_and_come_back_with_scores() {
     // Right candidates get the best score, so each one among the three is found first.
     let best = rerank(9.0);
     let hit = |name: &str, first: bool| {
-        let index = ids(&candidates[name]);
-        let rows: Vec<bool> = index
+        let index = rows(&candidates[name]);
+        let hits: Vec<bool> = index
             .chunks(3)
-            .zip(ids(&candidates[if first { "images" } else { "texts" }]))
+            .zip(rows(&candidates[if first { "images" } else { "texts" }]))
             .map(|(row, query)| row.iter().any(|&c| if first { c / 2 == query } else { query / 2 == c }))
             .collect();
-        100.0 * rows.iter().filter(|&&hit| hit).count() as f64 / rows.len() as f64
+        100.0 * hits.iter().filter(|&&hit| hit).count() as f64 / hits.len() as f64
     };
     assert_eq!(best["i2t"]["r1"], hit("image_to_text", true));
     assert_eq!(best["t2i"]["r1"], hit("text_to_image", false));
@@ -92,9 +87,9 @@ fn every_fault_of_a_scores_file_has_its_own_message() {
     place.ok("eval run/best.safetensors data --device cpu --top 3 --write-candidates c.safetensors");
     let (candidates, _) = read_tensors(&place.read("c.safetensors"));
     let good = scored(&candidates, 1.0);
-    let set = |tensors: &mut Tensors, name: &str, at: usize, bytes: [u8; 4]| {
-        tensors.get_mut(name).unwrap().2[4 * at..4 * at + 4].copy_from_slice(&bytes)
-    };
+    fn set<const N: usize>(tensors: &mut Tensors, name: &str, at: usize, bytes: [u8; N]) {
+        tensors.get_mut(name).unwrap().2[N * at..N * (at + 1)].copy_from_slice(&bytes)
+    }
     let cases: Vec<(&str, Box<dyn Fn(&mut Tensors)>)> = vec![
         (
             "image_to_text_score: expected F16, BF16, F32 or F64 [8, 3], found none of this name",
@@ -105,7 +100,7 @@ fn every_fault_of_a_scores_file_has_its_own_message() {
             Box::new(|t| drop(t.remove("images"))),
         ),
         (
-            "image_to_text: expected whole numbers [8, K], found U32 [3, 8]",
+            "image_to_text: expected whole numbers [8, K], found I64 [3, 8]",
             Box::new(|t| t.get_mut("image_to_text").unwrap().1 = vec![3, 8]),
         ),
         (
@@ -113,16 +108,16 @@ fn every_fault_of_a_scores_file_has_its_own_message() {
             Box::new(|t| t.get_mut("text_to_image_score").unwrap().1 = vec![48]),
         ),
         (
-            "text_to_image: expected whole numbers [16, K], found F32 [16, 3]",
-            Box::new(|t| t.get_mut("text_to_image").unwrap().0 = Dtype::F32),
+            "text_to_image: expected whole numbers [16, K], found F64 [16, 3]",
+            Box::new(|t| t.get_mut("text_to_image").unwrap().0 = Dtype::F64),
         ),
         (
             "texts position 5: expected row 69 of the dataset, as in the split, found 7",
-            Box::new(move |t| set(t, "texts", 5, 7u32.to_le_bytes())),
+            Box::new(move |t| set(t, "texts", 5, 7i64.to_le_bytes())),
         ),
         (
             "text_to_image row 2 column 1: expected a row of the dataset in the split, found 3",
-            Box::new(move |t| set(t, "text_to_image", 7, 3u32.to_le_bytes())),
+            Box::new(move |t| set(t, "text_to_image", 7, 3i64.to_le_bytes())),
         ),
         (
             "text_to_image_score row 2 column 1: expected a finite number, found NaN",
@@ -131,9 +126,9 @@ fn every_fault_of_a_scores_file_has_its_own_message() {
         (
             "image_to_text row 1 column 2: expected a candidate not listed before, found 64",
             Box::new(move |t| {
-                set(t, "image_to_text", 4, 64u32.to_le_bytes());
-                set(t, "image_to_text", 5, 64u32.to_le_bytes());
-                set(t, "image_to_text", 3, 65u32.to_le_bytes());
+                set(t, "image_to_text", 4, 64i64.to_le_bytes());
+                set(t, "image_to_text", 5, 64i64.to_le_bytes());
+                set(t, "image_to_text", 3, 65i64.to_le_bytes());
             }),
         ),
     ];
@@ -161,7 +156,7 @@ fn gradient_samples_negatives() {
             "gradient --images x.npy --texts y.npy --ids ids.npy --device cpu --out g.safetensors {args}"
         ));
         let (tensors, _) = read_tensors(&place.read("g.safetensors"));
-        ["sampled_text_index", "sampled_image_index"].map(|name| tensors.get(name).map(ids))
+        ["sampled_text_index", "sampled_image_index"].map(|name| tensors.get(name).map(rows))
     };
     assert_eq!(sample(""), [None, None]);
     let drawn: Vec<_> =

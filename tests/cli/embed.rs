@@ -1,0 +1,154 @@
+//! `wgoal embed`: one side or both, and the row numbers beside the embeddings.
+
+use super::place::*;
+use std::fs;
+
+/// The shape and values of an .npy file of row numbers. torch takes int64 as an index.
+pub fn ids(place: &Place, name: &str) -> Vec<i64> {
+    let bytes = place.read(name);
+    let npy = npyz::NpyFile::new(&bytes[..]).unwrap();
+    assert_eq!(npy.dtype().descr(), "'<i8'", "{name}");
+    npy.into_vec().unwrap()
+}
+
+/// The rows of an .npy file of embeddings.
+pub fn vectors(place: &Place, name: &str) -> Vec<Vec<f32>> {
+    let bytes = place.read(name);
+    let npy = npyz::NpyFile::new(&bytes[..]).unwrap();
+    let width = npy.shape()[1] as usize;
+    npy.into_vec::<f32>().unwrap().chunks(width).map(<[f32]>::to_vec).collect()
+}
+
+/// A dataset whose captions and test images are in no order: the captions of an image are far apart.
+pub fn shuffle(place: &Place) -> Vec<u32> {
+    let truth: Vec<u32> = (0..2 * IMAGES).map(|text| (text * 7 + 3) % IMAGES).collect();
+    let [_, texts] = features();
+    let own = |image: u32, k: u32| (2 * image + k) as usize * DIMS[1];
+    let mut seen = vec![0; IMAGES as usize];
+    let rows = truth.iter().flat_map(|&image| {
+        let at = own(image, seen[image as usize]);
+        seen[image as usize] += 1;
+        texts[at..at + DIMS[1]].to_vec()
+    });
+    let rows: Vec<f32> = rows.collect();
+    write_npy(&place.path("data/texts.npy"), &[2 * u64::from(IMAGES), DIMS[1] as u64], &rows);
+    write_npy(&place.path("data/text_to_image.npy"), &[truth.len() as u64], &truth);
+    write_npy(&place.path("data/split_test.npy"), &[8], &[39u32, 33, 36, 32, 38, 34, 37, 35]);
+    truth
+}
+
+#[test]
+fn row_numbers_say_what_each_embedding_is() {
+    let place = Place::new();
+    let truth = shuffle(&place);
+    place.train("run", "");
+    let recall = place.json("eval run data --device cpu --json");
+    for format in ["npy", "fvecs", "fbin"] {
+        let out = format!("v-{format}");
+        place.ok(&format!("embed run data --split test --device cpu --format {format} --out {out}"));
+        let id = |name: &str| ids(&place, &format!("{out}/{name}.npy"));
+        let (images, texts, owner) = (id("image_rows"), id("text_rows"), id("text_to_image"));
+        assert_eq!(images, [39, 33, 36, 32, 38, 34, 37, 35], "the order of the split");
+        assert!(texts.is_sorted() && texts.len() == 16, "{texts:?}");
+        for (text, &owner) in texts.iter().zip(&owner) {
+            assert_eq!(images[owner as usize], i64::from(truth[*text as usize]));
+        }
+    }
+    // Recall computed from the files is that of eval.
+    let [images, texts] = ["images", "texts"].map(|name| vectors(&place, &format!("v-npy/{name}.npy")));
+    let owner = ids(&place, "v-npy/text_to_image.npy");
+    let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let best = |text: &Vec<f32>| {
+        let scores: Vec<f32> = images.iter().map(|image| cosine(text, image)).collect();
+        (0..images.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap() as i64
+    };
+    let right = texts.iter().zip(&owner).filter(|(text, owner)| best(text) == **owner).count();
+    assert_eq!(100.0 * right as f64 / texts.len() as f64, recall["t2i"]["r1"].as_f64().unwrap());
+
+    place.ok("embed run data --split test --device cpu --format safetensors --out s");
+    let (tensors, _) = read_tensors(&place.read("s/embeddings.safetensors"));
+    let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
+    assert_eq!(names, ["image_rows", "images", "text_rows", "text_to_image", "texts"]);
+    let owner: Vec<u32> = owner.iter().map(|&row| row as u32).collect();
+    assert_eq!(rows(&tensors["text_to_image"]), owner);
+
+    // All rows, in the order of the dataset, without a word about splits.
+    place.ok("embed run data --device cpu --out all");
+    assert_eq!(ids(&place, "all/image_rows.npy"), (0..i64::from(IMAGES)).collect::<Vec<_>>());
+    assert_eq!(
+        ids(&place, "all/text_to_image.npy"),
+        truth.iter().map(|&row| row.into()).collect::<Vec<i64>>()
+    );
+    assert_eq!(vectors(&place, "all/images.npy")[39], images[0]);
+}
+
+#[test]
+fn one_side_is_enough() {
+    let place = Place::new();
+    place.train("run", "");
+    place.ok("embed run data --device cpu --out both");
+    for (side, other) in [("image", "text"), ("text", "image")] {
+        let folder = place.path(&format!("{side}s-alone"));
+        fs::create_dir(&folder).unwrap();
+        fs::copy(place.path(&format!("data/{side}s.npy")), folder.join(format!("{side}s.npy"))).unwrap();
+        let alone = format!("{side}s-alone");
+        for (dataset, options) in
+            [(alone.as_str(), ""), ("data", "--side SIDE"), (&alone, "--side SIDE --split all")]
+        {
+            let out = format!("{side}-{}", options.len() + dataset.len());
+            let options = options.replace("SIDE", side);
+            place.ok(&format!("embed run {dataset} {options} --device cpu --out {out}"));
+            assert_eq!(place.names(&out), [format!("{side}_rows.npy"), format!("{side}s.npy")]);
+            assert!(place.read(&format!("{out}/{side}s.npy")) == place.read(&format!("both/{side}s.npy")));
+        }
+        // What is missing is named if it is asked for.
+        let output = place.run(&format!("embed run {alone} --side {other} --device cpu --out new"));
+        assert!(
+            output.code == 1 && output.stderr.contains(&format!("{alone}/{other}s.npy")),
+            "{}",
+            output.stderr
+        );
+    }
+    // Images have splits without captions, texts alone have none.
+    fs::copy(place.path("data/split_test.npy"), place.path("images-alone/split_test.npy")).unwrap();
+    let output = place.run("embed run images-alone --split test --device cpu --out test");
+    assert_eq!((output.code, output.stderr.contains("caption")), (0, false), "{}", output.stderr);
+    assert_eq!(ids(&place, "test/image_rows.npy"), (32..40).collect::<Vec<_>>());
+    place.ok("embed run data --side text --split test --device cpu --out texts");
+    assert_eq!(ids(&place, "texts/text_rows.npy"), (64..80).collect::<Vec<_>>());
+    // A safetensors file, and both sides without a word on which text is of which image.
+    place.ok("embed run images-alone --device cpu --format safetensors --out f");
+    let (tensors, _) = read_tensors(&place.read("f/embeddings.safetensors"));
+    assert_eq!(tensors.keys().collect::<Vec<_>>(), ["image_rows", "images"]);
+    fs::remove_file(place.path("data/text_to_image.npy")).unwrap();
+    place.ok("embed run data --device cpu --out unpaired");
+    assert_eq!(place.names("unpaired"), ["image_rows.npy", "images.npy", "text_rows.npy", "texts.npy"]);
+}
+
+#[test]
+fn row_numbers_stay_with_their_embeddings() {
+    let place = Place::new();
+    place.train("run", "");
+    let embed = |options: &str| place.run(&format!("embed run data --device cpu {options}"));
+    assert_eq!(embed("--split test --out v").code, 0);
+    let before = place.listing();
+    // The row numbers of other rows would not fit the files that stay.
+    let output = embed("--split val --format fbin --out v");
+    let message = "error: --out: expected the same rows as in its image_rows.npy, because other embeddings are there, \
+                   found v/images.npy of other rows; choose another --out\n";
+    assert!(output.code == 1 && output.stderr.ends_with(message), "{}", output.stderr);
+    assert!(place.listing() == before);
+    // The same rows, in other formats or again, and other rows that replace all files.
+    for options in
+        ["--split test --format fbin --out v", "--split test --out v", "--split test --side text --out v"]
+    {
+        assert_eq!(embed(options).code, 0, "{options}");
+    }
+    assert_eq!(embed("--split test --out w").code, 0);
+    assert_eq!(embed("--split val --out w").code, 0);
+    // A folder that has features, of any dataset, is no place for embeddings of any format.
+    fs::create_dir(place.path("features")).unwrap();
+    fs::copy(place.path("data/text_to_image.npy"), place.path("features/text_to_image.npy")).unwrap();
+    let output = embed("--split test --format fvecs --out features");
+    assert!(output.code == 1 && output.stderr.contains("overwritten"), "{}", output.stderr);
+}
