@@ -20,6 +20,9 @@ enum Format {
     Fbin,
     /// embeddings.safetensors with images, texts and the row numbers
     Safetensors,
+    /// images.parquet and texts.parquet with row numbers, embeddings (lists of fixed size), captions and names; needs the
+    /// cargo feature parquet
+    Parquet,
 }
 
 /// One side of a dataset, as the command line names it.
@@ -98,6 +101,9 @@ const TRUTH: &str = "text_to_image";
 impl EmbedArgs {
     pub fn run(self) -> Result<()> {
         let asked: Rows = self.split.parse()?;
+        if self.format == Format::Parquet {
+            require_parquet()?;
+        }
         let head = checkpoint_path(&self.checkpoint)?;
         let checkpoint = Checkpoint::load(&head)?;
         let only: Option<Side> = self.side.map(Side::from);
@@ -119,7 +125,7 @@ impl EmbedArgs {
             embedded.push(Embedded { side, rows, values });
         }
         make_folder(&self.out)?;
-        outputs.write(&embedded, head.dim())
+        outputs.write(&dataset, &embedded, head.dim())
     }
 }
 
@@ -147,6 +153,7 @@ impl Outputs<'_> {
             Format::Fvecs => "fvecs",
             Format::Fbin => "fbin",
             Format::Safetensors => "safetensors",
+            Format::Parquet => "parquet",
         }
     }
 
@@ -167,18 +174,20 @@ impl Outputs<'_> {
     /// would stay.
     fn refuse(&self, inputs: impl Iterator<Item = PathBuf> + Clone) -> Result<()> {
         let (ours, found) = (self.files(), self.folder.display());
-        ours.iter().try_for_each(|out| refuse_overwriting("--out", out, inputs.clone()))?;
+        let refuse = || ours.iter().try_for_each(|out| refuse_overwriting("--out", out, inputs.clone()));
         if self.format == Format::Safetensors || !self.folder.is_dir() {
-            return Ok(());
+            return refuse();
         }
         // A folder that this command wrote has row numbers. A folder of features has none.
         let written = [Side::Image, Side::Text].iter().any(|&side| self.npy(names(side)[1]).exists());
-        let may_be_written = ["images", "texts", TRUTH].map(|name| self.npy(name));
+        let mut may_be_written = ["images", "texts", TRUTH].map(|name| self.npy(name)).to_vec();
+        may_be_written.extend(["images", "texts"].map(|name| self.folder.join(format!("{name}.parquet"))));
         let feature = |path: &PathBuf| path.exists() && !(written && may_be_written.contains(path));
         if Dataset::paths(self.folder).iter().any(feature) {
             let expected = "a folder without features, which would be overwritten";
             return Err(Error::new(ErrorKind::Config, "--out", expected, found, "choose another --out"));
         }
+        refuse()?;
         let vectors = ["images", "texts"].into_iter().flat_map(|name| {
             ["npy", "fvecs", "fbin", "parquet"].map(|end| self.folder.join(format!("{name}.{end}")))
         });
@@ -204,7 +213,7 @@ impl Outputs<'_> {
     }
 
     /// Writes the row numbers and the embeddings.
-    fn write(&self, embedded: &[Embedded], dim: usize) -> Result<()> {
+    fn write(&self, dataset: &Dataset, embedded: &[Embedded], dim: usize) -> Result<()> {
         if self.format == Format::Safetensors {
             return self.write_safetensors(embedded, dim);
         }
@@ -217,12 +226,12 @@ impl Outputs<'_> {
         }
         for Embedded { side, rows, values } in embedded {
             let path = self.folder.join(format!("{}.{}", names(*side)[0], self.extension()));
-            let write = match self.format {
-                Format::Fvecs => write_matrix_fvecs,
-                Format::Fbin => write_matrix_fbin,
-                Format::Npy | Format::Safetensors => write_matrix_npy,
-            };
-            write(&path, rows.len(), dim, values)?;
+            match self.format {
+                Format::Parquet => self.write_parquet(dataset, &path, *side, values, dim)?,
+                Format::Fvecs => write_matrix_fvecs(&path, rows.len(), dim, values)?,
+                Format::Fbin => write_matrix_fbin(&path, rows.len(), dim, values)?,
+                Format::Npy | Format::Safetensors => write_matrix_npy(&path, rows.len(), dim, values)?,
+            }
             say(format!("{} [{}, {dim}]", shown(&path), rows.len()))?;
         }
         let ids = embedded.iter().map(|side| self.npy(names(side.side)[1]));
@@ -231,6 +240,41 @@ impl Outputs<'_> {
             .map(|path| shown(&path).to_string())
             .collect();
         say(ids.join(" "))
+    }
+
+    /// The columns image_row, embedding and image_name, or text_row, text_to_image, embedding and caption.
+    #[cfg(feature = "parquet")]
+    fn write_parquet(
+        &self,
+        dataset: &Dataset,
+        path: &Path,
+        side: Side,
+        values: &[f32],
+        dim: usize,
+    ) -> Result<()> {
+        use wgoal::io::{Column, write_parquet};
+        let rows = self.rows.of(side);
+        let (id, what) = match side {
+            Side::Image => ("image_row", "image_name"),
+            Side::Text => ("text_row", "caption"),
+        };
+        let mut columns = vec![(id, Column::Rows(rows))];
+        if side == Side::Text && self.has_truth() {
+            columns.push((TRUTH, Column::Rows(&self.rows.text_image)));
+        }
+        columns.push(("embedding", Column::Vectors(values, dim)));
+        let text = |row: &u32| match side {
+            Side::Image => dataset.image_name(*row as usize),
+            Side::Text => dataset.caption(*row as usize),
+        };
+        let texts: Option<Vec<&str>> = rows.iter().map(text).collect::<Result<_>>()?;
+        columns.extend(texts.map(|texts| (what, Column::Texts(texts))));
+        write_parquet(path, &columns)
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    fn write_parquet(&self, _: &Dataset, _: &Path, _: Side, _: &[f32], _: usize) -> Result<()> {
+        require_parquet()
     }
 
     fn write_safetensors(&self, embedded: &[Embedded], dim: usize) -> Result<()> {
@@ -250,6 +294,16 @@ impl Outputs<'_> {
         let held: Vec<String> = tensors.iter().map(|(name, shape, _)| format!("{name} {shape:?}")).collect();
         say(format!("{} {}", shown(&path), held.join(", ")))
     }
+}
+
+/// An error if this wgoal cannot write Parquet files.
+fn require_parquet() -> Result<()> {
+    if cfg!(feature = "parquet") {
+        return Ok(());
+    }
+    let expected = "a wgoal with the cargo feature parquet";
+    let advice = "install it with `cargo install --locked --path . --features parquet`";
+    Err(Error::new(ErrorKind::Config, "--format parquet", expected, "one without", advice))
 }
 
 /// Checks that every row is a unit vector. Other rows cannot be searched.

@@ -16,9 +16,11 @@ mod options;
 mod outcome;
 mod output;
 mod progress;
+mod rank;
 mod report;
 mod resume;
 mod run_folder;
+mod search;
 mod split;
 mod sweep;
 mod train;
@@ -81,8 +83,12 @@ enum Command {
     Report(report::ReportArgs),
     /// Measure the recall of a head on a split
     Eval(eval::EvalArgs),
-    /// Write the embeddings of a split
+    /// Write the embeddings of a dataset or of a split
     Embed(embed::EmbedArgs),
+    /// Write the ranking of every query for evaluation tools
+    Rank(rank::RankArgs),
+    /// Search images with a text, or texts with an image
+    Search(search::SearchArgs),
     /// Show what is in a dataset: sizes, row lengths, equal rows, leaks between splits
     Inspect(inspect::InspectArgs),
     /// Divide the images of a dataset into splits, and write the split files
@@ -146,6 +152,8 @@ impl Cli {
             Command::Report(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Embed(args) => args.run(),
+            Command::Rank(args) => args.run(),
+            Command::Search(args) => args.run(),
             Command::Inspect(args) => args.run(),
             Command::Split(args) => args.run(),
             Command::Gradient(args) => args.run(),

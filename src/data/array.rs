@@ -379,7 +379,7 @@ pub fn read_rows_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
     if let [columns] = header.shape[..] {
         header.shape = vec![1, columns];
     }
-    read_whole(FeatureFile::from_header(header, Float::AXES, |shape| reshape::<Float>("", shape))?)
+    read_whole(FeatureFile::from_header(header, Feature::AXES, |shape| reshape::<Feature>("", shape))?)
 }
 
 fn read_whole(array: FeatureFile) -> Result<(usize, usize, Vec<f32>)> {

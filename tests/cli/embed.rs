@@ -152,3 +152,50 @@ fn row_numbers_stay_with_their_embeddings() {
     let output = embed("--split test --format fvecs --out features");
     assert!(output.code == 1 && output.stderr.contains("overwritten"), "{}", output.stderr);
 }
+
+/// Embeddings as a column of fixed-size lists, beside their rows and texts.
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_files_hold_rows_embeddings_and_texts() {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::{Float32Type, Int64Type};
+    let place = Place::new();
+    shuffle(&place);
+    let captions: Vec<String> = (0..2 * IMAGES).map(|text| format!("caption {text}, ü")).collect();
+    fs::write(place.path("data/captions.txt"), captions.join("\n")).unwrap();
+    place.train("run", "");
+    place.ok("embed run data --split test --device cpu --format parquet --out p");
+    place.ok("embed run data --split test --device cpu --out v");
+    for (side, columns) in [("image", 2), ("text", 4)] {
+        let file = fs::File::open(place.path(&format!("p/{side}s.parquet"))).unwrap();
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 1 << 20).unwrap();
+        let batches: Vec<_> = reader.map(|batch| batch.unwrap()).collect();
+        assert_eq!((batches.len(), batches[0].num_columns()), (1, columns));
+        let column = |name: &str| batches[0].column_by_name(name).unwrap();
+        let numbers = |name: &str| column(name).as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!(numbers(&format!("{side}_row")), ids(&place, &format!("v/{side}_rows.npy")));
+        let lists = column("embedding").as_fixed_size_list();
+        let values = lists.values().as_primitive::<Float32Type>().values().to_vec();
+        assert_eq!(lists.value_length(), 4);
+        assert_eq!(values, vectors(&place, &format!("v/{side}s.npy")).concat());
+        if side == "text" {
+            assert_eq!(numbers("text_to_image"), ids(&place, "v/text_to_image.npy"));
+            let found: Vec<_> = column("caption").as_string::<i32>().iter().map(Option::unwrap).collect();
+            let expected: Vec<_> =
+                numbers("text_row").iter().map(|&row| captions[row as usize].clone()).collect();
+            assert_eq!(found, expected);
+        }
+    }
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn parquet_files_need_their_feature() {
+    let place = Place::new();
+    place.train("run", "");
+    let output = place.run("embed run data --device cpu --format parquet --out p");
+    let message = "error: --format parquet: expected a wgoal with the cargo feature parquet, found one without; \
+                   install it with `cargo install --locked --path . --features parquet`\n";
+    assert_eq!((output.code, output.stderr.as_str()), (1, message));
+    assert!(!place.path("p").exists());
+}

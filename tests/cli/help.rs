@@ -2,7 +2,7 @@
 
 use super::place::*;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "",
     "train",
     "baseline",
@@ -11,6 +11,8 @@ const COMMANDS: [&str; 18] = [
     "report",
     "eval",
     "embed",
+    "rank",
+    "search",
     "gradient",
     "analyze",
     "bench",
