@@ -70,7 +70,8 @@ pub struct RankArgs {
     top: usize,
     /// File for the ranking
     ///
-    /// Results of equal similarity are in ascending order of their rows.
+    /// Results of equal similarity are in ascending order of their rows. In a TREC file their scores differ in the last
+    /// digit, so that every tool keeps this order.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     out: PathBuf,
     /// File for the right results of every query, in the same format
@@ -199,7 +200,11 @@ fn trec(queries: &[u32], found: &[u32], top: &TopK) -> String {
     let mut text = String::new();
     let lists = found.chunks_exact(top.k.max(1)).zip(top.score.chunks_exact(top.k.max(1)));
     for (query, (ids, scores)) in queries.iter().zip(lists) {
+        let mut below = f32::INFINITY;
         for (rank, (id, score)) in (1..).zip(ids.iter().zip(scores)) {
+            // Tools sort by score, and each orders equal scores in its own way.
+            let score = score.min(below.next_down());
+            below = score;
             let _ = writeln!(text, "{query} Q0 {id} {rank} {score} wgoal");
         }
     }

@@ -46,6 +46,15 @@ def recalls(i2t, t2i, owner):
     }
 
 
+# Results that are asked for: more than the 10 that count, because the next ones may have equal scores.
+MORE = 50
+
+
+def lower_row_first(scores, rows):
+    """Orders results of equal score as wgoal does. The indexes order them in any way."""
+    return np.array([rows[i][np.lexsort((rows[i], -scores[i]))] for i in range(len(rows))])
+
+
 def fvecs(path):
     rows = np.fromfile(path, "<i4")
     return rows.reshape(-1, rows[0] + 1)[:, 1:].copy().view("<f4")
@@ -54,11 +63,12 @@ def fvecs(path):
 def faiss_search(base, queries):
     index = faiss.IndexFlatIP(base.shape[1])
     index.add(base)
-    return index.search(queries, 10)[1]
+    return lower_row_first(*index.search(queries, MORE))
 
 
 def usearch_search(base, queries):
-    return np.asarray(search(base, queries, 10, MetricKind.IP, exact=True).keys).astype(np.int64)
+    matches = search(base, queries, MORE, MetricKind.IP, exact=True)
+    return lower_row_first(-matches.distances, matches.keys.astype(np.int64))
 
 
 def npy(folder, name):

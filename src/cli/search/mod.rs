@@ -5,7 +5,7 @@ mod page;
 mod query;
 mod thumbnail;
 
-use super::data::{Rows, checkpoint_path, warn_of_data};
+use super::data::{Rows, checkpoint_path};
 use super::embed::check;
 use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::Args;
@@ -110,7 +110,6 @@ impl SearchArgs {
             let advice = "give a dataset with this side, or search the other side";
             return Err(Error::new(ErrorKind::Data, self.dataset.display(), wanted, there, advice));
         }
-        warn_of_data(&dataset, &[checkpoint.config()], rows.needed());
         let device = self.device.open()?;
         let (head, split) = (checkpoint.head(), rows.of(&dataset));
         let candidates = split.of(side);
