@@ -1,11 +1,12 @@
 //! T P⁺ and T P⁻ over p and n as charts.
 
+use super::{WORK, steps};
 use crate::draw::{Field, Plane, side_by_side};
 use crate::objective::Objective;
 use crate::{Error, Result};
 
-/// Cells per side.
-const CELLS: usize = 60;
+/// Fewest and most cells per side. A weight file with long loops gets fewer.
+const CELLS: [usize; 2] = [25, 100];
 
 /// T P⁺ and T P⁻ in the cells of a square of the plane, with empty relative sets; `None` if the objective has no such
 /// weights.
@@ -13,16 +14,17 @@ const CELLS: usize = 60;
 /// # Errors
 /// A weight file that cannot be evaluated.
 pub(crate) fn fields(objective: &Objective, [low, high]: [f64; 2]) -> Result<Option<[Field; 2]>> {
-    let along = |k: usize| low + (high - low) * (k as f64 + 0.5) / CELLS as f64;
-    let mut values = [(); 2].map(|()| Vec::with_capacity(CELLS * CELLS));
-    for (n, p) in (0..CELLS).flat_map(|n| (0..CELLS).map(move |p| (n, p))) {
+    let side = (WORK / steps(objective).max(1)).isqrt().clamp(CELLS[0], CELLS[1]);
+    let along = |k: usize| low + (high - low) * (k as f64 + 0.5) / side as f64;
+    let mut values = [(); 2].map(|()| Vec::with_capacity(side * side));
+    for (n, p) in (0..side).flat_map(|n| (0..side).map(move |p| (n, p))) {
         let Some([triplet, positive, negative]) = objective.weights_at(along(p), along(n))? else {
             return Ok(None);
         };
         values[0].push(triplet * positive);
         values[1].push(triplet * negative);
     }
-    Ok(Some(values.map(|values| Field { side: CELLS, values })))
+    Ok(Some(values.map(|values| Field { side, values })))
 }
 
 /// What the two charts show.

@@ -1,7 +1,7 @@
 //! Charts as SVG text.
 //!
-//! Charts are drawn with placeholder colours. [`finish`] replaces them by classes, and [`STYLE`] gives the classes their
-//! colours in light and dark mode.
+//! Charts are drawn with placeholder colours. [`finish`] replaces them by classes, and [`STYLE`] gives the classes
+//! their colours in light and dark mode.
 
 mod bars;
 mod lines;

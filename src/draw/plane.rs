@@ -1,7 +1,7 @@
 //! The plane of the similarities p and n: a signed value as shades with contour lines, and dots on it.
 //!
-//! Weights span many powers of ten. The limits of the shades are therefore quantiles: each shade covers about as much of
-//! the plane as the others.
+//! Weights span many powers of ten. The limits of the shades are therefore quantiles: each shade covers about as much
+//! of the plane as the others.
 
 use super::lines::Axes;
 use super::{Drawn, Ink, Root, SHADES, UNIT, anchored, chart, number, step};

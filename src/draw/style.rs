@@ -3,7 +3,8 @@
 use super::{Ink, SERIES, SHADES, escape};
 use std::fmt::Write;
 
-/// Colours of the series in light and in dark mode: distinct also for readers who see few colours (Okabe and Ito, 2008).
+/// Colours of the series in light and in dark mode. Their order of hues follows Okabe and Ito (2008), so that readers
+/// who see few colours can tell them apart.
 const LIGHT: [&str; SERIES] =
     ["#0062a3", "#c2410c", "#00795a", "#a8327d", "#8a6100", "#2f7fb5", "#5b4bb5", "#555555"];
 const DARK: [&str; SERIES] =

@@ -68,6 +68,8 @@ fn parameters(value: &Value, found: &mut impl FnMut(&str, &Value)) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| match value {
             Value::Object(_) | Value::Array(_) => parameters(value, found),
+            // Such as no margin.
+            Value::Null => {}
             value => found(key, value),
         }),
         Value::Array(values) => values.iter().for_each(|value| parameters(value, found)),
@@ -166,6 +168,7 @@ impl Comparison {
             let lines: Vec<_> = lines.collect();
             figures.push(over_epochs(curve.heading, curve.axis, curve.caption, &lines)?);
         }
+        let caption = "Options in which the runs differ, and recall of their best epochs. Higher is better.";
         let body = html! {
             h1 { "Comparison of " (count(self.runs.len(), "run", "runs")) }
             p.lead {
@@ -176,7 +179,7 @@ impl Comparison {
                 "Choose by validation. The test split then tells what the choice is worth."
             }
             h2 { "Results" }
-            (table("Options in which the runs differ, and recall of their best epochs. Higher is better.", &head, &rows, |k| k < text, self.best()))
+            (table(caption, &head, &rows, |k| k < text, self.best()))
             h2 { "Learning curves" }
             div.figures { @for figure in figures { (figure) } }
         };

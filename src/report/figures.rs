@@ -46,7 +46,7 @@ pub(super) const CURVES: [Curve; 5] = [
     Curve {
         heading: "Gradient norm",
         axis: "norm",
-        caption: "Mean norm of the gradient before clipping. Sudden peaks are a sign of a learning rate that is too high.",
+        caption: "Mean norm of the gradient before clipping. Sudden peaks mean that the learning rate is too high.",
         of: |point| point.gradient_norm,
     },
 ];

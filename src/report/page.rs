@@ -32,16 +32,18 @@ mask:repeating-linear-gradient(90deg,#000 0 5px,transparent 5px 8px);width:18px;
 .wide{overflow-x:auto;margin:8px 0}\
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}\
 caption{text-align:left;color:var(--soft);padding:2px 0}\
-th,td{padding:4px 10px;border-bottom:1px solid var(--edge);text-align:right;vertical-align:top}\
+th,td{padding:4px 10px;border-bottom:1px solid var(--edge);text-align:right;vertical-align:top;white-space:nowrap}\
 th:first-child,td:first-child,.text{text-align:left}\
-td.text{overflow-wrap:anywhere;min-width:9em}\
+td.text{overflow-wrap:anywhere;white-space:normal;min-width:7em}\
+thead th{white-space:normal}\
 thead th{border-bottom:2px solid var(--edge);font-weight:600}\
 tr.best td,tr.best th{background:var(--tint);font-weight:600}\
 pre{background:var(--tint);padding:10px 12px;border-radius:6px;overflow-x:auto;white-space:pre-wrap;\
 overflow-wrap:anywhere;font:.88rem/1.5 ui-monospace,monospace}\
 code{font:.92em ui-monospace,monospace;overflow-wrap:anywhere}\
 details{margin:8px 0}summary{cursor:pointer}\
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:12px;padding:0;list-style:none}\
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:12px}\
+.cards{padding:0;list-style:none}\
 .cards li{border:1px solid var(--edge);border-radius:8px;padding:10px 12px;min-width:0;overflow-wrap:anywhere}\
 .cards p{margin:.2em 0}\
 svg rect{shape-rendering:crispEdges}svg polyline{stroke-linejoin:round}";
@@ -110,7 +112,13 @@ pub(super) fn table(
         div.wide {
             table {
                 caption { (caption) }
-                thead { tr { @for (k, name) in head.iter().enumerate() { th scope="col" class=[name_class(class(k))] { (name) } } } }
+                thead {
+                    tr {
+                        @for (k, name) in head.iter().enumerate() {
+                            th scope="col" class=[name_class(class(k))] { (name) }
+                        }
+                    }
+                }
                 tbody {
                     @for (number, row) in rows.iter().enumerate() {
                         tr class=[(best == Some(number)).then_some("best")] {

@@ -33,9 +33,9 @@ impl Run {
             @if !samples.is_empty() {
                 h2 { "What the objective does" }
                 p {
-                    "Each dot is a triplet: an image with its caption (p is their similarity) and the hardest negative (n is its \
-                     similarity). Below the line p = n, the right answer wins. Training should move the dots to the \
-                     lower right. Each shade covers about the same part of the plane; the numbers beside the shades \
+                    "Each dot is a triplet: an image with its caption (p is their similarity) and the hardest negative \
+                     (n is its similarity). Below the line p = n, the right answer wins. Training should move the dots to \
+                     the                      lower right. Each shade covers about the same part of the plane; the numbers beside the shades \
                      are their limits."
                 }
                 (weight_map(self, &samples)?)
@@ -85,6 +85,7 @@ impl Run {
         ]];
         others
             .extend(outcome.references.iter().map(|r| vec![r.name.clone(), cell(r.val, 1), cell(r.test, 1)]));
+        let compared = "rsum, compared with methods without training";
         html! {
             h2 { "Result" }
             p {
@@ -93,7 +94,7 @@ impl Run {
             }
             (table("Recall of the best epoch", &head, &rows, |k| k < 2, None))
             @if !outcome.references.is_empty() {
-                (table("rsum, compared with methods without training", &["method", "validation", "test"], &others, |k| k == 0, Some(0)))
+                (table(compared, &["method", "validation", "test"], &others, |k| k == 0, Some(0)))
             }
         }
     }
@@ -141,8 +142,8 @@ impl Run {
             h2 { "Repeat this run" }
             @if let Some(command) = self.command_line() {
                 p {
-                    "With the same version, on the same kind of device, this command gives the same numbers to the last \
-                     bit. Run it in the folder in which the run was started."
+                    "With the same version, on the same kind of device, this command gives the same numbers to the \
+                     last bit. Run it in the folder in which the run was started."
                 }
                 pre { code { (command) } }
             }

@@ -12,8 +12,8 @@ const PAIRS: usize = 256;
 
 /// The similarities of sampled validation pairs, and of their hardest negatives within the sample.
 ///
-/// The pairs are spread evenly over the validation captions, so every sample of a run has the same pairs. Captions of the
-/// same image are not negatives of each other.
+/// The pairs are spread evenly over the validation captions, so every sample of a run has the same pairs. Captions of
+/// the same image are not negatives of each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Sample {

@@ -37,14 +37,18 @@ pub fn sweep_page(sweep: &Table) -> Result<String> {
             "Mean ± standard deviation over the seeds " (seeds_text) ", on " (Plain(devices.join(" and "))) ". The \
              objectives are in the order of their mean rsum on validation. p is the probability of a difference at \
              least this large between an objective and " strong { (Plain(baseline)) } " if there were none (a paired \
-             t-test over the seeds, not corrected for the number of rows). A p below 0.05 is usually called significant."
+             t-test over the seeds, not corrected for the number of rows). A p below 0.05 is usually called \
+             significant."
         }
         (results(sweep))
         @if drawn.is_empty() {
             p { "The runs of this sweep kept no learning curves." }
         } @else {
             h2 { "Learning curves" }
-            p { "Means over the seeds, each objective at its chosen point. At most " (SERIES) " objectives are drawn: the best ones by validation." }
+            p {
+                "Means over the seeds, each objective at its chosen point. At most " (SERIES) " objectives are drawn: \
+                 the best ones by validation."
+            }
             (overview(&drawn)?)
             h2 { "Each objective" }
             p { "Thin lines are single seeds, the thick line is their mean." }
@@ -70,7 +74,7 @@ fn results(sweep: &Table) -> maud::Markup {
         "p",
         "t2i R@1",
         "p",
-        "failed runs",
+        "diverged or collapsed runs",
     ];
     let row = |row: &Row| {
         let mut cells = vec![row.objective.clone(), row.point.clone().unwrap_or_else(|| "diverged".into())];
@@ -125,6 +129,6 @@ fn objective_figure(row: &Row, base: Option<&Row>) -> Result<maud::Markup> {
         let name = format!("baseline {}", base.objective);
         lines.push(Line { dashed: true, ..Line::new(name, 1, mean_curve(base, of)) });
     }
-    let caption = format!("Validation rsum; best of the seeds: {}.", score(row.val_rsum.as_ref()));
+    let caption = format!("Mean of the seeds at their best epochs: {}.", score(row.val_rsum.as_ref()));
     over_epochs(&row.objective, "rsum", &caption, &lines)
 }

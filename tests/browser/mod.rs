@@ -1,4 +1,5 @@
-//! The pages that wgoal writes, opened in headless Chromium: at the width of a desk and of a phone, in light and in dark mode.
+//! The pages that wgoal writes, opened in headless Chromium: at the width of a desk and of a phone, in light and in
+//! dark mode.
 
 use crate::place::Place;
 use libtest_mimic::{Completion, Failed, Trial};
@@ -93,8 +94,14 @@ fn place() -> &'static Place {
 const PROBE: &str = r#"<script>
 const all = selector => [...document.querySelectorAll(selector)];
 const shown = all('h1,h2,h3').map(heading => heading.textContent);
-const light = colour => { const [r, g, b] = colour.match(/[\d.]+/g).map(Number); return (0.3 * r + 0.6 * g + 0.1 * b) / 255; };
-const fill = selector => { const one = document.querySelector(selector); return one ? light(getComputedStyle(one).fill) : -1; };
+const light = colour => {
+    const [r, g, b] = colour.match(/[\d.]+/g).map(Number);
+    return (0.3 * r + 0.6 * g + 0.1 * b) / 255;
+};
+const fill = selector => {
+    const one = document.querySelector(selector);
+    return one ? light(getComputedStyle(one).fill) : -1;
+};
 const style = getComputedStyle(document.body);
 const answer = {
     headings: shown,
@@ -152,7 +159,8 @@ fn look(browser: &str, page: &Page) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The document after the page has loaded. Anything on the console is an error. So is a request, because no name resolves.
+/// The document after the page has loaded. Anything on the console is an error. So is a request, because no name
+/// resolves.
 fn open(browser: &str, page: &Path, width: u32, dark: bool) -> Result<String, Failed> {
     let profile = tempfile::tempdir()?;
     let scheme = u8::from(!dark);
