@@ -46,6 +46,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> field: array<f32>;
 
 const LANES = 64u;
+const LEFT_OUT = -3.0e38;   // similarities below are left out
 
 // The host replaces these sections by those of weights.wgsl. As written, they are con:con, with or without a margin.
 // section numbers
@@ -81,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         negative = ids[i] != ids[j];
     }
     var a = 0.0;
-    if (negative) {
+    if (negative && s >= LEFT_OUT) {
         a = weighed_triplet(positive[i], s, vec2f(0.0)).y + weighed_triplet(positive[j], s, vec2f(0.0)).y;
     }
     field[at] = a;

@@ -57,6 +57,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> total_loss: array<f32>;
 
 const LANES = 64u;
+const LEFT_OUT = -3.0e38;   // similarities below are left out
 var<workgroup> partial: array<vec2f, LANES>;
 
 // The host replaces these sections by those of weights.wgsl. As written, they are con:con, with or without a margin.
@@ -95,8 +96,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if (params.mask != 0u) {
             negative = ids[candidate] != ids[anchor];
         }
-        if (negative) {
-            sum += weighed_triplet(p, similarity[start + c * params.candidate_stride], vec2f(0.0)).xz;
+        let s = similarity[start + c * params.candidate_stride];
+        if (negative && s >= LEFT_OUT) {
+            sum += weighed_triplet(p, s, vec2f(0.0)).xz;
         }
     }
     partial[lane] = sum;

@@ -39,6 +39,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> loss_ti: array<f32>;
 
 const LANES = 64u;
+const LEFT_OUT = -3.0e38;   // similarities below are left out
 
 fn bounded_exp(z: f32) -> f32 {
     return exp(clamp(z, -87.0, 87.0));
@@ -104,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         negative = ids[i] != ids[j];
     }
     var a = 0.0;
-    if (negative) {
+    if (negative && s >= LEFT_OUT) {
         a = params.scale * (push(s, row) + push(s, column));
     }
     if (i == j) {

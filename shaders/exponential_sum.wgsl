@@ -34,6 +34,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> state: array<vec4f>;
 
 const LANES = 64u;
+const LEFT_OUT = -3.0e38;   // similarities below are left out
 var<workgroup> partial: array<f32, LANES>;
 
 @compute @workgroup_size(LANES)
@@ -48,8 +49,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if (params.mask != 0u) {
             negative = ids[candidate] != ids[anchor];
         }
-        if (negative) {
-            sum += exp(max(params.rate * (similarity[start + c * params.candidate_stride] - n), -87.0));
+        let s = similarity[start + c * params.candidate_stride];
+        if (negative && s >= LEFT_OUT) {
+            sum += exp(max(params.rate * (s - n), -87.0));
         }
     }
     partial[lane] = sum;

@@ -45,6 +45,7 @@ struct Params {
 @group(0) @binding(8) var<storage, read_write> loss_ti: array<f32>;
 
 const LANES = 64u;
+const LEFT_OUT = -3.0e38;   // similarities below are left out
 var<workgroup> partial: array<f32, LANES>;
 
 fn role(anchor: u32, candidate: u32) -> u32 {
@@ -96,10 +97,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         let column = state_ti[j];
         let part = role(i, j);
         var a = vec2f(0.0);
-        if (part != 2u) {
+        if (part != 2u && s >= LEFT_OUT) {
             a = vec2f(coefficient(s, rate, row, part == 1u), coefficient(s, rate, column, part == 1u));
+            sum += a.x * (s - row.x) + a.y * (s - column.x);
         }
-        sum += a.x * (s - row.x) + a.y * (s - column.x);
         field[start + j] = share * rate * (a.x + a.y);
     }
     partial[lane] = sum;

@@ -36,6 +36,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> distance: array<f32>;
 
 const LANES = 64u;
+const LEFT_OUT = -3.0e38;   // similarities below are left out
 const NOTHING = -3.4e38;   // below every similarity
 var<workgroup> highest: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
@@ -88,6 +89,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var c = lane; c < params.candidates; c += LANES) {
         let part = role(anchor, c + params.candidate_offset);
         let s = similarity[start + c * params.candidate_stride];
+        if (s < LEFT_OUT) {
+            continue;
+        }
         let x = max(rate * (s - top), -87.0);
         if (part == 0u) {
             sum += vec4f(exp(x), exp(x), 0.0, 0.0);

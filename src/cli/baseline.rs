@@ -90,7 +90,9 @@ impl BaselineArgs {
         let baseline = Baseline::fit(form, &device, &dataset, &config, grid)?;
         let Baseline { regularization, val, head, .. } = &baseline;
         let has_test = !dataset.split(Split::Test).images.is_empty();
-        let test = has_test.then(|| head.recall(&device, &dataset, Split::Test, 1)).transpose()?;
+        let test = has_test
+            .then(|| head.recall(&device, &dataset, Split::Test, 1, config.equal_captions))
+            .transpose()?;
         note!(
             "{form}, {} wide, regularisation {regularization} by validation rsum {:.1}; on the {} split:",
             head.dim(),

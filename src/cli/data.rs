@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use wgoal::data::SplitRows;
+use wgoal::data::{EqualCaptions, SplitRows};
 use wgoal::model::Side;
 use wgoal::{Dataset, Error, ErrorKind, Plain, Result, Split, TrainConfig};
 
@@ -76,6 +76,10 @@ pub fn warn_of_data(dataset: &Dataset, configs: &[&TrainConfig], splits: &[Split
         }
         checked.push(input);
         for suspicion in dataset.suspicions(&config.head(), splits) {
+            let right = |config: &&TrainConfig| config.equal_captions != EqualCaptions::Off;
+            if suspicion.equal_captions && configs.iter().all(right) {
+                continue;
+            }
             if !printed.contains(&suspicion) {
                 let kind = if suspicion.grave { "warning" } else { "note" };
                 note!("{kind}: {}", Plain(&suspicion));

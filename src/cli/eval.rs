@@ -1,38 +1,89 @@
-//! `wgoal eval`: recall of a head.
+//! `wgoal eval`: recall and other measures of a head, of features, or of embeddings.
 
-use super::data::{checkpoint_path, warn_of_data};
+mod input;
+mod output;
+mod ranks;
+
+use super::options::EqualCaptionsName;
 use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
-use clap::Args;
-use serde::Serialize;
+use clap::{Args, ValueEnum};
+use input::Input;
+use output::{Summary, Table};
 use std::path::PathBuf;
-use wgoal::model::Side;
+use wgoal::eval::{Evaluation, Ranks};
 use wgoal::rerank::Candidates;
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Split};
+use wgoal::{Device, Error, ErrorKind, Result};
 
 const EXAMPLES: &str = "\
 Examples:
   wgoal eval run my-features                 recall on the test split
   wgoal eval run my-features --split val --json
+  wgoal eval run my-features --k 1,5,50 --metrics all
+  wgoal eval my-features                     the features themselves, without a head
+  wgoal eval --embeddings images.npy texts.npy text_to_image.npy
   wgoal eval run my-features --top 128 --write-candidates top.safetensors
   wgoal eval run my-features --rerank scored.safetensors";
 
+const USAGE: &str = "wgoal eval [OPTIONS] [HEAD] DATASET
+       wgoal eval [OPTIONS] --embeddings IMAGES TEXTS [TEXT_TO_IMAGE]";
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Metrics {
+    /// Recall@K, and the median and the mean rank of the first right candidate
+    Recall,
+    /// Also mAP@R, R-precision, mean reciprocal rank and nDCG, as percentages
+    All,
+}
+
 #[derive(Args)]
-#[command(before_long_help = EXAMPLES)]
+#[command(before_long_help = EXAMPLES, override_usage = USAGE)]
 pub struct EvalArgs {
     /// Folder of a run, or a head such as run/best.safetensors
     ///
-    /// In a folder, the head is best.safetensors.
-    checkpoint: PathBuf,
+    /// In a folder, the head is best.safetensors. Without a head, the features of the dataset are compared as they
+    /// are. Both sides must then have the same width.
+    #[arg(value_name = "HEAD")]
+    head_or_dataset: Option<PathBuf>,
     /// Folder, .safetensors or .npz file with features
-    dataset: PathBuf,
-    /// Split to evaluate: train, val or test
-    #[arg(long, default_value = "test", help_heading = "Data")]
-    split: String,
-    /// Split the images into this many parts and average their recall (COCO 1K: 5)
+    dataset: Option<PathBuf>,
+    /// Files of embeddings to evaluate, instead of a head and a dataset
+    ///
+    /// Either images.npy, texts.npy and text_to_image.npy, the image row of every text; or one folder, .safetensors or
+    /// .npz file with these arrays. Without text_to_image, text i is that of image i. The embeddings are compared by
+    /// direction.
+    #[arg(long, value_name = "FILE", num_args = 1..=3, help_heading = "Data")]
+    #[arg(conflicts_with_all = ["head_or_dataset", "dataset", "split", "equal_captions"])]
+    embeddings: Option<Vec<PathBuf>>,
+    /// .npy file of further right pairs for --embeddings, [K, 2]: image row, text row
+    ///
+    /// A dataset may hold them as pairs.npy.
+    #[arg(long = "pairs", value_name = "FILE", requires = "embeddings", help_heading = "Data")]
+    right_pairs: Option<PathBuf>,
+    /// Split to evaluate: train, val or test [default: test]
+    #[arg(long, help_heading = "Data")]
+    split: Option<String>,
+    /// Split the images into this many parts and average their results (COCO 1K: 5)
     ///
     /// It must divide the number of images.
     #[arg(long, default_value_t = 1, help_heading = "Data")]
     folds: usize,
+    /// What equal captions of different images are for each other's images [default: as in the head's run]
+    #[arg(long, value_name = "VALUE", help_heading = "Data")]
+    equal_captions: Option<EqualCaptionsName>,
+    /// Values of K for recall@K, each 1 or more
+    ///
+    /// rsum is always the sum of recall at 1, 5 and 10.
+    #[arg(
+        long,
+        value_name = "K1,K2",
+        value_delimiter = ',',
+        default_value = "1,5,10",
+        help_heading = "Measures"
+    )]
+    k: Vec<usize>,
+    /// Measures of the table; --json has all of them
+    #[arg(long, value_name = "MEASURES", default_value = "recall", help_heading = "Measures")]
+    metrics: Metrics,
     /// Number of candidates per query to write, 1 or more
     #[arg(long, value_name = "K", requires = "write_candidates", help_heading = "Re-ranking")]
     top: Option<usize>,
@@ -52,85 +103,104 @@ pub struct EvalArgs {
     /// Print the result as one line of JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
-}
-
-#[derive(Serialize)]
-struct Summary {
-    split: String,
-    folds: usize,
-    #[serde(flatten)]
-    recall: Recall,
-    /// Recall before re-ranking.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_stage: Option<Recall>,
-    device: String,
+    /// .safetensors or .jsonl file for the rank of every query and of every right pair
+    ///
+    /// Ranks count from 1. A .jsonl file has one line per query: its row, the rank of its first right candidate, and
+    /// all its right candidates with their ranks.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    write_ranks: Option<PathBuf>,
 }
 
 impl EvalArgs {
     pub fn run(self) -> Result<()> {
-        let split: Split = self.split.parse()?;
-        let checkpoint = checkpoint_path(&self.checkpoint)?;
-        if let Some(out) = &self.write_candidates {
-            let inputs = Dataset::paths(&self.dataset).into_iter().chain([checkpoint.clone()]);
-            refuse_overwriting("--write-candidates", out, inputs)?;
+        self.check_k()?;
+        let format = self.write_ranks.as_deref().map(ranks::Format::of).transpose()?;
+        for (option, out) in
+            [("--write-candidates", &self.write_candidates), ("--write-ranks", &self.write_ranks)]
+        {
+            if let Some(out) = out {
+                refuse_overwriting(option, out, self.inputs()?)?;
+            }
         }
-        let checkpoint = Checkpoint::load(&checkpoint)?;
-        let dataset = Dataset::open_for(&self.dataset, &[split])?;
-        warn_of_data(&dataset, &[checkpoint.config()], &[split]);
+        let source = self.source()?;
         let device = self.device.open()?;
-        if self.folds != 1 && (self.top.is_some() || self.rerank.is_some()) {
-            let advice = "leave --folds out: candidates are chosen in the whole split";
-            return Err(Error::new(
-                ErrorKind::Config,
-                "--folds",
-                "1 with --top and --rerank",
-                self.folds,
-                advice,
-            ));
-        }
-        let (head, rows) = (checkpoint.head(), dataset.split(split));
-        let images = head.embed(&device, &dataset, Side::Image, &rows.images)?;
-        let texts = head.embed(&device, &dataset, Side::Text, &rows.texts)?;
-        warn_of_zeros(&dataset, Side::Image, &rows.images, &images);
-        warn_of_zeros(&dataset, Side::Text, &rows.texts, &texts);
-        let first = Recall::folds(&device, &images, &texts, head.dim(), &rows.text_image, self.folds)?;
+        self.check_folds()?;
+        let (split, equal) = (source.split(), source.equal_captions());
+        let input = source.embed(&device)?;
+        let (first, mut ranks) = self.evaluate(&device, &input)?;
         if let (Some(k), Some(path)) = (self.top, &self.write_candidates) {
-            let candidates = Candidates::top(&device, (&images, head.dim()), (&texts, head.dim()), k)?;
-            candidates.save(path, rows)?;
+            let Input { images, texts, dim, .. } = &input;
+            let candidates = Candidates::top(&device, (images, *dim), (texts, *dim), k)?;
+            candidates.save(path, &input.rows)?;
             let (texts, images) = (candidates.texts.k, candidates.images.k);
             note!("{}: {texts} texts per image, {images} images per text", shown(path));
         }
         let reranked = match &self.rerank {
             None => None,
             Some(path) => {
-                let scored = Candidates::load_scored(path, rows)?;
-                Some(Recall::of_candidates(&scored, rows.images.len(), &rows.text_image)?)
+                let scored = Candidates::load_scored(path, &input.rows)?;
+                let scored = Ranks::of_candidates(&scored, &input.truth)?;
+                let evaluation = Evaluation::of(&scored, &self.k);
+                ranks = Some(scored);
+                Some(evaluation)
             }
         };
-        if self.json {
-            let (split, device) = (split.to_string(), device.to_string());
-            let first_stage = reranked.map(|_| first);
-            let recall = reranked.unwrap_or(first);
-            return print_json(&Summary { split, folds: self.folds, recall, first_stage, device });
+        if let (Some(path), Some(format), Some(ranks)) = (&self.write_ranks, format, &ranks) {
+            format.write(path, ranks, &input.rows)?;
+            note!("{}: ranks of {} right pairs", shown(path), input.truth.pairs().count());
         }
-        say(first)?;
-        if let Some(reranked) = reranked {
-            say(format!("\nre-ranked:\n{reranked}"))?;
+        if self.json {
+            let last = reranked.as_ref().unwrap_or(&first);
+            return print_json(&Summary {
+                split: split.map(|split| split.to_string()),
+                folds: self.folds,
+                equal_captions: equal.map(|equal| equal.to_string()),
+                recall: last.recall,
+                measures: last.into(),
+                first_stage: reranked.as_ref().map(|_| first.recall),
+                device: device.to_string(),
+            });
+        }
+        let all = self.metrics == Metrics::All;
+        say(Table { evaluation: &first, all })?;
+        match &reranked {
+            Some(evaluation) => say(format!("\nre-ranked:\n{}", Table { evaluation, all })),
+            None => Ok(()),
+        }
+    }
+
+    /// The evaluation of the embeddings, and their ranks if there is one gallery.
+    fn evaluate(&self, device: &Device, input: &Input) -> Result<(Evaluation, Option<Ranks>)> {
+        let Input { images, texts, dim, truth, .. } = input;
+        if self.folds != 1 {
+            let folds = Evaluation::folds(device, images, texts, *dim, truth, self.folds, &self.k)?;
+            return Ok((folds, None));
+        }
+        let ranks = Ranks::of(device, images, texts, *dim, truth)?;
+        Ok((Evaluation::of(&ranks, &self.k), Some(ranks)))
+    }
+
+    fn check_k(&self) -> Result<()> {
+        match self.k.contains(&0) {
+            true => Err(Error::new(ErrorKind::Config, "--k", "numbers of 1 or more", 0, "leave the 0 out")),
+            false => Ok(()),
+        }
+    }
+
+    /// Candidates and ranks are those of one gallery.
+    fn check_folds(&self) -> Result<()> {
+        if self.folds == 1 {
+            return Ok(());
+        }
+        if self.top.is_some() || self.rerank.is_some() {
+            let advice = "leave --folds out: candidates are chosen in the whole split";
+            let expected = "1 with --top and --rerank";
+            return Err(Error::new(ErrorKind::Config, "--folds", expected, self.folds, advice));
+        }
+        if self.write_ranks.is_some() {
+            let advice = "leave --folds out: ranks are those in the whole split";
+            return Err(Error::new(ErrorKind::Config, "--folds", "1 with --write-ranks", self.folds, advice));
         }
         Ok(())
-    }
-}
-
-/// Warns of embeddings of length 0, which have no direction.
-fn warn_of_zeros(dataset: &Dataset, side: Side, rows: &[u32], embeddings: &[f32]) {
-    let values = embeddings.chunks_exact((embeddings.len() / rows.len().max(1)).max(1));
-    let mut zero = rows.iter().zip(values).filter(|(_, row)| row.iter().all(|&x| x == 0.0));
-    if let Some((&first, _)) = zero.next() {
-        let (count, all) = (1 + zero.count(), rows.len());
-        let first = dataset.place(side, first as usize);
-        note!(
-            "warning: {count} of {all} embeddings have length 0, so their rank is arbitrary; the first is \
-             that of {first}"
-        );
     }
 }

@@ -110,7 +110,7 @@ mod tests {
     use wgoal::{Dataset, TrainConfig};
 
     /// Options that do nothing unless they are given.
-    const WITHOUT_DEFAULT: [&str; 15] = [
+    const WITHOUT_DEFAULT: [&str; 18] = [
         "weights",
         "grid",
         "write_candidates",
@@ -126,6 +126,9 @@ mod tests {
         "images",
         "top",
         "resume",
+        "embeddings",
+        "right_pairs",
+        "write_ranks",
     ];
 
     /// Calls `look` with every command that has options or arguments, and its name.

@@ -1,7 +1,9 @@
 //! The options of a run, for `train`, `sweep` and `baseline`.
 
+mod equal_captions;
 mod unused;
 
+pub use equal_captions::EqualCaptionsName;
 pub use unused::{Unused, all_differ, warn};
 
 use super::data::checkpoint_path;
@@ -10,6 +12,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use wgoal::model::{ImageEncoder, Pooling, SignedRoot};
+use wgoal::objective::EqualCaptions;
 use wgoal::optim::{Optimizer, Schedule, Warmup};
 use wgoal::train::{Init, RECIPES, Shuffle, WarmStart};
 use wgoal::{Dataset, Error, ErrorKind, Plain, Result, TrainConfig};
@@ -125,6 +128,9 @@ pub struct InputArgs {
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     #[arg(help_heading = "Data")]
     standardize: Option<Switch>,
+    /// What equal captions of different images are for each other's images [default: off]
+    #[arg(long, value_name = "VALUE", help_heading = "Data")]
+    equal_captions: Option<EqualCaptionsName>,
 }
 
 impl InputArgs {
@@ -133,6 +139,7 @@ impl InputArgs {
         set(&mut config.text_pooling, self.text_pooling.map(Pooling::from));
         set(&mut config.signed_root, self.signed_root.map(SignedRoot::from));
         set(&mut config.standardize, self.standardize.map(Switch::is_on));
+        set(&mut config.equal_captions, self.equal_captions.map(EqualCaptions::from));
     }
 }
 

@@ -35,9 +35,8 @@ pub fn reported(dataset: &Dataset) -> Split {
 }
 
 /// The rsum of a random ranking on a split.
-pub fn chance(dataset: &Dataset, split: Split) -> f64 {
-    let split = dataset.split(split);
-    Recall::chance(split.images.len(), &split.text_image)
+pub fn chance(trainer: &Trainer, split: Split) -> f64 {
+    trainer.truth(split).map_or(0.0, |truth| truth.chance())
 }
 
 /// The rsum of the closed forms on the same features. Those whose computation would take long are left out, with a note.
@@ -54,7 +53,7 @@ pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
     // On validation, and on the split that is reported.
     let rsums = |form| -> Result<[f64; 2]> {
         let Baseline { head, val, .. } = Baseline::fit(form, device, dataset, &config, &REGULARIZATIONS)?;
-        Ok([val.rsum, head.recall(device, dataset, split, 1)?.rsum])
+        Ok([val.rsum, head.recall(device, dataset, split, 1, config.equal_captions)?.rsum])
     };
     // The start is CCA already.
     let start = trainer.start().filter(|start| start.init == Init::Cca).zip(trainer.start_head());
@@ -72,7 +71,7 @@ pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
     let [[cca_val, cca], [ridge_val, ridge]] =
         [cca, ridge].map(|form| [0, 1].map(|which| form.map(|rsums: [f64; 2]| rsums[which])));
     let val = ClosedForms { cca: cca_val, ridge: ridge_val };
-    Ok(Baselines { split: split.to_string(), cca, ridge, chance: chance(dataset, split), val })
+    Ok(Baselines { split: split.to_string(), cca, ridge, chance: chance(trainer, split), val })
 }
 
 impl Baselines {

@@ -283,7 +283,7 @@ impl TrainArgs {
                 say(baselines.line())?;
                 baselines.gain(recall.rsum, best.epoch, &config.init).map_or(Ok(()), say)?;
             }
-            None => say(format!("chance: rsum {:.1}", chance(trainer.dataset(), split)))?,
+            None => say(format!("chance: rsum {:.1}", chance(&trainer, split)))?,
         }
         say(format!("head: {}", shown(&head)))
     }
@@ -352,7 +352,7 @@ fn learns_temperature(config: &TrainConfig) -> bool {
 
 /// Warns of a run whose validation stayed near chance. A run of only a few epochs may still be near it.
 fn note_doubts(trainer: &Trainer, best: Best, collapsed: bool) {
-    let val = chance(trainer.dataset(), Split::Val);
+    let val = chance(trainer, Split::Val);
     if !collapsed && trainer.epoch() >= 5 && best.recall.is_at_chance(val) {
         note!(
             "warning: validation stayed near chance (rsum {:.1}, chance {val:.1}): check that text_to_image names \

@@ -107,7 +107,7 @@ impl<E: Element> Array<E> {
 
     /// Checks type and shape. The first two of three axes are the items and their rows. `advice` is for a wrong number
     /// of axes.
-    fn from_header(header: Header, axes: &[&str], advice: impl FnOnce(&[u64]) -> String) -> Result<Self> {
+    pub fn from_header(header: Header, axes: &[&str], advice: impl FnOnce(&[u64]) -> String) -> Result<Self> {
         let Header { label, file, start, dtype: found, shape, alone } = header;
         let Some(dtype) = E::of(&found) else {
             return Err(Error::data(label, E::TYPES, &found.name, found.conversion(E::WANTED)));

@@ -40,6 +40,12 @@ impl Arrays {
         self.with(name, "U32", &[rows.len()], rows.len(), bytemuck::cast_slice(rows))
     }
 
+    /// Adds `pairs`: right pairs (image row, text row) beside those of `text_to_image`.
+    #[must_use]
+    pub fn with_pairs(self, pairs: &[[u32; 2]]) -> Self {
+        self.with("pairs", "U32", &[pairs.len(), 2], 2 * pairs.len(), bytemuck::cast_slice(pairs))
+    }
+
     fn with(mut self, name: &str, dtype: &'static str, shape: &[usize], values: usize, bytes: &[u8]) -> Self {
         // Values are little-endian, as in files.
         let little = if cfg!(target_endian = "big") {

@@ -39,6 +39,8 @@ pub struct Batch {
     pub offsets: [Vec<u32>; 2],
     /// Image row of each pair in the dataset; equal for captions of one image.
     pub ids: Vec<u32>,
+    /// Text row of each pair in the dataset.
+    pub text_rows: Vec<u32>,
     /// How many of the feature rows that were read were all zero in the dataset.
     pub zero_rows: usize,
     /// Pairs.
@@ -113,7 +115,6 @@ impl Batches {
         }
         let pairs = dataset.split(Split::Train).texts.len();
         let order = Order::new(pairs, window, seed, epoch);
-        let mut texts = Vec::new();
         let (steps, mut read_ahead) = (steps_per_epoch(pairs, batch), ReadAhead::new());
         let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));
         Self::spawn(steps, move |step, out| {
@@ -134,19 +135,20 @@ impl Batches {
                 );
             }
             let pairs = &order.pairs[step * batch..until(step + 1)];
-            texts.clear();
-            texts.extend(pairs.iter().map(|&pair| split.texts[pair as usize]));
+            out.text_rows.clear();
+            out.text_rows.extend(pairs.iter().map(|&pair| split.texts[pair as usize]));
             out.ids.clear();
             out.ids.extend(pairs.iter().map(image));
             out.rows = pairs.len();
             let rng = |purpose| random(purpose, seed, epoch, step as u32);
-            let Batch { images, ids, offsets: [image_offsets, text_offsets], .. } = out;
+            let Batch { images, texts, ids, text_rows, offsets: [image_offsets, text_offsets], .. } = out;
             let image_rng = Some(rng(Purpose::ImageRows));
             let into = (images, image_offsets);
             out.zero_rows = preprocess.preprocess(&dataset, Side::Image, ids, image_rng, !waiting, into)?;
             let text_rng = Some(rng(Purpose::TextRows));
-            let into = (&mut out.texts, text_offsets);
-            out.zero_rows += preprocess.preprocess(&dataset, Side::Text, &texts, text_rng, !waiting, into)?;
+            let into = (texts, text_offsets);
+            out.zero_rows +=
+                preprocess.preprocess(&dataset, Side::Text, text_rows, text_rng, !waiting, into)?;
             preprocess.drop_features(&mut out.images, rng(Purpose::ImageDropout));
             preprocess.drop_features(&mut out.texts, rng(Purpose::TextDropout));
             out.stage(&device, halves);

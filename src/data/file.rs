@@ -15,7 +15,7 @@ use crate::Result;
 use std::path::{Path, PathBuf};
 
 /// All arrays that a dataset may hold.
-pub(super) const ARRAYS: [&str; 12] = [
+pub(super) const ARRAYS: [&str; 13] = [
     "images",
     "texts",
     "image_regions",
@@ -25,6 +25,7 @@ pub(super) const ARRAYS: [&str; 12] = [
     "text_offsets",
     "text_lengths",
     "text_to_image",
+    "pairs",
     "split_train",
     "split_val",
     "split_test",

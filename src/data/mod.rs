@@ -9,6 +9,7 @@ mod arrays;
 mod batch;
 mod columns;
 mod divide;
+mod embeddings;
 mod file;
 mod folder;
 mod foreign;
@@ -26,6 +27,7 @@ mod order;
 mod parts;
 mod positioned;
 mod preprocess;
+mod relation;
 mod scan;
 mod shards;
 mod splits;
@@ -37,7 +39,7 @@ mod tensors;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::model::Pooling;
 use crate::{Error, Plain, Result};
@@ -47,14 +49,18 @@ use lines::Lines;
 use local::Local;
 use splits::{Opened, TEXT_TO_IMAGE, purpose, stored, text_to_image};
 
+pub use crate::gradient::Relation;
 pub use crate::io::{
     Values, write_file, write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors,
 };
 pub use crate::model::{Side, Standardizer};
+pub use crate::objective::EqualCaptions;
 pub use array::{read_matrix_npy, read_rows_npy};
 pub use arrays::Arrays;
 pub use batch::{Batch, Batches, steps_per_epoch};
 pub use divide::Division;
+pub use embeddings::Embeddings;
+pub(crate) use embeddings::make_unit;
 pub use inspect::{ArrayInspection, Found, Inspection, SharedRows};
 pub use numbers::read_ids_npy;
 pub use order::{block_order, pair_order};
@@ -135,6 +141,10 @@ pub struct Dataset {
     text_to_image: Vec<u32>,
     /// Whether there are pairs and no text_to_image.
     pairs: bool,
+    /// Right pairs (image row, text row) beside those of `text_to_image`.
+    right_pairs: Vec<[u32; 2]>,
+    /// The relations of [`Dataset::relation`].
+    relations: [OnceLock<Result<Option<Arc<Relation>>>>; 2],
     splits: [SplitRows; 3],
     /// Which splits the dataset stores.
     stored: [bool; 3],
@@ -239,27 +249,28 @@ impl Dataset {
     /// Opens a dataset whose splits may have faults, and keeps these.
     fn open_leniently(path: &Path) -> Result<Self> {
         let (source, name) = (Source::open(path)?, name(path));
-        let (sides, text_image) = Self::features(&source)?;
+        let (sides, text_image, right_pairs) = Self::features(&source)?;
         let opened = Opened { source: &source, name: &name, images: &sides[0], text_image: &text_image };
         let (splits, faults) = opened.splits_and_faults(&TRAINING);
-        let mut dataset = Self::of_parts(&source, name, sides, text_image, splits);
+        let mut dataset = Self::of_parts(&source, name, sides, (text_image, right_pairs), splits);
         dataset.faults = faults.iter().map(Error::to_string).collect();
         Ok(dataset)
     }
 
     fn of(source: &Source, name: String, needed: &[Split], optional: &[Split]) -> Result<Self> {
-        let (sides, text_image) = Self::features(source)?;
+        let (sides, text_image, right_pairs) = Self::features(source)?;
         let opened = Opened { source, name: &name, images: &sides[0], text_image: &text_image };
         let splits = opened.splits(needed, optional)?;
-        Ok(Self::of_parts(source, name, sides, text_image, splits))
+        Ok(Self::of_parts(source, name, sides, (text_image, right_pairs), splits))
     }
 
-    /// Both sides, and the image row of every text.
-    fn features(source: &Source) -> Result<([Features; 2], Vec<u32>)> {
+    /// Both sides, the image row of every text, and further right pairs.
+    fn features(source: &Source) -> Result<([Features; 2], Vec<u32>, Vec<[u32; 2]>)> {
         let sides = [Features::open(source, Side::Image)?, Features::open(source, Side::Text)?];
         let [images, texts] = &sides;
         let text_image = text_to_image(source, images.items, (texts.items, texts.counted()))?;
-        Ok((sides, text_image))
+        let right_pairs = relation::read_pairs(source, images.items, texts.items)?;
+        Ok((sides, text_image, right_pairs))
     }
 
     fn of_sides(source: &Source, name: String, only: Option<Side>, needed: &[Split]) -> Result<Self> {
@@ -294,14 +305,14 @@ impl Dataset {
         };
         let opened = Opened { source, name: &name, images: &sides[0], text_image: &text_image };
         let splits = opened.splits(needed, &[])?;
-        Ok(Self::of_parts(source, name, sides, text_image, splits))
+        Ok(Self::of_parts(source, name, sides, (text_image, Vec::new()), splits))
     }
 
     fn of_parts(
         source: &Source,
         name: String,
         sides: [Features; 2],
-        text_image: Vec<u32>,
+        (text_image, right_pairs): (Vec<u32>, Vec<[u32; 2]>),
         splits: [SplitRows; 3],
     ) -> Self {
         let pairs = !source.has(TEXT_TO_IMAGE) && !text_image.is_empty();
@@ -309,7 +320,7 @@ impl Dataset {
         let divided = stored == [false; 3] && splits.iter().any(|rows| !rows.images.is_empty());
         Self {
             name,
-            fingerprint: fingerprint(&sides, &text_image, &splits),
+            fingerprint: fingerprint(&sides, &text_image, &splits, &right_pairs),
             lines: source.lines(),
             notes: assumptions(source, pairs, divided),
             faults: Vec::new(),
@@ -318,6 +329,8 @@ impl Dataset {
             image_names: OnceLock::new(),
             text_to_image: text_image,
             pairs,
+            right_pairs,
+            relations: Default::default(),
             stored,
             sides,
             splits,
@@ -618,8 +631,13 @@ fn assumptions(source: &Source, pairs: bool, divided: bool) -> Vec<String> {
     notes
 }
 
-/// Hashes the numbers and the lengths of the lists. Local features come last, and only if there are any.
-fn fingerprint(sides: &[Features; 2], text_image: &[u32], splits: &[SplitRows; 3]) -> u64 {
+/// Hashes the numbers and the lengths of the lists. Local features come last, then pairs, and only if there are any.
+fn fingerprint(
+    sides: &[Features; 2],
+    text_image: &[u32],
+    splits: &[SplitRows; 3],
+    pairs: &[[u32; 2]],
+) -> u64 {
     let lists = [text_image, &splits[0].images, &splits[1].images, &splits[2].images];
     let numbers = lists
         .iter()
@@ -630,6 +648,7 @@ fn fingerprint(sides: &[Features; 2], text_image: &[u32], splits: &[SplitRows; 3
         .flat_map(Features::pooled_shape)
         .chain(numbers)
         .chain(local.flat_map(|(local, tag)| std::iter::once(tag).chain(local.numbers())))
+        .chain(pairs.iter().flatten().map(|&row| row.into()))
         .flat_map(u64::to_le_bytes);
     fnv(FNV_OFFSET, bytes)
 }

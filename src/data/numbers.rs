@@ -69,14 +69,14 @@ impl Array<Integer> {
             wide[..bytes.len()].copy_from_slice(bytes);
             i128::from_le_bytes(wide)
         };
-        let mut values = Vec::with_capacity(self.rows);
+        let mut values = Vec::with_capacity(self.rows * self.cols);
         self.by_chunks(|bytes| values.extend(bytes.chunks_exact(self.size).map(extended)))?;
         Ok(values)
     }
 
     /// Passes the bytes of all values to `take`, in chunks.
     fn by_chunks(&self, mut take: impl FnMut(&[u8])) -> Result<()> {
-        let total = self.rows * self.size;
+        let total = self.rows * self.cols * self.size;
         let mut buffer = vec![0; CHUNK.min(total)];
         for done in (0..total).step_by(CHUNK) {
             let bytes = &mut buffer[..CHUNK.min(total - done)];

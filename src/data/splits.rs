@@ -108,7 +108,15 @@ pub(super) fn text_to_image(
         };
         return Err(Error::data(source.label(NAME), expected, "none", advice));
     }
-    let array = Array::<Integer>::open(source, NAME)?;
+    owners(Array::open(source, NAME)?, images, (texts, counted))
+}
+
+/// Reads an array of the image row of every text.
+pub(super) fn owners(
+    array: Array<Integer>,
+    images: usize,
+    (texts, counted): (usize, String),
+) -> Result<Vec<u32>> {
     if array.rows != texts || array.is_mask() {
         let expected = format!("{texts} values, one for each {counted}");
         let found = if array.is_mask() { "a mask".into() } else { array.rows.to_string() };

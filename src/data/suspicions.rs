@@ -29,6 +29,10 @@ pub(super) const EXTREME: f32 = 10.0;
 pub struct Suspicion {
     /// Whether results are likely to suffer.
     pub grave: bool,
+    /// Whether it is that different images have equal captions, which
+    /// [`EqualCaptions::Mask`](super::EqualCaptions::Mask) takes care of.
+    #[serde(skip)]
+    pub equal_captions: bool,
     text: String,
 }
 
@@ -43,8 +47,8 @@ impl Dataset {
     /// `splits` that a head with this configuration uses. Without splits, it looks at all items. Of an array above 256
     /// MiB it reads a sample. It skips rows that cannot be read. [`Dataset::inspect`] reads everything and reports more.
     pub fn suspicions(&self, config: &HeadConfig, splits: &[Split]) -> Vec<Suspicion> {
-        let assumed = self.notes.iter().map(|text| Suspicion { grave: false, text: text.clone() });
-        let mut found: Vec<_> = assumed.collect();
+        let assumed = |text: &String| Suspicion { grave: false, equal_captions: false, text: text.clone() };
+        let mut found: Vec<_> = self.notes.iter().map(assumed).collect();
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
             let items = self.items_of(side, splits);
             let scope = Scope { side, items: &items, most: Some(BYTES) };
@@ -75,17 +79,25 @@ impl Dataset {
 impl Look<'_> {
     /// What is suspicious about the array. `standardized` says whether the head standardises its features.
     pub fn remarks(&self, dataset: &Dataset, standardized: bool) -> Vec<Suspicion> {
-        let found = [
-            self.zero_rows(),
-            self.repeated_items(),
+        let later = [
             self.flat_columns(),
             self.unusual_magnitude(standardized),
             self.extreme_rows(),
             self.zero_columns(),
         ];
-        let leaks = self.leaks.iter().map(|leak| self.leak(dataset, leak));
-        let found = found.into_iter().flatten().chain(leaks);
-        found.map(|(grave, text)| Suspicion { grave, text: format!("{}: {text}", self.file.label) }).collect()
+        let equal_captions = self.side == Side::Text;
+        let repeated = self.repeated_items().map(|(grave, text)| (grave, equal_captions, text));
+        let leaks = self.leaks.iter().map(|leak| Some(self.leak(dataset, leak)));
+        let others = |found: Option<(bool, String)>| found.map(|(grave, text)| (grave, false, text));
+        let later = later.into_iter().chain(leaks).filter_map(others);
+        let found = others(self.zero_rows()).into_iter().chain(repeated).chain(later);
+        let label = &self.file.label;
+        let suspicion = |(grave, equal_captions, text)| Suspicion {
+            grave,
+            equal_captions,
+            text: format!("{label}: {text}"),
+        };
+        found.map(suspicion).collect()
     }
 
     fn item(&self) -> &'static str {
@@ -149,8 +161,9 @@ impl Look<'_> {
             ),
             Side::Text => format!(
                 "{count} of {all} text rows{sampled} are the same as an earlier one of another image (row {row} and row \
-                 {earlier}): equal captions count as negatives in training and as wrong answers in retrieval; leave \
-                 such captions out, or make one image of theirs"
+                 {earlier}): equal captions count as negatives in training and as wrong answers in retrieval; with \
+                 --equal-captions mask, train, sweep, baseline and eval count them as right; or leave such captions out, \
+                 or make one image of theirs"
             ),
         };
         Some((grave, text))

@@ -1,7 +1,7 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
-use super::Recall;
-use crate::data::{Dataset, Preprocess, ReadAhead, Side, Split, Standardizer};
+use super::{Evaluation, Recall, Truth};
+use crate::data::{Dataset, EqualCaptions, Preprocess, ReadAhead, Side, Split, Standardizer};
 use crate::device::{Buffer, Device, Upload};
 use crate::model::{Encoder, Head, HeadConfig, Pooling};
 use crate::{Error, Result};
@@ -100,15 +100,24 @@ impl Head {
         ))
     }
 
-    /// Recall on a split of a dataset; see [`Recall::folds`].
+    /// Recall on a split of a dataset, averaged over `folds` as by [`Recall::folds`]. [`Truth::of_split`] says what is
+    /// right there.
     ///
     /// # Errors
-    /// Those of [`Head::embed`] and [`Recall::folds`], and a split without images.
-    pub fn recall(&self, device: &Device, dataset: &Dataset, split: Split, folds: usize) -> Result<Recall> {
+    /// Those of [`Head::embed`], [`Truth::of_split`] and [`Recall::folds`], and a split without images.
+    pub fn recall(
+        &self,
+        device: &Device,
+        dataset: &Dataset,
+        split: Split,
+        folds: usize,
+        equal: EqualCaptions,
+    ) -> Result<Recall> {
         dataset.need(split)?;
         let rows = dataset.split(split);
         let images = self.embed(device, dataset, Side::Image, &rows.images)?;
         let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;
-        Recall::folds(device, &images, &texts, self.dim(), &rows.text_image, folds)
+        let truth = Truth::of_split(dataset, split, equal)?;
+        Ok(Evaluation::folds(device, &images, &texts, self.dim(), &truth, folds, &[])?.recall)
     }
 }

@@ -1,11 +1,19 @@
-//! What a head is worth: embeddings of a dataset, recall, two-stage retrieval.
+//! What a head is worth: embeddings of a dataset, recall and other measures, two-stage retrieval.
 
 #[cfg(feature = "native")]
 mod embed;
+mod measures;
+mod ranks;
+#[cfg(feature = "native")]
+mod raw;
 mod recall;
 #[cfg(feature = "native")]
 mod rerank;
+mod truth;
 
+pub use measures::{Evaluation, Measures};
+pub use ranks::Ranks;
 pub use recall::{Ranking, Recall};
 #[cfg(feature = "native")]
 pub use rerank::Candidates;
+pub use truth::Truth;

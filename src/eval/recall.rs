@@ -1,14 +1,9 @@
 //! Recall@K in both directions (docs/math.md, "Evaluation").
-//!
-//! Similarities come in strips of queries that fit a binding; ranks are counted on the device. Among equal similarities
-//! the lower index comes first, so a collapsed model does not look perfect.
 
-use crate::device::{Buffer, Device};
-use crate::kernels::{RankBlock, ranks};
-use crate::similarity::Strips;
-use crate::{Error, ErrorKind, Result};
+use super::{Evaluation, Truth};
+use crate::device::Device;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::fmt;
 
 /// Retrieval in one direction.
@@ -55,7 +50,7 @@ impl Ranking {
     }
 
     /// Mean of several, field by field.
-    fn mean(of: &[Self]) -> Self {
+    pub(super) fn mean(of: &[Self]) -> Self {
         let mean = |field: fn(&Self) -> f64| of.iter().map(field).sum::<f64>() / of.len() as f64;
         Self {
             r1: mean(|r| r.r1),
@@ -94,50 +89,9 @@ impl Recall {
         text_image: &[u32],
         folds: usize,
     ) -> Result<Self> {
-        let n = images.len() / dim.max(1);
-        check_shapes(images, texts, dim, text_image, folds)?;
-        // No comparison with a NaN is true, so a diverged head would rank first everywhere.
-        if let Some(bad) = images.iter().chain(texts).find(|x| !x.is_finite()) {
-            let advice = "the head has diverged: train with a lower --lr";
-            return Err(Error::new(ErrorKind::Diverged, "recall", "finite embeddings", bad, advice));
-        }
-        let size = n / folds;
-        let mut results = Vec::new();
-        for first in (0..n).step_by(size) {
-            let fold = first as u32..(first + size) as u32;
-            let image_ids: Vec<u32> = fold.clone().collect();
-            let text_ids: Vec<u32> =
-                text_image.iter().copied().filter(|image| fold.contains(image)).collect();
-            let images = &images[first * dim..(first + size) * dim];
-            let texts = match folds {
-                1 => Cow::Borrowed(texts),
-                _ => {
-                    let rows = texts.chunks_exact(dim).zip(text_image);
-                    rows.filter(|(_, image)| fold.contains(image)).flat_map(|(row, _)| row).copied().collect()
-                }
-            };
-            if text_ids.is_empty() {
-                let found = format!("none for images {} to {}", first, first + size - 1);
-                let advice = "choose another number of folds";
-                return Err(Error::config("--folds", "a text in every fold", found, advice));
-            }
-            // Images without a text are candidates of the texts, but not queries.
-            let captioned: Vec<u32> =
-                captioned(n, &text_ids).into_iter().filter(|id| fold.contains(id)).collect();
-            let queries = match captioned.len() == size {
-                true => Cow::Borrowed(images),
-                false => {
-                    let row = |&id: &u32| &images[(id as usize - first) * dim..][..dim];
-                    captioned.iter().flat_map(row).copied().collect()
-                }
-            };
-            let i2t = rank(device, (&queries, &captioned), (&texts, &text_ids), dim).await?;
-            let t2i = rank(device, (&texts, &text_ids), (images, &image_ids), dim).await?;
-            results.push((Ranking::of(&i2t), Ranking::of(&t2i)));
-        }
-        let (i2t, t2i): (Vec<_>, Vec<_>) = results.into_iter().unzip();
-        let (i2t, t2i) = (Ranking::mean(&i2t), Ranking::mean(&t2i));
-        Ok(Self::from_rankings(i2t, t2i))
+        check_shapes(images, texts, dim, text_image)?;
+        let truth = Truth::of_images(images.len() / dim, text_image)?;
+        Ok(Evaluation::folds_async(device, images, texts, dim, &truth, folds, &[]).await?.recall)
     }
 }
 
@@ -149,20 +103,7 @@ impl Recall {
     /// The expected rsum of random embeddings on a split of this shape. `text_image` is the position of each text's image among
     /// `images`.
     pub fn chance(images: usize, text_image: &[u32]) -> f64 {
-        let (n, m) = (images as f64, text_image.len() as f64);
-        let mut captions = vec![0u32; images];
-        for &image in text_image.iter().filter(|&&image| (image as usize) < images) {
-            captions[image as usize] += 1;
-        }
-        // Images without a text are not queries.
-        let queries = captions.iter().filter(|&&c| c > 0).count() as f64;
-        // The probability that none of c right candidates is among the first k of m.
-        let miss = |c: u32, k: u32| {
-            (0..c).map(|i| ((m - f64::from(k + i)) / (m - f64::from(i))).max(0.0)).product::<f64>()
-        };
-        let i2t = |k: u32| 100.0 * captions.iter().map(|&c| 1.0 - miss(c, k)).sum::<f64>() / queries.max(1.0);
-        let t2i = |k: u32| 100.0 * (f64::from(k) / n.max(1.0)).min(1.0);
-        [1, 5, 10].map(|k| i2t(k) + t2i(k)).iter().sum()
+        Truth::of_images(images, text_image).map_or(0.0, |truth| truth.chance())
     }
 }
 
@@ -173,70 +114,15 @@ impl Recall {
     }
 }
 
-/// Numbers of the images, of `n`, that have a text, ascending.
-pub(crate) fn captioned(n: usize, text_image: &[u32]) -> Vec<u32> {
-    let mut has = vec![false; n];
-    text_image.iter().for_each(|&image| has[image as usize] = true);
-    (0..).zip(has).filter(|(_, has)| *has).map(|(image, _)| image).collect()
-}
-
-/// 0-based ranks of the best right candidate of every query; both come as (rows, ids).
-async fn rank(
-    device: &Device,
-    (queries, query_ids): (&[f32], &[u32]),
-    (candidates, candidate_ids): (&[f32], &[u32]),
-    dim: usize,
-) -> Result<Vec<u32>> {
-    let n = query_ids.len();
-    let query_ids = Buffer::from_slice(device, "eval.query_ids", query_ids)?;
-    let candidate_ids = Buffer::from_slice(device, "eval.candidate_ids", candidate_ids)?;
-    let mut out = Buffer::new(device, "eval.ranks", n)?;
-    let mut strips = Strips::new(device, queries, candidates, dim)?;
-    let mut commands = device.commands();
-    for strip in strips.ranges() {
-        let similarity = strips.compute(&mut commands, &strip)?;
-        let block = RankBlock {
-            query_ids: query_ids.view(),
-            candidate_ids: candidate_ids.view(),
-            query_offset: strip.start,
-        };
-        ranks(&mut commands, similarity, block, out.view_mut())?;
-    }
-    commands.submit()?;
-    out.read(device, 0..n).await
-}
-
-fn check_shapes(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32], folds: usize) -> Result<()> {
+fn check_shapes(images: &[f32], texts: &[f32], dim: usize, text_image: &[u32]) -> Result<()> {
     let n = images.len().checked_div(dim).unwrap_or(0);
-    if n == 0 || images.len() != n * dim || texts.len() != text_image.len() * dim {
-        let expected = format!("rows of width {dim}, and one image number a text");
-        let found = format!(
-            "{} image values, {} text values, {} numbers",
-            images.len(),
-            texts.len(),
-            text_image.len()
-        );
-        return Err(Error::config("recall", expected, found, "give matrices of unit embeddings"));
+    if n > 0 && images.len() == n * dim && texts.len() == text_image.len() * dim {
+        return Ok(());
     }
-    if folds == 0 || !n.is_multiple_of(folds) {
-        let expected = format!("a divisor of the {n} images");
-        return Err(Error::config("--folds", expected, folds, "choose another number of folds"));
-    }
-    check_truth(n, text_image)
-}
-
-/// Every text belongs to one of `n` images.
-pub(crate) fn check_truth(n: usize, text_image: &[u32]) -> Result<()> {
-    if text_image.is_empty() {
-        return Err(Error::config("recall", "a text", "none", "give the texts of the images"));
-    }
-    match text_image.iter().position(|&image| image as usize >= n) {
-        Some(text) => {
-            let (thing, found) = (format!("image of text {text}"), text_image[text]);
-            Err(Error::config(thing, format!("below {n}"), found, "number the images from 0"))
-        }
-        None => Ok(()),
-    }
+    let expected = format!("rows of width {dim}, and one image number per text");
+    let found =
+        format!("{} image values, {} text values, {} numbers", images.len(), texts.len(), text_image.len());
+    Err(Error::config("recall", expected, found, "give matrices of unit embeddings"))
 }
 
 impl fmt::Display for Recall {

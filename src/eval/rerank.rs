@@ -3,7 +3,8 @@
 //!
 //! Owns choosing, ranking, and the file that goes to the other model and comes back. It knows nothing of that model.
 
-use super::{Ranking, Recall};
+use super::truth::Lists;
+use super::{Evaluation, Ranks, Recall, Truth};
 use crate::data::SplitRows;
 use crate::device::Device;
 use crate::gradient::{Rows, check_rows};
@@ -30,14 +31,13 @@ pub struct Candidates {
 }
 
 impl TopK {
-    /// 0-based ranks of the best candidate that is right for each query that has one, of `candidates` in all; among equal scores the
-    /// lower index comes first, as everywhere.
-    fn ranks(&self, right: &[Vec<u32>], candidates: usize) -> Vec<u32> {
-        let queries = self.index.chunks_exact(self.k).zip(self.score.chunks_exact(self.k)).zip(right);
-        let queries = queries.filter(|(_, right)| !right.is_empty());
-        let rank = |((index, score), right): ((&[u32], &[f32]), &Vec<u32>)| {
-            let listed = || index.iter().copied().zip(score.iter().copied());
-            let of = |&candidate: &u32| {
+    /// The 0-based rank of every right candidate, of `candidates` in all. Among equal scores the lower index comes
+    /// first, as everywhere.
+    fn ranks(&self, right: &Lists, candidates: usize) -> Vec<u32> {
+        let queries = self.index.chunks_exact(self.k).zip(self.score.chunks_exact(self.k)).enumerate();
+        let ranks = queries.flat_map(|(query, (index, score))| {
+            let listed = move || index.iter().copied().zip(score.iter().copied());
+            right.right(query).iter().map(move |&candidate| {
                 let own = listed().find(|(c, _)| *c == candidate).map_or(OUTSIDE, |(_, score)| score);
                 let before = |(c, score): &(u32, f32)| *score > own || (*score == own && *c < candidate);
                 let outside = if own > OUTSIDE {
@@ -47,11 +47,10 @@ impl TopK {
                 } else {
                     candidate as usize - index.iter().filter(|&&c| c < candidate).count()
                 };
-                listed().filter(before).count() + outside
-            };
-            right.iter().map(of).min().unwrap_or(candidates) as u32
-        };
-        queries.map(rank).collect()
+                (listed().filter(before).count() + outside) as u32
+            })
+        });
+        ranks.collect()
     }
 }
 
@@ -255,15 +254,14 @@ impl Scored<'_> {
     }
 }
 
-impl Recall {
-    /// Recall of scored candidates (docs/math.md, "Two-stage retrieval"). Items outside the candidate list score -100.
-    /// `text_image` is the position of each text's image among `images`.
+impl Ranks {
+    /// The ranks by scored candidates (docs/math.md, "Two-stage retrieval"). Items outside the candidate list score
+    /// -100.
     ///
     /// # Errors
-    /// Candidates of other numbers of images and texts, and those of [`Recall::of`].
-    pub fn of_candidates(candidates: &Candidates, images: usize, text_image: &[u32]) -> Result<Self> {
-        super::recall::check_truth(images, text_image)?;
-        let texts = text_image.len();
+    /// Candidates of other numbers of images and texts than the truth has.
+    pub fn of_candidates(candidates: &Candidates, truth: &Truth) -> Result<Self> {
+        let (images, texts) = (truth.images(), truth.texts());
         let fits = |top: &TopK, queries: usize, others: usize| {
             top.k > 0
                 && top.index.len() == queries * top.k
@@ -272,17 +270,23 @@ impl Recall {
         };
         if !fits(&candidates.texts, images, texts) || !fits(&candidates.images, texts, images) {
             let expected = format!("those of {images} images and {texts} texts");
-            return Err(Error::config(
-                "candidates",
-                expected,
-                "others",
-                "rank the split they were chosen in",
-            ));
+            let advice = "rank the split they were chosen in";
+            return Err(Error::config("candidates", expected, "others", advice));
         }
-        let mut captions = vec![Vec::new(); images];
-        text_image.iter().zip(0..).for_each(|(&image, text)| captions[image as usize].push(text));
-        let own: Vec<Vec<u32>> = text_image.iter().map(|&image| vec![image]).collect();
-        let i2t = Ranking::of(&candidates.texts.ranks(&captions, texts));
-        Ok(Self::from_rankings(i2t, Ranking::of(&candidates.images.ranks(&own, images))))
+        let ranks =
+            [candidates.texts.ranks(&truth.texts, texts), candidates.images.ranks(&truth.images, images)];
+        Ok(Self { truth: truth.clone(), ranks })
+    }
+}
+
+impl Recall {
+    /// Recall of scored candidates; see [`Ranks::of_candidates`]. `text_image` is the position of each text's image
+    /// among `images`.
+    ///
+    /// # Errors
+    /// Those of [`Truth::of_images`] and [`Ranks::of_candidates`].
+    pub fn of_candidates(candidates: &Candidates, images: usize, text_image: &[u32]) -> Result<Self> {
+        let truth = Truth::of_images(images, text_image)?;
+        Ok(Evaluation::of(&Ranks::of_candidates(candidates, &truth)?, &[]).recall)
     }
 }

@@ -1,6 +1,7 @@
 //! Memory bank: the embeddings of the last batches as further candidates for mining (cross-batch memory, Wang et al.,
 //! 2020). They are constants: no gradient goes to them.
 
+use super::relation::{LeftOut, Relation};
 use crate::device::{Backend, Buffer, Commands, Device, Mat, Matrix, Slice, padded};
 use crate::kernels::accumulate;
 use crate::{Error, Result};
@@ -12,6 +13,9 @@ pub(crate) struct BankRows<'a> {
     pub texts: Mat<'a>,
     /// Image ids of the batch's pairs, then of the bank's. Pairs with equal ids are never negatives.
     pub ids: Slice<'a, u32>,
+    /// Elements that are neither positive nor negative: of the batch's images against the bank's texts, and of the
+    /// batch's texts against the bank's images.
+    pub left_out: Option<&'a [LeftOut; 2]>,
 }
 
 /// A ring of whole batches, on the device.
@@ -20,6 +24,9 @@ pub(crate) struct Bank {
     texts: Matrix,
     /// Image ids of the batch's pairs, then of the bank's.
     ids: Buffer<u32>,
+    /// Image row and text row of the bank's pairs, where a relation is followed, and what it leaves out.
+    rows: [Vec<u32>; 2],
+    left_out: Option<[LeftOut; 2]>,
     capacity: usize,
     pairs: usize,
     filled: usize,
@@ -37,6 +44,8 @@ impl Bank {
             images: Matrix::new(device, "bank.images", capacity, dim)?,
             texts: Matrix::new(device, "bank.texts", capacity, dim)?,
             ids: Buffer::new(device, "bank.ids", pairs + capacity)?,
+            rows: Default::default(),
+            left_out: None,
             capacity,
             pairs,
             filled: 0,
@@ -67,11 +76,25 @@ impl Bank {
 
     pub fn clear(&mut self) {
         (self.filled, self.next) = (0, 0);
+        self.rows.iter_mut().for_each(Vec::clear);
     }
 
     /// Stores the image ids of the batch that is mined next.
     pub fn begin(&mut self, device: &Device, ids: &[u32]) -> Result<()> {
         self.ids.write(device, 0, ids)
+    }
+
+    /// Leaves out what `relation` says of the batch that is mined next, of these image rows and text rows.
+    pub fn leave_out(&mut self, device: &Device, relation: &Relation, rows: [&[u32]; 2]) -> Result<()> {
+        let lists = relation.left_out_of_bank(rows, [&self.rows[0], &self.rows[1]]);
+        let new = || -> Result<_> {
+            Ok([LeftOut::new(device, "bank.left_out_texts")?, LeftOut::new(device, "bank.left_out_images")?])
+        };
+        let buffers = match &mut self.left_out {
+            Some(buffers) => buffers,
+            none => none.insert(new()?),
+        };
+        buffers.iter_mut().zip(lists).try_for_each(|(buffer, list)| buffer.write(device, list))
     }
 
     /// The embeddings in the bank; `None` while it is empty.
@@ -82,6 +105,7 @@ impl Bank {
             images: self.images.rows(rows()),
             texts: self.texts.rows(rows()),
             ids,
+            left_out: self.left_out.as_ref(),
         })
     }
 
@@ -96,11 +120,78 @@ impl Bank {
         Ok(())
     }
 
-    /// Stores the image ids of the copied rows, after the work on the earlier rows is handed over.
-    pub fn end(&mut self, device: &Device, ids: &[u32]) -> Result<()> {
+    /// Stores the image ids of the copied rows, after the work on the earlier rows is handed over. Where a relation is
+    /// followed, also the text rows.
+    pub fn end(&mut self, device: &Device, [ids, texts]: [&[u32]; 2]) -> Result<()> {
         self.ids.write(device, self.pairs + self.next, ids)?;
+        for (rows, new) in self.rows.iter_mut().zip([ids, texts]).filter(|(_, new)| !new.is_empty()) {
+            rows.resize(rows.len().max(self.next + new.len()), 0);
+            rows[self.next..self.next + new.len()].copy_from_slice(new);
+        }
         self.next = (self.next + self.pairs) % self.capacity;
         self.filled = (self.filled + self.pairs).min(self.capacity);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::gradient::{Inputs, Workspace};
+    use crate::objective::Objective;
+
+    /// Image i of the batch is e_i, text i is 0.6 e_i + 0.8 e_(i+1). In the bank it is the other way
+    /// round.
+    #[test]
+    fn right_pairs_of_the_bank_are_not_mined() {
+        const N: usize = 4;
+        let device = Device::cpu();
+        let row = |i: usize, next: f32| {
+            let mut row = [0.0; N];
+            row[i] = if next > 0.0 { 0.6 } else { 1.0 };
+            row[(i + 1) % N] = next.max(row[(i + 1) % N]);
+            row
+        };
+        let rows = |next: f32| (0..N).flat_map(|i| row(i, next)).collect::<Vec<f32>>();
+        let matrix = |name, values: &[f32]| Matrix::from_rows(&device, name, N, N, values).unwrap();
+        let (x, y) = (matrix("x", &rows(0.0)), matrix("y", &rows(0.8)));
+        let mut gradients = [matrix("dx", &rows(0.0)), matrix("dy", &rows(0.0))];
+        let temperature = Buffer::from_slice(&device, "t", &[1.0]).unwrap();
+        // Text i of the bank has the caption of text i of the batch.
+        let class = (0..2 * N as u32).map(|text| text % N as u32).collect();
+        let own: Vec<u32> = (0..2 * N as u32).collect();
+        let relation = Relation::new(2 * N, class, &own, &[]);
+        let mut mine = |relation: Option<&Relation>| -> [Vec<f32>; 2] {
+            let mut bank = Bank::new(&device, N, N, N).unwrap();
+            let (batch, earlier) = (&own[..N], &own[N..]);
+            let mut commands = device.commands();
+            bank.begin(&device, earlier).unwrap();
+            bank.push(&mut commands, [&y, &x]).unwrap();
+            commands.submit().unwrap();
+            bank.end(&device, [earlier, earlier]).unwrap();
+            bank.begin(&device, batch).unwrap();
+            relation.iter().for_each(|relation| bank.leave_out(&device, relation, [batch, batch]).unwrap());
+            let mut workspace = Workspace::new(&device, N, N, N).unwrap();
+            let inputs = Inputs {
+                images: x.view(),
+                texts: y.view(),
+                ids: None,
+                temperature: temperature.view(),
+                left_out: None,
+                scale: 1.0,
+                bank: bank.rows(),
+            };
+            let [dx, dy] = &mut gradients;
+            let objective: Objective = "hinge".parse().unwrap();
+            workspace.gradient(&mut commands, &objective, inputs, [dx, dy]).unwrap();
+            commands.submit().unwrap();
+            workspace
+                .hardest()
+                .map(|value| value.host().unwrap()[..N].iter().map(|n| (10.0 * n).round()).collect())
+        };
+        let all = |n: f32| [vec![n; N], vec![n; N]];
+        assert_eq!(mine(None), all(10.0), "text i and image i of the bank");
+        assert_eq!(mine(Some(&relation)), all(8.0), "text i - 1 and image i + 1 of the batch");
     }
 }

@@ -239,6 +239,7 @@ impl GradientContext {
             texts,
             ids: options.ids.map(|_| self.ids.view()),
             temperature: self.temperature.view(),
+            left_out: None,
             scale: options.scale,
             bank: None,
         };

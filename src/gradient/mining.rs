@@ -1,5 +1,6 @@
 //! Mining: the hardest negatives of every anchor, in rounds, within the batch and a memory bank.
 
+use super::relation::LeftOut;
 use super::terms::same_image;
 use super::workspace::{Direction, Inputs, Mined, Strips, Workspace, ranges};
 use crate::Result;
@@ -48,11 +49,15 @@ impl Workspace {
         let (Some(bank), Some(strip), true) = (inputs.bank, &mut self.to_bank, term.mines()) else {
             return Ok(());
         };
-        for (direction, anchors, candidates) in
-            [(images, inputs.images, bank.texts), (texts, inputs.texts, bank.images)]
+        let [of_images, of_texts] = match bank.left_out {
+            Some([images, texts]) => [Some(images), Some(texts)],
+            None => [None, None],
+        };
+        for (direction, anchors, candidates, left_out) in
+            [(images, inputs.images, bank.texts, of_images), (texts, inputs.texts, bank.images, of_texts)]
         {
             let into = (&mut *positive_scratch, direction);
-            mining.bank(commands, (anchors, candidates), bank.ids, strip, into)?;
+            mining.bank(commands, (anchors, candidates), (bank.ids, left_out), strip, into)?;
         }
         Ok(())
     }
@@ -72,7 +77,7 @@ impl Mining<'_> {
         &self,
         commands: &mut Commands,
         (anchors, candidates): (Mat, Mat),
-        ids: Slice<u32>,
+        (ids, left_out): (Slice<u32>, Option<&LeftOut>),
         strip: &mut Matrix,
         (positive, direction): (&mut Buffer<f32>, &mut Direction),
     ) -> Result<()> {
@@ -81,6 +86,9 @@ impl Mining<'_> {
         for part in ranges(anchors.rows, step) {
             let product = Product::nt(anchors.part(&part), candidates);
             matmul(commands, product, strip.rows_mut(0..part.len()))?;
+            if let Some(left_out) = left_out {
+                left_out.apply(commands, &part, strip.rows_mut(0..part.len()))?;
+            }
             let block = Block {
                 anchors: part.len(),
                 candidates: rows,

@@ -9,6 +9,7 @@ mod compose;
 mod embeddings;
 mod field;
 mod mining;
+mod relation;
 mod terms;
 mod workspace;
 
@@ -18,5 +19,7 @@ pub(crate) use embeddings::check_embeddings;
 pub(crate) use embeddings::check_rows;
 pub use embeddings::{GradientContext, GradientOptions, GradientValue, Gradients, Rows};
 pub(crate) use field::Field;
+pub(crate) use relation::LeftOut;
+pub use relation::Relation;
 pub(crate) use terms::weight_params;
 pub(crate) use workspace::{Inputs, Workspace, check_pairs};

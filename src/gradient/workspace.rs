@@ -4,6 +4,7 @@
 //! again for each pass, so the whole N x N matrix is never in memory.
 
 use super::bank::BankRows;
+use super::relation::LeftOut;
 use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice};
 use crate::kernels::{Below, Block, MAX_PAIRS, Product, matmul, mined_keys};
 use crate::{Error, Result};
@@ -19,6 +20,8 @@ pub(crate) struct Inputs<'a> {
     pub ids: Option<Slice<'a, u32>>,
     /// Temperature t of InfoNCE `[1]`; the other objectives do not read it.
     pub temperature: Slice<'a, f32>,
+    /// Elements of S that are neither positive nor negative.
+    pub left_out: Option<&'a LeftOut>,
     /// Upstream gradient.
     pub scale: f32,
     /// Further candidates for mining.
@@ -219,6 +222,10 @@ impl Similarity {
             if strips == Strips::Fresh || self.rows < self.pairs {
                 let product = Product::nt(inputs.images.part(&strip.rows), inputs.texts);
                 matmul(commands, Product { sliced: strip.is_whole(), ..product }, strip.view_mut())?;
+                if let Some(left_out) = inputs.left_out {
+                    let rows = strip.rows.clone();
+                    left_out.apply(commands, &rows, strip.view_mut())?;
+                }
             }
             visit(commands, strip)?;
         }

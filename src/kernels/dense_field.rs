@@ -5,7 +5,7 @@ use super::dense_sum::is_negative;
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
 use super::weights::weighed_triplet;
-use super::{Access, Dense, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};
+use super::{Access, Dense, Kernel, KernelSpec, Real, WeightParams, is_left_out, lanes, weight_sections};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, clock, padded};
 use rayon::prelude::*;
@@ -81,7 +81,11 @@ pub fn reference<T: Real>(
         let i = row + row_offset;
         for (j, s) in field[..pairs].iter_mut().enumerate() {
             let push = |p: T| weighed_triplet(weights, p, *s, [T::zero(); 2]).map(|[_, push, _]| push);
-            *s = if is_negative(ids, i, j) { push(positive[i])? + push(positive[j])? } else { T::zero() };
+            *s = if is_negative(ids, i, j) && !is_left_out(*s) {
+                push(positive[i])? + push(positive[j])?
+            } else {
+                T::zero()
+            };
         }
         Ok(())
     })

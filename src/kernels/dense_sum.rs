@@ -3,7 +3,7 @@
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
 use super::weights::{weighed_positive, weighed_triplet};
-use super::{Access, Block, Kernel, KernelSpec, Real, WeightParams, lanes, weight_sections};
+use super::{Access, Block, Kernel, KernelSpec, Real, WeightParams, is_left_out, lanes, weight_sections};
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use crate::objective::{PairWeight, TripletWeight};
 use crate::{Error, Result};
@@ -91,7 +91,7 @@ pub fn reference<T: Real>(
         coefficients[1] = T::zero();
     }
     block.sweep(similarity, &mut states, |(coefficients, loss), anchor, candidate, s| {
-        if !is_negative(ids, anchor, candidate) {
+        if !is_negative(ids, anchor, candidate) || is_left_out(s) {
             return;
         }
         match weighed_triplet(weights, positive[anchor], s, [T::zero(); 2]) {

@@ -1,7 +1,7 @@
 //! The field of multi-similarity or lifted structure. It overwrites the similarities.
 
 use super::lab::{Lab, N};
-use super::{Access, Block, Kernel, KernelSpec, Real, exponential_sum, hardest, lanes, sigma};
+use super::{Access, Block, Kernel, KernelSpec, Real, exponential_sum, hardest, is_left_out, lanes, sigma};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -157,7 +157,7 @@ pub fn reference<T: Real>(
                 Some(ids) => ids[i] != ids[j],
                 None => i != j,
             };
-            *s = match (i == j, negative) {
+            *s = match (i == j, negative && !is_left_out(*s)) {
                 (true, _) => -scale * (rows[i].pull + columns[i].pull),
                 (_, true) => scale * (rows[i].push(rate, *s) + columns[j].push(rate, *s)),
                 _ => T::zero(),

@@ -3,7 +3,7 @@
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
-use super::{Access, Block, Kernel, KernelSpec, Real, lanes};
+use super::{Access, Block, Kernel, KernelSpec, Real, is_left_out, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
@@ -76,7 +76,7 @@ pub fn reference<T: Real>(
             Some(ids) => ids[candidate] != ids[anchor],
             None => candidate != anchor,
         };
-        if negative {
+        if negative && !is_left_out(s) {
             state[2] += (rate * (s - state[1])).exp();
         }
     });

@@ -1,7 +1,7 @@
 //! Hardest negative of every anchor, in one direction (docs/math.md, "Mining").
 
 use super::lab::{Lab, N, Pair, directions};
-use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
+use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, is_left_out, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
@@ -156,7 +156,7 @@ impl<'a, T: Real> Scan<T> for Best<'a, T> {
         let own = if self.exclude_own { none } else { -T::one() };
         for k in 0..LANES {
             m[k] = if candidate[k] == anchor[k] { own } else { m[k] };
-            m[k] = if candidate[k] == NO_PAIR { none } else { m[k] };
+            m[k] = if (candidate[k] == NO_PAIR) | is_left_out(m[k]) { none } else { m[k] };
         }
         if let Some((n, h)) = self.below {
             let (top, top_index) = (Lanes::<T>::of(anchor, n), Lanes::<T>::of(anchor, h));

@@ -2,7 +2,7 @@
 
 use super::hardest::mined;
 use super::lab::{Lab, N, TEMPERATURE, directions};
-use super::{Access, Kernel, KernelSpec, LANES, Real, SameImage, lanes};
+use super::{Access, Kernel, KernelSpec, LANES, Real, SameImage, is_left_out, lanes};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -216,6 +216,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
             let mut similarity = [T::zero(); LANES];
             for k in 0..field.len() {
                 let s = field[k];
+                special[k] |= is_left_out(s);
                 let (from_row, from_column) = (s - own.top, s - top[k]);
                 let row = (rate * from_row).power_of_e() / own.total;
                 let column = (rate * from_column).power_of_e() / column_total[k];
@@ -226,8 +227,10 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
             }
             // Targets are few, so they are computed one by one.
             if special.contains(&true) {
-                let target =
-                    |&k: &usize| special[k] && (same_image != SameImage::LeftOut || here.start + k == i);
+                let target = |&k: &usize| {
+                    let is_target = same_image != SameImage::LeftOut || here.start + k == i;
+                    special[k] && is_target && !is_left_out(similarity[k])
+                };
                 for k in (0..field.len()).filter(target) {
                     let (s, column) = (similarity[k], &columns[here.start + k]);
                     let (row, from_column) = (own.at_target(s, rate), s - column.top);

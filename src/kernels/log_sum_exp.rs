@@ -2,7 +2,7 @@
 
 use super::hardest::mined;
 use super::lab::{Lab, N, TEMPERATURE, directions};
-use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, lanes};
+use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, is_left_out, lanes};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
@@ -112,12 +112,13 @@ impl Roles<'_> {
     /// Whether each lane's candidate is a target of its anchor, and whether it is left out.
     #[inline(always)]
     fn of<T: Real>(&self, lanes: &Lanes<T>) -> ([bool; LANES], [bool; LANES]) {
-        let Lanes { anchor, candidate, .. } = lanes;
+        let Lanes { anchor, candidate, s } = lanes;
         let (own_id, other_id) = lanes.ids(self.ids);
         let (mut target, mut out) = ([false; LANES], [false; LANES]);
         for k in 0..LANES {
             let (own, none) = (candidate[k] == anchor[k], candidate[k] == NO_PAIR);
             let same = own_id[k] == other_id[k];
+            let none = none | is_left_out(s[k]);
             target[k] = (own | (same & (self.same_image == SameImage::Target))) & !none;
             out[k] = none | (same & !own & (self.same_image == SameImage::LeftOut));
         }

@@ -28,6 +28,7 @@ mod kernel;
 mod l2norm;
 pub mod lab;
 mod lab_local;
+mod leave_out;
 mod log_sum_exp;
 mod matmul;
 mod mined_order;
@@ -58,11 +59,12 @@ pub use hardest::{Below, Candidates, Hardest, hardest};
 pub use infonce::{InfonceField, infonce};
 pub use kernel::Kernel;
 pub use l2norm::{l2norm, l2norm_backward};
+pub use leave_out::{NOTHING, leave_out};
 pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{check_environment, matmul};
 pub use mined_order::{MAX_PAIRS, SortForm, mined_keys, mined_order};
 pub use product::{MATMUL_VARIANTS, MatmulVariant, Product};
-pub use ranks::{RankBlock, ranks};
+pub use ranks::{RightCandidates, ranks};
 pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
 pub use sum_squares::{PARTS, sum_squares};
@@ -89,6 +91,7 @@ pub mod reference {
     pub use super::hardest::reference as hardest;
     pub use super::infonce::reference as infonce;
     pub use super::l2norm::{backward_reference as l2norm_backward, reference as l2norm};
+    pub use super::leave_out::reference as leave_out;
     pub use super::log_sum_exp::reference as log_sum_exp;
     pub use super::matmul::reference as matmul;
     pub use super::mined_order::reference as mined_order;
@@ -100,6 +103,7 @@ pub mod reference {
     pub use super::widen::reference as widen;
 }
 
+use leave_out::is_left_out;
 use scan::{LANES, Lanes, NO_PAIR, Scan};
 
 use crate::Result;
@@ -132,6 +136,7 @@ pub static KERNELS: &[&Kernel] = &[
     &infonce::KERNEL,
     &l2norm::KERNEL,
     &l2norm::BACKWARD,
+    &leave_out::KERNEL,
     &log_sum_exp::KERNEL,
     &matmul::TILED,
     &matmul::REGISTERS,

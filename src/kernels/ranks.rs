@@ -1,5 +1,5 @@
-//! Rank of the best correct candidate of every query (docs/math.md, "Evaluation"). Of equal similarities, the lower
-//! index comes first.
+//! Ranks of the right candidates of every query (docs/math.md, "Evaluation"). Of equal similarities, the lower index
+//! comes first.
 
 use super::lab::{Lab, N};
 use super::{Access, Kernel, KernelSpec, Real, lanes};
@@ -17,37 +17,35 @@ pub(super) static KERNEL: Kernel = Kernel {
     },
     tolerance: 0.0,
     check,
-    mutation: ["c < r)", "c <= r)"],
+    mutation: ["vec4u(c) < r", "vec4u(c) <= r"],
 };
 
-params!(queries: u32, candidates: u32, stride: u32, query_offset: u32);
+params!(queries: u32, candidates: u32, stride: u32);
 
-/// Which queries and candidates a block of similarities belongs to.
+/// The right candidates of the queries of a block of similarities.
 #[derive(Clone, Copy)]
-pub struct RankBlock<'a> {
-    /// Ids of all queries.
-    pub query_ids: Slice<'a, u32>,
-    /// Ids of the candidates. A candidate is correct if its id equals the query's.
-    pub candidate_ids: Slice<'a, u32>,
-    /// The block's first query.
-    pub query_offset: usize,
+pub struct RightCandidates<'a> {
+    /// Query q owns the entries `offsets[q]..offsets[q + 1]`; `[queries + 1]`, starting at 0.
+    pub offsets: Slice<'a, u32>,
+    /// The candidate of every entry.
+    pub right: Slice<'a, u32>,
+    /// The number of entries.
+    pub entries: usize,
 }
 
-/// Writes the 0-based ranks of the block's queries from `similarity [queries, candidates]`. A query without a correct
-/// candidate gets the number of candidates.
+/// Writes the 0-based rank of every right candidate of the queries of `similarity [queries, candidates]`.
 pub fn ranks(
     commands: &mut Commands,
     similarity: Mat,
-    block: RankBlock,
+    of: RightCandidates,
     mut ranks: SliceMut<u32>,
 ) -> Result<()> {
     match commands {
         Commands::Cpu => {
             let _clock = clock("ranks");
-            let (queries, candidates) = (block.query_ids.host()?, block.candidate_ids.host()?);
-            let out = &mut ranks.host()?[block.query_offset..][..similarity.rows];
-            let ids = &queries[block.query_offset..][..similarity.rows];
-            reference(similarity.data.host()?, ids, &candidates[..similarity.cols], out);
+            let offsets = &of.offsets.host()?[..=similarity.rows];
+            let (right, ranks) = (&of.right.host()?[..of.entries], &mut ranks.host()?[..of.entries]);
+            reference(similarity.data.host()?, similarity.cols, offsets, right, ranks);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -55,43 +53,39 @@ pub fn ranks(
                 queries: similarity.rows as u32,
                 candidates: similarity.cols as u32,
                 stride: similarity.stride() as u32,
-                query_offset: block.query_offset as u32,
             };
-            let regions = [
-                similarity.data.region()?,
-                block.query_ids.region()?,
-                block.candidate_ids.region()?,
-                ranks.region()?,
-            ];
-            let cost = 12.0 * similarity.rows as f64 * similarity.cols as f64;
-            recorder.dispatch(
-                &KERNEL.spec,
-                &lanes(recorder),
-                &params,
-                &regions,
-                [similarity.rows, 1, 1],
-                cost,
-            )
+            let regions =
+                [similarity.data.region()?, of.offsets.region()?, of.right.region()?, ranks.region()?];
+            let passes = similarity.rows + of.entries / 4;
+            let cost = 12.0 * passes as f64 * similarity.cols as f64;
+            let grid = [similarity.rows, 1, 1];
+            recorder.dispatch(&KERNEL.spec, &lanes(recorder), &params, &regions, grid, cost)
         }
     }
 }
 
-/// [`ranks`] as a plain loop over padded rows. `query_ids` and `ranks` are those of the block.
-pub fn reference<T: Real>(similarity: &[T], query_ids: &[u32], candidate_ids: &[u32], ranks: &mut [u32]) {
-    let candidates = candidate_ids.len();
-    let rows = similarity.par_chunks_exact(padded(candidates)).zip(query_ids).zip(ranks);
-    rows.for_each(|((row, &id), rank)| {
-        let row = &row[..candidates];
-        let mut best = (T::neg_infinity(), candidates);
-        for (c, &s) in row.iter().enumerate() {
-            if candidate_ids[c] == id && s > best.0 {
-                best = (s, c);
-            }
+/// [`ranks`] as a plain loop over padded rows.
+pub fn reference<T: Real>(
+    similarity: &[T],
+    candidates: usize,
+    offsets: &[u32],
+    right: &[u32],
+    ranks: &mut [u32],
+) {
+    let mut left = ranks;
+    let mut rows = Vec::with_capacity(offsets.len());
+    for (row, entries) in similarity.chunks_exact(padded(candidates)).zip(offsets.windows(2)) {
+        let (own, others) = left.split_at_mut((entries[1] - entries[0]) as usize);
+        rows.push((&row[..candidates], &right[entries[0] as usize..entries[1] as usize], own));
+        left = others;
+    }
+    rows.into_par_iter().for_each(|(row, right, ranks)| {
+        for (&r, rank) in right.iter().zip(ranks) {
+            let s = row[r as usize];
+            let better = row.iter().filter(|&&v| v > s).count();
+            let tied_before = row[..r as usize].iter().filter(|&&v| v == s).count();
+            *rank = (better + tied_before) as u32;
         }
-        let (s, r) = best;
-        let better = row.iter().filter(|&&v| v > s).count();
-        let tied_before = row[..r].iter().filter(|&&v| v == s).count();
-        *rank = (better + tied_before) as u32;
     });
 }
 
@@ -99,11 +93,14 @@ fn check(lab: &mut Lab) -> Result<()> {
     const CANDIDATES: usize = 131;
     let coarse = lab.numbers(N * CANDIDATES).iter().map(|s| (s * 32.0).round() / 32.0).collect::<Vec<_>>();
     let similarity = lab.pair(crate::device::pad_rows(&coarse, CANDIDATES).into_owned())?;
-    let (query_ids, candidate_ids) = (lab.indices(N, 31)?, lab.indices(CANDIDATES, 30)?);
-    let mut out = lab.poison_indices(N)?;
-    let block = RankBlock { query_ids: query_ids.get(), candidate_ids: candidate_ids.get(), query_offset: 0 };
-    lab.run(|commands| ranks(commands, similarity.mat(N, CANDIDATES), block, out.get_mut()))?;
-    let mut expected = vec![0; N];
-    reference(&similarity.wide(), &query_ids.host, &candidate_ids.host, &mut expected);
+    // 0 to 6 right candidates of each query.
+    let offsets: Vec<u32> = (0..=N as u32).map(|q| 3 * q + q % 4).collect();
+    let entries = offsets[N] as usize;
+    let (offsets, right) = (lab.pair(offsets)?, lab.indices(entries, CANDIDATES as u32)?);
+    let mut out = lab.poison_indices(entries)?;
+    let of = RightCandidates { offsets: offsets.get(), right: right.get(), entries };
+    lab.run(|commands| ranks(commands, similarity.mat(N, CANDIDATES), of, out.get_mut()))?;
+    let mut expected = vec![0; entries];
+    reference(&similarity.wide(), CANDIDATES, &offsets.host, &right.host, &mut expected);
     lab.compare_indices(&out, &expected)
 }

@@ -6,12 +6,14 @@
 //! This file holds that type with its parameters. Names, checks and custom weights are in the files beside it.
 
 mod custom;
+mod equal_captions;
 mod names;
 mod negatives;
 mod validate;
 
 pub use custom::CustomWeights;
 pub(crate) use custom::SECTION;
+pub use equal_captions::EqualCaptions;
 pub use negatives::Negatives;
 
 use crate::Result;

@@ -209,7 +209,10 @@ impl Sweep {
                 continue;
             }
             let checkpoint = Checkpoint::load(head_path(out, objective, number, seed))?;
-            let recall = checkpoint.head().recall(device, dataset, Split::Test, 1);
+            let recall = {
+                let equal = checkpoint.config().equal_captions;
+                checkpoint.head().recall(device, dataset, Split::Test, 1, equal)
+            };
             let recall = recall.map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
             results.add_test(Test { objective: objective.into(), point: point.into(), seed, recall })?;
         }

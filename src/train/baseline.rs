@@ -311,7 +311,7 @@ impl Baseline {
                 }
             }
             for (head, correlations) in candidates {
-                let val = head.recall(device, dataset, Split::Val, 1)?;
+                let val = head.recall(device, dataset, Split::Val, 1, config.equal_captions)?;
                 if best.as_ref().is_none_or(|best| val.rsum > best.val.rsum) {
                     best = Some(Self { head, regularization, val, correlations });
                 }

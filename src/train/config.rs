@@ -3,7 +3,7 @@
 use super::{Init, Shuffle};
 use crate::kernels::MAX_PAIRS;
 use crate::model::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
-use crate::objective::{GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
+use crate::objective::{EqualCaptions, GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
 use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,8 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Captions of the same image are never used as negatives. The papers do not check this; `false` matches them.
     pub mask_same_image: bool,
+    /// What equal captions of different images are for each other's images, in training and in evaluation.
+    pub equal_captions: EqualCaptions,
     /// Stop after this many epochs without a better validation rsum. 0 disables early stopping.
     pub patience: usize,
 }
@@ -112,6 +114,7 @@ impl Default for TrainConfig {
             shuffle: Shuffle::default(),
             seed: 0,
             mask_same_image: true,
+            equal_captions: EqualCaptions::default(),
             patience: 0,
         }
     }

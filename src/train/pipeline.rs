@@ -6,12 +6,13 @@
 use super::TrainConfig;
 use super::reduce::{Alone, Reduce};
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
-use crate::gradient::{Bank, Workspace, check_pairs};
+use crate::gradient::{Bank, LeftOut, Relation, Workspace, check_pairs};
 use crate::kernels::{PARTS, RECORD};
 use crate::model::{Encoder, Head, Layout, Side};
 use crate::objective::{InfonceParams, Objective};
 use crate::optim::Optimizer;
 use crate::{Error, Result};
+use std::sync::Arc;
 
 /// The number of steps whose records stay on the device before they are fetched.
 pub(super) const RECORDS: usize = 1024;
@@ -68,6 +69,10 @@ pub struct Pipeline {
     pub(super) reduce: Box<dyn Reduce>,
     pub(super) encoders: [Encoder; 2],
     pub(super) ids: Buffer<u32>,
+    /// Which texts are right for which images, where it is more than each text for its own image.
+    pub(super) relation: Option<Arc<Relation>>,
+    /// What it leaves out of the batch.
+    pub(super) left_out: LeftOut,
     pub(super) bank: Option<Bank>,
     /// The number of epochs before the bank is used, and whether it is used now.
     pub(super) bank_warmup: usize,
@@ -122,6 +127,8 @@ impl Pipeline {
             reduce: Box::new(Alone),
             encoders: [encoder(Side::Image)?, encoder(Side::Text)?],
             ids: Buffer::new(device, "ids", pairs)?,
+            relation: None,
+            left_out: LeftOut::new(device, "left_out")?,
             bank: bank.transpose()?,
             bank_warmup: config.bank_warmup,
             banking: true,
@@ -193,7 +200,7 @@ impl Pipeline {
         objective.validate()?;
         let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
         let rows = [Upload::Borrowed(&images), Upload::Borrowed(&texts)];
-        self.step_padded(rows, offsets, batch.ids, objective, learning_rate, external).await
+        self.step_padded(rows, offsets, [batch.ids, &[]], objective, learning_rate, external).await
     }
 
     pub(super) async fn fetch_records(&mut self) -> Result<()> {

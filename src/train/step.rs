@@ -19,6 +19,8 @@ use std::ops::Range;
 impl Pipeline {
     /// [`Pipeline::step_local_async`] on rows that are already padded.
     ///
+    /// `ids` are the image row and the text row of every pair. Text rows are needed only where a relation is followed.
+    ///
     /// A step that fails must change nothing. So all phases except the last write only memory that the next step
     /// overwrites. Only [`Pipeline::update`] changes parameters, optimiser, bank and records. The host updates its own
     /// copy of this state after that.
@@ -26,7 +28,7 @@ impl Pipeline {
         &mut self,
         rows: [Upload<'_, f32>; 2],
         offsets: [&[u32]; 2],
-        ids: &[u32],
+        ids: [&[u32]; 2],
         objective: &Objective,
         learning_rate: f64,
         external: Option<External<'_>>,
@@ -65,15 +67,19 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Uploads the images of the pairs, for the mask and the bank.
-    fn upload_ids(&mut self, ids: &[u32]) -> Result<()> {
+    /// Uploads the images of the pairs, for the mask and the bank, and what the relation leaves out.
+    fn upload_ids(&mut self, ids: [&[u32]; 2]) -> Result<()> {
+        let [images, _] = ids;
         if self.mask {
-            self.ids.write(&self.device, 0, ids)?;
+            self.ids.write(&self.device, 0, images)?;
         }
-        match self.bank.as_mut().filter(|_| self.banking) {
-            Some(bank) => bank.begin(&self.device, ids),
-            None => Ok(()),
+        let relation = self.relation.as_deref();
+        if let Some(relation) = relation {
+            self.left_out.write(&self.device, relation.left_out(ids, !self.mask))?;
         }
+        let Some(bank) = self.bank.as_mut().filter(|_| self.banking) else { return Ok(()) };
+        bank.begin(&self.device, images)?;
+        relation.map_or(Ok(()), |relation| bank.leave_out(&self.device, relation, ids))
     }
 
     /// Uploads the temperature that the gradient reads. If the objective sets a new one, this is used and returned.
@@ -115,6 +121,7 @@ impl Pipeline {
             texts: text.unit.view(),
             ids: self.mask.then(|| self.ids.view()),
             temperature: self.read_temperature.view(),
+            left_out: self.relation.as_ref().map(|_| &self.left_out),
             scale: 1.0,
             bank: bank.and_then(|bank| bank.rows()),
         };
@@ -198,7 +205,12 @@ impl Pipeline {
     }
 
     /// Updates the host's state after a step was submitted completely.
-    fn finish(&mut self, objective: &Objective, given: Option<InfonceParams>, ids: &[u32]) -> Result<()> {
+    fn finish(
+        &mut self,
+        objective: &Objective,
+        given: Option<InfonceParams>,
+        ids: [&[u32]; 2],
+    ) -> Result<()> {
         self.encoders.iter_mut().for_each(crate::model::Encoder::keep_statistics);
         self.temperature = given.or(self.temperature);
         if objective.infonce().is_some() {

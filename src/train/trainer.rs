@@ -10,7 +10,7 @@ use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::{Init, Pipeline, StepStats, TrainConfig};
 use crate::data::{Batch, Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};
 use crate::device::{Device, Upload};
-use crate::eval::Recall;
+use crate::eval::{Evaluation, Recall, Truth};
 use crate::gradient::Bank;
 use crate::model::{Encoder, Head, Pooling};
 use crate::{Error, ErrorKind, Result};
@@ -60,6 +60,8 @@ pub struct Trainer {
     pipeline: Pipeline,
     progress: Progress,
     best: Option<Head>,
+    /// What is right in validation.
+    val: Truth,
     /// What this process started the run from, if that is not random.
     start: Option<(Start, Head)>,
     /// Why the state on the device belongs to no epoch, if it does not.
@@ -192,10 +194,14 @@ impl Trainer {
             let some: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(8).max(1)).copied().collect();
             preprocess.check(&dataset, side, &some)?;
         }
+        let val = Truth::of_split(&dataset, Split::Val, config.equal_captions)?;
+        let mut pipeline = Pipeline::new(device, head, &pipeline, pairs)?;
+        pipeline.relation = dataset.relation(config.equal_captions)?;
         Ok(Self {
+            val,
             device: device.clone(),
             preprocess: Arc::new(preprocess),
-            pipeline: Pipeline::new(device, head, &pipeline, pairs)?,
+            pipeline,
             dataset,
             progress,
             best: None,
@@ -370,6 +376,7 @@ impl Trainer {
                 staged: [staged_images, staged_texts],
                 offsets: [image, text],
                 ids,
+                text_rows,
                 ..
             } = &mut batch;
             let rows =
@@ -377,7 +384,7 @@ impl Trainer {
                     Some(staged) => staged,
                     None => Upload::Owned(rows),
                 });
-            let work = self.pipeline.step_padded(rows, [image, text], ids, &objective, lr, None);
+            let work = self.pipeline.step_padded(rows, [image, text], [ids, text_rows], &objective, lr, None);
             self.device.wait(work)?;
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
@@ -412,8 +419,7 @@ impl Trainer {
             collapse: None,
             seconds: 0.0,
         };
-        let split = self.dataset.split(Split::Val);
-        let chance = Recall::chance(split.images.len(), &split.text_image);
+        let chance = self.val.chance();
         // The number of local rows is unknown if the host pools them.
         let counted = config.pooling().iter().all(|pooling| matches!(pooling, Pooling::None | Pooling::Gpo));
         let zero = if counted { zero_rows as f64 / rows_read.max(1) as f64 } else { 0.0 };
@@ -427,7 +433,7 @@ impl Trainer {
         let (dataset, rows, dim) = (&self.dataset, self.dataset.split(Split::Val), head.dim());
         let images = head.embed(&self.device, dataset, Side::Image, &rows.images)?;
         let texts = head.embed(&self.device, dataset, Side::Text, &rows.texts)?;
-        let recall = Recall::of(&self.device, &images, &texts, dim, &rows.text_image)?;
+        let recall = Evaluation::folds(&self.device, &images, &texts, dim, &self.val, 1, &[])?.recall;
         Ok((recall, [spread(&images, dim), spread(&texts, dim)]))
     }
 
@@ -452,7 +458,15 @@ impl Trainer {
     /// # Errors
     /// A bad value in a row, a failing device.
     pub fn recall_of(&self, head: &Head, split: Split) -> Result<Recall> {
-        head.recall(&self.device, &self.dataset, split, 1)
+        head.recall(&self.device, &self.dataset, split, 1, self.progress.config.equal_captions)
+    }
+
+    /// What is right in a split, as this run trains and evaluates.
+    ///
+    /// # Errors
+    /// Those of [`Truth::of_split`].
+    pub fn truth(&self, split: Split) -> Result<Truth> {
+        Truth::of_split(&self.dataset, split, self.progress.config.equal_captions)
     }
 
     /// The best epoch so far. It is 0 if no epoch was better than what the run started from.

@@ -2,7 +2,7 @@
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
-use wgoal::eval::Ranking;
+use wgoal::eval::{Evaluation, Measures, Ranking, Ranks, Truth};
 use wgoal::{Device, Recall};
 
 /// The position of the best right candidate in the fully sorted list, sorted by score and then by index.
@@ -120,6 +120,111 @@ fn distractors(device: &Device) -> Outcome {
     check((alone - (300.0 + 100.0 / 3.0 + 200.0)).abs() < 1e-9, format!("{alone}"))
 }
 
+/// The measures of one direction by their definitions, from all scores and what is right.
+fn plain_measures(scores: &[Vec<f64>], right: &[Vec<bool>]) -> [f64; 5] {
+    let mut sums = [0.0; 5];
+    let mut queries = 0.0;
+    for (scores, right) in scores.iter().zip(right) {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        let hits: Vec<bool> = order.iter().map(|&c| right[c]).collect();
+        let all = hits.iter().filter(|hit| **hit).count();
+        let Some(first) = hits.iter().position(|hit| *hit) else { continue };
+        queries += 1.0;
+        let found = |k: usize| hits[..k].iter().filter(|hit| **hit).count() as f64;
+        let precisions = (1..=all).filter(|&k| hits[k - 1]).map(|k| found(k) / k as f64);
+        let gain = |place: usize| 1.0 / ((place + 1) as f64).log2();
+        let gained: f64 = (1..=hits.len()).filter(|&k| hits[k - 1]).map(gain).sum();
+        let ideal: f64 = (1..=all).map(gain).sum();
+        let of_query = [
+            precisions.sum::<f64>() / all as f64,
+            found(all) / all as f64,
+            1.0 / (first + 1) as f64,
+            gained / ideal,
+            f64::from(first < 3),
+        ];
+        sums.iter_mut().zip(of_query).for_each(|(sum, one)| *sum += 100.0 * one);
+    }
+    sums.map(|sum| sum / queries)
+}
+
+/// All measures against their definitions, with several right candidates in both directions, ties, images without a
+/// text and texts without an image.
+fn measures(device: &Device) -> Outcome {
+    for (n, dim, seed) in [(2, 3, 1), (31, 4, 2), (66, 5, 3), (130, 7, 4)] {
+        let (images, texts, text_image) = made_up(n, dim, seed);
+        let m = text_image.len();
+        let mut random = Random::new(seed + 9);
+        let own = text_image.iter().zip(0..).filter(|(image, text)| *image % 5 != 1 && text % 7 != 3);
+        let mut pairs: Vec<[u32; 2]> = own.map(|(&image, text)| [image, text]).collect();
+        pairs.extend((0..2 * n).map(|_| [random.below(n) as u32, random.below(m) as u32]));
+        let truth = Truth::of_pairs(n, m, &pairs)?;
+        let dot = |i: usize, t: usize| -> f64 {
+            (0..dim).map(|k| f64::from(images[i * dim + k]) * f64::from(texts[t * dim + k])).sum()
+        };
+        let scores: Vec<Vec<f64>> = (0..n).map(|i| (0..m).map(|t| dot(i, t)).collect()).collect();
+        let right: Vec<Vec<bool>> =
+            (0..n).map(|i| (0..m).map(|t| pairs.contains(&[i as u32, t as u32])).collect()).collect();
+        let turned: Vec<Vec<f64>> = (0..m).map(|t| scores.iter().map(|row| row[t]).collect()).collect();
+        let right_images: Vec<Vec<bool>> = (0..m).map(|t| right.iter().map(|row| row[t]).collect()).collect();
+        let found = Evaluation::folds(device, &images, &texts, dim, &truth, 1, &[3, 4 * n])?;
+        for (name, found, expected) in [
+            ("i2t", &found.i2t, plain_measures(&scores, &right)),
+            ("t2i", &found.t2i, plain_measures(&turned, &right_images)),
+        ] {
+            let Measures { recall_at, map_at_r, r_precision, mrr, ndcg, .. } = found;
+            let numbers = [*map_at_r, *r_precision, *mrr, *ndcg, recall_at[0].1];
+            let near = numbers.iter().zip(expected).all(|(f, e)| (f - e).abs() <= 1e-9 * e);
+            check(near, format!("{name} {n}: {numbers:?}, expected {expected:?}"))?;
+            check(recall_at[1] == (4 * n, 100.0), "more than there are")?;
+        }
+        // The ranks of one query, and those of scored candidates.
+        let ranks = Ranks::of(device, &images, &texts, dim, &truth)?;
+        for (text, rank) in ranks.texts_of(0) {
+            let s = scores[0][text as usize];
+            let before = (0..m).filter(|&t| scores[0][t] > s || (scores[0][t] == s && t < text as usize));
+            check(
+                right[0][text as usize] && before.count() == rank as usize,
+                format!("text {text}: {rank}"),
+            )?;
+        }
+        let top = wgoal::rerank::Candidates::top(device, (&images, dim), (&texts, dim), m)?;
+        check(Ranks::of_candidates(&top, &truth)? == ranks, "all candidates, scored as they were")?;
+    }
+    Ok(())
+}
+
+/// The mean over folds, each with the texts of its own images and the pairs within it.
+fn folds_of_pairs(device: &Device) -> Outcome {
+    let (n, dim) = (40, 5);
+    let (images, texts, text_image) = made_up(n, dim, 8);
+    let mut random = Random::new(3);
+    let more: Vec<[u32; 2]> =
+        (0..60).map(|_| [random.below(n) as u32, random.below(text_image.len()) as u32]).collect();
+    let truth = Truth::of_images(n, &text_image)?.with_pairs(&more)?;
+    let found = Evaluation::folds(device, &images, &texts, dim, &truth, 2, &[2])?;
+    let mut expected = [0.0; 2];
+    for fold in 0..2 {
+        let inside = |image: u32| image as usize / 20 == fold;
+        let own: Vec<usize> = (0..text_image.len()).filter(|&t| inside(text_image[t])).collect();
+        let mut pairs: Vec<[u32; 2]> = (0..).zip(&own).map(|(at, &t)| [text_image[t], at]).collect();
+        for [image, text] in &more {
+            let at = own.iter().position(|t| t == &(*text as usize));
+            pairs.extend(at.filter(|_| inside(*image)).map(|at| [*image, at as u32]));
+        }
+        pairs.iter_mut().for_each(|pair| pair[0] -= 20 * fold as u32);
+        let texts: Vec<f32> = own.iter().flat_map(|&t| texts[t * dim..(t + 1) * dim].to_vec()).collect();
+        let truth = Truth::of_pairs(20, own.len(), &pairs)?;
+        let images = &images[fold * 20 * dim..(fold + 1) * 20 * dim];
+        let part = Evaluation::of(&Ranks::of(device, images, &texts, dim, &truth)?, &[2]);
+        expected[0] += part.i2t.map_at_r / 2.0;
+        expected[1] += part.t2i.recall_at[0].1 / 2.0;
+    }
+    let found = [found.i2t.map_at_r, found.t2i.recall_at[0].1];
+    let near = found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-9);
+    check(near, format!("{found:?}, expected {expected:?}"))
+}
+
 /// A collapsed model, whose embeddings are all equal, must look like chance, not like a perfect model.
 fn collapsed(device: &Device) -> Outcome {
     let (n, dim) = (50, 3);
@@ -166,6 +271,8 @@ pub fn tests(suite: &mut Suite) {
     suite.each("whole", whole);
     suite.each("folds", folds);
     suite.each("distractors", distractors);
+    suite.each("measures", measures);
+    suite.each("folds_of_pairs", folds_of_pairs);
     suite.each("collapsed", collapsed);
     suite.each("arguments", arguments);
     suite.each("chance", chance);

@@ -92,8 +92,8 @@ fn every_command_warns_of_suspicious_features_once() {
         (
             "equal",
             "equal/texts.npy: 40 of 80 text rows are the same as an earlier one of another image (row 40 and row 0): equal \
-             captions count as negatives in training and as wrong answers in retrieval; leave such captions out, or make one \
-             image of theirs"
+             captions count as negatives in training and as wrong answers in retrieval; with --equal-captions mask, train, \
+             sweep, baseline and eval count them as right; or leave such captions out, or make one image of theirs"
                 .into(),
             String::new(),
         ),

@@ -112,6 +112,11 @@ fn fixtures() -> Place {
     write_npy(&place.path("complex.npy"), &[2, 2], &[1f32, 0.0, 0.0, 1.0]);
     retype(&place.path("complex.npy"), "<c8");
     write_npy(&place.path("ids3.npy"), &[3], &[0u32, 1, 2]);
+    matrix("narrow.npy", &[2, 1], &[1.0, -1.0]);
+    write_npy(&place.path("pairs.npy"), &[2, 2], &[0i64, 1, 1, 2]);
+    dataset(&place, "swapped", |file| write_npy(&file("pairs.npy"), &[2, 2], &[70i64, 3, 1, 1]));
+    dataset(&place, "onebased", |file| write_npy(&file("pairs.npy"), &[2, 2], &[1i64, 1, 40, 80]));
+    dataset(&place, "turned", |file| write_npy(&file("pairs.npy"), &[2, 3], &[1i64, 1, 2, 1, 2, 3]));
     write_npy(&place.path("minus.npy"), &[2], &[0i64, -1]);
     place
 }

@@ -55,8 +55,9 @@ fn train_writes_a_run_and_a_summary() {
     assert_eq!(metrics.iter().rfind(|line| line["best"] == true).unwrap()["epoch"], summary["best_epoch"]);
 
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
-    let expected = "bank_warmup batch clip dataset decay_biases device dropout embed epochs image_encoder image_pooling init lr \
-                    lr_drop lr_warmup mask_same_image memory_bank objective optimizer patience recipe schedule seed shuffle signed_root \
+    let expected = "bank_warmup batch clip dataset decay_biases device dropout embed epochs equal_captions image_encoder \
+                    image_pooling init lr lr_drop lr_warmup mask_same_image memory_bank objective optimizer patience recipe \
+                    schedule seed shuffle signed_root \
                     size_augment standardize \
                     text_pooling token_dropout warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);
@@ -92,7 +93,10 @@ fn eval_repeats_the_summary() {
     let eval = |args: &str| place.json(&format!("eval run/best.safetensors data --device cpu --json {args}"));
     for split in ["val", "test"] {
         let recall = eval(&format!("--split {split}"));
-        assert_eq!(keys(&recall), ["device", "folds", "i2t", "rsum", "split", "t2i"]);
+        assert_eq!(
+            keys(&recall),
+            ["device", "equal_captions", "folds", "i2t", "measures", "rsum", "split", "t2i"]
+        );
         assert!(RECALL.iter().all(|key| recall[key] == summary[split][key]), "{recall} {summary}");
         assert_eq!((&recall["split"], &recall["folds"]), (&json!(split), &json!(1)));
     }

@@ -4,6 +4,7 @@
 mod custom;
 mod data;
 mod embed;
+mod evaluation;
 mod faults;
 mod files;
 mod first;

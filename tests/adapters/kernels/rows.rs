@@ -2,10 +2,10 @@
 
 use super::bench::{Outcome, ROUNDING, each_lanes, sum_error};
 use crate::common::check;
-use crate::common::random::wide;
+use crate::common::random::{Random, wide};
 use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
-use wgoal::kernels::{self, Composition, RankBlock, mined_keys, reference};
+use wgoal::kernels::{self, Composition, RightCandidates, mined_keys, reference};
 
 /// (rows, cols)
 const SHAPES: &[(usize, usize)] =
@@ -176,59 +176,74 @@ pub fn mined_order(device: &Device) -> Outcome {
     })
 }
 
+/// Lists of right candidates: up to `most` of each query, some of none; and where each list begins.
+fn right_candidates(random: &mut Random, [queries, candidates, most]: [usize; 3]) -> (Vec<u32>, Vec<u32>) {
+    let (mut offsets, mut right) = (vec![0], Vec::new());
+    for _ in 0..queries {
+        let count = random.below(most + 1);
+        right.extend(random.indices(count, candidates));
+        offsets.push(right.len() as u32);
+    }
+    (offsets, right)
+}
+
 pub fn ranks(device: &Device) -> Outcome {
-    // (queries, candidates, queries per block)
+    // (queries, candidates, right candidates of a query at most)
     const SHAPES: &[(usize, usize, usize)] =
-        &[(1, 1, 1), (3, 2, 3), (2, 65, 2), (65, 31, 64), (31, 257, 31), (130, 64, 64), (5, 1000, 5)];
-    each_lanes(device, SHAPES, |bench, random, (queries, candidates, block)| {
+        &[(1, 1, 1), (3, 2, 3), (2, 65, 2), (65, 31, 9), (31, 257, 4), (130, 64, 5), (5, 1000, 70)];
+    each_lanes(device, SHAPES, |bench, random, (queries, candidates, most)| {
         let values: Vec<_> = (0..queries * candidates).map(|_| random.coarse(64)).collect();
         let similarity = pad_rows(&values, candidates);
-        // There are several right candidates in random order. The last id belongs to no candidate.
-        let kinds = candidates.div_ceil(5);
-        let (query_ids, candidate_ids) =
-            (random.indices(queries, kinds + 1), random.indices(candidates, kinds));
-        let mut expected = vec![0; queries];
-        reference::ranks(&wide(&similarity), &query_ids, &candidate_ids, &mut expected);
-        let similarity = bench.array(&similarity)?;
-        let (query_ids, candidate_ids) = (bench.array(&query_ids)?, bench.array(&candidate_ids)?);
-        let mut found = bench.poisoned(queries)?;
-        for first in (0..queries).step_by(block) {
-            let rows = first..queries.min(first + block);
-            let s = similarity.mat(queries, candidates).part(&rows);
-            let ids = RankBlock {
-                query_ids: query_ids.get(),
-                candidate_ids: candidate_ids.get(),
-                query_offset: first,
-            };
-            bench.run(|commands| kernels::ranks(commands, s, ids, found.get_mut()))?;
+        let (offsets, right) = right_candidates(random, [queries, candidates, most]);
+        let entries = right.len();
+        // The place in the fully sorted row: by similarity, then by index.
+        let mut expected: Vec<u32> = Vec::new();
+        for (query, row) in values.chunks_exact(candidates).enumerate() {
+            let mut order: Vec<usize> = (0..candidates).collect();
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+            for &r in &right[offsets[query] as usize..offsets[query + 1] as usize] {
+                expected.push(order.iter().position(|&c| c == r as usize).unwrap() as u32);
+            }
         }
+        let mut twin = vec![0; entries];
+        reference::ranks(&wide(&similarity), candidates, &offsets, &right, &mut twin);
+        check(twin == expected, format!("twin: {twin:?}"))?;
+        let similarity = bench.array(&similarity)?;
+        let (offsets, right) = (bench.array(&offsets)?, bench.array(&right)?);
+        let mut found = bench.poisoned(entries)?;
+        let of = RightCandidates { offsets: offsets.get(), right: right.get(), entries };
+        bench.run(|commands| {
+            kernels::ranks(commands, similarity.mat(queries, candidates), of, found.get_mut())
+        })?;
         bench.equal("ranks", &found, &expected)
     })
 }
 
 /// The rule itself, on rows whose ranks are easy to see.
 pub fn ranks_by_hand(device: &Device) -> Outcome {
-    let ids = [4, 9, 4, 2, 9];
-    let cases: [(u32, [f32; 5], u32); 6] = [
-        (9, [0.1, 0.2, 0.3, 0.4, 0.5], 0),
-        (4, [0.1, 0.2, 0.3, 0.4, 0.5], 2),
-        (2, [0.5, 0.5, 0.5, 0.5, 0.5], 3), // after the equals with lower indices
-        (9, [0.5, 0.5, 0.5, 0.5, 0.5], 1), // the first of two right ones
-        (9, [-1.0, -2.0, -1.0, -1.0, -1.0], 3),
-        (7, [0.1, 0.2, 0.3, 0.4, 0.5], 5), // no right candidate
+    let cases: [([f32; 5], &[u32], &[u32]); 6] = [
+        ([0.1, 0.2, 0.3, 0.4, 0.5], &[1, 4], &[3, 0]),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], &[0, 1, 2, 3, 4], &[4, 3, 2, 1, 0]),
+        ([0.5, 0.5, 0.5, 0.5, 0.5], &[3], &[3]), // after the equals with lower indices
+        ([0.5, 0.5, 0.5, 0.5, 0.5], &[4, 1], &[4, 1]),
+        ([-1.0, -2.0, -1.0, -1.0, -1.0], &[1, 4], &[4, 3]),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], &[], &[]), // no right candidate
     ];
-    let queries: Vec<_> = cases.iter().map(|case| case.0).collect();
-    let similarity = cases.map(|case| case.1).concat();
+    let mut offsets = vec![0];
+    cases.iter().for_each(|(_, right, _)| offsets.push(offsets.last().unwrap() + right.len() as u32));
+    let right: Vec<u32> = cases.iter().flat_map(|(_, right, _)| right.to_vec()).collect();
+    let expected: Vec<u32> = cases.iter().flat_map(|(.., ranks)| ranks.to_vec()).collect();
+    let similarity = cases.map(|case| case.0).concat();
     let similarity = pad_rows(&similarity, 5);
-    let expected = cases.map(|case| case.2);
-    let mut found = [0; 6];
-    reference::ranks(&similarity, &queries, &ids, &mut found);
+    let mut found = vec![0; right.len()];
+    reference::ranks(&similarity, 5, &offsets, &right, &mut found);
     check(found == expected, format!("twin: {found:?}"))?;
     each_lanes(device, &[()], |bench, _, ()| {
-        let (s, queries, ids) = (bench.array(&similarity)?, bench.array(&queries)?, bench.array(&ids)?);
-        let block = RankBlock { query_ids: queries.get(), candidate_ids: ids.get(), query_offset: 0 };
-        let mut found = bench.poisoned(6)?;
-        bench.run(|commands| kernels::ranks(commands, s.mat(6, 5), block, found.get_mut()))?;
+        let (s, offsets, right) = (bench.array(&similarity)?, bench.array(&offsets)?, bench.array(&right)?);
+        let entries = expected.len();
+        let of = RightCandidates { offsets: offsets.get(), right: right.get(), entries };
+        let mut found = bench.poisoned(entries)?;
+        bench.run(|commands| kernels::ranks(commands, s.mat(6, 5), of, found.get_mut()))?;
         bench.equal("ranks", &found, &expected)
     })
 }
