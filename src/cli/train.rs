@@ -132,6 +132,7 @@ impl TrainArgs {
     ///
     /// The function is long because the checks stand in the order in which a mistake should be reported.
     fn prepare(&self) -> Result<Ready> {
+        wgoal::check_environment()?;
         // Lock the folder before reading it, because another process may be writing there.
         let lock = self.out.as_deref().filter(|out| out.is_dir()).map(Lock::of).transpose()?;
         let earlier = match (&self.out, self.resume) {

@@ -23,7 +23,9 @@ fn said(place: &Place, args: &str) -> Vec<String> {
 /// All commands that read features, with a small head in `run`.
 fn commands(data: &str, out: &str) -> [String; 5] {
     [
-        format!("train {data} --device cpu --embed 4 --batch 16 --epochs 1 --no-baselines --out {out}1"),
+        format!(
+            "train {data} --recipe goal --device cpu --embed 4 --batch 16 --epochs 1 --no-baselines --out {out}1"
+        ),
         format!("eval run {data} --device cpu"),
         format!("embed run {data} --split test --device cpu --out {out}2"),
         format!("baseline cca {data} --embed 4 --device cpu"),

@@ -223,8 +223,8 @@ fn json_names_the_head_and_the_objective_as_typed() {
 #[test]
 fn resume_auto_starts_a_run_or_continues_it() {
     let place = Place::new();
-    for resume in ["--resume=auto", "--resume auto"] {
-        let out = format!("run{}", resume.replace([' ', '='], "-"));
+    for (number, resume) in ["--resume=auto", "--resume auto"].into_iter().enumerate() {
+        let out = format!("run{number}");
         let train = |epochs: usize| {
             place.run(&format!(
                 "train data {resume} --epochs {epochs} --device cpu --no-baselines --out {out}"
