@@ -4,7 +4,7 @@ use serde::Serialize;
 use wgoal::model::Side;
 use wgoal::report::Reference;
 use wgoal::train::{Baseline, ClosedForm, Init, REGULARIZATIONS};
-use wgoal::{Dataset, Recall, Result, Split, Trainer};
+use wgoal::{Dataset, Result, Split, Trainer};
 
 /// Rsum of methods without training.
 #[derive(Serialize)]

@@ -235,7 +235,9 @@ fn numbered_files_are_one_array_in_numeric_order() {
         "DIR/texts_5.npy: expected a number that no other file has, found that of texts-5.npy; remove one of the two, or \
          rename it"
     );
-    ["texts-5.npy", "texts_5.npy"].map(|name| fs::remove_file(dir.path().join(name)).unwrap());
+    for name in ["texts-5.npy", "texts_5.npy"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
     assert_eq!(
         refused("texts_4.npy", part(&features(M, P), P, 0..1)),
         "DIR/texts_4.npy: expected shape [rows, 3], as DIR/texts_1.npy has it, found shape [1, 5]; write all files in the \
