@@ -4,13 +4,12 @@ use super::products::Products;
 use super::{numbers, peak_memory, wrong};
 use crate::data::{Dataset, Split};
 use crate::device::Device;
-use crate::io::Obstacle;
+use crate::io::{Obstacle, write_npy_header};
 use crate::train::{Event, TrainConfig, Trainer};
 use crate::{ErrorKind, Result};
 use half::f16;
-use npyz::WriterBuilder;
 use serde::Serialize;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -149,18 +148,17 @@ fn put_away(path: &Path, cold: bool) -> std::io::Result<()> {
 fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()> {
     let create = |name: &str| std::fs::File::create(folder.join(name)).map(BufWriter::new);
     let features = |name: &str, rows: usize, cols: usize| {
-        let shape = [rows as u64, cols as u64];
-        let options = npyz::WriteOptions::<f16>::new().default_dtype().shape(&shape);
-        let mut npy = options.writer(create(name)?).begin_nd()?;
-        numbers().take(rows * cols).try_for_each(|x| npy.push(&f16::from_f32(x)))?;
-        npy.finish()
+        let mut npy = create(name)?;
+        write_npy_header(&mut npy, "<f2", &format!("{rows}, {cols}"))?;
+        let mut values = numbers().take(rows * cols);
+        values.try_for_each(|x| npy.write_all(&f16::from_f32(x).to_le_bytes()))?;
+        npy.flush()
     };
-    let indices = |name: &str, values: &mut dyn Iterator<Item = i64>| {
-        let values: Vec<_> = values.collect();
-        let options = npyz::WriteOptions::<i64>::new().default_dtype().shape(&[values.len() as u64]);
-        let mut npy = options.writer(create(name)?).begin_nd()?;
-        npy.extend(values)?;
-        npy.finish()
+    let indices = |name: &str, values: &mut dyn ExactSizeIterator<Item = i64>| {
+        let mut npy = create(name)?;
+        write_npy_header(&mut npy, "<i8", &format!("{},", values.len()))?;
+        values.try_for_each(|row| npy.write_all(&row.to_le_bytes()))?;
+        npy.flush()
     };
     features("images.npy", n, p)?;
     features("texts.npy", m, q)?;

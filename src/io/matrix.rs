@@ -29,7 +29,7 @@ pub fn write_ids_npy(path: &Path, rows: &[u32]) -> Result<()> {
 
 /// Writes the header of a `.npy` file. The values start at a multiple of 64 bytes. Before them are 10 bytes, the text and
 /// a line break.
-fn write_npy_header(out: &mut dyn Write, dtype: &str, shape: &str) -> std::io::Result<()> {
+pub(crate) fn write_npy_header(out: &mut dyn Write, dtype: &str, shape: &str) -> std::io::Result<()> {
     let text = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}");
     let width = (text.len() + 11).next_multiple_of(64) - 11;
     out.write_all(b"\x93NUMPY\x01\x00")?;

@@ -17,6 +17,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+#[cfg(feature = "bench")]
+pub(crate) use matrix::write_npy_header;
 pub use matrix::{write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
 #[cfg(feature = "parquet")]
 pub use parquet::{Column, write_parquet};
