@@ -96,6 +96,7 @@ struct Ready {
     trainer: Trainer,
     folder: RunFolder,
     recipe: String,
+    interrupt: Interrupt,
 }
 
 /// The recipe of a run that names none.
@@ -193,19 +194,20 @@ impl TrainArgs {
             format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
                 .replace([':', '.', '@', '+', '*', '/', '\\'], "-")
         };
+        // From here on there is a run to continue.
+        let interrupt = Interrupt::watch()?;
         let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path, &recipe)?;
-        Ok(Ready { trainer, folder, recipe })
+        Ok(Ready { trainer, folder, recipe, interrupt })
     }
 
     /// Trains and reports.
-    fn train(&self, Ready { mut trainer, mut folder, recipe }: Ready) -> Result<ExitCode> {
+    fn train(&self, Ready { mut trainer, mut folder, recipe, interrupt }: Ready) -> Result<ExitCode> {
         note_start(&trainer, folder.path())?;
         let began = Instant::now();
         if let Some(start) = trainer.start() {
             folder.record_start(start)?;
             note!("{start}");
         }
-        let interrupt = Interrupt::watch()?;
         let mut recorder = Recorder::start(&trainer, folder.path(), !self.no_report);
         let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, &interrupt)?;
         if let Some(signal) = interrupt.signal() {
@@ -284,7 +286,7 @@ impl TrainArgs {
                 say(baselines.line())?;
                 baselines.gain(recall.rsum, best.epoch, &config.init).map_or(Ok(()), say)?;
             }
-            None => say(format!("chance: rsum {:.1}", chance(&trainer, split)))?,
+            None => say(format!("chance: rsum {:.1}", chance(trainer, split)))?,
         }
         say(format!("head: {}", shown(&head)))
     }

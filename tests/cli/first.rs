@@ -266,3 +266,20 @@ fn a_run_that_stopped_early_says_how_to_go_on() {
     place.ok("train --out p --resume --epochs 80 --no-baselines --patience 0");
     assert_eq!(*epochs(&place, "p").last().unwrap(), 80);
 }
+
+/// Without a test split, validation is what can be reported, and it is said so.
+#[test]
+fn training_needs_no_test_split() {
+    let place = Place::new();
+    std::fs::remove_file(place.path("data/split_test.npy")).unwrap();
+    let output = place.run("train data --device cpu --epochs 1 --out run");
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let said = "; there is no test split, so this is validation, which chose the epoch:";
+    assert!(output.stderr.contains(said), "{}", output.stderr);
+    let gain = last_lines(&output.stdout)[1];
+    assert!(gain.contains(" validation rsum ") && !gain.contains("test"), "{gain}");
+    let summary = place.json("train --resume --json --out run");
+    assert_eq!((summary.get("test"), &summary["baselines"]["split"]), (None, &json!("val")));
+    let printed = number(&output.stdout, "\nrsum ", " of 600");
+    assert!((rsum(&summary["val"]) - printed).abs() < 0.06, "{printed}");
+}
