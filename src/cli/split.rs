@@ -166,7 +166,10 @@ impl SplitArgs {
             path,
             Dataset::paths(&self.dataset).into_iter().filter(|input| !is_split(input)),
         )?;
-        if self.replace || std::fs::symlink_metadata(path).is_err() {
+        let exists = std::fs::symlink_metadata(path).is_ok();
+        // Parquet files, numbered files and layouts of other programs have splits, too. A plain file comes before them.
+        let elsewhere = self.out.is_none() && dataset.stores(split);
+        if self.replace || !(exists || elsewhere) {
             return Ok(());
         }
         let all = Split::ALL.into_iter().all(|split| dataset.stores(split));
@@ -181,6 +184,11 @@ impl SplitArgs {
             }
             _ => "add --replace to replace it, or --out DIR to write the splits elsewhere",
         };
-        Err(refuse(path.display(), "no file of this name", "one", advice))
+        match exists {
+            true => Err(refuse(path.display(), "no file of this name", "one", advice)),
+            false => {
+                Err(refuse(path.display(), "no such split", "one in other files of the dataset", advice))
+            }
+        }
     }
 }

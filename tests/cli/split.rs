@@ -104,6 +104,20 @@ fn split_files_are_written_once() {
     // Advice, followed.
     place.ok("split two --replace --seed 1");
     assert_ne!(rows(&place, "two/split_test.npy"), rows(&place, "parts/split_test.npy")[..4]);
+    // A split may have another file.
+    write_dataset(&place.path("shards"));
+    fs::rename(place.path("shards/split_val.npy"), place.path("shards/split_val_0.npy")).unwrap();
+    fs::remove_file(place.path("shards/split_train.npy")).unwrap();
+    fs::remove_file(place.path("shards/split_test.npy")).unwrap();
+    let elsewhere = failure(&place, "split shards");
+    assert!(
+        elsewhere.starts_with(
+            "shards/split_val.npy: expected no such split, found one in other files of the dataset; add --missing --replace"
+        ),
+        "{elsewhere}"
+    );
+    place.ok("split shards --replace");
+    assert_eq!(rows(&place, "shards/split_val.npy").len(), 4);
     #[cfg(unix)]
     {
         // A link must not lead to features.
