@@ -3,6 +3,7 @@
 //! Each advice is one command that works when it is pasted into a shell. It needs the Python package of the format.
 
 use super::columns;
+use crate::io::quoted;
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -145,16 +146,6 @@ fn format_of(name: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.endings.contains(&&*ending))
 }
 
-/// A word of a shell command.
-fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
-    match !path.is_empty() && !path.starts_with('-') && path.chars().all(plain) {
-        true => path,
-        false => format!("'{}'", path.replace('\'', r"'\''")),
-    }
-}
-
 /// A command that runs Python code with two paths.
 fn command(code: &str, from: &Path, to: &Path) -> String {
     format!("python3 -c \"import numpy, sys; a = sys.argv; {code}\" {} {}", quoted(from), quoted(to))
@@ -243,15 +234,6 @@ pub(super) fn dataset<T>(path: &Path, expected: &str) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_quoted_for_a_shell() {
-        for (path, word) in
-            [("a/b.pt", "a/b.pt"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("-x", "'-x'"), ("$x", "'$x'")]
-        {
-            assert_eq!(quoted(Path::new(path)), word);
-        }
-    }
 
     #[test]
     fn code_stands_in_double_quotes() {
