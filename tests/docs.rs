@@ -204,9 +204,10 @@ fn every_document_that_a_comment_cites_exists() {
 }
 
 /// Options of other tools that the documents name: cargo, `scripts/pytorch_step.py` and `scripts/burn_step`.
-const OTHER_TOOLS: [&str; 11] = [
+const OTHER_TOOLS: [&str; 12] = [
     "bench",
     "example",
+    "features",
     "gpu",
     "lib",
     "locked",
