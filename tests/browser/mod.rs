@@ -34,6 +34,7 @@ const PAGES: [Page; 3] = [
             "start: before training",
             "end: epoch 3",
             "What the objective does",
+            "T P⁺, the pull on the positive",
             "Ranks of the right answers",
             "Best and worst captions",
             "Repeat this run",
@@ -81,7 +82,7 @@ fn place() -> &'static Place {
         std::fs::write(place.path("data/captions.txt"), lines(80)).unwrap();
         std::fs::write(place.path("data/image_names.txt"), lines(40)).unwrap();
         let small = "--device cpu --batch 16 --embed 4";
-        place.ok(&format!("train data {small} --epochs 3 --out one"));
+        place.ok(&format!("train data {small} --epochs 3 --recipe goal --out one"));
         place.ok(&format!("train data {small} --epochs 2 --objective infonce --out two"));
         place.ok("compare one two --html compare.html");
         place
