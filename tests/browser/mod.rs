@@ -104,10 +104,14 @@ const fill = selector => {
     return one ? light(getComputedStyle(one).fill) : -1;
 };
 const style = getComputedStyle(document.body);
+// Windows have a least width. What scrolls on its own may be wider than the page.
+const wanted = WANTED;
+document.documentElement.style.width = wanted + 'px';
+const apart = one => one.parentElement.closest('.wide, pre, svg');
+const edges = all('main *').filter(one => !apart(one)).map(one => one.getBoundingClientRect().right);
 const answer = {
     headings: shown,
-    width: innerWidth,
-    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    overflow: Math.max(...edges) - wanted,
     paper: light(style.backgroundColor),
     ink: light(style.color),
     chart_ink: fill('svg .f-muted'),
@@ -135,9 +139,10 @@ fn look(browser: &str, page: &Page) -> Result<(), Failed> {
     // The policy of the page would keep the probe from running.
     let start = text.find("<meta http-equiv").ok_or("no policy")?;
     let end = start + text[start..].find('>').ok_or("no end of the policy")? + 1;
-    let probe = path.with_extension("probe.html");
-    std::fs::write(&probe, format!("{}{}{PROBE}", &text[..start], &text[end..]))?;
     for (width, dark) in WIDTHS.into_iter().flat_map(|width| [(width, false), (width, true)]) {
+        let probe = path.with_extension(format!("{width}.html"));
+        let script = PROBE.replace("WANTED", &width.to_string());
+        std::fs::write(&probe, format!("{}{}{script}", &text[..start], &text[end..]))?;
         let seen = open(browser, &probe, width, dark)?;
         let (_, answer) = seen.split_once("<pre id=\"answer\">").ok_or("no answer of the page")?;
         let answer = answer.split_once("</pre>").map_or("", |(answer, _)| answer);
