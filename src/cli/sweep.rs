@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use wgoal::io::{LINES, read_text, write_regular};
 use wgoal::report::{PAGE, sweep_page};
-use wgoal::sweep::{Sweep, SweepProgress, Variant};
+use wgoal::sweep::{Sweep, SweepProgress, Table, Variant};
 use wgoal::{Dataset, Error, ErrorKind, Objective, Result, Split, TrainConfig};
 
 const EXAMPLES: &str = "\
@@ -154,19 +154,7 @@ impl SweepArgs {
                     duration(left)
                 );
             })?;
-        let markdown = table.to_markdown();
-        write_regular(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
-        write_regular(&self.out.join("table.json"), (to_json(&table)? + "\n").as_bytes())?;
-        write_regular(&self.out.join("table.md"), markdown.as_bytes())?;
-        // The tables are written even if the report fails.
-        match sweep_page(&table).and_then(|page| write_regular(&self.out.join(PAGE), page.as_bytes())) {
-            Ok(()) => note!("report: {}", shown(&self.out.join(PAGE))),
-            Err(error) => note!("note: no report: {error}"),
-        }
-        match self.json {
-            true => print_json(&table)?,
-            false => say(markdown.trim_end())?,
-        }
+        self.write(&table)?;
         let without = |row: &&wgoal::sweep::Row| row.point.is_none();
         let diverged: Vec<_> = table.rows.iter().filter(without).map(|row| &row.objective[..]).collect();
         let advice = "lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
@@ -179,6 +167,20 @@ impl SweepArgs {
             note!("warning: {} diverged at every point: {advice}", diverged.join(", "));
         }
         Ok(())
+    }
+
+    /// Writes the tables and the report, and prints the table.
+    fn write(&self, table: &Table) -> Result<()> {
+        let markdown = table.to_markdown();
+        write_regular(&self.out.join("table.csv"), table.to_csv().as_bytes())?;
+        write_regular(&self.out.join("table.json"), (to_json(table)? + "\n").as_bytes())?;
+        write_regular(&self.out.join("table.md"), markdown.as_bytes())?;
+        // The tables are written even if the report fails.
+        match sweep_page(table).and_then(|page| write_regular(&self.out.join(PAGE), page.as_bytes())) {
+            Ok(()) => note!("report: {}", shown(&self.out.join(PAGE))),
+            Err(error) => note!("note: no report: {error}"),
+        }
+        if self.json { print_json(table) } else { say(markdown.trim_end()) }
     }
 
     /// The list of `--grid` also takes a dataset that follows it. A value that is not OPTION=LIST is the dataset.
