@@ -4,8 +4,7 @@
 /// (`2>&1 | head`).
 macro_rules! always {
     ($($line:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "{}", $crate::cli::Safe(format!($($line)*)));
+        $crate::cli::print_note(&$crate::cli::Safe(format!($($line)*)).to_string());
     }};
 }
 
@@ -23,7 +22,7 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::parse().run() {
+    match cli::parse().and_then(cli::Cli::run) {
         Ok(code) => code,
         Err(error) => {
             always!("error: {error}");

@@ -20,6 +20,9 @@ pub fn checkpoint_path(path: &Path) -> Result<PathBuf> {
     }
     let advice = match path.join("heads").is_dir() {
         true => "give one of the files in its folder heads",
+        false if path.join("images.npy").exists() => {
+            "it is a dataset: give the head first, and the dataset after it"
+        }
         false => "give the folder of a run, or a head such as its best.safetensors",
     };
     let (expected, found) =

@@ -3,7 +3,9 @@
 mod analyze;
 mod baseline;
 mod bench;
+mod color;
 mod compare;
+mod config;
 mod data;
 mod doctor;
 mod embed;
@@ -12,6 +14,7 @@ mod gradient;
 mod help;
 mod inspect;
 mod interrupt;
+mod misspelt;
 mod options;
 mod outcome;
 mod output;
@@ -21,6 +24,7 @@ mod report;
 mod resume;
 mod run_folder;
 mod search;
+mod shell;
 mod split;
 mod sweep;
 mod train;
@@ -33,6 +37,7 @@ use wgoal::device::DeviceInfo;
 use wgoal::objective::CustomWeights;
 use wgoal::{Device, Objective, Plain, Result, is_unsafe};
 
+pub use color::print as print_note;
 pub use output::{Safe, is_quiet};
 use output::{duration, make_folder, print_json, quoted, refuse_overwriting, say, shown, to_json};
 
@@ -56,6 +61,18 @@ pub struct Cli {
     /// Print help: -h in short, --help in full
     #[arg(short, long, action = ArgAction::Help, global = true, help_heading = "Other", display_order = 1000)]
     help: Option<bool>,
+    #[allow(dead_code, reason = "applied before the arguments are parsed")]
+    /// When to use colours
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto",
+        global = true,
+        help_heading = "Other"
+    )]
+    #[arg(display_order = 999)]
+    color: color::Color,
     #[allow(dead_code, reason = "clap prints the version")]
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Other", display_order = 1001)]
@@ -107,6 +124,14 @@ enum Command {
     },
     /// Check every kernel, and a step of every objective, against f64 references
     Doctor(doctor::DoctorArgs),
+    /// Print a configuration file with all options of a command
+    ///
+    /// Save it with `wgoal config > run.toml`, edit it, and use it with `wgoal train --config run.toml`.
+    Config(config::ConfigArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(shell::CompletionsArgs),
+    /// Print or write the manual pages
+    Man(shell::ManArgs),
     /// List the devices of this machine
     #[command(before_long_help = DEVICES_EXAMPLES)]
     Devices {
@@ -121,21 +146,34 @@ Examples:
   wgoal devices         a table
   wgoal devices --json  one JSON array";
 
-/// Parses the arguments of this process. Ends the process if they are wrong or ask for help.
-pub fn parse() -> Cli {
-    let parse = |arguments: Vec<OsString>| {
-        let matches = help::command().try_get_matches_from(arguments)?;
+/// Parses the arguments of this process, and the file of `--config`. Ends the process if the arguments are wrong or ask
+/// for help.
+///
+/// # Errors
+/// What is wrong with the file of `--config`.
+pub fn parse() -> Result<Cli> {
+    let command = help::command();
+    let parse = |arguments: &[OsString]| {
+        let matches = command.clone().try_get_matches_from(arguments)?;
         Cli::from_arg_matches(&matches)
     };
-    parse(std::env::args_os().collect()).unwrap_or_else(|error| {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    color::apply(&arguments);
+    let arguments = config::expand(&command, arguments)?;
+    Ok(parse(&arguments).unwrap_or_else(|error| {
         // The message repeats arguments. Parse them again without characters that could control a terminal.
         let safe = |argument: OsString| match argument.to_str() {
             Some(text) if text.len() <= 200 && !text.contains(is_unsafe) => argument,
             _ => Plain(argument.to_string_lossy()).to_string().into(),
         };
-        let error = parse(std::env::args_os().map(safe).collect()).err().unwrap_or(error);
+        let safe: Vec<OsString> = arguments.into_iter().map(safe).collect();
+        let error = parse(&safe).err().unwrap_or(error);
+        if let Some(explained) = misspelt::explain(&command, &safe, &error) {
+            note!("error: {explained}");
+            std::process::exit(error.exit_code())
+        }
         error.exit()
-    })
+    }))
 }
 
 impl Cli {
@@ -160,6 +198,9 @@ impl Cli {
             Command::Analyze(args) => args.run(),
             Command::Bench { what } => what.run(),
             Command::Doctor(args) => args.run(),
+            Command::Config(args) => args.run(),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
             Command::Devices { json } => devices(json),
         }?;
         Ok(ExitCode::SUCCESS)
@@ -191,6 +232,11 @@ pub struct DeviceArg {
 }
 
 impl DeviceArg {
+    /// The device as it was named.
+    fn name(&self) -> &str {
+        &self.device
+    }
+
     /// Opens the device. Prints which device it is and why.
     fn open(&self) -> Result<Device> {
         self.open_as(None)

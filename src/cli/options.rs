@@ -1,21 +1,22 @@
 //! The options of a run, for `train`, `sweep` and `baseline`.
 
 mod equal_captions;
+mod init;
 mod unused;
 
 pub use equal_captions::EqualCaptionsName;
-pub use unused::{Unused, all_differ, warn};
+pub use init::note_init;
+pub use unused::{Unused, all_differ, parameters, warn};
 
-use super::data::checkpoint_path;
-use super::{ObjectiveArgs, Switch, shown};
+use super::{ObjectiveArgs, Switch};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use wgoal::model::{ImageEncoder, Pooling, SignedRoot};
 use wgoal::objective::EqualCaptions;
 use wgoal::optim::{Optimizer, Schedule, Warmup};
-use wgoal::train::{Init, RECIPES, Shuffle, WarmStart};
-use wgoal::{Dataset, Error, ErrorKind, Plain, Result, TrainConfig};
+use wgoal::train::{RECIPES, Shuffle};
+use wgoal::{Dataset, Error, ErrorKind, Result, TrainConfig};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {
@@ -169,45 +170,6 @@ impl From<ScheduleName> for Schedule {
     }
 }
 
-/// The head in the file of --init.
-fn warm_start(given: &Path) -> Result<WarmStart> {
-    if given.exists() {
-        return WarmStart::read(checkpoint_path(given)?);
-    }
-    let nearest = ["xavier", "cca"]
-        .into_iter()
-        .find(|name| strsim::damerau_levenshtein(name, &given.to_string_lossy().to_lowercase()) <= 2);
-    let advice = match nearest {
-        Some(name) => format!("use --init {name}"),
-        None => "check the path, or use --init xavier".into(),
-    };
-    let expected = "xavier, cca, or a safetensors file with a head";
-    Err(Error::new(
-        ErrorKind::Config,
-        "--init",
-        expected,
-        format!("{}, no such file", given.display()),
-        advice,
-    ))
-}
-
-/// Notes what a state dict holds besides the two layers that runs start from.
-pub fn note_init(configs: &[&TrainConfig]) {
-    let mut noted = Vec::new();
-    for config in configs {
-        let Init::File(file) = &config.init else { continue };
-        if noted.contains(&&file.path) {
-            continue;
-        }
-        noted.push(&file.path);
-        let Ok(WarmStart { unused, .. }) = WarmStart::read(&file.path) else { continue };
-        if !unused.is_empty() {
-            let (count, names) = (unused.len(), unused.join(", "));
-            note!("note: {}: {count} other tensors are not used: {}", shown(&file.path), Plain(names));
-        }
-    }
-}
-
 /// The options that decide the result of a run.
 #[derive(Args, Clone)]
 pub struct RunOptions {
@@ -336,7 +298,7 @@ pub struct RunOptions {
 impl RunOptions {
     /// The configuration that results from `base` and the options given.
     pub fn apply(&self, base: TrainConfig) -> Result<TrainConfig> {
-        let mut config = self.init(base)?;
+        let mut config = init::starting(self.init.as_deref(), base)?;
         self.input.apply(&mut config);
         config.objective = self.objective.resolve(config.objective)?;
         config.optimizer = self.optimizer(config.optimizer)?;
@@ -363,23 +325,6 @@ impl RunOptions {
         set(&mut config.patience, self.patience);
         config.validate()?;
         Ok(config)
-    }
-
-    /// `base` with the start that is given. A head in a file brings its options with it, which the others may change.
-    fn init(&self, base: TrainConfig) -> Result<TrainConfig> {
-        let Some(given) = &self.init else { return Ok(base) };
-        let init = match given.to_str() {
-            Some("xavier") => Init::Xavier,
-            Some("cca") => Init::Cca,
-            _ => {
-                // A run reads the file only when it starts.
-                if matches!(&base.init, Init::File(file) if file.path == *given) {
-                    return Ok(base);
-                }
-                return Ok(base.starting_from(&warm_start(given)?));
-            }
-        };
-        Ok(base.with(|config| config.init = init))
     }
 
     /// The optimiser that results from `base` and the options given.

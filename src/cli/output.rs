@@ -63,14 +63,23 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&line)
 }
 
+/// Prints a text as it is on standard output. It must be one of wgoal's own.
+pub fn say_bytes(text: &[u8]) -> Result<()> {
+    written(std::io::stdout().write_all(text))
+}
+
 /// Ignores a closed pipe (`| head`), but not a full disk.
 fn print(line: &impl Display) -> Result<()> {
     if TAKEN.load(Ordering::Relaxed) {
         always!("{line}");
         return Ok(());
     }
-    let mut out = std::io::stdout();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+    written(writeln!(std::io::stdout(), "{line}"))
+}
+
+/// Flushes standard output after something was written there.
+fn written(result: std::io::Result<()>) -> Result<()> {
+    match result.and_then(|()| std::io::stdout().flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             let advice = "free space there, or redirect it elsewhere";
             Err(Obstacle::from(e).error(ErrorKind::Config, "standard output", "to be written", advice))

@@ -57,6 +57,12 @@ pub struct SweepArgs {
     options: RunOptions,
     #[command(flatten)]
     device: DeviceArg,
+    /// TOML file with options, as `wgoal config sweep` prints it [default: none]
+    ///
+    /// Options on the command line win over the file.
+    #[allow(dead_code, reason = "read before the arguments are parsed")]
+    #[arg(long, value_name = "FILE", help_heading = "Other", display_order = 998)]
+    config: Option<PathBuf>,
     /// Folder for results and heads
     ///
     /// It receives results.jsonl with the learning curves, table.md, table.csv, table.json, report.html and the best
@@ -112,6 +118,11 @@ impl Axis {
         })?;
         Ok(point.options)
     }
+}
+
+/// Whether a value of `--grid` is not OPTION=LIST, or is a path.
+pub fn is_dataset(text: &str) -> bool {
+    !text.contains('=') || Path::new(text).exists()
 }
 
 impl SweepArgs {
@@ -183,9 +194,10 @@ impl SweepArgs {
         if self.json { print_json(table) } else { say(markdown.trim_end()) }
     }
 
-    /// The list of `--grid` also takes a dataset that follows it. A value that is not OPTION=LIST is the dataset.
+    /// The list of `--grid` also takes a dataset that follows it. A value that is not OPTION=LIST, or that is a path, is
+    /// the dataset.
     fn take_dataset(&mut self) -> Result<()> {
-        let Some(place) = self.grid.iter().position(|text| !text.contains('=')) else { return Ok(()) };
+        let Some(place) = self.grid.iter().position(|text| is_dataset(text)) else { return Ok(()) };
         if let Some(dataset) = &self.dataset {
             let found = format!("{}, besides the dataset {}", self.grid[place], dataset.display());
             let advice = "give an option of train with the values to try, as in tau=1,5,10";

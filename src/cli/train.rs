@@ -1,5 +1,6 @@
 //! `wgoal train`: one run in one folder, resumable.
 
+use super::config;
 use super::data::warn_of_data;
 use super::interrupt::Interrupt;
 use super::options::{RunOptions, note_init, warn};
@@ -41,10 +42,16 @@ pub struct TrainArgs {
     options: RunOptions,
     #[command(flatten)]
     device: DeviceArg,
+    /// TOML file with options, as `wgoal config` prints it [default: none]
+    ///
+    /// Options on the command line win over the file.
+    #[allow(dead_code, reason = "read before the arguments are parsed")]
+    #[arg(long, value_name = "FILE", help_heading = "Other", display_order = 998)]
+    config: Option<PathBuf>,
     /// Folder of the run [default: a new folder in runs/]
     ///
-    /// It receives config.json, metrics.jsonl, best.safetensors, last.safetensors, result.json, similarities.jsonl and
-    /// report.html.
+    /// It receives config.json, run.toml, metrics.jsonl, best.safetensors, last.safetensors, result.json,
+    /// similarities.jsonl and report.html.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Continue the run in --out; --resume=auto starts a run if there is none
@@ -197,6 +204,8 @@ impl TrainArgs {
         // From here on there is a run to continue.
         let interrupt = Interrupt::watch()?;
         let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path, &recipe)?;
+        let data = (&*dataset, &*path);
+        config::save(folder.path(), &recipe, trainer.config(), data, self.device.name())?;
         Ok(Ready { trainer, folder, recipe, interrupt })
     }
 

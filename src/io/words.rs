@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::fs::FileType;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why a file cannot be opened, read or written, and advice if the cause suggests any.
@@ -40,7 +41,15 @@ impl Obstacle {
         expected: impl Display,
         advice: impl Display,
     ) -> Error {
-        let mut error = Error::new(kind, thing, expected, &self.found, advice);
+        let thing = thing.to_string();
+        let near = if self.missing { nearest(Path::new(&thing)) } else { None };
+        let mut error = match near {
+            Some(near) => {
+                let advice = format!("did you mean {}?", near.display());
+                Error::new(kind, thing, expected, &self.found, advice)
+            }
+            None => Error::new(kind, thing, expected, &self.found, advice),
+        };
         if let Some(cause) = self.cause {
             error = error.with_source(cause);
         }
@@ -69,6 +78,23 @@ impl From<io::Error> for Obstacle {
         };
         Self { found, advice, missing, cause: Some(Arc::new(cause)) }
     }
+}
+
+/// The file with the name that is spelled most like that of `path`, which is missing, if one in its folder is close.
+fn nearest(path: &Path) -> Option<PathBuf> {
+    /// A folder of more files is not searched.
+    const FILES: usize = 10_000;
+    let (folder, name) = (path.parent()?, path.file_name()?.to_str()?);
+    let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let stem = name.split('.').next()?.chars().count();
+    if stem < 2 {
+        return None;
+    }
+    let most = (stem / 4).max(1);
+    let names = std::fs::read_dir(listed).ok()?.take(FILES).flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let near = names.map(|other| (strsim::damerau_levenshtein(name, &other), other));
+    near.filter(|(distance, _)| *distance <= most).min().map(|(_, other)| folder.join(other))
 }
 
 /// The meaning of a system error, and advice. If the advice is empty, the caller's advice is used.

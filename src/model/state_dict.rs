@@ -20,7 +20,7 @@ const TRANSPOSED: [&str; 2] = ["visual.proj", "text_projection"];
 const WRAPPERS: [&str; 2] = ["module.", "model."];
 
 const EXPECTED: &str =
-    "two linear layers, image.weight [D, P] and text.weight [D, Q], or other names of docs/your-features.md";
+    "a head of wgoal, or two linear layers named as in image.weight [D, P] and text.weight [D, Q]";
 const ADVICE: &str = "save them with safetensors.torch.save_file({'image.weight': image.weight, 'image.bias': \
                       image.bias, 'text.weight': text.weight, 'text.bias': text.bias}, 'head.safetensors')";
 
@@ -185,7 +185,7 @@ fn meaning(name: &str) -> Option<(Side, Part)> {
         Some(rest) => rest.strip_prefix(['.', '_']).is_some_and(|rest| LAYERS.contains(&rest)),
         None => false,
     };
-    let side = SIDES.iter().position(|names| names.iter().any(|side| is_side(&side)))?;
+    let side = SIDES.iter().position(|names| names.iter().any(is_side))?;
     Some(([Side::Image, Side::Text][side], part))
 }
 

@@ -148,7 +148,7 @@ impl Sweep {
         // Problems of the last run, or of the evaluation after it, are reported before the first run.
         dataset.need(Split::Test)?;
         for variant in &self.variants {
-            Trainer::check(device, &dataset, &variant.config)?;
+            Trainer::check_start(device, &dataset, &variant.config)?;
         }
         let mut results = Results::open(out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
         let total = self.variants.len() * self.seeds.len();

@@ -90,7 +90,7 @@ impl Trainer {
         config: TrainConfig,
         fit: impl FnOnce(&Dataset, &TrainConfig) -> Result<Head>,
     ) -> Result<Self> {
-        Self::check(device, &dataset, &config)?;
+        Self::check_start(device, &dataset, &config)?;
         let began = Instant::now();
         let fresh = || Head::for_dataset(&dataset, &config.head(), config.seed);
         let head = match &config.init {
@@ -119,12 +119,21 @@ impl Trainer {
     /// Checks that a run can start, without reading features. A sweep calls this for all runs before the first one.
     ///
     /// # Errors
-    /// An option out of range, or one that the dataset or the device cannot follow.
-    pub(crate) fn check(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
+    /// Those of [`Trainer::check`], and a file that the run cannot start from.
+    pub(crate) fn check_start(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
         config.validate()?;
         if let Init::File(file) = &config.init {
             file.fitting(dataset, config)?;
         }
+        Self::check(device, dataset, config)
+    }
+
+    /// Checks that a run can start or continue, without reading features.
+    ///
+    /// # Errors
+    /// An option out of range, or one that the dataset or the device cannot follow.
+    fn check(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
+        config.validate()?;
         for split in [Split::Train, Split::Val] {
             dataset.need(split)?;
         }

@@ -40,8 +40,11 @@ impl WarmStart {
     /// Reads a head that wgoal wrote (of a run, a baseline, or [`Head::save`]), or a PyTorch state dict of two linear
     /// layers saved as safetensors.
     ///
-    /// The accepted names of a state dict are those of `docs/your-features.md`, for example `image.weight [D, P]`,
-    /// `image.bias [D]`, `text.weight [D, Q]` and `text.bias [D]`. Without a bias it is 0.
+    /// In a state dict, the layer of a side is SIDE`.weight` or SIDE`.`LAYER`.weight` (also with `_` for the first `.`) of
+    /// shape `[D, width]`, with an optional `.bias [D]`. SIDE is `image`, `img`, `visual`, `vision`, `image_encoder` or
+    /// `img_enc`; for texts `text`, `txt`, `caption`, `text_encoder` or `txt_enc`. LAYER is `fc`, `linear`, `proj`,
+    /// `projection` or `head`. The parameters `visual.proj` and `text_projection` of CLIP are `[width, D]`. Names may start
+    /// with `module.` or `model.`.
     ///
     /// # Errors
     /// A file that is missing, damaged or of another kind. The message lists the tensors that were found.

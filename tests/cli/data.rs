@@ -287,6 +287,10 @@ fn a_dataset_after_the_grid_is_the_dataset() {
     let before = ok("--out a data --grid lr=1e-3,1e-2 batch=8");
     assert_eq!(ok("--out b --grid lr=1e-3,1e-2 batch=8 data"), before);
     assert_eq!(ok("--out c --grid lr=1e-3,1e-2 --grid batch=8 -- data"), before);
+    // Also if its name looks like an option with values.
+    dataset(&place, "lr=1", |_| ());
+    ok("--out e --grid lr=1e-3,1e-2 batch=8 lr=1");
+    assert!(place.read("e/results.jsonl").starts_with(b"{\"dataset\":\"lr=1 "));
     let output = sweep("--out d --grid lr=1e-3 nowhere");
     assert!(
         output.code == 1 && output.stderr.contains("nowhere: expected a dataset folder"),

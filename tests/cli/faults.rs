@@ -190,7 +190,7 @@ fn a_fault_met_while_training_names_file_and_row() {
     let replace = "replace the value, or leave the row out of the dataset";
     let lower = "expected a finite loss and gradient, found loss NaN, gradient norm NaN; lower --lr, set --clip, or use \
                  milder --tau, --alpha, --beta";
-    let never = ["config.json", "metrics.jsonl"];
+    let never = ["config.json", "metrics.jsonl", "run.toml"];
     let rows: [(&str, String, &[&str]); 5] = [
         (
             "nan",
@@ -233,5 +233,5 @@ fn a_fault_met_while_training_names_file_and_row() {
     let last = place.read("run/last.safetensors");
     assert_eq!(place.run("train data --resume --epochs 4 --device cpu --out run").code, 1);
     assert!(place.read("run/last.safetensors") == last);
-    assert_eq!(place.names("run").len(), 6, "the outcome is gone: {:?}", place.names("run"));
+    assert_eq!(place.names("run").len(), 7, "the outcome is gone: {:?}", place.names("run"));
 }

@@ -77,7 +77,7 @@ fn a_folder_of_a_run_that_came_to_nothing_can_be_used_again() {
             .code,
         1
     );
-    assert_eq!(place.names("run"), ["config.json", "metrics.jsonl"]);
+    assert_eq!(place.names("run"), ["config.json", "metrics.jsonl", "run.toml"]);
     place.train("run", "--lr 0.01");
     let output = place.run("train data --device cpu --embed 4 --out run");
     assert!(output.code == 1 && output.stderr.contains("an earlier run"), "{}", output.stderr);

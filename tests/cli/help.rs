@@ -2,7 +2,7 @@
 
 use super::place::*;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 23] = [
     "",
     "train",
     "baseline",
@@ -22,6 +22,9 @@ const COMMANDS: [&str; 20] = [
     "bench epoch",
     "bench eval",
     "doctor",
+    "config",
+    "completions",
+    "man",
     "devices",
 ];
 

@@ -31,7 +31,7 @@ fn train_writes_a_run_and_a_summary() {
     assert!(summary["device"].as_str().unwrap().starts_with("CPU, "), "{summary}");
     assert!(summary["seconds_training"].as_f64().unwrap() > 0.0);
 
-    let names = "best.safetensors config.json last.safetensors metrics.jsonl report.html result.json similarities.jsonl";
+    let names = "best.safetensors config.json last.safetensors metrics.jsonl report.html result.json run.toml similarities.jsonl";
     assert_eq!(place.names("run").join(" "), names);
     // `last.safetensors` is written after the others, so everything that it mentions exists.
     let written = |name: &str| place.path(name).metadata().unwrap().modified().unwrap();

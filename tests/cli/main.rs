@@ -1,6 +1,7 @@
 //! The command line as scripts use it: what it writes, what it refuses, and which interruptions it survives.
 #![cfg(feature = "cli")]
 
+mod config;
 mod custom;
 mod data;
 mod embed;
@@ -10,6 +11,7 @@ mod files;
 mod first;
 mod guards;
 mod help;
+mod init;
 mod inspect;
 mod interface;
 mod lines;
@@ -24,6 +26,8 @@ mod report;
 mod resume;
 mod runs;
 mod search;
+mod shell;
+mod slips;
 mod split;
 mod stages;
 mod sweep;

@@ -52,7 +52,7 @@ pub fn all_differ(numbers: &[u32]) -> bool {
 }
 
 /// The names of the parameters that an objective reads.
-fn parameters(objective: &Objective) -> Vec<&'static str> {
+pub fn parameters(objective: &Objective) -> Vec<&'static str> {
     const SIGMOIDS: [&str; 3] = ["alpha", "beta", "lambda"];
     let mut read = Vec::new();
     match objective {
