@@ -78,6 +78,8 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("grid", &["param-grid", "search-space", "sweep-grid"]),
     ("config", &["config-file", "cfg", "conf", "c"]),
     ("json", &["as-json", "json-output"]),
+    ("quiet", &["silent", "q", "no-progress"]),
+    ("k", &["ks", "recall-k", "recall-at", "at-k", "cutoffs"]),
     ("margin", &["m", "triplet-margin"]),
 ];
 
@@ -147,6 +149,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("doctor", &["check", "selftest", "self-test", "diagnose", "verify"]),
     ("analyze", &["analyse", "analysis"]),
     ("gradient", &["grad", "gradients", "loss"]),
+    ("search", &["query", "retrieve", "find", "lookup"]),
+    ("rank", &["ranking", "rankings", "trec"]),
+    ("inspect", &["stats", "describe", "summary", "info"]),
+    ("split", &["splits", "make-splits", "divide"]),
     ("completions", &["completion", "complete", "shell-completions", "autocomplete"]),
     ("config", &["configuration", "defaults", "init", "show-config"]),
 ];

@@ -169,7 +169,7 @@ pub fn parse() -> Result<Cli> {
         let safe: Vec<OsString> = arguments.into_iter().map(safe).collect();
         let error = parse(&safe).err().unwrap_or(error);
         if let Some(explained) = misspelt::explain(&command, &safe, &error) {
-            note!("error: {explained}");
+            always!("error: {explained}");
             std::process::exit(error.exit_code())
         }
         error.exit()
