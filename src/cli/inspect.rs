@@ -17,7 +17,7 @@ Examples:
 #[derive(Args)]
 #[command(before_long_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// Folder or .safetensors file with features
+    /// Folder, .safetensors or .npz file with features
     ///
     /// The command reads all features once. It needs no GPU. It fails if the dataset has a fault that other commands
     /// refuse.

@@ -15,7 +15,7 @@ Examples:
 #[derive(Args)]
 #[command(before_long_help = EXAMPLES)]
 pub struct SplitArgs {
-    /// Folder or .safetensors file with features
+    /// Folder, .safetensors or .npz file with features
     ///
     /// A dataset without splits is divided in the same way when a command reads it, so writing the files changes no
     /// result. Images with the same features stay together, and captions stay with their image.

@@ -95,7 +95,7 @@ impl Found {
 }
 
 impl Dataset {
-    /// Opens a dataset to inspect it. What is wrong with the splits is no error here; [`Dataset::inspect`] reports it.
+    /// Opens a dataset to inspect it. Images or texts alone are one, too. What is wrong with the splits is no error here; [`Dataset::inspect`] reports it.
     /// Do not train on such a dataset: an image may be in two splits.
     ///
     /// # Errors

@@ -249,6 +249,12 @@ impl Dataset {
     /// Opens a dataset whose splits may have faults, and keeps these.
     fn open_leniently(path: &Path) -> Result<Self> {
         let (source, name) = (Source::open(path)?, name(path));
+        // A gallery of images, or texts alone. With splits or text_to_image, the other side is missing by mistake.
+        let there = [Side::Image, Side::Text].map(|side| Features::are_in(&source, side));
+        let is_gallery = there[0] != there[1] && stored(&source) == [false; 3] && !source.has(TEXT_TO_IMAGE);
+        if is_gallery {
+            return Self::of_sides(&source, name, None, &[]);
+        }
         let (sides, text_image, right_pairs) = Self::features(&source)?;
         let opened = Opened { source: &source, name: &name, images: &sides[0], text_image: &text_image };
         let (splits, faults) = opened.splits_and_faults(&TRAINING);

@@ -142,7 +142,10 @@ fn counted(count: usize, what: &str) -> String {
 impl SideSummary {
     /// The number of items and their widths, such as `1400, 1280 wide; 10 to 36 regions each, 2048 wide`.
     fn write(&self, f: &mut fmt::Formatter<'_>, local: &str) -> fmt::Result {
-        write!(f, "{}", self.items)?;
+        match self.items {
+            0 => f.write_str("none")?,
+            items => write!(f, "{items}")?,
+        }
         if let Some(width) = self.width {
             write!(f, ", {width} wide")?;
         }
@@ -159,6 +162,9 @@ impl fmt::Display for Summary {
         self.images.write(f, "regions")?;
         f.write_str("\ncaptions: ")?;
         self.texts.write(f, "tokens")?;
+        if self.images.items == 0 || self.texts.items == 0 {
+            return Ok(());
+        }
         write!(f, "; {} per image", self.captions_per_image)?;
         if self.captions_per_image.min < self.captions_per_image.max {
             write!(f, ", mean {:.1}", self.captions_per_image.mean)?;

@@ -182,6 +182,24 @@ fn what_commands_refuse_is_a_fault() {
 }
 
 #[test]
+fn one_side_alone_is_described() {
+    let place = Place::new();
+    for (folder, name, shown) in [
+        ("gallery", "images", "gallery\nimages: 40, 6 wide\ncaptions: none\n\n"),
+        ("queries", "texts", "queries\nimages: none\ncaptions: 40, 6 wide\n\n"),
+    ] {
+        fs::create_dir(place.path(folder)).unwrap();
+        write_npy(&place.path(&format!("{folder}/{name}.npy")), &[40, 6], &features()[0]);
+        let table = place.ok(&format!("inspect {folder}"));
+        assert!(table.starts_with(shown) && table.ends_with("\nnothing is unusual\n"), "{table}");
+        assert_eq!(
+            (row(&table, "rows x columns"), table.contains("shared by splits")),
+            ("40 x 6".into(), false)
+        );
+    }
+}
+
+#[test]
 fn two_files_are_described_as_commands_take_them() {
     let place = Place::new();
     fs::create_dir(place.path("two")).unwrap();
