@@ -157,7 +157,9 @@ fn write_features(folder: &Path, [n, m, p, q]: [usize; 4]) -> std::io::Result<()
     let indices = |name: &str, values: &mut dyn ExactSizeIterator<Item = i64>| {
         let mut npy = create(name)?;
         write_npy_header(&mut npy, "<i8", &format!("{},", values.len()))?;
-        values.try_for_each(|row| npy.write_all(&row.to_le_bytes()))?;
+        for row in values {
+            npy.write_all(&row.to_le_bytes())?;
+        }
         npy.flush()
     };
     features("images.npy", n, p)?;
