@@ -152,7 +152,7 @@ fn repeated(header: &Header) -> Result<bool> {
     let whole = width.and_then(|width| rows.checked_mul(width)).and_then(|bytes| bytes.checked_add(*start));
     // A file that does not match its header is refused later.
     let (Some(width), true) = (width, whole == Some(file.bytes)) else { return Ok(false) };
-    if rows == 0 || rows % PER_IMAGE != 0 {
+    if rows == 0 || !rows.is_multiple_of(PER_IMAGE) {
         return Ok(false);
     }
     let groups = rows / PER_IMAGE;
