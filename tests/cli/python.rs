@@ -20,7 +20,12 @@ fn python() -> Option<PathBuf> {
 /// Runs a script of tests/python, which must succeed.
 fn run(python: &Path, place: &Place, script: &str, args: &[String]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-    let output = Command::new(python).arg(&script).args(args).current_dir(place.path("")).output().unwrap();
+    let folder = Path::new(env!("CARGO_BIN_EXE_wgoal")).parent().unwrap();
+    let before = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(folder.into()).chain(std::env::split_paths(&before)));
+    let mut command = Command::new(python);
+    command.arg(&script).args(args).env("PATH", path.unwrap()).current_dir(place.path(""));
+    let output = command.output().unwrap();
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(output.status.success(), "{} {args:?}\n{stdout}{stderr}", script.display());
@@ -74,4 +79,16 @@ fn the_code_in_the_documents_applies_heads() {
         let args: Vec<String> = std::iter::once(library.to_string()).chain(args.iter().cloned()).collect();
         run(&python, &place, "head_file.py", &args);
     }
+}
+
+#[cfg(unix)]
+#[test]
+#[ignore = "needs Python packages; scripts/test installs them and runs this"]
+fn the_transcript_leads_from_two_files_to_an_index() {
+    let Some(python) = python() else { return };
+    let place = Place::new();
+    fs::remove_dir_all(place.path("data")).unwrap();
+    std::os::unix::fs::symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("data"), place.path("data"))
+        .unwrap();
+    run(&python, &place, "transcript.py", &[]);
 }

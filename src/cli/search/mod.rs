@@ -144,7 +144,7 @@ impl SearchArgs {
 impl Findings {
     fn print(&self, html: Option<&std::path::Path>) -> Result<()> {
         let row = if self.query.searched() == Side::Image { "image" } else { "text" };
-        say(format!("query: {}", self.query))?;
+        say(format!("query: {}", self.query).trim_end())?;
         say(format!(" rank    score {row:>8}"))?;
         for Hit { rank, score, item, right } in &self.results {
             let mark = if *right == Some(true) { "right" } else { "" };
