@@ -20,8 +20,8 @@ enum Format {
     Fbin,
     /// embeddings.safetensors with images, texts and the row numbers
     Safetensors,
-    /// images.parquet and texts.parquet with row numbers, embeddings (lists of fixed size), captions and names; needs the
-    /// cargo feature parquet
+    /// images.parquet and texts.parquet with row numbers, embeddings (lists of fixed size), captions and names; needs
+    /// the cargo feature parquet
     Parquet,
 }
 
@@ -69,9 +69,9 @@ pub struct EmbedArgs {
     side: Option<SideArg>,
     /// Folder for the embeddings
     ///
-    /// The embeddings have length 1. Beside them are image_rows and text_rows, the row of each embedding in the dataset,
-    /// and text_to_image, the position of each text's image among the exported images. They are .npy files of int64, or
-    /// tensors in embeddings.safetensors.
+    /// The embeddings have length 1. Beside them are image_rows and text_rows, the row of each embedding in the
+    /// dataset, and text_to_image, the position of each text's image among the exported images. They are .npy files of
+    /// int64, or tensors in embeddings.safetensors.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
     /// File format

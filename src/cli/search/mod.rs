@@ -52,8 +52,8 @@ pub struct SearchArgs {
     html: Option<PathBuf>,
     /// Folder with the pictures, for the page
     ///
-    /// The lines of image_names.txt name the files, with or without their ending: jpg, jpeg, png, webp, gif, svg, bmp or
-    /// avif. A file of up to 256 KiB becomes part of the page. The page links to larger ones.
+    /// The lines of image_names.txt name the files, with or without their ending: jpg, jpeg, png, webp, gif, svg, bmp
+    /// or avif. A file of up to 256 KiB becomes part of the page. The page links to larger ones.
     #[arg(long, value_name = "DIR", requires = "html", help_heading = "Output")]
     images: Option<PathBuf>,
     #[command(flatten)]

@@ -45,6 +45,21 @@ struct Pictures<'a> {
 }
 
 impl Pictures<'_> {
+    /// Says which pictures the page lacks.
+    fn note(&self) {
+        match (self.folder, self.missing.first()) {
+            (Some(folder), Some(first)) => {
+                let (missing, all) = (self.missing.len(), self.missing.len() + self.shown);
+                let (folder, first) = (Plain(folder.display()), Plain(first));
+                note!("note: {missing} of {all} pictures are not in {folder}, the first is {first}");
+            }
+            (Some(_), None) if self.shown == 0 => {
+                note!("note: the dataset has no image_names.txt, so the page shows no pictures");
+            }
+            _ => {}
+        }
+    }
+
     /// The address of an item's picture.
     fn address(&mut self, item: &Item) -> Result<Option<String>> {
         let (Some(folder), Some(name)) = (self.folder, &item.name) else { return Ok(None) };
@@ -119,24 +134,13 @@ pub fn write(findings: &Findings, page: &Path, images: Option<&Path>) -> Result<
                     }
                 }
                 main { ol { @for card in &cards { (card) } } }
-                footer.soft { "Made by wgoal " (env!("CARGO_PKG_VERSION")) ". The score is the cosine of the embeddings." }
+                footer.soft {
+                    "Made by wgoal " (env!("CARGO_PKG_VERSION")) ". The score is the cosine of the embeddings."
+                }
             }
         }
     };
-    match (images, pictures.missing.first()) {
-        (Some(folder), Some(first)) => {
-            let (missing, all) = (pictures.missing.len(), pictures.missing.len() + pictures.shown);
-            note!(
-                "note: {missing} of {all} pictures are not in {}, the first is {}",
-                Plain(folder.display()),
-                Plain(first)
-            );
-        }
-        (Some(_), None) if pictures.shown == 0 => {
-            note!("note: the dataset has no image_names.txt, so the page shows no pictures");
-        }
-        _ => {}
-    }
+    pictures.note();
     Ok(text.into_string())
 }
 
