@@ -143,7 +143,9 @@ impl Recorder {
         self.guarded(|recorder| recorder.take(trainer));
         self.guarded(|_| {
             let split = if test.is_some() { Split::Test } else { Split::Val };
-            outcome.ranked = Some(Ranked::of(trainer.device(), trainer.dataset(), best.head(), split)?);
+            let truth = trainer.truth(split)?;
+            let (device, dataset) = (trainer.device(), trainer.dataset());
+            outcome.ranked = Some(Ranked::of(device, dataset, best.head(), split, &truth)?);
             Ok(())
         });
         let folder = self.folder.clone();

@@ -2,7 +2,7 @@
 
 use crate::data::{Dataset, Side, Split};
 use crate::device::Device;
-use crate::eval::Recall;
+use crate::eval::{Recall, Truth};
 use crate::math::{dot, vectorized};
 use crate::model::Head;
 use crate::train::Best;
@@ -102,27 +102,28 @@ struct Answer {
 }
 
 impl Ranked {
-    /// Ranks all queries of a split, or about a thousand of them, spread evenly.
+    /// Ranks all queries of a split, or about a thousand of them, spread evenly. `truth` says what is right there.
     ///
     /// # Errors
     /// A bad value in a row, a failing device.
-    pub fn of(device: &Device, dataset: &Dataset, head: &Head, split: Split) -> Result<Self> {
+    pub fn of(device: &Device, dataset: &Dataset, head: &Head, split: Split, truth: &Truth) -> Result<Self> {
         let (rows, dim) = (dataset.split(split), head.dim());
         let x = head.embed(device, dataset, Side::Image, &rows.images)?;
         let y = head.embed(device, dataset, Side::Text, &rows.texts)?;
         let (images, texts) = (rows.images.len(), rows.texts.len());
-        let mut captioned: Vec<u32> = rows.text_image.clone();
-        captioned.sort_unstable();
-        captioned.dedup();
+        let captioned: Vec<u32> =
+            (0..images as u32).filter(|&image| !truth.texts_of(image as usize).is_empty()).collect();
         let all: Vec<u32> = (0..texts as u32).collect();
         let (queries_x, queries_y) = (spread(&captioned, texts * dim), spread(&all, images * dim));
         let of_image = |&image: &u32| {
             let query = &x[image as usize * dim..][..dim];
-            answer(query, &y, |text| rows.text_image[text] == image).rank
+            let right = truth.texts_of(image as usize);
+            answer(query, &y, |text| right.binary_search(&(text as u32)).is_ok()).rank
         };
         let of_text = |&text: &u32| {
             let query = &y[text as usize * dim..][..dim];
-            answer(query, &x, |image| rows.text_image[text as usize] as usize == image)
+            let right = truth.images_of(text as usize);
+            answer(query, &x, |image| right.binary_search(&(image as u32)).is_ok())
         };
         let images_ranked = queries_x.par_iter().map(of_image).collect();
         let answers: Vec<Answer> = queries_y.par_iter().map(of_text).collect();

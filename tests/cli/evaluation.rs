@@ -229,7 +229,7 @@ fn equal_captions(place: &Place, name: &str) {
 fn equal_captions_are_right_answers_where_asked_for() {
     let place = Place::new();
     equal_captions(&place, "equal");
-    let train = "train equal --device cpu --batch 16 --epochs 3 --embed 4 --no-baselines --json --lr 0.01";
+    let train = "train equal --recipe goal --device cpu --batch 16 --epochs 3 --embed 4 --no-baselines --json --lr 0.01";
     let off = place.run(&format!("{train} --out off"));
     let warning = "equal captions count as negatives in training and as wrong answers in retrieval; with --equal-captions \
                    mask, train, sweep, baseline and eval count them as right";
@@ -240,6 +240,11 @@ fn equal_captions_are_right_answers_where_asked_for() {
     // Training differs, not only what counts.
     let hardest = |run: &str| place.metrics(run)[0]["hardest"].as_f64().unwrap();
     assert!(hardest("mask") < hardest("off"), "{} {}", hardest("mask"), hardest("off"));
+    // The report counts the same.
+    let report: Value = serde_json::from_slice(&place.read("mask/result.json")).unwrap();
+    let ranks: Vec<f64> =
+        report["ranked"]["captions"].as_array().unwrap().iter().map(|rank| rank.as_f64().unwrap()).collect();
+    assert_eq!(json!(ranks.iter().sum::<f64>() / ranks.len() as f64), mask["test"]["t2i"]["meanr"]);
     // Evaluation does as the run did, unless it is told otherwise.
     let eval = |run: &str, more: &str| place.json(&format!("eval {run} equal {CPU} {more}"));
     let kept = eval("mask", "");
@@ -305,7 +310,7 @@ fn training_with_pairs_and_a_bank_gives_the_same_bits_again() {
         write_npy(&file("pairs.npy"), &[80, 2], &pairs)
     });
     // Pairs that say the same as equal captions train the same head, and not that of a training without them.
-    let train = "--device cpu --batch 16 --epochs 3 --embed 4 --no-baselines --json";
+    let train = "--recipe goal --device cpu --batch 16 --epochs 3 --embed 4 --no-baselines --no-report";
     let bank = "--memory-bank 32 --bank-warmup 0";
     for (objective, bank) in
         [("hinge", bank), ("cir:sig-ms", bank), ("nca:lin@top:2", bank), ("infonce", ""), ("hinge-sum", "")]
