@@ -15,6 +15,7 @@ mod help;
 mod inspect;
 mod interrupt;
 mod misspelt;
+mod notes;
 mod options;
 mod outcome;
 mod output;
@@ -31,13 +32,12 @@ mod train;
 
 use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use wgoal::device::DeviceInfo;
-use wgoal::objective::CustomWeights;
-use wgoal::{Device, Objective, Plain, Result, is_unsafe};
+use wgoal::{Device, Plain, Result, is_unsafe};
 
 pub use color::print as print_note;
+use options::ObjectiveArgs;
 pub use output::{Safe, is_quiet};
 use output::{duration, make_folder, print_json, quoted, refuse_overwriting, say, shown, to_json};
 
@@ -259,144 +259,6 @@ impl DeviceArg {
         let reason = if found.is_some() { "as before" } else { &device.info().reason };
         note!("device: {device}, {reason}");
         Ok(device)
-    }
-}
-
-/// The objective and its parameters.
-#[derive(Args, Clone, Default)]
-pub struct ObjectiveArgs {
-    /// What training optimises [default: cir:sig-ms]
-    ///
-    /// A GOAL gradient is TRIPLET:PAIR. TRIPLET is con, nca or cir; PAIR is con, lin, lin-ms, sig or sig-ms.
-    ///
-    /// The losses are hinge, hinge-sum, infonce, infonce-masked, triplet, nt-xent, squared-pair, binomial-deviance,
-    /// circle, circle-detached, contrastive, multi-similarity and lifted.
-    ///
-    /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms.
-    #[arg(long, value_name = "NAME", help_heading = "Objective")]
-    objective: Option<String>,
-    /// Margin of the hinge, or of a GOAL gradient [default: 0.2 for the hinge, off for GOAL]
-    ///
-    /// A GOAL gradient with a margin drops the triplets that satisfy it.
-    #[arg(long, allow_negative_numbers = true, help_heading = "Objective")]
-    margin: Option<f32>,
-    /// Scale of the triplet weights nca and cir, above 0 [default: 1]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, help_heading = "Objective")]
-    tau: Option<f32>,
-    /// Scale of the positive weight of sig and sig-ms, above 0 [default: 2]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, help_heading = "Objective")]
-    alpha: Option<f32>,
-    /// Scale of the negative weight of sig and sig-ms, above 0 [default: 10]
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, help_heading = "Objective")]
-    beta: Option<f32>,
-    /// Centre of the weights of sig and sig-ms, a similarity [default: 0.5]
-    #[arg(long, value_name = "CENTRE", allow_negative_numbers = true, help_heading = "Objective")]
-    lambda: Option<f32>,
-    /// Reach of the relative sets of lin-ms and sig-ms, 0 or more [default: 0.1]
-    #[arg(long, value_name = "REACH", allow_negative_numbers = true, help_heading = "Objective")]
-    threshold: Option<f32>,
-    /// Margin inside the triplet weight cir [default: 0.5]
-    #[arg(long, value_name = "MARGIN", allow_negative_numbers = true, help_heading = "Objective")]
-    circle_margin: Option<f32>,
-    /// Temperature of infonce, above 0 [default: 0.07]
-    #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Objective")]
-    temperature: Option<f32>,
-    /// Learn the temperature of infonce, between 0.001 and 0.5 [default: off]
-    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
-    #[arg(help_heading = "Objective")]
-    learn_temperature: Option<Switch>,
-    /// WGSL file that defines the weights of `custom`
-    ///
-    /// It defines triplet_weight(p, n) -> f32 and pair_weights(p, n) -> vec2f, where p and n are the similarities of
-    /// the positive and of the negative.
-    #[arg(long, value_name = "FILE", help_heading = "Objective")]
-    weights: Option<PathBuf>,
-    /// Value for a parameter of the file of --weights; can be repeated [default: the value in the file]
-    ///
-    /// The file declares a parameter as `override name: f32 = value;`.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, allow_hyphen_values = true)]
-    #[arg(help_heading = "Objective")]
-    param: Vec<(String, f32)>,
-    /// Which negatives of an anchor form triplets [default: hardest]
-    ///
-    /// `hardest` is the most similar negative, `semi-hard` the most similar one below the positive, `top:K` the K most
-    /// similar ones, `all` all of them.
-    #[arg(long, value_name = "hardest|semi-hard|top:K|all", help_heading = "Negatives")]
-    negatives: Option<String>,
-}
-
-/// Parses NAME=VALUE.
-fn parameter(text: &str) -> std::result::Result<(String, f32), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    let value = value.parse().map_err(|e| format!("{e}: `{value}`"))?;
-    Ok((name.to_string(), value))
-}
-
-impl ObjectiveArgs {
-    /// The objective that results from `base` (used if none is named) and the given parameters. Warns of parameters
-    /// that have no effect.
-    fn apply(&self, base: Objective) -> Result<Objective> {
-        let objective = self.resolve(base)?;
-        options::warn(&self.unused(&objective));
-        Ok(objective)
-    }
-
-    /// The objective that results from `base` (used if none is named) and the given parameters.
-    fn resolve(&self, base: Objective) -> Result<Objective> {
-        let named = |name: &str| match &self.weights {
-            Some(path) if name == "custom" => {
-                let given = self.param.iter().map(|(name, value)| (name.as_str(), *value));
-                let weights = CustomWeights::open(path, given)?;
-                Ok(Objective::Custom { weights, margin: base.margin() })
-            }
-            _ => name.parse(),
-        };
-        let mut objective = match &self.objective {
-            None if self.weights.is_some() => named("custom")?,
-            Some(name) if self.weights.is_some() || *name != base.to_string() => {
-                Objective::parse_with(name, named)?
-            }
-            _ => base,
-        };
-        self.set(&mut objective)?;
-        if let Some(negatives) = &self.negatives {
-            objective = objective.over(negatives.parse()?)?;
-        }
-        objective.validate()?;
-        Ok(objective)
-    }
-
-    /// Sets the given parameters in an objective, or in all terms of a sum.
-    fn set(&self, objective: &mut Objective) -> Result<()> {
-        let set = |field: &mut f32, value: Option<f32>| *field = value.unwrap_or(*field);
-        match objective {
-            Objective::Goal(_, _, params) | Objective::Loss(_, params) => {
-                set(&mut params.tau, self.tau);
-                set(&mut params.alpha, self.alpha);
-                set(&mut params.beta, self.beta);
-                set(&mut params.lambda, self.lambda);
-                set(&mut params.threshold, self.threshold);
-                set(&mut params.circle, self.circle_margin);
-                params.margin = self.margin.or(params.margin);
-            }
-            Objective::Hinge { margin } | Objective::HingeSum { margin } => set(margin, self.margin),
-            Objective::Infonce(params) => {
-                set(&mut params.temperature, self.temperature);
-                params.learn_temperature =
-                    self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
-            }
-            Objective::Custom { weights, margin } => {
-                if self.weights.is_none() && !self.param.is_empty() {
-                    *weights =
-                        weights.with(self.param.iter().map(|(name, value)| (name.as_str(), *value)))?;
-                }
-                *margin = self.margin.or(*margin);
-            }
-            Objective::Over(_, objective) => self.set(objective)?,
-            Objective::Sum(terms) => terms.iter_mut().try_for_each(|(_, term)| self.set(term))?,
-            _ => {}
-        }
-        Ok(())
     }
 }
 

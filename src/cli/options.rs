@@ -2,13 +2,15 @@
 
 mod equal_captions;
 mod init;
+mod objective;
 mod unused;
 
 pub use equal_captions::EqualCaptionsName;
 pub use init::note_init;
+pub use objective::ObjectiveArgs;
 pub use unused::{Unused, all_differ, parameters, warn};
 
-use super::{ObjectiveArgs, Switch};
+use super::Switch;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

@@ -3,22 +3,22 @@
 use super::config;
 use super::data::warn_of_data;
 use super::interrupt::Interrupt;
+use super::notes::{note_doubts, note_start, saved};
 use super::options::{RunOptions, note_init, warn};
 use super::outcome::{Baselines, baselines, chance, reported};
 use super::progress::{Progress, Spinner};
 use super::report::Recorder;
 use super::resume;
 use super::run_folder::{BEST, Lock, RunFolder};
-use super::{DeviceArg, print_json, quoted, say, shown};
+use super::{DeviceArg, print_json, say, shown};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
-use wgoal::model::Side;
 use wgoal::train::{Best, Init};
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Plain, Recall, Result, Split, TrainConfig, Trainer};
+use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Plain, Recall, Result, Split, Trainer};
 
 /// The dataset that comes with the project.
 const EXAMPLE: &str = "data/clipart-mini";
@@ -53,13 +53,13 @@ pub struct TrainArgs {
     /// It receives config.json, run.toml, metrics.jsonl, best.safetensors, last.safetensors, result.json,
     /// similarities.jsonl and report.html.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Continue the run in --out; --resume=auto starts a run if there is none
     ///
     /// The run keeps its dataset, device and options. Only --epochs, --patience and --device can be changed.
     #[arg(long, requires = "out", num_args = 0..=1, require_equals = true, value_name = "auto")]
     #[arg(hide_possible_values = true, help_heading = "Output")]
-    resume: Option<Option<Resume>>,
+    pub resume: Option<Option<Resume>>,
     /// Do not compare with the closed forms CCA and ridge regression
     #[arg(long, help_heading = "Output")]
     no_baselines: bool,
@@ -76,7 +76,7 @@ pub struct TrainArgs {
 
 /// What to do if there is no run to resume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Resume {
+pub enum Resume {
     /// Start a new run
     Auto,
 }
@@ -336,55 +336,6 @@ fn epochs(
     Ok(collapsed)
 }
 
-/// Prints what is trained and where the run is written.
-fn note_start(trainer: &Trainer, out: &Path) -> Result<()> {
-    let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
-    let head = trainer.head()?;
-    let trained =
-        |name: &str| !name.ends_with("mlp.running") && (name != "temperature" || learns_temperature(config));
-    let counted = head.parameters().into_iter().filter(|(name, _)| trained(name));
-    let parameters: usize = counted.map(|(_, shape)| shape.iter().product::<usize>()).sum();
-    let [image, text] = [Side::Image, Side::Text].map(|side| head.feature_dim(side));
-    let embed = config.embed;
-    note!("head: images {image} to {embed}, captions {text} to {embed}; {parameters} parameters");
-    let steps = trainer.steps_per_epoch();
-    note!("training {} with {steps} steps per epoch, into {}", config.objective, shown(out));
-    if config.batch > captions {
-        note!("note: every step trains on all {captions} pairs, fewer than --batch {}", config.batch);
-    }
-    if config.batch.min(captions) == 1 && config.memory_bank == 0 {
-        note!("note: a batch of one pair has no negatives");
-    }
-    Ok(())
-}
-
-fn learns_temperature(config: &TrainConfig) -> bool {
-    config.objective.infonce().is_some_and(|params| params.learn_temperature)
-}
-
-/// Warns of a run whose validation stayed near chance. A run of only a few epochs may still be near it.
-fn note_doubts(trainer: &Trainer, best: Best, collapsed: bool) {
-    let val = chance(trainer, Split::Val);
-    if !collapsed && trainer.epoch() >= 5 && best.recall.is_at_chance(val) {
-        note!(
-            "warning: validation stayed near chance (rsum {:.1}, chance {val:.1}): check that text_to_image names \
-             the image of every caption, and that images and texts are in the order of their features",
-            best.recall.rsum
-        );
-    }
-}
-
-/// What a run that ended early has saved in `out`, and the command that continues it.
-fn saved(done: usize, out: &Path) -> String {
-    let epochs = match done {
-        0 => "no epoch is saved yet".to_string(),
-        1 => format!("1 epoch is saved in {}", out.display()),
-        done => format!("{done} epochs are saved in {}", out.display()),
-    };
-    let verb = if done == 0 { "start again" } else { "continue" };
-    format!("{epochs}: {verb} with `wgoal train --resume --out {}`", quoted(out))
-}
-
 /// The given dataset, or the example dataset of the project.
 pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
     match (given, std::env::var_os("CARGO_MANIFEST_DIR")) {
@@ -392,30 +343,5 @@ pub fn dataset_path(given: Option<PathBuf>) -> PathBuf {
         // `cargo run` can be called from any folder of the project.
         (None, Some(project)) if !PathBuf::from(EXAMPLE).exists() => PathBuf::from(project).join(EXAMPLE),
         (None, _) => PathBuf::from(EXAMPLE),
-    }
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-    use clap::FromArgMatches;
-
-    /// The advised command, copied into a shell, resumes the run in its folder.
-    #[test]
-    fn the_advised_command_names_the_folder() {
-        for out in ["runs/a", "my runs/it's $HOME"] {
-            let advice = saved(3, Path::new(out));
-            let (_, command) = advice.split_once("`wgoal ").unwrap();
-            let (command, _) = command.rsplit_once('`').unwrap();
-            let script = format!("printf '%s\\n' {command}");
-            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-            let arguments = String::from_utf8(output.stdout).unwrap();
-            let mut matches = crate::cli::help::command()
-                .try_get_matches_from(std::iter::once("wgoal").chain(arguments.lines()))
-                .unwrap();
-            let (_, mut train) = matches.remove_subcommand().unwrap();
-            let args = TrainArgs::from_arg_matches_mut(&mut train).unwrap();
-            assert_eq!((args.out.as_deref(), args.resume), (Some(Path::new(out)), Some(None)), "{advice}");
-        }
     }
 }

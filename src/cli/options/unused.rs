@@ -1,7 +1,7 @@
 //! Warnings of options that have no effect in a run.
 
-use super::RunOptions;
-use crate::cli::{ObjectiveArgs, Switch};
+use super::{ObjectiveArgs, RunOptions};
+use crate::cli::Switch;
 use std::fmt;
 use wgoal::data::{Split, SplitRows, steps_per_epoch};
 use wgoal::model::Pooling;

@@ -1,0 +1,84 @@
+//! What `wgoal train` prints at the start of a run, at a doubtful end, and when a run is stopped.
+
+use super::outcome::chance;
+use super::{quoted, shown};
+use std::path::Path;
+use wgoal::model::Side;
+use wgoal::train::Best;
+use wgoal::{Result, Split, TrainConfig, Trainer};
+
+/// Prints what is trained and where the run is written.
+pub fn note_start(trainer: &Trainer, out: &Path) -> Result<()> {
+    let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
+    let head = trainer.head()?;
+    let trained =
+        |name: &str| !name.ends_with("mlp.running") && (name != "temperature" || learns_temperature(config));
+    let counted = head.parameters().into_iter().filter(|(name, _)| trained(name));
+    let parameters: usize = counted.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let [image, text] = [Side::Image, Side::Text].map(|side| head.feature_dim(side));
+    let embed = config.embed;
+    note!("head: images {image} to {embed}, captions {text} to {embed}; {parameters} parameters");
+    let steps = trainer.steps_per_epoch();
+    note!("training {} with {steps} steps per epoch, into {}", config.objective, shown(out));
+    if config.batch > captions {
+        note!("note: every step trains on all {captions} pairs, fewer than --batch {}", config.batch);
+    }
+    if config.batch.min(captions) == 1 && config.memory_bank == 0 {
+        note!("note: a batch of one pair has no negatives");
+    }
+    Ok(())
+}
+
+fn learns_temperature(config: &TrainConfig) -> bool {
+    config.objective.infonce().is_some_and(|params| params.learn_temperature)
+}
+
+/// Warns of a run whose validation stayed near chance. A run of only a few epochs may still be near it.
+pub fn note_doubts(trainer: &Trainer, best: Best, collapsed: bool) {
+    let val = chance(trainer, Split::Val);
+    if !collapsed && trainer.epoch() >= 5 && best.recall.is_at_chance(val) {
+        note!(
+            "warning: validation stayed near chance (rsum {:.1}, chance {val:.1}): check that text_to_image names \
+             the image of every caption, and that images and texts are in the order of their features",
+            best.recall.rsum
+        );
+    }
+}
+
+/// What a run that ended early has saved in `out`, and the command that continues it.
+pub fn saved(done: usize, out: &Path) -> String {
+    let epochs = match done {
+        0 => "no epoch is saved yet".to_string(),
+        1 => format!("1 epoch is saved in {}", out.display()),
+        done => format!("{done} epochs are saved in {}", out.display()),
+    };
+    let verb = if done == 0 { "start again" } else { "continue" };
+    format!("{epochs}: {verb} with `wgoal train --resume --out {}`", quoted(out))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::saved;
+    use crate::cli::train::TrainArgs;
+    use clap::FromArgMatches;
+    use std::path::Path;
+
+    /// The advised command, copied into a shell, resumes the run in its folder.
+    #[test]
+    fn the_advised_command_names_the_folder() {
+        for out in ["runs/a", "my runs/it's $HOME"] {
+            let advice = saved(3, Path::new(out));
+            let (_, command) = advice.split_once("`wgoal ").unwrap();
+            let (command, _) = command.rsplit_once('`').unwrap();
+            let script = format!("printf '%s\\n' {command}");
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let arguments = String::from_utf8(output.stdout).unwrap();
+            let mut matches = crate::cli::help::command()
+                .try_get_matches_from(std::iter::once("wgoal").chain(arguments.lines()))
+                .unwrap();
+            let (_, mut train) = matches.remove_subcommand().unwrap();
+            let args = TrainArgs::from_arg_matches_mut(&mut train).unwrap();
+            assert_eq!((args.out.as_deref(), args.resume), (Some(Path::new(out)), Some(None)), "{advice}");
+        }
+    }
+}
