@@ -8,7 +8,10 @@ use std::fs;
 const SHORT: &str = "--recipe goal --device cpu --embed 4 --batch 16 --epochs 1 --no-baselines";
 
 fn options(place: &Place, run: &str) -> Value {
-    serde_json::from_slice(&place.read(&format!("{run}/config.json"))).unwrap()
+    let mut options: Value = serde_json::from_slice(&place.read(&format!("{run}/config.json"))).unwrap();
+    // The commands differ.
+    options.as_object_mut().unwrap().remove("command").unwrap();
+    options
 }
 
 /// The lines of a printed file that are options behind a `#`.

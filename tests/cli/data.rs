@@ -293,7 +293,7 @@ fn a_dataset_after_the_grid_is_the_dataset() {
     assert!(place.read("e/results.jsonl").starts_with(b"{\"dataset\":\"lr=1 "));
     let output = sweep("--out d --grid lr=1e-3 nowhere");
     assert!(
-        output.code == 1 && output.stderr.contains("nowhere: expected a dataset folder"),
+        output.code == 1 && output.stderr.contains("nowhere: expected a dataset: a folder"),
         "{}",
         output.stderr
     );

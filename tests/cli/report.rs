@@ -78,7 +78,7 @@ fn a_run_without_a_report_has_the_same_head() {
         assert!(place.read(&format!("with/{name}")) == place.read(&format!("without/{name}")), "{name}");
     }
     assert_eq!((&with["val"], &with["test"]), (&without["val"], &without["test"]));
-    let names = "best.safetensors config.json last.safetensors metrics.jsonl result.json";
+    let names = "best.safetensors config.json last.safetensors metrics.jsonl result.json run.toml";
     assert_eq!(place.names("without").join(" "), names);
     // The page can still be written, with what the run kept.
     place.ok("report without");

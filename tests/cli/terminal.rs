@@ -80,7 +80,7 @@ fn a_signal_in_the_first_epoch_says_that_none_is_saved() {
         last,
         "stopped by Ctrl-C in the first epoch; no epoch is saved yet: start again with `wgoal train --resume --out run`"
     );
-    assert_eq!(place.names("run"), ["config.json", "metrics.jsonl"]);
+    assert_eq!(place.names("run"), ["config.json", "metrics.jsonl", "run.toml"]);
     place.ok(&format!("{} --epochs 1 --no-baselines", advised(last)));
     assert_eq!(place.metrics("run").len(), 1);
 }
@@ -114,9 +114,14 @@ fn in_a_terminal(place: &Place, args: &str) -> (String, bool) {
     (reader.join().unwrap(), status.success())
 }
 
-/// What stays on each line: what is written after the line was last cleared.
+/// What stays on each line, without colours: what is written after the line was last cleared.
 fn lines_left(text: &str) -> Vec<String> {
-    let left = |line: &str| line.rsplit("\u{1b}[2K").next().unwrap().trim_matches('\r').to_string();
+    let plain = |line: &str| {
+        let mut parts = line.split("\u{1b}[");
+        let first = parts.next().unwrap().to_string();
+        parts.fold(first, |line, part| line + part.split_once('m').map_or(part, |(_, rest)| rest))
+    };
+    let left = |line: &str| plain(line.rsplit("\u{1b}[2K").next().unwrap().trim_matches('\r'));
     text.split('\n').map(left).collect()
 }
 
