@@ -110,7 +110,7 @@ mod tests {
     use wgoal::{Dataset, TrainConfig};
 
     /// Options that do nothing unless they are given.
-    const WITHOUT_DEFAULT: [&str; 18] = [
+    const WITHOUT_DEFAULT: [&str; 17] = [
         "weights",
         "grid",
         "write_candidates",
@@ -122,7 +122,6 @@ mod tests {
         "image_row",
         "caption",
         "query",
-        "html",
         "images",
         "top",
         "resume",

@@ -46,6 +46,7 @@ const ANY: &[&str] = &["embedding", "embeddings", "emb", "features", "vector"];
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "parquet"), allow(dead_code, reason = "only the readers make some of them"))]
 pub(super) enum Kind {
     /// Lists of numbers.
     Lists,
@@ -57,6 +58,7 @@ pub(super) enum Kind {
 
 /// Values of consecutive rows of a column.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "parquet"), allow(dead_code, reason = "only the readers make some of them"))]
 pub(super) enum Chunk {
     /// Little-endian numbers, `width` per row; `None` if rows are single numbers. `dtype` is the name of the type in
     /// safetensors.

@@ -42,10 +42,10 @@ impl Dataset {
         let mut class: Vec<u32> = (0..self.texts() as u32).collect();
         if self.caption(0)?.is_some() {
             let mut first: HashMap<String, u32> = HashMap::new();
-            for text in 0..class.len() {
+            for (text, class) in class.iter_mut().enumerate() {
                 let Some(caption) = self.caption(text)? else { continue };
                 let words: Vec<_> = caption.split_whitespace().map(str::to_lowercase).collect();
-                class[text] = *first.entry(words.join(" ")).or_insert(text as u32);
+                *class = *first.entry(words.join(" ")).or_insert(text as u32);
             }
             return Ok(class);
         }

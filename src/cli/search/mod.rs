@@ -47,7 +47,7 @@ pub struct SearchArgs {
     /// Print the result as one line of JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
-    /// HTML file for a page with the results, which needs no network
+    /// HTML file for a page with the results, which needs no network [default: no page]
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Folder with the pictures, for the page
