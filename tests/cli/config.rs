@@ -84,7 +84,7 @@ fn a_run_is_repeated_from_the_file_in_its_folder() {
         "--optimizer sgd --nesterov --momentum 0.5 --lr 1e-3",
         "--optimizer lion --betas 0.8,0.9 --decay-biases off --weight-decay 0.1",
         "--epsilon 1e-5 --lr-warmup 50% --schedule linear --clip 0.1 --dropout 0.3",
-        "--shuffle blocks:512 --batch 2 --seed 18446744073709551615 --memory-bank 40 --bank-warmup 0",
+        "--objective hinge --shuffle blocks:512 --batch 2 --seed 18446744073709551615 --memory-bank 40 --bank-warmup 0",
         "--recipe wgoal --batch 8 --lr-drop 1 --epochs 2 --warmup-epochs 0",
         "--init cca --patience 1 --epochs 3",
     ];
