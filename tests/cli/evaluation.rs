@@ -203,7 +203,7 @@ fn a_text_may_be_right_for_several_images() {
     assert!(several["rsum"].as_f64().unwrap() > alone["rsum"].as_f64().unwrap());
     assert_eq!(several["measures"]["t2i"]["recall"]["1"], several["t2i"]["r1"]);
     // The same for embeddings, with and without the image of every text.
-    let local = |value: &i64, at: usize| value - if at % 2 == 0 { 32 } else { 64 };
+    let local = |value: &i64, at: usize| value - if at.is_multiple_of(2) { 32 } else { 64 };
     let pairs: Vec<i64> = more.iter().enumerate().map(|(at, value)| local(value, at)).collect();
     let own: Vec<i64> = (0..16).flat_map(|text| [text / 2, text]).collect();
     write_npy(&place.path("own.npy"), &[16], &(0..16).map(|text| text / 2).collect::<Vec<i64>>());
@@ -260,7 +260,7 @@ fn equal_captions_are_right_answers_where_asked_for() {
         // The same as pairs: every text is right for the other image.
         dataset(&place, "paired", |file| {
             fs::copy(place.path("equal/texts.npy"), file("texts.npy")).unwrap();
-            let pairs: Vec<i64> = (0..80).flat_map(|text: i64| [text / 2 ^ 1, text]).collect();
+            let pairs: Vec<i64> = (0..80).flat_map(|text: i64| [(text / 2) ^ 1, text]).collect();
             write_npy(&file("pairs.npy"), &[80, 2], &pairs)
         });
         place.json(&format!("eval off paired {CPU}"))
@@ -304,7 +304,7 @@ fn captions_are_equal_whatever_their_case_and_spaces() {
 fn training_with_pairs_and_a_bank_gives_the_same_bits_again() {
     let place = Place::new();
     equal_captions(&place, "equal");
-    let pairs: Vec<i64> = (0..80).flat_map(|text: i64| [text / 2 ^ 1, text]).collect();
+    let pairs: Vec<i64> = (0..80).flat_map(|text: i64| [(text / 2) ^ 1, text]).collect();
     dataset(&place, "paired", |file| {
         fs::copy(place.path("equal/texts.npy"), file("texts.npy")).unwrap();
         write_npy(&file("pairs.npy"), &[80, 2], &pairs)
