@@ -14,6 +14,7 @@ mod batch_norm;
 mod ceiling;
 mod column_sum;
 mod compose;
+mod cosine;
 mod cpu_product;
 mod dense_field;
 mod dense_sum;
@@ -48,6 +49,7 @@ pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
 pub use ceiling::ceiling;
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
+pub use cosine::{cosine, cosine_backward};
 pub use dense_field::dense_field;
 pub use dense_sum::{Dense, dense_sum};
 pub use exponential_field::{ExponentialParams, exponential_field};
@@ -78,6 +80,7 @@ pub mod reference {
     pub use super::ceiling::reference as ceiling;
     pub use super::column_sum::reference as column_sum;
     pub use super::compose::reference as compose;
+    pub use super::cosine::{backward_reference as cosine_backward, reference as cosine};
     pub use super::dense_field::reference as dense_field;
     pub use super::dense_sum::reference as dense_sum;
     pub use super::exponential_field::{reference as exponential_field, whole_reference as exponential};
@@ -120,6 +123,8 @@ pub static KERNELS: &[&Kernel] = &[
     &ceiling::KERNEL,
     &column_sum::KERNEL,
     &compose::KERNEL,
+    &cosine::KERNEL,
+    &cosine::BACKWARD,
     &dense_field::KERNEL,
     &dense_sum::KERNEL,
     &gpo::KERNEL,

@@ -83,6 +83,9 @@ pub struct HeadConfig {
     pub signed_root: SignedRoot,
     /// Whether every input column is shifted and scaled by its mean and deviation over the training rows.
     pub standardize: bool,
+    /// Random Fourier features of each side, which a further linear layer adds to the embedding (docs/math.md, "Random
+    /// features"). 0 for none.
+    pub random_features: usize,
 }
 
 with!(HeadConfig);
@@ -96,6 +99,7 @@ impl Default for HeadConfig {
             image_encoder: ImageEncoder::default(),
             signed_root: SignedRoot::default(),
             standardize: false,
+            random_features: 0,
         }
     }
 }

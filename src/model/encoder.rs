@@ -1,20 +1,20 @@
 //! One side's encoder on the device: from a batch of features to unit rows, and back.
 //!
 //! ```text
-//! pooled:  features -> linear -> l2norm
-//! local:   features -> linear (+ perceptron) -> generalised pooling -> l2norm
+//! pooled:  features -> linear (+ random features) -> l2norm
+//! local:   features -> linear (+ random features, perceptron) -> generalised pooling -> l2norm
 //! ```
 //!
 //! Owns the memory of a batch and the running statistics. The caller owns the parameters. If the encoder has a
 //! perceptron, one row of zeros follows the features. It stands for the padding to the longest item, which batch norm
 //! treats as data (docs/math.md, "Batch norm").
 
-use super::layout::{MlpLayout, SideLayout};
-use super::{Head, Side};
+use super::layout::{FourierLayout, MlpLayout, SideLayout};
+use super::{Head, Segment, Side};
 use crate::device::{Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
 use crate::kernels::{
-    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum,
-    l2norm, l2norm_backward, matmul, widen,
+    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum, cosine,
+    cosine_backward, l2norm, l2norm_backward, matmul, widen,
 };
 use crate::model::pooling::{Gpo, check_offsets, check_rows, reshape};
 use crate::{Error, Result};
@@ -23,6 +23,7 @@ pub(crate) struct Encoder {
     name: &'static str,
     layout: SideLayout,
     features: Matrix,
+    fourier: Option<Fourier>,
     mlp: Option<Mlp>,
     /// The features of a batch that was uploaded as f16, two per u32. `halved` says whether this batch was.
     halves: Buffer<u32>,
@@ -36,6 +37,14 @@ pub(crate) struct Encoder {
     pub d_unit: Matrix,
     /// Gradient at the rows before the normalisation.
     d_pooled: Matrix,
+}
+
+/// Random features of a batch, one row per row of the features.
+struct Fourier {
+    layout: FourierLayout,
+    /// In turns `[rows, m]`.
+    angles: Matrix,
+    cosines: Matrix,
 }
 
 struct Pooling {
@@ -63,13 +72,13 @@ struct Mlp {
 fn linear(
     commands: &mut Commands,
     x: Mat,
-    [weight, bias]: [Mat; 2],
+    (weight, bias): (Mat, Option<Mat>),
     [training, accumulate]: [bool; 2],
     y: MatMut,
 ) -> Result<()> {
     // Outside of training, the embedding of a row must not depend on the other rows.
     let product = Product { sliced: training, ..Product::nt(x, weight) };
-    matmul(commands, Product { bias: Some(bias.data), accumulate, ..product }, y)
+    matmul(commands, Product { bias: bias.map(|bias| bias.data), accumulate, ..product }, y)
 }
 
 fn name(side: Side) -> &'static str {
@@ -131,6 +140,14 @@ impl Encoder {
                 repeats: 0,
             }),
         };
+        let fourier = match &layout.fourier {
+            None => None,
+            Some(layout) => {
+                let m = layout.weight.cols;
+                let (angles, cosines) = (matrix("angles", m)?, matrix("cosines", m)?);
+                Some(Fourier { layout: layout.clone(), angles, cosines })
+            }
+        };
         let pooling = match &layout.gpo {
             None => None,
             Some(layout) => Some(Pooling {
@@ -145,6 +162,7 @@ impl Encoder {
             features: matrix("features", dim)?,
             halves: Buffer::new(device, "halves", 1)?,
             halved: false,
+            fourier,
             mlp,
             projected: matrix("projected", embed)?,
             pooling,
@@ -199,6 +217,11 @@ impl Encoder {
         for matrix in [&mut self.unit, &mut self.d_unit, &mut self.d_pooled] {
             reshape(device, name, matrix, items, embed)?;
         }
+        if let Some(Fourier { layout, angles, cosines }) = &mut self.fourier {
+            for matrix in [angles, cosines] {
+                reshape(device, &format!("{name}.cosines"), matrix, count, layout.weight.cols)?;
+            }
+        }
         crate::model::pooling::fit(device, name, &mut self.norms, items)?;
         if let Some(mlp) = &mut self.mlp {
             self.features.buffer.write(device, count * stride, &vec![0.0; stride])?;
@@ -230,10 +253,17 @@ impl Encoder {
             widen(commands, self.halves.part(0..len / 2), self.features.buffer.view_mut(), len)?;
         }
         let of =
-            |layer: &[crate::model::Segment; 2]| -> [Mat; 2] { [layer[0].of(values), layer[1].of(values)] };
+            |layer: &[Segment; 2]| -> (Mat, Option<Mat>) { (layer[0].of(values), Some(layer[1].of(values))) };
         let features = self.features.rows(0..count);
-        let layer = [weight.of(values), bias.of(values)];
+        let layer = (weight.of(values), Some(bias.of(values)));
         linear(commands, features, layer, [training, false], self.projected.view_mut())?;
+        if let Some(Fourier { layout, angles, cosines }) = &mut self.fourier {
+            let layer = (layout.frequency.of(values), Some(layout.phase.of(values)));
+            linear(commands, features, layer, [training, false], angles.view_mut())?;
+            cosine(commands, angles.view(), cosines.view_mut())?;
+            let (layer, projected) = ((layout.weight.of(values), None), self.projected.view_mut());
+            linear(commands, cosines.view(), layer, [training, true], projected)?;
+        }
         if let Some(Mlp { layout, running, moved, moves, stats, hidden, active, repeats, .. }) = &mut self.mlp
         {
             linear(commands, self.features.view(), of(&layout.first), [training, false], hidden.view_mut())?;
@@ -294,6 +324,10 @@ impl Encoder {
         let features = self.features.rows(0..count);
         matmul(commands, sliced(Product::tn(d_projected, features)), weight.of_mut(gradients))?;
         column_sum(commands, d_projected, bias.of_mut(gradients).data)?;
+        if let Some(Fourier { layout, cosines, .. }) = &self.fourier {
+            let product = Product::tn(d_projected, cosines.view());
+            matmul(commands, sliced(product), layout.weight.of_mut(gradients))?;
+        }
         if let Some(mlp) = &mut self.mlp {
             mlp.backward((device, commands), values, self.features.view(), d_projected, gradients)?;
         }
@@ -305,7 +339,7 @@ impl Encoder {
     #[cfg(feature = "native")]
     pub fn feature_gradient(
         &self,
-        commands: &mut Commands,
+        (device, commands): (&Device, &mut Commands),
         values: &Buffer<f32>,
         d_features: &mut Matrix,
     ) -> Result<()> {
@@ -316,7 +350,18 @@ impl Encoder {
         }
         let product = Product::nn(d_projected.view(), self.layout.weight.of(values));
         let product = Product { accumulate: self.mlp.is_some(), ..product };
-        matmul(commands, product, d_features.rows_mut(0..d_projected.rows))
+        matmul(commands, product, d_features.rows_mut(0..d_projected.rows))?;
+        if let Some(Fourier { layout, angles, .. }) = &self.fourier {
+            let new = || Matrix::new(device, "d.cosines", angles.rows, angles.cols);
+            let (mut d_cosines, mut d_angles) = (new()?, new()?);
+            let product = Product::nn(d_projected.view(), layout.weight.of(values));
+            matmul(commands, product, d_cosines.view_mut())?;
+            cosine_backward(commands, angles.view(), d_cosines.view(), d_angles.view_mut())?;
+            let product = Product::nn(d_angles.view(), layout.frequency.of(values));
+            let product = Product { accumulate: true, ..product };
+            matmul(commands, product, d_features.rows_mut(0..d_projected.rows))?;
+        }
+        Ok(())
     }
 
     /// Sets the padding of the uploaded batch to `longest` rows per item, instead of the rows of its longest item.

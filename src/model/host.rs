@@ -344,7 +344,7 @@ impl Head {
         let mut commands = device.commands();
         encoder.forward(&mut commands, &values, true)?;
         encoder.backward((device, &mut commands), &values, &mut gradients)?;
-        encoder.feature_gradient(&mut commands, &values, &mut d_features)?;
+        encoder.feature_gradient((device, &mut commands), &values, &mut d_features)?;
         commands.submit()?;
         encoder.keep_statistics();
         let (mut head, mut gradient) = (self.clone(), self.clone());

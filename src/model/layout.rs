@@ -21,6 +21,8 @@ pub(crate) struct Layout {
     pub pooling: [Pooling; 2],
     /// Whether the square root of each side's features is taken.
     pub signed_root: [bool; 2],
+    /// Random Fourier features of each side.
+    pub random_features: usize,
 }
 
 /// A parameter of the head.
@@ -41,6 +43,10 @@ enum Start {
     Uniform(f64),
     /// Row i is filled with value i, or with the last value if there are fewer.
     Rows(&'static [f32]),
+    /// Normal with mean 0 and this deviation.
+    Normal(f64),
+    /// Uniform in 0 to 1.
+    Turn,
 }
 
 const ZERO: Start = Start::Rows(&[0.0]);
@@ -52,8 +58,20 @@ pub(crate) struct SideLayout {
     pub weight: Segment,
     /// `[embed]`
     pub bias: Segment,
+    pub fourier: Option<FourierLayout>,
     pub mlp: Option<MlpLayout>,
     pub gpo: Option<GpoLayout>,
+}
+
+/// Random Fourier features (docs/math.md, "Random features"); m is their number.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FourierLayout {
+    /// `[embed, m]`
+    pub weight: Segment,
+    /// Turns per unit of the features `[m, dim]`, not trained.
+    pub frequency: Segment,
+    /// In turns `[m]`, not trained.
+    pub phase: Segment,
 }
 
 /// Linear, batch norm, relu, linear (docs/math.md, "Residual encoder"); m is half the width of the embedding.
@@ -87,6 +105,21 @@ pub(crate) struct GpoLayout {
 
 /// Width of the positional encoding and of the GRU's states in a head's pooling, as in the published models.
 pub(crate) const GPO: [usize; 2] = [32, 32];
+
+/// The bandwidth of the kernel that a fresh head's random features approximate, as a multiple of the typical distance.
+pub(crate) const BANDWIDTH: f64 = 0.7;
+
+/// The standard deviation of the frequencies, in turns, for a Gaussian kernel. Its bandwidth is that multiple of
+/// `distance`.
+pub(crate) fn frequency_deviation(bandwidth: f64, distance: f64) -> f64 {
+    1.0 / (std::f64::consts::TAU * bandwidth * distance)
+}
+
+/// A standard normal number (Box and Muller, 1958) from numbers that are uniform in 0 to 1.
+fn normal(unit: &mut impl FnMut() -> f64) -> f64 {
+    let (radius, angle) = (1.0 - unit(), unit());
+    (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+}
 
 /// Places one segment after the other.
 #[derive(Default)]
@@ -134,20 +167,24 @@ pub(crate) struct Segments {
 
 impl Layout {
     pub fn linear(dims: [usize; 2], embed: usize) -> Self {
-        Self { dims, embed, mlp: false, pooling: [Pooling::None; 2], signed_root: [false; 2] }
+        let (pooling, signed_root) = ([Pooling::None; 2], [false; 2]);
+        Self { dims, embed, mlp: false, pooling, signed_root, random_features: 0 }
     }
 
     /// Elements of the largest matrix.
     pub fn largest(&self) -> usize {
-        let widest = self.dims[0].max(self.dims[1]).max(if self.mlp { self.embed.div_ceil(2) } else { 0 });
-        widest.saturating_mul(self.embed)
+        let m = self.random_features;
+        let dim = self.dims[0].max(self.dims[1]);
+        let widest = dim.max(m).max(if self.mlp { self.embed.div_ceil(2) } else { 0 });
+        widest.saturating_mul(self.embed).max(m.saturating_mul(dim))
     }
 
     /// The layout for a configuration.
     pub fn of(dims: [usize; 2], config: &HeadConfig) -> Self {
         let mlp = config.image_encoder == ImageEncoder::ResidualMlp;
         let signed_root = config.signed_root.sides();
-        Self { dims, embed: config.embed, mlp, pooling: config.pooling(), signed_root }
+        let (embed, random_features) = (config.embed, config.random_features);
+        Self { dims, embed, mlp, pooling: config.pooling(), signed_root, random_features }
     }
 
     /// The inverse of [`Layout::of`].
@@ -155,7 +192,15 @@ impl Layout {
         let [image_pooling, text_pooling] = self.pooling;
         let signed_root = SignedRoot::of(self.signed_root);
         let image_encoder = if self.mlp { ImageEncoder::ResidualMlp } else { ImageEncoder::Linear };
-        HeadConfig { embed: self.embed, image_pooling, text_pooling, image_encoder, signed_root, standardize }
+        HeadConfig {
+            embed: self.embed,
+            image_pooling,
+            text_pooling,
+            image_encoder,
+            signed_root,
+            standardize,
+            random_features: self.random_features,
+        }
     }
 
     pub fn parts(&self) -> Segments {
@@ -181,8 +226,10 @@ impl Layout {
         let [image, text] = self.pooling;
         let [image_gpo, text_gpo] = [(image, "image.gpo."), (text, "text.gpo.")]
             .map(|(pooling, prefix)| (pooling == Pooling::Gpo).then(|| all.gpo(prefix, GPO)));
+        let fourier = self.fourier_weights(&mut all);
         let temperature = all.add("temperature".into(), 1, 1, ZERO);
         let running = self.mlp.then(|| all.add("image.mlp.running".into(), 2, m, Start::Rows(&[0.0, 1.0])));
+        let [image_fourier, text_fourier] = self.fourier(&mut all, fourier);
         let mlp = match (layers, norm, running) {
             (Some([first, second]), Some(norm), Some(running)) => {
                 Some(MlpLayout { first, norm, second, running })
@@ -190,17 +237,43 @@ impl Layout {
             _ => None,
         };
         let [[image_weight, image_bias], [text_weight, text_bias]] = linear;
-        let image = SideLayout { weight: image_weight, bias: image_bias, mlp, gpo: image_gpo };
-        let text = SideLayout { weight: text_weight, bias: text_bias, mlp: None, gpo: text_gpo };
+        let (weight, bias, fourier) = (image_weight, image_bias, image_fourier);
+        let image = SideLayout { weight, bias, fourier, mlp, gpo: image_gpo };
+        let (weight, bias, fourier) = (text_weight, text_bias, text_fourier);
+        let text = SideLayout { weight, bias, fourier, mlp: None, gpo: text_gpo };
         Segments { sides: [image, text], temperature, len: all.len() }
+    }
+
+    /// The trained weights of the random features of both sides.
+    fn fourier_weights(&self, all: &mut Allocation) -> Option<[Segment; 2]> {
+        let (m, embed) = (self.random_features, self.embed);
+        let bound = (6.0 / (m + embed) as f64).sqrt();
+        let mut add = |side| all.add(format!("{side}.fourier.weight"), embed, m, Start::Uniform(bound));
+        (m > 0).then(|| ["image", "text"].map(&mut add))
+    }
+
+    /// The random features of both sides. The frequencies of a fresh head suit features of variance 1, whose typical
+    /// distance is √(2 dim).
+    fn fourier(&self, all: &mut Allocation, weights: Option<[Segment; 2]>) -> [Option<FourierLayout>; 2] {
+        let (Some([image, text]), m) = (weights, self.random_features) else { return [None, None] };
+        let [p, q] = self.dims;
+        [("image", image, p), ("text", text, q)].map(|(side, weight, dim)| {
+            let deviation = frequency_deviation(BANDWIDTH, (2.0 * dim as f64).sqrt());
+            let frequency = all.add(format!("{side}.fourier.frequency"), m, dim, Start::Normal(deviation));
+            let phase = all.add(format!("{side}.fourier.phase"), 1, m, Start::Turn);
+            Some(FourierLayout { weight, frequency, phase })
+        })
     }
 
     /// All segments, in order.
     pub fn segments(&self) -> Vec<Segment> {
         let Segments { sides, temperature, .. } = self.parts();
         let mut all = vec![temperature];
-        for SideLayout { weight, bias, mlp, gpo } in sides {
+        for SideLayout { weight, bias, fourier, mlp, gpo } in sides {
             all.extend([weight, bias]);
+            if let Some(FourierLayout { weight, frequency, phase }) = fourier {
+                all.extend([weight, frequency, phase]);
+            }
             if let Some(MlpLayout { first, norm, second, running }) = mlp {
                 all.extend(first.into_iter().chain(second).chain([norm, running]));
             }
@@ -252,13 +325,17 @@ impl Segment {
     /// Fills a fresh parameter.
     pub fn start(&self, values: &mut [f32], rng: &mut impl Rng) {
         let rows = values[self.range.clone()].chunks_exact_mut(padded(self.cols));
+        // 24 random bits: exact in f32, and the same on every machine.
+        let mut unit = || f64::from(rng.next_u32() >> 8) / f64::from(1 << 24);
         for (i, row) in rows.enumerate() {
             match self.start {
-                // 24 random bits: exact in f32, and the same on every machine.
-                Start::Uniform(bound) => row[..self.cols].fill_with(|| {
-                    let unit = f64::from(rng.next_u32() >> 8) / f64::from(1 << 23) - 1.0;
-                    (bound * unit) as f32
-                }),
+                Start::Uniform(bound) => {
+                    row[..self.cols].fill_with(|| (bound * (2.0 * unit() - 1.0)) as f32);
+                }
+                Start::Normal(deviation) => {
+                    row[..self.cols].fill_with(|| (deviation * normal(&mut unit)) as f32);
+                }
+                Start::Turn => row[..self.cols].fill_with(|| unit() as f32),
                 Start::Rows(values) => row[..self.cols].fill(values[i.min(values.len() - 1)]),
             }
         }

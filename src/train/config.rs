@@ -8,6 +8,9 @@ use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// The most random features of a side.
+const MAX_RANDOM_FEATURES: usize = 65_536;
+
 /// Probability that size augmentation leaves a region out.
 const REGION_DROPOUT: f64 = 0.2;
 
@@ -31,6 +34,8 @@ pub struct TrainConfig {
     pub text_pooling: Pooling,
     /// What maps image features to the embedding.
     pub image_encoder: ImageEncoder,
+    /// Random Fourier features of each side, which a further linear layer adds to the embedding. 0 for none.
+    pub random_features: usize,
     /// The initial weights.
     pub init: Init,
     /// The update rule.
@@ -94,6 +99,7 @@ impl Default for TrainConfig {
             image_pooling: Pooling::default(),
             text_pooling: Pooling::default(),
             image_encoder: ImageEncoder::default(),
+            random_features: 0,
             init: Init::default(),
             optimizer: Optimizer::default(),
             lr: 5e-4,
@@ -151,6 +157,9 @@ impl TrainConfig {
         let pairs = format!("1 to {MAX_PAIRS} pairs");
         check((1..=MAX_PAIRS).contains(&self.batch), "--batch", &pairs, &self.batch)?;
         check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
+        let most = format!("0 to {MAX_RANDOM_FEATURES}");
+        let random = self.random_features;
+        check(random <= MAX_RANDOM_FEATURES, "--random-features", &most, &random)?;
         let not_negative = "a finite number of 0 or more";
         check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;
         let decay = self.weight_decay;
@@ -173,8 +182,15 @@ impl TrainConfig {
 
     /// What the head consists of.
     pub fn head(&self) -> HeadConfig {
-        let Self { embed, image_pooling, text_pooling, image_encoder, signed_root, standardize, .. } = *self;
-        HeadConfig { embed, image_pooling, text_pooling, image_encoder, signed_root, standardize }
+        HeadConfig {
+            embed: self.embed,
+            image_pooling: self.image_pooling,
+            text_pooling: self.text_pooling,
+            image_encoder: self.image_encoder,
+            signed_root: self.signed_root,
+            standardize: self.standardize,
+            random_features: self.random_features,
+        }
     }
 
     /// The same configuration for a closed form: learned pooling becomes the mean, and the encoder becomes linear.

@@ -90,16 +90,16 @@ impl TrainConfig {
     /// its features were made.
     #[must_use]
     pub fn starting_from(self, start: &WarmStart) -> Self {
-        let HeadConfig { embed, image_pooling, text_pooling, image_encoder, signed_root, standardize } =
-            start.head.config();
+        let head = start.head.config();
         Self {
             init: Init::File(start.file.clone()),
-            embed,
-            image_pooling,
-            text_pooling,
-            image_encoder,
-            signed_root,
-            standardize,
+            embed: head.embed,
+            image_pooling: head.image_pooling,
+            text_pooling: head.text_pooling,
+            image_encoder: head.image_encoder,
+            signed_root: head.signed_root,
+            standardize: head.standardize,
+            random_features: head.random_features,
             ..self
         }
     }
