@@ -2,39 +2,60 @@
 
 use super::data::warn_of_data;
 use super::options::{InputArgs, Unused, fixed_poolings, warn};
+use super::progress::Spinner;
 use super::run_folder::{BEST, RunFolder};
 use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
-use wgoal::train::{Baseline, ClosedForm, REGULARIZATIONS};
+use wgoal::train::{
+    BANDWIDTHS, Baseline, ClosedForm, KERNEL_REGULARIZATIONS, RANDOM_FEATURES, REGULARIZATIONS,
+};
 use wgoal::{Checkpoint, Dataset, Recall, Result, Split, TrainConfig};
 
 const EXAMPLES: &str = "\
 Examples:
   wgoal baseline cca my-features --out cca
   wgoal baseline ridge my-features --standardize
-  wgoal baseline cca my-features --regularization 0.1,1,10";
+  wgoal baseline cca my-features --regularization 0.1,1,10
+  wgoal baseline kcca my-features --standardize --embed 512 --out kcca";
 
 #[derive(Args)]
 #[command(before_long_help = EXAMPLES)]
 #[command(mut_arg("image_pooling", |arg| arg.value_parser(fixed_poolings())))]
 #[command(mut_arg("text_pooling", |arg| arg.value_parser(fixed_poolings())))]
 pub struct BaselineArgs {
-    /// cca or ridge
+    /// cca, ridge or kcca
     ///
-    /// `cca` is regularised canonical correlation analysis, `ridge` a regression of one side on the other.
+    /// `cca` is regularised canonical correlation analysis, `ridge` a regression of one side on the other. `kcca` is
+    /// kernel CCA: CCA on the features and on random Fourier features of them.
     form: String,
     /// Folder, .safetensors or .npz file with features
     dataset: PathBuf,
     #[command(flatten)]
     input: InputArgs,
-    /// Width of the joint embedding of cca, 1 to 65536 [default: 256]
+    /// Width of the joint embedding of cca and kcca, 1 to 65536 [default: 256]
     ///
     /// The embedding of ridge is as wide as the features of one side.
     #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
-    /// Strengths of regularisation to try [default: 0.03,0.1,0.3,1]
+    /// Random Fourier features of each side for kcca, 1 or more [default: 1500]
+    ///
+    /// The time grows with the cube of their number.
+    #[arg(long, value_name = "NUMBER", help_heading = "Head")]
+    random_features: Option<usize>,
+    /// Bandwidths of the kernel of kcca to try [default: 0.5,0.7,1]
+    ///
+    /// They are multiples of the median distance between training rows. The one with the best validation rsum is used.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "G1,G2",
+        allow_negative_numbers = true,
+        help_heading = "Head"
+    )]
+    bandwidth: Option<Vec<f64>>,
+    /// Strengths of regularisation to try [default: 0.03,0.1,0.3,1; for kcca 0.3,1,2]
     ///
     /// They are multiples of the mean variance of the features. The one with the best validation rsum is used.
     #[arg(
@@ -45,6 +66,9 @@ pub struct BaselineArgs {
         help_heading = "Head"
     )]
     regularization: Option<Vec<f64>>,
+    /// Seed of the random features of kcca [default: 0]
+    #[arg(long, help_heading = "Head")]
+    seed: Option<u64>,
     #[command(flatten)]
     device: DeviceArg,
     /// Folder for the head, best.safetensors [default: the head is not saved]
@@ -60,6 +84,9 @@ pub struct BaselineArgs {
 struct Summary {
     form: String,
     regularization: f64,
+    /// Missing except for kcca.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bandwidth: Option<f64>,
     embed: usize,
     val: Recall,
     /// Missing if the dataset has no test split.
@@ -79,22 +106,47 @@ impl BaselineArgs {
             TrainConfig::default().with(|c| c.embed = self.embed.unwrap_or(TrainConfig::default().embed));
         let mut config = base;
         self.input.apply(&mut config);
-        config.validate()?;
-        if self.embed.is_some() && form == ClosedForm::Ridge {
-            warn(&[Unused::new("embed", "the head of ridge is as wide as the features of one side")]);
+        if form == ClosedForm::KernelCca {
+            config.random_features = self.random_features.unwrap_or(RANDOM_FEATURES);
+            config.seed = self.seed.unwrap_or(config.seed);
         }
+        config.validate()?;
+        let kernel = form == ClosedForm::KernelCca;
+        let mut unused = Vec::new();
+        if self.embed.is_some() && form == ClosedForm::Ridge {
+            unused.push(Unused::new("embed", "the head of ridge is as wide as the features of one side"));
+        }
+        for (option, given) in [
+            ("random-features", self.random_features.is_some()),
+            ("bandwidth", self.bandwidth.is_some()),
+            ("seed", self.seed.is_some()),
+        ] {
+            if given && !kernel {
+                unused.push(Unused::new(option, format!("{form} has no random features")));
+            }
+        }
+        warn(&unused);
         let dataset = Dataset::open(&self.dataset)?;
         warn_of_data(&dataset, &[&config], &Split::ALL);
         let device = self.device.open()?;
-        let grid = self.regularization.as_deref().unwrap_or(&REGULARIZATIONS);
-        let baseline = Baseline::fit(form, &device, &dataset, &config, grid)?;
-        let Baseline { regularization, val, head, .. } = &baseline;
+        let regularizations = self.regularization.as_deref();
+        let baseline = if kernel {
+            let _spinner = Spinner::new("fitting kernel CCA");
+            let bandwidths = self.bandwidth.as_deref().unwrap_or(&BANDWIDTHS);
+            let grid = regularizations.unwrap_or(&KERNEL_REGULARIZATIONS);
+            Baseline::kernel_cca(&device, &dataset, &config, bandwidths, grid)?
+        } else {
+            Baseline::fit(form, &device, &dataset, &config, regularizations.unwrap_or(&REGULARIZATIONS))?
+        };
+        let Baseline { regularization, bandwidth, val, head, .. } = &baseline;
         let has_test = !dataset.split(Split::Test).images.is_empty();
         let test = has_test
             .then(|| head.recall(&device, &dataset, Split::Test, 1, config.equal_captions))
             .transpose()?;
+        let bandwidth_text =
+            bandwidth.map_or_else(String::new, |bandwidth| format!("bandwidth {bandwidth}, "));
         note!(
-            "{form}, {} wide, regularisation {regularization} by validation rsum {:.1}; on the {} split:",
+            "{form}, {} wide, {bandwidth_text}regularisation {regularization} by validation rsum {:.1}; on the {} split:",
             head.dim(),
             val.rsum,
             if has_test { Split::Test } else { Split::Val }
@@ -110,6 +162,7 @@ impl BaselineArgs {
             return print_json(&Summary {
                 form: form.to_string(),
                 regularization: *regularization,
+                bandwidth: *bandwidth,
                 embed: head.dim(),
                 val: *val,
                 test,

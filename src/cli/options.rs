@@ -199,12 +199,17 @@ pub struct RunOptions {
     /// Width of the joint embedding, 1 to 65536 [default: 256]
     #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
+    /// Random Fourier features of each side, 0 for none [default: 0, with --init kcca 1500]
+    ///
+    /// They are cosines of random projections of the features. A further linear layer adds them to the embedding.
+    #[arg(long, value_name = "NUMBER", help_heading = "Head")]
+    random_features: Option<usize>,
     /// Where the weights start [default: xavier]
     ///
-    /// `xavier` is random, `cca` the closed form of `wgoal baseline cca`. A file (or the folder of a run) is a head of
+    /// `xavier` is random, `cca` and `kcca` are the closed forms of `wgoal baseline`. A file (or the folder of a run) is a head of
     /// wgoal, or a PyTorch state dict of two linear layers saved as safetensors. A head of wgoal brings its --embed,
     /// its poolings, its encoder and its standardisation with it.
-    #[arg(long, value_name = "xavier|cca|FILE", help_heading = "Head")]
+    #[arg(long, value_name = "xavier|cca|kcca|FILE", help_heading = "Head")]
     init: Option<PathBuf>,
     /// Training to start from [default: goal]
     ///
@@ -308,6 +313,7 @@ impl RunOptions {
         set(&mut config.batch, self.batch);
         set(&mut config.embed, self.embed);
         set(&mut config.image_encoder, self.image_encoder.map(ImageEncoder::from));
+        set(&mut config.random_features, self.random_features);
         set(&mut config.lr, self.lr);
         set(&mut config.weight_decay, self.weight_decay);
         set(&mut config.decay_biases, self.decay_biases.map(Switch::is_on));

@@ -185,7 +185,12 @@ impl TrainArgs {
             earlier.map_or((None, None), |earlier| (Some(earlier.config), earlier.checkpoint));
         let trainer = match checkpoint {
             None => {
-                let _spinner = (config.init == Init::Cca).then(|| Spinner::new("fitting CCA, the start"));
+                let fitted = match config.init {
+                    Init::Cca => Some("fitting CCA, the start"),
+                    Init::KernelCca => Some("fitting kernel CCA, the start"),
+                    _ => None,
+                };
+                let _spinner = fitted.map(Spinner::new);
                 Trainer::new(&device, dataset.clone(), config.clone())?
             }
             Some(checkpoint) => {

@@ -11,7 +11,7 @@ const CHUNK: usize = 1024;
 
 impl Head {
     /// A fresh head for a dataset: that of [`Head::for_config`], and where the configuration asks for it, the
-    /// standardisation of the training rows.
+    /// standardisation of the training rows, and frequencies that fit their distances.
     ///
     /// # Errors
     /// Those of [`Head::for_config`]; a dataset without the features that the configuration pools; a bad value in a row.
@@ -25,6 +25,9 @@ impl Head {
                 Standardizer::fit(dataset, Side::Image, &preprocess, &train.images)?,
                 Standardizer::fit(dataset, Side::Text, &preprocess, &train.texts)?,
             ]);
+        }
+        if config.random_features > 0 {
+            head.fit_frequencies(dataset)?;
         }
         Ok(head)
     }

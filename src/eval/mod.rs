@@ -1,6 +1,8 @@
 //! What a head is worth: embeddings of a dataset, recall and other measures, two-stage retrieval.
 
 #[cfg(feature = "native")]
+mod bandwidth;
+#[cfg(feature = "native")]
 mod embed;
 mod measures;
 mod ranks;
@@ -11,6 +13,8 @@ mod recall;
 mod rerank;
 mod truth;
 
+#[cfg(feature = "native")]
+pub(crate) use bandwidth::sample_mean;
 pub use measures::{Evaluation, Measures};
 pub use ranks::Ranks;
 pub use recall::{Ranking, Recall};

@@ -15,6 +15,7 @@ pub(crate) enum Purpose {
     TextRows = 6,
     Negatives = 7,
     Analysis = 8,
+    Subspace = 9,
 }
 
 pub(crate) fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {

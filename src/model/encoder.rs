@@ -13,8 +13,8 @@ use super::layout::{FourierLayout, MlpLayout, SideLayout};
 use super::{Head, Segment, Side};
 use crate::device::{Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
 use crate::kernels::{
-    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum, cosine,
-    cosine_backward, l2norm, l2norm_backward, matmul, widen,
+    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum,
+    cosine, cosine_backward, l2norm, l2norm_backward, matmul, widen,
 };
 use crate::model::pooling::{Gpo, check_offsets, check_rows, reshape};
 use crate::{Error, Result};
@@ -90,16 +90,17 @@ fn sliced(product: Product) -> Product {
 }
 
 impl Encoder {
-    /// Checks that a device takes batches of `items` items with features and embeddings of these widths.
+    /// Checks that a device takes batches of `items` items with features, embeddings and random features of these widths.
     ///
     /// # Errors
     /// Rows so wide that the device cannot bind the smallest piece of a matrix product.
-    pub fn check(device: &Device, side: Side, [dim, embed]: [usize; 2], items: usize) -> Result<()> {
+    pub fn check(device: &Device, side: Side, [dim, embed, m]: [usize; 3], items: usize) -> Result<()> {
         check_environment()?;
         let Device(Backend::Gpu(gpu)) = device else { return Ok(()) };
         let name = name(side);
         for (thing, width, rows) in [
-            (format!("{name} features"), dim, items.max(embed)),
+            (format!("{name} features"), dim, items.max(embed).max(m)),
+            (format!("{name} random features"), m, items.max(embed)),
             (format!("{name} embeddings"), embed, items),
         ] {
             let most = gpu.max_binding() / (4 * rows.min(ROWS_AT_ONCE));
@@ -117,7 +118,8 @@ impl Encoder {
     pub fn new(device: &Device, head: &Head, side: Side, items: usize) -> Result<Self> {
         let layout = head.layout.side(side);
         let (embed, dim) = (layout.weight.rows, layout.weight.cols);
-        Self::check(device, side, [dim, embed], items)?;
+        let m = head.layout.random_features;
+        Self::check(device, side, [dim, embed, m], items)?;
         let name = name(side);
         let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), items, cols);
         let empty = || Matrix::new(device, name, 1, 1);

@@ -40,7 +40,8 @@ impl Head {
 
     /// A fresh head with the encoders of `config`. It is a pure function of `config` and `seed`.
     ///
-    /// Linear layers start as in [`Head::new`]. The weights and biases of the perceptron are uniform in ±1/√d_in; its
+    /// Linear layers start as in [`Head::new`], also that of random features. Their frequencies are normal, for a Gaussian
+    /// kernel on features of variance 1; their phases are uniform. The weights and biases of the perceptron are uniform in ±1/√d_in; its
     /// batch norm starts with scale 1 and shift 0. The pooling's GRU and v are uniform in ±1/√32
     /// (docs/math.md, "Residual encoder" and "Generalised pooling").
     ///
@@ -57,9 +58,9 @@ impl Head {
             let found = format!("{image_dim} and {text_dim} to {embed}");
             return Err(Error::config(
                 "head",
-                "widths of 1 or more and fewer than 2^31 weights a side",
+                "widths of 1 or more and fewer than 2^31 weights per matrix",
                 found,
-                "change --embed",
+                "change --embed or --random-features",
             ));
         }
         let mut values = vec![0.0; layout.len()];
@@ -80,6 +81,9 @@ impl Head {
     /// [`super::Pooling::Gpo`] of images adds `image.gpo.weight_ih [192, 32]`, `.weight_hh [192, 32]`,
     /// `.bias_ih [192]`, `.bias_hh [192]` and `.v [32]`; of texts, it adds the same for `text`. The 192 rows are the
     /// gates r, z, c of the forward direction, then those of the backward direction.
+    ///
+    /// With m random features, each side has `image.fourier.weight [embed, m]`, `image.fourier.frequency [m, dim]` and
+    /// `image.fourier.phase [m]`. Frequencies and phases are in turns, and are not trained.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         self.layout.segments().iter().map(|segment| (segment.name.clone(), segment.shape())).collect()
     }
@@ -124,6 +128,48 @@ impl Head {
     pub fn side(&self, side: Side) -> (Vec<f32>, Vec<f32>) {
         let SideLayout { weight, bias, .. } = self.layout.side(side);
         (weight.get(&self.values), bias.get(&self.values))
+    }
+
+    /// Multiplies the frequencies of one side's random features.
+    #[cfg(feature = "native")]
+    pub(crate) fn scale_frequencies(&mut self, side: Side, factor: f64) -> Result<()> {
+        let Some(fourier) = self.layout.side(side).fourier else { return Ok(()) };
+        let scaled: Vec<f32> =
+            fourier.frequency.get(&self.values).iter().map(|&x| (f64::from(x) * factor) as f32).collect();
+        fourier.frequency.set(&mut self.values, &scaled)
+    }
+
+    /// A linear head with random features of another width: all parameters that depend on the width are 0.
+    #[cfg(feature = "native")]
+    pub(crate) fn narrowed(&self, embed: usize) -> Self {
+        let layout = Layout { embed, ..self.layout };
+        let values = vec![0.0; layout.len()];
+        let mut head = Self { layout, values, standardize: self.standardize.clone() };
+        [Side::Image, Side::Text].into_iter().for_each(|side| head.take_frequencies(self, side));
+        head
+    }
+
+    /// Takes the frequencies and phases of one side from a head with as many random features.
+    #[cfg(feature = "native")]
+    pub(crate) fn take_frequencies(&mut self, from: &Self, side: Side) {
+        let (own, other) = (self.layout.side(side).fourier, from.layout.side(side).fourier);
+        let Some((own, other)) = own.zip(other) else { return };
+        for (own, other) in [(own.frequency, other.frequency), (own.phase, other.phase)] {
+            self.values[own.range].copy_from_slice(&from.values[other.range]);
+        }
+    }
+
+    /// Sets the weights `[embed, m]` of one side's random features, row-major.
+    #[cfg(feature = "native")]
+    pub(crate) fn set_fourier(&mut self, side: Side, weight: &[f32]) -> Result<()> {
+        let Some(fourier) = self.layout.side(side).fourier else { return Ok(()) };
+        fourier.weight.set(&mut self.values, weight)
+    }
+
+    /// The weights `[embed, m]` of one side's random features, row-major; empty without.
+    #[cfg(feature = "native")]
+    pub(crate) fn fourier(&self, side: Side) -> Vec<f32> {
+        self.layout.side(side).fourier.map_or_else(Vec::new, |fourier| fourier.weight.get(&self.values))
     }
 
     /// Width of the embedding.

@@ -20,7 +20,9 @@ pub(crate) use file::{FORMAT, HeadFile, read_bytes, write};
 pub use head::{Head, Side};
 #[cfg(feature = "native")]
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
-pub(crate) use layout::{Layout, Segment};
+#[cfg(feature = "native")]
+pub(crate) use layout::BANDWIDTH;
+pub(crate) use layout::{FourierLayout, Layout, Segment};
 pub use standardizer::Standardizer;
 #[cfg(feature = "native")]
 pub(crate) use state_dict::StateDict;

@@ -14,7 +14,7 @@ pub use table::{Row, Score, Table};
 use crate::data::{Dataset, Split};
 use crate::device::Device;
 use crate::model::Head;
-use crate::train::{Checkpoint, Point, TrainConfig, Trainer, cca};
+use crate::train::{Checkpoint, Init, Point, TrainConfig, Trainer, fit_start};
 use crate::{Error, ErrorKind, Result};
 use results::{Plan, Results, Test};
 use std::path::{Path, PathBuf};
@@ -260,7 +260,7 @@ fn train(
     let start = Instant::now();
     let config = TrainConfig { seed, ..variant.config.clone() };
     let mut trainer = Trainer::with_fit(device, dataset.clone(), config, |dataset, config| {
-        fits.cca(device, dataset, config)
+        fits.start(device, dataset, config)
     })?;
     let (mut collapsed, mut epochs) = (false, Vec::new());
     let trained: Result<()> = trainer.epochs().try_for_each(|epoch| {
@@ -291,25 +291,29 @@ fn train(
     })
 }
 
-/// Initial heads that do not depend on seed and objective: fitted once.
+/// Closed forms that runs start from. They do not depend on the objective, so each is fitted once.
 #[derive(Default)]
 struct Fits(Vec<(TrainConfig, Head)>);
 
 impl Fits {
-    fn cca(&mut self, device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
-        let TrainConfig { embed, image_pooling, text_pooling, signed_root, standardize, .. } = *config;
-        let input = TrainConfig {
-            embed,
-            image_pooling,
-            text_pooling,
-            signed_root,
-            standardize,
-            ..TrainConfig::default()
-        };
+    fn start(&mut self, device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
+        let random = config.init == Init::KernelCca;
+        let input = TrainConfig::default().with(|input| {
+            input.init = config.init.clone();
+            input.embed = config.embed;
+            input.image_pooling = config.image_pooling;
+            input.text_pooling = config.text_pooling;
+            input.signed_root = config.signed_root;
+            input.standardize = config.standardize;
+            input.equal_captions = config.equal_captions;
+            // The frequencies of random features depend on the seed.
+            (input.random_features, input.seed) =
+                if random { (config.random_features, config.seed) } else { (0, 0) };
+        });
         if let Some((_, head)) = self.0.iter().find(|(other, _)| *other == input) {
             return Ok(head.clone());
         }
-        let head = cca(device, dataset, config)?;
+        let head = fit_start(device, dataset, config)?;
         self.0.push((input, head.clone()));
         Ok(head)
     }

@@ -6,18 +6,15 @@
 //! over the rows computes the moments, so the features need not fit into memory. Everything is computed in f64 on the
 //! CPU.
 
-use super::TrainConfig;
+use super::algebra::{add_product, eigen, times};
+use super::kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS, KernelCca};
+use super::{Init, TrainConfig};
 use crate::data::{Dataset, Side, Split};
 use crate::device::{Device, padded};
 use crate::eval::Recall;
-use crate::model::{Head, HeadConfig};
+use crate::model::{BANDWIDTH, Head, HeadConfig};
 use crate::{Error, Result};
-use faer::diag::Diag;
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
-use rayon::prelude::*;
+use faer::{Mat, MatRef};
 use std::fmt;
 use std::str::FromStr;
 
@@ -33,6 +30,9 @@ pub enum ClosedForm {
     /// Ridge regression of one side's features on those of the other side. The direction with the higher validation
     /// rsum wins.
     Ridge,
+    /// CCA on the features and on random Fourier features of them, which approximates CCA with a linear and a Gaussian
+    /// kernel. The directions are weighted by their correlations.
+    KernelCca,
 }
 
 impl FromStr for ClosedForm {
@@ -42,7 +42,10 @@ impl FromStr for ClosedForm {
         match name {
             "cca" => Ok(Self::Cca),
             "ridge" => Ok(Self::Ridge),
-            _ => Err(Error::config("baseline", "cca or ridge", format!("'{name}'"), "name one of them")),
+            "kcca" => Ok(Self::KernelCca),
+            _ => {
+                Err(Error::config("baseline", "cca, ridge or kcca", format!("'{name}'"), "name one of them"))
+            }
         }
     }
 }
@@ -52,6 +55,7 @@ impl fmt::Display for ClosedForm {
         f.pad(match self {
             Self::Cca => "cca",
             Self::Ridge => "ridge",
+            Self::KernelCca => "kcca",
         })
     }
 }
@@ -65,9 +69,12 @@ pub struct Baseline {
     pub head: Head,
     /// The regularisation r. r times the mean variance of the features is added to each variance.
     pub regularization: f64,
+    /// The bandwidth of the Gaussian kernel of [`ClosedForm::KernelCca`], as a multiple of the median distance between
+    /// training rows.
+    pub bandwidth: Option<f64>,
     /// The recall on the validation split.
     pub val: Recall,
-    /// CCA's regularised canonical correlations in descending order; empty for ridge.
+    /// The regularised canonical correlations of CCA and kernel CCA in descending order; empty for ridge.
     pub correlations: Vec<f64>,
 }
 
@@ -87,41 +94,6 @@ struct Moments {
     sides: [Spectrum; 2],
     /// The covariance of images with texts, in the coordinates of both sides' eigenvectors, `[P, Q]`.
     cross: Mat<f64>,
-}
-
-fn times(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
-    let mut out = Mat::zeros(a.nrows(), b.ncols());
-    add_product(&mut out, a, b);
-    out
-}
-
-/// out += a b, on all cores. The columns are divided into chunks of fixed size, so the bits do not depend on the number
-/// of threads. With the threads of the matrix library they would.
-fn add_product(out: &mut Mat<f64>, a: MatRef<f64>, b: MatRef<f64>) {
-    const COLUMNS: usize = 64;
-    out.par_col_chunks_mut(COLUMNS).zip(b.par_col_chunks(COLUMNS)).for_each(|(out, b)| {
-        matmul(out, Accum::Add, a, b, 1.0, Par::Seq);
-    });
-}
-
-/// The eigenvectors of a symmetric matrix by descending eigenvalue. On one thread, because with several the bits depend
-/// on their number.
-fn eigen(symmetric: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>)> {
-    let n = symmetric.nrows();
-    let (mut vectors, mut values) = (Mat::zeros(n, n), Diag::zeros(n));
-    let (par, params) = (Par::Seq, Default::default());
-    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, params);
-    let mut memory = MemBuffer::new(scratch);
-    let stack = MemStack::new(&mut memory);
-    let out = Some(vectors.as_mut());
-    self_adjoint_evd(symmetric.as_ref(), values.as_mut(), out, par, stack, params).map_err(|e| {
-        let advice = "check the features for values that are extremely large";
-        Error::data("covariance of the features", "an eigendecomposition", format!("{e:?}"), advice)
-    })?;
-    let vectors = vectors.reverse_cols().to_owned();
-    let mut values: Vec<f64> = values.column_vector().iter().map(|&x| x.max(0.0)).collect();
-    values.reverse();
-    Ok((vectors, values))
 }
 
 impl Moments {
@@ -243,8 +215,9 @@ impl Baseline {
     /// Fits a closed-form head to the training split. Of the `regularizations`, the one with the highest validation
     /// rsum wins; on ties the first.
     ///
-    /// From `config` it uses `embed` (CCA only) and the preparation of features: pooling, signed root and
-    /// standardisation.
+    /// From `config` it uses `embed` (not for ridge), the preparation of features (pooling, signed root and
+    /// standardisation), and for kernel CCA `random_features` and `seed`. Kernel CCA chooses among [`BANDWIDTHS`] as well;
+    /// [`Baseline::kernel_cca`] takes others.
     ///
     /// The function is long because validation chooses among heads that share the moments computed at its top.
     ///
@@ -258,23 +231,11 @@ impl Baseline {
         config: &TrainConfig,
         regularizations: &[f64],
     ) -> Result<Self> {
-        if !config.is_linear() {
-            let advice = "use --image-encoder linear and poolings other than gpo";
-            return Err(Error::config(form, "linear heads", "pooling or an encoder that is learned", advice));
+        if form == ClosedForm::KernelCca {
+            return Self::kernel_cca(device, dataset, config, &BANDWIDTHS, regularizations);
         }
-        for split in [Split::Train, Split::Val] {
-            dataset.need(split)?;
-        }
-        let bad = regularizations.iter().find(|r| !(r.is_finite() && **r >= 0.0)).map(f64::to_string);
-        if let Some(found) = bad.or(regularizations.is_empty().then(|| "none".into())) {
-            let expected = "finite numbers of 0 or more";
-            return Err(Error::config(
-                "--regularization",
-                expected,
-                found,
-                "give one or several such numbers",
-            ));
-        }
+        check(form, dataset, config, regularizations)?;
+        let config = &config.clone().with(|config| config.random_features = 0);
         let template = Head::for_dataset(dataset, &config.head(), config.seed)?;
         let moments = Moments::of(dataset, &template)?;
         let [p, q] = template.layout.dims;
@@ -287,59 +248,126 @@ impl Baseline {
                     ..Head::for_config(p, q, &HeadConfig { embed, ..config.head() }, config.seed)?
                 })
             };
-            match form {
-                ClosedForm::Cca => {
-                    let (directions, correlations) = moments.cca(regularization, config.embed)?;
-                    let mut head = wide(correlations.len())?;
-                    for ((side, spectrum), w) in
-                        [Side::Image, Side::Text].into_iter().zip(&moments.sides).zip(&directions)
-                    {
-                        spectrum.set(&mut head, side, w.as_ref())?;
-                    }
-                    candidates.push((head, correlations));
+            if form == ClosedForm::Cca {
+                let (directions, correlations) = moments.cca(regularization, config.embed)?;
+                let mut head = wide(correlations.len())?;
+                for ((side, spectrum), w) in
+                    [Side::Image, Side::Text].into_iter().zip(&moments.sides).zip(&directions)
+                {
+                    spectrum.set(&mut head, side, w.as_ref())?;
                 }
-                ClosedForm::Ridge => {
-                    for (from, to) in [(Side::Image, Side::Text), (Side::Text, Side::Image)] {
-                        let target = &moments.sides[to as usize];
-                        let mut head = wide(target.mean.len())?;
-                        let w = moments.ridge(from, regularization);
-                        moments.sides[from as usize].set(&mut head, from, w.as_ref())?;
-                        let identity = Mat::<f64>::identity(target.mean.len(), target.mean.len());
-                        target.set(&mut head, to, identity.as_ref())?;
-                        candidates.push((head, Vec::new()));
-                    }
+                candidates.push((head, correlations));
+            } else {
+                for (from, to) in [(Side::Image, Side::Text), (Side::Text, Side::Image)] {
+                    let target = &moments.sides[to as usize];
+                    let mut head = wide(target.mean.len())?;
+                    let w = moments.ridge(from, regularization);
+                    moments.sides[from as usize].set(&mut head, from, w.as_ref())?;
+                    let identity = Mat::<f64>::identity(target.mean.len(), target.mean.len());
+                    target.set(&mut head, to, identity.as_ref())?;
+                    candidates.push((head, Vec::new()));
                 }
             }
             for (head, correlations) in candidates {
                 let val = head.recall(device, dataset, Split::Val, 1, config.equal_captions)?;
                 if best.as_ref().is_none_or(|best| val.rsum > best.val.rsum) {
-                    best = Some(Self { head, regularization, val, correlations });
+                    best = Some(Self { head, regularization, bandwidth: None, val, correlations });
                 }
             }
         }
         best.ok_or_else(|| Error::config("--regularization", "one or several numbers", "none", "give one"))
     }
+
+    /// [`Baseline::fit`] of [`ClosedForm::KernelCca`] with other bandwidths. Of all combinations, the one with the highest
+    /// validation rsum wins; on ties the first.
+    ///
+    /// # Errors
+    /// Those of [`Baseline::fit`]; also a bandwidth or a regularisation of 0 or below, none of them, or no random features.
+    pub fn kernel_cca(
+        device: &Device,
+        dataset: &Dataset,
+        config: &TrainConfig,
+        bandwidths: &[f64],
+        regularizations: &[f64],
+    ) -> Result<Self> {
+        check(ClosedForm::KernelCca, dataset, config, regularizations)?;
+        config.need_random_features("kcca")?;
+        for (option, numbers) in [("--bandwidth", bandwidths), ("--regularization", regularizations)] {
+            let bad = numbers.iter().find(|x| !(x.is_finite() && **x > 0.0)).map(f64::to_string);
+            if let Some(found) = bad.or(numbers.is_empty().then(|| "none".into())) {
+                let advice = "give one or several such numbers";
+                return Err(Error::config(option, "finite numbers above 0", found, advice));
+            }
+        }
+        let fresh = Head::for_dataset(dataset, &config.head(), config.seed)?;
+        let mut best: Option<Self> = None;
+        for &bandwidth in bandwidths {
+            let mut template = fresh.clone();
+            for side in [Side::Image, Side::Text] {
+                template.scale_frequencies(side, BANDWIDTH / bandwidth)?;
+            }
+            let moments = KernelCca::new(device, dataset, template)?;
+            for &regularization in regularizations {
+                let (head, correlations) = moments.head(regularization, config.seed)?;
+                let val = head.recall(device, dataset, Split::Val, 1, config.equal_captions)?;
+                if best.as_ref().is_none_or(|best| val.rsum > best.val.rsum) {
+                    let bandwidth = Some(bandwidth);
+                    best = Some(Self { head, regularization, bandwidth, val, correlations });
+                }
+            }
+        }
+        best.ok_or_else(|| Error::config("--bandwidth", "one or several numbers", "none", "give one"))
+    }
 }
 
-/// The CCA from which a run starts, with the regularisation that validation chooses. It uses the width of `config` and
-/// its preparation of features.
-pub(crate) fn cca(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
-    Ok(Baseline::fit(ClosedForm::Cca, device, dataset, config, &REGULARIZATIONS)?.head)
+/// Checks what all closed forms need.
+fn check(form: ClosedForm, dataset: &Dataset, config: &TrainConfig, regularizations: &[f64]) -> Result<()> {
+    if !config.is_linear() {
+        let advice = "use --image-encoder linear and poolings other than gpo";
+        return Err(Error::config(form, "linear heads", "pooling or an encoder that is learned", advice));
+    }
+    for split in [Split::Train, Split::Val] {
+        dataset.need(split)?;
+    }
+    let bad = regularizations.iter().find(|r| !(r.is_finite() && **r >= 0.0)).map(f64::to_string);
+    if let Some(found) = bad.or(regularizations.is_empty().then(|| "none".into())) {
+        let expected = "finite numbers of 0 or more";
+        return Err(Error::config("--regularization", expected, found, "give one or several such numbers"));
+    }
+    Ok(())
 }
 
-/// How much smaller than a fresh layer's the weights beyond the closed form's width are. The square of it is lost in the
-/// rounding of f32, so the head ranks as the closed form does. But they are not zero, so they have gradients.
+/// The closed form from which a run starts, with the regularisation that validation chooses. It uses the width of `config`
+/// and its preparation of features.
+pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
+    let (form, regularizations) = match config.init {
+        Init::KernelCca => (ClosedForm::KernelCca, &KERNEL_REGULARIZATIONS[..]),
+        _ => (ClosedForm::Cca, &REGULARIZATIONS[..]),
+    };
+    Ok(Baseline::fit(form, device, dataset, config, regularizations)?.head)
+}
+
+/// How much smaller than a fresh layer's the weights beyond the closed form are. The square of it is lost in the rounding
+/// of f32, so the head ranks as the closed form does. But they are not zero, so they have gradients.
 const BEYOND: f32 = 1e-4;
 
-/// Starts a fresh head from CCA. Rows beyond the width of CCA, which the narrower side limits, keep small random weights.
-pub(crate) fn start_from(head: &mut Head, cca: &Head) -> Result<()> {
+/// Starts a fresh head from a closed form. What the closed form does not have keeps small random weights: rows beyond its
+/// width, which the narrower side limits, and random features.
+pub(crate) fn start_from(head: &mut Head, closed: &Head) -> Result<()> {
+    let over = |own: &mut [f32], from: &[f32]| {
+        own[from.len()..].iter_mut().for_each(|x| *x *= BEYOND);
+        own[..from.len()].copy_from_slice(from);
+    };
     for side in [Side::Image, Side::Text] {
         let (mut weight, mut bias) = head.side(side);
-        let (from_weight, from_bias) = cca.side(side);
-        weight[from_weight.len()..].iter_mut().for_each(|x| *x *= BEYOND);
-        weight[..from_weight.len()].copy_from_slice(&from_weight);
+        let (from_weight, from_bias) = closed.side(side);
+        over(&mut weight, &from_weight);
         bias[..from_bias.len()].copy_from_slice(&from_bias);
         head.set_side(side, &weight, &bias)?;
+        let mut fourier = head.fourier(side);
+        over(&mut fourier, &closed.fourier(side));
+        head.set_fourier(side, &fourier)?;
+        head.take_frequencies(closed, side);
     }
     Ok(())
 }

@@ -8,6 +8,9 @@ use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// The random features of each side that the command line uses for kernel CCA by default.
+pub const RANDOM_FEATURES: usize = 1500;
+
 /// The most random features of a side.
 const MAX_RANDOM_FEATURES: usize = 65_536;
 
@@ -133,14 +136,17 @@ impl TrainConfig {
     /// Names the first option that is not.
     pub fn validate(&self) -> Result<()> {
         self.objective.validate()?;
-        if self.init == Init::Cca && !self.is_linear() {
+        if self.init.is_closed_form() && !self.is_linear() {
             let advice = "use --image-encoder linear and poolings other than gpo, or --init xavier";
             return Err(Error::config(
-                "--init cca",
+                if self.init == Init::Cca { "--init cca" } else { "--init kcca" },
                 "linear heads",
                 "pooling or an encoder that is learned",
                 advice,
             ));
+        }
+        if self.init == Init::KernelCca {
+            self.need_random_features("--init kcca")?;
         }
         if self.memory_bank > 0 && !self.objective.mines() {
             let expected = "an objective that mines negatives";
@@ -178,6 +184,16 @@ impl TrainConfig {
             check((0.0..=100.0).contains(&percent), "--lr-warmup", "0% to 100%", &format!("{percent}%"))?;
         }
         self.optimizer.validate()
+    }
+
+    /// Checks that there are random features, which `what` needs.
+    pub(crate) fn need_random_features(&self, what: &str) -> Result<()> {
+        let random = self.random_features;
+        if random > 0 {
+            return Ok(());
+        }
+        let expected = format!("1 to {MAX_RANDOM_FEATURES} for {what}");
+        Err(Error::config("--random-features", expected, random, "give for example --random-features 1500"))
     }
 
     /// What the head consists of.

@@ -80,6 +80,7 @@ impl fmt::Display for Start {
         let what = match init {
             Init::Xavier => "the start: random weights",
             Init::Cca => "the start: CCA, without training",
+            Init::KernelCca => "the start: kernel CCA, without training",
             Init::File(_) => "the start: the head of --init",
         };
         write!(

@@ -13,8 +13,19 @@ pub enum Init {
     Xavier,
     /// Canonical correlation analysis of the training pairs; see [`crate::train::Baseline`]. Linear heads only.
     Cca,
+    /// Kernel CCA of the training pairs, with random features ([`crate::train::TrainConfig::random_features`]); see
+    /// [`crate::train::ClosedForm::KernelCca`]. Linear heads only.
+    #[serde(rename = "kcca")]
+    KernelCca,
     /// The head in a file; see `WarmStart`.
     File(InitFile),
+}
+
+impl Init {
+    /// Whether it is a closed form, which is fitted when the run starts.
+    pub fn is_closed_form(&self) -> bool {
+        matches!(self, Self::Cca | Self::KernelCca)
+    }
 }
 
 /// A file that a run starts from: its path, and a hash of its bytes. Two of them are equal if their hashes are. A run

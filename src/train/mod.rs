@@ -1,6 +1,8 @@
 //! Training: the step, the options of a run, its epochs and its checkpoints, closed forms, and recipes.
 
 #[cfg(feature = "native")]
+mod algebra;
+#[cfg(feature = "native")]
 mod baseline;
 #[cfg(feature = "native")]
 mod checkpoint;
@@ -8,6 +10,10 @@ mod config;
 #[cfg(feature = "native")]
 mod epoch;
 mod init;
+#[cfg(feature = "native")]
+mod kernel_cca;
+#[cfg(feature = "native")]
+mod moments;
 #[cfg(feature = "native")]
 mod ours;
 mod pipeline;
@@ -24,15 +30,17 @@ mod trainer;
 mod warm_start;
 
 #[cfg(feature = "native")]
-pub(crate) use baseline::cca;
+pub(crate) use baseline::start as fit_start;
 #[cfg(feature = "native")]
 pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
 #[cfg(feature = "native")]
 pub use checkpoint::{Best, Checkpoint};
-pub use config::TrainConfig;
+pub use config::{RANDOM_FEATURES, TrainConfig};
 #[cfg(feature = "native")]
 pub use epoch::{Epoch, Start};
 pub use init::{Init, InitFile};
+#[cfg(feature = "native")]
+pub use kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS};
 pub use pipeline::{External, Features, Pipeline, StepStats};
 #[cfg(feature = "native")]
 pub use point::Point;

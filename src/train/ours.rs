@@ -123,6 +123,7 @@ pub(super) fn reason(dataset: &Dataset, run: &TrainConfig) -> Result<String> {
     let TrainConfig { objective, epochs, batch, embed, dropout, .. } = run;
     let start = match &run.init {
         Init::Cca => "from CCA",
+        Init::KernelCca => "from kernel CCA",
         Init::File(_) => "from the head of --init",
         _ if !run.is_linear() => "from random weights, because the head is not linear",
         _ if widths(dataset, run)?.iter().any(|&width| width > WIDEST) => {

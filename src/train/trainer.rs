@@ -4,7 +4,7 @@
 //! so a run resumed from any epoch's checkpoint goes on to the same bits.
 //! The file is long because it is one type, the training run, with the docs of all that a caller may ask of it.
 
-use super::baseline::{cca, start_from};
+use super::baseline::{start as fit_start, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
 use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::{Init, Pipeline, StepStats, TrainConfig};
@@ -80,10 +80,10 @@ impl Trainer {
     /// # Errors
     /// An option out of range, a dataset that cannot be read, a device without the memory.
     pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
-        Self::with_fit(device, dataset.into(), config, |dataset, config| cca(device, dataset, config))
+        Self::with_fit(device, dataset.into(), config, |dataset, config| fit_start(device, dataset, config))
     }
 
-    /// [`Trainer::new`], but `fit` computes the CCA that the run starts from, if the configuration asks for one.
+    /// [`Trainer::new`], but `fit` computes the closed form that the run starts from, if the configuration asks for one.
     pub(crate) fn with_fit(
         device: &Device,
         dataset: Arc<Dataset>,
@@ -95,7 +95,7 @@ impl Trainer {
         let fresh = || Head::for_dataset(&dataset, &config.head(), config.seed);
         let head = match &config.init {
             Init::Xavier => fresh()?,
-            Init::Cca => {
+            Init::Cca | Init::KernelCca => {
                 let mut head = fresh()?;
                 start_from(&mut head, &fit(&dataset, &config)?)?;
                 head
@@ -143,7 +143,8 @@ impl Trainer {
             Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
         }
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
-            Encoder::check(device, side, [dataset.width(side, pooling)?, config.embed], pairs)?;
+            let widths = [dataset.width(side, pooling)?, config.embed, config.random_features];
+            Encoder::check(device, side, widths, pairs)?;
         }
         Ok(())
     }

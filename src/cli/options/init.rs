@@ -4,7 +4,7 @@ use crate::cli::data::checkpoint_path;
 use crate::cli::run_folder::BEST;
 use crate::cli::shown;
 use std::path::Path;
-use wgoal::train::{Init, WarmStart};
+use wgoal::train::{Init, RANDOM_FEATURES, WarmStart};
 use wgoal::{Error, ErrorKind, Plain, Result, TrainConfig};
 
 /// `base` with the start that is given. A head in a file brings its options with it, which the others may change.
@@ -13,6 +13,7 @@ pub fn starting(given: Option<&Path>, base: TrainConfig) -> Result<TrainConfig> 
     let init = match given.to_str() {
         Some("xavier") => Init::Xavier,
         Some("cca") => Init::Cca,
+        Some("kcca") => Init::KernelCca,
         _ => {
             // A run reads the file only when it starts.
             if matches!(&base.init, Init::File(file) if file.path == given || file.path == given.join(BEST)) {
@@ -21,7 +22,12 @@ pub fn starting(given: Option<&Path>, base: TrainConfig) -> Result<TrainConfig> 
             return Ok(base.starting_from(&warm_start(given)?));
         }
     };
-    Ok(base.with(|config| config.init = init))
+    Ok(base.with(|config| {
+        if init == Init::KernelCca && config.random_features == 0 {
+            config.random_features = RANDOM_FEATURES;
+        }
+        config.init = init;
+    }))
 }
 
 /// The head in the file of --init.
@@ -29,14 +35,14 @@ fn warm_start(given: &Path) -> Result<WarmStart> {
     if given.exists() {
         return WarmStart::read(checkpoint_path(given)?);
     }
-    let nearest = ["xavier", "cca"]
+    let nearest = ["xavier", "cca", "kcca"]
         .into_iter()
         .find(|name| strsim::damerau_levenshtein(name, &given.to_string_lossy().to_lowercase()) <= 2);
     let advice = match nearest {
         Some(name) => format!("use --init {name}"),
         None => "check the path, or use --init xavier".into(),
     };
-    let expected = "xavier, cca, or a safetensors file with a head";
+    let expected = "xavier, cca, kcca, or a safetensors file with a head";
     Err(Error::new(
         ErrorKind::Config,
         "--init",
