@@ -15,6 +15,9 @@ pub struct Baselines {
     pub cca: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ridge: Option<f64>,
+    /// Only if the run starts from kernel CCA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kcca: Option<f64>,
     pub chance: f64,
     /// The same on the validation split.
     pub val: ClosedForms,
@@ -27,6 +30,8 @@ pub struct ClosedForms {
     pub cca: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ridge: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kcca: Option<f64>,
 }
 
 /// The split that results are reported on: test, or validation if there is no test split.
@@ -55,12 +60,12 @@ pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
         let Baseline { head, val, .. } = Baseline::fit(form, device, dataset, &config, &REGULARIZATIONS)?;
         Ok([val.rsum, head.recall(device, dataset, split, 1, config.equal_captions)?.rsum])
     };
-    // The start is CCA already.
-    let start = trainer.start().filter(|start| start.init == Init::Cca).zip(trainer.start_head());
-    let start = match start {
-        Some((start, head)) => Some([start.val.rsum, trainer.recall_of(head, split)?.rsum]),
-        None => None,
+    // A start that is a closed form need not be computed again.
+    let started = |init: Init| -> Result<Option<[f64; 2]>> {
+        let start = trainer.start().filter(|start| start.init == init).zip(trainer.start_head());
+        start.map(|(start, head)| Ok([start.val.rsum, trainer.recall_of(head, split)?.rsum])).transpose()
     };
+    let (start, kcca) = (started(Init::Cca)?, started(Init::KernelCca)?);
     let (cca, ridge) = if widest > WIDTH || dataset.split(Split::Train).texts.len() > PAIRS {
         note!("note: closed forms are left out on data this large; `wgoal baseline` computes them");
         (start, None)
@@ -68,36 +73,42 @@ pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
         let cca = start.map_or_else(|| rsums(ClosedForm::Cca), Ok)?;
         (Some(cca), Some(rsums(ClosedForm::Ridge)?))
     };
-    let [[cca_val, cca], [ridge_val, ridge]] =
-        [cca, ridge].map(|form| [0, 1].map(|which| form.map(|rsums: [f64; 2]| rsums[which])));
-    let val = ClosedForms { cca: cca_val, ridge: ridge_val };
-    Ok(Baselines { split: split.to_string(), cca, ridge, chance: chance(trainer, split), val })
+    let [[cca_val, cca], [ridge_val, ridge], [kcca_val, kcca]] =
+        [cca, ridge, kcca].map(|form| [0, 1].map(|which| form.map(|rsums: [f64; 2]| rsums[which])));
+    let val = ClosedForms { cca: cca_val, ridge: ridge_val, kcca: kcca_val };
+    Ok(Baselines { split: split.to_string(), cca, ridge, kcca, chance: chance(trainer, split), val })
 }
 
 impl Baselines {
     /// The closed forms as lines of a report.
     pub fn references(&self) -> Vec<Reference> {
-        let named = [("CCA", self.val.cca, self.cca), ("ridge regression", self.val.ridge, self.ridge)];
+        let named = [
+            ("CCA", self.val.cca, self.cca),
+            ("ridge regression", self.val.ridge, self.ridge),
+            ("kernel CCA", self.val.kcca, self.kcca),
+        ];
         let computed = named.into_iter().filter(|(_, val, reported)| val.or(*reported).is_some());
         let test = |rsum: Option<f64>| rsum.filter(|_| self.split == "test");
         computed.map(|(name, val, rsum)| Reference { name: name.into(), val, test: test(rsum) }).collect()
     }
 
+    /// The closed forms with their names.
+    fn named(&self) -> [(Option<f64>, &'static str); 3] {
+        [(self.cca, "CCA"), (self.ridge, "ridge regression"), (self.kcca, "kernel CCA")]
+    }
+
     /// The closed forms in a line.
     pub fn line(&self) -> String {
-        let named = [(self.cca, "CCA"), (self.ridge, "ridge regression"), (Some(self.chance), "chance")];
-        let parts = named.iter().filter_map(|(rsum, name)| Some(format!("{:.1} by {name}", (*rsum)?)));
+        let named = self.named().into_iter().chain([(Some(self.chance), "chance")]);
+        let parts = named.filter_map(|(rsum, name)| Some(format!("{:.1} by {name}", rsum?)));
         format!("without training: rsum {}", parts.collect::<Vec<_>>().join(", "))
     }
 
     /// What training gained over the best closed form, in words. `None` if no closed form was computed.
     pub fn gain(&self, trained: f64, best_epoch: usize, init: &Init) -> Option<String> {
-        let (best, name) = match (self.cca, self.ridge) {
-            (Some(cca), Some(ridge)) if ridge > cca => (ridge, "ridge regression"),
-            (Some(cca), _) => (cca, "CCA"),
-            (None, Some(ridge)) => (ridge, "ridge regression"),
-            (None, None) => return None,
-        };
+        let computed = self.named().into_iter().filter_map(|(rsum, name)| Some((rsum?, name)));
+        // Of equal ones, the first.
+        let (best, name) = computed.reduce(|best, other| if other.0 > best.0 { other } else { best })?;
         let split = match self.split.as_str() {
             "val" => "validation",
             split => split,
@@ -132,8 +143,9 @@ mod tests {
             split: "test".into(),
             cca,
             ridge,
+            kcca: None,
             chance: 10.0,
-            val: ClosedForms { cca, ridge },
+            val: ClosedForms { cca, ridge, kcca: None },
         };
         let both = baselines(Some(241.5), Some(231.8));
         let gain = |rsum, epoch, init: Init| both.gain(rsum, epoch, &init).unwrap();
@@ -156,6 +168,15 @@ mod tests {
         );
         let ridge = baselines(Some(1.0), Some(2.0)).gain(3.0, 1, &Init::Cca).unwrap();
         assert!(ridge.ends_with("(ridge regression, 2.0)"), "{ridge}");
+        let started = Baselines { kcca: Some(250.0), ..baselines(Some(241.5), None) };
+        assert_eq!(
+            started.line(),
+            "without training: rsum 241.5 by CCA, 250.0 by kernel CCA, 10.0 by chance"
+        );
+        assert_eq!(
+            started.gain(252.0, 3, &Init::KernelCca).unwrap(),
+            "training gained 2.0 points of test rsum over the best closed form (kernel CCA, 250.0)"
+        );
         assert_eq!(baselines(None, None).gain(3.0, 1, &Init::Cca), None);
         assert_eq!(baselines(Some(1.0), None).line(), "without training: rsum 1.0 by CCA, 10.0 by chance");
     }

@@ -215,6 +215,7 @@ mod tests {
             c.text_pooling = Pooling::Gpo;
             c.image_encoder = ImageEncoder::ResidualMlp;
             c.signed_root = SignedRoot::Images;
+            c.random_features = 7;
         });
         let mut head = Head::for_config(5, 3, &config, 7).unwrap();
         head.save(&path).unwrap();

@@ -40,10 +40,10 @@ impl Head {
 
     /// A fresh head with the encoders of `config`. It is a pure function of `config` and `seed`.
     ///
-    /// Linear layers start as in [`Head::new`], also that of random features. Their frequencies are normal, for a Gaussian
-    /// kernel on features of variance 1; their phases are uniform. The weights and biases of the perceptron are uniform in ±1/√d_in; its
-    /// batch norm starts with scale 1 and shift 0. The pooling's GRU and v are uniform in ±1/√32
-    /// (docs/math.md, "Residual encoder" and "Generalised pooling").
+    /// Linear layers start as in [`Head::new`], also that of random features. The frequencies are normal, for a Gaussian
+    /// kernel on features of variance 1, and the phases uniform. The weights and biases of the perceptron are uniform in
+    /// ±1/√d_in; its batch norm starts with scale 1 and shift 0. The pooling's GRU and v are uniform in ±1/√32
+    /// (docs/math.md, "Random features", "Residual encoder" and "Generalised pooling").
     ///
     /// # Errors
     /// Those of [`Head::new`].

@@ -1,5 +1,5 @@
-//! Linear algebra of the closed forms in f64, on all cores. The bits of a result do not depend on the number of threads:
-//! work is divided into chunks of fixed size, and what cannot be divided runs on one thread.
+//! Linear algebra of the closed forms in f64, on all cores. The bits of a result do not depend on the number of
+//! threads: work is divided into chunks of fixed size, and what cannot be divided runs on one thread.
 
 use crate::{Error, Result};
 use faer::diag::Diag;
@@ -27,7 +27,8 @@ pub(super) fn add_product(out: &mut Mat<f64>, a: MatRef<f64>, b: MatRef<f64>) {
     });
 }
 
-/// The eigenvectors of a symmetric matrix by descending eigenvalue. Eigenvalues that rounding made negative are set to 0.
+/// The eigenvectors of a symmetric matrix by descending eigenvalue. Eigenvalues that rounding made negative are set to
+/// 0.
 pub(super) fn eigen(symmetric: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>)> {
     let n = symmetric.nrows();
     let (mut vectors, mut values) = (Mat::zeros(n, n), Diag::zeros(n));
@@ -89,8 +90,8 @@ pub(super) struct Triplets {
     pub values: Vec<f64>,
 }
 
-/// At most `width` triplets by subspace iteration (Halko, Martinsson and Tropp, 2011, algorithm 4.4) from the columns that
-/// `start` fills with random numbers. A matrix that is hardly larger than the subspace is decomposed exactly.
+/// At most `width` triplets by subspace iteration (Halko, Martinsson and Tropp, 2011, algorithm 4.4) from the columns
+/// that `start` fills with random numbers. A matrix that is hardly larger than the subspace is decomposed exactly.
 pub(super) fn leading_triplets(
     transposed: &Mat<f64>,
     width: usize,
@@ -120,5 +121,70 @@ pub(super) fn leading_triplets(
     Ok(Triplets { left: times(mapped.as_ref(), vectors), right, values })
 }
 
-/// Each multiplies the error of a direction by the square of the ratio of its singular value to one outside the subspace.
+/// Iterations. In each, what does not belong to a direction shrinks by the square of the ratio of the singular values.
 const ITERATIONS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers in [-1, 1), of a linear congruential sequence.
+    fn numbers() -> impl FnMut() -> f64 {
+        let mut state = 1u64;
+        move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as f64 / f64::from(1u32 << 31) - 1.0
+        }
+    }
+
+    #[test]
+    fn leading_triplets_are_those_of_the_whole_decomposition() {
+        // Singular values that fall slowly, as canonical correlations do, and a matrix of low rank.
+        for rank in [400, 30] {
+            let (rows, cols, width) = (310, 290, 40);
+            let mut number = numbers();
+            let mut random = |rows, cols| Mat::from_fn(rows, cols, |_, _| number());
+            let (a, b) = (random(rows, rank), random(cols, rank));
+            let a = Mat::from_fn(rows, rank, |i, j| a[(i, j)] / (1.0 + 0.02 * j as f64));
+            let transposed = times(b.as_ref(), a.transpose());
+            let Triplets { left, right, values } = leading_triplets(&transposed, width, numbers()).unwrap();
+            let (_, squares) = eigen(&times(transposed.transpose(), transposed.as_ref())).unwrap();
+            for (k, value) in values.iter().enumerate() {
+                assert!(
+                    (value - squares[k].sqrt()).abs() < 1e-3 * values[0],
+                    "{k}: {value} {}",
+                    squares[k].sqrt()
+                );
+            }
+            // The directions are orthogonal, and N V = U S on those that have converged.
+            let grams = [&left, &right].map(|side| times(side.transpose(), side.as_ref()));
+            for gram in grams {
+                for (i, j) in (0..width).flat_map(|i| (0..i).map(move |j| (i, j))) {
+                    assert!(gram[(i, j)].abs() < 1e-6 * values[0].powi(2), "{i} {j}");
+                }
+            }
+            let mapped = times(transposed.transpose(), right.as_ref());
+            for j in 0..10 {
+                for i in 0..rows {
+                    let expected = left[(i, j)] * values[j];
+                    assert!((mapped[(i, j)] - expected).abs() < 1e-6 * values[0].powi(2), "{i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn solutions_of_triangles_multiply_back() {
+        let mut number = numbers();
+        let a = Mat::from_fn(150, 150, |_, _| number());
+        let positive = times(a.as_ref(), a.transpose()) + Mat::<f64>::identity(150, 150);
+        let b = Mat::from_fn(150, 70, |_, _| number());
+        let l = cholesky(positive.clone()).unwrap();
+        let mut x = b.clone();
+        solve_lower(&l, &mut x);
+        solve_upper(&l, &mut x);
+        let back = times(positive.as_ref(), x.as_ref()) - b;
+        assert!(back.norm_max() < 1e-9, "{}", back.norm_max());
+        assert!(cholesky(Mat::from_fn(3, 3, |_, _| -1.0)).is_err());
+    }
+}

@@ -216,8 +216,8 @@ impl Baseline {
     /// rsum wins; on ties the first.
     ///
     /// From `config` it uses `embed` (not for ridge), the preparation of features (pooling, signed root and
-    /// standardisation), and for kernel CCA `random_features` and `seed`. Kernel CCA chooses among [`BANDWIDTHS`] as well;
-    /// [`Baseline::kernel_cca`] takes others.
+    /// standardisation), and for kernel CCA `random_features` and `seed`. Kernel CCA chooses among [`BANDWIDTHS`] as
+    /// well; [`Baseline::kernel_cca`] takes others.
     ///
     /// The function is long because validation chooses among heads that share the moments computed at its top.
     ///
@@ -278,11 +278,12 @@ impl Baseline {
         best.ok_or_else(|| Error::config("--regularization", "one or several numbers", "none", "give one"))
     }
 
-    /// [`Baseline::fit`] of [`ClosedForm::KernelCca`] with other bandwidths. Of all combinations, the one with the highest
-    /// validation rsum wins; on ties the first.
+    /// [`Baseline::fit`] of [`ClosedForm::KernelCca`] with other bandwidths. Of all combinations, the one with the
+    /// highest validation rsum wins; on ties the first.
     ///
     /// # Errors
-    /// Those of [`Baseline::fit`]; also a bandwidth or a regularisation of 0 or below, none of them, or no random features.
+    /// Those of [`Baseline::fit`]; also a bandwidth or a regularisation of 0 or below, none of them, or no random
+    /// features.
     pub fn kernel_cca(
         device: &Device,
         dataset: &Dataset,
@@ -337,8 +338,8 @@ fn check(form: ClosedForm, dataset: &Dataset, config: &TrainConfig, regularizati
     Ok(())
 }
 
-/// The closed form from which a run starts, with the regularisation that validation chooses. It uses the width of `config`
-/// and its preparation of features.
+/// The closed form from which a run starts, with the regularisation that validation chooses. It uses the width of
+/// `config` and its preparation of features.
 pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
     let (form, regularizations) = match config.init {
         Init::KernelCca => (ClosedForm::KernelCca, &KERNEL_REGULARIZATIONS[..]),
@@ -347,12 +348,12 @@ pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) ->
     Ok(Baseline::fit(form, device, dataset, config, regularizations)?.head)
 }
 
-/// How much smaller than a fresh layer's the weights beyond the closed form are. The square of it is lost in the rounding
-/// of f32, so the head ranks as the closed form does. But they are not zero, so they have gradients.
+/// How much smaller than a fresh layer's the weights beyond the closed form are. The square of it is lost in the
+/// rounding of f32, so the head ranks as the closed form does. But they are not zero, so they have gradients.
 const BEYOND: f32 = 1e-4;
 
-/// Starts a fresh head from a closed form. What the closed form does not have keeps small random weights: rows beyond its
-/// width, which the narrower side limits, and random features.
+/// Starts a fresh head from a closed form. What the closed form does not have keeps small random weights: rows beyond
+/// its width, which the narrower side limits, and random features.
 pub(crate) fn start_from(head: &mut Head, closed: &Head) -> Result<()> {
     let over = |own: &mut [f32], from: &[f32]| {
         own[from.len()..].iter_mut().for_each(|x| *x *= BEYOND);

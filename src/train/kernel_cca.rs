@@ -1,5 +1,5 @@
-//! Kernel CCA (Akaho, 2001; Bach and Jordan, 2002) in closed form, with random Fourier features (Rahimi and Recht, 2007)
-//! in place of the kernel matrix, as in Lopez-Paz et al. (2014). See docs/math.md, "Kernel CCA".
+//! Kernel CCA (Akaho, 2001; Bach and Jordan, 2002) in closed form, with random Fourier features (Rahimi and Recht,
+//! 2007) in place of the kernel matrix, as in Lopez-Paz et al. (2014). See docs/math.md, "Kernel CCA".
 
 use super::algebra::{Triplets, cholesky, leading_triplets, solve_lower, solve_upper};
 use super::moments::Moments;
@@ -55,7 +55,8 @@ impl KernelCca {
 
     /// The head of at most `embed` directions, and its correlations in descending order.
     ///
-    /// With C + r tr(C) / d I = L Lᵀ on each side and Lx^-1 Cxy Ly^-T = U S Vᵀ, the directions are Lx^-T U S and Ly^-T V S.
+    /// With C + r tr(C) / d I = L Lᵀ on each side and Lx^-1 Cxy Ly^-T = U S Vᵀ, the directions are Lx^-T U S and
+    /// Ly^-T V S.
     pub fn head(&self, regularization: f64, seed: u64) -> Result<(Head, Vec<f64>)> {
         let factor = |own: &Mat<f64>| {
             let mean = (0..own.nrows()).map(|i| own[(i, i)]).sum::<f64>() / own.nrows() as f64;
@@ -85,8 +86,8 @@ impl KernelCca {
         Ok((head, values))
     }
 
-    /// Sets a side of a head to the projection of its centred and scaled features. The weights have the root mean square
-    /// of a fresh layer of the same shape, as those of the other closed forms.
+    /// Sets a side of a head to the projection of its centred and scaled features. The weights have the root mean
+    /// square of a fresh layer of the same shape, as those of the other closed forms.
     fn set(&self, head: &mut Head, side: Side, directions: MatRef<f64>) -> Result<()> {
         let (dim, means, scales) =
             (head.feature_dim(side), &self.means[side as usize], self.scales[side as usize]);

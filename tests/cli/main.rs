@@ -14,6 +14,7 @@ mod help;
 mod init;
 mod inspect;
 mod interface;
+mod kcca;
 mod lines;
 mod local;
 mod options;

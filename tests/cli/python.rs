@@ -62,6 +62,7 @@ fn the_code_in_the_documents_applies_heads() {
         ("root", "--signed-root images --standardize"),
         ("both", "--signed-root both"),
         ("texts", "--signed-root texts"),
+        ("random", "--standardize --init kcca --random-features 30"),
     ] {
         place.train(out, options);
         place.ok(&format!("embed {out} data --split test --device cpu --out {out}-vectors"));

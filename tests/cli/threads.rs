@@ -32,6 +32,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     let trainings = [
         "--objective cir:sig-ms --batch 64 --embed 64",
         "--objective infonce --batch 200 --embed 130 --init cca --standardize",
+        "--objective infonce --batch 200 --embed 40 --init kcca --random-features 300 --standardize",
     ];
     for (k, training) in trainings.into_iter().enumerate() {
         let mut first: Option<(Vec<u8>, Vec<u8>)> = None;

@@ -7,10 +7,10 @@ use wgoal::train::{Baseline, ClosedForm, Init};
 use wgoal::{Dataset, Device, Head, Split, TrainConfig, Trainer};
 
 /// Numbers with mean 0 and variance 1, from a linear congruential sequence.
-struct Numbers(u64);
+pub struct Numbers(u64);
 
 impl Numbers {
-    fn next(&mut self) -> f64 {
+    pub fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let uniform = (self.0 >> 32) as f64 / 4_294_967_296.0;
         3f64.sqrt() * (2.0 * uniform - 1.0)
@@ -34,9 +34,20 @@ fn write_u32(path: &Path, values: &[u32]) {
 /// A dataset of `rows` pairs, the last 16 for validation and test. `pair` fills the features of a pair.
 fn dataset(
     rows: u32,
+    dims: [usize; 2],
+    pair: impl FnMut(&mut Numbers, &mut [f32], &mut [f32]),
+) -> Arc<Dataset> {
+    dataset_with(rows, 8, dims, pair)
+}
+
+/// A dataset of `rows` pairs, the last `held` each for validation and for test.
+pub fn dataset_with(
+    rows: u32,
+    held: u32,
     [p, q]: [usize; 2],
     mut pair: impl FnMut(&mut Numbers, &mut [f32], &mut [f32]),
 ) -> Arc<Dataset> {
+    let [train, val] = [rows - 2 * held, rows - held];
     let folder = tempfile::tempdir().unwrap();
     let (mut x, mut y) = (vec![0.0; rows as usize * p], vec![0.0; rows as usize * q]);
     let mut numbers = Numbers(rows.into());
@@ -45,7 +56,7 @@ fn dataset(
     write_matrix_npy(&path("images.npy"), rows as usize, p, &x).unwrap();
     write_matrix_npy(&path("texts.npy"), rows as usize, q, &y).unwrap();
     write_u32(&path("text_to_image.npy"), &(0..rows).collect::<Vec<_>>());
-    for (name, rows) in [("train", 0..rows - 16), ("val", rows - 16..rows - 8), ("test", rows - 8..rows)] {
+    for (name, rows) in [("train", 0..train), ("val", train..val), ("test", val..rows)] {
         write_u32(&path(&format!("split_{name}.npy")), &rows.collect::<Vec<_>>());
     }
     // The files stay readable through their handles.

@@ -10,3 +10,4 @@ mod baseline;
 mod contract;
 mod data;
 mod gradients;
+mod kernel_cca;
