@@ -300,7 +300,7 @@ fn training_starts_from_closed_forms_with_random_features() {
         }
     }
     let none = config.with(|c| (c.random_features, c.init) = (0, Init::KernelCca));
-    let error = Trainer::new(&device, data, none).unwrap_err().to_string();
+    let error = Trainer::new(&device, data, none).err().unwrap().to_string();
     assert_eq!(
         error,
         "--random-features: expected 1 to 65536 for --init kcca, found 0; give for example --random-features 1500"
