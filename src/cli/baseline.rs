@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use wgoal::train::{
     BANDWIDTHS, Baseline, ClosedForm, KERNEL_REGULARIZATIONS, RANDOM_FEATURES, REGULARIZATIONS,
 };
-use wgoal::{Checkpoint, Dataset, Recall, Result, Split, TrainConfig};
+use wgoal::{Checkpoint, Dataset, Device, Recall, Result, Split, TrainConfig};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -111,33 +111,11 @@ impl BaselineArgs {
             config.seed = self.seed.unwrap_or(config.seed);
         }
         config.validate()?;
-        let kernel = form == ClosedForm::KernelCca;
-        let mut unused = Vec::new();
-        if self.embed.is_some() && form == ClosedForm::Ridge {
-            unused.push(Unused::new("embed", "the head of ridge is as wide as the features of one side"));
-        }
-        for (option, given) in [
-            ("random-features", self.random_features.is_some()),
-            ("bandwidth", self.bandwidth.is_some()),
-            ("seed", self.seed.is_some()),
-        ] {
-            if given && !kernel {
-                unused.push(Unused::new(option, format!("{form} has no random features")));
-            }
-        }
-        warn(&unused);
+        warn(&self.unused(form));
         let dataset = Dataset::open(&self.dataset)?;
         warn_of_data(&dataset, &[&config], &Split::ALL);
         let device = self.device.open()?;
-        let regularizations = self.regularization.as_deref();
-        let baseline = if kernel {
-            let _spinner = Spinner::new("fitting kernel CCA");
-            let bandwidths = self.bandwidth.as_deref().unwrap_or(&BANDWIDTHS);
-            let grid = regularizations.unwrap_or(&KERNEL_REGULARIZATIONS);
-            Baseline::kernel_cca(&device, &dataset, &config, bandwidths, grid)?
-        } else {
-            Baseline::fit(form, &device, &dataset, &config, regularizations.unwrap_or(&REGULARIZATIONS))?
-        };
+        let baseline = self.fit(form, &device, &dataset, &config)?;
         let Baseline { regularization, bandwidth, val, head, .. } = &baseline;
         let has_test = !dataset.split(Split::Test).images.is_empty();
         let test = has_test
@@ -170,5 +148,37 @@ impl BaselineArgs {
             });
         }
         say(recall)
+    }
+
+    /// The given options that the method does not have.
+    fn unused(&self, form: ClosedForm) -> Vec<Unused> {
+        let ridge = form == ClosedForm::Ridge;
+        let embed = (self.embed.is_some() && ridge)
+            .then(|| Unused::new("embed", "the head of ridge is as wide as the features of one side"));
+        let given = [
+            ("random-features", self.random_features.is_some()),
+            ("bandwidth", self.bandwidth.is_some()),
+            ("seed", self.seed.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given && form != ClosedForm::KernelCca);
+        let random = given.map(|(option, _)| Unused::new(option, format!("{form} has no random features")));
+        embed.into_iter().chain(random).collect()
+    }
+
+    fn fit(
+        &self,
+        form: ClosedForm,
+        device: &Device,
+        dataset: &Dataset,
+        config: &TrainConfig,
+    ) -> Result<Baseline> {
+        let regularizations = self.regularization.as_deref();
+        if form != ClosedForm::KernelCca {
+            return Baseline::fit(form, device, dataset, config, regularizations.unwrap_or(&REGULARIZATIONS));
+        }
+        let _spinner = Spinner::new("fitting kernel CCA");
+        let bandwidths = self.bandwidth.as_deref().unwrap_or(&BANDWIDTHS);
+        let regularizations = regularizations.unwrap_or(&KERNEL_REGULARIZATIONS);
+        Baseline::kernel_cca(device, dataset, config, bandwidths, regularizations)
     }
 }

@@ -9,7 +9,8 @@
 //! perceptron, one row of zeros follows the features. It stands for the padding to the longest item, which batch norm
 //! treats as data (docs/math.md, "Batch norm").
 
-use super::layout::{FourierLayout, MlpLayout, SideLayout};
+use super::fourier::Fourier;
+use super::layout::{MlpLayout, SideLayout};
 use super::{Head, Segment, Side};
 use crate::device::{Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
 use crate::kernels::{
@@ -39,14 +40,6 @@ pub(crate) struct Encoder {
     d_pooled: Matrix,
 }
 
-/// Random features of a batch, one row per row of the features.
-struct Fourier {
-    layout: FourierLayout,
-    /// In turns `[rows, m]`.
-    angles: Matrix,
-    cosines: Matrix,
-}
-
 struct Pooling {
     gpo: Gpo,
     pooled: Matrix,
@@ -69,7 +62,7 @@ struct Mlp {
 }
 
 /// Computes y = W x + b, or y += W x + b with `accumulate`.
-fn linear(
+pub(super) fn linear(
     commands: &mut Commands,
     x: Mat,
     (weight, bias): (Mat, Option<Mat>),
@@ -143,14 +136,8 @@ impl Encoder {
                 repeats: 0,
             }),
         };
-        let fourier = match &layout.fourier {
-            None => None,
-            Some(layout) => {
-                let m = layout.weight.cols;
-                let (angles, cosines) = (matrix("angles", m)?, matrix("cosines", m)?);
-                Some(Fourier { layout: layout.clone(), angles, cosines })
-            }
-        };
+        let fourier =
+            layout.fourier.as_ref().map(|layout| Fourier::new(device, layout, items)).transpose()?;
         let pooling = match &layout.gpo {
             None => None,
             Some(layout) => Some(Pooling {
@@ -220,10 +207,8 @@ impl Encoder {
         for matrix in [&mut self.unit, &mut self.d_unit, &mut self.d_pooled] {
             reshape(device, name, matrix, items, embed)?;
         }
-        if let Some(Fourier { layout, angles, cosines }) = &mut self.fourier {
-            for matrix in [angles, cosines] {
-                reshape(device, &format!("{name}.cosines"), matrix, count, layout.weight.cols)?;
-            }
+        if let Some(fourier) = &mut self.fourier {
+            fourier.reshape(device, count)?;
         }
         crate::model::pooling::fit(device, name, &mut self.norms, items)?;
         if let Some(mlp) = &mut self.mlp {
@@ -260,12 +245,8 @@ impl Encoder {
         let features = self.features.rows(0..count);
         let layer = (weight.of(values), Some(bias.of(values)));
         linear(commands, features, layer, [training, false], self.projected.view_mut())?;
-        if let Some(Fourier { layout, angles, cosines }) = &mut self.fourier {
-            let layer = (layout.frequency.of(values), Some(layout.phase.of(values)));
-            linear(commands, features, layer, [training, false], angles.view_mut())?;
-            cosine(commands, angles.view(), cosines.view_mut())?;
-            let (layer, projected) = ((layout.weight.of(values), None), self.projected.view_mut());
-            linear(commands, cosines.view(), layer, [training, true], projected)?;
+        if let Some(fourier) = &mut self.fourier {
+            fourier.forward(commands, values, features, training, &mut self.projected)?;
         }
         if let Some(Mlp { layout, running, moved, moves, stats, hidden, active, repeats, .. }) = &mut self.mlp
         {
@@ -327,9 +308,8 @@ impl Encoder {
         let features = self.features.rows(0..count);
         matmul(commands, sliced(Product::tn(d_projected, features)), weight.of_mut(gradients))?;
         column_sum(commands, d_projected, bias.of_mut(gradients).data)?;
-        if let Some(Fourier { layout, cosines, .. }) = &self.fourier {
-            let product = Product::tn(d_projected, cosines.view());
-            matmul(commands, sliced(product), layout.weight.of_mut(gradients))?;
+        if let Some(fourier) = &self.fourier {
+            fourier.backward(commands, d_projected, gradients)?;
         }
         if let Some(mlp) = &mut self.mlp {
             mlp.backward((device, commands), values, self.features.view(), d_projected, gradients)?;
@@ -354,15 +334,9 @@ impl Encoder {
         let product = Product::nn(d_projected.view(), self.layout.weight.of(values));
         let product = Product { accumulate: self.mlp.is_some(), ..product };
         matmul(commands, product, d_features.rows_mut(0..d_projected.rows))?;
-        if let Some(Fourier { layout, angles, .. }) = &self.fourier {
-            let new = || Matrix::new(device, "d.cosines", angles.rows, angles.cols);
-            let (mut d_cosines, mut d_angles) = (new()?, new()?);
-            let product = Product::nn(d_projected.view(), layout.weight.of(values));
-            matmul(commands, product, d_cosines.view_mut())?;
-            cosine_backward(commands, angles.view(), d_cosines.view(), d_angles.view_mut())?;
-            let product = Product::nn(d_angles.view(), layout.frequency.of(values));
-            let product = Product { accumulate: true, ..product };
-            matmul(commands, product, d_features.rows_mut(0..d_projected.rows))?;
+        if let Some(fourier) = &self.fourier {
+            let d_features = d_features.rows_mut(0..d_projected.rows);
+            fourier.feature_gradient((device, commands), values, d_projected.view(), d_features)?;
         }
         Ok(())
     }

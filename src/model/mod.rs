@@ -4,6 +4,7 @@ mod config;
 mod encoder;
 #[cfg(feature = "native")]
 mod file;
+mod fourier;
 mod head;
 #[cfg(feature = "native")]
 mod host;
