@@ -83,8 +83,7 @@ fn sliced(product: Product) -> Product {
 }
 
 impl Encoder {
-    /// Checks that a device takes batches of `items` items with features, embeddings and random features of these
-    /// widths.
+    /// Checks that a device takes batches of `items` items with features, embeddings and random features so wide.
     ///
     /// # Errors
     /// Rows so wide that the device cannot bind the smallest piece of a matrix product.

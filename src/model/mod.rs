@@ -22,8 +22,8 @@ pub use head::{Head, Side};
 #[cfg(feature = "native")]
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
 #[cfg(feature = "native")]
-pub(crate) use layout::BANDWIDTH;
-pub(crate) use layout::{FourierLayout, Layout, Segment};
+pub(crate) use layout::{BANDWIDTH, FourierLayout};
+pub(crate) use layout::{Layout, Segment};
 pub use standardizer::Standardizer;
 #[cfg(feature = "native")]
 pub(crate) use state_dict::StateDict;
