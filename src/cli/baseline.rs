@@ -55,9 +55,10 @@ pub struct BaselineArgs {
         help_heading = "Head"
     )]
     bandwidth: Option<Vec<f64>>,
-    /// Strengths of regularisation to try [default: 0.03,0.1,0.3,1; for kcca 0.3,1,2]
+    /// Strengths of regularisation to try [default: 0.03,0.1,0.3,1]
     ///
     /// They are multiples of the mean variance of the features. The one with the best validation rsum is used.
+    /// For kcca the default is 0.3,1,2.
     #[arg(
         long,
         value_delimiter = ',',

@@ -199,9 +199,9 @@ pub struct RunOptions {
     /// Width of the joint embedding, 1 to 65536 [default: 256]
     #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
-    /// Random Fourier features of each side, 0 for none [default: 0, with --init kcca 1500]
+    /// Random Fourier features of each side, 0 for none [default: 0]
     ///
-    /// They are cosines of random projections of the features. A further linear layer adds them to the embedding.
+    /// A linear layer on cosines of random projections joins the embedding. With --init kcca the default is 1500.
     #[arg(long, value_name = "NUMBER", help_heading = "Head")]
     random_features: Option<usize>,
     /// Where the weights start [default: xavier]

@@ -15,7 +15,7 @@ use super::{Head, Segment, Side};
 use crate::device::{Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
 use crate::kernels::{
     NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum,
-    cosine, cosine_backward, l2norm, l2norm_backward, matmul, widen,
+    l2norm, l2norm_backward, matmul, widen,
 };
 use crate::model::pooling::{Gpo, check_offsets, check_rows, reshape};
 use crate::{Error, Result};
