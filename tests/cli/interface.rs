@@ -57,7 +57,7 @@ fn train_writes_a_run_and_a_summary() {
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
     let expected = "bank_warmup batch clip command dataset decay_biases device dropout embed epochs equal_captions \
                     image_encoder image_pooling init lr lr_drop lr_warmup mask_same_image memory_bank objective optimizer \
-                    patience recipe schedule seed shuffle signed_root \
+                    patience random_features recipe schedule seed shuffle signed_root \
                     size_augment standardize \
                     text_pooling token_dropout warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);
