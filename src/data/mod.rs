@@ -170,8 +170,8 @@ impl Dataset {
     /// `parquet`, it opens Parquet and Arrow files too.
     ///
     /// Reads headers and row numbers. Compressed values, and values in Fortran order, are decoded here: into memory up to
-    /// 1 GiB per array, beyond that into a temporary file. Feature values are checked when their row is read, captions and names when they
-    /// are first used.
+    /// 1 GiB per array, beyond that into a temporary file. Feature values are checked when their row is read,
+    /// captions and names when they are first used.
     ///
     /// `images` and `texts` are enough. Without `text_to_image`, text i is the caption of image i. If there is no split
     /// at all, the images are divided into splits by the default [`Division`], which reads the image rows once. If there
