@@ -23,6 +23,34 @@ enum Format {
     /// images.parquet and texts.parquet with row numbers, embeddings (lists of fixed size), captions and names; needs
     /// the cargo feature parquet
     Parquet,
+    /// images.arrow and texts.arrow with the same columns, as Arrow IPC (Feather version 2); needs the cargo feature
+    /// parquet
+    Arrow,
+}
+
+impl Format {
+    /// The end of the names of its files, which is also its own name.
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Npy => "npy",
+            Self::Fvecs => "fvecs",
+            Self::Fbin => "fbin",
+            Self::Safetensors => "safetensors",
+            Self::Parquet => "parquet",
+            Self::Arrow => "arrow",
+        }
+    }
+
+    /// An error if this wgoal cannot write the format.
+    fn require(self) -> Result<()> {
+        if cfg!(feature = "parquet") || !matches!(self, Self::Parquet | Self::Arrow) {
+            return Ok(());
+        }
+        let option = format!("--format {}", self.extension());
+        let expected = "a wgoal with the cargo feature parquet";
+        let advice = "install it with `cargo install --locked --path . --features parquet`";
+        Err(Error::new(ErrorKind::Config, option, expected, "one without", advice))
+    }
 }
 
 /// One side of a dataset, as the command line names it.
@@ -101,9 +129,7 @@ const TRUTH: &str = "text_to_image";
 impl EmbedArgs {
     pub fn run(self) -> Result<()> {
         let asked: Rows = self.split.parse()?;
-        if self.format == Format::Parquet {
-            require_parquet()?;
-        }
+        self.format.require()?;
         let head = checkpoint_path(&self.checkpoint)?;
         let checkpoint = Checkpoint::load(&head)?;
         let only: Option<Side> = self.side.map(Side::from);
@@ -147,16 +173,6 @@ impl Outputs<'_> {
         self.folder.join(format!("{name}.npy"))
     }
 
-    fn extension(&self) -> &'static str {
-        match self.format {
-            Format::Npy => "npy",
-            Format::Fvecs => "fvecs",
-            Format::Fbin => "fbin",
-            Format::Safetensors => "safetensors",
-            Format::Parquet => "parquet",
-        }
-    }
-
     /// Every file that is written.
     fn files(&self) -> Vec<PathBuf> {
         if self.format == Format::Safetensors {
@@ -164,7 +180,7 @@ impl Outputs<'_> {
         }
         let of_side = |&side: &Side| {
             let [vectors, rows] = names(side);
-            [self.folder.join(format!("{vectors}.{}", self.extension())), self.npy(rows)]
+            [self.folder.join(format!("{vectors}.{}", self.format.extension())), self.npy(rows)]
         };
         let truth = self.has_truth().then(|| self.npy(TRUTH));
         self.sides.iter().flat_map(of_side).chain(truth).collect()
@@ -181,7 +197,9 @@ impl Outputs<'_> {
         // A folder that this command wrote has row numbers. A folder of features has none.
         let written = [Side::Image, Side::Text].iter().any(|&side| self.npy(names(side)[1]).exists());
         let mut may_be_written = ["images", "texts", TRUTH].map(|name| self.npy(name)).to_vec();
-        may_be_written.extend(["images", "texts"].map(|name| self.folder.join(format!("{name}.parquet"))));
+        for end in ["parquet", "arrow"] {
+            may_be_written.extend(["images", "texts"].map(|name| self.folder.join(format!("{name}.{end}"))));
+        }
         let feature = |path: &PathBuf| path.exists() && !(written && may_be_written.contains(path));
         if Dataset::paths(self.folder).iter().any(feature) {
             let expected = "a folder without features, which would be overwritten";
@@ -189,7 +207,7 @@ impl Outputs<'_> {
         }
         refuse()?;
         let vectors = ["images", "texts"].into_iter().flat_map(|name| {
-            ["npy", "fvecs", "fbin", "parquet"].map(|end| self.folder.join(format!("{name}.{end}")))
+            ["npy", "fvecs", "fbin", "parquet", "arrow"].map(|end| self.folder.join(format!("{name}.{end}")))
         });
         let Some(left) = vectors.chain([self.npy(TRUTH)]).find(|path| path.exists() && !ours.contains(path))
         else {
@@ -225,9 +243,9 @@ impl Outputs<'_> {
             write_ids_npy(&self.npy(TRUTH), &self.rows.text_image)?;
         }
         for Embedded { side, rows, values } in embedded {
-            let path = self.folder.join(format!("{}.{}", names(*side)[0], self.extension()));
+            let path = self.folder.join(format!("{}.{}", names(*side)[0], self.format.extension()));
             match self.format {
-                Format::Parquet => self.write_parquet(dataset, &path, *side, values, dim)?,
+                Format::Parquet | Format::Arrow => self.write_columns(dataset, &path, *side, values, dim)?,
                 Format::Fvecs => write_matrix_fvecs(&path, rows.len(), dim, values)?,
                 Format::Fbin => write_matrix_fbin(&path, rows.len(), dim, values)?,
                 Format::Npy | Format::Safetensors => write_matrix_npy(&path, rows.len(), dim, values)?,
@@ -244,7 +262,7 @@ impl Outputs<'_> {
 
     /// The columns image_row, embedding and image_name, or text_row, text_to_image, embedding and caption.
     #[cfg(feature = "parquet")]
-    fn write_parquet(
+    fn write_columns(
         &self,
         dataset: &Dataset,
         path: &Path,
@@ -252,7 +270,7 @@ impl Outputs<'_> {
         values: &[f32],
         dim: usize,
     ) -> Result<()> {
-        use wgoal::io::{Column, write_parquet};
+        use wgoal::io::{Column, write_arrow, write_parquet};
         let rows = self.rows.of(side);
         let (id, what) = match side {
             Side::Image => ("image_row", "image_name"),
@@ -269,12 +287,15 @@ impl Outputs<'_> {
         };
         let texts: Option<Vec<&str>> = rows.iter().map(text).collect::<Result<_>>()?;
         columns.extend(texts.map(|texts| (what, Column::Texts(texts))));
-        write_parquet(path, &columns)
+        match self.format {
+            Format::Arrow => write_arrow(path, &columns),
+            _ => write_parquet(path, &columns),
+        }
     }
 
     #[cfg(not(feature = "parquet"))]
-    fn write_parquet(&self, _: &Dataset, _: &Path, _: Side, _: &[f32], _: usize) -> Result<()> {
-        require_parquet()
+    fn write_columns(&self, _: &Dataset, _: &Path, _: Side, _: &[f32], _: usize) -> Result<()> {
+        self.format.require()
     }
 
     fn write_safetensors(&self, embedded: &[Embedded], dim: usize) -> Result<()> {
@@ -294,16 +315,6 @@ impl Outputs<'_> {
         let held: Vec<String> = tensors.iter().map(|(name, shape, _)| format!("{name} {shape:?}")).collect();
         say(format!("{} {}", shown(&path), held.join(", ")))
     }
-}
-
-/// An error if this wgoal cannot write Parquet files.
-fn require_parquet() -> Result<()> {
-    if cfg!(feature = "parquet") {
-        return Ok(());
-    }
-    let expected = "a wgoal with the cargo feature parquet";
-    let advice = "install it with `cargo install --locked --path . --features parquet`";
-    Err(Error::new(ErrorKind::Config, "--format parquet", expected, "one without", advice))
 }
 
 /// Checks that every row is a unit vector. Other rows cannot be searched.

@@ -1,8 +1,8 @@
 //! Files. Only regular files are read. A written file appears whole or not at all.
 
-mod matrix;
 #[cfg(feature = "parquet")]
-mod parquet;
+mod columns;
+mod matrix;
 mod place;
 mod quoted;
 mod read;
@@ -17,11 +17,11 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+#[cfg(feature = "parquet")]
+pub use columns::{Column, write_arrow, write_parquet};
 #[cfg(feature = "bench")]
 pub(crate) use matrix::write_npy_header;
 pub use matrix::{write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
-#[cfg(feature = "parquet")]
-pub use parquet::{Column, write_parquet};
 pub use place::{is_standard_output, same_file};
 pub use quoted::{quoted, shell_word};
 pub use read::{LINES, SMALL, open, read, read_text};

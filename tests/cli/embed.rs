@@ -153,49 +153,98 @@ fn row_numbers_stay_with_their_embeddings() {
     assert!(output.code == 1 && output.stderr.contains("overwritten"), "{}", output.stderr);
 }
 
-/// Embeddings as a column of fixed-size lists, beside their rows and texts.
+/// Embeddings as a column of fixed-size lists, beside their rows and texts. wgoal reads the files as a dataset.
 #[cfg(feature = "parquet")]
 #[test]
-fn parquet_files_hold_rows_embeddings_and_texts() {
+fn parquet_and_arrow_files_hold_rows_embeddings_and_texts() {
+    use arrow_array::RecordBatch;
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Float32Type, Int64Type};
+    use wgoal::data::Side;
     let place = Place::new();
     shuffle(&place);
     let captions: Vec<String> = (0..2 * IMAGES).map(|text| format!("caption {text}, ü")).collect();
     fs::write(place.path("data/captions.txt"), captions.join("\n")).unwrap();
     place.train("run", "");
-    place.ok("embed run data --split test --device cpu --format parquet --out p");
     place.ok("embed run data --split test --device cpu --out v");
-    for (side, columns) in [("image", 2), ("text", 4)] {
-        let file = fs::File::open(place.path(&format!("p/{side}s.parquet"))).unwrap();
-        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 1 << 20).unwrap();
-        let batches: Vec<_> = reader.map(|batch| batch.unwrap()).collect();
-        assert_eq!((batches.len(), batches[0].num_columns()), (1, columns));
-        let column = |name: &str| batches[0].column_by_name(name).unwrap();
-        let numbers = |name: &str| column(name).as_primitive::<Int64Type>().values().to_vec();
-        assert_eq!(numbers(&format!("{side}_row")), ids(&place, &format!("v/{side}_rows.npy")));
-        let lists = column("embedding").as_fixed_size_list();
-        let values = lists.values().as_primitive::<Float32Type>().values().to_vec();
-        assert_eq!(lists.value_length(), 4);
-        assert_eq!(values, vectors(&place, &format!("v/{side}s.npy")).concat());
-        if side == "text" {
-            assert_eq!(numbers("text_to_image"), ids(&place, "v/text_to_image.npy"));
-            let found: Vec<_> = column("caption").as_string::<i32>().iter().map(Option::unwrap).collect();
-            let expected: Vec<_> =
-                numbers("text_row").iter().map(|&row| captions[row as usize].clone()).collect();
-            assert_eq!(found, expected);
+    let batches = |format: &str, name: &str| -> Vec<RecordBatch> {
+        let file = fs::File::open(place.path(&format!("{format}/{name}.{format}"))).unwrap();
+        match format {
+            "arrow" => {
+                let reader = arrow_ipc::reader::FileReader::try_new(file, None).unwrap();
+                reader.map(|batch| batch.unwrap()).collect()
+            }
+            _ => {
+                let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 1 << 20);
+                reader.unwrap().map(|batch| batch.unwrap()).collect()
+            }
+        }
+    };
+    for format in ["parquet", "arrow"] {
+        let output =
+            place.run(&format!("embed run data --split test --device cpu --format {format} --out {format}"));
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let names = ["image_rows.npy", "images", "text_rows.npy", "text_to_image.npy", "texts"];
+        let names =
+            names.map(|name| if name.contains('.') { name.into() } else { format!("{name}.{format}") });
+        assert_eq!(place.names(format), names);
+        let dataset = wgoal::Dataset::open_sides(place.path(format), None, &[]).unwrap();
+        for (side, columns) in [(Side::Image, 2), (Side::Text, 4)] {
+            let name = if side == Side::Image { "image" } else { "text" };
+            let batches = batches(format, &format!("{name}s"));
+            assert_eq!((batches.len(), batches[0].num_columns()), (1, columns), "{format}");
+            let column = |name: &str| batches[0].column_by_name(name).unwrap();
+            let numbers = |name: &str| column(name).as_primitive::<Int64Type>().values().to_vec();
+            assert_eq!(numbers(&format!("{name}_row")), ids(&place, &format!("v/{name}_rows.npy")));
+            let lists = column("embedding").as_fixed_size_list();
+            let values = lists.values().as_primitive::<Float32Type>().values().to_vec();
+            assert_eq!(lists.value_length(), 4);
+            let expected = vectors(&place, &format!("v/{name}s.npy"));
+            assert_eq!(values, expected.concat(), "{format}");
+            let mut row = [0.0; 4];
+            for (position, expected) in expected.iter().enumerate() {
+                assert!(dataset.read_row(side, position, &mut Vec::new(), &mut row).unwrap());
+                assert_eq!(row, expected[..], "{format}");
+            }
+            if side == Side::Text {
+                assert_eq!(numbers("text_to_image"), ids(&place, "v/text_to_image.npy"));
+                let found: Vec<_> = column("caption").as_string::<i32>().iter().map(Option::unwrap).collect();
+                let expected: Vec<_> =
+                    numbers("text_row").iter().map(|&row| captions[row as usize].clone()).collect();
+                assert_eq!(found, expected);
+                for (position, caption) in expected.iter().enumerate() {
+                    assert_eq!(dataset.caption(position).unwrap(), Some(&caption[..]), "{format}");
+                }
+            }
         }
     }
+    // The same rows again are fine. Other rows would not fit the files of another format that stay.
+    place.ok("embed run data --split test --device cpu --format arrow --out arrow");
+    for (folder, format) in [("arrow", "npy"), ("parquet", "arrow"), ("v", "arrow")] {
+        let output =
+            place.run(&format!("embed run data --split val --device cpu --format {format} --out {folder}"));
+        assert_eq!(output.code, 1, "{folder} {format}");
+        assert!(output.stderr.contains("of other rows; choose another --out"), "{}", output.stderr);
+    }
+    // Features of a dataset stay as they are.
+    fs::create_dir(place.path("features")).unwrap();
+    fs::copy(place.path("arrow/images.arrow"), place.path("features/images.arrow")).unwrap();
+    let output = place.run("embed run data --device cpu --format arrow --out features");
+    assert!(output.code == 1 && output.stderr.contains("overwritten"), "{}", output.stderr);
 }
 
 #[cfg(not(feature = "parquet"))]
 #[test]
-fn parquet_files_need_their_feature() {
+fn parquet_and_arrow_files_need_their_feature() {
     let place = Place::new();
     place.train("run", "");
-    let output = place.run("embed run data --device cpu --format parquet --out p");
-    let message = "error: --format parquet: expected a wgoal with the cargo feature parquet, found one without; \
-                   install it with `cargo install --locked --path . --features parquet`\n";
-    assert_eq!((output.code, output.stderr.as_str()), (1, message));
-    assert!(!place.path("p").exists());
+    for format in ["parquet", "arrow"] {
+        let output = place.run(&format!("embed run data --device cpu --format {format} --out p"));
+        let message = format!(
+            "error: --format {format}: expected a wgoal with the cargo feature parquet, found one without; \
+             install it with `cargo install --locked --path . --features parquet`\n"
+        );
+        assert_eq!((output.code, output.stderr), (1, message));
+        assert!(!place.path("p").exists());
+    }
 }
