@@ -1,5 +1,6 @@
 //! `wgoal sweep`: trains many objectives with several seeds, and compares them in a table. It can be resumed.
 
+use super::config::{Resolved, save_sweep};
 use super::data::warn_of_data;
 use super::options::{RunOptions, Unused, note_init, warn};
 use super::run_folder::Lock;
@@ -7,6 +8,7 @@ use super::train::dataset_path;
 use super::{DeviceArg, duration, make_folder, print_json, say, shown, to_json};
 use clap::{Args, Parser};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use wgoal::io::{LINES, read_text, write_regular};
 use wgoal::report::{PAGE, sweep_page};
@@ -65,8 +67,8 @@ pub struct SweepArgs {
     config: Option<PathBuf>,
     /// Folder for results and heads
     ///
-    /// It receives results.jsonl with the learning curves, table.md, table.csv, table.json, report.html and the best
-    /// heads. The same command continues a sweep that was stopped.
+    /// It receives sweep.toml, results.jsonl with the learning curves, table.md, table.csv, table.json, report.html and
+    /// the best heads. The same command continues a sweep that was stopped.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
     /// Print the table as one line of JSON, as in table.json
@@ -134,20 +136,30 @@ impl SweepArgs {
         if let Some(seed) = self.options.seed {
             return Err(refuse("--seed", "--seeds", seed, "name it in --seeds"));
         }
-        let dataset = Dataset::open(dataset_path(self.dataset.clone()))?;
-        let variants = self.variants(&dataset)?;
+        let path = dataset_path(self.dataset.clone());
+        let dataset = Arc::new(Dataset::open(&path)?);
+        let bases = self.bases(&dataset)?;
+        let variants = self.variants(&bases, &dataset)?;
         let configs: Vec<&TrainConfig> = variants.iter().map(|variant| &variant.config).collect();
         warn_of_data(&dataset, &configs, &Split::ALL);
         note_init(&configs);
-        let sweep = Sweep::new(variants, self.seeds.clone(), self.baseline.as_deref())?;
+        let sweep = Sweep::new(variants.clone(), self.seeds.clone(), self.baseline.as_deref())?;
         let device = self.device.open()?;
         let _lock = Lock::of(&make_folder(&self.out)?)?;
         refuse_foreign_tables(&self.out)?;
         let (start, mut first) = (Instant::now(), 0);
-        let table =
-            sweep.run(&device, dataset, &self.out, |SweepProgress { run, done, total, .. }| {
+        let resolved = self.resolved(&bases, &variants, (&*dataset, &*path));
+        let table = sweep.run(
+            &device,
+            Arc::clone(&dataset),
+            &self.out,
+            |SweepProgress { run, done, total, .. }| {
                 let Some(run) = run else {
                     first = done;
+                    // Now it is known that the folder is of this sweep. Its runs do not need the file.
+                    if let Err(error) = save_sweep(&self.out, &resolved) {
+                        note!("note: no options for another sweep: {error}");
+                    }
                     let out = shown(&self.out);
                     return note!("{done} of {total} runs are in {out}");
                 };
@@ -164,7 +176,8 @@ impl SweepArgs {
                     run.seconds,
                     duration(left)
                 );
-            })?;
+            },
+        )?;
         self.write(&table)?;
         let without = |row: &&wgoal::sweep::Row| row.point.is_none();
         let diverged: Vec<_> = table.rows.iter().filter(without).map(|row| &row.objective[..]).collect();
@@ -207,14 +220,46 @@ impl SweepArgs {
         self.take_dataset()
     }
 
-    /// Every objective at every point of the grid that changes its configuration.
-    fn variants(&self, dataset: &Dataset) -> Result<Vec<Variant>> {
-        let axes = self.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
-        let mut variants = Vec::new();
-        for name in self.objectives() {
+    /// What the sweep does, for the file in its folder.
+    fn resolved<'a>(
+        &'a self,
+        bases: &'a [TrainConfig],
+        variants: &'a [Variant],
+        dataset: (&'a Dataset, &'a Path),
+    ) -> Resolved<'a> {
+        let mut own = vec![
+            ("objectives", self.objectives()),
+            ("seeds", self.seeds.iter().map(u64::to_string).collect()),
+            ("device", vec![self.device.name().to_string()]),
+        ];
+        if !self.grid.is_empty() {
+            own.push(("grid", self.grid.clone()));
+        }
+        own.extend(self.baseline.iter().map(|name| ("baseline", vec![name.clone()])));
+        own.extend(self.options.objective.negatives.iter().map(|name| ("negatives", vec![name.clone()])));
+        Resolved { own, recipe: self.recipe(), bases, variants, dataset }
+    }
+
+    /// The recipe that all runs start from.
+    fn recipe(&self) -> &str {
+        self.options.recipe.as_deref().unwrap_or("goal")
+    }
+
+    /// The configuration of each objective, without the values of the grid.
+    fn bases(&self, dataset: &Dataset) -> Result<Vec<TrainConfig>> {
+        let base = |name| {
             let mut options = self.options.clone();
             options.objective.objective = Some(name);
-            let (config, _) = options.start(dataset, "goal")?;
+            Ok(options.start(dataset, self.recipe())?.0)
+        };
+        self.objectives().into_iter().map(base).collect()
+    }
+
+    /// Every objective at every point of the grid that changes its configuration.
+    fn variants(&self, bases: &[TrainConfig], dataset: &Dataset) -> Result<Vec<Variant>> {
+        let axes = self.grid.iter().map(|text| Axis::parse(text)).collect::<Result<Vec<_>>>()?;
+        let mut variants = Vec::new();
+        for config in bases {
             let mut points = vec![Variant { point: String::new(), config: config.clone() }];
             for axis in &axes {
                 let (mut finer, mut matters) = (Vec::new(), false);

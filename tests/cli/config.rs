@@ -119,6 +119,58 @@ fn a_run_is_repeated_from_the_file_in_its_folder() {
     }
 }
 
+/// The file has every value that decides the results, also those that only some objectives read.
+#[test]
+fn a_sweep_is_repeated_from_the_file_in_its_folder() {
+    let place = Place::new();
+    let weights = "override gamma: f32 = 2.0;
+        fn triplet_weight(p: f32, n: f32) -> f32 { return exp(gamma * (n - p)); }
+        fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, max(n, 0.0)); }";
+    fs::write(place.path("mine.wgsl"), weights).unwrap();
+    let sweeps = [
+        "--objectives nca:con,hinge,infonce --seeds 2 --grid tau=1,5 --standardize=on",
+        "--objectives cir:sig,nca:lin --seeds 0,7 --baseline nca:lin@top:2 --tau 3 --margin 0.4 --negatives top:2 --lr 1e-3",
+        "--objectives custom,hinge --weights mine.wgsl --param gamma=0.3 --seeds 0 --optimizer sgd --momentum 0.5",
+        "--objectives infonce-masked,cir:con --recipe wgoal --seeds 0 --warmup-epochs 0 --grid dropout=0.1,0.3 lr=0.01",
+        "--objectives hinge+0.5*cir:lin --negatives semi-hard --tau 2 --seeds 1 --init cca --lr-drop 1",
+    ];
+    for (i, given) in sweeps.into_iter().enumerate() {
+        let sweep = format!("sweep data {given} --epochs 2 --batch 16 --embed 4 --device cpu --out a{i}");
+        place.ok(&sweep);
+        let output = place.run(&format!("sweep --config a{i}/sweep.toml --out b{i}"));
+        assert_eq!(output.code, 0, "{given}\n{}", output.stderr);
+        assert!(!output.stderr.contains("warning: --"), "{given}\n{}", output.stderr);
+        for name in ["table.json", "table.csv", "table.md"] {
+            assert!(
+                place.read(&format!("a{i}/{name}")) == place.read(&format!("b{i}/{name}")),
+                "{given}: {name}"
+            );
+        }
+        // The plan, in the first line of results.jsonl, has the configurations.
+        let plan = |folder: &str| {
+            let text = String::from_utf8(place.read(&format!("{folder}{i}/results.jsonl"))).unwrap();
+            let path = place.path("mine.wgsl").display().to_string();
+            text.lines().next().unwrap().replace(&path, "mine.wgsl")
+        };
+        assert_eq!(plan("a"), plan("b"), "{given}");
+        let options = |folder: &str| {
+            let text = String::from_utf8(place.read(&format!("{folder}{i}/sweep.toml"))).unwrap();
+            text.lines().filter(|line| !line.starts_with('#')).map(String::from).collect::<Vec<_>>()
+        };
+        assert_eq!(options("a"), options("b"), "{given}");
+        // The same command continues, and another one leaves the file as it is.
+        let before = place.read(&format!("a{i}/sweep.toml"));
+        let other = place.run(&format!("{sweep} --weight-decay 0.5"));
+        assert!(other.code == 1 && place.read(&format!("a{i}/sweep.toml")) == before, "{}", other.stderr);
+    }
+    fs::create_dir(place.path("mine")).unwrap();
+    let text = "dataset = \"data\"\nobjectives = [\"hinge\"]\nseeds = [0]\nepochs = 1\nembed = 4\ndevice = \"cpu\"\n";
+    fs::write(place.path("mine/sweep.toml"), text).unwrap();
+    let output = place.run("sweep --config mine/sweep.toml --out mine");
+    assert!(output.code == 0 && output.stderr.contains("note: mine/sweep.toml is not from a sweep"));
+    assert_eq!(place.read("mine/sweep.toml"), text.as_bytes());
+}
+
 #[test]
 fn the_command_line_wins_over_the_file() {
     let place = Place::new();

@@ -203,7 +203,7 @@ fn parquet_and_arrow_files_hold_rows_embeddings_and_texts() {
             assert_eq!(values, expected.concat(), "{format}");
             let mut row = [0.0; 4];
             for (position, expected) in expected.iter().enumerate() {
-                assert!(dataset.read_row(side, position, &mut Vec::new(), &mut row).unwrap());
+                dataset.read_row(side, position, &mut Vec::new(), &mut row).unwrap();
                 assert_eq!(row, expected[..], "{format}");
             }
             if side == Side::Text {

@@ -1,13 +1,15 @@
-//! Options in a TOML file: `--config FILE`, `wgoal config`, and the file that a run leaves in its folder.
+//! Options in a TOML file: `--config FILE`, `wgoal config`, and the file that a run or a sweep leaves in its folder.
 //!
 //! The definition of the command line is the only list of options: names, help and defaults come from there.
 
 mod read;
 mod resolved;
+mod sweep;
 mod write;
 
 pub use read::expand;
 pub use resolved::save;
+pub use sweep::{Resolved, save_sweep};
 
 use super::help;
 use super::output::say;
@@ -17,6 +19,8 @@ use wgoal::Result;
 
 /// The name of the file in the folder of a run.
 const RUN: &str = "run.toml";
+/// The name of the file in the folder of a sweep.
+const SWEEP: &str = "sweep.toml";
 
 /// Commands with `--config`.
 #[derive(Clone, Copy, ValueEnum)]

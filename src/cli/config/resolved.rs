@@ -28,11 +28,7 @@ pub fn save(
     device: &str,
 ) -> Result<()> {
     let path_of_run = folder.join(RUN);
-    let foreign = match read_text(&path_of_run, SMALL) {
-        Ok(text) => !text.starts_with(START),
-        Err(obstacle) => !obstacle.is_missing(),
-    };
-    if foreign {
+    if is_foreign(&path_of_run, START) {
         note!(
             "note: {} is not from a run, so it stays as it is; config.json has the options",
             shown(&path_of_run)
@@ -60,8 +56,19 @@ pub fn save(
     write_regular(&path_of_run, write::render(&help::command(), "train", &head, &values).as_bytes())
 }
 
-/// The values of all options that make `config`, by name.
-fn of(config: &TrainConfig) -> BTreeMap<String, Vec<String>> {
+/// Whether there is something at this path that does not start with these words of wgoal.
+pub(super) fn is_foreign(path: &Path, start: &str) -> bool {
+    match read_text(path, SMALL) {
+        Ok(text) => !text.starts_with(start),
+        Err(obstacle) => !obstacle.is_missing(),
+    }
+}
+
+/// The values of options, by name.
+pub(super) type Values = BTreeMap<String, Vec<String>>;
+
+/// The values of all options that make `config`.
+pub(super) fn of(config: &TrainConfig) -> Values {
     let mut values = BTreeMap::new();
     let mut set = |name: &str, value: Vec<String>| drop(values.insert(name.to_string(), value));
     if let Ok(Value::Object(fields)) = serde_json::to_value(config) {
@@ -187,7 +194,7 @@ fn on_off(on: bool) -> String {
     if on { "on" } else { "off" }.into()
 }
 
-fn absolute(path: &Path) -> String {
+pub(super) fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.into()).display().to_string()
 }
 
@@ -199,7 +206,7 @@ struct Run {
 }
 
 /// The options with these values.
-fn with_values(values: &BTreeMap<String, Vec<String>>) -> Option<RunOptions> {
+pub(super) fn with_values(values: &Values) -> Option<RunOptions> {
     let each = values.iter().flat_map(|(name, values)| match name.as_str() {
         "param" => values.iter().map(|value| format!("--param={value}")).collect(),
         name => vec![format!("--{name}={}", values.join(","))],
