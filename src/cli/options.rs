@@ -1,11 +1,13 @@
 //! The options of a run, for `train`, `sweep` and `baseline`.
 
 mod equal_captions;
+mod finetune;
 mod init;
 mod objective;
 mod unused;
 
 pub use equal_captions::EqualCaptionsName;
+use finetune::FinetuneArgs;
 pub use init::note_init;
 pub use objective::ObjectiveArgs;
 pub use unused::{Unused, all_differ, parameters, warn};
@@ -300,6 +302,8 @@ pub struct RunOptions {
     /// Scale gradients down to at most this norm, 0 for no clipping [default: 2]
     #[arg(long, value_name = "NORM", allow_negative_numbers = true, help_heading = "Optimiser")]
     clip: Option<f32>,
+    #[command(flatten)]
+    finetune: FinetuneArgs,
 }
 
 impl RunOptions {
@@ -318,6 +322,7 @@ impl RunOptions {
         set(&mut config.weight_decay, self.weight_decay);
         set(&mut config.decay_biases, self.decay_biases.map(Switch::is_on));
         set(&mut config.clip, self.clip);
+        self.finetune.apply(&mut config);
         set(&mut config.schedule, self.schedule.map(Schedule::from));
         set(&mut config.lr_drop, self.lr_drop.clone());
         set(&mut config.lr_warmup, self.lr_warmup.as_deref().map(str::parse::<Warmup>).transpose()?);

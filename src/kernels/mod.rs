@@ -11,6 +11,7 @@ pub(crate) use params::params;
 
 mod accumulate;
 mod batch_norm;
+mod blend;
 mod ceiling;
 mod column_sum;
 mod compose;
@@ -46,6 +47,7 @@ mod widen;
 
 pub use accumulate::accumulate;
 pub use batch_norm::{NormGradient, batch_norm, batch_norm_backward};
+pub use blend::blend;
 pub use ceiling::ceiling;
 pub use column_sum::column_sum;
 pub use compose::{Composition, compose};
@@ -77,6 +79,7 @@ pub use widen::widen;
 pub mod reference {
     pub use super::accumulate::reference as accumulate;
     pub use super::batch_norm::{backward_reference as batch_norm_backward, reference as batch_norm};
+    pub use super::blend::reference as blend;
     pub use super::ceiling::reference as ceiling;
     pub use super::column_sum::reference as column_sum;
     pub use super::compose::reference as compose;
@@ -120,6 +123,7 @@ pub static KERNELS: &[&Kernel] = &[
     &accumulate::KERNEL,
     &batch_norm::KERNEL,
     &batch_norm::BACKWARD,
+    &blend::KERNEL,
     &ceiling::KERNEL,
     &column_sum::KERNEL,
     &compose::KERNEL,

@@ -12,7 +12,9 @@
 use super::fourier::Fourier;
 use super::layout::{MlpLayout, SideLayout};
 use super::{Head, Segment, Side};
-use crate::device::{Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Upload, padded};
+use crate::device::{
+    Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Slice, Upload, padded,
+};
 use crate::kernels::{
     NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum,
     l2norm, l2norm_backward, matmul, widen,
@@ -262,6 +264,12 @@ impl Encoder {
             linear(commands, active.rows(0..count), of(&layout.second), [training, true], projected)?;
         }
         Ok(())
+    }
+
+    /// The running statistics after the last training batch of [`Encoder::project`], and their place in a head's values.
+    pub fn moved(&self) -> Option<(std::ops::Range<usize>, Slice<'_, f32>)> {
+        let mlp = self.mlp.as_ref().filter(|mlp| mlp.moves)?;
+        Some((mlp.layout.running.range.clone(), mlp.moved.view()))
     }
 
     /// Updates the running statistics to those after the last training batch of [`Encoder::project`]. A step that fails

@@ -10,11 +10,16 @@ use crate::model::{FORMAT, Head, HeadFile, read_bytes, write};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// Before the names of the weights that the optimiser changes.
+const WEIGHTS: &str = "optimizer.weights.";
+
 /// What a resumed run goes on from.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
     /// The optimiser's arrays, in the order of their names.
     pub optimizer: Vec<Vec<f32>>,
+    /// The weights that the optimiser changes, if the head has their average.
+    pub weights: Option<Vec<f32>>,
     pub best: Vec<f32>,
 }
 
@@ -101,7 +106,8 @@ impl Checkpoint {
         if let Some(state) = &self.state {
             let names = self.progress.config.optimizer.state().iter();
             let arrays = names.map(|name| format!("optimizer.{name}.")).zip(&state.optimizer);
-            for (prefix, values) in arrays.chain([("best.".to_string(), &state.best)]) {
+            let weights = state.weights.iter().map(|weights| (WEIGHTS.to_string(), weights));
+            for (prefix, values) in arrays.chain(weights).chain([("best.".to_string(), &state.best)]) {
                 tensors.extend(Head { values: values.clone(), ..self.head.clone() }.tensors(&prefix));
             }
         }
@@ -130,7 +136,9 @@ impl Checkpoint {
                 let names = progress.config.optimizer.state().iter();
                 let arrays = names.map(|name| file.values(&layout, &format!("optimizer.{name}.")));
                 let optimizer = arrays.collect::<Result<_>>()?;
-                Some(State { optimizer, best: file.values(&layout, "best.")? })
+                let weights = progress.config.ema > 0.0;
+                let weights = weights.then(|| file.values(&layout, WEIGHTS)).transpose()?;
+                Some(State { optimizer, weights, best: file.values(&layout, "best.")? })
             }
             false => None,
         };

@@ -51,6 +51,8 @@ pub struct TrainConfig {
     pub decay_biases: bool,
     /// Largest norm of the gradient over all parameters. 0 disables clipping.
     pub clip: f32,
+    /// Decay of the moving average of the weights, which is validated and saved in their place. 0 for no average.
+    pub ema: f64,
     /// The schedule of the learning rate.
     pub schedule: Schedule,
     /// The learning rate is divided by ten after each of these numbers of epochs.
@@ -109,6 +111,7 @@ impl Default for TrainConfig {
             weight_decay: 1e-4,
             decay_biases: true,
             clip: 2.0,
+            ema: 0.0,
             schedule: Schedule::default(),
             lr_drop: Vec::new(),
             lr_warmup: Warmup::Steps(0),
@@ -171,6 +174,7 @@ impl TrainConfig {
         let decay = self.weight_decay;
         check(decay.is_finite() && decay >= 0.0, "--weight-decay", not_negative, &decay)?;
         check(self.clip.is_finite() && self.clip >= 0.0, "--clip", not_negative, &self.clip)?;
+        check((0.0..1.0).contains(&self.ema), "--ema", "a number in [0, 1)", &self.ema)?;
         check((0.0..1.0).contains(&self.dropout), "--dropout", "a number in [0, 1)", &self.dropout)?;
         let token_dropout = self.token_dropout;
         check((0.0..1.0).contains(&token_dropout), "--token-dropout", "a number in [0, 1)", &token_dropout)?;

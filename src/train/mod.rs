@@ -2,6 +2,7 @@
 
 #[cfg(feature = "native")]
 mod algebra;
+mod average;
 #[cfg(feature = "native")]
 mod baseline;
 #[cfg(feature = "native")]

@@ -4,6 +4,7 @@
 //! step itself is in `step.rs`.
 
 use super::TrainConfig;
+use super::average::Average;
 use super::reduce::{Alone, Reduce};
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, LeftOut, Relation, Workspace, check_pairs};
@@ -66,6 +67,8 @@ pub struct Pipeline {
     pub(super) gradients: Buffer<f32>,
     /// The optimiser's state: one array for each name in [`Optimizer::state`].
     pub(super) state: Vec<Buffer<f32>>,
+    /// The moving average of the parameters, if there is one.
+    pub(super) average: Option<Average>,
     pub(super) reduce: Box<dyn Reduce>,
     pub(super) encoders: [Encoder; 2],
     pub(super) ids: Buffer<u32>,
@@ -98,7 +101,8 @@ pub struct Pipeline {
 impl Pipeline {
     /// Makes a pipeline that trains `head` on batches of exactly `pairs` pairs.
     ///
-    /// From `config` it uses the optimiser, weight decay, clipping, the mask and the memory bank.
+    /// From `config` it uses the optimiser, weight decay, clipping, the average of the weights, the mask and the memory
+    /// bank.
     ///
     /// # Errors
     /// An option is out of range, or the device has too little memory.
@@ -124,6 +128,7 @@ impl Pipeline {
             values,
             gradients: Buffer::new(device, "d.head", len)?,
             state: state.collect::<Result<_>>()?,
+            average: Average::new(device, config.ema, &head.values)?,
             reduce: Box::new(Alone),
             encoders: [encoder(Side::Image)?, encoder(Side::Text)?],
             ids: Buffer::new(device, "ids", pairs)?,
@@ -237,6 +242,23 @@ impl Pipeline {
         Ok(Head { values, ..self.head.clone() })
     }
 
+    /// [`Pipeline::averaged`] without waiting.
+    ///
+    /// # Errors
+    /// The same as those of [`Pipeline::averaged`].
+    pub async fn averaged_async(&self) -> Result<Head> {
+        match &self.average {
+            Some(average) => {
+                let mut values = average.read(&self.device, self.layout.len()).await?;
+                let temperature = self.layout.temperature();
+                let own = self.values.read(&self.device, temperature.clone()).await?;
+                values[temperature].copy_from_slice(&own);
+                Ok(Head { values, ..self.head.clone() })
+            }
+            None => self.head_async().await,
+        }
+    }
+
     /// The number of steps so far.
     pub fn steps(&self) -> u64 {
         self.step
@@ -254,9 +276,18 @@ impl Pipeline {
 
     /// Continues with the state of an earlier training.
     #[cfg(feature = "native")]
-    pub(crate) fn restore(&mut self, state: &[Vec<f32>], step: u64, objective: &Objective) -> Result<()> {
+    pub(crate) fn restore(
+        &mut self,
+        state: &[Vec<f32>],
+        averaged: &[f32],
+        step: u64,
+        objective: &Objective,
+    ) -> Result<()> {
         for (buffer, values) in self.state.iter_mut().zip(state) {
             buffer.write(&self.device, 0, values)?;
+        }
+        if let Some(average) = &mut self.average {
+            average.write(&self.device, averaged)?;
         }
         self.step = step;
         self.temperature_ready = false;
@@ -351,5 +382,14 @@ impl Pipeline {
     /// The device fails.
     pub fn head(&self) -> Result<Head> {
         crate::device::wait(self.head_async())
+    }
+
+    /// The head with the moving average of the weights ([`TrainConfig::ema`]); without one, the current head. Waits for
+    /// the device.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn averaged(&self) -> Result<Head> {
+        crate::device::wait(self.averaged_async())
     }
 }

@@ -191,7 +191,19 @@ impl Pipeline {
         }
         if learns_temperature(objective) {
             let bounds = InfonceParams::BOUNDS;
-            self.optimize(commands, temperature, &Step { bounds, ..step })?;
+            self.optimize(commands, temperature.clone(), &Step { bounds, ..step })?;
+        }
+        self.average(commands, 0..temperature.start)
+    }
+
+    /// Moves the average of the weights towards those after this step. The statistics of a batch norm are averaged as
+    /// well, since they belong to the weights before it.
+    fn average(&mut self, commands: &mut Commands, trained: Range<usize>) -> Result<()> {
+        let Some(average) = &mut self.average else { return Ok(()) };
+        let step = self.step + 1;
+        average.update(commands, self.values.part(trained.clone()), trained, step)?;
+        for (range, statistics) in self.encoders.iter().filter_map(crate::model::Encoder::moved) {
+            average.update(commands, statistics, range, step)?;
         }
         Ok(())
     }

@@ -157,7 +157,7 @@ impl Trainer {
     pub fn resume(device: &Device, dataset: impl Into<Arc<Dataset>>, checkpoint: Checkpoint) -> Result<Self> {
         let dataset = dataset.into();
         let Checkpoint { head, progress, state } = checkpoint;
-        let Some(State { optimizer, best }) = state else {
+        let Some(State { optimizer, weights, best }) = state else {
             return Err(Error::checkpoint(
                 "checkpoint",
                 "the optimiser's state",
@@ -178,9 +178,11 @@ impl Trainer {
         }
         let best = progress.best.map(|_| Head { values: best, ..head.clone() });
         let step = progress.step;
+        let averaged = head.values.clone();
+        let head = Head { values: weights.unwrap_or(head.values), ..head };
         let mut trainer = Self::assemble(device, dataset, head, progress)?;
         let objective = trainer.progress.config.objective.clone();
-        trainer.pipeline.restore(&optimizer, step, &objective)?;
+        trainer.pipeline.restore(&optimizer, &averaged, step, &objective)?;
         trainer.best = best;
         Ok(trainer)
     }
@@ -403,7 +405,7 @@ impl Trainer {
         let records = self.pipeline.records()?;
         check_finite(&records, epoch + 1)?;
         self.tell(Event::Validating { epoch: epoch + 1 });
-        let head = self.pipeline.head()?;
+        let head = self.pipeline.averaged()?;
         let (val, spreads) = self.validate(&head)?;
         self.progress.epoch += 1;
         let best = self.progress.best.is_none_or(|best| val.rsum > best.recall.rsum);
@@ -447,12 +449,13 @@ impl Trainer {
         Ok((recall, [spread(&images, dim), spread(&texts, dim)]))
     }
 
-    /// The head as it is now.
+    /// The head as it is now. With [`TrainConfig::ema`], its weights are the moving average, here and wherever the run
+    /// evaluates or saves a head.
     ///
     /// # Errors
     /// A failing device.
     pub fn head(&self) -> Result<Head> {
-        self.pipeline.head()
+        self.pipeline.averaged()
     }
 
     /// Recall of the head as it is now.
@@ -460,7 +463,7 @@ impl Trainer {
     /// # Errors
     /// A bad value in a row, a failing device.
     pub fn recall(&self, split: Split) -> Result<Recall> {
-        self.recall_of(&self.pipeline.head()?, split)
+        self.recall_of(&self.pipeline.averaged()?, split)
     }
 
     /// Recall of another head, such as the best, on this run's device.
@@ -503,9 +506,11 @@ impl Trainer {
             let advice = "resume from the last checkpoint";
             return Err(Error::config("checkpoint", "a run of whole epochs", found, advice));
         }
-        let head = self.pipeline.head()?;
+        let head = self.pipeline.averaged()?;
+        let averages = self.progress.config.ema > 0.0;
+        let weights = averages.then(|| Ok(self.pipeline.head()?.values)).transpose()?;
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
-        let state = State { optimizer: self.device.wait(self.pipeline.state())?, best };
+        let state = State { optimizer: self.device.wait(self.pipeline.state())?, weights, best };
         Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state) })
     }
 }

@@ -8,6 +8,7 @@ mod embed;
 mod evaluation;
 mod faults;
 mod files;
+mod finetune;
 mod first;
 mod guards;
 mod help;

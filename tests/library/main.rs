@@ -9,5 +9,6 @@ mod analysis;
 mod baseline;
 mod contract;
 mod data;
+mod finetune;
 mod gradients;
 mod kernel_cca;

@@ -30,6 +30,7 @@ pub fn tests(suite: &mut Suite) {
     suite.each("log_sum_exp", blocks::log_sum_exp);
     suite.each("dense_field", fields::dense_field);
     suite.each("accumulate", steps::accumulate);
+    suite.each("blend", steps::blend);
     suite.each("infonce", fields::infonce);
     suite.each("exponential_sum", blocks::exponential_sum);
     suite.each("exponential_field", fields::exponential_field);

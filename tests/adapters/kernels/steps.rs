@@ -199,6 +199,21 @@ pub fn accumulate(device: &Device) -> Outcome {
     })
 }
 
+pub fn blend(device: &Device) -> Outcome {
+    each_lanes(device, &[4, 28, 256, 1000, 70_000], |bench, random, len| {
+        let (x, y) = (random.values(len), random.values(len));
+        for rate in [0.001, 0.75] {
+            let mut expected = wide(&y);
+            reference::blend(&wide(&x), rate, &mut expected);
+            let (x, mut found) = (bench.array(&x)?, bench.array(&y)?);
+            bench.run(|commands| kernels::blend(commands, x.get(), rate, found.get_mut(), len))?;
+            // Values are below 1: a difference below 2, and three roundings.
+            bench.near("y", &found, &expected, |_| 6.0 * ROUNDING)?;
+        }
+        Ok(())
+    })
+}
+
 pub fn ceiling(device: &Device) -> Outcome {
     const CASES: &[(usize, u32)] = &[(4096, 0), (4096, 1), (12_288, 5), (81_920, 2)];
     each_lanes(device, CASES, |bench, random, (len, rounds)| {
