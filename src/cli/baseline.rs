@@ -1,7 +1,8 @@
 //! `wgoal baseline`: a head in closed form, to compare with trained heads.
 
+use super::corrected::{self, Corrected};
 use super::data::warn_of_data;
-use super::options::{InputArgs, Unused, fixed_poolings, warn};
+use super::options::{CorrectionName, InputArgs, Unused, fixed_poolings, warn};
 use super::progress::Spinner;
 use super::run_folder::{BEST, RunFolder};
 use super::{DeviceArg, make_folder, print_json, refuse_overwriting, say, shown};
@@ -70,6 +71,12 @@ pub struct BaselineArgs {
     /// Seed of the random features of kcca [default: 0]
     #[arg(long, help_heading = "Head")]
     seed: Option<u64>,
+    /// Correction for hubs, fitted to the head [default: auto]
+    ///
+    /// Hubs are items that are similar to most queries. Every item loses a part of its similarity to training items.
+    /// Validation chooses the part.
+    #[arg(long, value_name = "CORRECTION", help_heading = "Head")]
+    correction: Option<CorrectionName>,
     #[command(flatten)]
     device: DeviceArg,
     /// Folder for the head, best.safetensors [default: the head is not saved]
@@ -93,6 +100,9 @@ struct Summary {
     /// Missing if the dataset has no test split.
     #[serde(skip_serializing_if = "Option::is_none")]
     test: Option<Recall>,
+    /// Recall with the correction for hubs; missing without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corrected: Option<Corrected>,
     device: String,
 }
 
@@ -107,6 +117,7 @@ impl BaselineArgs {
             TrainConfig::default().with(|c| c.embed = self.embed.unwrap_or(TrainConfig::default().embed));
         let mut config = base;
         self.input.apply(&mut config);
+        config.correction = self.correction.map_or(config.correction, Into::into);
         if form == ClosedForm::KernelCca {
             config.random_features = self.random_features.unwrap_or(RANDOM_FEATURES);
             config.seed = self.seed.unwrap_or(config.seed);
@@ -130,9 +141,11 @@ impl BaselineArgs {
             val.rsum,
             if has_test { Split::Test } else { Split::Val }
         );
+        let mut checkpoint = Checkpoint::of(head.clone(), &dataset, config)?;
+        let corrected = corrected::fit(&mut checkpoint, &device, &dataset)?;
         if let Some(out) = &self.out {
             let file = make_folder(out)?.join(BEST);
-            Checkpoint::of(head.clone(), &dataset, config)?.save(&file)?;
+            checkpoint.save(&file)?;
             note!("head: {}", shown(&file));
         }
         let recall = test.unwrap_or(*val);
@@ -145,10 +158,12 @@ impl BaselineArgs {
                 embed: head.dim(),
                 val: *val,
                 test,
+                corrected,
                 device: device.to_string(),
             });
         }
-        say(recall)
+        say(recall)?;
+        corrected.map_or(Ok(()), say)
     }
 
     /// The given options that the method does not have.

@@ -1,6 +1,7 @@
 //! `wgoal embed`: embeddings of a dataset or of a split, for example for a vector index.
 
 use super::data::{Rows, checkpoint_path, warn_of_data};
+use super::options::UsedCorrection;
 use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -95,9 +96,12 @@ pub struct EmbedArgs {
     /// Side to embed, image or text [default: every side that the dataset has]
     #[arg(long, value_name = "SIDE", help_heading = "Data")]
     side: Option<SideArg>,
+    #[command(flatten)]
+    correction: UsedCorrection,
     /// Folder for the embeddings
     ///
-    /// The embeddings have length 1. Beside them are image_rows and text_rows, the row of each embedding in the
+    /// The embeddings have length 1. A correction for hubs adds two columns, and the inner product is then the corrected
+    /// score. Beside them are image_rows and text_rows, the row of each embedding in the
     /// dataset, and text_to_image, the position of each text's image among the exported images. They are .npy files of
     /// int64, or tensors in embeddings.safetensors.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
@@ -131,7 +135,7 @@ impl EmbedArgs {
         let asked: Rows = self.split.parse()?;
         self.format.require()?;
         let head = checkpoint_path(&self.checkpoint)?;
-        let checkpoint = Checkpoint::load(&head)?;
+        let checkpoint = self.correction.of(Checkpoint::load(&head)?);
         let only: Option<Side> = self.side.map(Side::from);
         // A split lists images, and text_to_image assigns texts to it.
         let open = only.filter(|&side| side == Side::Image || asked.needed().is_empty());
@@ -143,15 +147,23 @@ impl EmbedArgs {
         outputs.refuse(Dataset::paths(&self.dataset).into_iter().chain([head]))?;
         warn_of_data(&dataset, &[checkpoint.config()], asked.needed());
         let device = self.device.open()?;
-        let (head, mut embedded) = (checkpoint.head(), Vec::new());
+        let (width, mut embedded) = (checkpoint.width(), Vec::new());
         for &side in &sides {
             let rows = rows.of(side);
-            let values = head.embed(&device, &dataset, side, rows)?;
-            check(&dataset, side, rows, values.chunks_exact(head.dim()))?;
+            let values = checkpoint.embed(&device, &dataset, side, rows)?;
+            let dim = checkpoint.head().dim();
+            check(&dataset, side, rows, values.chunks_exact(width).map(|row| &row[..dim]))?;
             embedded.push(Embedded { side, rows, values });
         }
         make_folder(&self.out)?;
-        outputs.write(&dataset, &embedded, head.dim())
+        outputs.write(&dataset, &embedded, width)?;
+        if checkpoint.correction().is_some() {
+            note!(
+                "note: the last two columns correct for hubs: use the inner product, not the cosine, or leave them out \
+                 with --correction none"
+            );
+        }
+        Ok(())
     }
 }
 

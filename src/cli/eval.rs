@@ -4,13 +4,13 @@ mod input;
 mod output;
 mod ranks;
 
-use super::options::EqualCaptionsName;
+use super::options::{EqualCaptionsName, UsedCorrection};
 use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
-use input::Input;
+use input::Vectors;
 use output::{Summary, Table};
 use std::path::PathBuf;
-use wgoal::eval::{Evaluation, Ranks};
+use wgoal::eval::{Evaluation, Ranks, Truth};
 use wgoal::rerank::Candidates;
 use wgoal::{Device, Error, ErrorKind, Result};
 
@@ -70,6 +70,8 @@ pub struct EvalArgs {
     /// What equal captions of different images are for each other's images [default: as in the head's run]
     #[arg(long, value_name = "VALUE", help_heading = "Data")]
     equal_captions: Option<EqualCaptionsName>,
+    #[command(flatten)]
+    correction: UsedCorrection,
     /// Values of K for recall@K, each 1 or more
     ///
     /// rsum is always the sum of recall at 1, 5 and 10.
@@ -127,11 +129,19 @@ impl EvalArgs {
         self.check_folds()?;
         let (split, equal) = (source.split(), source.equal_captions());
         let input = source.embed(&device)?;
-        let (first, mut ranks) = self.evaluate(&device, &input)?;
+        let (plain, mut ranks) = self.evaluate(&device, &input.plain, &input.truth)?;
+        let mut corrected = None;
+        if let Some(vectors) = &input.corrected {
+            let (evaluation, found) = self.evaluate(&device, vectors, &input.truth)?;
+            (corrected, ranks) = (Some(evaluation), found);
+        }
         if let (Some(k), Some(path)) = (self.top, &self.write_candidates) {
-            let Input { images, texts, dim, .. } = &input;
-            let candidates = Candidates::top(&device, (images, *dim), (texts, *dim), k)?;
-            candidates.save(path, &input.rows)?;
+            let Vectors { images, texts, width } = input.corrected.as_ref().unwrap_or(&input.plain);
+            let candidates = Candidates::top(&device, (images, *width), (texts, *width), k)?;
+            match input.corrected {
+                Some(_) => candidates.save_corrected(path, &input.rows)?,
+                None => candidates.save(path, &input.rows)?,
+            }
             let (texts, images) = (candidates.texts.k, candidates.images.k);
             note!("{}: {texts} texts per image, {images} images per text", shown(path));
         }
@@ -150,33 +160,40 @@ impl EvalArgs {
             note!("{}: ranks of {} right pairs", shown(path), input.truth.pairs().count());
         }
         if self.json {
-            let last = reranked.as_ref().unwrap_or(&first);
+            let first = corrected.as_ref().unwrap_or(&plain);
+            let last = reranked.as_ref().unwrap_or(first);
             return print_json(&Summary {
                 split: split.map(|split| split.to_string()),
                 folds: self.folds,
                 equal_captions: equal.map(|equal| equal.to_string()),
                 recall: last.recall,
                 measures: last.into(),
+                plain: corrected.as_ref().map(|_| plain.recall),
                 first_stage: reranked.as_ref().map(|_| first.recall),
                 device: device.to_string(),
             });
         }
         let all = self.metrics == Metrics::All;
-        say(Table { evaluation: &first, all })?;
+        say(Table { evaluation: &plain, corrected: corrected.as_ref(), all })?;
         match &reranked {
-            Some(evaluation) => say(format!("\nre-ranked:\n{}", Table { evaluation, all })),
+            Some(evaluation) => say(format!("\nre-ranked:\n{}", Table { evaluation, corrected: None, all })),
             None => Ok(()),
         }
     }
 
     /// The evaluation of the embeddings, and their ranks if there is one gallery.
-    fn evaluate(&self, device: &Device, input: &Input) -> Result<(Evaluation, Option<Ranks>)> {
-        let Input { images, texts, dim, truth, .. } = input;
+    fn evaluate(
+        &self,
+        device: &Device,
+        vectors: &Vectors,
+        truth: &Truth,
+    ) -> Result<(Evaluation, Option<Ranks>)> {
+        let Vectors { images, texts, width } = vectors;
         if self.folds != 1 {
-            let folds = Evaluation::folds(device, images, texts, *dim, truth, self.folds, &self.k)?;
+            let folds = Evaluation::folds(device, images, texts, *width, truth, self.folds, &self.k)?;
             return Ok((folds, None));
         }
-        let ranks = Ranks::of(device, images, texts, *dim, truth)?;
+        let ranks = Ranks::of(device, images, texts, *width, truth)?;
         Ok((Evaluation::of(&ranks, &self.k), Some(ranks)))
     }
 

@@ -6,6 +6,7 @@ mod bench;
 mod color;
 mod compare;
 mod config;
+mod corrected;
 mod data;
 mod doctor;
 mod embed;

@@ -1,11 +1,13 @@
 //! The options of a run, for `train`, `sweep` and `baseline`.
 
+mod correction;
 mod equal_captions;
 mod finetune;
 mod init;
 mod objective;
 mod unused;
 
+pub use correction::{CorrectionName, UsedCorrection};
 pub use equal_captions::EqualCaptionsName;
 use finetune::FinetuneArgs;
 pub use init::note_init;
@@ -16,6 +18,7 @@ use super::Switch;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use wgoal::eval::Correction;
 use wgoal::model::{ImageEncoder, Pooling, SignedRoot};
 use wgoal::objective::EqualCaptions;
 use wgoal::optim::{Optimizer, Schedule, Warmup};
@@ -232,6 +235,12 @@ pub struct RunOptions {
     /// This helps if training on the hardest negatives collapses.
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     warmup_epochs: Option<usize>,
+    /// Correction for hubs, fitted to the best head at the end [default: auto]
+    ///
+    /// Hubs are items that are similar to most queries. Every item loses a part of its similarity to training items.
+    /// Validation chooses the part.
+    #[arg(long, value_name = "CORRECTION", help_heading = "Training")]
+    correction: Option<CorrectionName>,
     /// Probability that an input feature is set to zero, 0 to below 1 [default: 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Training")]
     dropout: Option<f32>,
@@ -336,6 +345,7 @@ impl RunOptions {
         set(&mut config.seed, self.seed);
         set(&mut config.mask_same_image, self.mask_same_image.map(Switch::is_on));
         set(&mut config.patience, self.patience);
+        set(&mut config.correction, self.correction.map(Correction::from));
         config.validate()?;
         Ok(config)
     }

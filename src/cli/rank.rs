@@ -2,6 +2,7 @@
 
 use super::data::{Rows, checkpoint_path, warn_of_data};
 use super::embed::check;
+use super::options::UsedCorrection;
 use super::{DeviceArg, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
 use std::collections::HashSet;
@@ -68,6 +69,8 @@ pub struct RankArgs {
     /// Number of results per query, 1 or more
     #[arg(long, value_name = "K", default_value_t = 100, help_heading = "Ranking")]
     top: usize,
+    #[command(flatten)]
+    correction: UsedCorrection,
     /// File for the ranking
     ///
     /// Results of equal similarity are in ascending order of their rows. In a TREC file their scores differ in the last
@@ -89,7 +92,7 @@ impl RankArgs {
         let rows: Rows = self.split.parse()?;
         let head = checkpoint_path(&self.checkpoint)?;
         self.refuse(&head)?;
-        let checkpoint = Checkpoint::load(&head)?;
+        let checkpoint = self.correction.of(Checkpoint::load(&head)?);
         let dataset = Dataset::open_for(&self.dataset, rows.needed())?;
         warn_of_data(&dataset, &[checkpoint.config()], rows.needed());
         let ids = [(Side::Image, &self.image_ids), (Side::Text, &self.text_ids)]
@@ -99,15 +102,16 @@ impl RankArgs {
         let rows = rows.of(&dataset);
         let (queries, right) = queries(&rows, self.direction);
         let device = self.device.open()?;
-        let (head, sides) = (checkpoint.head(), self.direction.sides());
+        let (sides, width) = (self.direction.sides(), checkpoint.width());
         let results = rows.of(sides[1]);
         let embed = |side, rows: &[u32]| -> Result<Vec<f32>> {
-            let embeddings = head.embed(&device, &dataset, side, rows)?;
-            check(&dataset, side, rows, embeddings.chunks_exact(head.dim()))?;
-            Ok(embeddings)
+            let vectors = checkpoint.embed(&device, &dataset, side, rows)?;
+            let dim = checkpoint.head().dim();
+            check(&dataset, side, rows, vectors.chunks_exact(width).map(|row| &row[..dim]))?;
+            Ok(vectors)
         };
         let (embedded, candidates) = (embed(sides[0], &queries)?, embed(sides[1], results)?);
-        let top = TopK::of(&device, (&embedded, head.dim()), (&candidates, head.dim()), self.top)?;
+        let top = TopK::of(&device, (&embedded, width), (&candidates, width), self.top)?;
 
         let id = |side: Side, row: u32| ids[side as usize][row as usize];
         let query_ids: Vec<u32> = queries.iter().map(|&row| id(sides[0], row)).collect();

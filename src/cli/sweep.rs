@@ -25,6 +25,7 @@ Examples:
 #[derive(Args)]
 #[command(before_long_help = EXAMPLES)]
 #[command(mut_arg("objective", |arg| arg.hide(true)), mut_arg("seed", |arg| arg.hide(true)))]
+#[command(mut_arg("correction", |arg| arg.hide(true)))]
 pub struct SweepArgs {
     /// Folder, .safetensors or .npz file with features [default: data/clipart-mini]
     ///

@@ -1,6 +1,7 @@
 //! `wgoal train`: one run in one folder, resumable.
 
 use super::config;
+use super::corrected::{self, Corrected};
 use super::data::warn_of_data;
 use super::interrupt::Interrupt;
 use super::notes::{note_doubts, note_start, saved};
@@ -90,6 +91,9 @@ struct Summary<'a> {
     val: Recall,
     #[serde(skip_serializing_if = "Option::is_none")]
     test: Option<Recall>,
+    /// Recall with the correction for hubs; missing without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corrected: Option<Corrected>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baselines: Option<Baselines>,
     /// The file of the head.
@@ -104,6 +108,14 @@ struct Ready {
     folder: RunFolder,
     recipe: String,
     interrupt: Interrupt,
+}
+
+/// A run that has ended.
+struct Ended {
+    best: Best,
+    checkpoint: Checkpoint,
+    corrected: Option<Corrected>,
+    seconds_training: f64,
 }
 
 /// The recipe of a run that names none.
@@ -235,12 +247,22 @@ impl TrainArgs {
         }
         drop(interrupt);
         let seconds_training = began.elapsed().as_secs_f64();
-        let (Some(best), Some(checkpoint)) = (trainer.best_epoch(), trainer.best()) else {
+        let (Some(best), Some(mut checkpoint)) = (trainer.best_epoch(), trainer.best()) else {
             let advice = "give --epochs 1 or more";
             return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
         };
         note_doubts(&trainer, best, collapsed);
-        self.report(&trainer, (best, &checkpoint), &folder, recorder, &recipe, seconds_training)?;
+        // The run has succeeded even if the correction fails.
+        let found = corrected::fit(&mut checkpoint, trainer.device(), trainer.dataset());
+        let corrected = found.unwrap_or_else(|error| {
+            note!("note: the correction for hubs failed: {error}");
+            None
+        });
+        if corrected.is_some() {
+            checkpoint.save(folder.path().join(BEST))?;
+        }
+        let ended = Ended { best, checkpoint, corrected, seconds_training };
+        self.report(&trainer, ended, &folder, recorder, &recipe)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -248,11 +270,10 @@ impl TrainArgs {
     fn report(
         &self,
         trainer: &Trainer,
-        (best, checkpoint): (Best, &Checkpoint),
+        Ended { best, checkpoint, corrected, seconds_training }: Ended,
         folder: &RunFolder,
         recorder: Recorder,
         recipe: &str,
-        seconds_training: f64,
     ) -> Result<()> {
         let split = reported(trainer.dataset());
         let recall = match split {
@@ -274,7 +295,7 @@ impl TrainArgs {
         });
         let test = (split == Split::Test).then_some(recall);
         let references = baselines.as_ref().map_or(Vec::new(), Baselines::references);
-        if let Some(page) = recorder.finish(trainer, checkpoint, test, references) {
+        if let Some(page) = recorder.finish(trainer, &checkpoint, test, references) {
             note!("report: {}", shown(&page));
         }
         let head = folder.path().join(BEST);
@@ -288,6 +309,7 @@ impl TrainArgs {
                 best_epoch: best.epoch,
                 val: best.recall,
                 test,
+                corrected,
                 baselines,
                 head: head.display().to_string(),
                 device: &trainer.device().to_string(),
@@ -295,6 +317,7 @@ impl TrainArgs {
             });
         }
         say(recall)?;
+        corrected.map_or(Ok(()), say)?;
         match &baselines {
             Some(baselines) => {
                 say(baselines.line())?;

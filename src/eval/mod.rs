@@ -2,8 +2,11 @@
 
 #[cfg(feature = "native")]
 mod bandwidth;
+mod correction;
 #[cfg(feature = "native")]
 mod embed;
+#[cfg(feature = "native")]
+mod hubness;
 mod measures;
 mod ranks;
 #[cfg(feature = "native")]
@@ -15,6 +18,9 @@ mod truth;
 
 #[cfg(feature = "native")]
 pub(crate) use bandwidth::sample_mean;
+pub use correction::Correction;
+#[cfg(feature = "native")]
+pub use hubness::{BANK, Fitted, Hubness, HubnessCorrection};
 pub use measures::{Evaluation, Measures};
 pub use ranks::Ranks;
 pub use recall::{Ranking, Recall};

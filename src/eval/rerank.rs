@@ -58,13 +58,22 @@ impl TopK {
 struct Names {
     index: &'static str,
     cosine: &'static str,
+    corrected: &'static str,
     score: &'static str,
 }
 
-const TEXTS: Names =
-    Names { index: "image_to_text", cosine: "image_to_text_cosine", score: "image_to_text_score" };
-const IMAGES: Names =
-    Names { index: "text_to_image", cosine: "text_to_image_cosine", score: "text_to_image_score" };
+const TEXTS: Names = Names {
+    index: "image_to_text",
+    cosine: "image_to_text_cosine",
+    corrected: "image_to_text_corrected",
+    score: "image_to_text_score",
+};
+const IMAGES: Names = Names {
+    index: "text_to_image",
+    cosine: "text_to_image_cosine",
+    corrected: "text_to_image_corrected",
+    score: "text_to_image_score",
+};
 
 impl Candidates {
     /// The `k` texts of highest similarity of every image, and images of every text (all, where there are fewer), of unit
@@ -100,6 +109,19 @@ impl Candidates {
     /// # Errors
     /// Candidates of another split, and any failure to write.
     pub fn save(&self, path: &Path, split: &SplitRows) -> Result<()> {
+        self.save_as(path, split, [TEXTS.cosine, IMAGES.cosine])
+    }
+
+    /// [`Candidates::save`] of candidates that were chosen by scores corrected for hubs. The scores are in
+    /// `image_to_text_corrected` and `text_to_image_corrected`.
+    ///
+    /// # Errors
+    /// Those of [`Candidates::save`].
+    pub fn save_corrected(&self, path: &Path, split: &SplitRows) -> Result<()> {
+        self.save_as(path, split, [TEXTS.corrected, IMAGES.corrected])
+    }
+
+    fn save_as(&self, path: &Path, split: &SplitRows, scores: [&str; 2]) -> Result<()> {
         let (n, m) = (split.images.len(), split.texts.len());
         let rows = |top: &TopK, rows: &[u32], queries: usize| -> Result<Vec<u32>> {
             let found =
@@ -118,15 +140,15 @@ impl Candidates {
                 ("images", &[n], Values::Rows(&split.images)),
                 ("texts", &[m], Values::Rows(&split.texts)),
                 (TEXTS.index, &text_shape, Values::Rows(&texts)),
-                (TEXTS.cosine, &text_shape, Values::F32(&self.texts.score)),
+                (scores[0], &text_shape, Values::F32(&self.texts.score)),
                 (IMAGES.index, &image_shape, Values::Rows(&images)),
-                (IMAGES.cosine, &image_shape, Values::F32(&self.images.score)),
+                (scores[1], &image_shape, Values::F32(&self.images.score)),
             ],
         )
     }
 
     /// Reads the file of [`Candidates::save`] with two more tensors, `image_to_text_score` and `text_to_image_score`: the
-    /// other model's scores in the shapes of the candidates. Tensors of cosines are not needed. Numbers of rows may be of any
+    /// other model's scores in the shapes of the candidates. Tensors of cosines or corrected scores are not needed. Numbers of rows may be of any
     /// type of whole numbers, scores F16, BF16, F32 or F64.
     ///
     /// # Errors

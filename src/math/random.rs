@@ -16,6 +16,7 @@ pub(crate) enum Purpose {
     Negatives = 7,
     Analysis = 8,
     Subspace = 9,
+    Bank = 10,
 }
 
 pub(crate) fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {

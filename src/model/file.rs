@@ -5,6 +5,7 @@
 use super::{Head, HeadConfig, Layout, Standardizer};
 use crate::io::{Streams, read_safetensors, write_whole};
 use crate::{Error, ErrorKind, Result};
+use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -38,7 +39,7 @@ impl Head {
         let description = Description { format: FORMAT, config: self.config(), dims: self.layout.dims };
         let mut tensors = self.tensors("");
         tensors.extend(self.standardizers());
-        write(path.as_ref(), &tensors, &description)
+        write(path.as_ref(), &tensors, &Vec::new(), &description)
     }
 
     /// Reads the head of a file that [`Head::save`] wrote, or of a checkpoint.
@@ -77,8 +78,13 @@ impl Head {
     }
 }
 
-/// Writes tensors, and `metadata` as JSON.
-pub(crate) fn write(path: &Path, tensors: &Tensors, metadata: &impl Serialize) -> Result<()> {
+/// Writes tensors, `halves` as F16, and `metadata` as JSON.
+pub(crate) fn write(
+    path: &Path,
+    tensors: &Tensors,
+    halves: &Tensors,
+    metadata: &impl Serialize,
+) -> Result<()> {
     let unwritable = |e: &dyn Display| {
         Error::checkpoint(path.display(), "a checkpoint that can be written", e, "report this as a bug")
     };
@@ -86,6 +92,12 @@ pub(crate) fn write(path: &Path, tensors: &Tensors, metadata: &impl Serialize) -
     let mut views = Vec::new();
     for (name, shape, values) in tensors {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
+        views.push((name, view.map_err(|e| unwritable(&e))?));
+    }
+    let round = |values: &[f32]| values.iter().map(|&x| f16::from_f32(x).to_bits()).collect::<Vec<_>>();
+    let rounded: Vec<Vec<u16>> = halves.iter().map(|(_, _, values)| round(values)).collect();
+    for ((name, shape, _), values) in halves.iter().zip(&rounded) {
+        let view = TensorView::new(Dtype::F16, shape.clone(), bytemuck::cast_slice(values));
         views.push((name, view.map_err(|e| unwritable(&e))?));
     }
     // Use only one key, because the order of several keys would change from run to run.
@@ -167,6 +179,18 @@ impl<'a> HeadFile<'a> {
                 Err(self.fault(format!("finite numbers in tensor {name}"), found))
             }
         }
+    }
+
+    /// The rows of an F16 tensor of this width: 1 or more.
+    pub fn rows(&self, name: &str, width: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensors.tensor(name).map_err(|_| self.fault(format!("tensor {name}"), "none"))?;
+        let fits = matches!(*tensor.shape(), [rows, found] if rows > 0 && found == width);
+        if tensor.dtype() != Dtype::F16 || !fits {
+            let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
+            return Err(self.fault(format!("tensor {name} of F16 [rows, {width}]"), found));
+        }
+        let values = bytemuck::pod_collect_to_vec::<u8, u16>(tensor.data());
+        Ok(values.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect())
     }
 
     /// Reads the tensors whose names begin with `prefix`, and arranges them like the parameters of a head.

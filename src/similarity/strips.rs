@@ -24,8 +24,19 @@ pub(crate) struct Strips<'a> {
 
 impl<'a> Strips<'a> {
     pub fn new(device: &'a Device, queries: &'a [f32], candidates: &[f32], dim: usize) -> Result<Self> {
+        let strip = device.strip_rows(queries.len() / dim, candidates.len() / dim, dim)?;
+        Self::in_blocks(device, queries, candidates, dim, strip)
+    }
+
+    /// The same with strips of `strip` queries, at most what [`Device::strip_rows`] allows.
+    pub fn in_blocks(
+        device: &'a Device,
+        queries: &'a [f32],
+        candidates: &[f32],
+        dim: usize,
+        strip: usize,
+    ) -> Result<Self> {
         let (count, others) = (queries.len() / dim, candidates.len() / dim);
-        let strip = device.strip_rows(count, others, dim)?;
         let part = device.strip_rows(others, 1, dim)?;
         // Each part begins at a column of the strip that is a multiple of 64.
         if part < others && part % 64 > 0 {

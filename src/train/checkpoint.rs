@@ -4,9 +4,11 @@
 //! of it is a pure function of the run, so equal runs write equal bytes.
 
 use super::TrainConfig;
-use crate::Result;
-use crate::eval::Recall;
-use crate::model::{FORMAT, Head, HeadFile, read_bytes, write};
+use crate::data::{Dataset, Split};
+use crate::device::Device;
+use crate::eval::{BANK, Evaluation, Fitted, Hubness, HubnessCorrection, Recall, Truth};
+use crate::model::{FORMAT, Head, HeadFile, Side, read_bytes, write};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -50,7 +52,23 @@ pub(crate) struct Progress {
     pub step: u64,
     #[serde(default)]
     pub best: Option<Best>,
+    /// The correction for hubs, except for its bank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correction: Option<Penalties>,
 }
+
+/// How a correction for hubs uses its bank.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Penalties {
+    #[serde(flatten)]
+    hubness: Hubness,
+    /// Of images and of texts.
+    weights: [f32; 2],
+}
+
+/// The tensors of the bank.
+const IMAGES: &str = "correction.images";
+const TEXTS: &str = "correction.texts";
 
 /// A head with the run that it comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +76,7 @@ pub struct Checkpoint {
     pub(crate) head: Head,
     pub(crate) progress: Progress,
     pub(crate) state: Option<State>,
+    pub(crate) correction: Option<HubnessCorrection>,
 }
 
 impl Checkpoint {
@@ -79,6 +98,72 @@ impl Checkpoint {
     /// The best epoch so far.
     pub fn best(&self) -> Option<Best> {
         self.progress.best
+    }
+
+    /// The head's correction for hubs, if it has one.
+    pub fn correction(&self) -> Option<&HubnessCorrection> {
+        self.correction.as_ref()
+    }
+
+    /// The same with another correction for hubs.
+    ///
+    /// # Errors
+    /// A correction of another width.
+    pub fn with_correction(self, correction: HubnessCorrection) -> Result<Self> {
+        let (expected, found) = (self.head.dim() + 2, correction.width());
+        if expected != found {
+            let advice = "fit it to this head";
+            return Err(Error::config("correction", format!("width {expected}"), found, advice));
+        }
+        Ok(Self { correction: Some(correction), ..self })
+    }
+
+    /// The same without a correction for hubs.
+    #[must_use]
+    pub fn without_correction(self) -> Self {
+        Self { correction: None, ..self }
+    }
+
+    /// Fits the correction for hubs that the configuration asks for, and keeps it. See [`HubnessCorrection::fit`].
+    ///
+    /// # Errors
+    /// Those of [`HubnessCorrection::fit`].
+    pub fn fit_correction(&mut self, device: &Device, dataset: &Dataset) -> Result<Fitted> {
+        let TrainConfig { equal_captions: equal, correction: choice, seed, .. } = self.progress.config;
+        let fitted = HubnessCorrection::fit(device, &self.head, dataset, equal, choice, BANK, seed)?;
+        self.correction.clone_from(&fitted.correction);
+        Ok(fitted)
+    }
+
+    /// Embeds rows of one side of a dataset, as they are compared by inner product: [`HubnessCorrection::vectors`] of
+    /// [`Head::embed`], or without a correction the embeddings. Rows have the width [`Checkpoint::width`].
+    ///
+    /// # Errors
+    /// Those of [`Head::embed`].
+    pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
+        let embeddings = self.head.embed(device, dataset, side, rows)?;
+        match &self.correction {
+            Some(correction) => correction.vectors(device, side, &embeddings),
+            None => Ok(embeddings),
+        }
+    }
+
+    /// [`Head::recall`] with the head's correction for hubs, if it has one.
+    ///
+    /// # Errors
+    /// Those of [`Head::recall`].
+    pub fn recall(&self, device: &Device, dataset: &Dataset, split: Split, folds: usize) -> Result<Recall> {
+        dataset.need(split)?;
+        let rows = dataset.split(split);
+        let images = self.embed(device, dataset, Side::Image, &rows.images)?;
+        let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;
+        let truth = Truth::of_split(dataset, split, self.progress.config.equal_captions)?;
+        Ok(Evaluation::folds(device, &images, &texts, self.width(), &truth, folds, &[])?.recall)
+    }
+
+    /// The width of [`Checkpoint::embed`].
+    pub fn width(&self) -> usize {
+        self.correction.as_ref().map_or(self.head.dim(), HubnessCorrection::width)
     }
 
     /// The same run, to be trained for another number of epochs in all. A `cosine` or `linear` learning rate follows the
@@ -112,7 +197,15 @@ impl Checkpoint {
             }
         }
         tensors.extend(self.head.standardizers());
-        write(path.as_ref(), &tensors, &self.progress)
+        let mut halves = Vec::new();
+        let correction = self.correction.as_ref().map(|correction| {
+            for (name, side) in [(IMAGES, Side::Image), (TEXTS, Side::Text)] {
+                let shape = vec![correction.items(side), self.head.dim()];
+                halves.push((name.to_string(), shape, correction.bank(side).to_vec()));
+            }
+            Penalties { hubness: correction.hubness(), weights: correction.weights() }
+        });
+        write(path.as_ref(), &tensors, &halves, &Progress { correction, ..self.progress.clone() })
     }
 
     /// Reads a checkpoint that [`Checkpoint::save`] wrote, or a head that [`Head::save`] wrote, as one of no epochs.
@@ -142,13 +235,19 @@ impl Checkpoint {
             }
             false => None,
         };
-        Ok(Self { head, progress, state })
+        let correction = progress.correction.map(|Penalties { hubness, weights }| {
+            let (images, texts) = (file.rows(IMAGES, config.embed)?, file.rows(TEXTS, config.embed)?);
+            HubnessCorrection::new(hubness, weights, [&images, &texts], config.embed)
+                .map_err(|e| file.fault("a correction that can be used", e))
+        });
+        let correction = correction.transpose()?;
+        Ok(Self { head, progress: Progress { correction: None, ..progress }, state, correction })
     }
 }
 
 impl Progress {
     pub fn new(config: TrainConfig, dataset: String, dims: [usize; 2]) -> Self {
-        Self { format: FORMAT, config, dataset, dims, epoch: 0, step: 0, best: None }
+        Self { format: FORMAT, config, dataset, dims, epoch: 0, step: 0, best: None, correction: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The options of a training run, each with its meaning and its check.
 
 use super::{Init, Shuffle};
+use crate::eval::Correction;
 use crate::kernels::MAX_PAIRS;
 use crate::model::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
 use crate::objective::{EqualCaptions, GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
@@ -90,6 +91,8 @@ pub struct TrainConfig {
     pub equal_captions: EqualCaptions,
     /// Stop after this many epochs without a better validation rsum. 0 disables early stopping.
     pub patience: usize,
+    /// The correction for hubs that is fitted to the best head.
+    pub correction: Correction,
 }
 
 with!(TrainConfig);
@@ -128,6 +131,7 @@ impl Default for TrainConfig {
             mask_same_image: true,
             equal_captions: EqualCaptions::default(),
             patience: 0,
+            correction: Correction::default(),
         }
     }
 }

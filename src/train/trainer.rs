@@ -156,7 +156,7 @@ impl Trainer {
     /// A checkpoint without that state or of another dataset, and those of [`Trainer::new`].
     pub fn resume(device: &Device, dataset: impl Into<Arc<Dataset>>, checkpoint: Checkpoint) -> Result<Self> {
         let dataset = dataset.into();
-        let Checkpoint { head, progress, state } = checkpoint;
+        let Checkpoint { head, progress, state, .. } = checkpoint;
         let Some(State { optimizer, weights, best }) = state else {
             return Err(Error::checkpoint(
                 "checkpoint",
@@ -494,7 +494,7 @@ impl Trainer {
         // As it stood after that epoch, so that the file does not depend on when it is written.
         let step = (best.epoch * self.steps_per_epoch()) as u64;
         let progress = Progress { epoch: best.epoch, step, ..self.progress.clone() };
-        Some(Checkpoint { head, progress, state: None })
+        Some(Checkpoint { head, progress, state: None, correction: None })
     }
 
     /// Everything needed to go on from here.
@@ -511,7 +511,7 @@ impl Trainer {
         let weights = averages.then(|| Ok(self.pipeline.head()?.values)).transpose()?;
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
         let state = State { optimizer: self.device.wait(self.pipeline.state())?, weights, best };
-        Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state) })
+        Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state), correction: None })
     }
 }
 
@@ -523,7 +523,7 @@ impl Checkpoint {
     pub fn of(head: Head, dataset: &Dataset, config: TrainConfig) -> Result<Self> {
         let config = TrainConfig { embed: head.dim(), ..config };
         let progress = Progress::new(config, fingerprint(dataset)?, head.layout.dims);
-        Ok(Self { head, progress, state: None })
+        Ok(Self { head, progress, state: None, correction: None })
     }
 }
 

@@ -23,12 +23,19 @@ pub enum Source {
 
 /// Embeddings and what is right among them.
 pub struct Input {
-    pub images: Vec<f32>,
-    pub texts: Vec<f32>,
-    pub dim: usize,
+    pub plain: Vectors,
+    /// With the correction for hubs, if the head has one.
+    pub corrected: Option<Vectors>,
     pub truth: Truth,
     /// The rows that the embeddings have in the dataset, or in their files.
     pub rows: SplitRows,
+}
+
+/// Rows that are compared by inner product.
+pub struct Vectors {
+    pub images: Vec<f32>,
+    pub texts: Vec<f32>,
+    pub width: usize,
 }
 
 impl EvalArgs {
@@ -85,7 +92,7 @@ impl EvalArgs {
             warn_of_data(&dataset, &[&config], &[split]);
             return Ok(Source::Dataset { head: None, dataset, split, equal: given.unwrap_or_default() });
         };
-        let head = Box::new(Checkpoint::load(checkpoint_path(head)?)?);
+        let head = Box::new(self.correction.of(Checkpoint::load(checkpoint_path(head)?)?));
         let dataset = Box::new(Dataset::open_for(path, &[split])?);
         let equal = given.unwrap_or(head.config().equal_captions);
         let config = head.config().clone().with(|c| c.equal_captions = equal);
@@ -127,8 +134,15 @@ impl Source {
                 if further > 0 {
                     note!("note: {further} texts are also right for images other than their own");
                 }
-                let dim = head.map_or_else(|| dataset.image_dim(), |checkpoint| checkpoint.head().dim());
-                Ok(Input { images, texts, dim, truth, rows })
+                let width =
+                    head.as_ref().map_or_else(|| dataset.image_dim(), |checkpoint| checkpoint.head().dim());
+                let corrected = head.as_ref().and_then(|head| head.correction()).map(|correction| {
+                    let vectors = |side, rows| correction.vectors(device, side, rows);
+                    let (images, texts) = (vectors(Side::Image, &images)?, vectors(Side::Text, &texts)?);
+                    Ok::<_, Error>(Vectors { images, texts, width: correction.width() })
+                });
+                let corrected = corrected.transpose()?;
+                Ok(Input { plain: Vectors { images, texts, width }, corrected, truth, rows })
             }
             Self::Files(embeddings) => {
                 let truth = embeddings.truth()?;
@@ -141,7 +155,7 @@ impl Source {
                 };
                 warn_of_zeros(&rows.images, &images, |row| format!("image row {row}"));
                 warn_of_zeros(&rows.texts, &texts, |row| format!("text row {row}"));
-                Ok(Input { images, texts, dim, truth, rows })
+                Ok(Input { plain: Vectors { images, texts, width: dim }, corrected: None, truth, rows })
             }
         }
     }

@@ -17,6 +17,9 @@ pub struct Summary {
     #[serde(flatten)]
     pub recall: Recall,
     pub measures: BothMeasures,
+    /// Recall without the correction for hubs, if the head has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Recall>,
     /// Recall before re-ranking.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_stage: Option<Recall>,
@@ -56,15 +59,16 @@ impl From<&Evaluation> for BothMeasures {
 /// The table of an evaluation.
 pub struct Table<'a> {
     pub evaluation: &'a Evaluation,
+    /// The same with the correction for hubs.
+    pub corrected: Option<&'a Evaluation>,
     /// Whether all measures are shown, or recall and ranks alone.
     pub all: bool,
 }
 
 impl Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Evaluation { recall, i2t, t2i, .. } = self.evaluation;
         write!(f, "{:14}", "")?;
-        for (k, _) in &i2t.recall_at {
+        for (k, _) in &self.evaluation.i2t.recall_at {
             write!(f, " {:>6}", format!("R@{k}"))?;
         }
         write!(f, " {:>6} {:>7}", "medr", "meanr")?;
@@ -84,8 +88,16 @@ impl Display for Table<'_> {
             }
             writeln!(f)
         };
-        row(f, "image to text", &recall.i2t, i2t)?;
-        row(f, "text to image", &recall.t2i, t2i)?;
-        write!(f, "rsum {:.1} of 600", recall.rsum)
+        let rows = |f: &mut fmt::Formatter<'_>, Evaluation { recall, i2t, t2i, .. }: &Evaluation| {
+            row(f, "image to text", &recall.i2t, i2t)?;
+            row(f, "text to image", &recall.t2i, t2i)?;
+            write!(f, "rsum {:.1} of 600", recall.rsum)
+        };
+        rows(f, self.evaluation)?;
+        if let Some(corrected) = self.corrected {
+            f.write_str("\ncorrected for hubs\n")?;
+            rows(f, corrected)?;
+        }
+        Ok(())
     }
 }

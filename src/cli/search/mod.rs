@@ -7,6 +7,7 @@ mod thumbnail;
 
 use super::data::{Rows, checkpoint_path};
 use super::embed::check;
+use super::options::UsedCorrection;
 use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::Args;
 use item::{Item, Items};
@@ -44,6 +45,8 @@ pub struct SearchArgs {
     /// Number of results, 1 or more
     #[arg(long, value_name = "K", default_value_t = 10, help_heading = "Search")]
     top: usize,
+    #[command(flatten)]
+    correction: UsedCorrection,
     /// Print the result as one line of JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -98,7 +101,7 @@ impl SearchArgs {
             let inputs = Dataset::paths(&self.dataset).into_iter().chain(query).chain([head.clone()]);
             refuse_overwriting("--html", html, inputs)?;
         }
-        let checkpoint = Checkpoint::load(&head)?;
+        let checkpoint = self.correction.of(Checkpoint::load(&head)?);
         let dataset = Dataset::open_sides(&self.dataset, None, rows.needed())?;
         let query = self.query.find(&dataset, &rows)?;
         let side = query.searched();
@@ -111,12 +114,13 @@ impl SearchArgs {
             return Err(Error::new(ErrorKind::Data, self.dataset.display(), wanted, there, advice));
         }
         let device = self.device.open()?;
-        let (head, split) = (checkpoint.head(), rows.of(&dataset));
+        let (width, split) = (checkpoint.width(), rows.of(&dataset));
         let candidates = split.of(side);
-        let vector = query.embed(head, &device, &dataset)?;
-        let embeddings = head.embed(&device, &dataset, side, candidates)?;
-        check(&dataset, side, candidates, embeddings.chunks_exact(head.dim()))?;
-        let all = TopK::of(&device, (&vector, head.dim()), (&embeddings, head.dim()), candidates.len())?;
+        let vector = query.embed(&checkpoint, &device, &dataset)?;
+        let vectors = checkpoint.embed(&device, &dataset, side, candidates)?;
+        let dim = checkpoint.head().dim();
+        check(&dataset, side, candidates, vectors.chunks_exact(width).map(|row| &row[..dim]))?;
+        let all = TopK::of(&device, (&vector, width), (&vectors, width), candidates.len())?;
 
         let ranked: Vec<u32> = all.index.iter().map(|&at| candidates[at as usize]).collect();
         let right = query.right(&dataset);

@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use wgoal::data::{Arrays, Side, read_rows_npy};
 use wgoal::model::Pooling;
-use wgoal::{Dataset, Device, Error, ErrorKind, Head, Plain, Result};
+use wgoal::{Checkpoint, Dataset, Device, Error, ErrorKind, Head, Plain, Result};
 
 /// Most other captions that a note lists.
 const OTHERS: usize = 5;
@@ -161,14 +161,14 @@ impl Query {
     }
 
     /// The embedding of the query.
-    pub fn embed(&self, head: &Head, device: &Device, dataset: &Dataset) -> Result<Vec<f32>> {
+    pub fn embed(&self, checkpoint: &Checkpoint, device: &Device, dataset: &Dataset) -> Result<Vec<f32>> {
         let of = |dataset: &Dataset, row: u32| {
-            let vector = head.embed(device, dataset, self.side, &[row])?;
-            check(dataset, self.side, &[row], std::iter::once(&vector[..]))?;
+            let vector = checkpoint.embed(device, dataset, self.side, &[row])?;
+            check(dataset, self.side, &[row], std::iter::once(&vector[..checkpoint.head().dim()]))?;
             Ok(vector)
         };
         match (&self.file, self.item.row(self.side)) {
-            (Some(path), _) => of(&self.features(head, path)?, 0),
+            (Some(path), _) => of(&self.features(checkpoint.head(), path)?, 0),
             (None, row) => of(dataset, row.unwrap_or(0)),
         }
     }

@@ -1,0 +1,212 @@
+//! Chooses a correction for hubs on the validation split.
+
+use super::{Hubness, HubnessCorrection, measure, widened};
+use crate::data::{Dataset, EqualCaptions, Side, Split};
+use crate::device::Device;
+use crate::eval::{Correction, Evaluation, Ranking, Recall, Truth};
+use crate::math::{Purpose, random};
+use crate::model::Head;
+use crate::{Error, Result};
+use rand_chacha::rand_core::Rng;
+use std::cmp::Ordering;
+
+/// The numbers of neighbours of CSLS that validation chooses from.
+const NEIGHBOURS: [usize; 4] = [5, 10, 20, 50];
+
+/// The temperatures of the inverted softmax that validation chooses from.
+const TEMPERATURES: [f32; 4] = [0.02, 0.05, 0.1, 0.2];
+
+/// Validation chooses from the weights 0, 1/10, ... up to this number of tenths.
+const TENTHS: usize = 12;
+
+/// The most validation images that choose.
+const IMAGES: u32 = 1000;
+
+/// A correction with what it does to validation.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Fitted {
+    /// The correction. `None` if no weight above 0 improves validation, or if none was to be fitted.
+    pub correction: Option<HubnessCorrection>,
+    /// Recall on the validation split without it.
+    pub plain: Recall,
+    /// Recall on the validation split with it.
+    pub corrected: Recall,
+}
+
+/// Embeddings of a split and what is right in it.
+struct Gallery {
+    images: Vec<f32>,
+    texts: Vec<f32>,
+    truth: Truth,
+    dim: usize,
+}
+
+impl Gallery {
+    fn of(
+        device: &Device,
+        head: &Head,
+        dataset: &Dataset,
+        split: Split,
+        equal: EqualCaptions,
+    ) -> Result<Self> {
+        let rows = dataset.split(split);
+        Ok(Self {
+            images: head.embed(device, dataset, Side::Image, &rows.images)?,
+            texts: head.embed(device, dataset, Side::Text, &rows.texts)?,
+            truth: Truth::of_split(dataset, split, equal)?,
+            dim: head.dim(),
+        })
+    }
+
+    /// The first images with their texts, if there are more than `images`.
+    fn first(&self, images: u32) -> Option<Self> {
+        let range = 0..images;
+        let texts = self.truth.texts_within(&range);
+        let truth = self.truth.within(&range, &texts);
+        let fewer = self.truth.images() > images as usize && truth.pairs().next().is_some();
+        let row = |&text: &u32| &self.texts[text as usize * self.dim..][..self.dim];
+        fewer.then(|| Self {
+            images: self.images[..images as usize * self.dim].to_vec(),
+            texts: texts.iter().flat_map(row).copied().collect(),
+            truth,
+            dim: self.dim,
+        })
+    }
+
+    fn recall(&self, device: &Device) -> Result<Recall> {
+        Ok(Evaluation::folds(device, &self.images, &self.texts, self.dim, &self.truth, 1, &[])?.recall)
+    }
+
+    /// Recall with these penalties.
+    fn corrected(&self, device: &Device, penalties: [&[f32]; 2]) -> Result<Recall> {
+        let images = widened(Side::Image, &self.images, self.dim, penalties[0]);
+        let texts = widened(Side::Text, &self.texts, self.dim, penalties[1]);
+        Ok(Evaluation::folds(device, &images, &texts, self.dim + 2, &self.truth, 1, &[])?.recall)
+    }
+}
+
+impl HubnessCorrection {
+    /// Fits a correction to a head: the bank is at most `bank` training images and captions, sampled with `seed`, and
+    /// validation chooses the kind and the weights by rsum. The weight of texts is chosen by recall from images to texts,
+    /// because the penalties of images change nothing there, and the other way round. On ties the first choice wins, and
+    /// none is before all others.
+    ///
+    /// Validation splits of more than 1,000 images choose with the first 1,000.
+    ///
+    /// # Errors
+    /// A dataset without training or validation rows, those of [`Head::embed`], a failing device.
+    pub fn fit(
+        device: &Device,
+        head: &Head,
+        dataset: &Dataset,
+        equal: EqualCaptions,
+        choice: Correction,
+        bank: usize,
+        seed: u64,
+    ) -> Result<Fitted> {
+        [Split::Train, Split::Val].into_iter().try_for_each(|split| dataset.need(split))?;
+        if bank == 0 {
+            return Err(Error::config("bank", "1 item or more", 0, "give a larger bank"));
+        }
+        let all = Gallery::of(device, head, dataset, Split::Val, equal)?;
+        let plain = all.recall(device)?;
+        let kinds = kinds(choice);
+        let uncorrected = Fitted { correction: None, plain, corrected: plain };
+        if kinds.is_empty() {
+            return Ok(uncorrected);
+        }
+        let train = dataset.split(Split::Train);
+        let embed = |side, rows: &[u32]| head.embed(device, dataset, side, &sample(rows, bank, seed));
+        let (images, texts) = (embed(Side::Image, &train.images)?, embed(Side::Text, &train.texts)?);
+        let of = |hubness, weights| Self::new(hubness, weights, [&images, &texts], head.dim());
+        let rounded = of(kinds[0], [0.0; 2])?;
+        let first = all.first(IMAGES);
+        let some = first.as_ref().unwrap_or(&all);
+        let Some((hubness, weights)) = choose(device, some, &rounded, &kinds)? else {
+            return Ok(uncorrected);
+        };
+        let correction = of(hubness, weights)?;
+        let images = correction.penalties(device, Side::Image, &all.images)?;
+        let texts = correction.penalties(device, Side::Text, &all.texts)?;
+        let corrected = all.corrected(device, [&images, &texts])?;
+        Ok(Fitted { correction: Some(correction), plain, corrected })
+    }
+}
+
+/// What validation chooses from.
+fn kinds(choice: Correction) -> Vec<Hubness> {
+    let csls = NEIGHBOURS.map(|k| Hubness::Csls { k });
+    let softmax = TEMPERATURES.map(|temperature| Hubness::InvertedSoftmax { temperature });
+    match choice {
+        Correction::None => Vec::new(),
+        Correction::Csls => csls.to_vec(),
+        Correction::InvertedSoftmax => softmax.to_vec(),
+        Correction::Auto => csls.into_iter().chain(softmax).collect(),
+    }
+}
+
+/// The kind and the weights of images and of texts with the best rsum. `None` if none is better than no correction.
+fn choose(
+    device: &Device,
+    gallery: &Gallery,
+    bank: &HubnessCorrection,
+    kinds: &[Hubness],
+) -> Result<Option<(Hubness, [f32; 2])>> {
+    let dim = gallery.dim;
+    let images = measure(device, &gallery.images, bank.bank(Side::Text), dim, kinds)?;
+    let texts = measure(device, &gallery.texts, bank.bank(Side::Image), dim, kinds)?;
+    let plain = gallery.recall(device)?;
+    let mut best = (plain.rsum, None);
+    for ((&kind, images), texts) in kinds.iter().zip(&images).zip(&texts) {
+        // By weight of images, recall from texts to images; by weight of texts, the other direction.
+        let mut sums = [(sum(&plain.t2i), 0.0), (sum(&plain.i2t), 0.0)];
+        for weight in (1..=TENTHS).map(|tenth| tenth as f32 / 10.0) {
+            let penalties = [images, texts]
+                .map(|all| all.iter().map(|a| (f64::from(weight) * a) as f32).collect::<Vec<_>>());
+            let recall = gallery.corrected(device, [&penalties[0], &penalties[1]])?;
+            for (best, found) in sums.iter_mut().zip([sum(&recall.t2i), sum(&recall.i2t)]) {
+                if found.total_cmp(&best.0) == Ordering::Greater {
+                    *best = (found, weight);
+                }
+            }
+        }
+        let rsum = sums[0].0 + sums[1].0;
+        if rsum > best.0 && sums.iter().any(|(_, weight)| *weight > 0.0) {
+            best = (rsum, Some((kind, sums.map(|(_, weight)| weight))));
+        }
+    }
+    Ok(best.1)
+}
+
+fn sum(ranking: &Ranking) -> f64 {
+    ranking.r1 + ranking.r5 + ranking.r10
+}
+
+/// At most `count` of the rows, in their order. Which ones is a pure function of the number of rows and of `seed`.
+fn sample(rows: &[u32], count: usize, seed: u64) -> Vec<u32> {
+    if rows.len() <= count {
+        return rows.to_vec();
+    }
+    let mut rng = random(Purpose::Bank, seed, 0, 0);
+    let mut drawn: Vec<(u64, usize)> = (0..rows.len()).map(|at| (rng.next_u64(), at)).collect();
+    drawn.sort_unstable();
+    let mut places: Vec<usize> = drawn[..count].iter().map(|&(_, at)| at).collect();
+    places.sort_unstable();
+    places.into_iter().map(|at| rows[at]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_in_order_and_a_function_of_the_seed() {
+        let rows: Vec<u32> = (0..100).map(|row| 2 * row).collect();
+        assert_eq!(sample(&rows, 100, 0), rows);
+        let some = sample(&rows, 10, 0);
+        assert!(some.len() == 10 && some.is_sorted() && some.iter().all(|row| rows.contains(row)));
+        assert_eq!(some, sample(&rows, 10, 0));
+        assert_ne!(some, sample(&rows, 10, 1));
+    }
+}
