@@ -1,8 +1,11 @@
 //! On the CPU, a training step allocates only the packing buffers of the `gemm` crate and a few short lists. All other
-//! memory is allocated together with the pipeline.
+//! memory is allocated together with the pipeline. The gradient of a large batch takes the memory of a strip of
+//! similarities, never of all of them.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use wgoal::gradient::{GradientContext, GradientOptions};
 use wgoal::train::Features;
 use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
 
@@ -11,6 +14,8 @@ struct Counting;
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
+/// The tests run one after the other, because the counts are those of the process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 // SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
@@ -55,9 +60,10 @@ fn of_a_step(name: &str) -> (usize, usize) {
 
 #[test]
 fn a_step_on_the_cpu_allocates_no_more_than_packing_buffers_and_short_lists() {
+    let _alone = ALONE.lock();
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        for name in ["hinge", "cir:sig-ms", "infonce", "hinge-sum", "lifted", "cir:con@top:3"] {
+        for name in ["hinge", "cir:sig-ms", "infonce", "siglip", "hinge-sum", "lifted", "cir:con@top:3"] {
             let (calls, bytes) = pool.install(|| of_a_step(name));
             println!("{name}, {threads} threads: {calls} allocations, {bytes} bytes");
             // For each product, every thread packs its share.
@@ -66,4 +72,24 @@ fn a_step_on_the_cpu_allocates_no_more_than_packing_buffers_and_short_lists() {
             assert!(calls < most_calls && bytes < most_bytes, "{name}: {calls} allocations of {bytes} bytes");
         }
     }
+}
+
+/// All similarities of so many pairs would take 4 GiB. The gradient allocates a strip of them, and vectors.
+#[test]
+fn the_gradient_of_32768_pairs_takes_no_more_memory_than_strips() {
+    const PAIRS: usize = 32_768;
+    const DIM: usize = 4;
+    let _alone = ALONE.lock();
+    let rows = |shift: f32| (0..PAIRS * DIM).map(|k| (k as f32 * 1.37 + shift).sin()).collect::<Vec<f32>>();
+    let (images, texts) = (rows(0.0), rows(0.5));
+    let [mut dx, mut dy] = [vec![0.0; PAIRS * DIM], vec![0.0; PAIRS * DIM]];
+    let before = BYTES.load(Relaxed);
+    let mut context = GradientContext::new(&Device::cpu(), &"siglip".parse().unwrap(), PAIRS, DIM).unwrap();
+    let options = GradientOptions::default().with(|c| c.normalize = true);
+    let value = context.gradients(&images, &texts, options, [&mut dx, &mut dy]).unwrap();
+    // Whatever is freed again counts too, as the packing buffers of the products.
+    let megabytes = (BYTES.load(Relaxed) - before) >> 20;
+    println!("{megabytes} MB for {PAIRS} pairs");
+    assert!(megabytes < 256, "{megabytes} MB");
+    assert!(value.loss > 0.0 && dx.iter().chain(&dy).any(|x| *x != 0.0));
 }

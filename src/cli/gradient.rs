@@ -46,7 +46,7 @@ pub struct GradientArgs {
     /// --sample-temperature. The results are sampled_text_index and sampled_image_index.
     #[arg(long, value_name = "SEED", help_heading = "Sampling")]
     sample_negatives: Option<u64>,
-    /// Temperature of --sample-negatives, above 0 [default: that of infonce, else 0.07]
+    /// Temperature of --sample-negatives, above 0 [default: that of infonce or siglip, else 0.07]
     #[arg(long, value_name = "T", requires = "sample_negatives", allow_negative_numbers = true)]
     #[arg(help_heading = "Sampling")]
     sample_temperature: Option<f32>,
@@ -88,7 +88,7 @@ impl GradientArgs {
 
         let sampled = self.sampled(&device, &objective, [&images, &texts], dim, ids.as_deref())?;
         let (matrix, vector) = ([rows, dim], [rows]);
-        let (loss, temperature) = ([g.loss], [g.temperature]);
+        let (loss, temperature, logit_bias) = ([g.loss], [g.temperature], [g.logit_bias]);
         let mut tensors: Vec<(&str, &[usize], Values)> = vec![
             ("grad_images", &matrix, Values::F32(&g.images)),
             ("grad_texts", &matrix, Values::F32(&g.texts)),
@@ -99,6 +99,7 @@ impl GradientArgs {
             ("hardest_image_index", &vector, Values::Rows(&g.hardest_image_index)),
             ("loss", &[], Values::F32(&loss)),
             ("grad_temperature", &[], Values::F32(&temperature)),
+            ("grad_logit_bias", &[], Values::F32(&logit_bias)),
         ];
         if let Some(sampled) = &sampled {
             tensors.push(("sampled_text_index", &vector, Values::Rows(&sampled.texts)));
@@ -113,7 +114,7 @@ impl GradientArgs {
     /// Warns of options without effect.
     fn warn_unused(&self, objective: &Objective, ids: Option<&[u32]>, rows: usize) {
         let mut unused = Vec::new();
-        if self.objective.learn_temperature.is_some() && objective.infonce().is_some() {
+        if self.objective.learn_temperature.is_some() && objective.logits().is_some() {
             let why = "the gradient of the temperature is always written, as grad_temperature";
             unused.push(Unused::new("learn-temperature", why));
         }
@@ -134,7 +135,7 @@ impl GradientArgs {
     ) -> Result<Option<HardNegatives>> {
         let Some(seed) = self.sample_negatives else { return Ok(None) };
         let usual = NegativeOptions::default().temperature;
-        let usual = objective.infonce().map_or(usual, |params| params.temperature);
+        let usual = objective.logits().map_or(usual, |logits| logits.temperature);
         let temperature = self.sample_temperature.unwrap_or(usual);
         let [images, texts] =
             embeddings.map(|values| if self.normalize { unit_rows(values, dim) } else { values.to_vec() });

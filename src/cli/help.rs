@@ -214,6 +214,7 @@ mod tests {
                 "momentum" | "nesterov" => &["--optimizer=sgd"],
                 "betas" | "epsilon" => &["--optimizer=adamw"],
                 "temperature" | "learn-temperature" => &["--objective=infonce"],
+                "logit-bias" => &["--objective=siglip"],
                 "objective" => &["--margin=0.5"],
                 _ => &["--objective=cir:sig-ms"],
             };

@@ -44,6 +44,7 @@ const OPTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("temperature", &["temp", "t", "softmax-temperature", "init-temperature"]),
+    ("logit-bias", &["bias", "init-bias", "init-logit-bias"]),
     ("learn-temperature", &["learnable-temperature", "learned-temperature", "learnable-temp"]),
     ("seed", &["random-seed", "rng-seed", "manual-seed", "s"]),
     ("seeds", &["random-seeds", "seed-list", "num-seeds"]),

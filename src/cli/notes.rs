@@ -11,8 +11,7 @@ use wgoal::{Result, Split, TrainConfig, Trainer};
 pub fn note_start(trainer: &Trainer, out: &Path) -> Result<()> {
     let (captions, config) = (trainer.dataset().split(Split::Train).texts.len(), trainer.config());
     let head = trainer.head()?;
-    let trained =
-        |name: &str| !name.ends_with("mlp.running") && (name != "temperature" || learns_temperature(config));
+    let trained = |name: &str| !name.ends_with("mlp.running") && !fixed_logits(config).contains(&name);
     let counted = head.parameters().into_iter().filter(|(name, _)| trained(name));
     let parameters: usize = counted.map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let [image, text] = [Side::Image, Side::Text].map(|side| head.feature_dim(side));
@@ -29,8 +28,13 @@ pub fn note_start(trainer: &Trainer, out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn learns_temperature(config: &TrainConfig) -> bool {
-    config.objective.infonce().is_some_and(|params| params.learn_temperature)
+/// The parameters of the logits that are not learned.
+fn fixed_logits(config: &TrainConfig) -> &'static [&'static str] {
+    match config.objective.logits() {
+        Some(logits) if logits.learned && logits.has_bias => &[],
+        Some(logits) if logits.learned => &["logit_bias"],
+        _ => &["temperature", "logit_bias"],
+    }
 }
 
 /// Warns of a run whose validation stayed near chance. A run of only a few epochs may still be near it.

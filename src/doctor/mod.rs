@@ -9,7 +9,7 @@ mod step;
 use crate::device::Device;
 use crate::kernels::lab::{Lab, error};
 use crate::kernels::{KERNELS, Kernel};
-use crate::objective::{CustomWeights, InfonceParams, Loss, Objective};
+use crate::objective::{CustomWeights, InfonceParams, Loss, Objective, SiglipParams};
 use crate::optim;
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
@@ -97,6 +97,8 @@ fn objectives() -> impl Iterator<Item = Objective> {
             Objective::HingeSum { margin },
             Objective::Infonce(learned),
             Objective::Infonce(masked),
+            Objective::Siglip(SiglipParams::default()),
+            Objective::Siglip(SiglipParams { leave_out: true, ..Default::default() }),
         ])
         .chain(composed())
 }

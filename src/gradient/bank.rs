@@ -177,7 +177,7 @@ mod tests {
                 images: x.view(),
                 texts: y.view(),
                 ids: None,
-                temperature: temperature.view(),
+                logits: temperature.view(),
                 left_out: None,
                 scale: 1.0,
                 bank: bank.rows(),

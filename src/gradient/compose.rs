@@ -8,10 +8,11 @@ use super::workspace::{Direction, Inputs, Strips, Workspace};
 use crate::Result;
 use crate::device::{Commands, Matrix};
 use crate::kernels::{
-    Below, Composition, Dense, ExponentialParams, InfonceField, Relative, WeightParams, accumulate, compose,
-    dense_field, dense_sum, exponential_field, exponential_sum, infonce, mined_order, relative, weights,
+    Below, Composition, Dense, ExponentialParams, InfonceField, Relative, SiglipField, WeightParams,
+    accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum, infonce, mined_order,
+    relative, siglip, weights,
 };
-use crate::objective::{GoalParams, InfonceParams, Negatives, Objective, Term};
+use crate::objective::{GoalParams, InfonceParams, Negatives, Objective, SiglipParams, Term};
 
 impl Workspace {
     /// Computes the gradient at the embeddings. Overwrites `dx` and `dy` `[pairs, cols]`.
@@ -40,6 +41,8 @@ impl Workspace {
         self.mine(commands, inputs, term, 0)?;
         if let Objective::Infonce(params) = term.objective {
             self.infonce(commands, params, inputs, [dx, dy])?;
+        } else if let Objective::Siglip(params) = term.objective {
+            self.siglip(commands, params, inputs, [dx, dy])?;
         } else if let Some(params) = exponential_params(term.objective, inputs.scale) {
             self.exponential(commands, &params, inputs, [dx, dy])?;
         } else if let Some(goal) = term_weights(term, inputs.scale) {
@@ -229,14 +232,37 @@ impl Workspace {
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
             let from = InfonceField {
                 ids: inputs.ids,
-                same_image: same_image(params),
-                temperature: inputs.temperature,
+                same_image: same_image(params.leave_out),
+                temperature: inputs.logits,
                 states: [images.sums.view(), texts.sums.view()],
                 scale: inputs.scale,
                 row_offset: strip.rows.start,
             };
             let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
             infonce(commands, strip.view_mut(), from, dt.buffer.view_mut(), losses)?;
+            strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
+        })
+    }
+
+    fn siglip(
+        &mut self,
+        commands: &mut Commands,
+        params: &SiglipParams,
+        inputs: &Inputs,
+        [dx, dy]: [&mut Matrix; 2],
+    ) -> Result<()> {
+        let Self { similarity, images, texts, dt, db, begun, .. } = self;
+        similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
+            let from = SiglipField {
+                ids: inputs.ids,
+                same_image: same_image(params.leave_out),
+                logits: inputs.logits,
+                scale: inputs.scale,
+                row_offset: strip.rows.start,
+            };
+            let parts = [dt.buffer.view_mut(), db.buffer.view_mut()];
+            let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
+            siglip(commands, strip.view_mut(), from, parts, losses)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
         })
     }
@@ -249,7 +275,9 @@ mod tests {
     use crate::gradient::LeftOut;
     use crate::gradient::workspace::Direction;
     use crate::math::{Purpose, random};
-    use crate::objective::{GoalParams, InfonceParams, Loss, PairWeight, TripletWeight};
+    use crate::objective::{
+        GoalParams, InfonceParams, Logits, Loss, PairWeight, SiglipParams, TripletWeight,
+    };
     use rand_chacha::rand_core::Rng;
 
     /// Random unit rows, so ties are unlikely.
@@ -287,7 +315,8 @@ mod tests {
         let matrix = |name, values: &[f32]| Matrix::from_rows(device, name, pairs, dim, values).unwrap();
         let (x, y) = (matrix("x", &rows_of(1)), matrix("y", &rows_of(2)));
         let ids = Buffer::from_slice(device, "ids", &image_ids(pairs)).unwrap();
-        let temperature = Buffer::from_slice(device, "t", &[0.1]).unwrap();
+        let logits = Logits { temperature: 0.1, bias: -2.0, has_bias: true, learned: false };
+        let logits = Buffer::from_slice(device, "logits", &logits.values()).unwrap();
         let mut left_out = LeftOut::new(device, "left_out").unwrap();
         left_out.write(device, list(pairs)).unwrap();
         let mut workspace = Workspace::with_strip_rows(device, pairs, rows).unwrap();
@@ -296,7 +325,7 @@ mod tests {
             images: x.view(),
             texts: y.view(),
             ids: masked.then(|| ids.view()),
-            temperature: temperature.view(),
+            logits: logits.view(),
             left_out: Some(&left_out),
             scale: 0.7,
             bank: None,
@@ -345,12 +374,19 @@ mod tests {
             let sum: f64 = negatives.into_iter().map(|n| ((n - p) / 0.1).exp()).sum();
             sum.ln_1p() / (2 * n) as f64
         };
+        // Each pair of an image and a text occurs in both directions, and counts once.
+        let softplus = |z: f64| z.exp().ln_1p();
+        let siglip = |(negatives, p): (Vec<f64>, f64)| {
+            let sum: f64 = negatives.into_iter().map(|s| softplus(s / 0.1 - 2.0)).sum();
+            (sum + softplus(2.0 - p / 0.1)) / (2 * n) as f64
+        };
         let total = |of: &dyn Fn((Vec<f64>, f64)) -> f64| anchors().into_iter().map(of).sum::<f64>();
         let temperature = InfonceParams { temperature: 0.1, ..Default::default() };
         for (objective, expected) in [
             (Objective::Hinge { margin: 0.2 }, total(&hinge)),
             (Objective::HingeSum { margin: 0.2 }, total(&hinge_sum)),
             (Objective::Infonce(temperature), total(&infonce)),
+            (Objective::Siglip(SiglipParams::default()), total(&siglip)),
         ] {
             let [_, _, it, ti] = by_blocks(&Device::cpu(), &objective, SHAPE, false, n);
             let found: f64 = it.into_iter().chain(ti).map(f64::from).sum();
@@ -381,6 +417,10 @@ mod tests {
         let infonce = |leave_out| {
             Objective::Infonce(InfonceParams { temperature: 0.1, leave_out, ..Default::default() })
         };
+        let siglip = |leave_out| {
+            let (temperature, logit_bias) = (0.1, -2.0);
+            Objective::Siglip(SiglipParams { temperature, logit_bias, leave_out, ..Default::default() })
+        };
         let objectives = [
             "hinge".parse().unwrap(),
             "hinge-sum".parse().unwrap(),
@@ -393,6 +433,8 @@ mod tests {
             "lifted".parse().unwrap(),
             infonce(false),
             infonce(true),
+            siglip(false),
+            siglip(true),
         ];
         let ids = image_ids(n);
         for device in devices {
@@ -464,6 +506,8 @@ mod tests {
             Objective::Loss(Loss::Lifted, Loss::Lifted.params()),
             Objective::Infonce(InfonceParams::default()),
             Objective::Infonce(InfonceParams { leave_out: true, ..Default::default() }),
+            "siglip".parse().unwrap(),
+            "siglip-masked".parse().unwrap(),
             "cir:sig-ms@top:3".parse().unwrap(),
             "nca:lin@semi-hard".parse().unwrap(),
             "infonce+0.5*cir:con@top:2+2*cir:sig@all".parse().unwrap(),

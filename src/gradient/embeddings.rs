@@ -5,7 +5,7 @@
 use super::workspace::{Inputs, Workspace, check_pairs};
 use crate::device::{Buffer, Commands, Device, Matrix};
 use crate::kernels::{l2norm, l2norm_backward};
-use crate::objective::Objective;
+use crate::objective::{Logits, Objective};
 use crate::{Error, Result};
 
 /// Embeddings: their values, row-major, and the width of a row. Each side has its own width, so two matrices of
@@ -22,8 +22,10 @@ pub struct Gradients {
     pub texts: Vec<f32>,
     /// The objective's value. For GOAL the published surrogate: the sum of n − p over both directions.
     pub loss: f32,
-    /// InfoNCE's gradient at the temperature; 0 for the others.
+    /// The gradient at the temperature of InfoNCE or SigLIP; 0 for the others.
     pub temperature: f32,
+    /// The gradient at the logit bias of SigLIP; 0 for the others.
+    pub logit_bias: f32,
     /// Positive similarity of each pair, `[N]`.
     pub positive: Vec<f32>,
     /// Similarity of each image's hardest text, `[N]`.
@@ -77,7 +79,8 @@ impl Objective {
         let value = context.compute(images, texts, options, [dx, dy]).await?;
         let mined = context.mined_async().await?;
         let [images, texts] = out;
-        Ok(Gradients { images, texts, loss: value.loss, temperature: value.temperature, ..mined })
+        let GradientValue { loss, temperature, logit_bias } = value;
+        Ok(Gradients { images, texts, loss, temperature, logit_bias, ..mined })
     }
 }
 
@@ -87,8 +90,10 @@ impl Objective {
 pub struct GradientValue {
     /// The objective's value, as [`Gradients::loss`].
     pub loss: f32,
-    /// InfoNCE's gradient at the temperature; 0 for the others.
+    /// The gradient at the temperature of InfoNCE or SigLIP; 0 for the others.
     pub temperature: f32,
+    /// The gradient at the logit bias of SigLIP; 0 for the others.
+    pub logit_bias: f32,
 }
 
 /// Computes gradients of one objective at batches of one shape. It keeps its buffers on the device between calls, and
@@ -110,7 +115,7 @@ pub struct GradientContext {
     dim: usize,
     workspace: Workspace,
     ids: Buffer<u32>,
-    temperature: Buffer<f32>,
+    logits: Buffer<f32>,
     /// Images and texts.
     embeddings: [Matrix; 2],
     /// The buffers of the normalisation, after its first use.
@@ -147,11 +152,11 @@ impl GradientContext {
         if dim == 0 {
             return Err(Error::config("embeddings", "a width of 1 or more", dim, "give their width"));
         }
-        let temperature = objective.infonce().map_or(1.0, |params| params.temperature);
+        let logits = objective.logits().map_or([0.0; Logits::LEN], |logits| logits.values());
         Ok(Self {
             workspace: Workspace::new(device, pairs, dim, 0)?,
             ids: Buffer::new(device, "ids", pairs)?,
-            temperature: Buffer::from_slice(device, "temperature", &[temperature])?,
+            logits: Buffer::from_slice(device, "logits", &logits)?,
             embeddings: [
                 Matrix::new(device, "images", pairs, dim)?,
                 Matrix::new(device, "texts", pairs, dim)?,
@@ -238,7 +243,7 @@ impl GradientContext {
             images,
             texts,
             ids: options.ids.map(|_| self.ids.view()),
-            temperature: self.temperature.view(),
+            logits: self.logits.view(),
             left_out: None,
             scale: options.scale,
             bank: None,
@@ -252,17 +257,18 @@ impl GradientContext {
         Ok(())
     }
 
+    /// Loss and gradients of the logits' parameters.
     async fn value(&self) -> Result<GradientValue> {
         let (device, pairs) = (&self.device, self.workspace.pairs());
-        let Workspace { images, texts, dt, .. } = &self.workspace;
+        let Workspace { images, texts, dt, db, .. } = &self.workspace;
         let mut loss = images.loss.read(device, 0..pairs).await?;
         loss.extend(texts.loss.read(device, 0..pairs).await?);
         let sum = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
-        let temperature = match self.objective.infonce() {
-            Some(_) => sum(&dt.to_rows(device).await?),
-            None => 0.0,
-        };
-        Ok(GradientValue { loss: sum(&loss), temperature })
+        let logits = self.objective.logits();
+        let temperature = if logits.is_some() { sum(&dt.to_rows(device).await?) } else { 0.0 };
+        let has_bias = logits.is_some_and(|logits| logits.has_bias);
+        let logit_bias = if has_bias { sum(&db.to_rows(device).await?) } else { 0.0 };
+        Ok(GradientValue { loss: sum(&loss), temperature, logit_bias })
     }
 
     /// The negatives that the last call mined: the similarities and indices of [`Gradients`]. The other fields are
@@ -374,8 +380,8 @@ impl Objective {
     /// # Ok::<(), wgoal::Error>(())
     /// ```
     ///
-    /// GOAL and hinge gradients are sums over the batch. The InfoNCE gradient is a mean (docs/math.md, "Assembled
-    /// gradient" and "InfoNCE"). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
+    /// GOAL and hinge gradients are sums over the batch. Those of InfoNCE and SigLIP are divided by the number
+    /// of pairs (docs/math.md, "Assembled gradient", "InfoNCE" and "SigLIP"). The weights assume cosines: give unit rows, or set [`GradientOptions::normalize`].
     ///
     /// # Errors
     /// When the shapes disagree, a value is not finite, a parameter is out of range, or the device fails.

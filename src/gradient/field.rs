@@ -39,7 +39,7 @@ impl Field {
         let mut losses = [vec![0.0; n], vec![0.0; n]];
         let mut a = s.to_vec();
         if let Objective::Infonce(params) = term.objective {
-            let (same, t) = ((ids, same_image(params)), f64::from(params.temperature));
+            let (same, t) = ((ids, same_image(params.leave_out)), f64::from(params.temperature));
             let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];
             for ((block, state), distance) in blocks.iter().zip(&mut states).zip(&mut losses) {
                 reference::log_sum_exp(block, s, same, t, (state, distance));
@@ -47,6 +47,13 @@ impl Field {
             let [it, ti] = &mut losses;
             let states = [&states[0][..], &states[1][..]];
             reference::infonce(&mut a, (0, n), same, t, states, 1.0, &mut vec![0.0; 4 * n], [it, ti]);
+            return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
+        }
+        if let Objective::Siglip(params) = term.objective {
+            let same = (ids, same_image(params.leave_out));
+            let logits = [params.temperature, params.logit_bias].map(f64::from);
+            let ([it, ti], [mut dt, mut db]) = (&mut losses, [vec![0.0; 4 * n], vec![0.0; 4 * n]]);
+            reference::siglip(&mut a, (0, n), same, logits, 1.0, [&mut dt, &mut db], [it, ti]);
             return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
         }
         if let Some(params) = exponential_params(term.objective, 1.0) {

@@ -39,9 +39,9 @@ impl Workspace {
                 };
                 mining.block(commands, &block, strip.view(), inputs.ids, (positive, direction))?;
                 if let Objective::Infonce(params) = term.objective {
-                    let same = (inputs.ids, same_image(params));
+                    let same = (inputs.ids, same_image(params.leave_out));
                     let (state, distance) = (direction.sums.view_mut(), direction.part_loss.view_mut());
-                    log_sum_exp(commands, &block, strip.view(), same, inputs.temperature, state, distance)?;
+                    log_sum_exp(commands, &block, strip.view(), same, inputs.logits, state, distance)?;
                 }
             }
             Ok(())

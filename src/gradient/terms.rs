@@ -1,13 +1,11 @@
 //! Translates the description of an objective into parameters of kernels.
 
 use crate::kernels::{ExponentialParams, PositivePart, SameImage, WeightParams};
-use crate::objective::{
-    GoalParams, InfonceParams, Loss, Negatives, Objective, PairWeight, Term, TripletWeight,
-};
+use crate::objective::{GoalParams, Loss, Negatives, Objective, PairWeight, Term, TripletWeight};
 
-/// How InfoNCE treats other captions of an image.
-pub(super) fn same_image(params: &InfonceParams) -> SameImage {
-    if params.leave_out { SameImage::LeftOut } else { SameImage::Target }
+/// How InfoNCE and SigLIP treat other captions of an image.
+pub(super) fn same_image(leave_out: bool) -> SameImage {
+    if leave_out { SameImage::LeftOut } else { SameImage::Target }
 }
 
 /// The weights of a term's triplets; `None` if it has no triplets.
@@ -54,7 +52,7 @@ pub(crate) fn weight_params(objective: &Objective, scale: f32) -> Option<WeightP
             Some(WeightParams { margin: *margin, exclude_own, scale, custom, ..Default::default() })
         }
         Objective::Over(_, objective) => weight_params(objective, scale),
-        Objective::Infonce(_) | Objective::Sum(_) => None,
+        Objective::Infonce(_) | Objective::Siglip(_) | Objective::Sum(_) => None,
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) struct Inputs<'a> {
     pub texts: Mat<'a>,
     /// Image of each pair. If given, captions of the same image are never negatives.
     pub ids: Option<Slice<'a, u32>>,
-    /// Temperature t of InfoNCE `[1]`; the other objectives do not read it.
-    pub temperature: Slice<'a, f32>,
+    /// Temperature and bias of InfoNCE and SigLIP, as in `Logits::values`; the other objectives do not read them.
+    pub logits: Slice<'a, f32>,
     /// Elements of S that are neither positive nor negative.
     pub left_out: Option<&'a LeftOut>,
     /// Upstream gradient.
@@ -40,8 +40,9 @@ pub(crate) struct Workspace {
     pub(super) no_index: Buffer<u32>,
     pub(super) images: Direction,
     pub(super) texts: Direction,
-    /// Parts of the gradient at the temperature, in column 0 of `[pairs, 4]`.
+    /// Parts of the gradients at temperature and bias, in column 0 of `[pairs, 4]`.
     pub(super) dt: Matrix,
+    pub(super) db: Matrix,
     /// Whether losses and gradients already hold a part of the sum.
     pub(super) begun: bool,
 }
@@ -155,6 +156,7 @@ impl Workspace {
             images: Direction::new(device, "images", pairs)?,
             texts: Direction::new(device, "texts", pairs)?,
             dt: Matrix::new(device, "objective.dt", pairs, 1)?,
+            db: Matrix::new(device, "objective.db", pairs, 1)?,
             begun: false,
         })
     }
@@ -179,9 +181,9 @@ impl Workspace {
         [self.images.loss.view(), self.texts.loss.view()]
     }
 
-    /// Parts of the gradient at InfoNCE's temperature, `[pairs, 1]`; its column sum is the gradient.
-    pub fn temperature_gradient(&self) -> Mat<'_> {
-        self.dt.view()
+    /// Parts of the gradients at temperature and bias of the logits, `[pairs, 1]`; their column sums are the gradients.
+    pub fn logit_gradients(&self) -> [Mat<'_>; 2] {
+        [self.dt.view(), self.db.view()]
     }
 }
 

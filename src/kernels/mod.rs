@@ -39,6 +39,7 @@ mod ranks;
 mod record;
 mod relative;
 mod scan;
+mod siglip;
 mod sum_squares;
 #[cfg(feature = "native")]
 mod tuning;
@@ -71,6 +72,7 @@ pub use product::{MATMUL_VARIANTS, MatmulVariant, Product};
 pub use ranks::{RightCandidates, ranks};
 pub use record::{RECORD, StepRecord, record};
 pub use relative::{Relative, relative};
+pub use siglip::{SiglipField, siglip};
 pub use sum_squares::{PARTS, sum_squares};
 pub use weights::{PositivePart, WeightParams, loss_at, weight_sections, weights, weights_at};
 pub use widen::widen;
@@ -104,6 +106,7 @@ pub mod reference {
     pub use super::ranks::reference as ranks;
     pub use super::record::reference as record;
     pub use super::relative::reference as relative;
+    pub use super::siglip::reference as siglip;
     pub use super::sum_squares::reference as sum_squares;
     pub use super::weights::reference as weights;
     pub use super::widen::reference as widen;
@@ -154,6 +157,7 @@ pub static KERNELS: &[&Kernel] = &[
     &ranks::KERNEL,
     &record::KERNEL,
     &relative::KERNEL,
+    &siglip::KERNEL,
     &sum_squares::KERNEL,
     &weights::KERNEL,
     &widen::KERNEL,

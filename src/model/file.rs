@@ -63,7 +63,11 @@ impl Head {
         let tensor = |segment: super::Segment| {
             (format!("{prefix}{}", segment.name), segment.shape(), segment.get(&self.values))
         };
-        segments.map(tensor).collect()
+        let absent = |values: &[f32]| values.iter().all(|&x| x == 0.0);
+        segments
+            .filter(|segment| !segment.may_be_absent() || !absent(&segment.get(&self.values)))
+            .map(tensor)
+            .collect()
     }
 
     /// The standardisation of both sides, if there is one.
@@ -197,7 +201,11 @@ impl<'a> HeadFile<'a> {
     pub fn values(&self, layout: &Layout, prefix: &str) -> Result<Vec<f32>> {
         let mut values = vec![0.0; layout.len()];
         for segment in layout.segments() {
-            let found = self.read(&format!("{prefix}{}", segment.name), &segment.shape())?;
+            let name = format!("{prefix}{}", segment.name);
+            if segment.may_be_absent() && !self.has(&name) {
+                continue;
+            }
+            let found = self.read(&name, &segment.shape())?;
             segment.set(&mut values, &found)?;
         }
         Ok(values)

@@ -18,8 +18,8 @@ pub enum Side {
     Text,
 }
 
-/// A trained or fresh head on the host: the encoders of both sides, the temperature of InfoNCE, and the standardisation
-/// of its inputs.
+/// A trained or fresh head on the host: the encoders of both sides, temperature and bias of the logits, and
+/// the standardisation of its inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
     pub(crate) layout: Layout,
@@ -72,7 +72,8 @@ impl Head {
     }
 
     /// Names and shapes of all parameters, as in a checkpoint. Every head has `image.weight [embed, dim]`,
-    /// `image.bias [embed]`, the same for `text`, and `temperature`.
+    /// `image.bias [embed]`, the same for `text`, `temperature` and `logit_bias`. Files leave out a
+    /// `logit_bias` of 0.
     ///
     /// [`super::ImageEncoder::ResidualMlp`] adds `image.mlp.first.weight [m, dim]` and `.bias`, `image.mlp.norm [2, m]`
     /// (scale, shift), `image.mlp.second.weight [embed, m]` and `.bias`, and `image.mlp.running [2, m]` (running mean
@@ -182,8 +183,13 @@ impl Head {
         self.layout.dims[side as usize]
     }
 
-    /// The temperature at the end of the last training with InfoNCE; 0 if there was none.
+    /// The temperature at the end of the last training with InfoNCE or SigLIP; 0 if there was none.
     pub fn temperature(&self) -> f32 {
         self.values[self.layout.temperature().start]
+    }
+
+    /// The logit bias at the end of the last training with SigLIP; 0 if there was none, or one with InfoNCE after it.
+    pub fn logit_bias(&self) -> f32 {
+        self.values[self.layout.logit_bias().start]
     }
 }

@@ -7,8 +7,8 @@ use rand_chacha::rand_core::Rng;
 use std::ops::Range;
 
 /// The parts of a head, which determine where each parameter lies. A parameter is a matrix with padded rows that starts
-/// on a 256-byte boundary. The parameters with weight decay and clipping come first, then the temperature, then values
-/// that are not trained.
+/// on a 256-byte boundary. The parameters with weight decay and clipping come first, then temperature and bias of the
+/// logits, then values that are not trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Width of the features of each side.
@@ -48,6 +48,8 @@ enum Start {
     /// Uniform in 0 to 1.
     Turn,
 }
+
+const LOGIT_BIAS: &str = "logit_bias";
 
 const ZERO: Start = Start::Rows(&[0.0]);
 
@@ -162,6 +164,7 @@ impl GpoLayout {
 pub(crate) struct Segments {
     pub sides: [SideLayout; 2],
     pub temperature: Segment,
+    pub logit_bias: Segment,
     len: usize,
 }
 
@@ -228,6 +231,8 @@ impl Layout {
             .map(|(pooling, prefix)| (pooling == Pooling::Gpo).then(|| all.gpo(prefix, GPO)));
         let fourier = self.fourier_weights(&mut all);
         let temperature = all.add("temperature".into(), 1, 1, ZERO);
+        // Logits::values has the same layout.
+        let logit_bias = all.add(LOGIT_BIAS.into(), 1, 1, ZERO);
         let running = self.mlp.then(|| all.add("image.mlp.running".into(), 2, m, Start::Rows(&[0.0, 1.0])));
         let [image_fourier, text_fourier] = self.fourier(&mut all, fourier);
         let mlp = match (layers, norm, running) {
@@ -241,7 +246,7 @@ impl Layout {
         let image = SideLayout { weight, bias, fourier, mlp, gpo: image_gpo };
         let (weight, bias, fourier) = (text_weight, text_bias, text_fourier);
         let text = SideLayout { weight, bias, fourier, mlp: None, gpo: text_gpo };
-        Segments { sides: [image, text], temperature, len: all.len() }
+        Segments { sides: [image, text], temperature, logit_bias, len: all.len() }
     }
 
     /// The trained weights of the random features of both sides.
@@ -267,8 +272,8 @@ impl Layout {
 
     /// All segments, in order.
     pub fn segments(&self) -> Vec<Segment> {
-        let Segments { sides, temperature, .. } = self.parts();
-        let mut all = vec![temperature];
+        let Segments { sides, temperature, logit_bias, .. } = self.parts();
+        let mut all = vec![temperature, logit_bias];
         for SideLayout { weight, bias, fourier, mlp, gpo } in sides {
             all.extend([weight, bias]);
             if let Some(FourierLayout { weight, frequency, phase }) = fourier {
@@ -300,6 +305,16 @@ impl Layout {
         self.parts().temperature.range
     }
 
+    pub fn logit_bias(&self) -> Range<usize> {
+        self.parts().logit_bias.range
+    }
+
+    /// Temperature and bias, as in `Logits::values`.
+    pub fn logits(&self) -> Range<usize> {
+        let Segments { temperature, logit_bias, .. } = self.parts();
+        temperature.range.start..logit_bias.range.end
+    }
+
     /// Elements of the flat buffer.
     pub fn len(&self) -> usize {
         self.parts().len
@@ -307,6 +322,11 @@ impl Layout {
 }
 
 impl Segment {
+    /// Whether a file without it means that it is 0: the bias of the logits, which only SigLIP has.
+    pub fn may_be_absent(&self) -> bool {
+        self.name == LOGIT_BIAS
+    }
+
     /// Whether it is a bias, or the scale and shift of a norm.
     pub fn is_bias(&self) -> bool {
         self.name.ends_with(".norm") || self.name.contains(".bias")

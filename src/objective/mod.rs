@@ -1,16 +1,18 @@
-//! Objectives: the GOAL gradients (15 combinations of triplet and pair weight), the hinge triplet, InfoNCE and named
-//! losses.
+//! Objectives: the GOAL gradients (15 combinations of triplet and pair weight), the hinge triplet, InfoNCE, SigLIP and
+//! named losses.
 //!
 //! An [`Objective`] is a value with a name such as `cir:sig-ms`. [`Objective::gradients`] computes its gradient for
 //! callers with their own encoder. The module `gradient` holds the dispatches that the trainer uses.
 //! This file holds that type with its parameters. Names, checks and custom weights are in the files beside it.
 
+mod contrastive;
 mod custom;
 mod equal_captions;
 mod names;
 mod negatives;
 mod validate;
 
+pub use contrastive::{InfonceParams, Logits, SiglipParams};
 pub use custom::CustomWeights;
 pub(crate) use custom::SECTION;
 pub use equal_captions::EqualCaptions;
@@ -83,32 +85,6 @@ impl Default for GoalParams {
     fn default() -> Self {
         Self { tau: 1.0, alpha: 2.0, beta: 10.0, lambda: 0.5, threshold: 0.1, circle: 0.5, margin: None }
     }
-}
-
-/// Parameters of InfoNCE.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct InfonceParams {
-    /// The temperature, or its initial value if it is learned.
-    pub temperature: f32,
-    /// Learn the temperature and clamp it to [0.001, 0.5], as X-VLM does.
-    pub learn_temperature: bool,
-    /// With image ids: leave out the other captions of an image, instead of sharing the target among them.
-    pub leave_out: bool,
-}
-
-with!(InfonceParams);
-
-impl Default for InfonceParams {
-    fn default() -> Self {
-        Self { temperature: 0.07, learn_temperature: false, leave_out: false }
-    }
-}
-
-impl InfonceParams {
-    /// Range of a learned temperature.
-    pub(crate) const BOUNDS: (f32, f32) = (0.001, 0.5);
 }
 
 /// A named loss of one positive and the negatives of its anchor, summed over both directions of the batch. The gradient
@@ -197,8 +173,8 @@ impl Loss {
 /// An objective on a batch of N image embeddings and their N text embeddings.
 ///
 /// Parsed from `TRIPLET:PAIR` (`con`, `nca` or `cir`, then `con`, `lin`, `lin-ms`, `sig` or `sig-ms`), the name of a
-/// [`Loss`], `hinge`, `hinge-sum`, `infonce` or `infonce-masked`. The parameters get their defaults. `NAME@NEGATIVES`
-/// chooses other [`Negatives`] than the hardest. `+` and `WEIGHT*` make weighted sums:
+/// [`Loss`], `hinge`, `hinge-sum`, `infonce`, `infonce-masked`, `siglip` or `siglip-masked`. The parameters get their
+/// defaults. `NAME@NEGATIVES` chooses other [`Negatives`] than the hardest. `+` and `WEIGHT*` make weighted sums:
 ///
 /// ```
 /// use wgoal::Objective;
@@ -228,6 +204,8 @@ pub enum Objective {
     },
     /// Symmetric InfoNCE (X-VLM's contrastive term), a mean over the batch.
     Infonce(InfonceParams),
+    /// The sigmoid loss of SigLIP over all pairs, a sum divided by the number of pairs of the batch.
+    Siglip(SiglipParams),
     /// A named loss, a sum over the batch.
     Loss(Loss, GoalParams),
     /// The GOAL gradient with weights from a WGSL file, a sum over the batch.
@@ -311,7 +289,7 @@ impl Objective {
         match self {
             Self::Goal(_, _, params) | Self::Loss(_, params) => params.margin,
             Self::Hinge { margin } | Self::HingeSum { margin } => Some(*margin),
-            Self::Infonce(_) => None,
+            Self::Infonce(_) | Self::Siglip(_) => None,
             Self::Custom { margin, .. } => *margin,
             Self::Over(_, objective) => objective.margin(),
             Self::Sum(terms) => terms.iter().find_map(|(_, objective)| objective.margin()),
@@ -377,7 +355,7 @@ impl Objective {
             Self::Goal(..) | Self::Hinge { .. } | Self::HingeSum { .. } | Self::Custom { .. } => true,
             Self::Loss(loss, _) => loss.combination().is_some(),
             Self::Over(_, objective) => objective.has_triplets(),
-            Self::Infonce(_) | Self::Sum(_) => false,
+            Self::Infonce(_) | Self::Siglip(_) | Self::Sum(_) => false,
         }
     }
 
@@ -390,7 +368,7 @@ impl Objective {
             Self::Hinge { .. } => true,
             Self::Custom { margin, .. } => margin.is_some(),
             Self::Over(_, objective) => objective.closes_triplets(),
-            Self::HingeSum { .. } | Self::Infonce(_) | Self::Sum(_) => false,
+            Self::HingeSum { .. } | Self::Infonce(_) | Self::Siglip(_) | Self::Sum(_) => false,
         }
     }
 }

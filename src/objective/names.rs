@@ -1,6 +1,6 @@
 //! The names of objectives: parsing and printing.
 
-use super::{GoalParams, HINGE_MARGIN, InfonceParams, Loss, Objective, PAIRS, TRIPLETS};
+use super::{GoalParams, HINGE_MARGIN, InfonceParams, Loss, Objective, PAIRS, SiglipParams, TRIPLETS};
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -54,6 +54,10 @@ impl FromStr for Objective {
             "infonce-masked" => {
                 return Ok(Self::Infonce(InfonceParams { leave_out: true, ..Default::default() }));
             }
+            "siglip" => return Ok(Self::Siglip(SiglipParams::default())),
+            "siglip-masked" => {
+                return Ok(Self::Siglip(SiglipParams { leave_out: true, ..Default::default() }));
+            }
             "custom" => {
                 let expected = "a file that defines its weights";
                 return Err(Error::config("objective `custom`", expected, "none", "add --weights FILE.wgsl"));
@@ -76,7 +80,8 @@ impl FromStr for Objective {
 /// The error for an unknown name. It suggests the nearest known name.
 fn unknown(name: &str) -> Error {
     let goal = Objective::goal_combinations().map(|objective| objective.to_string());
-    let others = ["hinge", "hinge-sum", "infonce", "infonce-masked", "custom"].into_iter();
+    let others =
+        ["hinge", "hinge-sum", "infonce", "infonce-masked", "siglip", "siglip-masked", "custom"].into_iter();
     let others: Vec<_> = others.chain(Loss::ALL.map(|loss| loss.name())).map(String::from).collect();
     let expected = format!("TRIPLET:PAIR, {}", others.join(", "));
     let near = |known: &String| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), known);
@@ -105,6 +110,8 @@ impl fmt::Display for Objective {
             Self::HingeSum { .. } => f.write_str("hinge-sum"),
             Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),
             Self::Infonce(_) => f.write_str("infonce"),
+            Self::Siglip(params) if params.leave_out => f.write_str("siglip-masked"),
+            Self::Siglip(_) => f.write_str("siglip"),
             Self::Custom { .. } => f.write_str("custom"),
             Self::Over(negatives, objective) => write!(f, "{objective}@{negatives}"),
             Self::Sum(terms) => {

@@ -1,6 +1,6 @@
 //! Checks of an objective's parameters.
 
-use super::{InfonceParams, Negatives, Objective, PairWeight};
+use super::{Logits, Negatives, Objective, PairWeight};
 use crate::{Error, Result};
 
 impl Objective {
@@ -42,12 +42,13 @@ impl Objective {
                 )?;
                 check(params.circle.is_finite(), "circle-margin", "a finite number", params.circle)
             }
-            Self::Infonce(params) => {
-                positive("temperature", params.temperature)?;
-                let (low, high) = InfonceParams::BOUNDS;
-                let t = params.temperature;
-                let learnable = !params.learn_temperature || (low..=high).contains(&t);
-                check(learnable, "temperature", "0.001 to 0.5 where it is learned", t)
+            Self::Infonce(_) | Self::Siglip(_) => {
+                let Some(Logits { temperature, bias, learned, .. }) = self.logits() else { return Ok(()) };
+                positive("temperature", temperature)?;
+                let (low, high) = Logits::BOUNDS;
+                let learnable = !learned || (low..=high).contains(&temperature);
+                check(learnable, "temperature", "0.001 to 0.5 where it is learned", temperature)?;
+                check(bias.is_finite(), "logit-bias", "a finite number", bias)
             }
             Self::Over(negatives, objective) => {
                 objective.validate()?;
@@ -87,11 +88,10 @@ impl Objective {
                         return Err(Error::config(thing, "a sum without sums in it", objective, advice));
                     }
                 }
-                let infonce = terms.iter().filter(|(_, objective)| matches!(objective, Self::Infonce(_)));
-                match infonce.count() {
+                match terms.iter().filter(|(_, objective)| objective.logits().is_some()).count() {
                     0 | 1 => Ok(()),
                     more => {
-                        let expected = "InfoNCE at most once: the head has one temperature";
+                        let expected = "InfoNCE or SigLIP at most once: the head has one temperature";
                         Err(Error::config(thing, expected, format!("{more} times"), "leave all but one out"))
                     }
                 }

@@ -46,7 +46,7 @@ pub struct TrainConfig {
     pub optimizer: Optimizer,
     /// Learning rate.
     pub lr: f64,
-    /// Weight decay. It applies to every parameter except a learned temperature.
+    /// Weight decay. It applies to every parameter except a learned temperature and logit bias.
     pub weight_decay: f64,
     /// Whether biases decay as well.
     pub decay_biases: bool,
@@ -257,7 +257,7 @@ impl TrainConfig {
     /// The objective of an epoch, counted from 0: first the warm-up's, then the run's own.
     pub fn objective_of(&self, epoch: usize) -> Objective {
         match &self.objective {
-            objective if objective.infonce().is_some() => objective.clone(),
+            objective if objective.logits().is_some() => objective.clone(),
             objective if epoch < self.warmup_epochs => {
                 Objective::HingeSum { margin: objective.margin().unwrap_or(HINGE_MARGIN) }
             }

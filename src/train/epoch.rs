@@ -24,9 +24,12 @@ pub struct Epoch {
     pub clipped: f64,
     /// Learning rate of the last step.
     pub lr: f64,
-    /// InfoNCE's temperature after the epoch.
+    /// The temperature of InfoNCE or SigLIP after the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
+    /// The logit bias of SigLIP after the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<f32>,
     /// Number of feature rows that were all zero, of images and texts, counted each time they were read.
     pub zero_rows: usize,
     /// On the validation split.
@@ -145,7 +148,7 @@ pub(crate) fn collapse(val: &Recall, signs: Signs) -> Option<String> {
         String::new()
     } else {
         let objective = &config.objective;
-        let infonce = objective.infonce().is_some();
+        let infonce = objective.logits().is_some();
         let advice = [
             // It trains on all negatives first, and only objectives that choose some among them.
             (

@@ -10,7 +10,7 @@ use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, LeftOut, Relation, Workspace, check_pairs};
 use crate::kernels::{PARTS, RECORD};
 use crate::model::{Encoder, Head, Layout, Side};
-use crate::objective::{InfonceParams, Objective};
+use crate::objective::{Logits, Objective};
 use crate::optim::Optimizer;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -22,7 +22,8 @@ pub(super) const RECORDS: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct StepStats {
-    /// The value of the objective: a sum over the batch for GOAL and hinge, a mean for InfoNCE.
+    /// The value of the objective: a sum over the batch for GOAL and hinge, divided by the number of pairs for InfoNCE and
+    /// SigLIP.
     pub loss: f32,
     /// The mean positive similarity.
     pub positive: f32,
@@ -58,7 +59,7 @@ pub struct Pipeline {
     pub(super) layout: Layout,
     pub(super) head: Head,
     pub(super) optimizer: Optimizer,
-    /// The ranges of the parameters, with their weight decay. The temperature does not decay.
+    /// The ranges of the parameters, with their weight decay. Temperature and bias of the logits do not decay.
     pub(super) decays: Vec<(std::ops::Range<usize>, f64)>,
     pub(super) clip: f32,
     pub(super) mask: bool,
@@ -90,12 +91,12 @@ pub struct Pipeline {
     pub(super) recorded: usize,
     pub(super) fetched: Vec<StepStats>,
     pub(super) step: u64,
-    /// The temperature that an objective set last. A learned temperature is set only once.
-    pub(super) temperature: Option<InfonceParams>,
-    /// The temperature that the gradient reads: that of the objective, or a copy of the parameter.
-    pub(super) read_temperature: Buffer<f32>,
-    /// Whether this temperature is right for a next step that sets none.
-    pub(super) temperature_ready: bool,
+    /// Temperature and bias that an objective set last. Learned ones are set only once.
+    pub(super) logits: Option<Logits>,
+    /// Temperature and bias that the gradient reads: those of the objective, or copies of the parameters.
+    pub(super) read_logits: Buffer<f32>,
+    /// Whether these are right for a next step that sets none.
+    pub(super) logits_ready: bool,
 }
 
 impl Pipeline {
@@ -145,9 +146,9 @@ impl Pipeline {
             recorded: 0,
             fetched: Vec::new(),
             step: 0,
-            temperature: None,
-            read_temperature: Buffer::new(device, "temperature", 1)?,
-            temperature_ready: false,
+            logits: None,
+            read_logits: Buffer::new(device, "logits", Logits::LEN)?,
+            logits_ready: false,
             head,
         })
     }
@@ -290,13 +291,13 @@ impl Pipeline {
             average.write(&self.device, averaged)?;
         }
         self.step = step;
-        self.temperature_ready = false;
-        self.temperature = objective.infonce().copied().or(self.temperature);
+        self.logits_ready = false;
+        self.logits = objective.logits().or(self.logits);
         Ok(())
     }
 }
 
-/// All trained parameters except the temperature: in one range, or in several if some do not decay.
+/// All trained parameters except temperature and bias of the logits: in one range, or in several if some do not decay.
 fn decays(layout: &Layout, config: &TrainConfig) -> Vec<(std::ops::Range<usize>, f64)> {
     let end = layout.temperature().start;
     if config.decay_biases {

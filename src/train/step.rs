@@ -11,10 +11,16 @@ use super::pipeline::{External, RECORDS};
 use crate::device::{Commands, Matrix, Upload, pad_rows};
 use crate::gradient::Inputs;
 use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
-use crate::objective::{InfonceParams, Objective};
+use crate::objective::{Logits, Objective};
 use crate::optim::Step;
 use crate::{Error, Result};
 use std::ops::Range;
+
+/// Elements of a single number, padded.
+const VALUE: usize = 4;
+
+/// The bounds of parameters without bounds.
+const UNBOUNDED: (f32, f32) = (f32::MIN, f32::MAX);
 
 impl Pipeline {
     /// [`Pipeline::step_local_async`] on rows that are already padded.
@@ -45,7 +51,7 @@ impl Pipeline {
             self.take_external(external).await?;
         }
         self.upload_ids(ids)?;
-        let given = self.upload_temperature(&mut commands, objective)?;
+        let given = self.upload_logits(&mut commands, objective)?;
         self.objective(&mut commands, objective, added)?;
         let trained = self.backward(&mut commands, objective)?;
         self.reduce(&mut commands, trained)?;
@@ -82,20 +88,16 @@ impl Pipeline {
         relation.map_or(Ok(()), |relation| bank.leave_out(&self.device, relation, ids))
     }
 
-    /// Uploads the temperature that the gradient reads. If the objective sets a new one, this is used and returned.
-    /// Otherwise the parameter is used.
-    fn upload_temperature(
-        &mut self,
-        commands: &mut Commands,
-        objective: &Objective,
-    ) -> Result<Option<InfonceParams>> {
-        let given = objective.infonce().filter(|params| self.temperature != Some(**params)).copied();
-        if let Some(params) = &given {
-            self.temperature_ready = false;
-            self.read_temperature.write(&self.device, 0, &[params.temperature])?;
-        } else if objective.infonce().is_some() && !self.temperature_ready {
-            let from = self.values.part(self.layout.temperature());
-            accumulate(commands, (from, 1), 1.0, (self.read_temperature.view_mut(), 0), false)?;
+    /// Uploads temperature and bias that the gradient reads. If the objective sets new ones, these are used and returned.
+    /// Otherwise the parameters are used.
+    fn upload_logits(&mut self, commands: &mut Commands, objective: &Objective) -> Result<Option<Logits>> {
+        let given = objective.logits().filter(|logits| self.logits != Some(*logits));
+        if let Some(logits) = &given {
+            self.logits_ready = false;
+            self.read_logits.write(&self.device, 0, &logits.values())?;
+        } else if objective.logits().is_some() && !self.logits_ready {
+            let from = self.values.part(self.layout.logits());
+            accumulate(commands, (from, Logits::LEN), 1.0, (self.read_logits.view_mut(), 0), false)?;
         }
         Ok(given)
     }
@@ -120,7 +122,7 @@ impl Pipeline {
             images: image.unit.view(),
             texts: text.unit.view(),
             ids: self.mask.then(|| self.ids.view()),
-            temperature: self.read_temperature.view(),
+            logits: self.read_logits.view(),
             left_out: self.relation.as_ref().map(|_| &self.left_out),
             scale: 1.0,
             bank: bank.and_then(|bank| bank.rows()),
@@ -139,13 +141,13 @@ impl Pipeline {
         for encoder in &mut self.encoders {
             encoder.backward((&self.device, commands), &self.values, &mut self.gradients)?;
         }
-        let temperature = self.layout.temperature();
-        if !learns_temperature(objective) {
-            return Ok(0..temperature.start);
+        let learned = self.learned(objective);
+        let Some((last, _)) = learned.last() else { return Ok(0..self.layout.logits().start) };
+        let end = last.end;
+        for ((range, _), parts) in learned.into_iter().zip(self.workspace.logit_gradients()) {
+            column_sum(commands, parts, self.gradients.part_mut(range))?;
         }
-        let dt = self.gradients.part_mut(temperature.clone());
-        column_sum(commands, self.workspace.temperature_gradient(), dt)?;
-        Ok(0..temperature.end)
+        Ok(0..end)
     }
 
     /// The gradient of all machines, and the parts of its squared norm.
@@ -155,7 +157,20 @@ impl Pipeline {
         sum_squares(commands, self.gradients.part(trained), len, self.parts.view_mut())
     }
 
-    /// Changes the state: a new temperature, the bank, the records, and the parameters with the optimiser's state.
+    /// The parameters of the logits that are learned, with their bounds.
+    fn learned(&self, objective: &Objective) -> Vec<(Range<usize>, (f32, f32))> {
+        match objective.logits() {
+            Some(Logits { learned: true, has_bias, .. }) => {
+                let both = self.layout.logits();
+                let temperature = (both.start..both.start + VALUE, Logits::BOUNDS);
+                let bias = has_bias.then_some((both.start + Logits::BIAS..both.end, UNBOUNDED));
+                std::iter::once(temperature).chain(bias).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Changes the state: new temperature and bias, the bank, the records, and the parameters with the optimiser's state.
     fn update(
         &mut self,
         commands: &mut Commands,
@@ -163,10 +178,9 @@ impl Pipeline {
         given: bool,
         learning_rate: f64,
     ) -> Result<()> {
-        let temperature = self.layout.temperature();
         if given {
-            let to = self.values.part_mut(temperature.clone());
-            accumulate(commands, (self.read_temperature.view(), 1), 1.0, (to, 0), false)?;
+            let to = self.values.part_mut(self.layout.logits());
+            accumulate(commands, (self.read_logits.view(), Logits::LEN), 1.0, (to, 0), false)?;
         }
         if let Some(bank) = self.bank.as_mut().filter(|_| self.banking) {
             let [image, text] = &self.encoders;
@@ -183,17 +197,15 @@ impl Pipeline {
             max_norm: self.clip,
         };
         record(commands, from, self.records.view_mut(), self.factor.view_mut())?;
-        let bounds = (f32::MIN, f32::MAX);
-        let step = Step { learning_rate, decay: 0.0, step: self.step + 1, bounds };
+        let step = Step { learning_rate, decay: 0.0, step: self.step + 1, bounds: UNBOUNDED };
         for k in 0..self.decays.len() {
             let (range, decay) = self.decays[k].clone();
             self.optimize(commands, range, &Step { decay, ..step })?;
         }
-        if learns_temperature(objective) {
-            let bounds = InfonceParams::BOUNDS;
-            self.optimize(commands, temperature.clone(), &Step { bounds, ..step })?;
+        for (range, bounds) in self.learned(objective) {
+            self.optimize(commands, range, &Step { bounds, ..step })?;
         }
-        self.average(commands, 0..temperature.start)
+        self.average(commands, 0..self.layout.logits().start)
     }
 
     /// Moves the average of the weights towards those after this step. The statistics of a batch norm are averaged as
@@ -217,16 +229,11 @@ impl Pipeline {
     }
 
     /// Updates the host's state after a step was submitted completely.
-    fn finish(
-        &mut self,
-        objective: &Objective,
-        given: Option<InfonceParams>,
-        ids: [&[u32]; 2],
-    ) -> Result<()> {
+    fn finish(&mut self, objective: &Objective, given: Option<Logits>, ids: [&[u32]; 2]) -> Result<()> {
         self.encoders.iter_mut().for_each(crate::model::Encoder::keep_statistics);
-        self.temperature = given.or(self.temperature);
-        if objective.infonce().is_some() {
-            self.temperature_ready = !learns_temperature(objective);
+        self.logits = given.or(self.logits);
+        if let Some(logits) = objective.logits() {
+            self.logits_ready = !logits.learned;
         }
         self.recorded += 1;
         self.step += 1;
@@ -267,8 +274,4 @@ impl Pipeline {
         }
         Ok(())
     }
-}
-
-fn learns_temperature(objective: &Objective) -> bool {
-    objective.infonce().is_some_and(|params| params.learn_temperature)
 }

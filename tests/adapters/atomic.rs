@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use wgoal::doctor::kernels;
 use wgoal::gradient::GradientOptions;
 use wgoal::model::{ImageEncoder, Pooling};
-use wgoal::objective::InfonceParams;
+use wgoal::objective::{InfonceParams, SiglipParams};
 use wgoal::pooling::Gpo;
 use wgoal::rerank::Candidates;
 use wgoal::similarity::{NegativeOptions, hard_negatives};
@@ -216,6 +216,46 @@ fn learned_temperature(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// The same of SigLIP's temperature and bias. A step with neither leaves the bias, and InfoNCE sets it to 0.
+fn learned_bias(device: &Device) -> Outcome {
+    let config = TrainConfig::default().with(|c| c.mask_same_image = false);
+    let mut random = Random::new(25);
+    let (images, texts) = (random.values(PAIRS * DIMS[0]), random.values(PAIRS * DIMS[1]));
+    let batch = Features { images: &images, texts: &texts, ids: &[] };
+    let objective = |temperature, logit_bias, learn_temperature| {
+        Objective::Siglip(SiglipParams::default().with(|c| {
+            (c.temperature, c.logit_bias) = (temperature, logit_bias);
+            c.learn_temperature = learn_temperature;
+        }))
+    };
+    let mut pipeline = Pipeline::new(device, Head::new(DIMS[0], DIMS[1], EMBED, 3)?, &config, PAIRS)?;
+    for _ in 0..3 {
+        pipeline.step(batch, &objective(0.2, -3.0, true), 1e-2)?;
+        let head = pipeline.head()?;
+        let (t, b) = (head.temperature(), head.logit_bias());
+        check(t != 0.2 && b != -3.0 && (b + 3.0).abs() < 0.1, format!("temperature {t}, bias {b}"))?;
+        let mut first = Pipeline::new(device, head.clone(), &config, PAIRS)?;
+        first.step(batch, &objective(t, b, true), 1e-2)?;
+        let mut next = Pipeline::new(device, head.clone(), &config, PAIRS)?;
+        next.step(batch, &objective(t, -3.0, true), 1e-2)?;
+        pipeline.records()?;
+        pipeline.step(batch, &objective(0.2, -3.0, true), 1e-2)?;
+        let [found, expected, other] = [&mut pipeline, &mut first, &mut next].map(|p| p.records());
+        let (found, expected, other) = (found?[0].loss, expected?[0].loss, other?[0].loss);
+        check(found == expected, format!("{found}, expected {expected}"))?;
+        check(expected != other, format!("{b} makes no difference to -3"))?;
+    }
+    let learned = pipeline.head()?.logit_bias();
+    pipeline.step(batch, &"hinge".parse()?, 1e-2)?;
+    check(pipeline.head()?.logit_bias() == learned, "the hinge changes the bias")?;
+    pipeline.step(batch, &objective(0.3, -4.0, false), 1e-2)?;
+    let head = pipeline.head()?;
+    check([head.temperature(), head.logit_bias()] == [0.3, -4.0], "fixed ones are not in the head")?;
+    pipeline.step(batch, &"infonce".parse()?, 1e-2)?;
+    let head = pipeline.head()?;
+    check([head.temperature(), head.logit_bias()] == [0.07, 0.0], "InfoNCE has a bias")
+}
+
 fn refused<T>(found: Result<T>, words: &str) -> Outcome {
     let message = found.err().map(|error| error.to_string()).unwrap_or_default();
     check(message.contains(words), format!("`{message}` should say `{words}`"))
@@ -274,6 +314,7 @@ fn pooling_fields(device: &Device) -> Outcome {
 pub fn tests(suite: &mut Suite) {
     suite.each("failed_steps", failed_steps);
     suite.each("learned_temperature", learned_temperature);
+    suite.each("learned_bias", learned_bias);
     suite.each_adapter("refused_kernels", refused_kernels);
     suite.each("shapes", shapes);
     suite.each("pooling_fields", pooling_fields);

@@ -99,7 +99,7 @@ fn bound_once(device: &Device) -> Outcome {
     let (images, texts) = (random.values(pairs * dims[0]), random.values(pairs * dims[1]));
     let ids = random.indices(pairs, pairs);
     let before = gpu.bind_groups();
-    for name in ["hinge", "cir:sig-ms", "infonce"] {
+    for name in ["hinge", "cir:sig-ms", "infonce", "siglip"] {
         let objective = name.parse()?;
         let head = Head::new(dims[0], dims[1], embed, 3)?;
         let mut pipeline = Pipeline::new(device, head, &TrainConfig::default(), pairs)?;

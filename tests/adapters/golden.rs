@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use wgoal::data::Side;
 use wgoal::gradient::{GradientOptions, Gradients};
 use wgoal::model::{ImageEncoder, Pooling};
-use wgoal::objective::{GoalParams, InfonceParams, PairWeight, TripletWeight};
+use wgoal::objective::{GoalParams, InfonceParams, PairWeight, SiglipParams, TripletWeight};
 use wgoal::optim::Optimizer;
 use wgoal::pooling::Gpo;
 use wgoal::train::Features;
@@ -211,6 +211,37 @@ fn infonce(device: &Device) -> Outcome {
     near("raw texts", &g.texts, &golden.values("Graw_txt")?, 5e-6)
 }
 
+/// The vectors are those of open_clip's SigLipLoss. With several captions of an image, its labels are 1 for all of them.
+fn siglip(device: &Device) -> Outcome {
+    let mut golden = Golden::open("siglip_N8_D64.npz")?;
+    let ids: Vec<u32> = golden.values("idx")?.into_iter().map(|x| x as u32).collect();
+    let (x, y) = (golden.floats("x")?, golden.floats("y")?);
+    let (raw_x, raw_y) = (golden.floats("raw_img")?, golden.floats("raw_txt")?);
+    for case in 0..2 {
+        let temperature = golden.scalar(&format!("temperature{case}"))? as f32;
+        let logit_bias = golden.scalar(&format!("logit_bias{case}"))? as f32;
+        let objective = Objective::Siglip(SiglipParams::default().with(|c| {
+            c.temperature = temperature;
+            c.logit_bias = logit_bias;
+        }));
+        for (ids, suffix) in [(None, ""), (Some(&ids[..]), "_idx")] {
+            let options = GradientOptions::default().with(|c| c.ids = ids);
+            let g = objective.gradients(device, (&x, 64), (&y, 64), options)?;
+            let mut of = |name: &str| golden.values(&format!("{name}{case}{suffix}"));
+            near("images", &g.images, &of("G_img")?, 5e-6)?;
+            near("texts", &g.texts, &of("G_txt")?, 5e-6)?;
+            near("loss", &[g.loss], &of("loss")?, 5e-6)?;
+            near("temperature", &[g.temperature], &of("G_temp")?, 5e-6)?;
+            near("logit bias", &[g.logit_bias], &of("G_bias")?, 5e-6)?;
+        }
+        let options = GradientOptions::default().with(|c| c.normalize = true);
+        let g = objective.gradients(device, (&raw_x, 64), (&raw_y, 64), options)?;
+        near("raw images", &g.images, &golden.values(&format!("Graw_img{case}"))?, 5e-6)?;
+        near("raw texts", &g.texts, &golden.values(&format!("Graw_txt{case}"))?, 5e-6)?;
+    }
+    Ok(())
+}
+
 /// Ten training steps from given weights end where the reference ends, with the same losses and norms on the way.
 fn ten_steps(device: &Device) -> Outcome {
     let mut golden = Golden::open("ten_steps.npz")?;
@@ -385,6 +416,7 @@ pub fn tests(suite: &mut Suite) {
     suite.each("hinge_N8_D64", hinge);
     suite.each("hinge_far_negatives", hinge_far_negatives);
     suite.each("infonce_N8_D64", infonce);
+    suite.each("siglip_N8_D64", siglip);
     suite.each("gpo_small", gpo);
     suite.each("image_encoder_small", image_encoder);
     suite.each("ten_steps", ten_steps);

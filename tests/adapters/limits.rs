@@ -123,6 +123,8 @@ fn objectives() -> Vec<Objective> {
         "hinge-sum",
         "infonce",
         "infonce-masked",
+        "siglip",
+        "siglip-masked",
         "cir:sig-ms@top:2",
         "nca:lin@semi-hard",
         "cir:sig@all",

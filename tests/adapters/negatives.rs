@@ -356,7 +356,12 @@ fn names() -> Outcome {
         ("x*cir:lin", "objective `x*cir:lin`, before cir:lin: expected a number, found `x`"),
         ("-1*cir:lin", "objective -1*cir:lin: expected weights above 0"),
         ("infonce+0*cir:lin", "objective infonce+0*cir:lin: expected weights above 0"),
-        ("infonce+infonce-masked", "objective infonce+infonce-masked: expected InfoNCE at most once"),
+        (
+            "infonce+infonce-masked",
+            "objective infonce+infonce-masked: expected InfoNCE or SigLIP at most once",
+        ),
+        ("siglip+0.5*infonce", "objective siglip+0.5*infonce: expected InfoNCE or SigLIP at most once"),
+        ("siglip@top:2", "--negatives top:2: expected an objective on triplets"),
         ("infonce+", "objective ``: expected"),
         ("infonce+custom", "objective `custom`: expected a file"),
     ] {

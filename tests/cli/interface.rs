@@ -182,7 +182,7 @@ fn gradient_is_the_one_known_by_hand() {
     // Both pairs have similarity 0.6, both negatives 0.8. So each of the four triplets costs 0.2 + 0.8 − 0.6.
     let g = gradient(&place, "--objective hinge --margin 0.2");
     let names: Vec<_> = g.keys().map(String::as_str).collect();
-    let expected = "grad_images grad_temperature grad_texts hardest_image hardest_image_index hardest_text \
+    let expected = "grad_images grad_logit_bias grad_temperature grad_texts hardest_image hardest_image_index hardest_text \
                     hardest_text_index loss positive";
     assert_eq!(names.join(" "), expected);
     assert_near(&g["loss"], &[], &[1.6]);

@@ -13,7 +13,8 @@ fn every_objective_trains() {
     let losses = wgoal::objective::Loss::ALL.into_iter().map(|loss| loss.name().to_string());
     // `triplet` equals con:con bit for bit.
     let losses = losses.filter(|name| name != "triplet");
-    let others = ["hinge", "hinge-sum", "infonce", "infonce-masked"].map(String::from);
+    let others =
+        ["hinge", "hinge-sum", "infonce", "infonce-masked", "siglip", "siglip-masked"].map(String::from);
     let mut results = BTreeMap::new();
     for objective in goal.chain(others).chain(losses) {
         let out = objective.replace(':', "-");
@@ -31,7 +32,7 @@ fn every_objective_trains() {
             panic!("{objective} trained to the same as {other}");
         }
     }
-    assert_eq!(results.len(), 27);
+    assert_eq!(results.len(), 29);
 }
 
 #[test]
@@ -72,6 +73,10 @@ fn options_change_the_result() {
         "--batch 2 --shuffle blocks:32",
         "--objective infonce --temperature 0.1",
         "--objective infonce --temperature 0.1 --learn-temperature",
+        "--objective siglip",
+        "--objective siglip --temperature 0.2",
+        "--objective siglip --logit-bias -2",
+        "--objective siglip --learn-temperature=off",
     ]
     .into_iter()
     .enumerate()
@@ -126,6 +131,27 @@ fn a_learned_temperature_stays_in_bounds() {
     let learned = temperature("learned", "--learn-temperature");
     assert!(learned != 0.07 && (0.001..=0.5).contains(&learned), "{learned}");
     assert_eq!(temperature("high", "--learn-temperature --lr 0.002 --temperature 0.499 --epochs 1"), 0.5);
+}
+
+/// Only a head trained with SigLIP has a bias in its files, and training goes on with it.
+#[test]
+fn a_learned_bias_is_in_the_head() {
+    let place = Place::new();
+    let bias = |out: &str, options: &str| {
+        place.train(out, &format!("--objective {options}"));
+        let (tensors, _) = read_tensors(&place.read(&format!("{out}/last.safetensors")));
+        tensors.get("logit_bias").map(|tensor| floats(tensor)[0])
+    };
+    assert_eq!(bias("infonce", "infonce --learn-temperature"), None);
+    assert_eq!(bias("fixed", "siglip --learn-temperature=off --logit-bias -3"), Some(-3.0));
+    let learned = bias("learned", "siglip --logit-bias -3 --lr 0.01").unwrap();
+    assert!(learned != -3.0 && (-3.5..-2.5).contains(&learned), "{learned}");
+    let metrics = place.metrics("learned");
+    assert_eq!(metrics.last().unwrap()["logit_bias"].as_f64().unwrap() as f32, learned);
+    assert!(place.metrics("infonce")[0].get("logit_bias").is_none());
+    place.train("whole", "--objective siglip --logit-bias -3 --lr 0.01 --epochs 4");
+    place.ok("train --resume --out learned --epochs 4");
+    assert_eq!(place.read("learned/last.safetensors"), place.read("whole/last.safetensors"));
 }
 
 #[test]

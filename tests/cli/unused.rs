@@ -61,6 +61,10 @@ fn options_of_a_run_without_effect_are_named() {
             "--warmup-epochs 50 covers all 2 epochs of the run, so cir:sig-ms is never used",
         ),
         (
+            "data --warmup-epochs 1 --objective siglip",
+            "--warmup-epochs has no effect: SigLIP uses all negatives from the start",
+        ),
+        (
             "data --warmup-epochs 1 --objective infonce",
             "--warmup-epochs has no effect: InfoNCE uses all negatives from the start",
         ),

@@ -297,6 +297,51 @@ fn infonce_is_the_gradient_of_its_loss() {
     }
 }
 
+/// The sigmoid loss by definition: the sum over all pairs of log(1 + e^(-y z)), divided by their number.
+fn sigmoid_loss(batch: &Batch, [t, b]: [f64; 2], ids: Option<&[u32]>, same_image: SameImage) -> f64 {
+    let cost = |i: usize, j: usize| {
+        let same = i != j && ids.is_some_and(|ids| ids[i] == ids[j]);
+        let z = batch.s(i, j) / t + b;
+        match (i == j, same, same_image) {
+            (false, true, SameImage::LeftOut) => 0.0,
+            (true, ..) | (_, true, SameImage::Target) => softplus(-z),
+            _ => softplus(z),
+        }
+    };
+    (0..PAIRS * PAIRS).map(|at| cost(at / PAIRS, at % PAIRS)).sum::<f64>() / PAIRS as f64
+}
+
+#[test]
+fn siglip_is_the_gradient_of_its_loss() {
+    let cases = [
+        (None, SameImage::Target),
+        (Some(&IDS[..]), SameImage::Negative),
+        (Some(&IDS[..]), SameImage::Target),
+        (Some(&IDS[..]), SameImage::LeftOut),
+    ];
+    for (seed, (ids, same_image)) in cases.into_iter().enumerate() {
+        let (batch, t, b) = (Batch::random(seed as u64), 0.25, -1.5);
+        let [mut losses, mut parts] =
+            [[vec![0.0; PAIRS], vec![0.0; PAIRS]], [(); 2].map(|()| vec![0.0; 4 * PAIRS])];
+        let mut field = batch.similarity();
+        let ([it, ti], [dt, db]) = (&mut losses, &mut parts);
+        reference::siglip(&mut field, (0, PAIRS), (ids, same_image), [t, b], 1.0, [dt, db], [it, ti]);
+        let what = format!("siglip, {same_image:?}, ids {}", ids.is_some());
+        let loss: f64 = losses.iter().flatten().sum();
+        let expected = sigmoid_loss(&batch, [t, b], ids, same_image);
+        assert!((loss - expected).abs() <= 1e-12 * expected, "{what}: loss {loss}, expected {expected}");
+        let at = |batch: &Batch| sigmoid_loss(batch, [t, b], ids, same_image);
+        descends(&what, &batch, &through(&field, &batch), at);
+        let by_t = slope(t, |t| sigmoid_loss(&batch, [t, b], ids, same_image));
+        let by_b = slope(b, |b| sigmoid_loss(&batch, [t, b], ids, same_image));
+        for (name, part, by) in [("temperature", &parts[0], by_t), ("bias", &parts[1], by_b)] {
+            let mut sum = [0.0; 4];
+            reference::column_sum(part, 4, &mut sum);
+            agree(&format!("{what}, {name}"), &sum[..1], &[by]);
+        }
+    }
+}
+
 #[test]
 fn l2norm_backward_is_the_gradient_of_l2norm() {
     let (rows, cols) = (3, 6);

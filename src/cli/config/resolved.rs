@@ -185,6 +185,12 @@ fn parameter(objective: &Objective, name: &str) -> Option<Option<String>> {
             "learn-temperature" => Some(Some(on_off(params.learn_temperature))),
             _ => None,
         },
+        Objective::Siglip(params) => match name {
+            "temperature" => number(params.temperature),
+            "logit-bias" => number(params.logit_bias),
+            "learn-temperature" => Some(Some(on_off(params.learn_temperature))),
+            _ => None,
+        },
         Objective::Custom { margin, .. } if name == "margin" => Some(margin.map(|margin| margin.to_string())),
         _ => None,
     }

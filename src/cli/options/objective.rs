@@ -14,8 +14,8 @@ pub struct ObjectiveArgs {
     ///
     /// A GOAL gradient is TRIPLET:PAIR. TRIPLET is con, nca or cir; PAIR is con, lin, lin-ms, sig or sig-ms.
     ///
-    /// The losses are hinge, hinge-sum, infonce, infonce-masked, triplet, nt-xent, squared-pair, binomial-deviance,
-    /// circle, circle-detached, contrastive, multi-similarity and lifted.
+    /// The losses are hinge, hinge-sum, infonce, infonce-masked, siglip, siglip-masked, triplet, nt-xent, squared-pair,
+    /// binomial-deviance, circle, circle-detached, contrastive, multi-similarity and lifted.
     ///
     /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms.
     #[arg(long, value_name = "NAME", help_heading = "Objective")]
@@ -43,10 +43,15 @@ pub struct ObjectiveArgs {
     /// Margin inside the triplet weight cir [default: 0.5]
     #[arg(long, value_name = "MARGIN", allow_negative_numbers = true, help_heading = "Objective")]
     pub(in crate::cli) circle_margin: Option<f32>,
-    /// Temperature of infonce, above 0 [default: 0.07]
+    /// Temperature of infonce and siglip, above 0 [default: 0.07 for infonce, 0.1 for siglip]
     #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Objective")]
     pub(in crate::cli) temperature: Option<f32>,
-    /// Learn the temperature of infonce, between 0.001 and 0.5 [default: off]
+    /// Number that siglip adds to every logit [default: -10]
+    #[arg(long, value_name = "BIAS", allow_negative_numbers = true, help_heading = "Objective")]
+    pub(in crate::cli) logit_bias: Option<f32>,
+    /// Learn the temperature, and the bias of siglip [default: off for infonce, on for siglip]
+    ///
+    /// The temperature stays between 0.001 and 0.5.
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     #[arg(help_heading = "Objective")]
     pub(in crate::cli) learn_temperature: Option<Switch>,
@@ -127,6 +132,12 @@ impl ObjectiveArgs {
             Objective::Hinge { margin } | Objective::HingeSum { margin } => set(margin, self.margin),
             Objective::Infonce(params) => {
                 set(&mut params.temperature, self.temperature);
+                params.learn_temperature =
+                    self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
+            }
+            Objective::Siglip(params) => {
+                set(&mut params.temperature, self.temperature);
+                set(&mut params.logit_bias, self.logit_bias);
                 params.learn_temperature =
                     self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
             }

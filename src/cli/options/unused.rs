@@ -83,6 +83,7 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
         }
         Objective::Hinge { .. } | Objective::HingeSum { .. } => read.push("margin"),
         Objective::Infonce(_) => read.extend(["temperature", "learn-temperature"]),
+        Objective::Siglip(_) => read.extend(["temperature", "logit-bias", "learn-temperature"]),
         Objective::Custom { .. } => read.extend(["margin", "weights", "param"]),
         Objective::Over(_, objective) => read = parameters(objective),
         Objective::Sum(terms) => read.extend(terms.iter().flat_map(|(_, term)| parameters(term))),
@@ -104,6 +105,7 @@ impl ObjectiveArgs {
             ("circle-margin", self.circle_margin.is_some()),
             ("margin", self.margin.is_some()),
             ("temperature", self.temperature.is_some()),
+            ("logit-bias", self.logit_bias.is_some()),
             ("learn-temperature", self.learn_temperature.is_some()),
             ("weights", self.weights.is_some()),
             ("param", !self.param.is_empty()),
@@ -187,9 +189,12 @@ impl RunOptions {
         // Number of epochs that do not train on the objective.
         let mut others = 0;
         if warmup > 0 {
-            if objective.infonce().is_some() {
+            if objective.logits().is_some() {
                 if self.warmup_epochs.is_some() {
-                    let why = "InfoNCE uses all negatives from the start";
+                    let why = match objective.infonce() {
+                        Some(_) => "InfoNCE uses all negatives from the start",
+                        None => "SigLIP uses all negatives from the start",
+                    };
                     unused.push(Unused::new("warmup-epochs", why));
                 }
             } else if matches!(objective, Objective::HingeSum { .. }) {

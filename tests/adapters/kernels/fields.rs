@@ -5,7 +5,9 @@ use super::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATU
 use crate::common::random::wide;
 use wgoal::Device;
 use wgoal::device::padded;
-use wgoal::kernels::{self, Dense, ExponentialParams, InfonceField, SameImage, WeightParams, reference};
+use wgoal::kernels::{
+    self, Dense, ExponentialParams, InfonceField, SameImage, SiglipField, WeightParams, reference,
+};
 use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
 pub fn dense_field(device: &Device) -> Outcome {
@@ -128,6 +130,74 @@ pub fn infonce(device: &Device) -> Outcome {
                     };
                     bench.near("loss", found, expected, allowed)?;
                 }
+            }
+        }
+        Ok(())
+    })
+}
+
+pub fn siglip(device: &Device) -> Outcome {
+    each_lanes(device, CASES, |bench, random, case| {
+        let batch = Batch::new(random, case);
+        let (pairs, stride, scale) = (batch.pairs, padded(batch.pairs), 0.75);
+        let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
+        // With the last bias most logits of negatives are far below 0, and with the first many are far above.
+        let logits = TEMPERATURES.into_iter().flat_map(|t| [3.5, -1.0 / t].map(|b| (t, b)));
+        for ((t, b), same_image) in logits.flat_map(|logits| SAME_IMAGE.map(|same| (logits, same))) {
+            let mut field = wide(&batch.similarity);
+            let [mut dt, mut db] = [vec![f64::NAN; 4 * pairs], vec![f64::NAN; 4 * pairs]];
+            let [mut loss_it, mut loss_ti] = [vec![f64::NAN; pairs], vec![f64::NAN; pairs]];
+            reference::siglip(
+                &mut field,
+                (0, pairs),
+                (batch.ids.as_deref(), same_image),
+                [f64::from(t), f64::from(b)],
+                scale.into(),
+                [&mut dt, &mut db],
+                [&mut loss_it, &mut loss_ti],
+            );
+            let (rate, share) = (f64::from(1.0 / t), f64::from(scale) / pairs as f64);
+            // The error of a sigmoid follows that of its logit. Exponents below −87 are clamped.
+            let relative = exp_error(2.2 * rate + f64::from(b).abs());
+            let allowed = |at: usize| match at % stride {
+                j if j >= pairs => 0.0,
+                _ => relative * field[at].abs() + 1e-37 * share * rate,
+            };
+            let mut values = [0.0; 68];
+            (values[0], values[64]) = (t, b);
+            let logits = bench.array(&values)?;
+            for &rows in batch.cuts() {
+                let mut found = bench.array(&batch.similarity)?;
+                let [mut found_dt, mut found_db] = [bench.poisoned(4 * pairs)?, bench.poisoned(4 * pairs)?];
+                let [mut found_it, mut found_ti] = [bench.poisoned(pairs)?, bench.poisoned(pairs)?];
+                bench.run(|commands| {
+                    batch.strips(rows).into_iter().try_for_each(|strip| {
+                        let from = SiglipField {
+                            ids: ids.as_ref().map(Array::get),
+                            same_image,
+                            logits: logits.get(),
+                            scale,
+                            row_offset: strip.start,
+                        };
+                        let parts = [found_dt.get_mut(), found_db.get_mut()];
+                        let losses = [found_it.get_mut(), found_ti.get_mut()];
+                        kernels::siglip(commands, found.strip(&strip, pairs), from, parts, losses)
+                    })
+                })?;
+                bench.near("field", &found, &field, allowed)?;
+                // The parts of a row are sums of its field, the first times s / t, which is at most 1.1 / t.
+                let sum = |k: usize| {
+                    let row = k / 4 * stride..k / 4 * stride + pairs;
+                    let field: f64 = row.clone().map(|at| field[at].abs()).sum();
+                    let errors: f64 = row.map(&allowed).sum();
+                    let sum = errors + (sum_error(pairs) + 8.0 * ROUNDING) * field;
+                    if k % 4 == 0 { sum } else { 0.0 }
+                };
+                bench.near("dt", &found_dt, &dt, |k| 1.1 * rate * sum(k))?;
+                bench.near("db", &found_db, &db, |k| sum(k) / rate)?;
+                let lost = |i: usize| (relative + sum_error(pairs) + 8.0 * ROUNDING) * loss_it[i] + 1e-37;
+                bench.near("loss", &found_it, &loss_it, lost)?;
+                bench.near("other loss", &found_ti, &loss_ti, |_| 0.0)?;
             }
         }
         Ok(())

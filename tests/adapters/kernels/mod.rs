@@ -32,6 +32,7 @@ pub fn tests(suite: &mut Suite) {
     suite.each("accumulate", steps::accumulate);
     suite.each("blend", steps::blend);
     suite.each("infonce", fields::infonce);
+    suite.each("siglip", fields::siglip);
     suite.each("exponential_sum", blocks::exponential_sum);
     suite.each("exponential_field", fields::exponential_field);
     suite.each("weights", fields::weights);
