@@ -74,6 +74,7 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("device", &["accelerator", "backend", "d"]),
     ("standardize", &["standardise", "zscore", "z-score", "normalize-features", "whiten"]),
     ("image-encoder", &["img-encoder", "visual-encoder"]),
+    ("text-encoder", &["txt-encoder", "caption-encoder"]),
     ("image-pooling", &["img-pooling", "visual-pooling", "region-pooling"]),
     ("text-pooling", &["txt-pooling", "caption-pooling", "token-pooling"]),
     ("grid", &["param-grid", "search-space", "sweep-grid"]),

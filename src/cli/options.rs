@@ -5,6 +5,7 @@ mod equal_captions;
 mod finetune;
 mod init;
 mod objective;
+mod optimizer;
 mod unused;
 
 pub use correction::{CorrectionName, UsedCorrection};
@@ -19,11 +20,11 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use wgoal::eval::Correction;
-use wgoal::model::{ImageEncoder, Pooling, SignedRoot};
+use wgoal::model::{EncoderKind, Pooling, SignedRoot};
 use wgoal::objective::EqualCaptions;
 use wgoal::optim::{Optimizer, Schedule, Warmup};
 use wgoal::train::{RECIPES, Shuffle};
-use wgoal::{Dataset, Error, ErrorKind, Result, TrainConfig};
+use wgoal::{Dataset, Result, TrainConfig};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ScheduleName {
@@ -158,7 +159,7 @@ fn set<T>(option: &mut T, given: Option<T>) {
     }
 }
 
-impl From<EncoderName> for ImageEncoder {
+impl From<EncoderName> for EncoderKind {
     fn from(name: EncoderName) -> Self {
         match name {
             EncoderName::Linear => Self::Linear,
@@ -201,6 +202,9 @@ pub struct RunOptions {
     /// Encoder of the image features [default: linear]
     #[arg(long, value_name = "ENCODER", help_heading = "Head")]
     image_encoder: Option<EncoderName>,
+    /// Encoder of the text features [default: linear]
+    #[arg(long, value_name = "ENCODER", help_heading = "Head")]
+    text_encoder: Option<EncoderName>,
     /// Width of the joint embedding, 1 to 65536 [default: 256]
     #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
@@ -325,7 +329,8 @@ impl RunOptions {
         set(&mut config.epochs, self.epochs);
         set(&mut config.batch, self.batch);
         set(&mut config.embed, self.embed);
-        set(&mut config.image_encoder, self.image_encoder.map(ImageEncoder::from));
+        set(&mut config.image_encoder, self.image_encoder.map(EncoderKind::from));
+        set(&mut config.text_encoder, self.text_encoder.map(EncoderKind::from));
         set(&mut config.random_features, self.random_features);
         set(&mut config.lr, self.lr);
         set(&mut config.weight_decay, self.weight_decay);
@@ -348,62 +353,6 @@ impl RunOptions {
         set(&mut config.correction, self.correction.map(Correction::from));
         config.validate()?;
         Ok(config)
-    }
-
-    /// The optimiser that results from `base` and the options given.
-    fn optimizer(&self, base: Optimizer) -> Result<Optimizer> {
-        let mut optimizer = match self.optimizer.as_deref() {
-            Some(name) if name != base.name() => name.parse()?,
-            _ => base,
-        };
-        // The names of the optimisers that have an option.
-        let with = |has: fn(&mut Optimizer) -> bool| {
-            let having = |name: &&str| name.parse().is_ok_and(|mut optimizer| has(&mut optimizer));
-            Optimizer::NAMES.iter().copied().filter(having).collect::<Vec<_>>().join(" or ")
-        };
-        let refuse = |option: &str, found: String, names: String| {
-            let (expected, advice) =
-                (format!("--optimizer {names}"), format!("use --optimizer {names}, or leave {option} out"));
-            Error::new(ErrorKind::Config, option, expected, found, advice)
-        };
-        if let Some(momentum) = self.momentum {
-            let Some(own) = optimizer.momentum() else {
-                let names = with(|optimizer| optimizer.momentum().is_some());
-                return Err(refuse("--momentum", momentum.to_string(), names));
-            };
-            *own = momentum;
-        }
-        if let Some(nesterov) = self.nesterov {
-            let found = if nesterov.is_on() { "on" } else { "off" };
-            let Some(own) = optimizer.nesterov() else {
-                return Err(refuse(
-                    "--nesterov",
-                    found.into(),
-                    with(|optimizer| optimizer.nesterov().is_some()),
-                ));
-            };
-            *own = nesterov.is_on();
-        }
-        if let Some(epsilon) = self.epsilon {
-            let Some(own) = optimizer.epsilon() else {
-                let names = with(|optimizer| optimizer.epsilon().is_some());
-                return Err(refuse("--epsilon", epsilon.to_string(), names));
-            };
-            *own = epsilon;
-        }
-        if let Some(betas) = &self.betas {
-            let found = betas.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
-            let Some(own) = optimizer.betas() else {
-                return Err(refuse("--betas", found, with(|optimizer| optimizer.betas().is_some())));
-            };
-            let &[first, second] = &betas[..] else {
-                let advice = "give them as in 0.9,0.999";
-                return Err(Error::new(ErrorKind::Config, "--betas", "two numbers", found, advice));
-            };
-            let [own_first, own_second] = own;
-            (*own_first, *own_second) = (first, second);
-        }
-        Ok(optimizer)
     }
 
     /// The configuration of a new run: the named recipe, or else `recipe`, with these options on top; and a line about the

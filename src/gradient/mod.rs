@@ -10,6 +10,7 @@ mod embeddings;
 mod field;
 mod mining;
 mod relation;
+mod structure;
 mod terms;
 mod workspace;
 
@@ -21,5 +22,6 @@ pub use embeddings::{GradientContext, GradientOptions, GradientValue, Gradients,
 pub(crate) use field::Field;
 pub(crate) use relation::LeftOut;
 pub use relation::Relation;
+pub(crate) use structure::Structure;
 pub(crate) use terms::weight_params;
 pub(crate) use workspace::{Inputs, Workspace, check_pairs};

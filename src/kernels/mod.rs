@@ -34,6 +34,7 @@ mod leave_out;
 mod log_sum_exp;
 mod matmul;
 mod mined_order;
+mod neighbourhood;
 mod product;
 mod ranks;
 mod record;
@@ -68,6 +69,7 @@ pub use leave_out::{NOTHING, leave_out};
 pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{check_environment, matmul};
 pub use mined_order::{MAX_PAIRS, SortForm, mined_keys, mined_order};
+pub use neighbourhood::neighbourhood;
 pub use product::{MATMUL_VARIANTS, MatmulVariant, Product};
 pub use ranks::{RightCandidates, ranks};
 pub use record::{RECORD, StepRecord, record};
@@ -103,6 +105,7 @@ pub mod reference {
     pub use super::log_sum_exp::reference as log_sum_exp;
     pub use super::matmul::reference as matmul;
     pub use super::mined_order::reference as mined_order;
+    pub use super::neighbourhood::reference as neighbourhood;
     pub use super::ranks::reference as ranks;
     pub use super::record::reference as record;
     pub use super::relative::reference as relative;
@@ -154,6 +157,7 @@ pub static KERNELS: &[&Kernel] = &[
     &matmul::REGISTERS,
     &matmul::SUBGROUPS,
     &mined_order::KERNEL,
+    &neighbourhood::KERNEL,
     &ranks::KERNEL,
     &record::KERNEL,
     &relative::KERNEL,

@@ -20,11 +20,11 @@ pub enum Pooling {
     Gpo,
 }
 
-/// The layers that map image features to the embedding. Texts always have one linear layer.
+/// The layers that map the features of a side to the embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum ImageEncoder {
+pub enum EncoderKind {
     /// One linear layer.
     #[default]
     Linear,
@@ -78,7 +78,9 @@ pub struct HeadConfig {
     /// How a caption's features become one vector.
     pub text_pooling: Pooling,
     /// The layers that map image features to the embedding.
-    pub image_encoder: ImageEncoder,
+    pub image_encoder: EncoderKind,
+    /// The layers that map text features to the embedding.
+    pub text_encoder: EncoderKind,
     /// Which side's features get the signed square root first.
     pub signed_root: SignedRoot,
     /// Whether every input column is shifted and scaled by its mean and deviation over the training rows.
@@ -96,7 +98,8 @@ impl Default for HeadConfig {
             embed: 256,
             image_pooling: Pooling::default(),
             text_pooling: Pooling::default(),
-            image_encoder: ImageEncoder::default(),
+            image_encoder: EncoderKind::default(),
+            text_encoder: EncoderKind::default(),
             signed_root: SignedRoot::default(),
             standardize: false,
             random_features: 0,
@@ -105,6 +108,11 @@ impl Default for HeadConfig {
 }
 
 impl HeadConfig {
+    /// The layers of images and of texts.
+    pub fn encoders(&self) -> [EncoderKind; 2] {
+        [self.image_encoder, self.text_encoder]
+    }
+
     /// The pooling of images and of texts.
     pub fn pooling(&self) -> [Pooling; 2] {
         [self.image_pooling, self.text_pooling]

@@ -10,14 +10,14 @@
 //! treats as data (docs/math.md, "Batch norm").
 
 use super::fourier::Fourier;
-use super::layout::{MlpLayout, SideLayout};
+use super::layout::SideLayout;
+use super::perceptron::Mlp;
 use super::{Head, Segment, Side};
 use crate::device::{
     Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, ROWS_AT_ONCE, Slice, Upload, padded,
 };
 use crate::kernels::{
-    NormGradient, Product, accumulate, batch_norm, batch_norm_backward, check_environment, column_sum,
-    l2norm, l2norm_backward, matmul, widen,
+    Product, accumulate, batch_norm, check_environment, column_sum, l2norm, l2norm_backward, matmul, widen,
 };
 use crate::model::pooling::{Gpo, check_offsets, check_rows, reshape};
 use crate::{Error, Result};
@@ -48,21 +48,6 @@ struct Pooling {
     d_projected: Matrix,
 }
 
-struct Mlp {
-    layout: MlpLayout,
-    running: Buffer<f32>,
-    /// The running statistics after the current batch: see [`Encoder::keep_statistics`].
-    moved: Buffer<f32>,
-    moves: bool,
-    stats: Buffer<f32>,
-    hidden: Matrix,
-    active: Matrix,
-    d_active: Matrix,
-    d_hidden: Matrix,
-    /// Rows of padding that the last row stands for.
-    repeats: usize,
-}
-
 /// Computes y = W x + b, or y += W x + b with `accumulate`.
 pub(super) fn linear(
     commands: &mut Commands,
@@ -80,7 +65,7 @@ fn name(side: Side) -> &'static str {
     if side == Side::Image { "image" } else { "text" }
 }
 
-fn sliced(product: Product) -> Product {
+pub(super) fn sliced(product: Product) -> Product {
     Product { sliced: true, ..product }
 }
 
@@ -117,26 +102,7 @@ impl Encoder {
         Self::check(device, side, [dim, embed, m], items)?;
         let name = name(side);
         let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), items, cols);
-        let empty = || Matrix::new(device, name, 1, 1);
-        let mlp = match &layout.mlp {
-            None => None,
-            Some(layout) => Some(Mlp {
-                running: Buffer::from_slice(
-                    device,
-                    "image.running",
-                    &head.values[layout.running.range.clone()],
-                )?,
-                moved: Buffer::new(device, "image.moved", layout.running.range.len())?,
-                moves: false,
-                stats: Buffer::new(device, "image.stats", layout.running.range.len())?,
-                layout: layout.clone(),
-                hidden: empty()?,
-                active: empty()?,
-                d_active: empty()?,
-                d_hidden: empty()?,
-                repeats: 0,
-            }),
-        };
+        let mlp = layout.mlp.as_ref().map(|layout| Mlp::new(device, layout, &head.values)).transpose()?;
         let fourier =
             layout.fourier.as_ref().map(|layout| Fourier::new(device, layout, items)).transpose()?;
         let pooling = match &layout.gpo {
@@ -144,7 +110,7 @@ impl Encoder {
             Some(layout) => Some(Pooling {
                 gpo: Gpo::new(device, layout)?,
                 pooled: matrix("pooled", embed)?,
-                d_projected: empty()?,
+                d_projected: Matrix::new(device, name, 1, 1)?,
             }),
         };
         Ok(Self {
@@ -216,7 +182,7 @@ impl Encoder {
             self.features.buffer.write(device, count * stride, &vec![0.0; stride])?;
             mlp.repeats = items * longest - count;
             for matrix in [&mut mlp.hidden, &mut mlp.active] {
-                reshape(device, "image.mlp", matrix, count + 1, mlp.layout.running.cols)?;
+                reshape(device, "perceptron", matrix, count + 1, mlp.layout.running.cols)?;
             }
         }
         if let Some(pooling) = &mut self.pooling {
@@ -280,6 +246,12 @@ impl Encoder {
         {
             std::mem::swap(running, moved);
         }
+    }
+
+    /// The features of a batch, its unit rows, and the gradient at these. Without learned pooling, all have one row per
+    /// item.
+    pub fn before_and_after(&mut self) -> (Mat<'_>, Mat<'_>, MatMut<'_>) {
+        (self.features.rows(0..self.projected.rows), self.unit.view(), self.d_unit.view_mut())
     }
 
     /// From projected rows to unit rows, one per item.
@@ -369,40 +341,5 @@ impl Encoder {
             values[range.clone()].copy_from_slice(&running.read(device, 0..range.len()).await?);
         }
         Ok(())
-    }
-}
-
-impl Mlp {
-    fn backward(
-        &mut self,
-        (device, commands): (&Device, &mut Commands),
-        values: &Buffer<f32>,
-        features: Mat,
-        d_projected: Mat,
-        gradients: &mut Buffer<f32>,
-    ) -> Result<()> {
-        let Self { layout, stats, hidden, active, d_active, d_hidden, repeats, .. } = self;
-        let [second, second_bias] = &layout.second;
-        for matrix in [&mut *d_active, &mut *d_hidden] {
-            reshape(device, "image.mlp.gradient", matrix, active.rows, active.cols)?;
-        }
-        let rows = 0..d_projected.rows;
-        let product = Product::tn(d_projected, active.rows(rows.clone()));
-        matmul(commands, sliced(product), second.of_mut(gradients))?;
-        column_sum(commands, d_projected, second_bias.of_mut(gradients).data)?;
-        matmul(commands, sliced(Product::nn(d_projected, second.of(values))), d_active.rows_mut(rows))?;
-        let from = NormGradient {
-            x: hidden.view(),
-            y: active.view(),
-            dy: d_active.view(),
-            stats: stats.view(),
-            affine: layout.norm.of(values).data,
-            repeats: *repeats,
-        };
-        let d_affine = layout.norm.of_mut(gradients).data;
-        batch_norm_backward(commands, from, d_hidden.view_mut(), d_affine)?;
-        // Batch norm cancels the first bias, so its gradient is 0 and its place in the buffer stays 0. A rounded sum
-        // would be noise, which AdamW scales to full steps.
-        matmul(commands, sliced(Product::tn(d_hidden.view(), features)), layout.first[0].of_mut(gradients))
     }
 }

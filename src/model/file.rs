@@ -236,7 +236,7 @@ impl<'a> HeadFile<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ImageEncoder, Pooling, SignedRoot};
+    use crate::model::{EncoderKind, Pooling, SignedRoot};
 
     #[test]
     fn a_head_comes_back_from_its_file() {
@@ -245,7 +245,7 @@ mod tests {
         let config = HeadConfig::default().with(|c| {
             c.embed = 6;
             c.text_pooling = Pooling::Gpo;
-            c.image_encoder = ImageEncoder::ResidualMlp;
+            c.image_encoder = EncoderKind::ResidualMlp;
             c.signed_root = SignedRoot::Images;
             c.random_features = 7;
         });

@@ -75,9 +75,9 @@ impl Head {
     /// `image.bias [embed]`, the same for `text`, `temperature` and `logit_bias`. Files leave out a
     /// `logit_bias` of 0.
     ///
-    /// [`super::ImageEncoder::ResidualMlp`] adds `image.mlp.first.weight [m, dim]` and `.bias`, `image.mlp.norm [2, m]`
+    /// [`super::EncoderKind::ResidualMlp`] of images adds `image.mlp.first.weight [m, dim]` and `.bias`, `image.mlp.norm [2, m]`
     /// (scale, shift), `image.mlp.second.weight [embed, m]` and `.bias`, and `image.mlp.running [2, m]` (running mean
-    /// and variance, not trained). Here m is half of embed.
+    /// and variance, not trained). Here m is half of embed. Of texts, it adds the same for `text`.
     ///
     /// [`super::Pooling::Gpo`] of images adds `image.gpo.weight_ih [192, 32]`, `.weight_hh [192, 32]`,
     /// `.bias_ih [192]`, `.bias_hh [192]` and `.v [32]`; of texts, it adds the same for `text`. The 192 rows are the
@@ -158,6 +158,33 @@ impl Head {
         for (own, other) in [(own.frequency, other.frequency), (own.phase, other.phase)] {
             self.values[own.range].copy_from_slice(&from.values[other.range]);
         }
+    }
+
+    /// Sets the second layers of perceptrons to 0, so that an embedding does not depend on them.
+    #[cfg(feature = "native")]
+    pub(crate) fn silence_mlp(&mut self, side: Side) {
+        let layers = self.layout.side(side).mlp.map(|mlp| mlp.second);
+        layers.into_iter().flatten().for_each(|segment| self.values[segment.range].fill(0.0));
+    }
+
+    /// A head with the encoders of `config` that embeds as this one does. New perceptrons are random, up to their second
+    /// layers, which are 0.
+    ///
+    /// # Errors
+    /// Those of [`Head::new`].
+    #[cfg(feature = "native")]
+    pub(crate) fn extended(&self, config: &HeadConfig, seed: u64) -> Result<Self> {
+        let mut head = Self::for_config(self.layout.dims[0], self.layout.dims[1], config, seed)?;
+        head.standardize.clone_from(&self.standardize);
+        for side in [Side::Image, Side::Text] {
+            if self.layout.side(side).mlp.is_none() {
+                head.silence_mlp(side);
+            }
+        }
+        for segment in self.layout.segments() {
+            head.set_parameter(&segment.name, &segment.get(&self.values))?;
+        }
+        Ok(head)
     }
 
     /// Sets the weights `[embed, m]` of one side's random features, row-major.

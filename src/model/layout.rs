@@ -1,6 +1,6 @@
 //! Where each parameter of a head lies in the one flat buffer that the optimiser updates.
 
-use super::{HeadConfig, ImageEncoder, Pooling, Side, SignedRoot};
+use super::{EncoderKind, HeadConfig, Pooling, Side, SignedRoot};
 use crate::device::{Buffer, Mat, MatMut, padded};
 use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
@@ -15,8 +15,8 @@ pub(crate) struct Layout {
     pub dims: [usize; 2],
     /// Width of the embedding.
     pub embed: usize,
-    /// Whether the images have a perceptron beside the linear layer.
-    pub mlp: bool,
+    /// Whether each side has a perceptron beside the linear layer.
+    pub mlp: [bool; 2],
     /// How an item's features become one vector, for each side.
     pub pooling: [Pooling; 2],
     /// Whether the square root of each side's features is taken.
@@ -76,7 +76,7 @@ pub(crate) struct FourierLayout {
     pub phase: Segment,
 }
 
-/// Linear, batch norm, relu, linear (docs/math.md, "Residual encoder"); m is half the width of the embedding.
+/// The perceptron of docs/math.md, "Residual encoder"; m is half the width of the embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MlpLayout {
     /// `[m, dim]`, and its bias `[m]`.
@@ -154,6 +154,14 @@ impl Allocation {
     }
 }
 
+impl MlpLayout {
+    /// Gives the running statistics their place, after everything that is trained.
+    fn with_statistics(self, all: &mut Allocation) -> Self {
+        let Segment { name, rows, cols, start, .. } = self.running;
+        Self { running: all.add(name, rows, cols, start), ..self }
+    }
+}
+
 impl GpoLayout {
     pub fn segments(&self) -> [&Segment; 5] {
         [&self.weight_ih, &self.weight_hh, &self.bias_ih, &self.bias_hh, &self.v]
@@ -171,35 +179,36 @@ pub(crate) struct Segments {
 impl Layout {
     pub fn linear(dims: [usize; 2], embed: usize) -> Self {
         let (pooling, signed_root) = ([Pooling::None; 2], [false; 2]);
-        Self { dims, embed, mlp: false, pooling, signed_root, random_features: 0 }
+        Self { dims, embed, mlp: [false; 2], pooling, signed_root, random_features: 0 }
     }
 
     /// Elements of the largest matrix.
     pub fn largest(&self) -> usize {
         let m = self.random_features;
         let dim = self.dims[0].max(self.dims[1]);
-        let widest = dim.max(m).max(if self.mlp { self.embed.div_ceil(2) } else { 0 });
+        let widest = dim.max(m).max(if self.mlp.contains(&true) { self.embed.div_ceil(2) } else { 0 });
         widest.saturating_mul(self.embed).max(m.saturating_mul(dim))
     }
 
-    /// The layout for a configuration.
     pub fn of(dims: [usize; 2], config: &HeadConfig) -> Self {
-        let mlp = config.image_encoder == ImageEncoder::ResidualMlp;
+        let mlp = config.encoders().map(|encoder| encoder == EncoderKind::ResidualMlp);
         let signed_root = config.signed_root.sides();
         let (embed, random_features) = (config.embed, config.random_features);
         Self { dims, embed, mlp, pooling: config.pooling(), signed_root, random_features }
     }
 
-    /// The inverse of [`Layout::of`].
+    /// The options of this layout, the inverse of [`Layout::of`].
     pub fn config(&self, standardize: bool) -> HeadConfig {
         let [image_pooling, text_pooling] = self.pooling;
         let signed_root = SignedRoot::of(self.signed_root);
-        let image_encoder = if self.mlp { ImageEncoder::ResidualMlp } else { ImageEncoder::Linear };
+        let kind = |mlp| if mlp { EncoderKind::ResidualMlp } else { EncoderKind::Linear };
+        let [image_encoder, text_encoder] = self.mlp.map(kind);
         HeadConfig {
             embed: self.embed,
             image_pooling,
             text_pooling,
             image_encoder,
+            text_encoder,
             signed_root,
             standardize,
             random_features: self.random_features,
@@ -216,16 +225,7 @@ impl Layout {
             ]
         };
         let linear = [linear("image", self.dims[0]), linear("text", self.dims[1])];
-        let m = embed.div_ceil(2);
-        let mut layer = |name: &str, rows, cols: usize| {
-            let start = Start::Uniform(1.0 / (cols as f64).sqrt());
-            [
-                all.add(format!("image.mlp.{name}.weight"), rows, cols, start),
-                all.add(format!("image.mlp.{name}.bias"), 1, rows, start),
-            ]
-        };
-        let layers = self.mlp.then(|| [layer("first", m, self.dims[0]), layer("second", embed, m)]);
-        let norm = self.mlp.then(|| all.add("image.mlp.norm".into(), 2, m, Start::Rows(&[1.0, 0.0])));
+        let [image_mlp, text_mlp] = [0, 1].map(|side| self.mlp(&mut all, side));
         let [image, text] = self.pooling;
         let [image_gpo, text_gpo] = [(image, "image.gpo."), (text, "text.gpo.")]
             .map(|(pooling, prefix)| (pooling == Pooling::Gpo).then(|| all.gpo(prefix, GPO)));
@@ -233,20 +233,36 @@ impl Layout {
         let temperature = all.add("temperature".into(), 1, 1, ZERO);
         // Logits::values has the same layout.
         let logit_bias = all.add(LOGIT_BIAS.into(), 1, 1, ZERO);
-        let running = self.mlp.then(|| all.add("image.mlp.running".into(), 2, m, Start::Rows(&[0.0, 1.0])));
+        let [image_mlp, text_mlp] =
+            [image_mlp, text_mlp].map(|mlp| mlp.map(|mlp| mlp.with_statistics(&mut all)));
         let [image_fourier, text_fourier] = self.fourier(&mut all, fourier);
-        let mlp = match (layers, norm, running) {
-            (Some([first, second]), Some(norm), Some(running)) => {
-                Some(MlpLayout { first, norm, second, running })
-            }
-            _ => None,
-        };
         let [[image_weight, image_bias], [text_weight, text_bias]] = linear;
         let (weight, bias, fourier) = (image_weight, image_bias, image_fourier);
-        let image = SideLayout { weight, bias, fourier, mlp, gpo: image_gpo };
+        let image = SideLayout { weight, bias, fourier, mlp: image_mlp, gpo: image_gpo };
         let (weight, bias, fourier) = (text_weight, text_bias, text_fourier);
-        let text = SideLayout { weight, bias, fourier, mlp: None, gpo: text_gpo };
+        let text = SideLayout { weight, bias, fourier, mlp: text_mlp, gpo: text_gpo };
         Segments { sides: [image, text], temperature, logit_bias, len: all.len() }
+    }
+
+    /// The trained parameters of a side's perceptron, if it has one. Its running statistics have no place yet.
+    fn mlp(&self, all: &mut Allocation, side: usize) -> Option<MlpLayout> {
+        if !self.mlp[side] {
+            return None;
+        }
+        let (dim, embed, m) = (self.dims[side], self.embed, self.embed.div_ceil(2));
+        let side = ["image", "text"][side];
+        let mut layer = |name: &str, rows, cols: usize| {
+            let start = Start::Uniform(1.0 / (cols as f64).sqrt());
+            [
+                all.add(format!("{side}.mlp.{name}.weight"), rows, cols, start),
+                all.add(format!("{side}.mlp.{name}.bias"), 1, rows, start),
+            ]
+        };
+        let (first, second) = (layer("first", m, dim), layer("second", embed, m));
+        let norm = all.add(format!("{side}.mlp.norm"), 2, m, Start::Rows(&[1.0, 0.0]));
+        let running =
+            Segment { name: format!("{side}.mlp.running"), start: Start::Rows(&[0.0, 1.0]), ..norm.clone() };
+        Some(MlpLayout { first, norm, second, running })
     }
 
     /// The trained weights of the random features of both sides.
@@ -321,10 +337,31 @@ impl Layout {
     }
 }
 
+/// The part of a head that a parameter belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The linear layer on the features.
+    Linear,
+    /// The layer on random features.
+    RandomFeatures,
+    Mlp,
+    /// Learned pooling, and the temperature.
+    Other,
+}
+
 impl Segment {
     /// Whether a file without it means that it is 0: the bias of the logits, which only SigLIP has.
     pub fn may_be_absent(&self) -> bool {
         self.name == LOGIT_BIAS
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self.name.split('.').nth(1) {
+            Some("weight" | "bias") => Kind::Linear,
+            Some("fourier") => Kind::RandomFeatures,
+            Some("mlp") => Kind::Mlp,
+            _ => Kind::Other,
+        }
     }
 
     /// Whether it is a bias, or the scale and shift of a norm.

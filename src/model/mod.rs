@@ -9,12 +9,13 @@ mod head;
 #[cfg(feature = "native")]
 mod host;
 mod layout;
+mod perceptron;
 mod pooling;
 mod standardizer;
 #[cfg(feature = "native")]
 mod state_dict;
 
-pub use config::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
+pub use config::{EncoderKind, HeadConfig, Pooling, SignedRoot};
 pub(crate) use encoder::Encoder;
 #[cfg(feature = "native")]
 pub(crate) use file::{FORMAT, HeadFile, read_bytes, write};
@@ -23,7 +24,7 @@ pub use head::{Head, Side};
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
 #[cfg(feature = "native")]
 pub(crate) use layout::{BANDWIDTH, FourierLayout};
-pub(crate) use layout::{Layout, Segment};
+pub(crate) use layout::{Kind, Layout, Segment};
 pub use standardizer::Standardizer;
 #[cfg(feature = "native")]
 pub(crate) use state_dict::StateDict;

@@ -324,7 +324,7 @@ impl Baseline {
 /// Checks what all closed forms need.
 fn check(form: ClosedForm, dataset: &Dataset, config: &TrainConfig, regularizations: &[f64]) -> Result<()> {
     if !config.is_linear() {
-        let advice = "use --image-encoder linear and poolings other than gpo";
+        let advice = "use --image-encoder linear, --text-encoder linear and poolings other than gpo";
         return Err(Error::config(form, "linear heads", "pooling or an encoder that is learned", advice));
     }
     for split in [Split::Train, Split::Val] {
@@ -345,7 +345,7 @@ pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) ->
         Init::KernelCca => (ClosedForm::KernelCca, &KERNEL_REGULARIZATIONS[..]),
         _ => (ClosedForm::Cca, &REGULARIZATIONS[..]),
     };
-    Ok(Baseline::fit(form, device, dataset, config, regularizations)?.head)
+    Ok(Baseline::fit(form, device, dataset, &config.in_closed_form(), regularizations)?.head)
 }
 
 /// How much smaller than a fresh layer's the weights beyond the closed form are. The square of it is lost in the
@@ -353,7 +353,7 @@ pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) ->
 const BEYOND: f32 = 1e-4;
 
 /// Starts a fresh head from a closed form. What the closed form does not have keeps small random weights: rows beyond
-/// its width, which the narrower side limits, and random features.
+/// its width, which the narrower side limits, and random features. A perceptron adds nothing at first.
 pub(crate) fn start_from(head: &mut Head, closed: &Head) -> Result<()> {
     let over = |own: &mut [f32], from: &[f32]| {
         own[from.len()..].iter_mut().for_each(|x| *x *= BEYOND);
@@ -369,6 +369,7 @@ pub(crate) fn start_from(head: &mut Head, closed: &Head) -> Result<()> {
         over(&mut fourier, &closed.fourier(side));
         head.set_fourier(side, &fourier)?;
         head.take_frequencies(closed, side);
+        head.silence_mlp(side);
     }
     Ok(())
 }

@@ -15,6 +15,9 @@ use std::path::Path;
 /// Before the names of the weights that the optimiser changes.
 const WEIGHTS: &str = "optimizer.weights.";
 
+/// Before the names of the weights that the run started from.
+const START: &str = "optimizer.start.";
+
 /// What a resumed run goes on from.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct State {
@@ -22,6 +25,8 @@ pub(crate) struct State {
     pub optimizer: Vec<Vec<f32>>,
     /// The weights that the optimiser changes, if the head has their average.
     pub weights: Option<Vec<f32>>,
+    /// What the weights are pulled to, if they are.
+    pub start: Option<Vec<f32>>,
     pub best: Vec<f32>,
 }
 
@@ -192,7 +197,9 @@ impl Checkpoint {
             let names = self.progress.config.optimizer.state().iter();
             let arrays = names.map(|name| format!("optimizer.{name}.")).zip(&state.optimizer);
             let weights = state.weights.iter().map(|weights| (WEIGHTS.to_string(), weights));
-            for (prefix, values) in arrays.chain(weights).chain([("best.".to_string(), &state.best)]) {
+            let start = state.start.iter().map(|start| (START.to_string(), start));
+            let best = [("best.".to_string(), &state.best)];
+            for (prefix, values) in arrays.chain(weights).chain(start).chain(best) {
                 tensors.extend(Head { values: values.clone(), ..self.head.clone() }.tensors(&prefix));
             }
         }
@@ -229,9 +236,10 @@ impl Checkpoint {
                 let names = progress.config.optimizer.state().iter();
                 let arrays = names.map(|name| file.values(&layout, &format!("optimizer.{name}.")));
                 let optimizer = arrays.collect::<Result<_>>()?;
-                let weights = progress.config.ema > 0.0;
-                let weights = weights.then(|| file.values(&layout, WEIGHTS)).transpose()?;
-                Some(State { optimizer, weights, best: file.values(&layout, "best.")? })
+                let of = |there: bool, prefix: &str| there.then(|| file.values(&layout, prefix)).transpose();
+                let weights = of(progress.config.ema > 0.0, WEIGHTS)?;
+                let start = of(progress.config.l2_sp > 0.0, START)?;
+                Some(State { optimizer, weights, start, best: file.values(&layout, "best.")? })
             }
             false => None,
         };

@@ -3,7 +3,7 @@
 use super::{Init, Shuffle};
 use crate::eval::Correction;
 use crate::kernels::MAX_PAIRS;
-use crate::model::{HeadConfig, ImageEncoder, Pooling, SignedRoot};
+use crate::model::{EncoderKind, HeadConfig, Pooling, SignedRoot};
 use crate::objective::{EqualCaptions, GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
 use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
@@ -37,7 +37,9 @@ pub struct TrainConfig {
     /// How a caption's features become one vector.
     pub text_pooling: Pooling,
     /// What maps image features to the embedding.
-    pub image_encoder: ImageEncoder,
+    pub image_encoder: EncoderKind,
+    /// What maps text features to the embedding.
+    pub text_encoder: EncoderKind,
     /// Random Fourier features of each side, which a further linear layer adds to the embedding. 0 for none.
     pub random_features: usize,
     /// The initial weights.
@@ -46,6 +48,20 @@ pub struct TrainConfig {
     pub optimizer: Optimizer,
     /// Learning rate.
     pub lr: f64,
+    /// Factor of the learning rate for the linear layers. 0 leaves them as they start.
+    pub lr_linear: f64,
+    /// Factor of the learning rate for the weights of random features. 0 leaves them as they start.
+    pub lr_random_features: f64,
+    /// Factor of the learning rate for the perceptron. 0 leaves it as it starts.
+    pub lr_mlp: f64,
+    /// Strength of the pull of every parameter towards its initial value, beside weight decay (docs/math.md, "Pull towards
+    /// the start"). The temperature is not pulled. 0 for none.
+    pub l2_sp: f64,
+    /// Strength of the regularisation STRUCTURE, which keeps the neighbourhoods that the features of each side have in a
+    /// batch (docs/math.md, "Neighbourhoods"). 0 for none.
+    pub structure: f64,
+    /// Temperature of its neighbourhoods.
+    pub structure_temperature: f64,
     /// Weight decay. It applies to every parameter except a learned temperature and logit bias.
     pub weight_decay: f64,
     /// Whether biases decay as well.
@@ -106,11 +122,18 @@ impl Default for TrainConfig {
             embed: 256,
             image_pooling: Pooling::default(),
             text_pooling: Pooling::default(),
-            image_encoder: ImageEncoder::default(),
+            image_encoder: EncoderKind::default(),
+            text_encoder: EncoderKind::default(),
             random_features: 0,
             init: Init::default(),
             optimizer: Optimizer::default(),
             lr: 5e-4,
+            lr_linear: 1.0,
+            lr_random_features: 1.0,
+            lr_mlp: 1.0,
+            l2_sp: 0.0,
+            structure: 0.0,
+            structure_temperature: 0.07,
             weight_decay: 1e-4,
             decay_biases: true,
             clip: 2.0,
@@ -143,14 +166,10 @@ impl TrainConfig {
     /// Names the first option that is not.
     pub fn validate(&self) -> Result<()> {
         self.objective.validate()?;
-        if self.init.is_closed_form() && !self.is_linear() {
-            let advice = "use --image-encoder linear and poolings other than gpo, or --init xavier";
-            return Err(Error::config(
-                if self.init == Init::Cca { "--init cca" } else { "--init kcca" },
-                "linear heads",
-                "pooling or an encoder that is learned",
-                advice,
-            ));
+        if self.init.is_closed_form() && !self.extends_linear() {
+            let init = if self.init == Init::Cca { "--init cca" } else { "--init kcca" };
+            let advice = "use poolings other than gpo, or --init xavier";
+            return Err(Error::config(init, "poolings without learned weights", "pooling gpo", advice));
         }
         if self.init == Init::KernelCca {
             self.need_random_features("--init kcca")?;
@@ -175,6 +194,23 @@ impl TrainConfig {
         check(random <= MAX_RANDOM_FEATURES, "--random-features", &most, &random)?;
         let not_negative = "a finite number of 0 or more";
         check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;
+        for (option, factor) in [
+            ("--lr-linear", self.lr_linear),
+            ("--lr-random-features", self.lr_random_features),
+            ("--lr-mlp", self.lr_mlp),
+            ("--l2-sp", self.l2_sp),
+            ("--structure", self.structure),
+        ] {
+            check(factor.is_finite() && factor >= 0.0, option, not_negative, &factor)?;
+        }
+        let temperature = self.structure_temperature;
+        let positive = temperature.is_finite() && temperature > 0.0;
+        check(positive, "--structure-temperature", "a finite number above 0", &temperature)?;
+        if self.structure > 0.0 && self.pooling().contains(&Pooling::Gpo) {
+            let advice = "leave it out, or use poolings other than gpo";
+            let expected = "poolings without learned weights";
+            return Err(Error::config("--structure", expected, "pooling gpo", advice));
+        }
         let decay = self.weight_decay;
         check(decay.is_finite() && decay >= 0.0, "--weight-decay", not_negative, &decay)?;
         check(self.clip.is_finite() && self.clip >= 0.0, "--clip", not_negative, &self.clip)?;
@@ -211,6 +247,7 @@ impl TrainConfig {
             image_pooling: self.image_pooling,
             text_pooling: self.text_pooling,
             image_encoder: self.image_encoder,
+            text_encoder: self.text_encoder,
             signed_root: self.signed_root,
             standardize: self.standardize,
             random_features: self.random_features,
@@ -222,12 +259,18 @@ impl TrainConfig {
     pub fn in_closed_form(&self) -> Self {
         let linear = |pooling| if pooling == Pooling::Gpo { Pooling::Mean } else { pooling };
         let [image_pooling, text_pooling] = self.pooling().map(linear);
-        Self { image_pooling, text_pooling, image_encoder: ImageEncoder::Linear, ..self.clone() }
+        let (image_encoder, text_encoder) = (EncoderKind::Linear, EncoderKind::Linear);
+        Self { image_pooling, text_pooling, image_encoder, text_encoder, ..self.clone() }
     }
 
     /// Whether both sides are linear in the input of the device.
     pub(crate) fn is_linear(&self) -> bool {
-        self.image_encoder == ImageEncoder::Linear && !self.pooling().contains(&Pooling::Gpo)
+        self.head().encoders() == [EncoderKind::Linear; 2] && !self.pooling().contains(&Pooling::Gpo)
+    }
+
+    /// Whether the head can start from a closed form. The second layer of a perceptron then starts at 0.
+    pub(crate) fn extends_linear(&self) -> bool {
+        !self.pooling().contains(&Pooling::Gpo)
     }
 
     /// The learning rate of a step in a run of `total` steps. Epoch and step are counted from 0.

@@ -10,6 +10,7 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "native")]
 mod epoch;
+mod groups;
 mod init;
 #[cfg(feature = "native")]
 mod kernel_cca;

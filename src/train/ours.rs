@@ -156,7 +156,7 @@ fn grouped(number: usize) -> String {
 mod tests {
     use super::*;
     use crate::data::Arrays;
-    use crate::model::ImageEncoder;
+    use crate::model::EncoderKind;
 
     /// A dataset with features of these widths: one row per image, regions, one row per caption, tokens; 0 for none.
     fn dataset(pairs: usize, [images, regions, texts, tokens]: [usize; 4], least: f32) -> Dataset {
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn options_decide_the_start_and_stay() {
         let data = dataset(4000, [9, 4, 9, 4], -1.0);
-        let (random, why) = recipe(&data, |c| c.image_encoder = ImageEncoder::ResidualMlp);
+        let (random, why) = recipe(&data, |c| c.image_encoder = EncoderKind::ResidualMlp);
         assert_eq!((&random.init, random.epochs, random.embed), (&Init::Xavier, 40, 384));
         assert!(why.contains(", from random weights, because the head is not linear, "), "{why}");
         let (learned, _) = recipe(&data, |c| c.text_pooling = Pooling::Gpo);

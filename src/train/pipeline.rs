@@ -5,9 +5,12 @@
 
 use super::TrainConfig;
 use super::average::Average;
+#[cfg(feature = "native")]
+use super::checkpoint::State;
+use super::groups::{Group, groups};
 use super::reduce::{Alone, Reduce};
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
-use crate::gradient::{Bank, LeftOut, Relation, Workspace, check_pairs};
+use crate::gradient::{Bank, LeftOut, Relation, Structure, Workspace, check_pairs};
 use crate::kernels::{PARTS, RECORD};
 use crate::model::{Encoder, Head, Layout, Side};
 use crate::objective::{Logits, Objective};
@@ -59,14 +62,16 @@ pub struct Pipeline {
     pub(super) layout: Layout,
     pub(super) head: Head,
     pub(super) optimizer: Optimizer,
-    /// The ranges of the parameters, with their weight decay. Temperature and bias of the logits do not decay.
-    pub(super) decays: Vec<(std::ops::Range<usize>, f64)>,
+    /// The trained parameters except temperature and bias of the logits, which do not decay.
+    pub(super) groups: Vec<Group>,
+    /// The initial parameters and the strength of the pull towards them, if there is one.
+    pub(super) start: Option<(Buffer<f32>, f64)>,
     pub(super) clip: f32,
     pub(super) mask: bool,
     pub(super) pairs: usize,
     pub(super) values: Buffer<f32>,
     pub(super) gradients: Buffer<f32>,
-    /// The optimiser's state: one array for each name in [`Optimizer::state`].
+    /// One array for each name in [`Optimizer::state`].
     pub(super) state: Vec<Buffer<f32>>,
     /// The moving average of the parameters, if there is one.
     pub(super) average: Option<Average>,
@@ -83,6 +88,8 @@ pub struct Pipeline {
     pub(super) banking: bool,
     /// The gradients at the unit rows from outside, once there have been any.
     pub(super) external: Option<[Matrix; 2]>,
+    /// The regularisation of both sides, if there is one.
+    pub(super) structure: Option<[Structure; 2]>,
     pub(super) workspace: Workspace,
     pub(super) parts: Buffer<f32>,
     pub(super) factor: Buffer<f32>,
@@ -102,8 +109,8 @@ pub struct Pipeline {
 impl Pipeline {
     /// Makes a pipeline that trains `head` on batches of exactly `pairs` pairs.
     ///
-    /// From `config` it uses the optimiser, weight decay, clipping, the average of the weights, the mask and the memory
-    /// bank.
+    /// From `config` it uses the optimiser, the factors of the learning rate, weight decay, the pull towards the start
+    /// (`head`), clipping, the average of the weights, STRUCTURE, the mask and the memory bank.
     ///
     /// # Errors
     /// An option is out of range, or the device has too little memory.
@@ -113,6 +120,12 @@ impl Pipeline {
         let layout = head.layout;
         let len = layout.len();
         let values = Buffer::from_slice(device, "head", &head.values)?;
+        let start = || Ok((Buffer::from_slice(device, "start", &head.values)?, config.l2_sp));
+        let start: Option<Result<_>> = (config.l2_sp > 0.0).then(start);
+        let strength = [config.structure, config.structure_temperature];
+        let structure = |dim| Structure::new(device, strength, pairs, [dim, layout.embed]);
+        let structure = || Ok([structure(layout.dims[0])?, structure(layout.dims[1])?]);
+        let structure: Option<Result<_>> = (config.structure > 0.0).then(structure);
         let encoder = |side| Encoder::new(device, &head, side, pairs);
         let names = config.optimizer.state().iter();
         let state = names.map(|name| Buffer::new(device, &format!("optimizer.{name}"), len));
@@ -122,7 +135,8 @@ impl Pipeline {
             device: device.clone(),
             layout,
             optimizer: config.optimizer,
-            decays: decays(&layout, config),
+            groups: groups(&layout, config),
+            start: start.transpose()?,
             clip: config.clip,
             mask: config.mask_same_image,
             pairs,
@@ -139,6 +153,7 @@ impl Pipeline {
             bank_warmup: config.bank_warmup,
             banking: true,
             external: None,
+            structure: structure.transpose()?,
             workspace: Workspace::new(device, pairs, layout.embed, config.memory_bank / pairs * pairs)?,
             parts: Buffer::new(device, "gradient.parts", PARTS)?,
             factor: Buffer::new(device, "gradient.factor", 1)?,
@@ -246,7 +261,7 @@ impl Pipeline {
     /// [`Pipeline::averaged`] without waiting.
     ///
     /// # Errors
-    /// The same as those of [`Pipeline::averaged`].
+    /// The device fails.
     pub async fn averaged_async(&self) -> Result<Head> {
         match &self.average {
             Some(average) => {
@@ -275,37 +290,36 @@ impl Pipeline {
         Ok(state)
     }
 
+    /// What the parameters are pulled to, if they are.
+    #[cfg(feature = "native")]
+    pub(crate) async fn start(&self) -> Result<Option<Vec<f32>>> {
+        let Some((start, _)) = &self.start else { return Ok(None) };
+        Ok(Some(start.read(&self.device, 0..self.layout.len()).await?))
+    }
+
     /// Continues with the state of an earlier training.
     #[cfg(feature = "native")]
     pub(crate) fn restore(
         &mut self,
-        state: &[Vec<f32>],
+        state: &State,
         averaged: &[f32],
         step: u64,
         objective: &Objective,
     ) -> Result<()> {
-        for (buffer, values) in self.state.iter_mut().zip(state) {
+        for (buffer, values) in self.state.iter_mut().zip(&state.optimizer) {
             buffer.write(&self.device, 0, values)?;
         }
         if let Some(average) = &mut self.average {
             average.write(&self.device, averaged)?;
+        }
+        if let Some(((buffer, _), values)) = self.start.as_mut().zip(state.start.as_ref()) {
+            buffer.write(&self.device, 0, values)?;
         }
         self.step = step;
         self.logits_ready = false;
         self.logits = objective.logits().or(self.logits);
         Ok(())
     }
-}
-
-/// All trained parameters except temperature and bias of the logits: in one range, or in several if some do not decay.
-fn decays(layout: &Layout, config: &TrainConfig) -> Vec<(std::ops::Range<usize>, f64)> {
-    let end = layout.temperature().start;
-    if config.decay_biases {
-        return vec![(0..end, config.weight_decay)];
-    }
-    let segments = layout.segments().into_iter().filter(|segment| segment.range.end <= end);
-    let decay = |bias: bool| if bias { 0.0 } else { config.weight_decay };
-    segments.map(|segment| (segment.range.clone(), decay(segment.is_bias()))).collect()
 }
 
 #[cfg(feature = "native")]

@@ -5,7 +5,7 @@
 
 use super::{TrainConfig, ours};
 use crate::data::{Dataset, Side};
-use crate::model::{ImageEncoder, Pooling};
+use crate::model::{EncoderKind, Pooling};
 use crate::objective::{InfonceParams, Objective};
 use crate::optim::{AdamW, Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
@@ -85,7 +85,7 @@ fn vse_inf() -> TrainConfig {
         objective: Objective::Hinge { margin: 0.2 },
         image_pooling: Pooling::Gpo,
         text_pooling: Pooling::Gpo,
-        image_encoder: ImageEncoder::ResidualMlp,
+        image_encoder: EncoderKind::ResidualMlp,
         warmup_epochs: 1,
         epochs: 25,
         batch: 128,

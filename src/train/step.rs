@@ -7,10 +7,11 @@
 //! Nothing is read back inside a step. Each step writes one row of the records, which [`Pipeline::records`] collects.
 
 use super::Pipeline;
+use super::groups::Group;
 use super::pipeline::{External, RECORDS};
 use crate::device::{Commands, Matrix, Upload, pad_rows};
 use crate::gradient::Inputs;
-use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
+use crate::kernels::{PARTS, StepRecord, accumulate, blend, column_sum, record, sum_squares};
 use crate::objective::{Logits, Objective};
 use crate::optim::Step;
 use crate::{Error, Result};
@@ -132,6 +133,10 @@ impl Pipeline {
             let (from, to) = (external.buffer.view(), encoder.d_unit.buffer.view_mut());
             accumulate(commands, (from, external.buffer.len()), 1.0, (to, 0), true)?;
         }
+        for (structure, encoder) in self.structure.iter_mut().flatten().zip(&mut self.encoders) {
+            let (features, unit, d_unit) = encoder.before_and_after();
+            structure.add(commands, features, unit, d_unit)?;
+        }
         Ok(())
     }
 
@@ -198,9 +203,18 @@ impl Pipeline {
         };
         record(commands, from, self.records.view_mut(), self.factor.view_mut())?;
         let step = Step { learning_rate, decay: 0.0, step: self.step + 1, bounds: UNBOUNDED };
-        for k in 0..self.decays.len() {
-            let (range, decay) = self.decays[k].clone();
-            self.optimize(commands, range, &Step { decay, ..step })?;
+        for k in 0..self.groups.len() {
+            let Group { range, decay, factor } = self.groups[k].clone();
+            // A group that does not move keeps its bits.
+            if factor == 0.0 {
+                continue;
+            }
+            let learning_rate = factor * learning_rate;
+            if let Some((start, strength)) = &self.start {
+                let (start, w) = (start.part(range.clone()), self.values.part_mut(range.clone()));
+                blend(commands, start, (learning_rate * strength).min(1.0), w, range.len())?;
+            }
+            self.optimize(commands, range, &Step { learning_rate, decay, ..step })?;
         }
         for (range, bounds) in self.learned(objective) {
             self.optimize(commands, range, &Step { bounds, ..step })?;

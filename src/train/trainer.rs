@@ -157,7 +157,7 @@ impl Trainer {
     pub fn resume(device: &Device, dataset: impl Into<Arc<Dataset>>, checkpoint: Checkpoint) -> Result<Self> {
         let dataset = dataset.into();
         let Checkpoint { head, progress, state, .. } = checkpoint;
-        let Some(State { optimizer, weights, best }) = state else {
+        let Some(mut state) = state else {
             return Err(Error::checkpoint(
                 "checkpoint",
                 "the optimiser's state",
@@ -176,13 +176,14 @@ impl Trainer {
                 "resume with the same features, captions and splits",
             ));
         }
+        let best = std::mem::take(&mut state.best);
         let best = progress.best.map(|_| Head { values: best, ..head.clone() });
         let step = progress.step;
         let averaged = head.values.clone();
-        let head = Head { values: weights.unwrap_or(head.values), ..head };
+        let head = Head { values: state.weights.take().unwrap_or(head.values), ..head };
         let mut trainer = Self::assemble(device, dataset, head, progress)?;
         let objective = trainer.progress.config.objective.clone();
-        trainer.pipeline.restore(&optimizer, &averaged, step, &objective)?;
+        trainer.pipeline.restore(&state, &averaged, step, &objective)?;
         trainer.best = best;
         Ok(trainer)
     }
@@ -511,7 +512,9 @@ impl Trainer {
         let averages = self.progress.config.ema > 0.0;
         let weights = averages.then(|| Ok(self.pipeline.head()?.values)).transpose()?;
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
-        let state = State { optimizer: self.device.wait(self.pipeline.state())?, weights, best };
+        let (optimizer, start) = (self.pipeline.state(), self.pipeline.start());
+        let (optimizer, start) = (self.device.wait(optimizer)?, self.device.wait(start)?);
+        let state = State { optimizer, weights, start, best };
         Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state), correction: None })
     }
 }

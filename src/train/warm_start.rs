@@ -3,7 +3,7 @@
 use super::TrainConfig;
 use super::init::{Init, InitFile};
 use crate::data::{Dataset, FNV_OFFSET, fnv};
-use crate::model::{Head, HeadConfig, HeadFile, Side, StateDict, read_bytes};
+use crate::model::{EncoderKind, Head, HeadConfig, HeadFile, Side, StateDict, read_bytes};
 use crate::{Error, Result};
 use safetensors::tensor::SafeTensors;
 use std::fmt;
@@ -97,6 +97,7 @@ impl TrainConfig {
             image_pooling: head.image_pooling,
             text_pooling: head.text_pooling,
             image_encoder: head.image_encoder,
+            text_encoder: head.text_encoder,
             signed_root: head.signed_root,
             standardize: head.standardize,
             random_features: head.random_features,
@@ -113,12 +114,16 @@ impl InitFile {
     pub(crate) fn head(&self, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
         let start = self.fitting(dataset, config)?;
         if start.is_own {
-            return Ok(start.head);
+            return match start.head.config() == config.head() {
+                true => Ok(start.head),
+                false => start.head.extended(&config.head(), config.seed),
+            };
         }
         let mut head = Head::for_dataset(dataset, &config.head(), config.seed)?;
         for side in [Side::Image, Side::Text] {
             let (weight, bias) = start.head.side(side);
             head.set_side(side, &weight, &bias)?;
+            head.silence_mlp(side);
         }
         Ok(head)
     }
@@ -138,7 +143,14 @@ impl InitFile {
             return Err(fault(&expected, &found, "restore the file, or give --init again"));
         }
         let (own, given) = (start.head.config(), config.head());
-        if start.is_own && own != given {
+        // A perceptron that the head lacks can be added to it.
+        let extended = |own, given| if own == EncoderKind::Linear { given } else { own };
+        let largest = HeadConfig {
+            image_encoder: extended(own.image_encoder, given.image_encoder),
+            text_encoder: extended(own.text_encoder, given.text_encoder),
+            ..own.clone()
+        };
+        if start.is_own && largest != given {
             let (expected, found) = differences(&own, &given);
             let advice = "leave the option out, or start from another head";
             return Err(fault(&expected, &found, advice));
@@ -148,9 +160,9 @@ impl InitFile {
             let [expected, found] = [own.embed, given.embed].map(|width| format!("--embed {width}"));
             return Err(fault(&expected, &found, advice));
         }
-        if !start.is_own && !config.is_linear() {
-            let advice = "use --image-encoder linear and poolings other than gpo";
-            return Err(fault(&"linear heads", &"pooling or an encoder that is learned", advice));
+        if !start.is_own && !config.extends_linear() {
+            let advice = "use poolings other than gpo";
+            return Err(fault(&"poolings without learned weights", &"pooling gpo", advice));
         }
         let pooling = if start.is_own { own.pooling() } else { config.pooling() };
         let sides = [Side::Image, Side::Text].into_iter().zip(pooling);

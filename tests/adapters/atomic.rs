@@ -5,7 +5,7 @@ use crate::common::{Outcome, Replaced, Suite, check};
 use libtest_mimic::Failed;
 use wgoal::doctor::kernels;
 use wgoal::gradient::GradientOptions;
-use wgoal::model::{ImageEncoder, Pooling};
+use wgoal::model::{EncoderKind, Pooling};
 use wgoal::objective::{InfonceParams, SiglipParams};
 use wgoal::pooling::Gpo;
 use wgoal::rerank::Candidates;
@@ -38,7 +38,7 @@ fn config() -> TrainConfig {
         c.embed = EMBED;
         c.image_pooling = Pooling::Gpo;
         c.text_pooling = Pooling::Gpo;
-        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.image_encoder = EncoderKind::ResidualMlp;
         c.memory_bank = 2 * PAIRS;
     })
 }

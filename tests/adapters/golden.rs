@@ -6,7 +6,7 @@ use npyz::npz::NpzArchive;
 use std::path::PathBuf;
 use wgoal::data::Side;
 use wgoal::gradient::{GradientOptions, Gradients};
-use wgoal::model::{ImageEncoder, Pooling};
+use wgoal::model::{EncoderKind, Pooling};
 use wgoal::objective::{GoalParams, InfonceParams, PairWeight, SiglipParams, TripletWeight};
 use wgoal::optim::Optimizer;
 use wgoal::pooling::Gpo;
@@ -375,7 +375,7 @@ fn image_encoder(device: &Device) -> Outcome {
     let config = TrainConfig::default().with(|c| {
         c.embed = shape[0];
         c.image_pooling = Pooling::Gpo;
-        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.image_encoder = EncoderKind::ResidualMlp;
     });
     let mut head = Head::for_config(shape[1], 1, &config.head(), config.seed)?;
     for (name, names) in ENCODER {

@@ -6,7 +6,7 @@ use crate::common::{Outcome, Suite};
 use wgoal::device::Adapters;
 use wgoal::device::DeviceKind;
 use wgoal::gradient::GradientOptions;
-use wgoal::model::{ImageEncoder, Pooling, Side};
+use wgoal::model::{EncoderKind, Pooling, Side};
 use wgoal::objective::InfonceParams;
 use wgoal::pooling::Gpo;
 use wgoal::train::Features;
@@ -191,7 +191,7 @@ fn local_features(device: &Device) -> Outcome {
         c.embed = 65;
         c.image_pooling = Pooling::Gpo;
         c.text_pooling = Pooling::Gpo;
-        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.image_encoder = EncoderKind::ResidualMlp;
         c.mask_same_image = false;
     });
     let (mut random, pairs) = (Random::new(2), 37);

@@ -6,7 +6,7 @@ use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::reference;
-use wgoal::model::{ImageEncoder, Pooling, Side};
+use wgoal::model::{EncoderKind, Pooling, Side};
 use wgoal::pooling::Gpo;
 use wgoal::train::Features;
 use wgoal::{Checkpoint, Dataset, Device, Head, Objective, Pipeline, TrainConfig, Trainer};
@@ -339,7 +339,7 @@ fn local(embed: usize) -> TrainConfig {
         c.embed = embed;
         c.image_pooling = Pooling::Gpo;
         c.text_pooling = Pooling::Gpo;
-        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.image_encoder = EncoderKind::ResidualMlp;
         c.mask_same_image = false;
         c.objective = Objective::HingeSum { margin: 0.2 };
     })
@@ -454,7 +454,7 @@ fn resume(device: &Device) -> Outcome {
     let config = TrainConfig::default().with(|c| {
         c.embed = 16;
         c.epochs = 2;
-        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.image_encoder = EncoderKind::ResidualMlp;
     });
     let bytes = |trainer: &Trainer| -> Result<Vec<u8>, Failed> {
         trainer.checkpoint()?.save(&last)?;

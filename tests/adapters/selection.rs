@@ -8,7 +8,7 @@ use libtest_mimic::Failed;
 use wgoal::data::{read_matrix_npy, write_matrix_npy};
 use wgoal::device::DeviceKind;
 use wgoal::doctor::kernels;
-use wgoal::model::{ImageEncoder, Pooling, Side};
+use wgoal::model::{EncoderKind, Pooling, Side};
 use wgoal::{Dataset, Device, Head, TrainConfig, Trainer};
 
 /// A device can be opened by the name that the tests use.
@@ -154,7 +154,7 @@ fn ragged_halves(device: &Device) -> Outcome {
             c.epochs = 3;
             c.image_pooling = Pooling::Gpo;
             c.text_pooling = Pooling::Gpo;
-            c.image_encoder = ImageEncoder::ResidualMlp;
+            c.image_encoder = EncoderKind::ResidualMlp;
             c.size_augment = true;
         });
         let mut trainer = Trainer::new(device, Dataset::open(folder)?, config)?;

@@ -1,7 +1,10 @@
-//! What keeps a head near its start: the moving average of its weights.
+//! What keeps a head near its start: the moving average of its weights, factors of the learning rate, and the pull
+//! towards the start.
 
 use crate::random::Random;
-use wgoal::model::{HeadConfig, ImageEncoder};
+use wgoal::data::Side;
+use wgoal::model::{EncoderKind, HeadConfig};
+use wgoal::optim::{Optimizer, Sgd};
 use wgoal::train::Features;
 use wgoal::{Device, Head, Pipeline, TrainConfig};
 
@@ -27,7 +30,7 @@ fn trained(config: &TrainConfig, head: &HeadConfig, steps: usize) -> (Vec<Head>,
 fn the_average_is_that_of_the_weights_after_each_step() {
     let parts = HeadConfig::default().with(|c| {
         c.embed = 4;
-        c.image_encoder = ImageEncoder::ResidualMlp;
+        c.image_encoder = EncoderKind::ResidualMlp;
         c.random_features = 11;
     });
     let config = TrainConfig::default().with(|c| {
@@ -60,4 +63,73 @@ fn the_average_is_that_of_the_weights_after_each_step() {
     assert_eq!(plain[12], heads[12]);
     assert_eq!(without.averaged().unwrap(), plain[12]);
     assert_ne!(averaged, plain[12]);
+}
+
+/// Plain gradient descent, so that a step changes a weight by the gradient times the learning rate.
+fn descent(change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
+    TrainConfig::default().with(|c| {
+        c.embed = 4;
+        c.objective = "infonce".parse().unwrap();
+        c.optimizer = Optimizer::Sgd(Sgd::default().with(|sgd| sgd.momentum = 0.0));
+        c.weight_decay = 0.0;
+        change(c);
+    })
+}
+
+#[test]
+fn a_factor_scales_the_steps_of_its_part_alone() {
+    let parts = HeadConfig::default().with(|c| {
+        c.embed = 4;
+        c.image_encoder = EncoderKind::ResidualMlp;
+        c.random_features = 11;
+    });
+    let (whole, _) = trained(&descent(|_| ()), &parts, 1);
+    for (change, part) in [
+        (descent(|c| c.lr_linear = 0.25), [".weight", ".bias"].as_slice()),
+        (descent(|c| c.lr_random_features = 0.25), &[".fourier.weight"]),
+        (
+            descent(|c| c.lr_mlp = 0.25),
+            &[".mlp.first.weight", ".mlp.second.weight", ".mlp.second.bias", ".mlp.norm"],
+        ),
+    ] {
+        let (slower, _) = trained(&change, &parts, 1);
+        for (name, _) in whole[0].parameters() {
+            let [start, full, part_step] =
+                [&whole[0], &whole[1], &slower[1]].map(|h| h.parameter(&name).unwrap());
+            let own =
+                part.iter().any(|part| ["image", "text"].iter().any(|side| name == format!("{side}{part}")));
+            for ((start, full), found) in start.iter().zip(full).zip(part_step) {
+                let expected = if own { start + 0.25 * (full - start) } else { full };
+                // Weights are below 2, so a rounded sum is wrong by at most half of their last bit.
+                assert!(
+                    (found - expected).abs() <= 2.0 * f32::EPSILON,
+                    "{name}: {found}, expected {expected}"
+                );
+            }
+        }
+    }
+    let (frozen, _) = trained(&descent(|c| (c.lr_linear, c.l2_sp) = (0.0, 1.0)), &parts, 3);
+    assert_eq!(frozen[3].side(Side::Text), frozen[0].side(Side::Text));
+    let moved = |head: &Head| head.parameter("text.fourier.weight").unwrap();
+    assert_ne!(moved(&frozen[3]), moved(&frozen[0]));
+}
+
+#[test]
+fn weights_are_pulled_towards_their_start() {
+    let parts = HeadConfig::default().with(|c| c.embed = 4);
+    let strength = 20.0;
+    let (free, _) = trained(&descent(|_| ()), &parts, 1);
+    let (pulled, _) = trained(&descent(|c| c.l2_sp = strength), &parts, 2);
+    // In the first step the weights are at their start.
+    assert_eq!(free[1], pulled[1]);
+    // The second step starts from the same weights, and adds a pull of learning rate times strength.
+    let (again, _) = trained(&descent(|_| ()), &parts, 2);
+    for name in ["image.weight", "image.bias", "text.weight", "text.bias"] {
+        let [start, before, free, pulled] =
+            [&free[0], &free[1], &again[2], &pulled[2]].map(|head| head.parameter(name).unwrap());
+        for k in 0..start.len() {
+            let expected = free[k] + 0.01 * strength as f32 * (start[k] - before[k]);
+            assert!((pulled[k] - expected).abs() <= 4.0 * f32::EPSILON, "{name}: {} {expected}", pulled[k]);
+        }
+    }
 }

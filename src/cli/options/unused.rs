@@ -127,6 +127,7 @@ impl RunOptions {
         let steps = steps_per_epoch(captions, config.batch);
         let run = format!("the run has {epochs} epochs");
         self.unused_inputs(config, &mut unused);
+        unused.extend(self.finetune.unused(config));
         self.unused_phases(config, [steps, config.batch.min(captions)], &mut unused);
 
         let total = (steps * epochs) as u64;

@@ -31,6 +31,7 @@ pub fn tests(suite: &mut Suite) {
     suite.each("dense_field", fields::dense_field);
     suite.each("accumulate", steps::accumulate);
     suite.each("blend", steps::blend);
+    suite.each("neighbourhood", rows::neighbourhood);
     suite.each("infonce", fields::infonce);
     suite.each("siglip", fields::siglip);
     suite.each("exponential_sum", blocks::exponential_sum);

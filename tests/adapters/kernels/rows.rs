@@ -33,6 +33,28 @@ pub fn l2norm(device: &Device) -> Outcome {
     })
 }
 
+pub fn neighbourhood(device: &Device) -> Outcome {
+    each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
+        let (a, b) = (random.matrix(rows, cols), random.matrix(rows, cols));
+        let mut expected = wide(&b);
+        let (temperature, weight) = (0.125, 2.0);
+        reference::neighbourhood(&wide(&a), &mut expected, cols, 1.0 / temperature, weight);
+        let (a, mut found) = (bench.array(&a)?, bench.array(&b)?);
+        bench.run(|commands| {
+            kernels::neighbourhood(
+                commands,
+                a.mat(rows, cols),
+                found.mat_mut(rows, cols),
+                temperature,
+                weight,
+            )
+        })?;
+        // The exponents are between -16 and 0. Their rounding and that of exp and log (WGSL allows the latter 2^-21 near
+        // 1) scale with the weight, the rate 8 and the largest share, 1.
+        bench.near("b", &found, &expected, |_| 2.0 * 8.0 * (2f64.powi(-21) + 64.0 * ROUNDING))
+    })
+}
+
 pub fn l2norm_backward(device: &Device) -> Outcome {
     each_lanes(device, SHAPES, |bench, random, (rows, cols)| {
         let g = random.matrix(rows, cols);
