@@ -11,25 +11,21 @@ use wgoal::{Dataset, Result, Split, Trainer};
 pub struct Baselines {
     /// The split that it was measured on.
     pub split: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cca: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ridge: Option<f64>,
-    /// Only if the run starts from kernel CCA.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kcca: Option<f64>,
+    #[serde(flatten)]
+    pub forms: ClosedForms,
     pub chance: f64,
-    /// The same on the validation split.
+    /// The closed forms on the validation split.
     pub val: ClosedForms,
 }
 
 /// Rsum of the closed forms.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 pub struct ClosedForms {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cca: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ridge: Option<f64>,
+    /// Only if the run starts from kernel CCA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kcca: Option<f64>,
 }
@@ -73,19 +69,20 @@ pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
         let cca = start.map_or_else(|| rsums(ClosedForm::Cca), Ok)?;
         (Some(cca), Some(rsums(ClosedForm::Ridge)?))
     };
-    let [[cca_val, cca], [ridge_val, ridge], [kcca_val, kcca]] =
-        [cca, ridge, kcca].map(|form| [0, 1].map(|which| form.map(|rsums: [f64; 2]| rsums[which])));
-    let val = ClosedForms { cca: cca_val, ridge: ridge_val, kcca: kcca_val };
-    Ok(Baselines { split: split.to_string(), cca, ridge, kcca, chance: chance(trainer, split), val })
+    let [val, forms] = [0, 1].map(|which| {
+        let [cca, ridge, kcca] = [cca, ridge, kcca].map(|form| form.map(|rsums: [f64; 2]| rsums[which]));
+        ClosedForms { cca, ridge, kcca }
+    });
+    Ok(Baselines { split: split.to_string(), forms, chance: chance(trainer, split), val })
 }
 
 impl Baselines {
     /// The closed forms as lines of a report.
     pub fn references(&self) -> Vec<Reference> {
         let named = [
-            ("CCA", self.val.cca, self.cca),
-            ("ridge regression", self.val.ridge, self.ridge),
-            ("kernel CCA", self.val.kcca, self.kcca),
+            ("CCA", self.val.cca, self.forms.cca),
+            ("ridge regression", self.val.ridge, self.forms.ridge),
+            ("kernel CCA", self.val.kcca, self.forms.kcca),
         ];
         let computed = named.into_iter().filter(|(_, val, reported)| val.or(*reported).is_some());
         let test = |rsum: Option<f64>| rsum.filter(|_| self.split == "test");
@@ -94,7 +91,8 @@ impl Baselines {
 
     /// The closed forms with their names.
     fn named(&self) -> [(Option<f64>, &'static str); 3] {
-        [(self.cca, "CCA"), (self.ridge, "ridge regression"), (self.kcca, "kernel CCA")]
+        let ClosedForms { cca, ridge, kcca } = self.forms;
+        [(cca, "CCA"), (ridge, "ridge regression"), (kcca, "kernel CCA")]
     }
 
     /// The closed forms in a line.
@@ -141,9 +139,7 @@ mod tests {
     fn the_gain_is_said_in_words_and_so_is_a_loss() {
         let baselines = |cca, ridge| Baselines {
             split: "test".into(),
-            cca,
-            ridge,
-            kcca: None,
+            forms: ClosedForms { cca, ridge, kcca: None },
             chance: 10.0,
             val: ClosedForms { cca, ridge, kcca: None },
         };
@@ -168,7 +164,8 @@ mod tests {
         );
         let ridge = baselines(Some(1.0), Some(2.0)).gain(3.0, 1, &Init::Cca).unwrap();
         assert!(ridge.ends_with("(ridge regression, 2.0)"), "{ridge}");
-        let started = Baselines { kcca: Some(250.0), ..baselines(Some(241.5), None) };
+        let mut started = baselines(Some(241.5), None);
+        started.forms.kcca = Some(250.0);
         assert_eq!(
             started.line(),
             "without training: rsum 241.5 by CCA, 250.0 by kernel CCA, 10.0 by chance"
