@@ -280,6 +280,9 @@ impl Dataset {
     }
 
     fn of_sides(source: &Source, name: String, only: Option<Side>, needed: &[Split]) -> Result<Self> {
+        // Without split files, images are divided by whether they have captions, so both sides are opened.
+        let is_divided = stored(source) == [false; 3] && !needed.is_empty();
+        let only = only.filter(|_| !is_divided);
         let [images, texts] = [Side::Image, Side::Text]
             .map(|side| only.map_or_else(|| Features::are_in(source, side), |only| only == side));
         if !images && !texts {
@@ -294,6 +297,11 @@ impl Dataset {
         if let (false, Some(split)) = (images, needed.first()) {
             let expected = format!("images, because split_{split} lists images");
             return Err(Error::data(name, expected, "texts alone", "leave --split out, or give --split all"));
+        }
+        if let (true, false, Some(&split)) = (is_divided, texts, needed.first()) {
+            let expected = "the image rows of this split, because images alone are not divided";
+            let advice = format!("give --split all, or write {}", split.array());
+            return Err(Error::data(source.label(split.array()), expected, "none", advice));
         }
         let side = |side, is_there| match is_there {
             true => Features::open(source, side),

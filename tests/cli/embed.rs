@@ -109,6 +109,19 @@ fn one_side_is_enough() {
             output.stderr
         );
     }
+    // Without split files, images alone are not divided. Images with captions are, whichever side is embedded.
+    let output = place.run("embed run images-alone --split test --device cpu --out test");
+    let message = "error: images-alone/split_test.npy: expected the image rows of this split, because images alone are \
+                   not divided, found none; give --split all, or write split_test\n";
+    assert_eq!((output.code, output.stderr.as_str()), (1, message));
+    write_dataset(&place.path("divided"));
+    for name in ["train", "val", "test"] {
+        fs::remove_file(place.path(&format!("divided/split_{name}.npy"))).unwrap();
+    }
+    place.ok("split divided --out parts");
+    place.ok("embed run divided --side image --split test --device cpu --out one-side");
+    assert_eq!(place.names("one-side"), ["image_rows.npy", "images.npy"]);
+    assert_eq!(ids(&place, "one-side/image_rows.npy"), ids(&place, "parts/split_test.npy"));
     // Images have splits without captions, texts alone have none.
     fs::copy(place.path("data/split_test.npy"), place.path("images-alone/split_test.npy")).unwrap();
     let output = place.run("embed run images-alone --split test --device cpu --out test");
