@@ -128,7 +128,7 @@ fn a_sweep_is_repeated_from_the_file_in_its_folder() {
         fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, max(n, 0.0)); }";
     fs::write(place.path("mine.wgsl"), weights).unwrap();
     let sweeps = [
-        "--objectives nca:con,hinge,infonce --seeds 2 --grid tau=1,5 --standardize=on",
+        "--objectives nca:con,hinge,infonce --seeds 2 --grid tau=1,5 --standardize=on --temperature 0.2",
         "--objectives cir:sig,nca:lin --seeds 0,7 --baseline nca:lin@top:2 --tau 3 --margin 0.4 --negatives top:2 --lr 1e-3",
         "--objectives custom,hinge --weights mine.wgsl --param gamma=0.3 --seeds 0 --optimizer sgd --momentum 0.5",
         "--objectives infonce-masked,cir:con --recipe wgoal --seeds 0 --warmup-epochs 0 --grid dropout=0.1,0.3 lr=0.01",
