@@ -10,7 +10,8 @@ use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 use wgoal::train::{
-    BANDWIDTHS, Baseline, ClosedForm, KERNEL_REGULARIZATIONS, RANDOM_FEATURES, REGULARIZATIONS,
+    BANDWIDTHS, Baseline, ClosedForm, KERNEL_REGULARIZATIONS, LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS,
+    LANDMARKS, REGULARIZATIONS,
 };
 use wgoal::{Checkpoint, Dataset, Device, Recall, Result, Split, TrainConfig};
 
@@ -29,7 +30,7 @@ pub struct BaselineArgs {
     /// cca, ridge or kcca
     ///
     /// `cca` is regularised canonical correlation analysis, `ridge` a regression of one side on the other. `kcca` is
-    /// kernel CCA: CCA on the features and on random Fourier features of them.
+    /// kernel CCA: CCA on the Gaussian kernel of the features and the training items, or on random Fourier features.
     form: String,
     /// Folder, .safetensors or .npz file with features
     dataset: PathBuf,
@@ -40,14 +41,21 @@ pub struct BaselineArgs {
     /// The embedding of ridge is as wide as the features of one side.
     #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
-    /// Random Fourier features of each side for kcca, 1 or more [default: 1500]
+    /// Training images that kcca compares features with, 1 or more [default: 5000]
+    ///
+    /// The kernel of an input and these images, or all their captions, makes its embedding. If there are fewer training
+    /// images, all are used, and kcca is exact. The time grows with the cube of their number.
+    #[arg(long, value_name = "NUMBER", help_heading = "Head")]
+    landmarks: Option<usize>,
+    /// Random Fourier features of each side for kcca, in place of landmarks [default: 0]
     ///
     /// The time grows with the cube of their number.
     #[arg(long, value_name = "NUMBER", help_heading = "Head")]
     random_features: Option<usize>,
-    /// Bandwidths of the kernel of kcca to try [default: 0.5,0.7,1]
+    /// Bandwidths of the kernel of kcca to try [default: 0.5,0.8]
     ///
     /// They are multiples of the median distance between training rows. The one with the best validation rsum is used.
+    /// With --random-features the default is 0.5,0.7,1.
     #[arg(
         long,
         value_delimiter = ',',
@@ -59,7 +67,8 @@ pub struct BaselineArgs {
     /// Strengths of regularisation to try [default: 0.03,0.1,0.3,1]
     ///
     /// They are multiples of the mean variance of the features. The one with the best validation rsum is used.
-    /// For kcca the default is 0.3,1,2.
+    /// For kcca the default is 0.0002,0.001,0.005, shares of the variance of all directions together. With
+    /// --random-features it is 0.3,1,2.
     #[arg(
         long,
         value_delimiter = ',',
@@ -68,7 +77,7 @@ pub struct BaselineArgs {
         help_heading = "Head"
     )]
     regularization: Option<Vec<f64>>,
-    /// Seed of the random features of kcca [default: 0]
+    /// Seed of the landmarks and random features of kcca [default: 0]
     #[arg(long, help_heading = "Head")]
     seed: Option<u64>,
     /// Correction for hubs, fitted to the head [default: auto]
@@ -119,7 +128,9 @@ impl BaselineArgs {
         self.input.apply(&mut config);
         config.correction = self.correction.map_or(config.correction, Into::into);
         if form == ClosedForm::KernelCca {
-            config.random_features = self.random_features.unwrap_or(RANDOM_FEATURES);
+            config.random_features = self.random_features.unwrap_or(0);
+            config.landmarks =
+                self.landmarks.unwrap_or(if config.random_features > 0 { 0 } else { LANDMARKS });
             config.seed = self.seed.unwrap_or(config.seed);
         }
         config.validate()?;
@@ -172,12 +183,13 @@ impl BaselineArgs {
         let embed = (self.embed.is_some() && ridge)
             .then(|| Unused::new("embed", "the head of ridge is as wide as the features of one side"));
         let given = [
+            ("landmarks", self.landmarks.is_some()),
             ("random-features", self.random_features.is_some()),
             ("bandwidth", self.bandwidth.is_some()),
             ("seed", self.seed.is_some()),
         ];
         let given = given.into_iter().filter(|(_, given)| *given && form != ClosedForm::KernelCca);
-        let random = given.map(|(option, _)| Unused::new(option, format!("{form} has no random features")));
+        let random = given.map(|(option, _)| Unused::new(option, format!("{form} has no kernel")));
         embed.into_iter().chain(random).collect()
     }
 
@@ -193,8 +205,12 @@ impl BaselineArgs {
             return Baseline::fit(form, device, dataset, config, regularizations.unwrap_or(&REGULARIZATIONS));
         }
         let _spinner = Spinner::new("fitting kernel CCA");
-        let bandwidths = self.bandwidth.as_deref().unwrap_or(&BANDWIDTHS);
-        let regularizations = regularizations.unwrap_or(&KERNEL_REGULARIZATIONS);
+        let (bandwidths, strengths) = match config.landmarks {
+            0 => (&BANDWIDTHS[..], &KERNEL_REGULARIZATIONS[..]),
+            _ => (&LANDMARK_BANDWIDTHS[..], &LANDMARK_REGULARIZATIONS[..]),
+        };
+        let bandwidths = self.bandwidth.as_deref().unwrap_or(bandwidths);
+        let regularizations = regularizations.unwrap_or(strengths);
         Baseline::kernel_cca(device, dataset, config, bandwidths, regularizations)
     }
 }

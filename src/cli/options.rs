@@ -210,9 +210,15 @@ pub struct RunOptions {
     embed: Option<usize>,
     /// Random Fourier features of each side, 0 for none [default: 0]
     ///
-    /// A linear layer on cosines of random projections joins the embedding. With --init kcca the default is 1500.
+    /// A linear layer on cosines of random projections joins the embedding.
     #[arg(long, value_name = "NUMBER", help_heading = "Head")]
     random_features: Option<usize>,
+    /// Training images that the head compares its input with, 0 for none [default: 0]
+    ///
+    /// A linear layer on the Gaussian kernel of the input and these images joins the embedding, and of a caption and all
+    /// captions of these images. If there are fewer images, all are used. With --init kcca the default is 5000.
+    #[arg(long, value_name = "NUMBER", help_heading = "Head")]
+    landmarks: Option<usize>,
     /// Where the weights start [default: xavier]
     ///
     /// `xavier` is random, `cca` and `kcca` are the closed forms of `wgoal baseline`. A file (or the folder of a run) is a head of
@@ -332,6 +338,11 @@ impl RunOptions {
         set(&mut config.image_encoder, self.image_encoder.map(EncoderKind::from));
         set(&mut config.text_encoder, self.text_encoder.map(EncoderKind::from));
         set(&mut config.random_features, self.random_features);
+        if self.random_features.is_some_and(|number| number > 0) {
+            // Kernel CCA needs one of the two.
+            config.landmarks = 0;
+        }
+        set(&mut config.landmarks, self.landmarks);
         set(&mut config.lr, self.lr);
         set(&mut config.weight_decay, self.weight_decay);
         set(&mut config.decay_biases, self.decay_biases.map(Switch::is_on));

@@ -54,7 +54,7 @@ fn spread(i: usize, count: usize) -> usize {
 }
 
 /// The median of the distances between different rows.
-fn median_distance(rows: &[f32], stride: usize) -> Option<f64> {
+pub(super) fn median_distance(rows: &[f32], stride: usize) -> Option<f64> {
     let rows: Vec<&[f32]> = rows.chunks_exact(stride).collect();
     let mut squares = Vec::new();
     for (i, a) in rows.iter().enumerate() {

@@ -1,9 +1,9 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
-use super::{Evaluation, Recall, Truth};
+use super::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::data::{Dataset, EqualCaptions, Preprocess, ReadAhead, Side, Split, Standardizer};
 use crate::device::{Buffer, Device, Upload};
-use crate::model::{Encoder, Head, HeadConfig, Pooling};
+use crate::model::{Encoder, Head, HeadConfig, Layout, Pooling};
 use crate::{Error, Result};
 
 /// Rows that are embedded at a time, local ones where the device pools.
@@ -11,14 +11,17 @@ const CHUNK: usize = 1024;
 
 impl Head {
     /// A fresh head for a dataset: that of [`Head::for_config`], and where the configuration asks for it, the
-    /// standardisation of the training rows, and frequencies that fit their distances.
+    /// standardisation of the training rows, frequencies that fit their distances, and landmarks.
     ///
     /// # Errors
     /// Those of [`Head::for_config`]; a dataset without the features that the configuration pools; a bad value in a row.
     pub fn for_dataset(dataset: &Dataset, config: &HeadConfig, seed: u64) -> Result<Self> {
         let [image, text] = config.pooling();
         let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
-        let mut head = Self::for_config(dims[0], dims[1], config, seed)?;
+        let landmarks = LandmarkItems::of(dataset, config.landmarks, seed);
+        let mut layout = Layout::of(dims, config);
+        layout.landmarks.counts = landmarks.counts();
+        let mut head = Self::fresh(layout, seed)?;
         if config.standardize {
             let (train, preprocess) = (dataset.split(Split::Train), head.preprocess(0.0)?);
             head.standardize = Some([
@@ -28,6 +31,9 @@ impl Head {
         }
         if config.random_features > 0 {
             head.fit_frequencies(dataset)?;
+        }
+        if config.landmarks > 0 {
+            head.fit_landmarks(dataset, &landmarks)?;
         }
         Ok(head)
     }

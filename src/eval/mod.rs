@@ -7,6 +7,8 @@ mod correction;
 mod embed;
 #[cfg(feature = "native")]
 mod hubness;
+#[cfg(feature = "native")]
+mod landmarks;
 mod measures;
 mod ranks;
 #[cfg(feature = "native")]
@@ -21,6 +23,8 @@ pub(crate) use bandwidth::sample_mean;
 pub use correction::Correction;
 #[cfg(feature = "native")]
 pub use hubness::{BANK, Fitted, Hubness, HubnessCorrection};
+#[cfg(feature = "native")]
+pub(crate) use landmarks::LandmarkItems;
 pub use measures::{Evaluation, Measures};
 pub use ranks::Ranks;
 pub use recall::{Ranking, Recall};

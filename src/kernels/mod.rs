@@ -21,6 +21,7 @@ mod dense_field;
 mod dense_sum;
 mod exponential_field;
 mod exponential_sum;
+mod gaussian;
 mod gpo;
 mod gpo_weights;
 mod gru;
@@ -58,6 +59,7 @@ pub use dense_field::dense_field;
 pub use dense_sum::{Dense, dense_sum};
 pub use exponential_field::{ExponentialParams, exponential_field};
 pub use exponential_sum::exponential_sum;
+pub use gaussian::{gaussian, gaussian_backward};
 pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots, gpo_order};
 pub use gpo_weights::{gpo_weights, gpo_weights_backward};
 pub use gru::{Chains, GRU_UNITS, GruGradient, GruTrace, GruWeights, gru, gru_backward};
@@ -92,6 +94,7 @@ pub mod reference {
     pub use super::dense_sum::reference as dense_sum;
     pub use super::exponential_field::{reference as exponential_field, whole_reference as exponential};
     pub use super::exponential_sum::reference as exponential_sum;
+    pub use super::gaussian::{backward_reference as gaussian_backward, reference as gaussian};
     pub use super::gpo::{
         backward_reference as gpo_backward, dots_reference as gpo_dots, order_reference as gpo_order,
         reference as gpo,
@@ -137,6 +140,8 @@ pub static KERNELS: &[&Kernel] = &[
     &cosine::BACKWARD,
     &dense_field::KERNEL,
     &dense_sum::KERNEL,
+    &gaussian::KERNEL,
+    &gaussian::BACKWARD,
     &gpo::KERNEL,
     &gpo::BACKWARD,
     &gpo::DOTS,

@@ -17,6 +17,7 @@ pub(crate) enum Purpose {
     Analysis = 8,
     Subspace = 9,
     Bank = 10,
+    Landmarks = 11,
 }
 
 pub(crate) fn random(purpose: Purpose, seed: u64, epoch: u64, batch: u32) -> ChaCha8Rng {

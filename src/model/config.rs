@@ -88,6 +88,9 @@ pub struct HeadConfig {
     /// Random Fourier features of each side, which a further linear layer adds to the embedding (docs/math.md, "Random
     /// features"). 0 for none.
     pub random_features: usize,
+    /// The most training images that become landmarks, with all their captions. A further linear layer adds the Gaussian
+    /// kernel of the input and the landmarks to the embedding (docs/math.md, "Landmarks"). 0 for none.
+    pub landmarks: usize,
 }
 
 with!(HeadConfig);
@@ -103,6 +106,7 @@ impl Default for HeadConfig {
             signed_root: SignedRoot::default(),
             standardize: false,
             random_features: 0,
+            landmarks: 0,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One side's encoder on the device: from a batch of features to unit rows, and back.
 //!
 //! ```text
-//! pooled:  features -> linear (+ random features) -> l2norm
-//! local:   features -> linear (+ random features, perceptron) -> generalised pooling -> l2norm
+//! pooled:  features -> linear (+ random features, landmarks, perceptron) -> l2norm
+//! local:   features -> linear (+ random features, landmarks, perceptron) -> generalised pooling -> l2norm
 //! ```
 //!
 //! Owns the memory of a batch and the running statistics. The caller owns the parameters. If the encoder has a
@@ -10,6 +10,7 @@
 //! treats as data (docs/math.md, "Batch norm").
 
 use super::fourier::Fourier;
+use super::landmarks::Landmarks;
 use super::layout::SideLayout;
 use super::perceptron::Mlp;
 use super::{Head, Segment, Side};
@@ -27,6 +28,7 @@ pub(crate) struct Encoder {
     layout: SideLayout,
     features: Matrix,
     fourier: Option<Fourier>,
+    landmarks: Option<Landmarks>,
     mlp: Option<Mlp>,
     /// The features of a batch that was uploaded as f16, two per u32. `halved` says whether this batch was.
     halves: Buffer<u32>,
@@ -80,7 +82,7 @@ impl Encoder {
         let name = name(side);
         for (thing, width, rows) in [
             (format!("{name} features"), dim, items.max(embed).max(m)),
-            (format!("{name} random features"), m, items.max(embed)),
+            (format!("{name} random features or landmarks"), m, items.max(embed)),
             (format!("{name} embeddings"), embed, items),
         ] {
             let most = gpu.max_binding() / (4 * rows.min(ROWS_AT_ONCE));
@@ -98,13 +100,16 @@ impl Encoder {
     pub fn new(device: &Device, head: &Head, side: Side, items: usize) -> Result<Self> {
         let layout = head.layout.side(side);
         let (embed, dim) = (layout.weight.rows, layout.weight.cols);
-        let m = head.layout.random_features;
+        let compared = layout.landmarks.as_ref().map_or(0, |landmarks| landmarks.weight.cols);
+        let m = head.layout.random_features.max(compared);
         Self::check(device, side, [dim, embed, m], items)?;
         let name = name(side);
         let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), items, cols);
         let mlp = layout.mlp.as_ref().map(|layout| Mlp::new(device, layout, &head.values)).transpose()?;
         let fourier =
             layout.fourier.as_ref().map(|layout| Fourier::new(device, layout, items)).transpose()?;
+        let landmarks =
+            layout.landmarks.as_ref().map(|layout| Landmarks::new(device, layout, items)).transpose()?;
         let pooling = match &layout.gpo {
             None => None,
             Some(layout) => Some(Pooling {
@@ -120,6 +125,7 @@ impl Encoder {
             halves: Buffer::new(device, "halves", 1)?,
             halved: false,
             fourier,
+            landmarks,
             mlp,
             projected: matrix("projected", embed)?,
             pooling,
@@ -177,6 +183,9 @@ impl Encoder {
         if let Some(fourier) = &mut self.fourier {
             fourier.reshape(device, count)?;
         }
+        if let Some(landmarks) = &mut self.landmarks {
+            landmarks.reshape(device, count)?;
+        }
         crate::model::pooling::fit(device, name, &mut self.norms, items)?;
         if let Some(mlp) = &mut self.mlp {
             self.features.buffer.write(device, count * stride, &vec![0.0; stride])?;
@@ -214,6 +223,9 @@ impl Encoder {
         linear(commands, features, layer, [training, false], self.projected.view_mut())?;
         if let Some(fourier) = &mut self.fourier {
             fourier.forward(commands, values, features, training, &mut self.projected)?;
+        }
+        if let Some(landmarks) = &mut self.landmarks {
+            landmarks.forward(commands, values, features, training, &mut self.projected)?;
         }
         if let Some(Mlp { layout, running, moved, moves, stats, hidden, active, repeats, .. }) = &mut self.mlp
         {
@@ -290,6 +302,9 @@ impl Encoder {
         if let Some(fourier) = &self.fourier {
             fourier.backward(commands, d_projected, gradients)?;
         }
+        if let Some(landmarks) = &self.landmarks {
+            landmarks.backward(commands, d_projected, gradients)?;
+        }
         if let Some(mlp) = &mut self.mlp {
             mlp.backward((device, commands), values, self.features.view(), d_projected, gradients)?;
         }
@@ -316,6 +331,10 @@ impl Encoder {
         if let Some(fourier) = &self.fourier {
             let d_features = d_features.rows_mut(0..d_projected.rows);
             fourier.feature_gradient((device, commands), values, d_projected.view(), d_features)?;
+        }
+        if let Some(landmarks) = &self.landmarks {
+            let d_features = d_features.rows_mut(0..d_projected.rows);
+            landmarks.feature_gradient((device, commands), values, d_projected.view(), d_features)?;
         }
         Ok(())
     }

@@ -161,7 +161,17 @@ impl<'a> HeadFile<'a> {
 
     /// The layout of a head with these widths and options. Widths that no head can have are an error.
     pub fn layout(&self, dims: [usize; 2], config: &HeadConfig) -> Result<Layout> {
-        let layout = Layout::of(dims, config);
+        let mut layout = Layout::of(dims, config);
+        if config.landmarks > 0 {
+            let count = |side: &str| {
+                let name = format!("{side}.landmarks.shift");
+                let tensor = self.tensors.tensor(&name);
+                let count = tensor.ok().and_then(|tensor| tensor.shape().first().copied());
+                let count = count.filter(|&count| count > 0);
+                count.ok_or_else(|| self.fault(format!("tensor {name} of 1 number or more"), "none"))
+            };
+            layout.landmarks.counts = [count("image")?, count("text")?];
+        }
         if dims.contains(&0) || layout.largest() >= 1 << 31 || config.embed == 0 {
             return Err(self.fault("widths of a head", format!("{dims:?} to {}", config.embed)));
         }

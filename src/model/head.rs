@@ -46,12 +46,17 @@ impl Head {
     /// (docs/math.md, "Random features", "Residual encoder" and "Generalised pooling").
     ///
     /// # Errors
-    /// Those of [`Head::new`].
+    /// Those of [`Head::new`]. Landmarks, which come from a dataset: see [`Head::for_dataset`].
     pub fn for_config(image_dim: usize, text_dim: usize, config: &HeadConfig, seed: u64) -> Result<Self> {
+        if config.landmarks > 0 {
+            let advice = "make the head with Head::for_dataset";
+            return Err(Error::config("landmarks", "0 without a dataset", config.landmarks, advice));
+        }
         Self::fresh(Layout::of([image_dim, text_dim], config), seed)
     }
 
-    fn fresh(layout: Layout, seed: u64) -> Result<Self> {
+    /// A fresh head of this layout. Its landmarks are 0.
+    pub(crate) fn fresh(layout: Layout, seed: u64) -> Result<Self> {
         let Layout { dims: [image_dim, text_dim], embed, .. } = layout;
         let size = layout.largest();
         if image_dim == 0 || text_dim == 0 || embed == 0 || size >= 1 << 31 {
@@ -60,7 +65,7 @@ impl Head {
                 "head",
                 "widths of 1 or more and fewer than 2^31 weights per matrix",
                 found,
-                "change --embed or --random-features",
+                "change --embed, --random-features or --landmarks",
             ));
         }
         let mut values = vec![0.0; layout.len()];
@@ -85,6 +90,9 @@ impl Head {
     ///
     /// With m random features, each side has `image.fourier.weight [embed, m]`, `image.fourier.frequency [m, dim]` and
     /// `image.fourier.phase [m]`. Frequencies and phases are in turns, and are not trained.
+    ///
+    /// With n landmarks on a side, it has `image.landmarks.weight [embed, n]`, `image.landmarks.rows [n, dim]` (unit rows
+    /// divided by the square of the bandwidth) and `image.landmarks.shift [n]`. Rows and shifts are not trained.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         self.layout.segments().iter().map(|segment| (segment.name.clone(), segment.shape())).collect()
     }
@@ -140,22 +148,44 @@ impl Head {
         fourier.frequency.set(&mut self.values, &scaled)
     }
 
-    /// A linear head with random features of another width: all parameters that depend on the width are 0.
+    /// Multiplies the exponents of one side's landmarks: the bandwidth is divided by the square root of `factor`.
+    #[cfg(feature = "native")]
+    pub(crate) fn scale_landmarks(&mut self, side: Side, factor: f64) {
+        let Some(landmarks) = self.layout.side(side).landmarks else { return };
+        for segment in [landmarks.rows, landmarks.shift] {
+            self.values[segment.range].iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+        }
+    }
+
+    /// Sets one side's landmarks: their unit rows, row-major, and the square of the bandwidth.
+    #[cfg(feature = "native")]
+    pub(crate) fn set_landmarks(&mut self, side: Side, rows: &[f32], square: f64) -> Result<()> {
+        let Some(landmarks) = self.layout.side(side).landmarks else { return Ok(()) };
+        let rows: Vec<f32> = rows.iter().map(|&x| (f64::from(x) / square) as f32).collect();
+        landmarks.rows.set(&mut self.values, &rows)?;
+        landmarks.shift.set(&mut self.values, &vec![(-1.0 / square) as f32; landmarks.shift.cols])
+    }
+
+    /// A linear head with random features and landmarks, of another width: all parameters that depend on the width are 0.
     #[cfg(feature = "native")]
     pub(crate) fn narrowed(&self, embed: usize) -> Self {
         let layout = Layout { embed, ..self.layout };
         let values = vec![0.0; layout.len()];
         let mut head = Self { layout, values, standardize: self.standardize.clone() };
-        [Side::Image, Side::Text].into_iter().for_each(|side| head.take_frequencies(self, side));
+        [Side::Image, Side::Text].into_iter().for_each(|side| head.take_fixed(self, side));
         head
     }
 
-    /// Takes the frequencies and phases of one side from a head with as many random features.
+    /// Takes the frequencies, phases and landmarks of one side from a head with as many.
     #[cfg(feature = "native")]
-    pub(crate) fn take_frequencies(&mut self, from: &Self, side: Side) {
-        let (own, other) = (self.layout.side(side).fourier, from.layout.side(side).fourier);
-        let Some((own, other)) = own.zip(other) else { return };
-        for (own, other) in [(own.frequency, other.frequency), (own.phase, other.phase)] {
+    pub(crate) fn take_fixed(&mut self, from: &Self, side: Side) {
+        let (own, other) = (self.layout.side(side), from.layout.side(side));
+        let fourier = own.fourier.zip(other.fourier);
+        let fourier =
+            fourier.map(|(own, other)| [(own.frequency, other.frequency), (own.phase, other.phase)]);
+        let landmarks = own.landmarks.zip(other.landmarks);
+        let landmarks = landmarks.map(|(own, other)| [(own.rows, other.rows), (own.shift, other.shift)]);
+        for (own, other) in fourier.into_iter().chain(landmarks).flatten() {
             self.values[own.range].copy_from_slice(&from.values[other.range]);
         }
     }
@@ -174,7 +204,8 @@ impl Head {
     /// Those of [`Head::new`].
     #[cfg(feature = "native")]
     pub(crate) fn extended(&self, config: &HeadConfig, seed: u64) -> Result<Self> {
-        let mut head = Self::for_config(self.layout.dims[0], self.layout.dims[1], config, seed)?;
+        let layout = Layout { landmarks: self.layout.landmarks, ..Layout::of(self.layout.dims, config) };
+        let mut head = Self::fresh(layout, seed)?;
         head.standardize.clone_from(&self.standardize);
         for side in [Side::Image, Side::Text] {
             if self.layout.side(side).mlp.is_none() {
@@ -187,17 +218,11 @@ impl Head {
         Ok(head)
     }
 
-    /// Sets the weights `[embed, m]` of one side's random features, row-major.
+    /// The weights of one side's random features `[embed, m]` and landmarks `[embed, n]`, if it has them.
     #[cfg(feature = "native")]
-    pub(crate) fn set_fourier(&mut self, side: Side, weight: &[f32]) -> Result<()> {
-        let Some(fourier) = self.layout.side(side).fourier else { return Ok(()) };
-        fourier.weight.set(&mut self.values, weight)
-    }
-
-    /// The weights `[embed, m]` of one side's random features, row-major; empty without.
-    #[cfg(feature = "native")]
-    pub(crate) fn fourier(&self, side: Side) -> Vec<f32> {
-        self.layout.side(side).fourier.map_or_else(Vec::new, |fourier| fourier.weight.get(&self.values))
+    pub(crate) fn derived(&self, side: Side) -> [Option<Segment>; 2] {
+        let SideLayout { fourier, landmarks, .. } = self.layout.side(side);
+        [fourier.map(|fourier| fourier.weight), landmarks.map(|landmarks| landmarks.weight)]
     }
 
     /// Width of the embedding.

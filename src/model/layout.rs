@@ -23,6 +23,16 @@ pub(crate) struct Layout {
     pub signed_root: [bool; 2],
     /// Random Fourier features of each side.
     pub random_features: usize,
+    pub landmarks: Landmarks,
+}
+
+/// Training items that a head compares its input with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Landmarks {
+    /// The most images, as in [`HeadConfig::landmarks`].
+    pub most: usize,
+    /// The images, and all their captions.
+    pub counts: [usize; 2],
 }
 
 /// A parameter of the head.
@@ -61,6 +71,7 @@ pub(crate) struct SideLayout {
     /// `[embed]`
     pub bias: Segment,
     pub fourier: Option<FourierLayout>,
+    pub landmarks: Option<LandmarkLayout>,
     pub mlp: Option<MlpLayout>,
     pub gpo: Option<GpoLayout>,
 }
@@ -74,6 +85,17 @@ pub(crate) struct FourierLayout {
     pub frequency: Segment,
     /// In turns `[m]`, not trained.
     pub phase: Segment,
+}
+
+/// The Gaussian kernel to landmarks (docs/math.md, "Landmarks"); n is their number, s the bandwidth.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LandmarkLayout {
+    /// `[embed, n]`
+    pub weight: Segment,
+    /// Unit rows divided by s² `[n, dim]`, not trained.
+    pub rows: Segment,
+    /// −1 / s², n times `[n]`, not trained.
+    pub shift: Segment,
 }
 
 /// The perceptron of docs/math.md, "Residual encoder"; m is half the width of the embedding.
@@ -110,6 +132,10 @@ pub(crate) const GPO: [usize; 2] = [32, 32];
 
 /// The bandwidth of the kernel that a fresh head's random features approximate, as a multiple of the typical distance.
 pub(crate) const BANDWIDTH: f64 = 0.7;
+
+/// The bandwidth of the kernel of fresh landmarks, as a multiple of the typical distance between unit rows.
+#[cfg(feature = "native")]
+pub(crate) const LANDMARK_BANDWIDTH: f64 = 0.5;
 
 /// The standard deviation of the frequencies, in turns, for a Gaussian kernel. Its bandwidth is that multiple of
 /// `distance`.
@@ -179,12 +205,14 @@ pub(crate) struct Segments {
 impl Layout {
     pub fn linear(dims: [usize; 2], embed: usize) -> Self {
         let (pooling, signed_root) = ([Pooling::None; 2], [false; 2]);
-        Self { dims, embed, mlp: [false; 2], pooling, signed_root, random_features: 0 }
+        let landmarks = Landmarks::default();
+        Self { dims, embed, mlp: [false; 2], pooling, signed_root, random_features: 0, landmarks }
     }
 
     /// Elements of the largest matrix.
     pub fn largest(&self) -> usize {
-        let m = self.random_features;
+        let [images, captions] = self.landmarks.counts;
+        let m = self.random_features.max(images).max(captions);
         let dim = self.dims[0].max(self.dims[1]);
         let widest = dim.max(m).max(if self.mlp.contains(&true) { self.embed.div_ceil(2) } else { 0 });
         widest.saturating_mul(self.embed).max(m.saturating_mul(dim))
@@ -194,7 +222,8 @@ impl Layout {
         let mlp = config.encoders().map(|encoder| encoder == EncoderKind::ResidualMlp);
         let signed_root = config.signed_root.sides();
         let (embed, random_features) = (config.embed, config.random_features);
-        Self { dims, embed, mlp, pooling: config.pooling(), signed_root, random_features }
+        let landmarks = Landmarks { most: config.landmarks, ..Landmarks::default() };
+        Self { dims, embed, mlp, pooling: config.pooling(), signed_root, random_features, landmarks }
     }
 
     /// The options of this layout, the inverse of [`Layout::of`].
@@ -212,6 +241,7 @@ impl Layout {
             signed_root,
             standardize,
             random_features: self.random_features,
+            landmarks: self.landmarks.most,
         }
     }
 
@@ -230,17 +260,19 @@ impl Layout {
         let [image_gpo, text_gpo] = [(image, "image.gpo."), (text, "text.gpo.")]
             .map(|(pooling, prefix)| (pooling == Pooling::Gpo).then(|| all.gpo(prefix, GPO)));
         let fourier = self.fourier_weights(&mut all);
+        let landmarks = self.landmark_weights(&mut all);
         let temperature = all.add("temperature".into(), 1, 1, ZERO);
         // Logits::values has the same layout.
         let logit_bias = all.add(LOGIT_BIAS.into(), 1, 1, ZERO);
         let [image_mlp, text_mlp] =
             [image_mlp, text_mlp].map(|mlp| mlp.map(|mlp| mlp.with_statistics(&mut all)));
         let [image_fourier, text_fourier] = self.fourier(&mut all, fourier);
+        let [image_landmarks, text_landmarks] = self.landmarks(&mut all, landmarks);
         let [[image_weight, image_bias], [text_weight, text_bias]] = linear;
-        let (weight, bias, fourier) = (image_weight, image_bias, image_fourier);
-        let image = SideLayout { weight, bias, fourier, mlp: image_mlp, gpo: image_gpo };
-        let (weight, bias, fourier) = (text_weight, text_bias, text_fourier);
-        let text = SideLayout { weight, bias, fourier, mlp: text_mlp, gpo: text_gpo };
+        let (weight, bias, fourier, landmarks) = (image_weight, image_bias, image_fourier, image_landmarks);
+        let image = SideLayout { weight, bias, fourier, landmarks, mlp: image_mlp, gpo: image_gpo };
+        let (weight, bias, fourier, landmarks) = (text_weight, text_bias, text_fourier, text_landmarks);
+        let text = SideLayout { weight, bias, fourier, landmarks, mlp: text_mlp, gpo: text_gpo };
         Segments { sides: [image, text], temperature, logit_bias, len: all.len() }
     }
 
@@ -286,12 +318,36 @@ impl Layout {
         })
     }
 
+    /// The trained weights of the landmarks of both sides.
+    fn landmark_weights(&self, all: &mut Allocation) -> Option<[Segment; 2]> {
+        let (embed, [images, captions]) = (self.embed, self.landmarks.counts);
+        let mut add = |side, n: usize| {
+            let bound = (6.0 / (n + embed) as f64).sqrt();
+            all.add(format!("{side}.landmarks.weight"), embed, n, Start::Uniform(bound))
+        };
+        (images > 0 && captions > 0).then(|| [add("image", images), add("text", captions)])
+    }
+
+    /// The landmarks of both sides. A dataset gives their rows.
+    fn landmarks(&self, all: &mut Allocation, weights: Option<[Segment; 2]>) -> [Option<LandmarkLayout>; 2] {
+        let Some([image, text]) = weights else { return [None, None] };
+        let [p, q] = self.dims;
+        [("image", image, p), ("text", text, q)].map(|(side, weight, dim)| {
+            let rows = all.add(format!("{side}.landmarks.rows"), weight.cols, dim, ZERO);
+            let shift = all.add(format!("{side}.landmarks.shift"), 1, weight.cols, ZERO);
+            Some(LandmarkLayout { weight, rows, shift })
+        })
+    }
+
     /// All segments, in order.
     pub fn segments(&self) -> Vec<Segment> {
         let Segments { sides, temperature, logit_bias, .. } = self.parts();
         let mut all = vec![temperature, logit_bias];
-        for SideLayout { weight, bias, fourier, mlp, gpo } in sides {
+        for SideLayout { weight, bias, fourier, landmarks, mlp, gpo } in sides {
             all.extend([weight, bias]);
+            if let Some(LandmarkLayout { weight, rows, shift }) = landmarks {
+                all.extend([weight, rows, shift]);
+            }
             if let Some(FourierLayout { weight, frequency, phase }) = fourier {
                 all.extend([weight, frequency, phase]);
             }
@@ -342,7 +398,7 @@ impl Layout {
 pub(crate) enum Kind {
     /// The linear layer on the features.
     Linear,
-    /// The layer on random features.
+    /// The layer on random features or landmarks.
     RandomFeatures,
     Mlp,
     /// Learned pooling, and the temperature.
@@ -358,7 +414,7 @@ impl Segment {
     pub fn kind(&self) -> Kind {
         match self.name.split('.').nth(1) {
             Some("weight" | "bias") => Kind::Linear,
-            Some("fourier") => Kind::RandomFeatures,
+            Some("fourier" | "landmarks") => Kind::RandomFeatures,
             Some("mlp") => Kind::Mlp,
             _ => Kind::Other,
         }

@@ -8,6 +8,7 @@ mod fourier;
 mod head;
 #[cfg(feature = "native")]
 mod host;
+mod landmarks;
 mod layout;
 mod perceptron;
 mod pooling;
@@ -23,7 +24,9 @@ pub use head::{Head, Side};
 #[cfg(feature = "native")]
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
 #[cfg(feature = "native")]
-pub(crate) use layout::{BANDWIDTH, FourierLayout};
+pub(crate) use landmarks::Landmarks;
+#[cfg(feature = "native")]
+pub(crate) use layout::{BANDWIDTH, FourierLayout, LANDMARK_BANDWIDTH};
 pub(crate) use layout::{Kind, Layout, Segment};
 pub use standardizer::Standardizer;
 #[cfg(feature = "native")]

@@ -306,9 +306,12 @@ impl Fits {
             input.signed_root = config.signed_root;
             input.standardize = config.standardize;
             input.equal_captions = config.equal_captions;
-            // The frequencies of random features depend on the seed.
-            (input.random_features, input.seed) =
-                if random { (config.random_features, config.seed) } else { (0, 0) };
+            if random {
+                // The choice of landmarks and the frequencies of random features depend on the seed.
+                input.landmarks = config.landmarks;
+                input.random_features = config.random_features;
+                input.seed = config.seed;
+            }
         });
         if let Some((_, head)) = self.0.iter().find(|(other, _)| *other == input) {
             return Ok(head.clone());

@@ -71,7 +71,7 @@ pub(super) fn solve_upper(l: &Mat<f64>, b: &mut Mat<f64>) {
 }
 
 /// Orthonormal columns that span those of `y`. Directions that rounding cannot tell from 0 become columns of zeros.
-fn orthonormal(y: &Mat<f64>) -> Result<Mat<f64>> {
+pub(super) fn orthonormal(y: &Mat<f64>) -> Result<Mat<f64>> {
     let (vectors, squares) = eigen(&times(y.transpose(), y.as_ref()))?;
     let floor = squares.first().map_or(0.0, |largest| 1e-12 * largest);
     let inverse = |square: f64| if square > floor { 1.0 / square.sqrt() } else { 0.0 };

@@ -8,11 +8,12 @@
 
 use super::algebra::{add_product, eigen, times};
 use super::kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS, KernelCca};
+use super::landmark_cca::{LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS, LandmarkCca};
 use super::{Init, TrainConfig};
 use crate::data::{Dataset, Side, Split};
 use crate::device::{Device, padded};
-use crate::eval::Recall;
-use crate::model::{BANDWIDTH, Head, HeadConfig};
+use crate::eval::{LandmarkItems, Recall};
+use crate::model::{BANDWIDTH, Head, HeadConfig, LANDMARK_BANDWIDTH};
 use crate::{Error, Result};
 use faer::{Mat, MatRef};
 use std::fmt;
@@ -30,8 +31,8 @@ pub enum ClosedForm {
     /// Ridge regression of one side's features on those of the other side. The direction with the higher validation
     /// rsum wins.
     Ridge,
-    /// CCA on the features and on random Fourier features of them, which approximates CCA with a linear and a Gaussian
-    /// kernel. The directions are weighted by their correlations.
+    /// CCA with a kernel. With landmarks it is the Gaussian kernel of unit rows. With random Fourier features it is
+    /// approximately the sum of a linear and a Gaussian kernel. The directions are weighted by their correlations.
     KernelCca,
 }
 
@@ -67,7 +68,8 @@ pub struct Baseline {
     /// The head. For CCA its width is `embed` of the configuration, but at most that of the narrower features. For
     /// ridge it is the width of one side's features.
     pub head: Head,
-    /// The regularisation r. r times the mean variance of the features is added to each variance.
+    /// The regularisation r. r times the mean variance of the features is added to each variance; of kernel CCA with
+    /// landmarks, r times the variance of all together.
     pub regularization: f64,
     /// The bandwidth of the Gaussian kernel of [`ClosedForm::KernelCca`], as a multiple of the median distance between
     /// training rows.
@@ -216,8 +218,8 @@ impl Baseline {
     /// rsum wins; on ties the first.
     ///
     /// From `config` it uses `embed` (not for ridge), the preparation of features (pooling, signed root and
-    /// standardisation), and for kernel CCA `random_features` and `seed`. Kernel CCA chooses among [`BANDWIDTHS`] as
-    /// well; [`Baseline::kernel_cca`] takes others.
+    /// standardisation), and for kernel CCA `landmarks`, `random_features` and `seed`. Kernel CCA chooses among
+    /// [`LANDMARK_BANDWIDTHS`] or [`BANDWIDTHS`] as well; [`Baseline::kernel_cca`] takes others.
     ///
     /// The function is long because validation chooses among heads that share the moments computed at its top.
     ///
@@ -232,10 +234,11 @@ impl Baseline {
         regularizations: &[f64],
     ) -> Result<Self> {
         if form == ClosedForm::KernelCca {
-            return Self::kernel_cca(device, dataset, config, &BANDWIDTHS, regularizations);
+            let bandwidths = if config.landmarks > 0 { &LANDMARK_BANDWIDTHS[..] } else { &BANDWIDTHS };
+            return Self::kernel_cca(device, dataset, config, bandwidths, regularizations);
         }
         check(form, dataset, config, regularizations)?;
-        let config = &config.clone().with(|config| config.random_features = 0);
+        let config = &config.clone().with(|config| (config.random_features, config.landmarks) = (0, 0));
         let template = Head::for_dataset(dataset, &config.head(), config.seed)?;
         let moments = Moments::of(dataset, &template)?;
         let [p, q] = template.layout.dims;
@@ -282,8 +285,8 @@ impl Baseline {
     /// highest validation rsum wins; on ties the first.
     ///
     /// # Errors
-    /// Those of [`Baseline::fit`]; also a bandwidth or a regularisation of 0 or below, none of them, or no random
-    /// features.
+    /// Those of [`Baseline::fit`]; also a bandwidth or a regularisation of 0 or below, none of them, or neither
+    /// landmarks nor random features.
     pub fn kernel_cca(
         device: &Device,
         dataset: &Dataset,
@@ -292,7 +295,7 @@ impl Baseline {
         regularizations: &[f64],
     ) -> Result<Self> {
         check(ClosedForm::KernelCca, dataset, config, regularizations)?;
-        config.need_random_features("kcca")?;
+        config.need_kernel("kcca")?;
         for (option, numbers) in [("--bandwidth", bandwidths), ("--regularization", regularizations)] {
             let bad = numbers.iter().find(|x| !(x.is_finite() && **x > 0.0)).map(f64::to_string);
             if let Some(found) = bad.or(numbers.is_empty().then(|| "none".into())) {
@@ -306,10 +309,20 @@ impl Baseline {
             let mut template = fresh.clone();
             for side in [Side::Image, Side::Text] {
                 template.scale_frequencies(side, BANDWIDTH / bandwidth)?;
+                template.scale_landmarks(side, (LANDMARK_BANDWIDTH / bandwidth).powi(2));
             }
-            let moments = KernelCca::new(device, dataset, template)?;
+            let solver = match config.landmarks {
+                0 => Solver::RandomFeatures(KernelCca::new(device, dataset, template)?),
+                most => {
+                    let items = LandmarkItems::of(dataset, most, config.seed);
+                    Solver::Landmarks(LandmarkCca::new(device, dataset, template, items)?)
+                }
+            };
             for &regularization in regularizations {
-                let (head, correlations) = moments.head(regularization, config.seed)?;
+                let (head, correlations) = match &solver {
+                    Solver::RandomFeatures(moments) => moments.head(regularization, config.seed)?,
+                    Solver::Landmarks(kernels) => kernels.head(regularization, config.seed)?,
+                };
                 let val = head.recall(device, dataset, Split::Val, 1, config.equal_captions)?;
                 if best.as_ref().is_none_or(|best| val.rsum > best.val.rsum) {
                     let bandwidth = Some(bandwidth);
@@ -319,6 +332,12 @@ impl Baseline {
         }
         best.ok_or_else(|| Error::config("--bandwidth", "one or several numbers", "none", "give one"))
     }
+}
+
+/// What the heads of kernel CCA of one bandwidth have in common.
+enum Solver {
+    RandomFeatures(KernelCca),
+    Landmarks(LandmarkCca),
 }
 
 /// Checks what all closed forms need.
@@ -342,6 +361,7 @@ fn check(form: ClosedForm, dataset: &Dataset, config: &TrainConfig, regularizati
 /// `config` and its preparation of features.
 pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
     let (form, regularizations) = match config.init {
+        Init::KernelCca if config.landmarks > 0 => (ClosedForm::KernelCca, &LANDMARK_REGULARIZATIONS[..]),
         Init::KernelCca => (ClosedForm::KernelCca, &KERNEL_REGULARIZATIONS[..]),
         _ => (ClosedForm::Cca, &REGULARIZATIONS[..]),
     };
@@ -353,7 +373,7 @@ pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) ->
 const BEYOND: f32 = 1e-4;
 
 /// Starts a fresh head from a closed form. What the closed form does not have keeps small random weights: rows beyond
-/// its width, which the narrower side limits, and random features. A perceptron adds nothing at first.
+/// its width, which the narrower side limits, random features and landmarks. A perceptron adds nothing at first.
 pub(crate) fn start_from(head: &mut Head, closed: &Head) -> Result<()> {
     let over = |own: &mut [f32], from: &[f32]| {
         own[from.len()..].iter_mut().for_each(|x| *x *= BEYOND);
@@ -365,10 +385,13 @@ pub(crate) fn start_from(head: &mut Head, closed: &Head) -> Result<()> {
         over(&mut weight, &from_weight);
         bias[..from_bias.len()].copy_from_slice(&from_bias);
         head.set_side(side, &weight, &bias)?;
-        let mut fourier = head.fourier(side);
-        over(&mut fourier, &closed.fourier(side));
-        head.set_fourier(side, &fourier)?;
-        head.take_frequencies(closed, side);
+        for (weight, from) in head.derived(side).into_iter().zip(closed.derived(side)) {
+            let Some(weight) = weight else { continue };
+            let mut values = weight.get(&head.values);
+            over(&mut values, &from.map_or_else(Vec::new, |from| from.get(&closed.values)));
+            weight.set(&mut head.values, &values)?;
+        }
+        head.take_fixed(closed, side);
         head.silence_mlp(side);
     }
     Ok(())

@@ -9,11 +9,14 @@ use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// The random features of each side that the command line uses for kernel CCA by default.
-pub const RANDOM_FEATURES: usize = 1500;
+/// The most landmark images that the command line uses for kernel CCA by default.
+pub const LANDMARKS: usize = 5000;
 
 /// The most random features of a side.
 const MAX_RANDOM_FEATURES: usize = 65_536;
+
+/// The most landmark images. Their kernel is decomposed in memory.
+const MAX_LANDMARKS: usize = 65_536;
 
 /// Probability that size augmentation leaves a region out.
 const REGION_DROPOUT: f64 = 0.2;
@@ -42,6 +45,9 @@ pub struct TrainConfig {
     pub text_encoder: EncoderKind,
     /// Random Fourier features of each side, which a further linear layer adds to the embedding. 0 for none.
     pub random_features: usize,
+    /// The most training images that become landmarks, with all their captions. A further linear layer adds the Gaussian
+    /// kernel of the input and the landmarks to the embedding. 0 for none.
+    pub landmarks: usize,
     /// The initial weights.
     pub init: Init,
     /// The update rule.
@@ -125,6 +131,7 @@ impl Default for TrainConfig {
             image_encoder: EncoderKind::default(),
             text_encoder: EncoderKind::default(),
             random_features: 0,
+            landmarks: 0,
             init: Init::default(),
             optimizer: Optimizer::default(),
             lr: 5e-4,
@@ -172,7 +179,7 @@ impl TrainConfig {
             return Err(Error::config(init, "poolings without learned weights", "pooling gpo", advice));
         }
         if self.init == Init::KernelCca {
-            self.need_random_features("--init kcca")?;
+            self.need_kernel("--init kcca")?;
         }
         if self.memory_bank > 0 && !self.objective.mines() {
             let expected = "an objective that mines negatives";
@@ -192,6 +199,13 @@ impl TrainConfig {
         let most = format!("0 to {MAX_RANDOM_FEATURES}");
         let random = self.random_features;
         check(random <= MAX_RANDOM_FEATURES, "--random-features", &most, &random)?;
+        let most = format!("0 to {MAX_LANDMARKS}");
+        check(self.landmarks <= MAX_LANDMARKS, "--landmarks", &most, &self.landmarks)?;
+        if self.landmarks > 0 && self.pooling().contains(&Pooling::Gpo) {
+            let advice = "leave it out, or use poolings other than gpo";
+            let expected = "poolings without learned weights";
+            return Err(Error::config("--landmarks", expected, "pooling gpo", advice));
+        }
         let not_negative = "a finite number of 0 or more";
         check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;
         for (option, factor) in [
@@ -230,14 +244,17 @@ impl TrainConfig {
         self.optimizer.validate()
     }
 
-    /// Checks that there are random features, which `what` needs.
-    pub(crate) fn need_random_features(&self, what: &str) -> Result<()> {
-        let random = self.random_features;
-        if random > 0 {
-            return Ok(());
+    /// Checks that there are landmarks or random features, which `what` needs.
+    pub(crate) fn need_kernel(&self, what: &str) -> Result<()> {
+        let expected = format!("--landmarks or --random-features for {what}");
+        match (self.landmarks, self.random_features) {
+            (0, 0) => {
+                let advice = format!("give for example --landmarks {LANDMARKS}");
+                Err(Error::config("kernel", expected, "neither", advice))
+            }
+            (1.., 1..) => Err(Error::config("kernel", expected, "both", "leave out one of them")),
+            _ => Ok(()),
         }
-        let expected = format!("1 to {MAX_RANDOM_FEATURES} for {what}");
-        Err(Error::config("--random-features", expected, random, "give for example --random-features 1500"))
     }
 
     /// What the head consists of.
@@ -251,6 +268,7 @@ impl TrainConfig {
             signed_root: self.signed_root,
             standardize: self.standardize,
             random_features: self.random_features,
+            landmarks: self.landmarks,
         }
     }
 

@@ -105,6 +105,7 @@ impl KernelCca {
             fourier.extend(row[dim..].iter().map(|&x| x as f32));
         }
         head.set_side(side, &linear, &bias)?;
-        head.set_fourier(side, &fourier)
+        let [weight, _] = head.derived(side);
+        weight.map_or(Ok(()), |weight| weight.set(&mut head.values, &fourier))
     }
 }

@@ -15,6 +15,8 @@ mod init;
 #[cfg(feature = "native")]
 mod kernel_cca;
 #[cfg(feature = "native")]
+mod landmark_cca;
+#[cfg(feature = "native")]
 mod moments;
 #[cfg(feature = "native")]
 mod ours;
@@ -37,12 +39,14 @@ pub(crate) use baseline::start as fit_start;
 pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
 #[cfg(feature = "native")]
 pub use checkpoint::{Best, Checkpoint};
-pub use config::{RANDOM_FEATURES, TrainConfig};
+pub use config::{LANDMARKS, TrainConfig};
 #[cfg(feature = "native")]
 pub use epoch::{Epoch, Start};
 pub use init::{Init, InitFile};
 #[cfg(feature = "native")]
 pub use kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS};
+#[cfg(feature = "native")]
+pub use landmark_cca::{LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS};
 pub use pipeline::{External, Features, Pipeline, StepStats};
 #[cfg(feature = "native")]
 pub use point::Point;

@@ -10,7 +10,7 @@ use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::{Init, Pipeline, StepStats, TrainConfig};
 use crate::data::{Batch, Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};
 use crate::device::{Device, Upload};
-use crate::eval::{Evaluation, Recall, Truth};
+use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::gradient::Bank;
 use crate::model::{Encoder, Head, Pooling};
 use crate::{Error, ErrorKind, Result};
@@ -143,7 +143,9 @@ impl Trainer {
             Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
         }
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
-            let widths = [dataset.width(side, pooling)?, config.embed, config.random_features];
+            let compared = LandmarkItems::of(dataset, config.landmarks, config.seed).items(side).len();
+            let derived = config.random_features.max(compared);
+            let widths = [dataset.width(side, pooling)?, config.embed, derived];
             Encoder::check(device, side, widths, pairs)?;
         }
         Ok(())

@@ -101,6 +101,7 @@ impl TrainConfig {
             signed_root: head.signed_root,
             standardize: head.standardize,
             random_features: head.random_features,
+            landmarks: head.landmarks,
             ..self
         }
     }

@@ -58,7 +58,7 @@ fn a_factor_without_its_part_is_said_to_have_no_effect() {
     assert_eq!(output.code, 0, "{}", output.stderr);
     for says in [
         "warning: --lr-mlp has no effect: the head has no perceptron",
-        "warning: --lr-random-features has no effect: the head has no random features",
+        "warning: --lr-random-features has no effect: the head has no random features or landmarks",
     ] {
         assert!(output.stderr.contains(says), "{}", output.stderr);
     }

@@ -34,7 +34,7 @@ fn a_kernel_head_is_saved_evaluated_and_trained_from() {
     let plain = place.run("baseline cca data --embed 4 --device cpu --random-features 40 --seed 3");
     for option in ["random-features", "seed"] {
         assert!(
-            plain.stderr.contains(&format!("warning: --{option} has no effect: cca has no random features"))
+            plain.stderr.contains(&format!("warning: --{option} has no effect: cca has no kernel"))
         );
     }
 }

@@ -63,6 +63,7 @@ fn the_code_in_the_documents_applies_heads() {
         ("both", "--signed-root both"),
         ("texts", "--signed-root texts"),
         ("random", "--standardize --init kcca --random-features 30"),
+        ("landmarks", "--standardize --init kcca --landmarks 30"),
     ] {
         place.train(out, options);
         place.ok(&format!("embed {out} data --split test --device cpu --out {out}-vectors"));

@@ -33,6 +33,7 @@ fn any_number_of_threads_gives_the_same_bits() {
         "--objective cir:sig-ms --batch 64 --embed 64",
         "--objective infonce --batch 200 --embed 130 --init cca --standardize",
         "--objective infonce --batch 200 --embed 40 --init kcca --random-features 300 --standardize",
+        "--objective infonce --batch 200 --embed 40 --init kcca --landmarks 400 --standardize",
         "--objective infonce --batch 200 --embed 70 --text-encoder residual-mlp --ema 0.9 --l2-sp 1 --structure 10",
     ];
     for (k, training) in trainings.into_iter().enumerate() {

@@ -30,12 +30,12 @@ fn embedded(head: &Head, side: &str, features: &[f64]) -> Vec<f64> {
     rows.collect()
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
+pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| x.into()).collect()
 }
 
 /// The largest difference, relative to the largest expected value.
-fn worst(found: &[f32], expected: &[f64]) -> f64 {
+pub fn worst(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
     found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / largest
@@ -186,7 +186,7 @@ fn function(symmetric: MatRef<f64>, of: impl Fn(f64) -> f64) -> Mat<f64> {
 /// With K / n = P D² Pᵀ on each side, regularised CCA has the correlations of
 /// Px D (D² + r)^-1/2 Pxᵀ Py D (D² + r)^-1/2 Pyᵀ = U S Vᵀ, and maps a row with kernels k to
 /// k P D^-1 (D² + r)^-1/2 Pᵀ U S / n^½.
-fn dual(kernels: [&Mat<f64>; 2], n: usize, r: f64, embed: usize) -> (Vec<f64>, [Vec<f32>; 2]) {
+pub fn dual(kernels: [&Mat<f64>; 2], n: usize, r: f64, embed: usize) -> (Vec<f64>, [Vec<f32>; 2]) {
     let own = kernels.map(|k| faer::Scale(1.0 / n as f64) * k.subrows(0, n));
     let [x, y] = [&own[0], &own[1]].map(|k| function(k.as_ref(), |d| (d.max(0.0) / (d.max(0.0) + r)).sqrt()));
     let product = x * y;
@@ -305,6 +305,6 @@ fn training_starts_from_closed_forms_with_random_features() {
     let error = Trainer::new(&device, data, none).err().unwrap().to_string();
     assert_eq!(
         error,
-        "--random-features: expected 1 to 65536 for --init kcca, found 0; give for example --random-features 1500"
+        "kernel: expected --landmarks or --random-features for --init kcca, found neither; give for example --landmarks 5000"
     );
 }

@@ -12,3 +12,4 @@ mod data;
 mod finetune;
 mod gradients;
 mod kernel_cca;
+mod landmarks;

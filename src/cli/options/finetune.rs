@@ -55,8 +55,8 @@ impl FinetuneArgs {
     /// The given factors whose part the head does not have.
     pub fn unused(&self, config: &TrainConfig) -> Vec<Unused> {
         let mut unused = Vec::new();
-        if self.lr_random_features.is_some() && config.random_features == 0 {
-            unused.push(Unused::new("lr-random-features", "the head has no random features"));
+        if self.lr_random_features.is_some() && config.random_features == 0 && config.landmarks == 0 {
+            unused.push(Unused::new("lr-random-features", "the head has no random features or landmarks"));
         }
         if self.structure_temperature.is_some() && config.structure == 0.0 {
             unused.push(Unused::new("structure-temperature", "--structure is 0"));

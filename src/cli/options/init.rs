@@ -4,7 +4,7 @@ use crate::cli::data::checkpoint_path;
 use crate::cli::run_folder::BEST;
 use crate::cli::shown;
 use std::path::Path;
-use wgoal::train::{Init, RANDOM_FEATURES, WarmStart};
+use wgoal::train::{Init, LANDMARKS, WarmStart};
 use wgoal::{Error, ErrorKind, Plain, Result, TrainConfig};
 
 /// `base` with the start that is given. A head in a file brings its options with it, which the others may change.
@@ -23,8 +23,8 @@ pub fn starting(given: Option<&Path>, base: TrainConfig) -> Result<TrainConfig> 
         }
     };
     Ok(base.with(|config| {
-        if init == Init::KernelCca && config.random_features == 0 {
-            config.random_features = RANDOM_FEATURES;
+        if init == Init::KernelCca && config.random_features == 0 && config.landmarks == 0 {
+            config.landmarks = LANDMARKS;
         }
         config.init = init;
     }))
