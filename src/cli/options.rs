@@ -4,6 +4,7 @@ mod correction;
 mod equal_captions;
 mod finetune;
 mod init;
+mod names;
 mod objective;
 mod optimizer;
 mod unused;
@@ -12,6 +13,7 @@ pub use correction::{CorrectionName, UsedCorrection};
 pub use equal_captions::EqualCaptionsName;
 use finetune::FinetuneArgs;
 pub use init::note_init;
+use names::{EncoderName, RootName};
 pub use objective::ObjectiveArgs;
 pub use unused::{Unused, all_differ, parameters, warn};
 
@@ -67,37 +69,6 @@ impl From<PoolingName> for Pooling {
             PoolingName::Gpo => Self::Gpo,
         }
     }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum RootName {
-    /// Neither side
-    None,
-    /// Image features
-    Images,
-    /// Text features
-    Texts,
-    /// Both sides
-    Both,
-}
-
-impl From<RootName> for SignedRoot {
-    fn from(name: RootName) -> Self {
-        match name {
-            RootName::None => Self::None,
-            RootName::Images => Self::Images,
-            RootName::Texts => Self::Texts,
-            RootName::Both => Self::Both,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum EncoderName {
-    /// One linear layer
-    Linear,
-    /// One linear layer plus a perceptron of two layers
-    ResidualMlp,
 }
 
 /// The help of an option that only some optimisers have: `text` and the default of each of these.
@@ -156,15 +127,6 @@ impl InputArgs {
 fn set<T>(option: &mut T, given: Option<T>) {
     if let Some(given) = given {
         *option = given;
-    }
-}
-
-impl From<EncoderName> for EncoderKind {
-    fn from(name: EncoderName) -> Self {
-        match name {
-            EncoderName::Linear => Self::Linear,
-            EncoderName::ResidualMlp => Self::ResidualMlp,
-        }
     }
 }
 

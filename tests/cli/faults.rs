@@ -3,6 +3,7 @@
 #![cfg_attr(not(unix), allow(dead_code))]
 
 use super::place::*;
+use safetensors::tensor::Dtype;
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -60,6 +61,18 @@ fn fixtures() -> Place {
     checkpoint(&place, "ahead.st", |_, metadata| *metadata = ahead(metadata));
     checkpoint(&place, "unstandardised.st", |_, metadata| {
         *metadata = metadata.replace("\"standardize\":false", "\"standardize\":true")
+    });
+    // A correction for hubs without its bank, and one of no neighbours.
+    let corrected = |metadata: &str, k: usize| {
+        let correction = format!("{{\"kind\":\"csls\",\"k\":{k},\"weights\":[0.1,0.2]}}");
+        metadata.replacen("{\"format\":1", &format!("{{\"correction\":{correction},\"format\":1"), 1)
+    };
+    checkpoint(&place, "unbanked.st", |_, metadata| *metadata = corrected(metadata, 10));
+    checkpoint(&place, "neighbours.st", |tensors, metadata| {
+        *metadata = corrected(metadata, 0);
+        for name in ["correction.images", "correction.texts"] {
+            tensors.insert(name.into(), (Dtype::F16, vec![1, 4], vec![0; 8]));
+        }
     });
     checkpoint(&place, "missing.st", |tensors, _| drop(tensors.remove("text.bias")));
     checkpoint(&place, "shape.st", |tensors, _| tensors.get_mut("image.weight").unwrap().1 = vec![6, 4]);

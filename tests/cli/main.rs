@@ -12,6 +12,7 @@ mod finetune;
 mod first;
 mod guards;
 mod help;
+mod hubs;
 mod init;
 mod inspect;
 mod interface;

@@ -85,9 +85,10 @@ impl Place {
         serde_json::from_str(&stdout).unwrap()
     }
 
-    /// Runs `train data` on the CPU with small defaults into the folder `out`: plain training, unless a recipe is named.
+    /// Runs `train data` on the CPU with small defaults into the folder `out`: plain training, unless a recipe is named,
+    /// and no correction for hubs, unless it is named.
     pub fn train(&self, out: &str, args: &str) -> Value {
-        let options = [("--epochs", "2"), ("--embed", "4"), ("--recipe", "goal")];
+        let options = [("--epochs", "2"), ("--embed", "4"), ("--recipe", "goal"), ("--correction", "none")];
         let options = options.map(|(option, value)| default(args, option, value)).join(" ");
         self.json(&format!("train data --device cpu --batch 16 {options} --json --out {out} {args}"))
     }

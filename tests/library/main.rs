@@ -11,5 +11,6 @@ mod contract;
 mod data;
 mod finetune;
 mod gradients;
+mod hubs;
 mod kernel_cca;
 mod landmarks;

@@ -3,6 +3,7 @@
 Arguments: a folder, which the test in tests/cli/python.rs fills, with
 - eval.json: the line of `wgoal eval --json`;
 - npy, fvecs, fbin: the folders of `wgoal embed` in these formats;
+- plain.json, plain: the same of --correction none, in npy format;
 - i2t.trec, t2i.trec, i2t.qrels, t2i.qrels, i2t.json, t2i.json, i2t-right.json, t2i-right.json: those of `wgoal rank`.
 """
 
@@ -24,7 +25,7 @@ os.chdir(sys.argv[1])
 expected = json.load(open("eval.json"))
 
 
-def agree(name, found):
+def agree(name, found, expected=expected):
     """Checks every recall to the last digit."""
     for direction, recalls in found.items():
         for k, recall in recalls.items():
@@ -82,6 +83,11 @@ for name, find, (images, texts) in [
     ("usearch, fbin", usearch_search, [usearch.io.load_matrix(f"fbin/{side}.fbin") for side in ("images", "texts")]),
 ]:
     agree(name, recalls(find(texts, images), find(images, texts), owner))
+# Two columns more than without the correction for hubs.
+plain = [npy("plain", side) for side in ("images", "texts")]
+assert [npy("npy", side).shape[1] - vectors.shape[1] for side, vectors in zip(("images", "texts"), plain)] == [2, 2]
+found = recalls(faiss_search(plain[1], plain[0]), faiss_search(plain[0], plain[1]), owner)
+agree("faiss, without the correction", found, json.load(open("plain.json")))
 for folder in ("fvecs", "fbin"):
     for name in ("image_rows", "text_rows", "text_to_image"):
         assert (npy(folder, name) == npy("npy", name)).all() and npy(folder, name).dtype == np.int64

@@ -1,23 +1,20 @@
 //! Chooses a correction for hubs on the validation split.
 
-use super::{Hubness, HubnessCorrection, measure, widened};
+use super::choose::choose;
+use super::{Hubness, HubnessCorrection, widened};
 use crate::data::{Dataset, EqualCaptions, Side, Split};
 use crate::device::Device;
-use crate::eval::{Correction, Evaluation, Ranking, Recall, Truth};
+use crate::eval::{Correction, Evaluation, Recall, Truth};
 use crate::math::{Purpose, random};
 use crate::model::Head;
 use crate::{Error, Result};
 use rand_chacha::rand_core::Rng;
-use std::cmp::Ordering;
 
 /// The numbers of neighbours of CSLS that validation chooses from.
 const NEIGHBOURS: [usize; 4] = [5, 10, 20, 50];
 
 /// The temperatures of the inverted softmax that validation chooses from.
-const TEMPERATURES: [f32; 4] = [0.02, 0.05, 0.1, 0.2];
-
-/// Validation chooses from the weights 0, 1/10, ... up to this number of tenths.
-const TENTHS: usize = 12;
+const TEMPERATURES: [f32; 5] = [0.03, 0.05, 0.07, 0.1, 0.15];
 
 /// The most validation images that choose.
 const IMAGES: u32 = 1000;
@@ -123,7 +120,9 @@ impl HubnessCorrection {
         let rounded = of(kinds[0], [0.0; 2])?;
         let first = all.first(IMAGES);
         let some = first.as_ref().unwrap_or(&all);
-        let Some((hubness, weights)) = choose(device, some, &rounded, &kinds)? else {
+        let Some((hubness, weights)) =
+            choose(device, [&some.images, &some.texts], &some.truth, &rounded, &kinds)?
+        else {
             return Ok(uncorrected);
         };
         let correction = of(hubness, weights)?;
@@ -144,43 +143,6 @@ fn kinds(choice: Correction) -> Vec<Hubness> {
         Correction::InvertedSoftmax => softmax.to_vec(),
         Correction::Auto => csls.into_iter().chain(softmax).collect(),
     }
-}
-
-/// The kind and the weights of images and of texts with the best rsum. `None` if none is better than no correction.
-fn choose(
-    device: &Device,
-    gallery: &Gallery,
-    bank: &HubnessCorrection,
-    kinds: &[Hubness],
-) -> Result<Option<(Hubness, [f32; 2])>> {
-    let dim = gallery.dim;
-    let images = measure(device, &gallery.images, bank.bank(Side::Text), dim, kinds)?;
-    let texts = measure(device, &gallery.texts, bank.bank(Side::Image), dim, kinds)?;
-    let plain = gallery.recall(device)?;
-    let mut best = (plain.rsum, None);
-    for ((&kind, images), texts) in kinds.iter().zip(&images).zip(&texts) {
-        // By weight of images, recall from texts to images; by weight of texts, the other direction.
-        let mut sums = [(sum(&plain.t2i), 0.0), (sum(&plain.i2t), 0.0)];
-        for weight in (1..=TENTHS).map(|tenth| tenth as f32 / 10.0) {
-            let penalties = [images, texts]
-                .map(|all| all.iter().map(|a| (f64::from(weight) * a) as f32).collect::<Vec<_>>());
-            let recall = gallery.corrected(device, [&penalties[0], &penalties[1]])?;
-            for (best, found) in sums.iter_mut().zip([sum(&recall.t2i), sum(&recall.i2t)]) {
-                if found.total_cmp(&best.0) == Ordering::Greater {
-                    *best = (found, weight);
-                }
-            }
-        }
-        let rsum = sums[0].0 + sums[1].0;
-        if rsum > best.0 && sums.iter().any(|(_, weight)| *weight > 0.0) {
-            best = (rsum, Some((kind, sums.map(|(_, weight)| weight))));
-        }
-    }
-    Ok(best.1)
-}
-
-fn sum(ranking: &Ranking) -> f64 {
-    ranking.r1 + ranking.r5 + ranking.r10
 }
 
 /// At most `count` of the rows, in their order. Which ones is a pure function of the number of rows and of `seed`.

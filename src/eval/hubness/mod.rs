@@ -5,6 +5,7 @@
 //! similarities to the training images. The corrected score is s − a − b. A penalty depends on its own item and on the
 //! training items of the bank, and on no other item. So a corrected score stays the same if the gallery changes.
 
+mod choose;
 mod fit;
 mod scale;
 
