@@ -1,6 +1,6 @@
 // Field of a GOAL gradient over all negatives, off the diagonal; overwrites S
 //
-//   A_ij = scale ( T P-(p_i, S_ij)  +  T P-(p_j, S_ij) ),  0 if i and j are not negatives of each other
+//   A_ij = scale ( share_it T P-(p_i, S_ij)  +  share_ti T P-(p_j, S_ij) ),  0 if i and j are not negatives of each other
 //
 // Reference: docs/math.md, "Several negatives". T, P- and the test that closes a triplet are those of weights.wgsl,
 // with empty relative sets. compose.wgsl adds the diagonal, from the coefficients of dense_sum.wgsl.
@@ -17,6 +17,8 @@ struct Params {
     stride: u32,       // floats in a row of field
     row_offset: u32,
     mask: u32,
+    share_it: f32,   // factor of each direction
+    share_ti: f32,
     triplet: u32,    // from here on the members are those of weights.wgsl
     pair: u32,
     loss: u32,
@@ -83,7 +85,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
     }
     var a = 0.0;
     if (negative && s >= LEFT_OUT) {
-        a = weighed_triplet(positive[i], s, vec2f(0.0)).y + weighed_triplet(positive[j], s, vec2f(0.0)).y;
+        a = params.share_it * weighed_triplet(positive[i], s, vec2f(0.0)).y
+            + params.share_ti * weighed_triplet(positive[j], s, vec2f(0.0)).y;
     }
     field[at] = a;
 }

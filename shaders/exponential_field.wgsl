@@ -1,13 +1,19 @@
-// Field of the two losses that weigh all negatives of an anchor by exponentials; overwrites S
+// Field of the losses that weigh all negatives of an anchor by exponentials; overwrites S
 //
 //   multi-similarity: L = (1/alpha) log(1 + e^(-alpha (p - lambda))) + (1/rate) log(1 + sum_k e^(rate (s_k - lambda)))
 //   lifted structure: L = max(0, margin - p + (1/rate) log sum_k e^(rate s_k))
 //
-//   w(s) = dL/ds = e^(rate (s - n)) / (Sigma + e^(rate (lambda - n)))    or    e^(rate (s - n)) / Sigma,  0 where L = 0
-//   A_ij = scale (w_i(S_ij) + w_j(S_ij)),  0 if i and j are not negatives      A_ii = scale (dL_i/dp + dL'_i/dp)
+//   circle loss:      L = (1/rate) log(1 + e^(rate P+ (1 - margin - p)) sum_k e^f(s_k)),  f(s) = rate P-(s) (s - margin)
+//                     with P+ = max(1 + margin - p, 0) and P-(s) = max(s + margin, 0), which are constants
 //
-// Reference: docs/math.md, "Multi-similarity and lifted structure"; Wang, Han et al. (2019), with one positive and
-// without mining; Oh Song et al. (2016), with one positive and on similarities.
+//   w(s) = dL/ds = e^(rate (s - n)) / (Sigma + e^(rate (lambda - n)))    or    e^(rate (s - n)) / Sigma,  0 where L = 0,
+//                  or  (1 - e^(-rate L)) P-(s) e^(f(s) - top) / Sigma
+//   A_ij = scale (share_it w_i(S_ij) + share_ti w_j(S_ij)),  0 if i and j are not negatives
+//   A_ii = scale (share_it dL_i/dp + share_ti dL'_i/dp)
+//
+// Reference: docs/math.md, "Multi-similarity and lifted structure" and "Circle loss"; Wang, Han et al. (2019), with one
+// positive and without mining; Oh Song et al. (2016), with one positive and on similarities; Sun et al. (2020), eq. 6,
+// with one positive.
 //
 //   ids                 [pairs] as in hardest.wgsl                          read
 //   state_it, state_ti  [pairs] (p, n, Sigma) from exponential_sum.wgsl     read
@@ -22,12 +28,14 @@ struct Params {
     stride: u32,       // floats in a row of field
     row_offset: u32,
     mask: u32,
-    lifted: u32,       // 0 multi-similarity, 1 lifted structure
+    loss: u32,         // 0 multi-similarity, 1 lifted structure, 2 circle loss
     rate: f32,
     alpha: f32,
     lambda: f32,
     margin: f32,
     scale: f32,
+    share_it: f32,     // factor of each direction
+    share_ti: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -58,11 +66,23 @@ fn softplus(z: f32) -> f32 {
 
 // Sigma; for multi-similarity plus the 1 inside the logarithm, as seen from the hardest negative.
 fn denominator(state: vec4f) -> f32 {
-    return state.z + select(bounded_exp(params.rate * (params.lambda - state.y)), 0.0, params.lifted != 0u);
+    return state.z + select(bounded_exp(params.rate * (params.lambda - state.y)), 0.0, params.loss != 0u);
+}
+
+// P+, and the argument of the circle loss: L = log(1 + e^z) / rate.
+fn circle(state: vec4f) -> vec2f {
+    let m = params.margin;
+    let factor = max(1.0 + m - state.x, 0.0);
+    let top = max(max(state.y + m, 0.0) * (state.y - m), 0.0);
+    return vec2f(factor, params.rate * (top + factor * (1.0 - m - state.x)) + log(state.z));
+}
+
+fn sigmoid(z: f32) -> f32 {
+    return 1.0 / (1.0 + bounded_exp(-z));
 }
 
 fn anchor_loss(state: vec4f) -> f32 {
-    if (params.lifted == 0u) {
+    if (params.loss == 0u) {
         // The larger of n and lambda is factored out, so only positive numbers are added.
         let above = state.y - params.lambda;
         let sum = select(log_one_plus(state.z * bounded_exp(params.rate * above)), log(denominator(state)), above > 0.0);
@@ -72,18 +92,35 @@ fn anchor_loss(state: vec4f) -> f32 {
     if (state.z <= 0.0) {
         return 0.0;
     }
+    if (params.loss == 2u) {
+        return softplus(circle(state).y) / params.rate;
+    }
     return max(params.margin - state.x + state.y + log(state.z) / params.rate, 0.0);
 }
 
 fn pull(state: vec4f) -> f32 {
-    if (params.lifted == 0u) {
+    if (params.loss == 0u) {
         return 1.0 / (1.0 + bounded_exp(params.alpha * (state.x - params.lambda)));
+    }
+    if (params.loss == 2u) {
+        if (state.z <= 0.0) {
+            return 0.0;
+        }
+        let parts = circle(state);
+        return sigmoid(parts.y) * parts.x;
     }
     return select(0.0, 1.0, anchor_loss(state) > 0.0);
 }
 
 fn push(s: f32, state: vec4f) -> f32 {
-    if (params.lifted != 0u && anchor_loss(state) <= 0.0) {
+    if (params.loss == 2u) {
+        let m = params.margin;
+        let top = max(max(state.y + m, 0.0) * (state.y - m), 0.0);
+        let factor = max(s + m, 0.0);
+        let x = max(params.rate * (factor * (s - m) - top), -87.0);
+        return sigmoid(circle(state).y) * factor * exp(x) / state.z;
+    }
+    if (params.loss == 1u && anchor_loss(state) <= 0.0) {
         return 0.0;
     }
     return exp(max(params.rate * (s - state.y), -87.0)) / denominator(state);
@@ -106,10 +143,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
     }
     var a = 0.0;
     if (negative && s >= LEFT_OUT) {
-        a = params.scale * (push(s, row) + push(s, column));
+        a = params.scale * (params.share_it * push(s, row) + params.share_ti * push(s, column));
     }
     if (i == j) {
-        a = -params.scale * (pull(row) + pull(column));
+        a = -params.scale * (params.share_it * pull(row) + params.share_ti * pull(column));
         loss_it[i] = anchor_loss(row);
         loss_ti[i] = anchor_loss(column);
     }

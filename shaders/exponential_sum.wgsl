@@ -1,10 +1,13 @@
 // Sum of exponentials over all negatives of every anchor, one direction
 //
-//   Sigma_a = sum over the negatives c of a of  e^(rate (S_ac - n_a))
+//   Sigma_a = sum over the negatives c of a of  e^(f(S_ac) - top_a)
+//   f(s) = rate s,                            top = f(n)            multi-similarity, lifted structure
+//   f(s) = rate max(s + margin, 0) (s - margin),    top = max(f(n), 0)    circle loss
 //
-// Reference: docs/math.md, "Multi-similarity and lifted structure"; both losses use this sum.
+// Reference: docs/math.md, "Multi-similarity and lifted structure" and "Circle loss"; the losses use this sum.
 //
-// n_a is the hardest negative (hardest.wgsl without the own pair), so every exponent is 0 or less.
+// n_a is the hardest negative (hardest.wgsl without the own pair), so every exponent is 0 or less. For the circle loss
+// the f of another negative may exceed f(n), but not 0, if f(n) is below 0.
 // Blocks and strides are those of hardest.wgsl. The sums of several blocks add up.
 //
 //   similarity  block of S                      read
@@ -23,7 +26,9 @@ struct Params {
     anchor_offset: u32,
     candidate_offset: u32,
     mask: u32,
+    circle: u32,
     rate: f32,
+    margin: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -36,6 +41,15 @@ struct Params {
 const LANES = 64u;
 const LEFT_OUT = -3.0e38;   // similarities below are left out
 var<workgroup> partial: array<f32, LANES>;
+
+// f(s) - top
+fn exponent(s: f32, n: f32) -> f32 {
+    if (params.circle == 0u) {
+        return params.rate * (s - n);
+    }
+    let top = max(max(n + params.margin, 0.0) * (n - params.margin), 0.0);
+    return params.rate * (max(s + params.margin, 0.0) * (s - params.margin) - top);
+}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -51,7 +65,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
         let s = similarity[start + c * params.candidate_stride];
         if (negative && s >= LEFT_OUT) {
-            sum += exp(max(params.rate * (s - n), -87.0));
+            sum += exp(max(exponent(s, n), -87.0));
         }
     }
     partial[lane] = sum;

@@ -1,6 +1,6 @@
 // Field of the symmetric InfoNCE; overwrites S
 //
-//   z = s / t       a_ij = softmax_j(z_i.) + softmax_i(z_.j) - 2 q_ij
+//   z = s / t       a_ij = share_it (softmax_j(z_i.) - q_ij) + share_ti (softmax_i(z_.j) - q_ij)
 //   A_ij = scale a_ij / (2 B t)          dt_i = - scale sum_j (a_ij s_ij) / (2 B t^2)
 //   loss_i = (log sum e^z - mean z of the targets) / (2 B), for each direction
 //
@@ -32,6 +32,8 @@ struct Params {
     row_offset: u32,
     same_image: u32,
     scale: f32,
+    share_it: f32,     // factor of each direction
+    share_ti: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -99,6 +101,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         var a = vec2f(0.0);
         if (part != 2u && s >= LEFT_OUT) {
             a = vec2f(coefficient(s, rate, row, part == 1u), coefficient(s, rate, column, part == 1u));
+            a = vec2f(params.share_it * a.x, params.share_ti * a.y);
             sum += a.x * (s - row.x) + a.y * (s - column.x);
         }
         field[start + j] = share * rate * (a.x + a.y);

@@ -105,7 +105,13 @@ fn objectives() -> impl Iterator<Item = Objective> {
 
 /// Objectives with other negatives than the hardest, and a sum of objectives.
 fn composed() -> impl Iterator<Item = Objective> {
-    let names = ["cir:sig-ms@top:3", "nca:lin@semi-hard", "cir:sig@all", "infonce+0.5*cir:con@top:2+2*hinge"];
+    let names = [
+        "cir:sig-ms@top:3",
+        "nca:lin@semi-hard",
+        "cir:sig@all",
+        "infonce+0.5*cir:con@top:2+2*hinge",
+        "infonce@image-to-text+lifted@text-to-image",
+    ];
     names.into_iter().filter_map(|name| name.parse().ok())
 }
 

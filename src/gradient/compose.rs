@@ -40,24 +40,25 @@ impl Workspace {
     ) -> Result<()> {
         self.mine(commands, inputs, term, 0)?;
         if let Objective::Infonce(params) = term.objective {
-            self.infonce(commands, params, inputs, [dx, dy])?;
+            self.infonce(commands, params, term.shares(), inputs, [dx, dy])?;
         } else if let Objective::Siglip(params) = term.objective {
             self.siglip(commands, params, inputs, [dx, dy])?;
-        } else if let Some(params) = exponential_params(term.objective, inputs.scale) {
+        } else if let Some(params) = exponential_params(term, inputs.scale) {
             self.exponential(commands, &params, inputs, [dx, dy])?;
         } else if let Some(goal) = term_weights(term, inputs.scale) {
             return match term.negatives {
-                Negatives::All => self.all_negatives(commands, &goal, term.weight, inputs, [dx, dy]),
+                Negatives::All => self.all_negatives(commands, &goal, term, inputs, [dx, dy]),
                 _ => self.mined_negatives(commands, term, goal, inputs, [dx, dy]),
             };
         }
-        self.collect(commands, term.weight)
+        self.collect(commands, term)
     }
 
     /// Adds the losses of a term or round to the sum.
-    fn collect(&mut self, commands: &mut Commands, weight: f32) -> Result<()> {
+    fn collect(&mut self, commands: &mut Commands, term: &Term) -> Result<()> {
         let pairs = self.pairs();
-        for direction in [&mut self.images, &mut self.texts] {
+        for (direction, share) in [&mut self.images, &mut self.texts].into_iter().zip(term.shares()) {
+            let weight = term.weight * share;
             let Direction { part_loss, loss, .. } = direction;
             if !self.begun && weight == 1.0 {
                 std::mem::swap(part_loss, loss);
@@ -74,11 +75,12 @@ impl Workspace {
         &mut self,
         commands: &mut Commands,
         term: &Term,
-        mut goal: WeightParams,
+        goal: WeightParams,
         inputs: &Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
         let pairs = self.pairs();
+        let mut goals = per_direction(&goal, term);
         let rounds = match term.negatives {
             // Round 0 has found p.
             Negatives::SemiHard => 1..2,
@@ -92,16 +94,16 @@ impl Workspace {
             if let Some((params, exponential)) = term.relative() {
                 self.relative_sets(commands, inputs, params, exponential, round)?;
             }
-            for direction in [&mut self.images, &mut self.texts] {
+            for (direction, goal) in [&mut self.images, &mut self.texts].into_iter().zip(&goals) {
                 let Below { value, index } = direction.rounds.at(round);
                 let mined = (self.positive.view(), value, index);
                 let (coefficients, loss) =
                     (direction.coefficients.view_mut(), direction.part_loss.view_mut());
-                weights(commands, &goal, mined, direction.sums.view(), coefficients, loss, pairs)?;
+                weights(commands, goal, mined, direction.sums.view(), coefficients, loss, pairs)?;
             }
             self.compose(commands, inputs, round, [&mut *dx, &mut *dy], self.begun)?;
-            self.collect(commands, term.weight)?;
-            goal.positive = goal.positive.later();
+            self.collect(commands, term)?;
+            goals.iter_mut().for_each(|goal| goal.positive = goal.positive.later());
         }
         Ok(())
     }
@@ -175,24 +177,26 @@ impl Workspace {
         &mut self,
         commands: &mut Commands,
         goal: &WeightParams,
-        weight: f32,
+        term: &Term,
         inputs: &Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
         let Self { similarity, images, texts, positive, begun, .. } = self;
-        let from = Dense { positive: positive.view(), ids: inputs.ids, weights: goal };
+        let goals = per_direction(goal, term);
+        let dense = |weights| Dense { positive: positive.view(), ids: inputs.ids, weights };
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
-            for (direction, block) in [&mut *images, &mut *texts].into_iter().zip(strip.blocks()) {
+            let directions = [&mut *images, &mut *texts].into_iter().zip(strip.blocks());
+            for ((direction, block), goal) in directions.zip(&goals) {
                 let (coefficients, loss) =
                     (direction.coefficients.view_mut(), direction.part_loss.view_mut());
-                dense_sum(commands, &block, strip.view(), from, coefficients, loss)?;
+                dense_sum(commands, &block, strip.view(), dense(goal), coefficients, loss)?;
             }
             let first = strip.rows.start;
-            dense_field(commands, strip.view_mut(), first, from)?;
+            dense_field(commands, strip.view_mut(), first, dense(goal), term.shares())?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
         })?;
         self.compose(commands, &Inputs { bank: None, ..*inputs }, 0, [dx, dy], true)?;
-        self.collect(commands, weight)
+        self.collect(commands, term)
     }
 
     /// Losses that sum exponentials over all negatives.
@@ -208,7 +212,7 @@ impl Workspace {
             for (direction, block) in [&mut *images, &mut *texts].into_iter().zip(strip.blocks()) {
                 let mined = (positive.view(), direction.rounds.at(0).value);
                 let sums = direction.sums.view_mut();
-                exponential_sum(commands, &block, strip.view(), inputs.ids, mined, params.rate, sums)?;
+                exponential_sum(commands, &block, strip.view(), inputs.ids, mined, params, sums)?;
             }
             Ok(())
         })?;
@@ -225,6 +229,7 @@ impl Workspace {
         &mut self,
         commands: &mut Commands,
         params: &InfonceParams,
+        shares: [f32; 2],
         inputs: &Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
@@ -236,6 +241,7 @@ impl Workspace {
                 temperature: inputs.logits,
                 states: [images.sums.view(), texts.sums.view()],
                 scale: inputs.scale,
+                shares,
                 row_offset: strip.rows.start,
             };
             let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
@@ -266,6 +272,11 @@ impl Workspace {
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
         })
     }
+}
+
+/// The weights of both directions. Those of a direction that does not take part are 0.
+fn per_direction(goal: &WeightParams, term: &Term) -> [WeightParams; 2] {
+    term.shares().map(|share| WeightParams { scale: goal.scale * share, ..goal.clone() })
 }
 
 #[cfg(test)]
@@ -435,6 +446,12 @@ mod tests {
             infonce(true),
             siglip(false),
             siglip(true),
+            "circle-all".parse().unwrap(),
+            "circle-all@text-to-image".parse().unwrap(),
+            infonce(true).in_direction(crate::objective::Direction::ImageToText).unwrap(),
+            "cir:sig-ms@top:2@text-to-image".parse().unwrap(),
+            "hinge-sum@image-to-text".parse().unwrap(),
+            "lifted@image-to-text".parse().unwrap(),
         ];
         let ids = image_ids(n);
         for device in devices {
@@ -508,6 +525,8 @@ mod tests {
             Objective::Infonce(InfonceParams { leave_out: true, ..Default::default() }),
             "siglip".parse().unwrap(),
             "siglip-masked".parse().unwrap(),
+            "circle-all".parse().unwrap(),
+            "infonce@text-to-image+0.5*nca:lin@semi-hard@image-to-text".parse().unwrap(),
             "cir:sig-ms@top:3".parse().unwrap(),
             "nca:lin@semi-hard".parse().unwrap(),
             "infonce+0.5*cir:con@top:2+2*cir:sig@all".parse().unwrap(),

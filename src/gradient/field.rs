@@ -38,6 +38,10 @@ impl Field {
         let blocks = [Block::images(0, n, n), Block::texts(0, n, n)];
         let mut losses = [vec![0.0; n], vec![0.0; n]];
         let mut a = s.to_vec();
+        let shares = term.shares().map(f64::from);
+        let total = |losses: &[Vec<f64>; 2]| {
+            losses.iter().zip(shares).map(|(losses, share)| share * losses.iter().sum::<f64>()).sum::<f64>()
+        };
         if let Objective::Infonce(params) = term.objective {
             let (same, t) = ((ids, same_image(params.leave_out)), f64::from(params.temperature));
             let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];
@@ -46,8 +50,17 @@ impl Field {
             }
             let [it, ti] = &mut losses;
             let states = [&states[0][..], &states[1][..]];
-            reference::infonce(&mut a, (0, n), same, t, states, 1.0, &mut vec![0.0; 4 * n], [it, ti]);
-            return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
+            reference::infonce(
+                &mut a,
+                (0, n),
+                same,
+                t,
+                states,
+                (1.0, shares),
+                &mut vec![0.0; 4 * n],
+                [it, ti],
+            );
+            return Ok(Self { a, loss: total(&losses), triplets: Vec::new() });
         }
         if let Objective::Siglip(params) = term.objective {
             let same = (ids, same_image(params.leave_out));
@@ -56,9 +69,9 @@ impl Field {
             reference::siglip(&mut a, (0, n), same, logits, 1.0, [&mut dt, &mut db], [it, ti]);
             return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
         }
-        if let Some(params) = exponential_params(term.objective, 1.0) {
+        if let Some(params) = exponential_params(term, 1.0) {
             let losses = reference::exponential(&mut a, n, ids, &params);
-            return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
+            return Ok(Self { a, loss: total(&losses), triplets: Vec::new() });
         }
         let Some(weights) = term_weights(term, 1.0) else {
             return Ok(Self { a, loss: 0.0, triplets: Vec::new() });
@@ -67,17 +80,17 @@ impl Field {
         let p: Vec<_> = (0..n).map(|i| s[i * stride + i]).collect();
         let mut part = Self { a: vec![0.0; s.len()], loss: 0.0, triplets: Vec::new() };
         if term.negatives == Negatives::All {
-            for (block, loss) in blocks.iter().zip(&mut losses) {
+            for ((block, loss), share) in blocks.iter().zip(&mut losses).zip(shares) {
                 let mut pulls = vec![0.0; 2 * n];
                 reference::dense_sum(block, s, &p, ids, &weights, &mut pulls, loss)?;
-                (0..n).for_each(|i| part.a[i * stride + i] -= pulls[2 * i]);
+                (0..n).for_each(|i| part.a[i * stride + i] -= share * pulls[2 * i]);
             }
-            reference::dense_field(&mut a, 0, &p, ids, &weights)?;
+            reference::dense_field(&mut a, 0, &p, ids, &weights, shares)?;
             part.a.iter_mut().zip(a).for_each(|(sum, a)| *sum += a);
-            part.loss = losses.iter().flatten().sum();
+            part.loss = total(&losses);
             return Ok(part);
         }
-        for (d, block) in blocks.iter().enumerate() {
+        for (d, block) in blocks.iter().enumerate().filter(|(d, _)| shares[*d] > 0.0) {
             let mut below: Option<(Vec<f64>, Vec<u32>)> = match term.negatives {
                 Negatives::SemiHard => Some((p.clone(), vec![u32::MAX; n])),
                 _ => None,

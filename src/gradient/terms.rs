@@ -1,6 +1,6 @@
 //! Translates the description of an objective into parameters of kernels.
 
-use crate::kernels::{ExponentialParams, PositivePart, SameImage, WeightParams};
+use crate::kernels::{ExponentialLoss, ExponentialParams, PositivePart, SameImage, WeightParams};
 use crate::objective::{GoalParams, Loss, Negatives, Objective, PairWeight, Term, TripletWeight};
 
 /// How InfoNCE and SigLIP treat other captions of an image.
@@ -51,19 +51,20 @@ pub(crate) fn weight_params(objective: &Objective, scale: f32) -> Option<WeightP
             let custom = Some(weights.clone());
             Some(WeightParams { margin: *margin, exclude_own, scale, custom, ..Default::default() })
         }
-        Objective::Over(_, objective) => weight_params(objective, scale),
+        Objective::Over(_, objective) | Objective::OneWay(_, objective) => weight_params(objective, scale),
         Objective::Infonce(_) | Objective::Siglip(_) | Objective::Sum(_) => None,
     }
 }
 
 /// The parameters of a loss that sums exponentials over all negatives; `None` for other objectives.
-pub(super) fn exponential_params(objective: &Objective, scale: f32) -> Option<ExponentialParams> {
-    let (lifted, params) = match objective {
-        Objective::Loss(Loss::MultiSimilarity, params) => (false, params),
-        Objective::Loss(Loss::Lifted, params) => (true, params),
+pub(super) fn exponential_params(term: &Term, scale: f32) -> Option<ExponentialParams> {
+    let Objective::Loss(loss, params) = term.objective else { return None };
+    let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = *params;
+    let (loss, rate, margin) = match loss {
+        Loss::MultiSimilarity => (ExponentialLoss::MultiSimilarity, beta, 0.0),
+        Loss::Lifted => (ExponentialLoss::Lifted, tau, margin.unwrap_or(0.0)),
+        Loss::CircleAll => (ExponentialLoss::Circle, tau, circle),
         _ => return None,
     };
-    let GoalParams { tau, alpha, beta, lambda, margin, .. } = *params;
-    let (rate, margin) = (if lifted { tau } else { beta }, margin.unwrap_or(0.0));
-    Some(ExponentialParams { lifted, rate, alpha, lambda, margin, scale })
+    Some(ExponentialParams { loss, rate, alpha, lambda, margin, scale, shares: term.shares() })
 }

@@ -23,18 +23,24 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["positive[j], s,", "positive[i], s,"],
 };
 
-params!(weights rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32);
+params!(weights rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, share_it: f32, share_ti: f32);
 
 /// Replaces the similarities of images `row_offset..` against all texts by the elements of A off the diagonal. The
-/// diagonal becomes 0.
-pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize, from: Dense) -> Result<()> {
+/// diagonal becomes 0. `shares` are factors of both directions.
+pub fn dense_field(
+    commands: &mut Commands,
+    mut field: MatMut,
+    row_offset: usize,
+    from: Dense,
+    shares: [f32; 2],
+) -> Result<()> {
     let Dense { positive, ids, weights } = from;
     match commands {
         Commands::Cpu => {
             let _clock = clock("dense_field");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let pairs = field.cols;
-            reference(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights)
+            reference(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights, shares)
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
@@ -44,6 +50,8 @@ pub fn dense_field(commands: &mut Commands, mut field: MatMut, row_offset: usize
                 stride: field.stride as u32,
                 row_offset: row_offset as u32,
                 mask: ids.is_some().into(),
+                share_it: shares[0],
+                share_ti: shares[1],
                 ..Default::default()
             };
             let params = params.weighing(weights);
@@ -75,6 +83,7 @@ pub fn reference<T: Real>(
     positive: &[T],
     ids: Option<&[u32]>,
     weights: &WeightParams,
+    shares: [T; 2],
 ) -> Result<()> {
     let pairs = positive.len();
     field.par_chunks_exact_mut(padded(pairs)).enumerate().try_for_each(|(row, field)| {
@@ -82,7 +91,7 @@ pub fn reference<T: Real>(
         for (j, s) in field[..pairs].iter_mut().enumerate() {
             let push = |p: T| weighed_triplet(weights, p, *s, [T::zero(); 2]).map(|[_, push, _]| push);
             *s = if is_negative(ids, i, j) && !is_left_out(*s) {
-                push(positive[i])? + push(positive[j])?
+                shares[0] * push(positive[i])? + shares[1] * push(positive[j])?
             } else {
                 T::zero()
             };
@@ -96,9 +105,9 @@ fn check(lab: &mut Lab) -> Result<()> {
         let m = mined(lab, &directions()[0])?;
         let mut field = lab.pair(m.similarity.host.clone())?;
         let from = Dense { positive: m.positive.get(), ids: Some(m.ids.get()), weights: &weights };
-        lab.run(|commands| dense_field(commands, field.mat_mut(N, N), 0, from))?;
+        lab.run(|commands| dense_field(commands, field.mat_mut(N, N), 0, from, [1.0, 0.5]))?;
         let mut expected = m.similarity.wide();
-        reference(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), &weights)?;
+        reference(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), &weights, [1.0, 0.5])?;
         lab.compare(&field, &expected)?;
     }
     Ok(())

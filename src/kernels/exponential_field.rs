@@ -1,4 +1,4 @@
-//! The field of multi-similarity or lifted structure. It overwrites the similarities.
+//! The field of multi-similarity, lifted structure or the circle loss. It overwrites the similarities.
 
 use super::lab::{Lab, N};
 use super::{Access, Block, Kernel, KernelSpec, Real, exponential_sum, hardest, is_left_out, lanes, sigma};
@@ -23,26 +23,66 @@ pub(super) static KERNEL: Kernel = Kernel {
     },
     tolerance: 2e-5,
     check,
-    mutation: ["+ push(s, column)", "+ 1.001 * push(s, column)"],
+    mutation: ["params.share_ti * push", "params.share_it * push"],
 };
 
-params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, lifted: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, scale: f32);
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, loss: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, scale: f32, share_it: f32, share_ti: f32);
+
+/// A loss that sums exponentials over all negatives of an anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExponentialLoss {
+    MultiSimilarity = 0,
+    Lifted = 1,
+    /// The circle loss with its factors held fixed.
+    Circle = 2,
+}
 
 /// Which loss, with its parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct ExponentialParams {
-    /// Lifted structure if true, multi-similarity if false.
-    pub lifted: bool,
+    pub loss: ExponentialLoss,
     /// Scale of the negatives' exponents.
     pub rate: f32,
     /// Scale of multi-similarity's positive exponent.
     pub alpha: f32,
     /// Centre of multi-similarity's exponents.
     pub lambda: f32,
-    /// Margin of lifted structure.
+    /// Margin of lifted structure or of the circle loss.
     pub margin: f32,
     /// Upstream gradient.
     pub scale: f32,
+    /// Factors of both directions.
+    pub shares: [f32; 2],
+}
+
+impl ExponentialParams {
+    /// The parameters of the kernels' own checks.
+    pub(super) const TESTED: Self = Self {
+        loss: ExponentialLoss::MultiSimilarity,
+        rate: 4.0,
+        alpha: 2.0,
+        lambda: 0.5,
+        margin: 0.25,
+        scale: 0.7,
+        shares: [1.0, 0.5],
+    };
+
+    /// f(s), the exponent of a negative.
+    pub fn exponent<T: Real>(&self, s: T) -> T {
+        let [rate, m] = [self.rate, self.margin].map(|x| T::of(x.into()));
+        match self.loss {
+            ExponentialLoss::Circle => rate * (s + m).max(T::zero()) * (s - m),
+            _ => rate * s,
+        }
+    }
+
+    /// A number that no exponent of a negative exceeds if `n` is the hardest one.
+    pub fn top<T: Real>(&self, n: T) -> T {
+        match self.loss {
+            ExponentialLoss::Circle => self.exponent(n).max(T::zero()),
+            _ => self.exponent(n),
+        }
+    }
 }
 
 /// Replaces the similarities of images `row_offset..` against all texts by A, and writes these rows of the losses.
@@ -67,19 +107,21 @@ pub fn exponential_field(
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
-            let ExponentialParams { lifted, rate, alpha, lambda, margin, scale } = *params;
+            let ExponentialParams { loss, rate, alpha, lambda, margin, scale, shares } = *params;
             let block = Params {
                 rows: rows as u32,
                 pairs: pairs as u32,
                 stride: field.stride as u32,
                 row_offset: row_offset as u32,
                 mask: ids.is_some().into(),
-                lifted: lifted.into(),
+                loss: loss as u32,
                 rate,
                 alpha,
                 lambda,
                 margin,
                 scale,
+                share_it: shares[0],
+                share_ti: shares[1],
             };
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
@@ -103,7 +145,8 @@ pub(super) fn softplus<T: Real>(z: T) -> T {
 
 /// An anchor's contribution to the field.
 struct Anchor<T> {
-    n: T,
+    /// No exponent exceeds it.
+    top: T,
     /// The divisor of the exponentials; `None` if the loss is 0.
     denominator: Option<T>,
     pull: T,
@@ -115,11 +158,20 @@ impl<T: Real> Anchor<T> {
         let of = |x: f32| T::of(x.into());
         let [rate, alpha, lambda] = [params.rate, params.alpha, params.lambda].map(of);
         let (p, n, sum, zero) = (state[0], state[1], state[2], T::zero());
-        if params.lifted {
+        let top = params.top(n);
+        if params.loss == ExponentialLoss::Circle {
+            let m = of(params.margin);
+            let factor = (T::one() + m - p).max(zero);
+            let z = top + rate * factor * (T::one() - m - p) + sum.ln();
+            let open = sum > zero;
+            let (weight, loss) = if open { (sigma(z), softplus(z) / rate) } else { (zero, zero) };
+            return Self { top, denominator: open.then(|| sum / weight), pull: weight * factor, loss };
+        }
+        if params.loss == ExponentialLoss::Lifted {
             let cost = of(params.margin) - p + n + sum.ln() / rate;
             let open = sum > zero && cost > zero;
             let (pull, loss) = if open { (T::one(), cost) } else { (zero, zero) };
-            return Self { n, denominator: open.then_some(sum), pull, loss };
+            return Self { top, denominator: open.then_some(sum), pull, loss };
         }
         let one = (rate * (lambda - n)).max(of(-87.0)).min(of(87.0)).exp();
         // Factoring out the larger of n and lambda leaves a sum of positive numbers.
@@ -128,11 +180,16 @@ impl<T: Real> Anchor<T> {
             if above > zero { (sum + one).ln() } else { (sum * (rate * above).max(of(-87.0)).exp()).ln_1p() };
         let negatives = above.max(zero) + total / rate;
         let z = -alpha * (p - lambda);
-        Self { n, denominator: Some(sum + one), pull: sigma(z), loss: softplus(z) / alpha + negatives }
+        Self { top, denominator: Some(sum + one), pull: sigma(z), loss: softplus(z) / alpha + negatives }
     }
 
-    fn push(&self, rate: T, s: T) -> T {
-        self.denominator.map_or(T::zero(), |denominator| (rate * (s - self.n)).exp() / denominator)
+    fn push(&self, params: &ExponentialParams, s: T) -> T {
+        let factor = match params.loss {
+            ExponentialLoss::Circle => (s + T::of(params.margin.into())).max(T::zero()),
+            _ => T::one(),
+        };
+        let exponential = |denominator| factor * (params.exponent(s) - self.top).exp() / denominator;
+        self.denominator.map_or(T::zero(), exponential)
     }
 }
 
@@ -148,7 +205,7 @@ pub fn reference<T: Real>(
     let [rows, columns] = states.map(|states| {
         states.chunks_exact(4).take(pairs).map(|state| Anchor::new(params, state)).collect::<Vec<_>>()
     });
-    let (rate, scale) = (T::of(params.rate.into()), T::of(params.scale.into()));
+    let (scale, shares) = (T::of(params.scale.into()), params.shares.map(|share| T::of(share.into())));
     let losses = loss_it.iter_mut().zip(loss_ti).skip(first).collect::<Vec<_>>();
     field.par_chunks_exact_mut(padded(pairs)).zip(losses).enumerate().for_each(|(row, (field, losses))| {
         let i = row + first;
@@ -158,8 +215,10 @@ pub fn reference<T: Real>(
                 None => i != j,
             };
             *s = match (i == j, negative && !is_left_out(*s)) {
-                (true, _) => -scale * (rows[i].pull + columns[i].pull),
-                (_, true) => scale * (rows[i].push(rate, *s) + columns[j].push(rate, *s)),
+                (true, _) => -scale * (shares[0] * rows[i].pull + shares[1] * columns[i].pull),
+                (_, true) => {
+                    scale * (shares[0] * rows[i].push(params, *s) + shares[1] * columns[j].push(params, *s))
+                }
                 _ => T::zero(),
             };
         }
@@ -179,7 +238,7 @@ pub fn whole_reference<T: Real>(
         let (mut p, mut n, mut h) = (vec![T::zero(); pairs], vec![T::zero(); pairs], vec![0; pairs]);
         hardest::reference(&block, field, (ids, true, None), (&mut p, &mut n, &mut h));
         let mut state = vec![T::zero(); 4 * pairs];
-        exponential_sum::reference(&block, field, ids, (&p, &n), T::of(params.rate.into()), &mut state);
+        exponential_sum::reference(&block, field, ids, (&p, &n), params, &mut state);
         state
     });
     let mut losses = [vec![T::zero(); pairs], vec![T::zero(); pairs]];
@@ -189,7 +248,8 @@ pub fn whole_reference<T: Real>(
 }
 
 fn check(lab: &mut Lab) -> Result<()> {
-    for lifted in [false, true] {
+    use ExponentialLoss::{Circle, Lifted, MultiSimilarity};
+    for (loss, margin) in [(MultiSimilarity, 0.0), (Lifted, -0.75), (Circle, 0.25)] {
         let ids = lab.indices(N, 40)?;
         let mut field = lab.matrix(N, N)?;
         let states = [(); 2].map(|()| {
@@ -199,8 +259,7 @@ fn check(lab: &mut Lab) -> Result<()> {
         });
         let [it, ti] = states;
         let (it, ti) = (it?, ti?);
-        let params =
-            ExponentialParams { lifted, rate: 4.0, alpha: 2.0, lambda: 0.5, margin: -0.75, scale: 0.7 };
+        let params = ExponentialParams { loss, margin, ..ExponentialParams::TESTED };
         let (mut expected, mut losses) = (field.wide(), [vec![0.0; N], vec![0.0; N]]);
         let [loss_it, loss_ti] = &mut losses;
         let wide = [&it.wide()[..], &ti.wide()[..]];

@@ -1,9 +1,11 @@
-//! Sum of exponentials over all negatives of every anchor, in one direction. Multi-similarity and lifted structure
-//! share it.
+//! Sum of exponentials over all negatives of every anchor, in one direction. Multi-similarity, lifted structure and the
+//! circle loss share it.
 
 use super::hardest::mined;
 use super::lab::{Lab, N, directions};
-use super::{Access, Block, Kernel, KernelSpec, Real, is_left_out, lanes};
+use super::{
+    Access, Block, ExponentialLoss, ExponentialParams, Kernel, KernelSpec, Real, is_left_out, lanes,
+};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 
@@ -20,17 +22,17 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["earlier + partial[0]", "earlier + 1.001 * partial[0]"],
 };
 
-params!(block mask: u32, rate: f32);
+params!(block mask: u32, circle: u32, rate: f32, margin: f32);
 
-/// Writes `state [pairs, 4]` = (p, n, sum over the negatives of e^(rate (s - n)), 0) of every anchor. The inputs are p
-/// and the hardest negatives n. Each block adds to the sums of the blocks before it.
+/// Writes `state [pairs, 4]` = (p, n, sum over the negatives of e^(f(s) - top), 0) of every anchor, with f and top of
+/// [`ExponentialParams::exponent`] and [`ExponentialParams::top`]. The inputs are p and the hardest negatives n. Each block adds to the sums of the blocks before it.
 pub fn exponential_sum(
     commands: &mut Commands,
     block: &Block,
     similarity: Mat,
     ids: Option<Slice<u32>>,
     (positive, value): (Slice<f32>, Slice<f32>),
-    rate: f32,
+    params: &ExponentialParams,
     mut state: SliceMut<f32>,
 ) -> Result<()> {
     match commands {
@@ -38,11 +40,13 @@ pub fn exponential_sum(
             let _clock = clock("exponential_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let mined = (positive.host()?, value.host()?);
-            reference(block, similarity.data.host()?, ids, mined, rate, state.host()?);
+            reference(block, similarity.data.host()?, ids, mined, params, state.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let params = Params { mask: ids.is_some().into(), rate, ..Params::on(block) };
+            let ExponentialParams { loss, rate, margin, .. } = *params;
+            let (mask, circle) = (ids.is_some().into(), (loss == ExponentialLoss::Circle).into());
+            let params = Params { mask, circle, rate, margin, ..Params::on(block) };
             let regions = [
                 similarity.data.region()?,
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
@@ -62,7 +66,7 @@ pub fn reference<T: Real>(
     similarity: &[T],
     ids: Option<&[u32]>,
     (positive, value): (&[T], &[T]),
-    rate: T,
+    params: &ExponentialParams,
     state: &mut [T],
 ) {
     let mut states: Vec<_> = state.chunks_exact_mut(4).collect();
@@ -77,23 +81,25 @@ pub fn reference<T: Real>(
             None => candidate != anchor,
         };
         if negative && !is_left_out(s) {
-            state[2] += (rate * (s - state[1])).exp();
+            state[2] += (params.exponent(s) - params.top(state[1])).exp();
         }
     });
 }
 
 fn check(lab: &mut Lab) -> Result<()> {
-    for block in directions() {
+    let losses = [(ExponentialLoss::MultiSimilarity, 10.0), (ExponentialLoss::Circle, 6.0)];
+    for (block, (loss, rate)) in directions().into_iter().flat_map(|block| losses.map(|loss| (block, loss))) {
         let m = mined(lab, &block)?;
         let mut state = lab.poison(4 * N)?;
-        let (mined, rate) = ((m.positive.get(), m.value.get()), 10.0);
+        let mined = (m.positive.get(), m.value.get());
+        let params = ExponentialParams { loss, rate, ..ExponentialParams::TESTED };
         lab.run(|commands| {
             let s = m.similarity.mat(N, N);
-            exponential_sum(commands, &block, s, Some(m.ids.get()), mined, rate, state.get_mut())
+            exponential_sum(commands, &block, s, Some(m.ids.get()), mined, &params, state.get_mut())
         })?;
         let mut expected = state.wide();
         let (s, p, n) = (m.similarity.wide(), m.positive.wide(), m.value.wide());
-        reference(&block, &s, Some(&m.ids.host), (&p, &n), rate.into(), &mut expected);
+        reference(&block, &s, Some(&m.ids.host), (&p, &n), &params, &mut expected);
         lab.compare(&state, &expected)?;
     }
     Ok(())

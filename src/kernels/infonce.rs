@@ -26,10 +26,10 @@ pub(super) static KERNEL: Kernel = Kernel {
     },
     tolerance: 2e-5,
     check,
-    mutation: ["rate * (a.x + a.y);", "(a.x + a.y);"],
+    mutation: ["params.share_ti * a.y", "params.share_it * a.y"],
 };
 
-params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32);
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32, share_it: f32, share_ti: f32);
 
 /// The inputs of the field.
 #[derive(Clone, Copy)]
@@ -42,6 +42,8 @@ pub struct InfonceField<'a> {
     pub states: [Slice<'a, f32>; 2],
     /// Upstream gradient.
     pub scale: f32,
+    /// Factors of both directions.
+    pub shares: [f32; 2],
     /// First image of the block.
     pub row_offset: usize,
 }
@@ -56,7 +58,7 @@ pub fn infonce(
     mut dt: SliceMut<f32>,
     [mut loss_it, mut loss_ti]: [SliceMut<f32>; 2],
 ) -> Result<()> {
-    let InfonceField { ids, same_image, temperature, states, scale, row_offset } = from;
+    let InfonceField { ids, same_image, temperature, states, scale, shares, row_offset } = from;
     match commands {
         Commands::Cpu => {
             let _clock = clock("infonce");
@@ -72,7 +74,7 @@ pub fn infonce(
                 (ids, same_image),
                 temperature,
                 states,
-                scale,
+                (scale, shares),
                 dt.host()?,
                 losses,
             );
@@ -87,6 +89,8 @@ pub fn infonce(
                 row_offset: row_offset as u32,
                 same_image: if ids.is_some() { same_image as u32 } else { 0 },
                 scale,
+                share_it: shares[0],
+                share_ti: shares[1],
             };
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
@@ -112,7 +116,7 @@ pub fn reference<T: Real>(
     (ids, same_image): (Option<&[u32]>, SameImage),
     temperature: T,
     states: [&[T]; 2],
-    scale: T,
+    (scale, shares): (T, [T; 2]),
     dt: &mut [T],
     losses: [&mut [T]; 2],
 ) {
@@ -144,6 +148,7 @@ pub fn reference<T: Real>(
                 same_image,
                 rate,
                 scale: share * rate,
+                shares,
             };
             let sum = arch.dispatch(row);
             dt.copy_from_slice(&[-share * rate * rate * sum, T::zero(), T::zero(), T::zero()]);
@@ -193,6 +198,7 @@ struct Row<'a, T> {
     same_image: SameImage,
     rate: T,
     scale: T,
+    shares: [T; 2],
 }
 
 impl<T: Real> pulp::WithSimd for Row<'_, T> {
@@ -200,7 +206,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
 
     #[inline(always)]
     fn with_simd<P: pulp::Simd>(self, _: P) -> T {
-        let Self { i, own, field, columns, tops, totals, ids, same_image, rate, scale } = self;
+        let Self { i, own, field, columns, tops, totals, ids, same_image, rate, scale, shares } = self;
         let mut sums = [T::zero(); LANES];
         for (chunk, field) in field.chunks_mut(LANES).enumerate() {
             let here = chunk * LANES..chunk * LANES + field.len();
@@ -221,6 +227,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
                 let row = (rate * from_row).power_of_e() / own.total;
                 let column = (rate * from_column).power_of_e() / column_total[k];
                 let (row, column) = if special[k] { (T::zero(), T::zero()) } else { (row, column) };
+                let (row, column) = (shares[0] * row, shares[1] * column);
                 sums[k] += row * from_row + column * from_column;
                 similarity[k] = s;
                 field[k] = scale * (row + column);
@@ -234,7 +241,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
                 for k in (0..field.len()).filter(target) {
                     let (s, column) = (similarity[k], &columns[here.start + k]);
                     let (row, from_column) = (own.at_target(s, rate), s - column.top);
-                    let column = column.at_target(s, rate);
+                    let (row, column) = (shares[0] * row, shares[1] * column.at_target(s, rate));
                     sums[k] += row * (s - own.top) + column * from_column;
                     field[k] = scale * (row + column);
                 }
@@ -266,6 +273,7 @@ fn check(lab: &mut Lab) -> Result<()> {
             temperature: temperature.get(),
             states: [states[0].get(), states[1].get()],
             scale: 0.7,
+            shares: [1.0, 0.5],
             row_offset: 0,
         };
         lab.run(|commands| {
@@ -275,7 +283,7 @@ fn check(lab: &mut Lab) -> Result<()> {
         let (mut a, mut t) = (m.similarity.wide(), dt.wide());
         let same = (Some(&m.ids.host[..]), same_image);
         let states = [&state_it[..], &state_ti[..]];
-        let (scale, losses) = (f64::from(0.7f32), [&mut it[..], &mut ti[..]]);
+        let (scale, losses) = ((f64::from(0.7f32), [1.0, 0.5]), [&mut it[..], &mut ti[..]]);
         reference(&mut a, (0, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
         lab.compare(&field, &a)?;
         lab.compare(&dt, &t)?;

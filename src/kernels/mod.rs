@@ -57,7 +57,7 @@ pub use compose::{Composition, compose};
 pub use cosine::{cosine, cosine_backward};
 pub use dense_field::dense_field;
 pub use dense_sum::{Dense, dense_sum};
-pub use exponential_field::{ExponentialParams, exponential_field};
+pub use exponential_field::{ExponentialLoss, ExponentialParams, exponential_field};
 pub use exponential_sum::exponential_sum;
 pub use gaussian::{gaussian, gaussian_backward};
 pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots, gpo_order};

@@ -7,7 +7,9 @@
 
 mod contrastive;
 mod custom;
+mod direction;
 mod equal_captions;
+mod loss;
 mod names;
 mod negatives;
 mod validate;
@@ -15,7 +17,9 @@ mod validate;
 pub use contrastive::{InfonceParams, Logits, SiglipParams};
 pub use custom::CustomWeights;
 pub(crate) use custom::SECTION;
+pub use direction::Direction;
 pub use equal_captions::EqualCaptions;
+pub use loss::Loss;
 pub use negatives::Negatives;
 
 use crate::Result;
@@ -87,94 +91,12 @@ impl Default for GoalParams {
     }
 }
 
-/// A named loss of one positive and the negatives of its anchor, summed over both directions of the batch. The gradient
-/// is exactly that of the value, except for `CircleDetached`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Loss {
-    /// n − p, or max(0, margin + n − p) with a margin: `con:con`
-    Triplet,
-    /// (1/τ) log(1 + e^(τ(n−p))), NT-Xent with one negative: `nca:con`
-    NtXent,
-    /// ½(1−p)² + ½n²: `con:lin`
-    SquaredPair,
-    /// (1/α) log(1 + e^(−α(p−λ))) + (1/β) log(1 + e^(β(n−λ))): `con:sig`
-    BinomialDeviance,
-    /// (1/2τ) log(1 + e^(τ((1−p)² + n² − 2m²))), the circle loss with its factors differentiated: `cir:lin`
-    Circle,
-    /// (1/τ) log(1 + e^(τ(P⁻(n−m) + P⁺(1−m−p)))): `circle:circle`. P⁺ = max(1+m−p, 0) and P⁻ = max(n+m, 0) are held
-    /// fixed in the gradient, as published (Sun et al. 2020). Over several negatives this is the sum of the loss of
-    /// each one. The published circle loss has one logarithm over all of them.
-    CircleDetached,
-    /// 1 − p + max(0, n − λ): `con:contrastive`
-    Contrastive,
-    /// (1/α) log(1 + e^(−α(p−λ))) + (1/β) log(1 + Σ e^(β(s−λ))) over all negatives, without mining (Wang et al. 2019)
-    MultiSimilarity,
-    /// max(0, margin − p + (1/τ) log Σ e^(τs)) over all negatives (Oh Song et al. 2016, on similarities)
-    Lifted,
-}
-
-impl Loss {
-    /// All losses.
-    pub const ALL: [Self; 9] = [
-        Self::Triplet,
-        Self::NtXent,
-        Self::SquaredPair,
-        Self::BinomialDeviance,
-        Self::Circle,
-        Self::CircleDetached,
-        Self::Contrastive,
-        Self::MultiSimilarity,
-        Self::Lifted,
-    ];
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Triplet => "triplet",
-            Self::NtXent => "nt-xent",
-            Self::SquaredPair => "squared-pair",
-            Self::BinomialDeviance => "binomial-deviance",
-            Self::Circle => "circle",
-            Self::CircleDetached => "circle-detached",
-            Self::Contrastive => "contrastive",
-            Self::MultiSimilarity => "multi-similarity",
-            Self::Lifted => "lifted",
-        }
-    }
-
-    /// The weights on the hardest negative that give its gradient; `None` for losses over all negatives.
-    pub fn combination(self) -> Option<(TripletWeight, PairWeight)> {
-        Some(match self {
-            Self::Triplet => (TripletWeight::Con, PairWeight::Con),
-            Self::NtXent => (TripletWeight::Nca, PairWeight::Con),
-            Self::SquaredPair => (TripletWeight::Con, PairWeight::Lin),
-            Self::BinomialDeviance => (TripletWeight::Con, PairWeight::Sig),
-            Self::Circle => (TripletWeight::Cir, PairWeight::Lin),
-            Self::CircleDetached => (TripletWeight::Circle, PairWeight::Circle),
-            Self::Contrastive => (TripletWeight::Con, PairWeight::Contrastive),
-            Self::MultiSimilarity | Self::Lifted => return None,
-        })
-    }
-
-    /// Whether it is a function of p plus a function of n. Over several negatives (`@all`, `@top:K`), the function of p
-    /// then counts once per anchor, unless there is a margin.
-    pub(crate) fn is_separable(self) -> bool {
-        matches!(self, Self::SquaredPair | Self::BinomialDeviance | Self::Contrastive)
-    }
-
-    /// Its default parameters: those of GOAL, and a margin of 1 for `Lifted`.
-    pub fn params(self) -> GoalParams {
-        GoalParams { margin: (self == Self::Lifted).then_some(1.0), ..Default::default() }
-    }
-}
-
 /// An objective on a batch of N image embeddings and their N text embeddings.
 ///
 /// Parsed from `TRIPLET:PAIR` (`con`, `nca` or `cir`, then `con`, `lin`, `lin-ms`, `sig` or `sig-ms`), the name of a
 /// [`Loss`], `hinge`, `hinge-sum`, `infonce`, `infonce-masked`, `siglip` or `siglip-masked`. The parameters get their
-/// defaults. `NAME@NEGATIVES` chooses other [`Negatives`] than the hardest. `+` and `WEIGHT*` make weighted sums:
+/// defaults. `NAME@NEGATIVES` chooses other [`Negatives`] than the hardest, and `NAME@DIRECTION` one
+/// [`Direction`]. `+` and `WEIGHT*` make weighted sums:
 ///
 /// ```
 /// use wgoal::Objective;
@@ -217,6 +139,8 @@ pub enum Objective {
     },
     /// An objective on triplets with other negatives than the hardest.
     Over(Negatives, Box<Objective>),
+    /// An objective with anchors on one side only.
+    OneWay(Direction, Box<Objective>),
     /// The sum of several objectives, each with a weight above 0.
     Sum(Vec<(f32, Objective)>),
 }
@@ -225,12 +149,24 @@ pub enum Objective {
 #[derive(Clone, Copy)]
 pub(crate) struct Term<'a> {
     pub weight: f32,
-    /// Neither `Over` nor `Sum`.
+    /// None of `Over`, `OneWay` and `Sum`.
     pub objective: &'a Objective,
     pub negatives: Negatives,
+    /// `None` means both.
+    pub direction: Option<Direction>,
 }
 
 impl Term<'_> {
+    /// The factor of the gradient and the loss of images as anchors, and of texts. InfoNCE is a mean over all anchors.
+    pub fn shares(&self) -> [f32; 2] {
+        let whole = if matches!(self.objective, Objective::Infonce(_)) { 2.0 } else { 1.0 };
+        match self.direction {
+            None => [1.0; 2],
+            Some(Direction::ImageToText) => [whole, 0.0],
+            Some(Direction::TextToImage) => [0.0, whole],
+        }
+    }
+
     /// Whether the function of p counts once per anchor instead of once per triplet. This needs several negatives and a
     /// separable loss. A loss with a margin compares p with n, so it is not separable.
     pub fn counts_positive_once(&self) -> bool {
@@ -291,7 +227,7 @@ impl Objective {
             Self::Hinge { margin } | Self::HingeSum { margin } => Some(*margin),
             Self::Infonce(_) | Self::Siglip(_) => None,
             Self::Custom { margin, .. } => *margin,
-            Self::Over(_, objective) => objective.margin(),
+            Self::Over(_, objective) | Self::OneWay(_, objective) => objective.margin(),
             Self::Sum(terms) => terms.iter().find_map(|(_, objective)| objective.margin()),
         }
     }
@@ -307,6 +243,9 @@ impl Objective {
                 let terms = terms.into_iter().map(|(weight, term)| Ok((weight, over(term)?)));
                 Self::Sum(terms.collect::<Result<_>>()?)
             }
+            Self::OneWay(direction, objective) => {
+                Self::OneWay(direction, Box::new(objective.over(negatives)?))
+            }
             Self::Over(_, objective) if negatives == Negatives::Hardest => *objective,
             Self::Over(_, objective) => Self::Over(negatives, objective),
             objective if negatives == Negatives::Hardest => objective,
@@ -318,16 +257,28 @@ impl Objective {
 
     /// Whether it is made of triplets whose negatives can be chosen.
     fn on_triplets(&self) -> bool {
-        !matches!(self, Self::HingeSum { .. }) && self.has_triplets()
+        match self {
+            Self::HingeSum { .. } => false,
+            Self::OneWay(_, objective) => objective.on_triplets(),
+            objective => objective.has_triplets(),
+        }
     }
 
     /// The terms of the sum.
     pub(crate) fn terms(&self) -> Vec<Term<'_>> {
         fn term(weight: f32, objective: &Objective) -> Term<'_> {
+            let (negatives, direction) = (Negatives::Hardest, None);
             match objective {
-                Objective::Over(negatives, objective) => Term { weight, objective, negatives: *negatives },
-                Objective::HingeSum { .. } => Term { weight, objective, negatives: Negatives::All },
-                _ => Term { weight, objective, negatives: Negatives::Hardest },
+                Objective::OneWay(direction, objective) => {
+                    Term { direction: Some(*direction), ..term(weight, objective) }
+                }
+                Objective::Over(negatives, objective) => {
+                    Term { weight, objective, negatives: *negatives, direction }
+                }
+                Objective::HingeSum { .. } => {
+                    Term { weight, objective, negatives: Negatives::All, direction }
+                }
+                _ => Term { weight, objective, negatives, direction },
             }
         }
         match self {
@@ -354,7 +305,7 @@ impl Objective {
         match self {
             Self::Goal(..) | Self::Hinge { .. } | Self::HingeSum { .. } | Self::Custom { .. } => true,
             Self::Loss(loss, _) => loss.combination().is_some(),
-            Self::Over(_, objective) => objective.has_triplets(),
+            Self::Over(_, objective) | Self::OneWay(_, objective) => objective.has_triplets(),
             Self::Infonce(_) | Self::Siglip(_) | Self::Sum(_) => false,
         }
     }
@@ -367,7 +318,7 @@ impl Objective {
             Self::Loss(loss, params) => params.margin.is_some() || loss.combination().is_none(),
             Self::Hinge { .. } => true,
             Self::Custom { margin, .. } => margin.is_some(),
-            Self::Over(_, objective) => objective.closes_triplets(),
+            Self::Over(_, objective) | Self::OneWay(_, objective) => objective.closes_triplets(),
             Self::HingeSum { .. } | Self::Infonce(_) | Self::Siglip(_) | Self::Sum(_) => false,
         }
     }

@@ -9,8 +9,8 @@ impl Objective {
     /// Parses a name as [`Objective::from_str`] does, but lets `base` parse the names between `+`, `*` and `@`.
     ///
     /// # Errors
-    /// The errors of `base`; a weight that is not a number; negatives that do not exist or that the objective cannot
-    /// use.
+    /// The errors of `base`; a weight that is not a number; negatives that do not exist; negatives or a direction that
+    /// the objective cannot use.
     pub fn parse_with(name: &str, mut base: impl FnMut(&str) -> Result<Self>) -> Result<Self> {
         let mut terms = Vec::new();
         for term in name.split('+') {
@@ -25,10 +25,14 @@ impl Objective {
                     }
                 },
             };
-            let objective = match term.trim().split_once('@') {
-                None => base(term.trim())?,
-                Some((objective, negatives)) => base(objective)?.over(negatives.parse()?)?,
-            };
+            let mut parts = term.trim().split('@');
+            let mut objective = base(parts.next().unwrap_or_default())?;
+            for part in parts {
+                objective = match part.parse() {
+                    Ok(direction) => objective.in_direction(direction)?,
+                    Err(_) => objective.over(part.parse()?)?,
+                };
+            }
             terms.push((weight, objective));
         }
         let objective = match terms.pop() {
@@ -114,6 +118,7 @@ impl fmt::Display for Objective {
             Self::Siglip(_) => f.write_str("siglip"),
             Self::Custom { .. } => f.write_str("custom"),
             Self::Over(negatives, objective) => write!(f, "{objective}@{negatives}"),
+            Self::OneWay(direction, objective) => write!(f, "{objective}@{direction}"),
             Self::Sum(terms) => {
                 for (k, (weight, objective)) in terms.iter().enumerate() {
                     let plus = if k > 0 { "+" } else { "" };

@@ -52,7 +52,7 @@ impl Objective {
             }
             Self::Over(negatives, objective) => {
                 objective.validate()?;
-                if !objective.on_triplets() || matches!(**objective, Self::Over(..)) {
+                if !objective.on_triplets() || matches!(**objective, Self::Over(..) | Self::OneWay(..)) {
                     let expected =
                         "an objective on triplets: TRIPLET:PAIR, hinge, custom, or a loss of one negative";
                     let advice = "leave the negatives out, or choose another objective";
@@ -69,6 +69,16 @@ impl Objective {
                         "a pair weight without relative sets, which every negative would have of its own";
                     let advice = "use top:K, or the pair weight lin or sig";
                     return Err(Error::config("--negatives all", expected, objective, advice));
+                }
+                Ok(())
+            }
+            Self::OneWay(direction, objective) => {
+                objective.validate()?;
+                if matches!(**objective, Self::Siglip(_) | Self::OneWay(..) | Self::Sum(_)) {
+                    let (thing, expected) =
+                        (format!("@{direction}"), "an objective with two directions, so not siglip");
+                    let advice = "leave the direction out, or choose another objective";
+                    return Err(Error::config(thing, expected, objective, advice));
                 }
                 Ok(())
             }

@@ -267,6 +267,68 @@ fn positives_once(device: &Device) -> Outcome {
     check(error <= 1e-5 * expected, format!("{objective}: {}, expected {expected}", found.loss))
 }
 
+/// Both directions of an objective add up to the whole. InfoNCE is their mean. In one direction it is the cross-entropy
+/// of its anchors, computed here by definition.
+fn one_direction(device: &Device) -> Outcome {
+    let mut random = Random::new(11);
+    let (images, texts) = (random.values(PAIRS * DIM), random.values(PAIRS * DIM));
+    let ids: Vec<u32> = (0..PAIRS as u32).map(|i| if i == 7 { 3 } else { i }).collect();
+    for (name, share) in [
+        ("cir:sig-ms", 1.0),
+        ("nca:lin-ms@top:3", 1.0),
+        ("hinge@semi-hard", 1.0),
+        ("nca:sig@all", 1.0),
+        ("hinge-sum", 1.0),
+        ("multi-similarity", 1.0),
+        ("lifted", 1.0),
+        ("circle-all", 1.0),
+        ("infonce", 0.5),
+        ("infonce-masked", 0.5),
+    ] {
+        let options = GradientOptions::default().with(|c| {
+            (c.normalize, c.ids, c.scale) = (true, Some(&ids[..]), 0.7);
+        });
+        let of = |name: &str| -> Result<_, libtest_mimic::Failed> {
+            let objective: Objective = name.parse()?;
+            check(objective.to_string() == name, format!("{objective} is not {name}"))?;
+            Ok(objective.gradients(device, (&images, DIM), (&texts, DIM), options)?)
+        };
+        let (whole, it) = (of(name)?, of(&format!("{name}@image-to-text"))?);
+        let ti = of(&format!("{name}@text-to-image"))?;
+        for (side, whole, it, ti) in
+            [("images", &whole.images, &it.images, &ti.images), ("texts", &whole.texts, &it.texts, &ti.texts)]
+        {
+            let largest = whole.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            for ((whole, it), ti) in whole.iter().zip(it).zip(ti) {
+                let error = (whole - share * (it + ti)).abs();
+                check(error <= 2e-6 * largest, format!("{name}, {side}: {it} and {ti} are not {whole}"))?;
+            }
+            check(it != ti && it.iter().any(|x| *x != 0.0), format!("{name}, {side}: one gradient"))?;
+        }
+        let error = (whole.loss - share * (it.loss + ti.loss)).abs();
+        let size = whole.loss.abs().max(1.0);
+        check(error <= 1e-5 * size, format!("{name}: losses {}, {}, {}", whole.loss, it.loss, ti.loss))?;
+    }
+    // The image-to-text hinge by definition: only images have a hardest text.
+    let options = GradientOptions::default();
+    let s = similarity(&images, &texts, DIM);
+    let hardest = |i: usize| (0..PAIRS).filter(|&j| j != i).map(|j| s[i][j]).fold(f64::MIN, f64::max);
+    let hinge: f64 = (0..PAIRS).map(|i| (0.2 + hardest(i) - s[i][i]).max(0.0)).sum();
+    let entropy = |i: usize| {
+        let z = |j: usize| s[i][j] / f64::from(0.07f32);
+        let top = (0..PAIRS).map(z).fold(f64::MIN, f64::max);
+        top + (0..PAIRS).map(|j| (z(j) - top).exp()).sum::<f64>().ln() - z(i)
+    };
+    let mean = (0..PAIRS).map(entropy).sum::<f64>() / PAIRS as f64;
+    for (name, expected) in [("hinge@image-to-text", hinge), ("infonce@image-to-text", mean)] {
+        let objective: Objective = name.parse()?;
+        let found = objective.gradients(device, (&images, DIM), (&texts, DIM), options)?.loss;
+        let error = (f64::from(found) - expected).abs();
+        check(error <= 1e-5 * expected, format!("{name}: {found}, expected {expected}"))?;
+    }
+    Ok(())
+}
+
 /// Batches that are too large for a key are refused, with the same message on every device.
 fn too_many_pairs(device: &Device) -> Outcome {
     let rows = vec![1.0; 70_000];
@@ -284,5 +346,6 @@ pub fn tests(suite: &mut Suite) {
     suite.each("small_infonce", small_infonce);
     suite.each("small_softplus", small_softplus);
     suite.each("positives_once", positives_once);
+    suite.each("one_direction", one_direction);
     suite.each("too_many_pairs", too_many_pairs);
 }

@@ -338,6 +338,7 @@ fn names() -> Outcome {
         ("cir:sig-ms@top:5", "cir:sig-ms@top:5"),
         ("hinge@hardest", "hinge"),
         ("infonce + 0.5*cir:sig-ms", "infonce+0.5*cir:sig-ms"),
+        ("hinge@image-to-text@top:2", "hinge@top:2@image-to-text"),
         ("1*nca:lin", "nca:lin"),
         ("2*hinge", "2*hinge"),
     ] {
@@ -361,6 +362,8 @@ fn names() -> Outcome {
             "objective infonce+infonce-masked: expected InfoNCE or SigLIP at most once",
         ),
         ("siglip+0.5*infonce", "objective siglip+0.5*infonce: expected InfoNCE or SigLIP at most once"),
+        ("siglip@image-to-text", "@image-to-text: expected an objective with two directions, so not siglip"),
+        ("hinge@image-to-text@text-to-image", "@text-to-image: expected an objective with two directions"),
         ("siglip@top:2", "--negatives top:2: expected an objective on triplets"),
         ("infonce+", "objective ``: expected"),
         ("infonce+custom", "objective `custom`: expected a file"),

@@ -32,7 +32,7 @@ fn every_objective_trains() {
             panic!("{objective} trained to the same as {other}");
         }
     }
-    assert_eq!(results.len(), 29);
+    assert_eq!(results.len(), 30);
 }
 
 #[test]
@@ -74,6 +74,12 @@ fn options_change_the_result() {
         "--objective infonce --temperature 0.1",
         "--objective infonce --temperature 0.1 --learn-temperature",
         "--objective siglip",
+        "--objective infonce",
+        "--objective infonce@image-to-text",
+        "--objective infonce@text-to-image",
+        "--objective circle-all",
+        "--objective circle-all --tau 8",
+        "--objective circle-all --circle-margin 0.2",
         "--objective siglip --temperature 0.2",
         "--objective siglip --logit-bias -2",
         "--objective siglip --learn-temperature=off",

@@ -3,7 +3,9 @@
 
 use crate::random::{Random, wide};
 use wgoal::device::padded;
-use wgoal::kernels::{Block, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, reference};
+use wgoal::kernels::{
+    Block, ExponentialLoss, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, reference,
+};
 use wgoal::objective::{Loss, PairWeight, TripletWeight};
 
 const PAIRS: usize = 7;
@@ -225,7 +227,7 @@ fn all_negatives(weights: &WeightParams) {
                 .unwrap();
             coefficients
         });
-        reference::dense_field(&mut field, 0, &p, ids, weights).unwrap();
+        reference::dense_field(&mut field, 0, &p, ids, weights, [1.0; 2]).unwrap();
         let mut gradients = through(&field, &batch);
         let [x, y] = &batch.0;
         let (first, by_first) = ([0; PAIRS], keys(&[0; PAIRS]));
@@ -283,7 +285,16 @@ fn infonce_is_the_gradient_of_its_loss() {
         let [loss_it, loss_ti] = &mut losses;
         let states = [&states[0][..], &states[1]];
         let losses = [&mut loss_it[..], &mut loss_ti[..]];
-        reference::infonce(&mut field, (0, PAIRS), (ids, same_image), t, states, 1.0, &mut dt, losses);
+        reference::infonce(
+            &mut field,
+            (0, PAIRS),
+            (ids, same_image),
+            t,
+            states,
+            (1.0, [1.0; 2]),
+            &mut dt,
+            losses,
+        );
         let what = format!("{same_image:?}, ids {}", ids.is_some());
         let loss: f64 = loss_it.iter().chain(&*loss_ti).sum();
         let expected = cross_entropy(&batch, t, ids, same_image);
@@ -420,11 +431,52 @@ fn the_detached_circle_loss_holds_its_factors() {
     }
 }
 
+const EXPONENTIAL: ExponentialParams = ExponentialParams {
+    loss: ExponentialLoss::MultiSimilarity,
+    rate: 3.0,
+    alpha: 2.0,
+    lambda: 0.5,
+    margin: 0.0,
+    scale: 1.0,
+    shares: [1.0; 2],
+};
+
+/// Equation 6 of the paper with one positive, by definition. The gradient is that of the value with constant factors.
+#[test]
+fn the_circle_loss_over_all_negatives_is_that_of_its_paper() {
+    // At 0.25 many hardest negatives are below the margin, at 0 none are.
+    for (seed, ids, m) in [(0, None, 0.25f32), (1, Some(&IDS[..]), 0.0), (2, None, 0.5)] {
+        let rate = 7.0;
+        let params = ExponentialParams { loss: ExponentialLoss::Circle, rate: 7.0, margin: m, ..EXPONENTIAL };
+        let (batch, m) = (Batch::random(seed), f64::from(m));
+        let mut field = batch.similarity();
+        let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params);
+        let factors = |s: f64| [(1.0 + m - s).max(0.0), (s + m).max(0.0)];
+        // The loss of all anchors with the factors of the batch `fixed`.
+        let value = |batch: &Batch, fixed: &Batch| -> f64 {
+            let one_way = |s: &dyn Fn(&Batch, usize, usize) -> f64, i: usize| {
+                let negatives = (0..PAIRS).filter(|&j| ids.map_or(i != j, |ids| ids[i] != ids[j]));
+                let exponent = |j: usize| rate * factors(s(fixed, i, j))[1] * (s(batch, i, j) - m);
+                let sum: f64 = negatives.map(|j| exponent(j).exp()).sum();
+                let pull = factors(s(fixed, i, i))[0];
+                (1.0 + sum * (-rate * pull * (s(batch, i, i) - (1.0 - m))).exp()).ln() / rate
+            };
+            let both = |i| one_way(&|b, i, j| b.s(i, j), i) + one_way(&|b, i, j| b.s(j, i), i);
+            (0..PAIRS).map(both).sum()
+        };
+        let (found, expected) = (it.iter().chain(&ti).sum::<f64>(), value(&batch, &batch));
+        assert!((found - expected).abs() < 1e-12 * expected, "seed {seed}: {found} {expected}");
+        let what = format!("circle-all, margin {m}, seed {seed}");
+        descends(&what, &batch, &through(&field, &batch), |moved| value(moved, &batch));
+    }
+}
+
 #[test]
 fn losses_over_all_negatives_are_those_of_their_papers() {
     for (seed, ids) in [(0, None), (1, None), (2, Some(&IDS[..]))] {
-        for (lifted, margin) in [(false, 0.0), (true, 1.0), (true, -2.0)] {
-            let params = ExponentialParams { lifted, rate: 3.0, alpha: 2.0, lambda: 0.5, margin, scale: 1.0 };
+        use ExponentialLoss::{Lifted, MultiSimilarity};
+        for (loss, margin) in [(MultiSimilarity, 0.0), (Lifted, 1.0), (Lifted, -2.0)] {
+            let params = ExponentialParams { loss, margin, ..EXPONENTIAL };
             let batch = Batch::random(seed);
             let mut field = batch.similarity();
             let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params);
@@ -432,7 +484,7 @@ fn losses_over_all_negatives_are_those_of_their_papers() {
                 let anchor = |i: usize| {
                     let negative = |&j: &usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
                     let negatives = (0..PAIRS).filter(negative).map(|j| s(i, j));
-                    if lifted {
+                    if loss == Lifted {
                         let sum: f64 = negatives.map(|s| (3.0 * s).exp()).sum();
                         return (f64::from(margin) - s(i, i) + sum.ln() / 3.0).max(0.0);
                     }
@@ -443,7 +495,7 @@ fn losses_over_all_negatives_are_those_of_their_papers() {
             };
             let value = |batch: &Batch| direction(&|i, j| batch.s(i, j)) + direction(&|i, j| batch.s(j, i));
             let (found, expected) = (it.iter().chain(&ti).sum::<f64>(), value(&batch));
-            let what = format!("lifted {lifted}, margin {margin}, seed {seed}");
+            let what = format!("{loss:?}, margin {margin}, seed {seed}");
             assert!((found - expected).abs() < 1e-12 * expected.abs().max(1.0), "{what}: {found} {expected}");
             if expected > 0.0 {
                 descends(&what, &batch, &through(&field, &batch), value);

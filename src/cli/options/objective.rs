@@ -15,9 +15,10 @@ pub struct ObjectiveArgs {
     /// A GOAL gradient is TRIPLET:PAIR. TRIPLET is con, nca or cir; PAIR is con, lin, lin-ms, sig or sig-ms.
     ///
     /// The losses are hinge, hinge-sum, infonce, infonce-masked, siglip, siglip-masked, triplet, nt-xent, squared-pair,
-    /// binomial-deviance, circle, circle-detached, contrastive, multi-similarity and lifted.
+    /// binomial-deviance, circle, circle-detached, circle-all, contrastive, multi-similarity and lifted.
     ///
-    /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms.
+    /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms. One
+    /// direction of a loss is written as in infonce@image-to-text or infonce@text-to-image.
     #[arg(long, value_name = "NAME", help_heading = "Objective")]
     pub objective: Option<String>,
     /// Margin of the hinge, or of a GOAL gradient [default: 0.2 for the hinge, off for GOAL]
@@ -148,7 +149,7 @@ impl ObjectiveArgs {
                 }
                 *margin = self.margin.or(*margin);
             }
-            Objective::Over(_, objective) => self.set(objective)?,
+            Objective::Over(_, objective) | Objective::OneWay(_, objective) => self.set(objective)?,
             Objective::Sum(terms) => terms.iter_mut().try_for_each(|(_, term)| self.set(term))?,
             _ => {}
         }

@@ -75,6 +75,7 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
             }
         }
         Objective::Loss(Loss::MultiSimilarity, _) => read.extend(SIGMOIDS),
+        Objective::Loss(Loss::CircleAll, _) => read.extend(["tau", "circle-margin"]),
         Objective::Loss(Loss::Lifted, _) => read.extend(["tau", "margin"]),
         Objective::Loss(loss, params) => {
             if let Some((triplet, pair)) = loss.combination() {
@@ -85,7 +86,7 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
         Objective::Infonce(_) => read.extend(["temperature", "learn-temperature"]),
         Objective::Siglip(_) => read.extend(["temperature", "logit-bias", "learn-temperature"]),
         Objective::Custom { .. } => read.extend(["margin", "weights", "param"]),
-        Objective::Over(_, objective) => read = parameters(objective),
+        Objective::Over(_, objective) | Objective::OneWay(_, objective) => read = parameters(objective),
         Objective::Sum(terms) => read.extend(terms.iter().flat_map(|(_, term)| parameters(term))),
         _ => {}
     }

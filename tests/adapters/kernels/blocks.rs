@@ -9,7 +9,8 @@ use std::ops::Range;
 use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::{
-    self, Below, Block, Candidates, Dense, Hardest, Relative, SameImage, WeightParams, reference,
+    self, Below, Block, Candidates, Dense, ExponentialLoss, ExponentialParams, Hardest, Relative, SameImage,
+    WeightParams, reference,
 };
 use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
@@ -89,11 +90,11 @@ impl Batch {
     }
 
     /// The states of a direction for losses with exponentials.
-    pub fn exponential_states(&self, direction: Direction, rate: f32) -> Vec<f64> {
+    pub fn exponential_states(&self, direction: Direction, params: &ExponentialParams) -> Vec<f64> {
         let (p, n, _) = self.mined_without(direction, true);
         let (whole, mut state) = (direction(0, self.pairs, self.pairs), vec![f64::NAN; 4 * self.pairs]);
         let s = wide(&self.similarity);
-        reference::exponential_sum(&whole, &s, self.ids.as_deref(), (&p, &n), rate.into(), &mut state);
+        reference::exponential_sum(&whole, &s, self.ids.as_deref(), (&p, &n), params, &mut state);
         state
     }
 
@@ -388,26 +389,36 @@ pub fn log_sum_exp(device: &Device) -> Outcome {
     })
 }
 
+/// A loss over all negatives, with a rate.
+pub fn exponential(loss: ExponentialLoss, rate: f32) -> ExponentialParams {
+    ExponentialParams { loss, rate, alpha: 2.0, lambda: 0.5, margin: 0.25, scale: 0.75, shares: [1.0, 0.5] }
+}
+
 pub fn exponential_sum(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
         let batch = Batch::new(random, case);
         let pairs = batch.pairs;
         let (s, ids) = (bench.array(&batch.similarity)?, batch.ids.as_ref());
         let ids = ids.map(|ids| bench.array(ids)).transpose()?;
-        for (direction, rate) in
-            DIRECTIONS.into_iter().flat_map(|direction| [(direction, 3.0), (direction, 300.0)])
-        {
+        let losses = [
+            (ExponentialLoss::MultiSimilarity, 3.0),
+            (ExponentialLoss::Lifted, 300.0),
+            (ExponentialLoss::Circle, 80.0),
+        ];
+        let all = DIRECTIONS.into_iter().flat_map(|direction| losses.map(|loss| (direction, loss)));
+        for (direction, (loss, rate)) in all {
+            let params = exponential(loss, rate);
             let (p, n, _) = batch.mined_without(direction, true);
             let single = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
             let (p, n) = (bench.array(&single(&p))?, bench.array(&single(&n))?);
-            let state = batch.exponential_states(direction, rate);
+            let state = batch.exponential_states(direction, &params);
             for &rows in batch.cuts() {
                 let mut found = bench.poisoned(4 * pairs)?;
                 bench.run(|commands| {
                     batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
                         let s = s.mat(pairs, pairs).part(&strip);
                         let (ids, mined) = (ids.as_ref().map(Array::get), (p.get(), n.get()));
-                        kernels::exponential_sum(commands, &block, s, ids, mined, rate, found.get_mut())
+                        kernels::exponential_sum(commands, &block, s, ids, mined, &params, found.get_mut())
                     })
                 })?;
                 let relative = exp_error(2.2 * f64::from(rate)) + sum_error(pairs);

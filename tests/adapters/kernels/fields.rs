@@ -1,12 +1,15 @@
 //! Kernels that turn similarities, or the mined values, into the gradient at the similarities.
 
 use super::bench::{Array, Outcome, ROUNDING, each_lanes, exp_error, sum_error};
-use super::blocks::{Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights};
+use super::blocks::{
+    Batch, CASES, DENSE_ERROR, DIRECTIONS, SAME_IMAGE, TEMPERATURES, dense_weights, exponential,
+};
 use crate::common::random::wide;
 use wgoal::Device;
 use wgoal::device::padded;
 use wgoal::kernels::{
-    self, Dense, ExponentialParams, InfonceField, SameImage, SiglipField, WeightParams, reference,
+    self, Dense, ExponentialLoss, ExponentialParams, InfonceField, SameImage, SiglipField, WeightParams,
+    reference,
 };
 use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
@@ -19,7 +22,14 @@ pub fn dense_field(device: &Device) -> Outcome {
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         for weights in &dense_weights()? {
             let mut field = wide(&batch.similarity);
-            reference::dense_field(&mut field, 0, &wide(&positive), batch.ids.as_deref(), weights)?;
+            reference::dense_field(
+                &mut field,
+                0,
+                &wide(&positive),
+                batch.ids.as_deref(),
+                weights,
+                [1.0, 0.5],
+            )?;
             let from = Dense { positive: device_positive.get(), ids: ids.as_ref().map(Array::get), weights };
             // The hinge adds multiples of its scale, which is exact.
             let exact = weights.margin.is_some() && weights.custom.is_none();
@@ -28,7 +38,13 @@ pub fn dense_field(device: &Device) -> Outcome {
                 let mut found = bench.array(&batch.similarity)?;
                 bench.run(|commands| {
                     batch.strips(rows).into_iter().try_for_each(|strip| {
-                        kernels::dense_field(commands, found.strip(&strip, pairs), strip.start, from)
+                        kernels::dense_field(
+                            commands,
+                            found.strip(&strip, pairs),
+                            strip.start,
+                            from,
+                            [1.0, 0.5],
+                        )
                     })
                 })?;
                 bench.near("field", &found, &field, |_| allowed)?;
@@ -64,7 +80,7 @@ pub fn infonce(device: &Device) -> Outcome {
                 (batch.ids.as_deref(), same_image),
                 t.into(),
                 [&state_it, &state_ti],
-                scale.into(),
+                (scale.into(), [1.0, 0.5]),
                 &mut dt,
                 [&mut loss_it, &mut loss_ti],
             );
@@ -98,6 +114,7 @@ pub fn infonce(device: &Device) -> Outcome {
                             temperature: temperature.get(),
                             states: [states_it.get(), states_ti.get()],
                             scale,
+                            shares: [1.0, 0.5],
                             row_offset: strip.start,
                         };
                         let losses = [found_it.get_mut(), found_ti.get_mut()];
@@ -191,7 +208,7 @@ pub fn siglip(device: &Device) -> Outcome {
                     let field: f64 = row.clone().map(|at| field[at].abs()).sum();
                     let errors: f64 = row.map(&allowed).sum();
                     let sum = errors + (sum_error(pairs) + 8.0 * ROUNDING) * field;
-                    if k % 4 == 0 { sum } else { 0.0 }
+                    if k.is_multiple_of(4) { sum } else { 0.0 }
                 };
                 bench.near("dt", &found_dt, &dt, |k| 1.1 * rate * sum(k))?;
                 bench.near("db", &found_db, &db, |k| sum(k) / rate)?;
@@ -287,22 +304,23 @@ pub fn weights(device: &Device) -> Outcome {
     })
 }
 
-const EXPONENTIALS: [ExponentialParams; 3] = {
-    let usual =
-        ExponentialParams { lifted: false, rate: 10.0, alpha: 2.0, lambda: 0.5, margin: 0.25, scale: 0.75 };
-    let steep = ExponentialParams { rate: 300.0, alpha: 100.0, ..usual };
-    [usual, steep, ExponentialParams { lifted: true, rate: 3.0, ..usual }]
-};
+fn exponentials() -> [ExponentialParams; 5] {
+    use ExponentialLoss::{Circle, Lifted, MultiSimilarity};
+    let steep = ExponentialParams { alpha: 100.0, ..exponential(MultiSimilarity, 300.0) };
+    let usual = [(MultiSimilarity, 10.0), (Lifted, 3.0), (Circle, 5.0), (Circle, 80.0)];
+    let [first, lifted, mild, published] = usual.map(|(loss, rate)| exponential(loss, rate));
+    [first, steep, lifted, mild, published]
+}
 
 pub fn exponential_field(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
         let batch = Batch::new(random, case);
         let (pairs, stride) = (batch.pairs, padded(batch.pairs));
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
-        for params in EXPONENTIALS {
+        for params in exponentials() {
             // Reference and device read the same states, rounded once.
             let states = DIRECTIONS.map(|direction| -> Vec<f32> {
-                batch.exponential_states(direction, params.rate).into_iter().map(|x| x as f32).collect()
+                batch.exponential_states(direction, &params).into_iter().map(|x| x as f32).collect()
             });
             let mut field = wide(&batch.similarity);
             let mut losses = [vec![f64::NAN; pairs], vec![f64::NAN; pairs]];
@@ -318,7 +336,9 @@ pub fn exponential_field(device: &Device) -> Outcome {
                 &params,
                 [it, ti],
             );
-            let relative = exp_error(2.2 * f64::from(params.rate.max(params.alpha)));
+            // The exponents of the circle loss at p and at the negatives add up to at most 5 times the rate.
+            let reach = if params.loss == ExponentialLoss::Circle { 5.0 } else { 2.2 };
+            let relative = exp_error(reach * f64::from(params.rate.max(params.alpha)));
             let allowed = |at: usize| {
                 let inside = if at % stride < pairs { 1e-37 } else { 0.0 };
                 relative * field[at].abs() + inside
