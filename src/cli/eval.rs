@@ -7,7 +7,7 @@ mod ranks;
 use super::options::{EqualCaptionsName, UsedCorrection};
 use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
-use input::Vectors;
+use input::{Input, Vectors};
 use output::{Summary, Table};
 use std::path::PathBuf;
 use wgoal::eval::{Evaluation, Ranks, Truth};
@@ -135,16 +135,7 @@ impl EvalArgs {
             let (evaluation, found) = self.evaluate(&device, vectors, &input.truth)?;
             (corrected, ranks) = (Some(evaluation), found);
         }
-        if let (Some(k), Some(path)) = (self.top, &self.write_candidates) {
-            let Vectors { images, texts, width } = input.corrected.as_ref().unwrap_or(&input.plain);
-            let candidates = Candidates::top(&device, (images, *width), (texts, *width), k)?;
-            match input.corrected {
-                Some(_) => candidates.save_corrected(path, &input.rows)?,
-                None => candidates.save(path, &input.rows)?,
-            }
-            let (texts, images) = (candidates.texts.k, candidates.images.k);
-            note!("{}: {texts} texts per image, {images} images per text", shown(path));
-        }
+        self.save_candidates(&device, &input)?;
         let reranked = match &self.rerank {
             None => None,
             Some(path) => {
@@ -195,6 +186,20 @@ impl EvalArgs {
         }
         let ranks = Ranks::of(device, images, texts, *width, truth)?;
         Ok((Evaluation::of(&ranks, &self.k), Some(ranks)))
+    }
+
+    /// Writes the candidates, if they are asked for.
+    fn save_candidates(&self, device: &Device, input: &Input) -> Result<()> {
+        let (Some(k), Some(path)) = (self.top, &self.write_candidates) else { return Ok(()) };
+        let Vectors { images, texts, width } = input.corrected.as_ref().unwrap_or(&input.plain);
+        let candidates = Candidates::top(device, (images, *width), (texts, *width), k)?;
+        match input.corrected {
+            Some(_) => candidates.save_corrected(path, &input.rows)?,
+            None => candidates.save(path, &input.rows)?,
+        }
+        let (texts, images) = (candidates.texts.k, candidates.images.k);
+        note!("{}: {texts} texts per image, {images} images per text", shown(path));
+        Ok(())
     }
 
     fn check_k(&self) -> Result<()> {

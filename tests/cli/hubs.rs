@@ -27,7 +27,8 @@ fn copy(place: &Place, name: &str) {
 
 /// The matrix and the width of an .npy file of F32.
 fn matrix(place: &Place, name: &str) -> (Vec<f32>, usize) {
-    let file = npyz::NpyFile::new(&place.read(name)[..]).unwrap();
+    let bytes = place.read(name);
+    let file = npyz::NpyFile::new(&bytes[..]).unwrap();
     let width = file.shape()[1] as usize;
     (file.into_vec().unwrap(), width)
 }
@@ -72,11 +73,8 @@ fn embeddings_search_rank_and_candidates_use_corrected_scores() {
             assert_eq!((&row[..dim], row[ones]), (plain, 1.0), "{side}");
         }
     }
-    let ids = |name: &str| -> Vec<u32> {
-        let file = npyz::NpyFile::new(&place.read(name)[..]).unwrap();
-        file.into_vec::<i64>().unwrap().into_iter().map(|row| row as u32).collect()
-    };
-    let (image_rows, text_rows) = (ids("vectors/image_rows.npy"), ids("vectors/text_rows.npy"));
+    let (image_rows, text_rows) =
+        (ids(&place, "vectors/image_rows.npy"), ids(&place, "vectors/text_rows.npy"));
     // The score of an image and a text, both by their row in the dataset.
     let score = |image: u32, text: u32| -> f32 {
         let at = |rows: &[u32], row| rows.iter().position(|&own| own == row).unwrap() * width;
@@ -136,7 +134,7 @@ fn scores(place: &Place, dataset: &str) -> HashMap<(u32, u32), u32> {
 fn a_corrected_score_is_the_same_when_other_test_items_are_removed() {
     let (place, _) = place();
     let all = scores(&place, "data");
-    let test: Vec<u32> = rows_of(&place, "data/split_test.npy");
+    let test: Vec<u32> = ids(&place, "data/split_test.npy");
     for (name, step) in [("third", 3), ("few", 40)] {
         copy(&place, name);
         let some: Vec<u32> = test.iter().step_by(step).copied().collect();
@@ -150,7 +148,7 @@ fn a_corrected_score_is_the_same_when_other_test_items_are_removed() {
 }
 
 /// The whole numbers of an .npy file of any type.
-fn rows_of(place: &Place, name: &str) -> Vec<u32> {
+fn ids(place: &Place, name: &str) -> Vec<u32> {
     wgoal::data::read_ids_npy(&place.path(name)).unwrap()
 }
 
