@@ -31,7 +31,7 @@ pub fn fit(checkpoint: &mut Checkpoint, device: &Device, dataset: &Dataset) -> R
     }
     let Fitted { correction, corrected: val, plain, .. } = checkpoint.fit_correction(device, dataset)?;
     let Some(correction) = correction else {
-        note!("note: no correction for hubs: none raises the validation rsum of {:.1}", plain.rsum);
+        note!("no correction for hubs: none raises the validation rsum of {:.1}", plain.rsum);
         return Ok(None);
     };
     let has_test = !dataset.split(Split::Test).images.is_empty();

@@ -91,7 +91,7 @@ impl HubnessCorrection {
                 let expected = format!("a bank with rows of width {dim}");
                 return fault(&expected, format!("{} values", side.len()));
             }
-            if let Some(value) = side.iter().find(|value| !(value.abs() <= 2.0)) {
+            if let Some(value) = side.iter().find(|value| !(-2.0..=2.0).contains(*value)) {
                 return fault("a bank of unit rows", value.to_string());
             }
         }
