@@ -27,6 +27,19 @@ pub(crate) struct Structure {
 }
 
 impl Structure {
+    /// One for images and one for texts; `None` if the strength is 0.
+    pub fn both(
+        device: &Device,
+        options: [f64; 2],
+        pairs: usize,
+        dims: [usize; 2],
+        embed: usize,
+    ) -> Result<Option<[Self; 2]>> {
+        let side = |dim| Self::new(device, options, pairs, [dim, embed]);
+        let both = || Ok([side(dims[0])?, side(dims[1])?]);
+        (options[0] > 0.0).then(both).transpose()
+    }
+
     /// For `pairs` rows of features of width `dim` and of embeddings of width `embed`.
     pub fn new(
         device: &Device,

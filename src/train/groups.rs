@@ -1,6 +1,9 @@
-//! Which parameters share a learning rate and a weight decay.
+//! Which parameters share a learning rate and a weight decay, and the pull towards their start.
 
 use super::TrainConfig;
+use crate::Result;
+use crate::device::{Buffer, Commands, Device, SliceMut};
+use crate::kernels::blend;
 use crate::model::{Kind, Layout};
 use std::ops::Range;
 
@@ -12,6 +15,31 @@ pub(super) struct Group {
     pub decay: f64,
     /// Factor of the learning rate.
     pub factor: f64,
+}
+
+/// The pull of the parameters towards their initial values (docs/math.md, "Pull towards the start").
+pub(super) struct Pull {
+    strength: f64,
+    pub start: Buffer<f32>,
+}
+
+impl Pull {
+    /// `None` if `strength` is 0.
+    pub fn new(device: &Device, strength: f64, start: &[f32]) -> Result<Option<Self>> {
+        let new = || Ok(Self { strength, start: Buffer::from_slice(device, "start", start)? });
+        (strength > 0.0).then(new).transpose()
+    }
+
+    /// Moves the parameters `w` of a range towards their start.
+    pub fn apply(
+        &self,
+        commands: &mut Commands,
+        range: &Range<usize>,
+        w: SliceMut<f32>,
+        rate: f64,
+    ) -> Result<()> {
+        blend(commands, self.start.part(range.clone()), (rate * self.strength).min(1.0), w, range.len())
+    }
 }
 
 /// All trained parameters except the temperature, in as few groups as possible.

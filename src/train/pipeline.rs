@@ -7,7 +7,7 @@ use super::TrainConfig;
 use super::average::Average;
 #[cfg(feature = "native")]
 use super::checkpoint::State;
-use super::groups::{Group, groups};
+use super::groups::{Group, Pull, groups};
 use super::reduce::{Alone, Reduce};
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, LeftOut, Relation, Structure, Workspace, check_pairs};
@@ -64,8 +64,7 @@ pub struct Pipeline {
     pub(super) optimizer: Optimizer,
     /// The trained parameters except temperature and bias of the logits, which do not decay.
     pub(super) groups: Vec<Group>,
-    /// The initial parameters and the strength of the pull towards them, if there is one.
-    pub(super) start: Option<(Buffer<f32>, f64)>,
+    pub(super) pull: Option<Pull>,
     pub(super) clip: f32,
     pub(super) mask: bool,
     pub(super) pairs: usize,
@@ -120,12 +119,7 @@ impl Pipeline {
         let layout = head.layout;
         let len = layout.len();
         let values = Buffer::from_slice(device, "head", &head.values)?;
-        let start = || Ok((Buffer::from_slice(device, "start", &head.values)?, config.l2_sp));
-        let start: Option<Result<_>> = (config.l2_sp > 0.0).then(start);
         let strength = [config.structure, config.structure_temperature];
-        let structure = |dim| Structure::new(device, strength, pairs, [dim, layout.embed]);
-        let structure = || Ok([structure(layout.dims[0])?, structure(layout.dims[1])?]);
-        let structure: Option<Result<_>> = (config.structure > 0.0).then(structure);
         let encoder = |side| Encoder::new(device, &head, side, pairs);
         let names = config.optimizer.state().iter();
         let state = names.map(|name| Buffer::new(device, &format!("optimizer.{name}"), len));
@@ -136,7 +130,7 @@ impl Pipeline {
             layout,
             optimizer: config.optimizer,
             groups: groups(&layout, config),
-            start: start.transpose()?,
+            pull: Pull::new(device, config.l2_sp, &head.values)?,
             clip: config.clip,
             mask: config.mask_same_image,
             pairs,
@@ -153,7 +147,7 @@ impl Pipeline {
             bank_warmup: config.bank_warmup,
             banking: true,
             external: None,
-            structure: structure.transpose()?,
+            structure: Structure::both(device, strength, pairs, layout.dims, layout.embed)?,
             workspace: Workspace::new(device, pairs, layout.embed, config.memory_bank / pairs * pairs)?,
             parts: Buffer::new(device, "gradient.parts", PARTS)?,
             factor: Buffer::new(device, "gradient.factor", 1)?,
@@ -263,16 +257,11 @@ impl Pipeline {
     /// # Errors
     /// The device fails.
     pub async fn averaged_async(&self) -> Result<Head> {
-        match &self.average {
-            Some(average) => {
-                let mut values = average.read(&self.device, self.layout.len()).await?;
-                let temperature = self.layout.temperature();
-                let own = self.values.read(&self.device, temperature.clone()).await?;
-                values[temperature].copy_from_slice(&own);
-                Ok(Head { values, ..self.head.clone() })
-            }
-            None => self.head_async().await,
-        }
+        let Some(average) = &self.average else { return self.head_async().await };
+        let mut values = average.read(&self.device, self.layout.len()).await?;
+        let logits = self.layout.logits();
+        values[logits.clone()].copy_from_slice(&self.values.read(&self.device, logits).await?);
+        Ok(Head { values, ..self.head.clone() })
     }
 
     /// The number of steps so far.
@@ -293,8 +282,8 @@ impl Pipeline {
     /// What the parameters are pulled to, if they are.
     #[cfg(feature = "native")]
     pub(crate) async fn start(&self) -> Result<Option<Vec<f32>>> {
-        let Some((start, _)) = &self.start else { return Ok(None) };
-        Ok(Some(start.read(&self.device, 0..self.layout.len()).await?))
+        let Some(pull) = &self.pull else { return Ok(None) };
+        Ok(Some(pull.start.read(&self.device, 0..self.layout.len()).await?))
     }
 
     /// Continues with the state of an earlier training.
@@ -312,8 +301,8 @@ impl Pipeline {
         if let Some(average) = &mut self.average {
             average.write(&self.device, averaged)?;
         }
-        if let Some(((buffer, _), values)) = self.start.as_mut().zip(state.start.as_ref()) {
-            buffer.write(&self.device, 0, values)?;
+        if let Some((pull, values)) = self.pull.as_mut().zip(state.start.as_ref()) {
+            pull.start.write(&self.device, 0, values)?;
         }
         self.step = step;
         self.logits_ready = false;

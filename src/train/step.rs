@@ -11,7 +11,7 @@ use super::groups::Group;
 use super::pipeline::{External, RECORDS};
 use crate::device::{Commands, Matrix, Upload, pad_rows};
 use crate::gradient::Inputs;
-use crate::kernels::{PARTS, StepRecord, accumulate, blend, column_sum, record, sum_squares};
+use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
 use crate::objective::{Logits, Objective};
 use crate::optim::Step;
 use crate::{Error, Result};
@@ -210,9 +210,8 @@ impl Pipeline {
                 continue;
             }
             let learning_rate = factor * learning_rate;
-            if let Some((start, strength)) = &self.start {
-                let (start, w) = (start.part(range.clone()), self.values.part_mut(range.clone()));
-                blend(commands, start, (learning_rate * strength).min(1.0), w, range.len())?;
+            if let Some(pull) = &self.pull {
+                pull.apply(commands, &range, self.values.part_mut(range.clone()), learning_rate)?;
             }
             self.optimize(commands, range, &Step { learning_rate, decay, ..step })?;
         }
