@@ -40,7 +40,7 @@ fn a_run_in_parts_writes_the_report_of_the_whole() {
     // A command that is given again with other options is that of the whole.
     let parts = page(&place, "first2/report.html");
     assert!(
-        parts.contains("wgoal train data --device cpu --batch 16 --embed 4 --recipe goal --json --epochs 5<"),
+        parts.contains("wgoal train data --device cpu --batch 16 --embed 4 --recipe goal --correction none --json --epochs 5<"),
         "{parts}"
     );
 }
