@@ -181,6 +181,29 @@ pub struct RunOptions {
     /// captions of these images. If there are fewer images, all are used. With --init kcca the default is 5000.
     #[arg(long, value_name = "NUMBER", help_heading = "Head")]
     landmarks: Option<usize>,
+    /// Bandwidths of the kernel to try for --init kcca [default: 0.5,0.8]
+    ///
+    /// They are multiples of the median distance between training rows. The one with the best validation rsum is used.
+    /// With --random-features the default is 0.5,0.7,1.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "G1,G2",
+        allow_negative_numbers = true,
+        help_heading = "Head"
+    )]
+    bandwidth: Option<Vec<f64>>,
+    /// Strengths of regularisation to try for --init cca and kcca [default: those of wgoal baseline]
+    ///
+    /// The one with the best validation rsum is used.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "R1,R2",
+        allow_negative_numbers = true,
+        help_heading = "Head"
+    )]
+    regularization: Option<Vec<f64>>,
     /// Where the weights start [default: xavier]
     ///
     /// `xavier` is random, `cca` and `kcca` are the closed forms of `wgoal baseline`. A file (or the folder of a run) is a head of
@@ -305,6 +328,8 @@ impl RunOptions {
             config.landmarks = 0;
         }
         set(&mut config.landmarks, self.landmarks);
+        set(&mut config.bandwidth, self.bandwidth.clone());
+        set(&mut config.regularization, self.regularization.clone());
         set(&mut config.lr, self.lr);
         set(&mut config.weight_decay, self.weight_decay);
         set(&mut config.decay_biases, self.decay_biases.map(Switch::is_on));

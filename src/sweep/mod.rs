@@ -306,7 +306,9 @@ impl Fits {
             input.signed_root = config.signed_root;
             input.standardize = config.standardize;
             input.equal_captions = config.equal_captions;
+            input.regularization.clone_from(&config.regularization);
             if random {
+                input.bandwidth.clone_from(&config.bandwidth);
                 // The choice of landmarks and the frequencies of random features depend on the seed.
                 input.landmarks = config.landmarks;
                 input.random_features = config.random_features;

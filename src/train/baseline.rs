@@ -218,8 +218,8 @@ impl Baseline {
     /// rsum wins; on ties the first.
     ///
     /// From `config` it uses `embed` (not for ridge), the preparation of features (pooling, signed root and
-    /// standardisation), and for kernel CCA `landmarks`, `random_features` and `seed`. Kernel CCA chooses among
-    /// [`LANDMARK_BANDWIDTHS`] or [`BANDWIDTHS`] as well; [`Baseline::kernel_cca`] takes others.
+    /// standardisation), and for kernel CCA `landmarks`, `random_features`, `bandwidth` and `seed`. Kernel CCA
+    /// chooses among the bandwidths as well; if there are none, among [`LANDMARK_BANDWIDTHS`] or [`BANDWIDTHS`].
     ///
     /// The function is long because validation chooses among heads that share the moments computed at its top.
     ///
@@ -234,7 +234,8 @@ impl Baseline {
         regularizations: &[f64],
     ) -> Result<Self> {
         if form == ClosedForm::KernelCca {
-            let bandwidths = if config.landmarks > 0 { &LANDMARK_BANDWIDTHS[..] } else { &BANDWIDTHS };
+            let defaults = if config.landmarks > 0 { &LANDMARK_BANDWIDTHS[..] } else { &BANDWIDTHS };
+            let bandwidths = if config.bandwidth.is_empty() { defaults } else { &config.bandwidth };
             return Self::kernel_cca(device, dataset, config, bandwidths, regularizations);
         }
         check(form, dataset, config, regularizations)?;
@@ -360,11 +361,12 @@ fn check(form: ClosedForm, dataset: &Dataset, config: &TrainConfig, regularizati
 /// The closed form from which a run starts, with the regularisation that validation chooses. It uses the width of
 /// `config` and its preparation of features.
 pub(crate) fn start(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
-    let (form, regularizations) = match config.init {
+    let (form, defaults) = match config.init {
         Init::KernelCca if config.landmarks > 0 => (ClosedForm::KernelCca, &LANDMARK_REGULARIZATIONS[..]),
         Init::KernelCca => (ClosedForm::KernelCca, &KERNEL_REGULARIZATIONS[..]),
         _ => (ClosedForm::Cca, &REGULARIZATIONS[..]),
     };
+    let regularizations = if config.regularization.is_empty() { defaults } else { &config.regularization };
     Ok(Baseline::fit(form, device, dataset, &config.in_closed_form(), regularizations)?.head)
 }
 

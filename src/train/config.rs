@@ -50,6 +50,12 @@ pub struct TrainConfig {
     pub landmarks: usize,
     /// The initial weights.
     pub init: Init,
+    /// The bandwidths of the kernel from which validation chooses, for a start from kernel CCA. Empty for
+    /// [`crate::train::Baseline::fit`]'s.
+    pub bandwidth: Vec<f64>,
+    /// The strengths of regularisation from which validation chooses, for a start from a closed form. Empty for the
+    /// defaults of `wgoal baseline`.
+    pub regularization: Vec<f64>,
     /// The update rule.
     pub optimizer: Optimizer,
     /// Learning rate.
@@ -132,6 +138,8 @@ impl Default for TrainConfig {
             text_encoder: EncoderKind::default(),
             random_features: 0,
             landmarks: 0,
+            bandwidth: Vec::new(),
+            regularization: Vec::new(),
             init: Init::default(),
             optimizer: Optimizer::default(),
             lr: 5e-4,
@@ -205,6 +213,13 @@ impl TrainConfig {
             let advice = "leave it out, or use poolings other than gpo";
             let expected = "poolings without learned weights";
             return Err(Error::config("--landmarks", expected, "pooling gpo", advice));
+        }
+        for (option, numbers) in
+            [("--bandwidth", &self.bandwidth), ("--regularization", &self.regularization)]
+        {
+            if let Some(bad) = numbers.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
+                check(false, option, "finite numbers above 0", bad)?;
+            }
         }
         let not_negative = "a finite number of 0 or more";
         check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;

@@ -1,9 +1,11 @@
-//! Recipe `wgoal`: linear heads that start from CCA and are kept near it, fitted to the data at hand.
+//! Recipe `wgoal`: heads that start from a closed form and are kept near it, fitted to the data at hand. `wgoal-fast` is
+//! the closed form with fixed parameters.
 //!
-//! A head on a few thousand images learns them by heart. So it starts from the closed form, and few epochs and much
-//! dropout keep it near. docs/results.md and docs/recipes.md measure the choices made here.
+//! A head on a few thousand images learns them by heart. So it starts from exact kernel CCA, or from CCA where the kernel
+//! would be too large. Few epochs and much dropout keep it near. docs/results.md and docs/recipes.md measure the choices
+//! made here.
 
-use super::{Init, TrainConfig};
+use super::{Init, LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS, LANDMARKS, TrainConfig};
 use crate::Result;
 use crate::data::{Dataset, Side, Split};
 use crate::model::{Pooling, SignedRoot};
@@ -18,6 +20,10 @@ const FEW: [(usize, usize, f32); 2] = [(1000, 30, 0.8), (4000, 30, 0.7)];
 const MANY: (usize, f32) = (10, 0.5);
 /// A random start needs so many times the epochs.
 const RANDOM: usize = 4;
+/// From so many training images on, a run from kernel CCA has fewer epochs, which take longer.
+const FEW_IMAGES: usize = 2000;
+/// The widest embedding of a start from kernel CCA, and of `wgoal-fast`.
+const WIDE: [usize; 2] = [1024, 512];
 /// Image rows that are searched for values below zero.
 const SAMPLE: usize = 16;
 
@@ -78,12 +84,12 @@ fn root(dataset: &Dataset, pooling: Pooling) -> Result<SignedRoot> {
 }
 
 /// Completes the recipe for a run with the objective, the poolings, the encoder and the start of `run`.
-fn complete(base: TrainConfig, dataset: &Dataset, run: &TrainConfig) -> Result<TrainConfig> {
+fn complete(base: TrainConfig, dataset: &Dataset, run: &TrainConfig, fast: bool) -> Result<TrainConfig> {
     let pairs = dataset.split(Split::Train).texts.len();
     let narrower = widths(dataset, run)?.into_iter().min().unwrap_or(0);
     let (epochs, dropout) = few(pairs).map_or(MANY, |(_, epochs, dropout)| (epochs, dropout));
     let closed = run.init == Init::Cca;
-    Ok(TrainConfig {
+    let base = TrainConfig {
         objective: match &run.objective {
             Objective::Infonce(params) => infonce(*params),
             _ => base.objective,
@@ -95,7 +101,31 @@ fn complete(base: TrainConfig, dataset: &Dataset, run: &TrainConfig) -> Result<T
         embed: if closed { base.embed.min(narrower) } else { base.embed },
         dropout,
         ..base
-    })
+    };
+    Ok(if run.init == Init::KernelCca { near_kernel(base, dataset, fast) } else { base })
+}
+
+/// A run from kernel CCA. The start already separates the training pairs, so the steps are small and see most features
+/// dropped, and the head is an average over them. More training images give more directions that generalise.
+fn near_kernel(base: TrainConfig, dataset: &Dataset, fast: bool) -> TrainConfig {
+    let images = dataset.split(Split::Train).images.len();
+    let [widest, narrower] = WIDE;
+    let most = if fast { narrower } else { widest };
+    TrainConfig {
+        embed: (images / 4).next_power_of_two().clamp(64, most),
+        epochs: match () {
+            () if fast => 1,
+            () if images < FEW_IMAGES => 10,
+            () => 4,
+        },
+        dropout: 0.8,
+        lr: 3e-5,
+        lr_linear: 0.1,
+        ema: 0.95,
+        bandwidth: if fast { vec![LANDMARK_BANDWIDTHS[0]] } else { Vec::new() },
+        regularization: if fast { vec![LANDMARK_REGULARIZATIONS[0]] } else { Vec::new() },
+        ..base
+    }
 }
 
 /// What suits so few pairs, if they are few.
@@ -117,12 +147,13 @@ fn batch(pairs: usize) -> usize {
 pub(super) fn reason(dataset: &Dataset, run: &TrainConfig) -> Result<String> {
     let pairs = dataset.split(Split::Train).texts.len();
     let mut line = format!("{} pairs", grouped(pairs));
-    if let Some((below, ..)) = few(pairs) {
+    if let Some((below, ..)) = few(pairs).filter(|_| run.init != Init::KernelCca) {
         let _ = write!(line, " (few: below {})", grouped(below));
     }
     let TrainConfig { objective, epochs, batch, embed, dropout, .. } = run;
     let start = match &run.init {
         Init::Cca => "from CCA",
+        Init::KernelCca if run.landmarks > 0 => "from exact kernel CCA",
         Init::KernelCca => "from kernel CCA",
         Init::File(_) => "from the head of --init",
         _ if !run.is_linear() => "from random weights, because the head is not linear",
@@ -188,16 +219,41 @@ mod tests {
 
     #[test]
     fn the_recipe_uses_the_features_that_there_are() {
-        let of = |widths| {
-            let (config, _) = recipe(&dataset(48, widths, -1.0), |_| ());
+        let of = |widths, init: Option<Init>| {
+            let (config, _) =
+                recipe(&dataset(48, widths, -1.0), |c| c.init = init.clone().unwrap_or(c.init.clone()));
             config.validate().unwrap();
-            (config.image_pooling, config.text_pooling, config.embed)
+            (config.init, config.image_pooling, config.text_pooling, config.embed)
         };
-        assert_eq!(of([400, 0, 500, 0]), (Pooling::None, Pooling::None, 384));
-        assert_eq!(of([400, 7, 300, 20]), (Pooling::None, Pooling::Joined, 340));
-        assert_eq!(of([0, 7, 0, 20]), (Pooling::Mean, Pooling::Mean, 7));
+        // Kernel CCA takes the rows, whatever their width.
+        let kernel = |image, text| (Init::KernelCca, image, text, 64);
+        assert_eq!(of([400, 7, 300, 20], None), kernel(Pooling::None, Pooling::None));
+        assert_eq!(of([0, 7, 0, 20], None), kernel(Pooling::Mean, Pooling::Mean));
+        assert_eq!(of([5000, 0, 9, 0], None), kernel(Pooling::None, Pooling::None));
+        let cca = |widths| of(widths, Some(Init::Cca));
+        assert_eq!(cca([400, 0, 500, 0]), (Init::Cca, Pooling::None, Pooling::None, 384));
+        assert_eq!(cca([400, 7, 300, 20]), (Init::Cca, Pooling::None, Pooling::Joined, 340));
         // Joined, they would be too wide for CCA.
-        assert_eq!(of([9, 0, 30, 2050]), (Pooling::None, Pooling::None, 9));
+        assert_eq!(cca([9, 0, 30, 2050]), (Init::Cca, Pooling::None, Pooling::None, 9));
+    }
+
+    #[test]
+    fn kernel_cca_is_for_few_images_and_fast_is_faster() {
+        let widths = [3, 0, 3, 0];
+        for (pairs, embed, epochs) in [(48, 64, 10), (950, 256, 10), (2100, 1024, 4), (5000, 1024, 4)] {
+            let data = dataset(pairs, widths, -1.0);
+            let (config, why) = recipe(&data, |_| ());
+            assert_eq!((config.init, config.landmarks), (Init::KernelCca, 5000), "{pairs}");
+            assert_eq!((config.embed, config.epochs, config.dropout), (embed, epochs, 0.8), "{pairs}");
+            assert!(why.contains("from exact kernel CCA") && !why.contains("few"), "{why}");
+            let fast = TrainConfig::recipe_with("wgoal-fast", &data, Ok).unwrap().0;
+            assert_eq!((fast.embed, fast.epochs), (embed.min(512), 1), "{pairs}");
+            assert_eq!((fast.bandwidth.len(), fast.regularization.len()), (1, 1));
+        }
+        let (many, _) = recipe(&dataset(5001, widths, -1.0), |_| ());
+        assert_eq!((many.init, many.landmarks, many.epochs), (Init::Cca, 0, 10));
+        let (random, _) = recipe(&dataset(48, widths, -1.0), |c| c.random_features = 7);
+        assert_eq!((random.init, random.random_features), (Init::KernelCca, 7));
     }
 
     #[test]
@@ -220,7 +276,7 @@ mod tests {
             (3999, (30, 0.7, 512)),
             (4000, (10, 0.5, 512)),
         ] {
-            let (config, why) = recipe(&dataset(pairs, [3, 0, 3, 0], -1.0), |_| ());
+            let (config, why) = recipe(&dataset(pairs, [3, 0, 3, 0], -1.0), |c| c.init = Init::Cca);
             assert_eq!((config.epochs, config.dropout, config.batch), expected, "{pairs}");
             assert_eq!(why.contains("(few: below "), pairs < 4000, "{why}");
         }
@@ -228,17 +284,17 @@ mod tests {
 
     #[test]
     fn options_decide_the_start_and_stay() {
-        let data = dataset(4000, [9, 4, 9, 4], -1.0);
+        let data = dataset(5001, [9, 4, 9, 4], -1.0);
         let (random, why) = recipe(&data, |c| c.image_encoder = EncoderKind::ResidualMlp);
         assert_eq!((&random.init, random.epochs, random.embed), (&Init::Xavier, 40, 384));
         assert!(why.contains(", from random weights, because the head is not linear, "), "{why}");
         let (learned, _) = recipe(&data, |c| c.text_pooling = Pooling::Gpo);
         assert_eq!(learned.init, Init::Xavier);
-        let (xavier, _) = recipe(&data, |c| c.init = Init::Xavier);
-        assert_eq!((xavier.init, xavier.epochs), (Init::Xavier, 40));
+        let (xavier, _) = recipe(&dataset(4000, [9, 4, 9, 4], -1.0), |c| c.init = Init::Xavier);
+        assert_eq!((xavier.init, xavier.epochs, xavier.landmarks), (Init::Xavier, 40, 0));
         let (given, why) = recipe(&data, |c| (c.epochs, c.embed, c.dropout) = (3, 50, 0.25));
         assert_eq!((given.init, given.epochs, given.embed, given.dropout), (Init::Cca, 3, 50, 0.25));
-        let expected = "recipe wgoal for 4,000 pairs: infonce-masked, from CCA, 50 wide, 3 epochs, batches of 512, \
+        let expected = "recipe wgoal for 5,001 pairs: infonce-masked, from CCA, 50 wide, 3 epochs, batches of 512, \
                         dropout 0.25";
         assert_eq!(why, expected);
         // InfoNCE in another form keeps the temperature that suits the start.
@@ -248,8 +304,8 @@ mod tests {
                 c.objective = plain.clone();
             }
         };
-        assert_eq!(recipe(&data, set).0.objective, infonce(InfonceParams::default()));
-        let wide = dataset(48, [4097, 0, 9, 0], -1.0);
+        assert_eq!(recipe(&data, set).0.objective, infonce(false));
+        let wide = dataset(5001, [4097, 0, 1, 0], -1.0);
         let (config, why) = recipe(&wide, |_| ());
         assert_eq!(config.init, Init::Xavier);
         assert!(why.contains(", because the features are too wide for CCA, "), "{why}");

@@ -33,8 +33,6 @@ fn a_kernel_head_is_saved_evaluated_and_trained_from() {
     place.ok("train data --recipe goal --init k --batch 16 --epochs 1 --device cpu --no-baselines --out w");
     let plain = place.run("baseline cca data --embed 4 --device cpu --random-features 40 --seed 3");
     for option in ["random-features", "seed"] {
-        assert!(
-            plain.stderr.contains(&format!("warning: --{option} has no effect: cca has no kernel"))
-        );
+        assert!(plain.stderr.contains(&format!("warning: --{option} has no effect: cca has no kernel")));
     }
 }

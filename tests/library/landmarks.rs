@@ -177,7 +177,9 @@ fn kernel(data: &Dataset, side: Side, bandwidth: f64) -> Mat<f64> {
     squares.sort_by(f64::total_cmp);
     let s = bandwidth * squares[squares.len() / 2].sqrt();
     let groups: Vec<Vec<&Vec<f64>>> = (0..TRAIN)
-        .map(|image| train.iter().zip(&owners).filter(|(_, owner)| **owner == image).map(|(row, _)| row).collect())
+        .map(|image| {
+            train.iter().zip(&owners).filter(|(_, owner)| **owner == image).map(|(row, _)| row).collect()
+        })
         .chain(held.iter().map(|row| vec![row]))
         .collect();
     let mean = |a: &[&Vec<f64>], b: &[&Vec<f64>]| {

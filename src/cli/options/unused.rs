@@ -131,6 +131,12 @@ impl RunOptions {
         let steps = steps_per_epoch(captions, config.batch);
         let run = format!("the run has {epochs} epochs");
         self.unused_inputs(config, &mut unused);
+        if self.bandwidth.is_some() && config.init != Init::KernelCca {
+            unused.push(Unused::new("bandwidth", "the run does not start from kernel CCA"));
+        }
+        if self.regularization.is_some() && !config.init.is_closed_form() {
+            unused.push(Unused::new("regularization", "the run does not start from a closed form"));
+        }
         unused.extend(self.finetune.unused(config));
         self.unused_phases(config, [steps, config.batch.min(captions)], &mut unused);
 
