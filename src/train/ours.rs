@@ -35,12 +35,13 @@ fn infonce(form: InfonceParams) -> Objective {
 /// The recipe for a dataset and the options that override it. `options` sets them in a configuration.
 pub(super) fn fit(
     dataset: &Dataset,
+    fast: bool,
     options: impl Fn(TrainConfig) -> Result<TrainConfig>,
 ) -> Result<TrainConfig> {
     let base = TrainConfig {
         objective: infonce(InfonceParams { leave_out: true, ..Default::default() }),
         image_pooling: first_of(dataset, Side::Image, &[Pooling::None, Pooling::Mean]),
-        text_pooling: first_of(dataset, Side::Text, &[Pooling::Joined, Pooling::None, Pooling::Mean]),
+        text_pooling: first_of(dataset, Side::Text, &[Pooling::None, Pooling::Mean]),
         standardize: true,
         embed: 384,
         lr: 3e-4,
@@ -48,10 +49,23 @@ pub(super) fn fit(
     };
     // What is given decides what fits: first the head, then its start.
     let run = options(base.clone())?;
-    let closed = run.is_linear() && widths(dataset, &run)?.iter().all(|&width| width <= WIDEST);
-    let base = TrainConfig { init: if closed { Init::Cca } else { Init::Xavier }, ..base };
+    let kernel = run.is_linear() && dataset.split(Split::Train).images.len() <= LANDMARKS;
+    let base = TrainConfig { init: if kernel { Init::KernelCca } else { Init::Cca }, ..base };
+    // CCA gains from tokens, kernel CCA does not.
+    let joined = options(base.clone())?.init != Init::KernelCca;
+    let text_pooling = match joined {
+        true => first_of(dataset, Side::Text, &[Pooling::Joined, Pooling::None, Pooling::Mean]),
+        false => base.text_pooling,
+    };
+    let base = TrainConfig { text_pooling, ..base };
     let run = options(base.clone())?;
-    options(complete(base, dataset, &run)?)
+    let fits = run.is_linear() && widths(dataset, &run)?.iter().all(|&width| width <= WIDEST);
+    let base = TrainConfig { init: if kernel || fits { base.init } else { Init::Xavier }, ..base };
+    let run = options(base.clone())?;
+    let exact = run.init == Init::KernelCca && run.random_features == 0;
+    let base = TrainConfig { landmarks: if exact { LANDMARKS } else { 0 }, ..base };
+    let run = options(base.clone())?;
+    options(complete(base, dataset, &run, fast)?)
 }
 
 /// The first pooling that the features of a side allow, and that CCA can follow.
@@ -253,7 +267,7 @@ mod tests {
         let (many, _) = recipe(&dataset(5001, widths, -1.0), |_| ());
         assert_eq!((many.init, many.landmarks, many.epochs), (Init::Cca, 0, 10));
         let (random, _) = recipe(&dataset(48, widths, -1.0), |c| c.random_features = 7);
-        assert_eq!((random.init, random.random_features), (Init::KernelCca, 7));
+        assert_eq!((random.init, random.random_features, random.landmarks), (Init::KernelCca, 7, 0));
     }
 
     #[test]
@@ -304,7 +318,7 @@ mod tests {
                 c.objective = plain.clone();
             }
         };
-        assert_eq!(recipe(&data, set).0.objective, infonce(false));
+        assert_eq!(recipe(&data, set).0.objective, infonce(InfonceParams::default()));
         let wide = dataset(5001, [4097, 0, 1, 0], -1.0);
         let (config, why) = recipe(&wide, |_| ());
         assert_eq!(config.init, Init::Xavier);
