@@ -55,8 +55,9 @@ mod tests {
     #[test]
     fn the_share_of_the_newest_weights_falls_to_its_limit() {
         let average = Average::new(&Device::cpu(), 0.75, &[0.0; 4]).unwrap().unwrap();
-        let shares = [1, 2, 5, 26, 27, 1000].map(|step| average.share(step));
-        assert_eq!(shares, [9.0 / 11.0, 0.75, 0.6, 0.25, 0.25, 0.25]);
+        for (step, share) in [(1, 9.0 / 11.0), (2, 0.75), (5, 0.6), (26, 0.25), (27, 0.25), (1000, 0.25)] {
+            assert!((average.share(step) - share).abs() < 1e-12, "step {step}: {}", average.share(step));
+        }
         assert!(Average::new(&Device::cpu(), 0.0, &[0.0; 4]).unwrap().is_none());
     }
 }
