@@ -181,10 +181,9 @@ pub struct RunOptions {
     /// captions of these images. If there are fewer images, all are used. With --init kcca the default is 5000.
     #[arg(long, value_name = "NUMBER", help_heading = "Head")]
     landmarks: Option<usize>,
-    /// Bandwidths of the kernel to try for --init kcca [default: 0.5,0.8]
+    /// Bandwidths of the kernel to try for --init kcca [default: those of wgoal baseline]
     ///
     /// They are multiples of the median distance between training rows. The one with the best validation rsum is used.
-    /// With --random-features the default is 0.5,0.7,1.
     #[arg(
         long,
         value_delimiter = ',',

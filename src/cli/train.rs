@@ -122,20 +122,23 @@ struct Ended {
 const RECIPE: &str = "wgoal";
 
 /// The defaults that this recipe changes: options, and what its help says instead.
-pub const DEFAULTS: [(&str, &str); 13] = [
+pub const DEFAULTS: [(&str, &str); 16] = [
     ("recipe", RECIPE),
     ("objective", "infonce-masked"),
     ("temperature", "0.04"),
     ("image_pooling", "none, or mean if there are regions alone"),
-    ("text_pooling", "joined if there are tokens, else none"),
+    ("text_pooling", "none, or mean if there are tokens alone"),
     ("signed_root", "images if they have no values below 0, else none"),
     ("standardize", "on"),
-    ("init", "cca"),
-    ("embed", "384, or less for narrow features"),
-    ("lr", "0.0003"),
+    ("init", "kcca, or cca for more than 5000 images"),
+    ("landmarks", "5000, or 0 for more images"),
+    ("embed", "1024, or less for few images"),
+    ("lr", "0.00003"),
+    ("lr_linear", "0.1"),
     ("batch", "512, or less for few pairs"),
-    ("epochs", "10, or 30 for few pairs"),
-    ("dropout", "0.5, or more for few pairs"),
+    ("epochs", "4, or 10 for few images"),
+    ("ema", "0.95"),
+    ("dropout", "0.8"),
 ];
 
 impl TrainArgs {

@@ -50,20 +50,20 @@ pub(super) fn fit(
     // What is given decides what fits: first the head, then its start.
     let run = options(base.clone())?;
     let kernel = run.is_linear() && dataset.split(Split::Train).images.len() <= LANDMARKS;
-    let base = TrainConfig { init: if kernel { Init::KernelCca } else { Init::Cca }, ..base };
+    let landmarks = if kernel { LANDMARKS } else { 0 };
+    let base = TrainConfig { init: if kernel { Init::KernelCca } else { Init::Cca }, landmarks, ..base };
+    let run = options(base.clone())?;
     // CCA gains from tokens, kernel CCA does not.
-    let joined = options(base.clone())?.init != Init::KernelCca;
-    let text_pooling = match joined {
-        true => first_of(dataset, Side::Text, &[Pooling::Joined, Pooling::None, Pooling::Mean]),
-        false => base.text_pooling,
+    let text_pooling = match run.init {
+        Init::KernelCca => base.text_pooling,
+        _ => first_of(dataset, Side::Text, &[Pooling::Joined, Pooling::None, Pooling::Mean]),
     };
-    let base = TrainConfig { text_pooling, ..base };
+    let exact = run.init == Init::KernelCca && run.random_features == 0;
+    let base = TrainConfig { text_pooling, landmarks: if exact { LANDMARKS } else { 0 }, ..base };
     let run = options(base.clone())?;
     let fits = run.is_linear() && widths(dataset, &run)?.iter().all(|&width| width <= WIDEST);
-    let base = TrainConfig { init: if kernel || fits { base.init } else { Init::Xavier }, ..base };
-    let run = options(base.clone())?;
-    let exact = run.init == Init::KernelCca && run.random_features == 0;
-    let base = TrainConfig { landmarks: if exact { LANDMARKS } else { 0 }, ..base };
+    let init = if kernel || fits { base.init.clone() } else { Init::Xavier };
+    let base = TrainConfig { landmarks: if init == Init::Xavier { 0 } else { base.landmarks }, init, ..base };
     let run = options(base.clone())?;
     options(complete(base, dataset, &run, fast)?)
 }
