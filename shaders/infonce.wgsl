@@ -12,11 +12,6 @@
 //   softmax = e^x / Z          softmax - 1/m = (m (e^x - 1) - G) / (m Z)
 //   log sum e^z - mean z of the targets = distance / (m t) + log Z          and log Z = log(1 + G) where m = 1
 //
-// With same_image = 3, q is the share of a target in the sum of e^z over all targets. The state is (max s, Z, N, P), where
-// N and P are the parts of the negatives and of the targets:
-//
-//   softmax - q = -(e^x / P) (N / Z)          loss = log Z / P = log(1 + N / P)
-//
 // These forms keep all digits of a small loss, as a single target far above the others gives it. The rows of
 // (softmax - q) add up to 0, and so do its columns. So dt uses s - max s in place of s, which loses no digits where all
 // s are alike.
@@ -35,7 +30,7 @@ struct Params {
     pairs: u32,
     stride: u32,       // floats in a row of field
     row_offset: u32,
-    same_image: u32,   // as in log_sum_exp.wgsl
+    same_image: u32,
     scale: f32,
     share_it: f32,     // factor of each direction
     share_ti: f32,
@@ -53,7 +48,6 @@ struct Params {
 
 const LANES = 64u;
 const LEFT_OUT = -3.0e38;   // similarities below are left out
-const SUMMED = 3u;
 var<workgroup> partial: array<f32, LANES>;
 
 fn role(anchor: u32, candidate: u32) -> u32 {
@@ -63,8 +57,7 @@ fn role(anchor: u32, candidate: u32) -> u32 {
     if (params.same_image == 0u) {
         return 0u;
     }
-    let same = select(params.same_image, 1u, params.same_image == SUMMED);
-    return select(0u, same, ids[candidate] == ids[anchor]);
+    return select(0u, params.same_image, ids[candidate] == ids[anchor]);
 }
 
 // e^x - 1 for x <= 0. A series near 0 keeps the digits that the difference would lose.
@@ -83,9 +76,6 @@ fn log_one_plus(u: f32) -> f32 {
 // softmax - q of an anchor.
 fn coefficient(s: f32, rate: f32, state: vec4f, is_target: bool) -> f32 {
     let x = max(rate * (s - state.x), -87.0);
-    if (is_target && params.same_image == SUMMED) {
-        return -(exp(x) / state.w) * (state.z / state.y);
-    }
     if (is_target) {
         return (state.w * exp_minus_one(x) - state.z) / (state.w * state.y);
     }
@@ -93,9 +83,6 @@ fn coefficient(s: f32, rate: f32, state: vec4f, is_target: bool) -> f32 {
 }
 
 fn cross_entropy(state: vec4f, distance: f32, rate: f32) -> f32 {
-    if (params.same_image == SUMMED) {
-        return log_one_plus(state.z / state.w);
-    }
     return rate * distance / state.w + select(log(state.y), log_one_plus(state.z), state.w == 1.0);
 }
 

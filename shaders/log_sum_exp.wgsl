@@ -8,8 +8,6 @@
 // The own pair is a target. With same_image = 1, all pairs of its image are targets. With same_image = 2, the other
 // pairs of its image are left out altogether. G has a sum of its own: e^x - 1 for a target, e^x for a negative. Beside
 // the 1 of a target, small e^x would be lost, and a small loss and its gradient with them.
-// With same_image = 3, all pairs of its image are targets, state = (max s, Z, the part of Z of the negatives, the part of
-// the targets), and the distance is 0.
 // Blocks and strides are those of hardest.wgsl. A later block continues from the stored result.
 //
 //   similarity   block of S                      read
@@ -27,7 +25,7 @@ struct Params {
     candidate_stride: u32,
     anchor_offset: u32,
     candidate_offset: u32,
-    same_image: u32,   // 0 negatives, 1 targets, 2 left out, 3 targets whose probabilities add up
+    same_image: u32,   // 0 negatives, 1 targets, 2 left out
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -40,7 +38,6 @@ struct Params {
 const LANES = 64u;
 const LEFT_OUT = -3.0e38;   // similarities below are left out
 const NOTHING = -3.4e38;   // below every similarity
-const SUMMED = 3u;
 var<workgroup> highest: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
 
@@ -52,8 +49,7 @@ fn role(anchor: u32, candidate: u32) -> u32 {
     if (params.same_image == 0u) {
         return 0u;
     }
-    let same = select(params.same_image, 1u, params.same_image == SUMMED);
-    return select(0u, same, ids[candidate] == ids[anchor]);
+    return select(0u, params.same_image, ids[candidate] == ids[anchor]);
 }
 
 // e^x - 1 for x <= 0. A series near 0 keeps the digits that the difference would lose.
@@ -100,9 +96,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if (part == 0u) {
             sum += vec4f(exp(x), exp(x), 0.0, 0.0);
         }
-        if (part == 1u && params.same_image == SUMMED) {
-            sum += vec4f(exp(x), 0.0, exp(x), 0.0);
-        } else if (part == 1u) {
+        if (part == 1u) {
             sum += vec4f(exp(x), exp_minus_one(x), 1.0, top - s);
         }
     }
@@ -117,14 +111,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (lane == 0u) {
         // Rescales the sums of the earlier blocks to the new maximum.
         let x = max(rate * (earlier.x - top), -87.0);
-        if (params.same_image == SUMMED) {
-            state[anchor] = vec4f(top, earlier.yzw * exp(x) + partial[0].xyz);
-            distance[anchor] = 0.0;
-        } else {
-            let gap = earlier.z * exp(x) + earlier.w * exp_minus_one(x);
-            let sums = vec3f(earlier.y * exp(x), gap, earlier.w) + partial[0].xyz;
-            state[anchor] = vec4f(top, sums);
-            distance[anchor] = away + earlier.w * (top - earlier.x) + partial[0].w;
-        }
+        let gap = earlier.z * exp(x) + earlier.w * exp_minus_one(x);
+        let sums = vec3f(earlier.y * exp(x), gap, earlier.w) + partial[0].xyz;
+        state[anchor] = vec4f(top, sums);
+        distance[anchor] = away + earlier.w * (top - earlier.x) + partial[0].w;
     }
 }

@@ -17,7 +17,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     // WGSL's exp is right to 3 + 2 |t| units in the last place, here of numbers below 1.
     tolerance: 1e-6,
     check,
-    mutation: ["vec4f(0.0));\n", "vec4f(1.0));\n"],
+    mutation: ["vec4f(0.0)));", "vec4f(1.0)));"],
 };
 
 pub(super) static BACKWARD: Kernel = Kernel {

@@ -122,12 +122,8 @@ pub fn reference<T: Real>(
 ) {
     let rate = T::one() / temperature;
     let share = scale / T::of(2.0 * pairs as f64);
-    let summed = same_image.is_summed(ids.is_some());
-    let state = |direction: usize, i: usize| State::of(&states[direction][4 * i..], summed);
+    let state = |direction: usize, i: usize| State::of(&states[direction][4 * i..]);
     let cross_entropy = |state: &State<T>, distance: T| {
-        if summed {
-            return (state.gap / state.targets).ln_1p() / T::of(2.0 * pairs as f64);
-        }
         let total = if state.targets == T::one() { state.gap.ln_1p() } else { state.total.ln() };
         (rate * distance / state.targets + total) / T::of(2.0 * pairs as f64)
     };
@@ -169,26 +165,21 @@ struct State<T> {
     top: T,
     /// Z, the sum of all e^x.
     total: T,
-    /// Z minus the number of targets, summed separately. If summed, the part of the negatives.
+    /// Z minus the number of targets, summed separately.
     gap: T,
-    /// Number of targets. If summed, their part of Z.
+    /// Number of targets.
     targets: T,
-    /// Whether the probabilities of the targets add up.
-    summed: bool,
 }
 
 impl<T: Real> State<T> {
-    fn of(state: &[T], summed: bool) -> Self {
-        Self { top: state[0], total: state[1], gap: state[2], targets: state[3], summed }
+    fn of(state: &[T]) -> Self {
+        Self { top: state[0], total: state[1], gap: state[2], targets: state[3] }
     }
 
     /// The softmax minus q at a target.
     #[inline(always)]
     fn at_target(&self, s: T, rate: T) -> T {
         let x = rate * (s - self.top);
-        if self.summed {
-            return -(x.power_of_e() / self.targets) * (self.gap / self.total);
-        }
         (self.targets * x.exp_m1() - self.gap) / (self.targets * self.total)
     }
 }
@@ -262,7 +253,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
 
 fn check(lab: &mut Lab) -> Result<()> {
     let temperature = lab.pair(vec![TEMPERATURE])?;
-    for same_image in [SameImage::Target, SameImage::LeftOut, SameImage::Summed] {
+    for same_image in [SameImage::Target, SameImage::LeftOut] {
         let m = mined(lab, &directions()[0])?;
         let [(state_it, mut it), (state_ti, mut ti)] = directions().map(|block| {
             let (mut state, mut distance) = (vec![0.0; 4 * N], vec![0.0; N]);

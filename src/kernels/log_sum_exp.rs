@@ -31,23 +31,11 @@ pub enum SameImage {
     Target = 1,
     /// As neither of the two.
     LeftOut = 2,
-    /// As targets whose probabilities add up.
-    Summed = 3,
-}
-
-impl SameImage {
-    /// Whether the probabilities of an anchor's targets add up. Without ids there is one target.
-    pub(super) fn is_summed(self, has_ids: bool) -> bool {
-        self == Self::Summed && has_ids
-    }
 }
 
 /// Writes `state [pairs, 4]` = (max s, Z, Z - m, m) and `distance [pairs]` of every anchor. Here x = (s - max s) /
 /// temperature, Z is the sum of e^x, and m is the number of targets. The distance is the sum of (max s - s) over the
 /// targets. Blocks continue each other.
-///
-/// With [`SameImage::Summed`] and ids, the state is (max s, Z, the part of Z of the negatives, the part of the targets),
-/// and the distance is 0.
 pub fn log_sum_exp(
     commands: &mut Commands,
     block: &Block,
@@ -101,22 +89,17 @@ pub fn reference<T: Real>(
     }
     let earlier: Vec<_> = states.iter().map(|(state, _)| state[0]).collect();
     let roles = Roles { ids, same_image };
-    let summed = same_image.is_summed(ids.is_some());
     block.scan(similarity, &mut states, &Highest(&roles));
     let tops: Vec<_> = states.iter().map(|(state, _)| state[0]).collect();
     // Rescale the earlier sum to the new maximum.
     for anchor in own.filter(|&anchor| earlier[anchor] > T::neg_infinity()) {
         let (state, distance) = &mut states[anchor];
         let x = rate * (earlier[anchor] - tops[anchor]);
-        if summed {
-            state[1..].iter_mut().for_each(|sum| *sum *= x.exp());
-            continue;
-        }
         state[1] *= x.exp();
         state[2] = state[2] * x.exp() + state[3] * x.exp_m1();
         **distance += state[3] * (tops[anchor] - earlier[anchor]);
     }
-    block.scan(similarity, &mut states, &Sums { roles: &roles, summed, rate, tops: &tops });
+    block.scan(similarity, &mut states, &Sums { roles: &roles, rate, tops: &tops });
 }
 
 /// How candidates count for anchors.
@@ -136,8 +119,7 @@ impl Roles<'_> {
             let (own, none) = (candidate[k] == anchor[k], candidate[k] == NO_PAIR);
             let same = own_id[k] == other_id[k];
             let none = none | is_left_out(s[k]);
-            target[k] =
-                (own | (same & matches!(self.same_image, SameImage::Target | SameImage::Summed))) & !none;
+            target[k] = (own | (same & (self.same_image == SameImage::Target))) & !none;
             out[k] = none | (same & !own & (self.same_image == SameImage::LeftOut));
         }
         (target, out)
@@ -172,13 +154,12 @@ impl<'a, T: Real> Scan<T> for Highest<'a> {
 /// The second pass: the sums.
 struct Sums<'a, T> {
     roles: &'a Roles<'a>,
-    summed: bool,
     rate: T,
     tops: &'a [T],
 }
 
 impl<'a, T: Real> Scan<T> for Sums<'a, T> {
-    /// Z, Z - m, m, and the distance; if summed, Z, its parts of negatives and of targets, and 0.
+    /// Z, Z - m, m, and the distance.
     type Sums = [[T; LANES]; 4];
     type State = (&'a mut [T], &'a mut T);
 
@@ -197,10 +178,9 @@ impl<'a, T: Real> Scan<T> for Sums<'a, T> {
             let count = if target[k] { T::one() } else { T::zero() };
             sums[0][k] += e;
             // e^0 is exactly 1, so a target that is the maximum adds exactly 0.
-            let of_target = if self.summed { e * count } else { count };
-            sums[1][k] += e - of_target;
-            sums[2][k] += of_target;
-            sums[3][k] += if target[k] & !self.summed { away } else { T::zero() };
+            sums[1][k] += e - count;
+            sums[2][k] += count;
+            sums[3][k] += if target[k] { away } else { T::zero() };
         }
     }
 
@@ -214,7 +194,7 @@ impl<'a, T: Real> Scan<T> for Sums<'a, T> {
 
 fn check(lab: &mut Lab) -> Result<()> {
     let temperature = lab.pair(vec![TEMPERATURE])?;
-    for same_image in [SameImage::Target, SameImage::LeftOut, SameImage::Summed] {
+    for same_image in [SameImage::Target, SameImage::LeftOut] {
         for block in directions() {
             let m = mined(lab, &block)?;
             let (mut state, mut distance) = (lab.poison(4 * N)?, lab.poison(N)?);

@@ -282,8 +282,6 @@ fn one_direction(device: &Device) -> Outcome {
         ("multi-similarity", 1.0),
         ("lifted", 1.0),
         ("circle-all", 1.0),
-        ("multi-similarity-mined", 1.0),
-        ("infonce-log-sum", 0.5),
         ("infonce", 0.5),
         ("infonce-masked", 0.5),
     ] {

@@ -85,7 +85,7 @@ pub fn infonce(device: &Device) -> Outcome {
                 [&mut loss_it, &mut loss_ti],
             );
             let target = |i: usize, j: usize| match &batch.ids {
-                Some(ids) if matches!(same_image, SameImage::Target | SameImage::Summed) => ids[i] == ids[j],
+                Some(ids) if same_image == SameImage::Target => ids[i] == ids[j],
                 _ => i == j,
             };
             let rate = f64::from(1.0 / t);
@@ -304,13 +304,12 @@ pub fn weights(device: &Device) -> Outcome {
     })
 }
 
-fn exponentials() -> [ExponentialParams; 6] {
+fn exponentials() -> [ExponentialParams; 5] {
     use ExponentialLoss::{Circle, Lifted, MultiSimilarity};
     let steep = ExponentialParams { alpha: 100.0, ..exponential(MultiSimilarity, 300.0) };
     let usual = [(MultiSimilarity, 10.0), (Lifted, 3.0), (Circle, 5.0), (Circle, 80.0)];
     let [first, lifted, mild, published] = usual.map(|(loss, rate)| exponential(loss, rate));
-    // Similarities are multiples of 1/64, so the comparison with this reach is exact.
-    [first, ExponentialParams { reach: Some(0.125), ..first }, steep, lifted, mild, published]
+    [first, steep, lifted, mild, published]
 }
 
 pub fn exponential_field(device: &Device) -> Outcome {
