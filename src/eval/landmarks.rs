@@ -35,7 +35,7 @@ impl LandmarkItems {
             let mut rng = random(Purpose::Landmarks, seed, 0, 0);
             for i in 0..count {
                 let left = (places.len() - i) as u64;
-                places.swap(i, i + (u64::from(rng.next_u32()) * left >> 32) as usize);
+                places.swap(i, i + ((u64::from(rng.next_u32()) * left) >> 32) as usize);
             }
             places.truncate(count);
             places.sort_unstable();
