@@ -129,6 +129,7 @@ pub fn is_dataset(text: &str) -> bool {
 }
 
 impl SweepArgs {
+    /// The command. The function is long because every check comes before the first run.
     pub fn run(mut self) -> Result<()> {
         self.take_dataset()?;
         if let Some(name) = &self.options.objective.objective {

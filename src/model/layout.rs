@@ -1,4 +1,6 @@
 //! Where each parameter of a head lies in the one flat buffer that the optimiser updates.
+//!
+//! The file is long because the order of all parameters, of every part of a head, is decided in one place.
 
 use super::{EncoderKind, HeadConfig, Pooling, Side, SignedRoot};
 use crate::device::{Buffer, Mat, MatMut, padded};

@@ -1,4 +1,4 @@
-//! The options of a training run, each with its meaning and its check.
+//! The options of a training run, each with its meaning and its check. The file is long because there are many options.
 
 use super::{Init, Shuffle};
 use crate::eval::Correction;
@@ -175,7 +175,7 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Checks that every value is one that training can use.
+    /// Checks that every value is one that training can use. The function is long because it goes through all options.
     ///
     /// # Errors
     /// Names the first option that is not.
