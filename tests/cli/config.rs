@@ -47,6 +47,11 @@ fn the_printed_file_is_taken_as_it_is_and_with_all_its_defaults() {
         "batch",
         "epochs",
         "dropout",
+        "landmarks",
+        "bandwidth",
+        "regularization",
+        "ema",
+        "lr-linear",
         "momentum",
         "nesterov",
     ];

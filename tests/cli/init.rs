@@ -106,7 +106,7 @@ fn a_run_starts_from_two_linear_layers_of_pytorch() {
     };
     let message = refused("--init vse.safetensors --embed 5");
     assert!(message.contains("expected --embed 4, found --embed 5; leave --embed out"), "{message}");
-    let message = refused("--init vse.safetensors --text-pooling gpo");
+    let message = refused("--recipe goal --init vse.safetensors --text-pooling gpo");
     assert!(message.contains("found pooling gpo; use poolings other than gpo"), "{message}");
     write_state_dict(&place, "other.safetensors", "run", ["a.weight", "a.bias", "b.weight", "b.bias"]);
     let message = refused("--init other.safetensors");
