@@ -37,7 +37,7 @@ pub struct SiglipField<'a> {
     pub ids: Option<Slice<'a, u32>>,
     /// Pairs of the same image as targets are positives too.
     pub same_image: SameImage,
-    /// t at 0, b at [`Logits::BIAS`].
+    /// t at 0, b at `Logits::BIAS`.
     pub logits: Slice<'a, f32>,
     /// Upstream gradient.
     pub scale: f32,

@@ -10,7 +10,7 @@ use crate::kernels::{NormGradient, Product, batch_norm_backward, column_sum, mat
 pub(super) struct Mlp {
     pub layout: MlpLayout,
     pub running: Buffer<f32>,
-    /// The running statistics after the current batch: see [`Encoder::keep_statistics`].
+    /// The running statistics after the current batch: see [`super::Encoder::keep_statistics`].
     pub moved: Buffer<f32>,
     pub moves: bool,
     pub stats: Buffer<f32>,
