@@ -145,13 +145,13 @@ impl TrainConfig {
 
     /// [`TrainConfig::recipe`] with options on top, and a line that says what the recipe is and why it is so. `options`
     /// sets the options in a configuration. The recipe `wgoal` adapts the rest to them: for example, a head that is not
-    /// linear cannot start from CCA.
+    /// linear cannot start from a closed form.
     ///
     /// ```
     /// use wgoal::{Dataset, TrainConfig};
     /// let data = Dataset::open("data/clipart-mini")?;
     /// let (config, why) = TrainConfig::recipe_with("wgoal", &data, |config| Ok(config.with(|c| c.seed = 1)))?;
-    /// assert_eq!((config.seed, config.embed), (1, 384));
+    /// assert_eq!((config.seed, config.embed), (1, 256));
     /// println!("{why}");
     /// # Ok::<(), wgoal::Error>(())
     /// ```
