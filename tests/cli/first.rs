@@ -43,8 +43,7 @@ fn training_without_options_beats_the_closed_forms() {
         [rsum(&summary["test"]), summary["baselines"]["kcca"].as_f64().unwrap()]
     });
     let sums = [first + others[0][0] + others[1][0], kernel + others[0][1] + others[1][1]];
-    // Processors round differently, and one of 300 test images moves a rsum by a third of a point or more.
-    assert!(sums[0] + 3.0 >= sums[1] && sums[0] > 3.0 * cca + 30.0, "{first} {others:?} {kernel}");
+    assert!(sums[0] >= sums[1] && sums[0] > 3.0 * cca, "{first} {others:?} {kernel}");
     for seed in 0..3 {
         let metrics = place.metrics(&format!("s{seed}"));
         assert_eq!((&metrics[0]["epoch"], &metrics[0]["init"]), (&json!(0), &json!("kcca")));
