@@ -142,9 +142,9 @@ impl Trainer {
         if config.memory_bank > 0 {
             Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
         }
+        let landmarks = LandmarkItems::of(dataset, config.landmarks, config.seed);
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
-            let compared = LandmarkItems::of(dataset, config.landmarks, config.seed).items(side).len();
-            let derived = config.random_features.max(compared);
+            let derived = config.random_features.max(landmarks.items(side).len());
             let widths = [dataset.width(side, pooling)?, config.embed, derived];
             Encoder::check(device, side, widths, pairs)?;
         }
