@@ -3,6 +3,7 @@
 use super::{DeviceArg, print_json, say};
 use clap::Args;
 use serde::Serialize;
+use std::ops::ControlFlow;
 use wgoal::Result;
 use wgoal::device::DeviceInfo;
 use wgoal::doctor::{Finding, examine, unhealthy};
@@ -47,6 +48,8 @@ impl DoctorArgs {
                 printed = say(format!("{name:22} {error:13.1e} {allowed:9.0e}  {verdict:7} {ms:8.1}{fault}"));
             }
             findings.push(finding.clone());
+            // A reader who closed the pipe (`| head`) wants no more.
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         printed?;
         let failed: Vec<&Finding> = findings.iter().filter(|finding| !finding.passed()).collect();

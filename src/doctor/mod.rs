@@ -13,6 +13,7 @@ use crate::objective::{CustomWeights, InfonceParams, Loss, Objective, SiglipPara
 use crate::optim;
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// The result of one check.
@@ -40,18 +41,19 @@ impl Finding {
     }
 }
 
-/// Runs all checks on a device and passes each finding to `report` as soon as it is known. Returns whether all passed.
-pub fn examine(device: &Device, mut report: impl FnMut(&Finding)) -> bool {
-    let mut healthy = true;
-    let mut report = |finding: Finding| {
-        healthy &= finding.passed();
-        report(&finding);
-    };
-    kernels().filter_map(|kernel| examine_kernel(device, kernel)).for_each(&mut report);
-    for objective in objectives().chain(custom()) {
+/// Runs all checks on a device and passes each finding to `report` as soon as it is known. Ends early if `report` breaks.
+/// Returns whether all checks that ran passed.
+pub fn examine(device: &Device, mut report: impl FnMut(&Finding) -> ControlFlow<()>) -> bool {
+    let steps = objectives().chain(custom()).filter_map(|objective| {
         let check = |lab: &mut Lab| step::check(lab, &objective).map(Some);
-        let finding = examine_one(device, format!("step {objective}"), step::allowed(&objective), check);
-        finding.into_iter().for_each(&mut report);
+        examine_one(device, format!("step {objective}"), step::allowed(&objective), check)
+    });
+    let mut healthy = true;
+    for finding in kernels().filter_map(|kernel| examine_kernel(device, kernel)).chain(steps) {
+        healthy &= finding.passed();
+        if report(&finding).is_break() {
+            break;
+        }
     }
     healthy
 }

@@ -23,6 +23,9 @@ pub struct TTest {
     pub freedom: usize,
     /// Probability of a |t| at least this large if there is no difference.
     pub p: f64,
+    /// The same for the whole family of tests that this one belongs to, by Holm's method. For a test that stands alone,
+    /// it is p.
+    pub holm: f64,
 }
 
 impl TTest {
@@ -41,7 +44,19 @@ impl TTest {
         }
         let t = mean(&differences) / (deviation / (differences.len() as f64).sqrt());
         let freedom = differences.len() - 1;
-        Some(Self { t, freedom, p: two_sided(t, freedom) })
+        let p = two_sided(t, freedom);
+        Some(Self { t, freedom, p, holm: p })
+    }
+
+    /// Corrects a family of tests for their number (Holm, 1979, "A simple sequentially rejective multiple test
+    /// procedure"): sorted by p, the test with rank k (from 0) of m gets the largest (m − j) p_j over j ≤ k, at most 1.
+    pub(crate) fn correct(family: &mut [&mut Self]) {
+        family.sort_by(|a, b| a.p.total_cmp(&b.p));
+        let (tests, mut largest) = (family.len(), 0.0f64);
+        for (rank, test) in family.iter_mut().enumerate() {
+            largest = largest.max((tests - rank) as f64 * test.p);
+            test.holm = largest.min(1.0);
+        }
     }
 }
 
@@ -102,6 +117,23 @@ mod tests {
             );
             assert_relative_eq!(two_sided(t, 2), 1.0 - t / (t * t + 2.0).sqrt(), epsilon = 1e-14);
         }
+    }
+
+    #[test]
+    fn a_family_of_tests_is_corrected_by_holm() {
+        let test = |p| TTest { t: 0.0, freedom: 2, p, holm: p };
+        // Sorted: 0.005, 0.01, 0.03, 0.04. Times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last may not be below the third.
+        let mut tests = [0.01, 0.04, 0.03, 0.005].map(test);
+        TTest::correct(&mut tests.each_mut());
+        for (test, expected) in tests.iter().zip([0.03, 0.06, 0.06, 0.02]) {
+            assert_relative_eq!(test.holm, expected, max_relative = 1e-12);
+        }
+        let mut large = [0.6, 0.7].map(test);
+        TTest::correct(&mut large.each_mut());
+        assert_eq!(large.map(|test| test.holm), [1.0, 1.0]);
+        let mut alone = [0.2].map(test);
+        TTest::correct(&mut alone.each_mut());
+        assert_eq!((alone[0].holm, alone[0].p), (0.2, 0.2));
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub fn sweep_page(sweep: &Table) -> Result<String> {
             "Mean ± standard deviation over the seeds " (seeds_text) ", on " (Plain(devices.join(" and "))) ". The \
              objectives are in the order of their mean rsum on validation. p is the probability of a difference at \
              least this large between an objective and " strong { (Plain(baseline)) } " if there were none (a paired \
-             t-test over the seeds, not corrected for the number of rows). A p below 0.05 is usually called \
-             significant."
+             t-test over the seeds, corrected for the number of rows by Holm's method). A p below 0.05 is usually \
+             called significant."
         }
         (results(sweep))
         @if drawn.is_empty() {
@@ -84,8 +84,8 @@ fn results(sweep: &Table) -> maud::Markup {
             let test = number.as_ref().and_then(|number| number.test);
             cells.push(match test {
                 _ if row.objective == sweep.baseline => "baseline".into(),
-                Some(test) if test.p < 0.001 => "< 0.001".into(),
-                test => cell(test.map(|test| test.p), 3),
+                Some(test) if test.holm < 0.001 => "< 0.001".into(),
+                test => cell(test.map(|test| test.holm), 3),
             });
         }
         cells.push((row.diverged + row.collapsed).to_string());

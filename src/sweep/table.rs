@@ -60,7 +60,8 @@ pub struct Score {
     pub sd: Option<f64>,
     /// Of each seed.
     pub values: Vec<f64>,
-    /// Against the baseline, seed by seed; `None` for the baseline itself and where there is no spread to test by.
+    /// Against the baseline, seed by seed, corrected for the number of rows; `None` for the baseline itself and where there
+    /// is no spread to test by.
     pub test: Option<TTest>,
 }
 
@@ -90,6 +91,15 @@ impl Table {
             false => Row::new(sweep, results, &objective, Some(&base)),
         });
         let mut rows: Vec<Row> = rows.collect();
+        for score in [
+            (|row| &mut row.i2t_r1) as fn(&mut Row) -> &mut Option<Score>,
+            |row| &mut row.t2i_r1,
+            |row| &mut row.rsum,
+            |row| &mut row.val_rsum,
+        ] {
+            let tests = rows.iter_mut().filter_map(|row| score(row).as_mut()?.test.as_mut());
+            TTest::correct(&mut tests.collect::<Vec<_>>());
+        }
         // The sort is stable: objectives that are equal keep their order.
         let validation = |row: &Row| row.val_rsum.as_ref().map_or(f64::NEG_INFINITY, |score| score.mean);
         rows.sort_by(|a, b| validation(b).total_cmp(&validation(a)));
@@ -103,8 +113,8 @@ impl Table {
         let mut text = format!(
             "# {dataset}: recall on the test split\n\n\
              Mean ± sample standard deviation over the seeds {seeds}, on {}. p is that of a two-sided paired t-test over \
-             seeds against {baseline}, n/a where there are fewer than two seeds or no spread; it is not corrected for the \
-             number of rows.",
+             seeds against {baseline}, corrected for the number of rows by Holm's method; n/a where there are fewer than two \
+             seeds or no spread.",
             devices.join(" and "),
         );
         if rows.iter().any(|row| row.points > 1) {
@@ -140,7 +150,7 @@ impl Table {
     pub fn to_csv(&self) -> String {
         let mut text = String::from("objective,point,diverged,collapsed");
         for name in ["i2t_r1", "t2i_r1", "rsum", "val_rsum"] {
-            let _ = write!(text, ",{name},{name}_sd,{name}_p");
+            let _ = write!(text, ",{name},{name}_sd,{name}_p,{name}_p_holm");
         }
         text.push('\n');
         for row in &self.rows {
@@ -151,10 +161,11 @@ impl Table {
                 let score = score.as_ref();
                 let _ = write!(
                     text,
-                    ",{},{},{}",
+                    ",{},{},{},{}",
                     number(score.map(|score| score.mean)),
                     number(score.and_then(|score| score.sd)),
                     number(score.and_then(|score| score.test).map(|test| test.p)),
+                    number(score.and_then(|score| score.test).map(|test| test.holm)),
                 );
             }
             text.push('\n');
@@ -202,7 +213,7 @@ impl Row {
 fn p_value(test: Option<TTest>) -> String {
     match test {
         None => "n/a".into(),
-        Some(test) if test.p < 0.001 => "< 0.001".into(),
-        Some(test) => format!("{:.3}", test.p),
+        Some(test) if test.holm < 0.001 => "< 0.001".into(),
+        Some(test) => format!("{:.3}", test.holm),
     }
 }

@@ -1,6 +1,7 @@
 //! `examine` passes on correct devices, and finds the kernel that a faulty driver computes wrongly.
 
 use crate::common::{Outcome, Replaced, Suite, check, runs_kernel};
+use std::ops::ControlFlow;
 use wgoal::Device;
 use wgoal::doctor::{examine, examine_kernel, kernels};
 
@@ -11,6 +12,7 @@ fn sound(device: &Device) -> Outcome {
         if !finding.passed() {
             wrong.push(format!("{finding:?}"));
         }
+        ControlFlow::Continue(())
     });
     check(passed && wrong.is_empty(), wrong.join("\n"))?;
     let runs = kernels().map(|kernel| kernel.spec.name).filter(|name| runs_kernel(device, name));
@@ -33,18 +35,23 @@ fn wrong_driver(device: &Device) -> Outcome {
     Ok(())
 }
 
-/// A shader that does not compile gives a finding with the driver's message and fails the examination.
+/// A shader that does not compile gives a finding with the driver's message and fails the examination, which ends where
+/// the caller says.
 fn refused(device: &Device) -> Outcome {
     let Some(gpu) = device.adapter() else { return Err("not an adapter".into()) };
     let own = &kernels().find(|kernel| kernel.spec.name == "sgd").ok_or("no sgd")?.spec;
     let _wrong = Replaced::new(gpu, own, format!("{}\nfn broken( {{", own.source));
     let mut fault = None;
+    let mut last = String::new();
     let passed = examine(device, |finding| {
+        last = finding.name.clone();
         if finding.name == "sgd" {
             fault = finding.fault.clone();
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
     });
-    check(!passed, "the device should not pass")?;
+    check(!passed && last == "sgd", format!("it should fail and end at sgd, ended at {last}"))?;
     check(fault.is_some_and(|fault| fault.contains("sgd")), "the fault should name the kernel")
 }
 

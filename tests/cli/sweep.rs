@@ -133,7 +133,7 @@ fn the_table_is_that_of_the_runs() {
                 (of(score, "/mean") - mean).abs() < 1e-9 && (of(score, "/sd") - sd).abs() < 1e-9,
                 "{score}"
             );
-            assert_eq!(csv[row + 1][4 + 3 * place].parse::<f64>().unwrap(), of(score, "/mean"));
+            assert_eq!(csv[row + 1][4 + 4 * place].parse::<f64>().unwrap(), of(score, "/mean"));
             let printed = format!("| {mean:.1} ± {sd:.1} |");
             assert!(stdout.lines().nth(6 + row).unwrap().contains(&printed), "{printed} in\n{stdout}");
         }
@@ -148,6 +148,29 @@ fn the_table_is_that_of_the_runs() {
     let found = &row("nca:lin")["rsum"]["test"];
     assert!((of(found, "/t") - t).abs() < 1e-9 && (of(found, "/p") - p).abs() < 1e-9, "{found} {t} {p}");
     assert_eq!((&row("con:con")["rsum"]["test"], &table["baseline"]), (&Value::Null, &"con:con".into()));
+}
+
+/// Holm's method: the smallest of m values of p counts m times, the next m − 1 times, and none less than the one before.
+#[test]
+fn p_is_corrected_for_the_number_of_objectives() {
+    let place = Place::new();
+    let names = "con:con,nca:lin,hinge,infonce";
+    let stdout = place.ok(&format!("sweep data --objectives {names} --seeds 0,1,2 {SMALL} --out sweep"));
+    let table: Value = serde_json::from_slice(&place.read("sweep/table.json")).unwrap();
+    let rows = table["rows"].as_array().unwrap();
+    let tests: Vec<_> = rows.iter().filter(|row| !row["rsum"]["test"].is_null()).collect();
+    let p = |row: &Value| row["rsum"]["test"]["p"].as_f64().unwrap();
+    assert_eq!(tests.len(), 3);
+    for row in &tests {
+        let smaller = tests.iter().filter(|other| p(other) <= p(row));
+        let rank = |other: &Value| tests.iter().filter(|third| p(third) < p(other)).count();
+        let expected = smaller.map(|other| (3 - rank(other)) as f64 * p(other)).fold(0.0, f64::max).min(1.0);
+        let found = row["rsum"]["test"]["holm"].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}: {rows:?}");
+        let name = row["objective"].as_str().unwrap();
+        let line = stdout.lines().find(|line| line.replace(" | ", ":").contains(&format!("| {name}:")));
+        assert!(line.is_some_and(|line| line.contains(&format!("| {found:.3} |"))), "{line:?} {found}");
+    }
 }
 
 #[test]
