@@ -93,8 +93,8 @@ fn best_belongs_to_the_run_that_last_tells_of() {
 #[test]
 fn kills_do_not_show() {
     use std::process::Stdio;
-    const KILLS: u32 = 20;
-    const EPOCHS: usize = 80;
+    const KILLS: u32 = 10;
+    const EPOCHS: usize = 40;
 
     let place = Place::new();
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");

@@ -131,7 +131,7 @@ fn progress_tells_the_time_left_and_leaves_no_line_behind() {
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     let (text, success) = in_a_terminal(
         &place,
-        &format!("train {data} --device cpu --batch 16 --epochs 2 --no-baselines --out run"),
+        &format!("train {data} --recipe goal --device cpu --batch 16 --epochs 2 --no-baselines --out run"),
     );
     assert!(success, "{text}");
     for part in ["epoch 2/2  step ", " steps/s  ", " s left"] {
@@ -142,7 +142,7 @@ fn progress_tells_the_time_left_and_leaves_no_line_behind() {
     assert!(left.iter().any(|line| line.starts_with("epoch   2  loss")), "{left:#?}");
     // Nor does an error, or --quiet.
     let (text, success) =
-        in_a_terminal(&place, &format!("train {data} --device cpu --batch 8 --lr 1e30 --out lost"));
+        in_a_terminal(&place, &format!("train {data} --recipe goal --device cpu --batch 8 --lr 1e30 --out lost"));
     let left = lines_left(&text);
     assert!(!success && !left.iter().any(|line| line.contains("steps/s")), "{left:#?}");
     assert!(left.iter().any(|line| line.starts_with("error: epoch 1")), "{left:#?}");
