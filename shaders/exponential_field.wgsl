@@ -11,6 +11,8 @@
 //   A_ij = scale (share_it w_i(S_ij) + share_ti w_j(S_ij)),  0 if i and j are not negatives
 //   A_ii = scale (share_it dL_i/dp + share_ti dL'_i/dp)
 //
+// With `mined`, only negatives with s + reach > p count, and L is 0 without one.
+//
 // Reference: docs/math.md, "Multi-similarity and lifted structure" and "Circle loss"; Wang, Han et al. (2019), with one
 // positive and without mining; Oh Song et al. (2016), with one positive and on similarities; Sun et al. (2020), eq. 6,
 // with one positive.
@@ -29,10 +31,12 @@ struct Params {
     row_offset: u32,
     mask: u32,
     loss: u32,         // 0 multi-similarity, 1 lifted structure, 2 circle loss
+    mined: u32,
     rate: f32,
     alpha: f32,
     lambda: f32,
     margin: f32,
+    reach: f32,
     scale: f32,
     share_it: f32,     // factor of each direction
     share_ti: f32,
@@ -82,6 +86,9 @@ fn sigmoid(z: f32) -> f32 {
 }
 
 fn anchor_loss(state: vec4f) -> f32 {
+    if (params.mined != 0u && state.z <= 0.0) {
+        return 0.0;
+    }
     if (params.loss == 0u) {
         // The larger of n and lambda is factored out, so only positive numbers are added.
         let above = state.y - params.lambda;
@@ -99,6 +106,9 @@ fn anchor_loss(state: vec4f) -> f32 {
 }
 
 fn pull(state: vec4f) -> f32 {
+    if (params.mined != 0u && state.z <= 0.0) {
+        return 0.0;
+    }
     if (params.loss == 0u) {
         return 1.0 / (1.0 + bounded_exp(params.alpha * (state.x - params.lambda)));
     }
@@ -113,6 +123,9 @@ fn pull(state: vec4f) -> f32 {
 }
 
 fn push(s: f32, state: vec4f) -> f32 {
+    if (params.mined != 0u && s + params.reach <= state.x) {
+        return 0.0;
+    }
     if (params.loss == 2u) {
         let m = params.margin;
         let top = max(max(state.y + m, 0.0) * (state.y - m), 0.0);

@@ -8,6 +8,7 @@
 //
 // n_a is the hardest negative (hardest.wgsl without the own pair), so every exponent is 0 or less. For the circle loss
 // the f of another negative may exceed f(n), but not 0, if f(n) is below 0.
+// With `mined`, only the negatives with S_ac + reach > p_a count.
 // Blocks and strides are those of hardest.wgsl. The sums of several blocks add up.
 //
 //   similarity  block of S                      read
@@ -27,8 +28,10 @@ struct Params {
     candidate_offset: u32,
     mask: u32,
     circle: u32,
+    mined: u32,
     rate: f32,
     margin: f32,
+    reach: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -56,6 +59,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let anchor = group.x + params.anchor_offset;
     let start = group.x * params.anchor_stride;
     let n = value[anchor];
+    let p = positive[anchor];
     var sum = 0.0;
     for (var c = lane; c < params.candidates; c += LANES) {
         let candidate = c + params.candidate_offset;
@@ -64,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             negative = ids[candidate] != ids[anchor];
         }
         let s = similarity[start + c * params.candidate_stride];
-        if (negative && s >= LEFT_OUT) {
+        if (negative && s >= LEFT_OUT && (params.mined == 0u || s + params.reach > p)) {
             sum += exp(max(exponent(s, n), -87.0));
         }
     }
@@ -81,6 +85,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if (params.candidate_offset != 0u) {
             earlier = state[anchor].z;
         }
-        state[anchor] = vec4f(positive[anchor], n, earlier + partial[0], 0.0);
+        state[anchor] = vec4f(p, n, earlier + partial[0], 0.0);
     }
 }

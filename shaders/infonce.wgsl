@@ -12,9 +12,15 @@
 //   softmax = e^x / Z          softmax - 1/m = (m (e^x - 1) - G) / (m Z)
 //   log sum e^z - mean z of the targets = distance / (m t) + log Z          and log Z = log(1 + G) where m = 1
 //
+// With same_image = 3, q is the share of a target in the sum of e^z over all targets. The state is (n, N, p, P): n is the
+// maximum of the negatives, N is their sum of e^x, and p and P are those of the targets. With u = (n - p) / t + log(N / P):
+//
+//   softmax = e^((s - n) / t) sigma(u) / N at a negative        softmax - q = -e^((s - p) / t) sigma(u) / P at a target
+//   loss = log(1 + e^u)
+//
 // These forms keep all digits of a small loss, as a single target far above the others gives it. The rows of
-// (softmax - q) add up to 0, and so do its columns. So dt uses s - max s in place of s, which loses no digits where all
-// s are alike.
+// (softmax - q) add up to 0, and so do its columns. So dt uses s - max s, or s - n, in place of s, which loses no digits
+// where all s are alike.
 //
 //   ids                 [pairs] image of each pair                          read
 //   temperature         [1] t                                               read
@@ -30,7 +36,7 @@ struct Params {
     pairs: u32,
     stride: u32,       // floats in a row of field
     row_offset: u32,
-    same_image: u32,
+    same_image: u32,   // as in log_sum_exp.wgsl
     scale: f32,
     share_it: f32,     // factor of each direction
     share_ti: f32,
@@ -48,6 +54,7 @@ struct Params {
 
 const LANES = 64u;
 const LEFT_OUT = -3.0e38;   // similarities below are left out
+const SUMMED = 3u;
 var<workgroup> partial: array<f32, LANES>;
 
 fn role(anchor: u32, candidate: u32) -> u32 {
@@ -57,7 +64,8 @@ fn role(anchor: u32, candidate: u32) -> u32 {
     if (params.same_image == 0u) {
         return 0u;
     }
-    return select(0u, params.same_image, ids[candidate] == ids[anchor]);
+    let same = select(params.same_image, 1u, params.same_image == SUMMED);
+    return select(0u, same, ids[candidate] == ids[anchor]);
 }
 
 // e^x - 1 for x <= 0. A series near 0 keeps the digits that the difference would lose.
@@ -73,8 +81,22 @@ fn log_one_plus(u: f32) -> f32 {
     return select(log(1.0 + u), series, u < 0.5);
 }
 
+// u of an anchor whose targets' probabilities add up. It must have a negative.
+fn log_odds(rate: f32, state: vec4f) -> f32 {
+    return rate * (state.x - state.z) + log(state.y / state.w);
+}
+
 // softmax - q of an anchor.
 fn coefficient(s: f32, rate: f32, state: vec4f, is_target: bool) -> f32 {
+    if (params.same_image == SUMMED) {
+        if (state.y <= 0.0) {
+            return 0.0;
+        }
+        let sigma = 1.0 / (1.0 + exp(clamp(-log_odds(rate, state), -87.0, 87.0)));
+        let own = select(state.xy, state.zw, is_target);
+        let x = max(rate * (s - own.x), -87.0);
+        return select(sigma, -sigma, is_target) * (exp(x) / own.y);
+    }
     let x = max(rate * (s - state.x), -87.0);
     if (is_target) {
         return (state.w * exp_minus_one(x) - state.z) / (state.w * state.y);
@@ -83,7 +105,19 @@ fn coefficient(s: f32, rate: f32, state: vec4f, is_target: bool) -> f32 {
 }
 
 fn cross_entropy(state: vec4f, distance: f32, rate: f32) -> f32 {
+    if (params.same_image == SUMMED) {
+        if (state.y <= 0.0) {
+            return 0.0;
+        }
+        let u = log_odds(rate, state);
+        return max(u, 0.0) + log_one_plus(exp(max(-abs(u), -87.0)));
+    }
     return rate * distance / state.w + select(log(state.y), log_one_plus(state.z), state.w == 1.0);
+}
+
+// The largest similarity of the anchor, or that of its negatives.
+fn centre(state: vec4f) -> f32 {
+    return select(state.x, state.z, params.same_image == SUMMED && state.y <= 0.0);
 }
 
 @compute @workgroup_size(LANES)
@@ -102,7 +136,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if (part != 2u && s >= LEFT_OUT) {
             a = vec2f(coefficient(s, rate, row, part == 1u), coefficient(s, rate, column, part == 1u));
             a = vec2f(params.share_it * a.x, params.share_ti * a.y);
-            sum += a.x * (s - row.x) + a.y * (s - column.x);
+            sum += a.x * (s - centre(row)) + a.y * (s - centre(column));
         }
         field[start + j] = share * rate * (a.x + a.y);
     }

@@ -99,6 +99,7 @@ fn objectives() -> impl Iterator<Item = Objective> {
             Objective::HingeSum { margin },
             Objective::Infonce(learned),
             Objective::Infonce(masked),
+            Objective::Infonce(InfonceParams { log_sum: true, ..Default::default() }),
             Objective::Siglip(SiglipParams::default()),
             Objective::Siglip(SiglipParams { leave_out: true, ..Default::default() }),
         ])

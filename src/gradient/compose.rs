@@ -3,7 +3,7 @@
 //! The file is long because more than half of it are tests: strips of any size give the gradient of the whole batch, and
 //! what is left out has no part in it.
 
-use super::terms::{exponential_params, same_image, term_weights};
+use super::terms::{exponential_params, same_image, targets, term_weights};
 use super::workspace::{Direction, Inputs, Strips, Workspace};
 use crate::Result;
 use crate::device::{Commands, Matrix};
@@ -237,7 +237,7 @@ impl Workspace {
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
             let from = InfonceField {
                 ids: inputs.ids,
-                same_image: same_image(params.leave_out),
+                same_image: targets(params),
                 temperature: inputs.logits,
                 states: [images.sums.view(), texts.sums.view()],
                 scale: inputs.scale,
@@ -446,6 +446,8 @@ mod tests {
             infonce(true),
             siglip(false),
             siglip(true),
+            Objective::Infonce(InfonceParams { temperature: 0.1, log_sum: true, ..Default::default() }),
+            "multi-similarity-mined".parse().unwrap(),
             "circle-all".parse().unwrap(),
             "circle-all@text-to-image".parse().unwrap(),
             infonce(true).in_direction(crate::objective::Direction::ImageToText).unwrap(),
@@ -526,6 +528,8 @@ mod tests {
             "siglip".parse().unwrap(),
             "siglip-masked".parse().unwrap(),
             "circle-all".parse().unwrap(),
+            "infonce-log-sum".parse().unwrap(),
+            "multi-similarity-mined".parse().unwrap(),
             "infonce@text-to-image+0.5*nca:lin@semi-hard@image-to-text".parse().unwrap(),
             "cir:sig-ms@top:3".parse().unwrap(),
             "nca:lin@semi-hard".parse().unwrap(),

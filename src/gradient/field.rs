@@ -1,7 +1,7 @@
 //! The field A at the similarities of one batch in f64, computed by the reference implementations. The device's
 //! gradient is compared with it, and `analyze` examines it (docs/math.md, "Assembled gradient").
 
-use super::terms::{exponential_params, same_image, term_weights};
+use super::terms::{exponential_params, same_image, targets, term_weights};
 use crate::Result;
 use crate::device::padded;
 use crate::kernels::{Block, reference};
@@ -43,7 +43,7 @@ impl Field {
             losses.iter().zip(shares).map(|(losses, share)| share * losses.iter().sum::<f64>()).sum::<f64>()
         };
         if let Objective::Infonce(params) = term.objective {
-            let (same, t) = ((ids, same_image(params.leave_out)), f64::from(params.temperature));
+            let (same, t) = ((ids, targets(params)), f64::from(params.temperature));
             let mut states = [vec![0.0; 4 * n], vec![0.0; 4 * n]];
             for ((block, state), distance) in blocks.iter().zip(&mut states).zip(&mut losses) {
                 reference::log_sum_exp(block, s, same, t, (state, distance));

@@ -1,7 +1,7 @@
 //! Mining: the hardest negatives of every anchor, in rounds, within the batch and a memory bank.
 
 use super::relation::LeftOut;
-use super::terms::same_image;
+use super::terms::targets;
 use super::workspace::{Direction, Inputs, Mined, Strips, Workspace, ranges};
 use crate::Result;
 use crate::device::{Buffer, Commands, Mat, Matrix, Slice, padded};
@@ -39,7 +39,7 @@ impl Workspace {
                 };
                 mining.block(commands, &block, strip.view(), inputs.ids, (positive, direction))?;
                 if let Objective::Infonce(params) = term.objective {
-                    let same = (inputs.ids, same_image(params.leave_out));
+                    let same = (inputs.ids, targets(params));
                     let (state, distance) = (direction.sums.view_mut(), direction.part_loss.view_mut());
                     log_sum_exp(commands, &block, strip.view(), same, inputs.logits, state, distance)?;
                 }

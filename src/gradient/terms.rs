@@ -1,9 +1,20 @@
 //! Translates the description of an objective into parameters of kernels.
 
 use crate::kernels::{ExponentialLoss, ExponentialParams, PositivePart, SameImage, WeightParams};
-use crate::objective::{GoalParams, Loss, Negatives, Objective, PairWeight, Term, TripletWeight};
+use crate::objective::{
+    GoalParams, InfonceParams, Loss, Negatives, Objective, PairWeight, Term, TripletWeight,
+};
 
-/// How InfoNCE and SigLIP treat other captions of an image.
+/// How InfoNCE treats other captions of an image.
+pub(super) fn targets(params: &InfonceParams) -> SameImage {
+    match (params.leave_out, params.log_sum) {
+        (true, _) => SameImage::LeftOut,
+        (false, true) => SameImage::Summed,
+        (false, false) => SameImage::Target,
+    }
+}
+
+/// How SigLIP treats other captions of an image.
 pub(super) fn same_image(leave_out: bool) -> SameImage {
     if leave_out { SameImage::LeftOut } else { SameImage::Target }
 }
@@ -59,12 +70,13 @@ pub(crate) fn weight_params(objective: &Objective, scale: f32) -> Option<WeightP
 /// The parameters of a loss that sums exponentials over all negatives; `None` for other objectives.
 pub(super) fn exponential_params(term: &Term, scale: f32) -> Option<ExponentialParams> {
     let Objective::Loss(loss, params) = term.objective else { return None };
-    let GoalParams { tau, alpha, beta, lambda, circle, margin, .. } = *params;
+    let GoalParams { tau, alpha, beta, lambda, threshold, circle, margin } = *params;
+    let reach = (*loss == Loss::MultiSimilarityMined).then_some(threshold);
     let (loss, rate, margin) = match loss {
-        Loss::MultiSimilarity => (ExponentialLoss::MultiSimilarity, beta, 0.0),
+        Loss::MultiSimilarity | Loss::MultiSimilarityMined => (ExponentialLoss::MultiSimilarity, beta, 0.0),
         Loss::Lifted => (ExponentialLoss::Lifted, tau, margin.unwrap_or(0.0)),
         Loss::CircleAll => (ExponentialLoss::Circle, tau, circle),
         _ => return None,
     };
-    Some(ExponentialParams { loss, rate, alpha, lambda, margin, scale, shares: term.shares() })
+    Some(ExponentialParams { loss, rate, alpha, lambda, margin, scale, shares: term.shares(), reach })
 }

@@ -26,7 +26,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["params.share_ti * push", "params.share_it * push"],
 };
 
-params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, loss: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, scale: f32, share_it: f32, share_ti: f32);
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, loss: u32, mined: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, reach: f32, scale: f32, share_it: f32, share_ti: f32);
 
 /// A loss that sums exponentials over all negatives of an anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct ExponentialParams {
     pub lambda: f32,
     /// Margin of lifted structure or of the circle loss.
     pub margin: f32,
+    /// If given, only negatives with s + reach > p count, and an anchor without one contributes nothing.
+    pub reach: Option<f32>,
     /// Upstream gradient.
     pub scale: f32,
     /// Factors of both directions.
@@ -63,9 +65,15 @@ impl ExponentialParams {
         alpha: 2.0,
         lambda: 0.5,
         margin: 0.25,
+        reach: None,
         scale: 0.7,
         shares: [1.0, 0.5],
     };
+
+    /// Whether a negative counts beside the positive p.
+    pub fn counts<T: Real>(&self, s: T, p: T) -> bool {
+        self.reach.is_none_or(|reach| s + T::of(reach.into()) > p)
+    }
 
     /// f(s), the exponent of a negative.
     pub fn exponent<T: Real>(&self, s: T) -> T {
@@ -107,7 +115,7 @@ pub fn exponential_field(
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
-            let ExponentialParams { loss, rate, alpha, lambda, margin, scale, shares } = *params;
+            let ExponentialParams { loss, rate, alpha, lambda, margin, reach, scale, shares } = *params;
             let block = Params {
                 rows: rows as u32,
                 pairs: pairs as u32,
@@ -115,10 +123,12 @@ pub fn exponential_field(
                 row_offset: row_offset as u32,
                 mask: ids.is_some().into(),
                 loss: loss as u32,
+                mined: reach.is_some().into(),
                 rate,
                 alpha,
                 lambda,
                 margin,
+                reach: reach.unwrap_or(0.0),
                 scale,
                 share_it: shares[0],
                 share_ti: shares[1],
@@ -145,6 +155,7 @@ pub(super) fn softplus<T: Real>(z: T) -> T {
 
 /// An anchor's contribution to the field.
 struct Anchor<T> {
+    p: T,
     /// No exponent exceeds it.
     top: T,
     /// The divisor of the exponentials; `None` if the loss is 0.
@@ -165,13 +176,16 @@ impl<T: Real> Anchor<T> {
             let z = top + rate * factor * (T::one() - m - p) + sum.ln();
             let open = sum > zero;
             let (weight, loss) = if open { (sigma(z), softplus(z) / rate) } else { (zero, zero) };
-            return Self { top, denominator: open.then(|| sum / weight), pull: weight * factor, loss };
+            return Self { p, top, denominator: open.then(|| sum / weight), pull: weight * factor, loss };
         }
         if params.loss == ExponentialLoss::Lifted {
             let cost = of(params.margin) - p + n + sum.ln() / rate;
             let open = sum > zero && cost > zero;
             let (pull, loss) = if open { (T::one(), cost) } else { (zero, zero) };
-            return Self { top, denominator: open.then_some(sum), pull, loss };
+            return Self { p, top, denominator: open.then_some(sum), pull, loss };
+        }
+        if params.reach.is_some() && sum <= zero {
+            return Self { p, top, denominator: None, pull: zero, loss: zero };
         }
         let one = (rate * (lambda - n)).max(of(-87.0)).min(of(87.0)).exp();
         // Factoring out the larger of n and lambda leaves a sum of positive numbers.
@@ -180,10 +194,13 @@ impl<T: Real> Anchor<T> {
             if above > zero { (sum + one).ln() } else { (sum * (rate * above).max(of(-87.0)).exp()).ln_1p() };
         let negatives = above.max(zero) + total / rate;
         let z = -alpha * (p - lambda);
-        Self { top, denominator: Some(sum + one), pull: sigma(z), loss: softplus(z) / alpha + negatives }
+        Self { p, top, denominator: Some(sum + one), pull: sigma(z), loss: softplus(z) / alpha + negatives }
     }
 
     fn push(&self, params: &ExponentialParams, s: T) -> T {
+        if !params.counts(s, self.p) {
+            return T::zero();
+        }
         let factor = match params.loss {
             ExponentialLoss::Circle => (s + T::of(params.margin.into())).max(T::zero()),
             _ => T::one(),
@@ -249,7 +266,12 @@ pub fn whole_reference<T: Real>(
 
 fn check(lab: &mut Lab) -> Result<()> {
     use ExponentialLoss::{Circle, Lifted, MultiSimilarity};
-    for (loss, margin) in [(MultiSimilarity, 0.0), (Lifted, -0.75), (Circle, 0.25)] {
+    for (loss, margin, reach) in [
+        (MultiSimilarity, 0.0, None),
+        (MultiSimilarity, 0.0, Some(0.25)),
+        (Lifted, -0.75, None),
+        (Circle, 0.25, None),
+    ] {
         let ids = lab.indices(N, 40)?;
         let mut field = lab.matrix(N, N)?;
         let states = [(); 2].map(|()| {
@@ -259,7 +281,7 @@ fn check(lab: &mut Lab) -> Result<()> {
         });
         let [it, ti] = states;
         let (it, ti) = (it?, ti?);
-        let params = ExponentialParams { loss, margin, ..ExponentialParams::TESTED };
+        let params = ExponentialParams { loss, margin, reach, ..ExponentialParams::TESTED };
         let (mut expected, mut losses) = (field.wide(), [vec![0.0; N], vec![0.0; N]]);
         let [loss_it, loss_ti] = &mut losses;
         let wide = [&it.wide()[..], &ti.wide()[..]];

@@ -22,7 +22,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["earlier + partial[0]", "earlier + 1.001 * partial[0]"],
 };
 
-params!(block mask: u32, circle: u32, rate: f32, margin: f32);
+params!(block mask: u32, circle: u32, mined: u32, rate: f32, margin: f32, reach: f32);
 
 /// Writes `state [pairs, 4]` = (p, n, sum over the negatives of e^(f(s) - top), 0) of every anchor, with f and top of
 /// [`ExponentialParams::exponent`] and [`ExponentialParams::top`]. The inputs are p and the hardest negatives n. Each block adds to the sums of the blocks before it.
@@ -44,9 +44,16 @@ pub fn exponential_sum(
             Ok(())
         }
         Commands::Gpu(recorder) => {
-            let ExponentialParams { loss, rate, margin, .. } = *params;
-            let (mask, circle) = (ids.is_some().into(), (loss == ExponentialLoss::Circle).into());
-            let params = Params { mask, circle, rate, margin, ..Params::on(block) };
+            let ExponentialParams { loss, rate, margin, reach, .. } = *params;
+            let params = Params {
+                mask: ids.is_some().into(),
+                circle: (loss == ExponentialLoss::Circle).into(),
+                mined: reach.is_some().into(),
+                rate,
+                margin,
+                reach: reach.unwrap_or(0.0),
+                ..Params::on(block)
+            };
             let regions = [
                 similarity.data.region()?,
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
@@ -80,7 +87,7 @@ pub fn reference<T: Real>(
             Some(ids) => ids[candidate] != ids[anchor],
             None => candidate != anchor,
         };
-        if negative && !is_left_out(s) {
+        if negative && !is_left_out(s) && params.counts(s, state[0]) {
             state[2] += (params.exponent(s) - params.top(state[1])).exp();
         }
     });

@@ -1,8 +1,9 @@
 //! The field of the symmetric InfoNCE (docs/math.md, "InfoNCE"). It overwrites the similarities.
 
+use super::exponential_field::softplus;
 use super::hardest::mined;
 use super::lab::{Lab, N, TEMPERATURE, directions};
-use super::{Access, Kernel, KernelSpec, LANES, Real, SameImage, is_left_out, lanes};
+use super::{Access, Kernel, KernelSpec, LANES, Real, SameImage, is_left_out, lanes, sigma};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -122,10 +123,17 @@ pub fn reference<T: Real>(
 ) {
     let rate = T::one() / temperature;
     let share = scale / T::of(2.0 * pairs as f64);
-    let state = |direction: usize, i: usize| State::of(&states[direction][4 * i..]);
+    let summed = same_image.is_summed(ids.is_some());
+    let state = |direction: usize, i: usize| State::of(&states[direction][4 * i..], summed.then_some(rate));
     let cross_entropy = |state: &State<T>, distance: T| {
-        let total = if state.targets == T::one() { state.gap.ln_1p() } else { state.total.ln() };
-        (rate * distance / state.targets + total) / T::of(2.0 * pairs as f64)
+        let loss = match state.targets {
+            Targets::Summed { loss, .. } => loss,
+            Targets::Mean { gap, count } => {
+                let total = if count == T::one() { gap.ln_1p() } else { state.total.ln() };
+                rate * distance / count + total
+            }
+        };
+        loss / T::of(2.0 * pairs as f64)
     };
     let columns: Vec<_> = (0..pairs).map(|j| state(1, j)).collect();
     let tops: Vec<_> = columns.iter().map(|column| column.top).collect();
@@ -161,26 +169,48 @@ pub fn reference<T: Real>(
 /// What `log_sum_exp` computes for an anchor.
 #[derive(Clone, Copy)]
 struct State<T> {
-    /// max s
+    /// max s; that of the negatives, if the probabilities of the targets add up and there is a negative.
     top: T,
-    /// Z, the sum of all e^x.
+    /// The divisor of e^x at a negative. It is Z if the probabilities do not add up.
     total: T,
-    /// Z minus the number of targets, summed separately.
-    gap: T,
-    /// Number of targets.
-    targets: T,
+    targets: Targets<T>,
+}
+
+#[derive(Clone, Copy)]
+enum Targets<T> {
+    /// Z minus the number of targets, summed separately, and that number.
+    Mean { gap: T, count: T },
+    /// Their max s, their sum of e^x, the probability of all negatives together, and the loss.
+    Summed { top: T, sum: T, negatives: T, loss: T },
 }
 
 impl<T: Real> State<T> {
-    fn of(state: &[T]) -> Self {
-        Self { top: state[0], total: state[1], gap: state[2], targets: state[3] }
+    /// `rate` is given if the probabilities of the targets add up.
+    fn of(state: &[T], rate: Option<T>) -> Self {
+        let [top, sum, third, fourth] = [0, 1, 2, 3].map(|at| state[at]);
+        let Some(rate) = rate else {
+            return Self { top, total: sum, targets: Targets::Mean { gap: third, count: fourth } };
+        };
+        if sum <= T::zero() {
+            let targets = Targets::Summed { top: third, sum: fourth, negatives: T::zero(), loss: T::zero() };
+            return Self { top: third, total: T::one(), targets };
+        }
+        let u = rate * (top - third) + (sum / fourth).ln();
+        let targets = Targets::Summed { top: third, sum: fourth, negatives: sigma(u), loss: softplus(u) };
+        Self { top, total: sum / sigma(u), targets }
     }
 
     /// The softmax minus q at a target.
     #[inline(always)]
     fn at_target(&self, s: T, rate: T) -> T {
-        let x = rate * (s - self.top);
-        (self.targets * x.exp_m1() - self.gap) / (self.targets * self.total)
+        match self.targets {
+            Targets::Mean { gap, count } => {
+                (count * (rate * (s - self.top)).exp_m1() - gap) / (count * self.total)
+            }
+            Targets::Summed { top, sum, negatives, .. } => {
+                -negatives * ((rate * (s - top)).power_of_e() / sum)
+            }
+        }
     }
 }
 
@@ -253,7 +283,7 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
 
 fn check(lab: &mut Lab) -> Result<()> {
     let temperature = lab.pair(vec![TEMPERATURE])?;
-    for same_image in [SameImage::Target, SameImage::LeftOut] {
+    for same_image in [SameImage::Target, SameImage::LeftOut, SameImage::Summed] {
         let m = mined(lab, &directions()[0])?;
         let [(state_it, mut it), (state_ti, mut ti)] = directions().map(|block| {
             let (mut state, mut distance) = (vec![0.0; 4 * N], vec![0.0; N]);

@@ -31,11 +31,23 @@ pub enum SameImage {
     Target = 1,
     /// As neither of the two.
     LeftOut = 2,
+    /// As targets whose probabilities add up.
+    Summed = 3,
+}
+
+impl SameImage {
+    /// Whether the probabilities of an anchor's targets add up. Without ids there is one target.
+    pub(super) fn is_summed(self, has_ids: bool) -> bool {
+        self == Self::Summed && has_ids
+    }
 }
 
 /// Writes `state [pairs, 4]` = (max s, Z, Z - m, m) and `distance [pairs]` of every anchor. Here x = (s - max s) /
 /// temperature, Z is the sum of e^x, and m is the number of targets. The distance is the sum of (max s - s) over the
 /// targets. Blocks continue each other.
+///
+/// With [`SameImage::Summed`] and ids, the state is (max s of the negatives, their sum, max s of the targets, their sum),
+/// each sum from its own maximum, and the distance is 0.
 pub fn log_sum_exp(
     commands: &mut Commands,
     block: &Block,
@@ -79,6 +91,9 @@ pub fn reference<T: Real>(
     (state, distance): (&mut [T], &mut [T]),
 ) {
     let rate = T::one() / temperature;
+    if let (Some(ids), SameImage::Summed) = (ids, same_image) {
+        return super::summed::reference(block, similarity, ids, rate, (state, distance));
+    }
     let mut states: Vec<_> = state.chunks_exact_mut(4).zip(distance).collect();
     let own = block.anchor_offset..block.anchor_offset + block.anchors;
     if block.candidate_offset == 0 {
@@ -194,7 +209,7 @@ impl<'a, T: Real> Scan<T> for Sums<'a, T> {
 
 fn check(lab: &mut Lab) -> Result<()> {
     let temperature = lab.pair(vec![TEMPERATURE])?;
-    for same_image in [SameImage::Target, SameImage::LeftOut] {
+    for same_image in [SameImage::Target, SameImage::LeftOut, SameImage::Summed] {
         for block in directions() {
             let m = mined(lab, &block)?;
             let (mut state, mut distance) = (lab.poison(4 * N)?, lab.poison(N)?);

@@ -43,6 +43,7 @@ mod relative;
 mod scan;
 mod siglip;
 mod sum_squares;
+mod summed;
 #[cfg(feature = "native")]
 mod tuning;
 mod weights;

@@ -271,7 +271,11 @@ pub fn loss_at<T: Real>(params: &WeightParams, p: T, n: T, cost: T) -> T {
         Loss::SquaredPair | Loss::BinomialDeviance | Loss::Contrastive => {
             positive_loss(params, p) + negative_loss(params, n)
         }
-        Loss::Triplet | Loss::MultiSimilarity | Loss::Lifted | Loss::CircleAll => cost,
+        Loss::Triplet
+        | Loss::MultiSimilarity
+        | Loss::Lifted
+        | Loss::CircleAll
+        | Loss::MultiSimilarityMined => cost,
     }
 }
 

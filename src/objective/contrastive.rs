@@ -14,13 +14,16 @@ pub struct InfonceParams {
     pub learn_temperature: bool,
     /// With image ids: leave out the other captions of an image, instead of sharing the target among them.
     pub leave_out: bool,
+    /// With image ids: the probabilities of the captions of an image add up, and the loss is the logarithm of their sum.
+    /// Otherwise it is the mean of their logarithms. `leave_out` has precedence.
+    pub log_sum: bool,
 }
 
 with!(InfonceParams);
 
 impl Default for InfonceParams {
     fn default() -> Self {
-        Self { temperature: 0.07, learn_temperature: false, leave_out: false }
+        Self { temperature: 0.07, learn_temperature: false, leave_out: false, log_sum: false }
     }
 }
 

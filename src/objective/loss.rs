@@ -32,11 +32,14 @@ pub enum Loss {
     /// (1/τ) log(1 + e^(τ P⁺ (1−m−p)) Σ e^(τ P⁻(s) (s−m))) over all negatives (Sun et al. 2020, eq. 6). P⁺ and P⁻(s) are
     /// those of `CircleDetached`, and held fixed too.
     CircleAll,
+    /// `MultiSimilarity` over the negatives with s + κ > p, and 0 without such a negative: the mining of Wang et al. 2019,
+    /// with one positive
+    MultiSimilarityMined,
 }
 
 impl Loss {
     /// All losses.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Triplet,
         Self::NtXent,
         Self::SquaredPair,
@@ -46,6 +49,7 @@ impl Loss {
         Self::CircleAll,
         Self::Contrastive,
         Self::MultiSimilarity,
+        Self::MultiSimilarityMined,
         Self::Lifted,
     ];
 
@@ -61,6 +65,7 @@ impl Loss {
             Self::CircleAll => "circle-all",
             Self::Contrastive => "contrastive",
             Self::MultiSimilarity => "multi-similarity",
+            Self::MultiSimilarityMined => "multi-similarity-mined",
             Self::Lifted => "lifted",
         }
     }
@@ -75,7 +80,9 @@ impl Loss {
             Self::Circle => (TripletWeight::Cir, PairWeight::Lin),
             Self::CircleDetached => (TripletWeight::Circle, PairWeight::Circle),
             Self::Contrastive => (TripletWeight::Con, PairWeight::Contrastive),
-            Self::CircleAll | Self::MultiSimilarity | Self::Lifted => return None,
+            Self::CircleAll | Self::MultiSimilarity | Self::MultiSimilarityMined | Self::Lifted => {
+                return None;
+            }
         })
     }
 

@@ -75,7 +75,8 @@ pub struct GoalParams {
     pub beta: f32,
     /// Centre λ of both sigmoids.
     pub lambda: f32,
-    /// Reach κ of the relative sets, from the anchor's own negative and from the lowest positive.
+    /// Reach κ of the relative sets, from the anchor's own negative and from the lowest positive; of the mining of
+    /// `MultiSimilarityMined`, from the positive.
     pub threshold: f32,
     /// The circle margin m of the `cir` weight.
     pub circle: f32,

@@ -58,6 +58,9 @@ impl FromStr for Objective {
             "infonce-masked" => {
                 return Ok(Self::Infonce(InfonceParams { leave_out: true, ..Default::default() }));
             }
+            "infonce-log-sum" => {
+                return Ok(Self::Infonce(InfonceParams { log_sum: true, ..Default::default() }));
+            }
             "siglip" => return Ok(Self::Siglip(SiglipParams::default())),
             "siglip-masked" => {
                 return Ok(Self::Siglip(SiglipParams { leave_out: true, ..Default::default() }));
@@ -84,8 +87,17 @@ impl FromStr for Objective {
 /// The error for an unknown name. It suggests the nearest known name.
 fn unknown(name: &str) -> Error {
     let goal = Objective::goal_combinations().map(|objective| objective.to_string());
-    let others =
-        ["hinge", "hinge-sum", "infonce", "infonce-masked", "siglip", "siglip-masked", "custom"].into_iter();
+    let others = [
+        "hinge",
+        "hinge-sum",
+        "infonce",
+        "infonce-masked",
+        "infonce-log-sum",
+        "siglip",
+        "siglip-masked",
+        "custom",
+    ]
+    .into_iter();
     let others: Vec<_> = others.chain(Loss::ALL.map(|loss| loss.name())).map(String::from).collect();
     let expected = format!("TRIPLET:PAIR, {}", others.join(", "));
     let near = |known: &String| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), known);
@@ -113,6 +125,7 @@ impl fmt::Display for Objective {
             Self::Hinge { .. } => f.write_str("hinge"),
             Self::HingeSum { .. } => f.write_str("hinge-sum"),
             Self::Infonce(params) if params.leave_out => f.write_str("infonce-masked"),
+            Self::Infonce(params) if params.log_sum => f.write_str("infonce-log-sum"),
             Self::Infonce(_) => f.write_str("infonce"),
             Self::Siglip(params) if params.leave_out => f.write_str("siglip-masked"),
             Self::Siglip(_) => f.write_str("siglip"),

@@ -28,8 +28,8 @@ const WIDE: [usize; 2] = [1024, 512];
 const SAMPLE: usize = 16;
 
 /// The temperature that suits a start from CCA.
-fn infonce(leave_out: bool) -> Objective {
-    Objective::Infonce(InfonceParams { temperature: 0.04, learn_temperature: false, leave_out })
+fn infonce(form: InfonceParams) -> Objective {
+    Objective::Infonce(InfonceParams { temperature: 0.04, learn_temperature: false, ..form })
 }
 
 /// The recipe for a dataset and the options that override it. `options` sets them in a configuration.
@@ -39,7 +39,7 @@ pub(super) fn fit(
     options: impl Fn(TrainConfig) -> Result<TrainConfig>,
 ) -> Result<TrainConfig> {
     let base = TrainConfig {
-        objective: infonce(true),
+        objective: infonce(InfonceParams { leave_out: true, ..Default::default() }),
         image_pooling: first_of(dataset, Side::Image, &[Pooling::None, Pooling::Mean]),
         text_pooling: first_of(dataset, Side::Text, &[Pooling::None, Pooling::Mean]),
         standardize: true,
@@ -105,7 +105,7 @@ fn complete(base: TrainConfig, dataset: &Dataset, run: &TrainConfig, fast: bool)
     let closed = run.init == Init::Cca;
     let base = TrainConfig {
         objective: match &run.objective {
-            Objective::Infonce(params) => infonce(params.leave_out),
+            Objective::Infonce(params) => infonce(*params),
             _ => base.objective,
         },
         signed_root: root(dataset, run.image_pooling)?,
@@ -318,7 +318,7 @@ mod tests {
                 c.objective = plain.clone();
             }
         };
-        assert_eq!(recipe(&data, set).0.objective, infonce(false));
+        assert_eq!(recipe(&data, set).0.objective, infonce(InfonceParams::default()));
         let wide = dataset(5001, [4097, 0, 1, 0], -1.0);
         let (config, why) = recipe(&wide, |_| ());
         assert_eq!(config.init, Init::Xavier);

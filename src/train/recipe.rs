@@ -115,7 +115,7 @@ fn vse_inf() -> TrainConfig {
 /// a fifth of them 2e-3 was better than 8e-3: 4e-3 lies between. The published batch is 20 pairs on each of several
 /// devices; here it is 128 on one.
 fn xvlm() -> TrainConfig {
-    let infonce = InfonceParams { temperature: 0.07, learn_temperature: true, leave_out: false };
+    let infonce = InfonceParams { temperature: 0.07, learn_temperature: true, ..Default::default() };
     TrainConfig {
         objective: Objective::Infonce(infonce),
         optimizer: Optimizer::AdamW(AdamW { beta1: 0.9, beta2: 0.98, epsilon: 1e-8 }),

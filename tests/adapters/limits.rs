@@ -124,6 +124,7 @@ fn objectives() -> Vec<Objective> {
         "infonce",
         "infonce-masked",
         "siglip",
+        "infonce-log-sum",
         "siglip-masked",
         "cir:sig-ms@top:2",
         "nca:lin@semi-hard",

@@ -3,7 +3,7 @@
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
 use wgoal::gradient::GradientOptions;
-use wgoal::objective::{GoalParams, Loss};
+use wgoal::objective::{GoalParams, InfonceParams, Loss};
 use wgoal::{Device, Objective};
 
 const PAIRS: usize = 43;
@@ -282,6 +282,8 @@ fn one_direction(device: &Device) -> Outcome {
         ("multi-similarity", 1.0),
         ("lifted", 1.0),
         ("circle-all", 1.0),
+        ("multi-similarity-mined", 1.0),
+        ("infonce-log-sum", 0.5),
         ("infonce", 0.5),
         ("infonce-masked", 0.5),
     ] {
@@ -329,6 +331,43 @@ fn one_direction(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// InfoNCE whose targets' probabilities add up, by definition, at temperatures at which e^(s / t) of every target
+/// underflows in f32 beside that of the most similar negative.
+fn log_sum_of_far_targets(device: &Device) -> Outcome {
+    const PAIRS: usize = 24;
+    const DIM: usize = PAIRS / 2 + 1;
+    let ids: Vec<u32> = (0..PAIRS as u32).map(|i| i / 2).collect();
+    for (t, near) in [0.07f32, 0.01, 0.005].into_iter().flat_map(|t| [(t, 0.0f32), (t, 0.96875)]) {
+        // Image i is most similar to the texts of the next image, by `near`. To its own texts its similarity is at most
+        // 1/128 apart from 0. All similarities are exact in f32.
+        let (mut x, mut y) = (vec![0.0; PAIRS * DIM], vec![0.0; PAIRS * DIM]);
+        for i in 0..PAIRS {
+            (x[i * DIM + i / 2], y[i * DIM + (i / 2 + DIM - 2) % (DIM - 1)]) = (1.0, near);
+            (x[i * DIM + DIM - 1], y[i * DIM + DIM - 1]) = ((i % 5) as f32 / 64.0, (i % 7) as f32 / 64.0);
+        }
+        let (s, t64) = (similarity(&x, &y, DIM), f64::from(t));
+        let (mut a, mut loss, share) = (vec![vec![0.0; PAIRS]; PAIRS], 0.0, 0.5 / PAIRS as f64);
+        for (i, transposed) in (0..PAIRS).flat_map(|i| [(i, false), (i, true)]) {
+            let e = |j: usize| (if transposed { s[j][i] } else { s[i][j] } / t64).exp();
+            let of_targets: f64 = (0..PAIRS).filter(|&j| ids[j] == ids[i]).map(e).sum();
+            let of_negatives: f64 = (0..PAIRS).filter(|&j| ids[j] != ids[i]).map(e).sum();
+            loss += share * (of_negatives / of_targets).ln_1p();
+            for j in 0..PAIRS {
+                let softmax = e(j) / (of_targets + of_negatives);
+                // softmax - e / of_targets, without a difference of near numbers
+                let at_target = -e(j) / of_targets * of_negatives / (of_targets + of_negatives);
+                let value = share / t64 * if ids[j] == ids[i] { at_target } else { softmax };
+                *(if transposed { &mut a[j][i] } else { &mut a[i][j] }) += value;
+            }
+        }
+        let params = InfonceParams::default().with(|c| (c.temperature, c.log_sum) = (t, true));
+        let options = GradientOptions::default().with(|c| c.ids = Some(&ids));
+        let found = Objective::Infonce(params).gradients(device, (&x, DIM), (&y, DIM), options)?;
+        holds(&format!("infonce-log-sum, t {t}, near {near}"), &found, (loss, a), [&x, &y])?;
+    }
+    Ok(())
+}
+
 /// Batches that are too large for a key are refused, with the same message on every device.
 fn too_many_pairs(device: &Device) -> Outcome {
     let rows = vec![1.0; 70_000];
@@ -347,5 +386,6 @@ pub fn tests(suite: &mut Suite) {
     suite.each("small_softplus", small_softplus);
     suite.each("positives_once", positives_once);
     suite.each("one_direction", one_direction);
+    suite.each("log_sum_of_far_targets", log_sum_of_far_targets);
     suite.each("too_many_pairs", too_many_pairs);
 }

@@ -14,7 +14,8 @@ fn every_objective_trains() {
     // `triplet` equals con:con bit for bit.
     let losses = losses.filter(|name| name != "triplet");
     let others =
-        ["hinge", "hinge-sum", "infonce", "infonce-masked", "siglip", "siglip-masked"].map(String::from);
+        ["hinge", "hinge-sum", "infonce", "infonce-masked", "infonce-log-sum", "siglip", "siglip-masked"]
+            .map(String::from);
     let mut results = BTreeMap::new();
     for objective in goal.chain(others).chain(losses) {
         let out = objective.replace(':', "-");
@@ -32,7 +33,7 @@ fn every_objective_trains() {
             panic!("{objective} trained to the same as {other}");
         }
     }
-    assert_eq!(results.len(), 30);
+    assert_eq!(results.len(), 32);
 }
 
 #[test]
@@ -77,6 +78,8 @@ fn options_change_the_result() {
         "--objective infonce",
         "--objective infonce@image-to-text",
         "--objective infonce@text-to-image",
+        "--objective multi-similarity-mined",
+        "--objective multi-similarity-mined --threshold 0.01",
         "--objective circle-all",
         "--objective circle-all --tau 8",
         "--objective circle-all --circle-margin 0.2",

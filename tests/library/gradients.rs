@@ -256,8 +256,12 @@ fn cross_entropy(batch: &Batch, t: f64, ids: Option<&[u32]>, same_image: SameIma
         let anchor = |i: usize| {
             let left_out = |&j: &usize| !(same(i, j) && same_image == SameImage::LeftOut);
             let total: f64 = (0..PAIRS).filter(left_out).map(|j| z(i, j).exp()).sum();
-            let target = |&j: &usize| i == j || same(i, j) && same_image == SameImage::Target;
+            let several = matches!(same_image, SameImage::Target | SameImage::Summed);
+            let target = |&j: &usize| i == j || same(i, j) && several;
             let targets: Vec<_> = (0..PAIRS).filter(target).collect();
+            if same_image == SameImage::Summed {
+                return total.ln() - targets.iter().map(|&j| z(i, j).exp()).sum::<f64>().ln();
+            }
             targets.iter().map(|&j| total.ln() - z(i, j)).sum::<f64>() / targets.len() as f64
         };
         (0..PAIRS).map(anchor).sum::<f64>() / PAIRS as f64
@@ -272,6 +276,8 @@ fn infonce_is_the_gradient_of_its_loss() {
         (Some(&IDS[..]), SameImage::Negative),
         (Some(&IDS[..]), SameImage::Target),
         (Some(&IDS[..]), SameImage::LeftOut),
+        (Some(&IDS[..]), SameImage::Summed),
+        (None, SameImage::Summed),
     ];
     for (seed, (ids, same_image)) in cases.into_iter().enumerate() {
         let (batch, t) = (Batch::random(seed as u64), 0.25);
@@ -437,6 +443,7 @@ const EXPONENTIAL: ExponentialParams = ExponentialParams {
     alpha: 2.0,
     lambda: 0.5,
     margin: 0.0,
+    reach: None,
     scale: 1.0,
     shares: [1.0; 2],
 };
@@ -475,15 +482,27 @@ fn the_circle_loss_over_all_negatives_is_that_of_its_paper() {
 fn losses_over_all_negatives_are_those_of_their_papers() {
     for (seed, ids) in [(0, None), (1, None), (2, Some(&IDS[..]))] {
         use ExponentialLoss::{Lifted, MultiSimilarity};
-        for (loss, margin) in [(MultiSimilarity, 0.0), (Lifted, 1.0), (Lifted, -2.0)] {
-            let params = ExponentialParams { loss, margin, ..EXPONENTIAL };
+        for (loss, margin, reach) in [
+            (MultiSimilarity, 0.0, None),
+            (MultiSimilarity, 0.0, Some(0.25f32)),
+            (MultiSimilarity, 0.0, Some(-0.5)),
+            (Lifted, 1.0, None),
+            (Lifted, -2.0, None),
+        ] {
+            let params = ExponentialParams { loss, margin, reach, ..EXPONENTIAL };
             let batch = Batch::random(seed);
             let mut field = batch.similarity();
             let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params);
             let direction = |s: &dyn Fn(usize, usize) -> f64| -> f64 {
                 let anchor = |i: usize| {
                     let negative = |&j: &usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
-                    let negatives = (0..PAIRS).filter(negative).map(|j| s(i, j));
+                    let kept = |&n: &f64| reach.is_none_or(|reach| n + f64::from(reach) > s(i, i));
+                    let negatives: Vec<_> =
+                        (0..PAIRS).filter(negative).map(|j| s(i, j)).filter(kept).collect();
+                    if reach.is_some() && negatives.is_empty() {
+                        return 0.0;
+                    }
+                    let negatives = negatives.into_iter();
                     if loss == Lifted {
                         let sum: f64 = negatives.map(|s| (3.0 * s).exp()).sum();
                         return (f64::from(margin) - s(i, i) + sum.ln() / 3.0).max(0.0);
@@ -495,7 +514,7 @@ fn losses_over_all_negatives_are_those_of_their_papers() {
             };
             let value = |batch: &Batch| direction(&|i, j| batch.s(i, j)) + direction(&|i, j| batch.s(j, i));
             let (found, expected) = (it.iter().chain(&ti).sum::<f64>(), value(&batch));
-            let what = format!("{loss:?}, margin {margin}, seed {seed}");
+            let what = format!("{loss:?}, margin {margin}, reach {reach:?}, seed {seed}");
             assert!((found - expected).abs() < 1e-12 * expected.abs().max(1.0), "{what}: {found} {expected}");
             if expected > 0.0 {
                 descends(&what, &batch, &through(&field, &batch), value);

@@ -14,8 +14,9 @@ pub struct ObjectiveArgs {
     ///
     /// A GOAL gradient is TRIPLET:PAIR. TRIPLET is con, nca or cir; PAIR is con, lin, lin-ms, sig or sig-ms.
     ///
-    /// The losses are hinge, hinge-sum, infonce, infonce-masked, siglip, siglip-masked, triplet, nt-xent, squared-pair,
-    /// binomial-deviance, circle, circle-detached, circle-all, contrastive, multi-similarity and lifted.
+    /// The losses are hinge, hinge-sum, infonce, infonce-masked, infonce-log-sum, siglip, siglip-masked, triplet,
+    /// nt-xent, squared-pair, binomial-deviance, circle, circle-detached, circle-all, contrastive, multi-similarity,
+    /// multi-similarity-mined and lifted.
     ///
     /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms. One
     /// direction of a loss is written as in infonce@image-to-text or infonce@text-to-image.
@@ -38,7 +39,7 @@ pub struct ObjectiveArgs {
     /// Centre of the weights of sig and sig-ms, a similarity [default: 0.5]
     #[arg(long, value_name = "CENTRE", allow_negative_numbers = true, help_heading = "Objective")]
     pub(in crate::cli) lambda: Option<f32>,
-    /// Reach of the relative sets of lin-ms and sig-ms, 0 or more [default: 0.1]
+    /// Reach of the relative sets of lin-ms and sig-ms, and of multi-similarity-mined, 0 or more [default: 0.1]
     #[arg(long, value_name = "REACH", allow_negative_numbers = true, help_heading = "Objective")]
     pub(in crate::cli) threshold: Option<f32>,
     /// Margin inside the triplet weight cir [default: 0.5]

@@ -75,6 +75,9 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
             }
         }
         Objective::Loss(Loss::MultiSimilarity, _) => read.extend(SIGMOIDS),
+        Objective::Loss(Loss::MultiSimilarityMined, _) => {
+            read.extend(SIGMOIDS.iter().chain(&["threshold"]));
+        }
         Objective::Loss(Loss::CircleAll, _) => read.extend(["tau", "circle-margin"]),
         Objective::Loss(Loss::Lifted, _) => read.extend(["tau", "margin"]),
         Objective::Loss(loss, params) => {

@@ -346,9 +346,10 @@ pub fn next_hardest(device: &Device) -> Outcome {
     })
 }
 
-/// The temperatures of the InfoNCE tests: the published one, and one at which exponentials underflow in f32.
-pub const TEMPERATURES: [f32; 2] = [0.07, 0.01];
-pub const SAME_IMAGE: [SameImage; 3] = [SameImage::Negative, SameImage::Target, SameImage::LeftOut];
+/// The temperatures of the InfoNCE tests: the published one, and two at which exponentials underflow in f32.
+pub const TEMPERATURES: [f32; 3] = [0.07, 0.01, 0.005];
+pub const SAME_IMAGE: [SameImage; 4] =
+    [SameImage::Negative, SameImage::Target, SameImage::LeftOut, SameImage::Summed];
 
 pub fn log_sum_exp(device: &Device) -> Outcome {
     each_lanes(device, CASES, |bench, random, case| {
@@ -373,8 +374,11 @@ pub fn log_sum_exp(device: &Device) -> Outcome {
                     // An exponent is the difference of two z. None of them is larger than 1.1 / t.
                     let z = 1.1 / f64::from(t);
                     let relative = exp_error(2.0 * z) + sum_error(pairs);
+                    let summed = same_image == SameImage::Summed && ids.is_some();
                     let allowed = |k: usize| match k % 4 {
                         1 => relative * state[k],
+                        3 if summed => relative * state[k],
+                        2 if summed => 0.0,
                         // The summand of a target is e^x − 1, that of the others e^x.
                         2 => relative * (state[k - 1] + state[k + 1]),
                         _ => 0.0,
@@ -391,7 +395,16 @@ pub fn log_sum_exp(device: &Device) -> Outcome {
 
 /// A loss over all negatives, with a rate.
 pub fn exponential(loss: ExponentialLoss, rate: f32) -> ExponentialParams {
-    ExponentialParams { loss, rate, alpha: 2.0, lambda: 0.5, margin: 0.25, scale: 0.75, shares: [1.0, 0.5] }
+    ExponentialParams {
+        loss,
+        rate,
+        alpha: 2.0,
+        lambda: 0.5,
+        margin: 0.25,
+        reach: None,
+        scale: 0.75,
+        shares: [1.0, 0.5],
+    }
 }
 
 pub fn exponential_sum(device: &Device) -> Outcome {
@@ -401,13 +414,14 @@ pub fn exponential_sum(device: &Device) -> Outcome {
         let (s, ids) = (bench.array(&batch.similarity)?, batch.ids.as_ref());
         let ids = ids.map(|ids| bench.array(ids)).transpose()?;
         let losses = [
-            (ExponentialLoss::MultiSimilarity, 3.0),
-            (ExponentialLoss::Lifted, 300.0),
-            (ExponentialLoss::Circle, 80.0),
+            (ExponentialLoss::MultiSimilarity, 3.0, None),
+            (ExponentialLoss::MultiSimilarity, 10.0, Some(0.125)),
+            (ExponentialLoss::Lifted, 300.0, None),
+            (ExponentialLoss::Circle, 80.0, None),
         ];
         let all = DIRECTIONS.into_iter().flat_map(|direction| losses.map(|loss| (direction, loss)));
-        for (direction, (loss, rate)) in all {
-            let params = exponential(loss, rate);
+        for (direction, (loss, rate, reach)) in all {
+            let params = ExponentialParams { reach, ..exponential(loss, rate) };
             let (p, n, _) = batch.mined_without(direction, true);
             let single = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
             let (p, n) = (bench.array(&single(&p))?, bench.array(&single(&n))?);

@@ -67,9 +67,11 @@ pub fn infonce(device: &Device) -> Outcome {
             let distances = found.each_ref().map(|[_, distance]| rounded(distance));
             // In a real batch both anchors of a pair have the same number of targets. Here the numbers differ, so that
             // a kernel that swaps them fails.
-            states[1]
-                .chunks_exact_mut(4)
-                .for_each(|state| (state[2], state[3]) = (state[2] - state[3], 2.0 * state[3]));
+            let summed = same_image == SameImage::Summed && batch.ids.is_some();
+            states[1].chunks_exact_mut(4).for_each(|state| {
+                state[2] -= if summed { 0.0 } else { state[3] };
+                state[3] *= 2.0;
+            });
             let [state_it, state_ti] = states.each_ref().map(|state| wide(state));
             let mut field = wide(&batch.similarity);
             let mut dt = vec![f64::NAN; 4 * pairs];
@@ -85,14 +87,15 @@ pub fn infonce(device: &Device) -> Outcome {
                 [&mut loss_it, &mut loss_ti],
             );
             let target = |i: usize, j: usize| match &batch.ids {
-                Some(ids) if same_image == SameImage::Target => ids[i] == ids[j],
+                Some(ids) if matches!(same_image, SameImage::Target | SameImage::Summed) => ids[i] == ids[j],
                 _ => i == j,
             };
             let rate = f64::from(1.0 / t);
             let share = f64::from(scale) / (2.0 * pairs as f64);
             // The error of a sum of two softmaxes follows that of its exponents; at a target also that of the
-            // subtracted value, about 2. Exponents below −87 are clamped.
-            let relative = exp_error(2.2 * rate);
+            // subtracted value, about 2. Exponents below −87 are clamped. Where probabilities add up, each part is a
+            // product of an exponential and a sigmoid.
+            let relative = exp_error(if summed { 4.4 } else { 2.2 } * rate);
             let allowed = |at: usize| match (at / stride, at % stride) {
                 (_, j) if j >= pairs => 0.0,
                 (i, j) => {
@@ -139,11 +142,15 @@ pub fn infonce(device: &Device) -> Outcome {
                 {
                     // WGSL allows a logarithm near 1 an absolute error of 2^-21. With several targets the logarithm is
                     // far from 0. With one target it is taken of 1 + G.
+                    // Where probabilities add up, it is taken of 1 + e^u, and u holds the logarithm of a ratio.
                     let allowed = |i: usize| {
                         let single = state[4 * i + 3] == 1.0;
-                        f64::from(f32::MIN_POSITIVE)
-                            + 16.0 * ROUNDING * expected[i]
-                            + if single { 0.0 } else { 8.0 * ROUNDING / pairs as f64 }
+                        let sum = f64::from(f32::MIN_POSITIVE) + 16.0 * ROUNDING * expected[i];
+                        match (summed, single) {
+                            (true, _) => sum + (exp_error(2.2 * rate) + 8.0 * ROUNDING) * expected[i],
+                            (_, true) => sum,
+                            _ => sum + 8.0 * ROUNDING / pairs as f64,
+                        }
                     };
                     bench.near("loss", found, expected, allowed)?;
                 }
@@ -304,12 +311,13 @@ pub fn weights(device: &Device) -> Outcome {
     })
 }
 
-fn exponentials() -> [ExponentialParams; 5] {
+fn exponentials() -> [ExponentialParams; 6] {
     use ExponentialLoss::{Circle, Lifted, MultiSimilarity};
     let steep = ExponentialParams { alpha: 100.0, ..exponential(MultiSimilarity, 300.0) };
     let usual = [(MultiSimilarity, 10.0), (Lifted, 3.0), (Circle, 5.0), (Circle, 80.0)];
     let [first, lifted, mild, published] = usual.map(|(loss, rate)| exponential(loss, rate));
-    [first, steep, lifted, mild, published]
+    // Similarities are multiples of 1/64, so the comparison with this reach is exact.
+    [first, ExponentialParams { reach: Some(0.125), ..first }, steep, lifted, mild, published]
 }
 
 pub fn exponential_field(device: &Device) -> Outcome {
