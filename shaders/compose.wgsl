@@ -1,6 +1,6 @@
 // Gradient at the embeddings: row i of A Y, where the field A has at most three nonzero elements for each pair
 //
-//   dx_i = - (c+own_i + c+other_i) y_i  +  c-own_i y_(h_i)  +  sum over j with g_j = i of  c-other_j y_j
+//   dx_i = - (c+own_i + c+other_i) y_i (with `positive`)  +  c-own_i y_(h_i)  +  sum over j with g_j = i of  c-other_j y_j
 //
 // Reference: docs/math.md, "Assembled gradient". c+ and c- are the coefficients of the positive and of the negative.
 //
@@ -28,6 +28,7 @@ struct Params {
     y_rows: u32,
     pairs: u32,
     keys: u32,
+    positive: u32,   // whether the own pair is the positive
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -69,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let i = group.y + params.row_offset;
     let h = own_index[i];
     let towards = own[i].y;
-    let away = own[i].x + other[i].x;
+    let away = select(0.0, own[i].x + other[i].x, params.positive != 0u);
     let wanted = i * params.pairs;
     let first = first_key(wanted);
     var end = first;

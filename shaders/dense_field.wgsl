@@ -1,12 +1,14 @@
 // Field of a GOAL gradient over all negatives, off the diagonal; overwrites S
 //
-//   A_ij = scale ( share_it T P-(p_i, S_ij)  +  share_ti T P-(p_j, S_ij) ),  0 if i and j are not negatives of each other
+//   A_ij = scale ( share_it T P-(p_i, S_ij)  +  share_ti T P-(q_j, S_ij) ),  0 if i and j are not negatives of each other
+//
+// p and q are the positives of both directions. They are the same where an anchor has one positive.
 //
 // Reference: docs/math.md, "Several negatives". T, P- and the test that closes a triplet are those of weights.wgsl,
 // with empty relative sets. compose.wgsl adds the diagonal, from the coefficients of dense_sum.wgsl.
 //
 //   ids       [pairs] as in hardest.wgsl                              read
-//   positive  [pairs] p                                               read
+//   positive_it, positive_ti  [pairs] p of both directions            read
 //   field     [rows, pairs] S of rows row_offset..                    replaced by A
 //
 // Grid: x covers columns / LANES, y covers the rows of the block.
@@ -44,8 +46,9 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;
-@group(0) @binding(2) var<storage, read> positive: array<f32>;
-@group(0) @binding(3) var<storage, read_write> field: array<f32>;
+@group(0) @binding(2) var<storage, read> positive_it: array<f32>;
+@group(0) @binding(3) var<storage, read> positive_ti: array<f32>;
+@group(0) @binding(4) var<storage, read_write> field: array<f32>;
 
 const LANES = 64u;
 const LEFT_OUT = -3.0e38;   // similarities below are left out
@@ -85,8 +88,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
     }
     var a = 0.0;
     if (negative && s >= LEFT_OUT) {
-        a = params.share_it * weighed_triplet(positive[i], s, vec2f(0.0)).y
-            + params.share_ti * weighed_triplet(positive[j], s, vec2f(0.0)).y;
+        a = params.share_it * weighed_triplet(positive_it[i], s, vec2f(0.0)).y
+            + params.share_ti * weighed_triplet(positive_ti[j], s, vec2f(0.0)).y;
     }
     field[at] = a;
 }

@@ -9,18 +9,20 @@
 //   w(s) = dL/ds = e^(rate (s - n)) / (Sigma + e^(rate (lambda - n)))    or    e^(rate (s - n)) / Sigma,  0 where L = 0,
 //                  or  (1 - e^(-rate L)) P-(s) e^(f(s) - top) / Sigma
 //   A_ij = scale (share_it w_i(S_ij) + share_ti w_j(S_ij)),  0 if i and j are not negatives
-//   A_ii = scale (share_it dL_i/dp + share_ti dL'_i/dp)
+//   pull_i = -scale share dL_i/dp, of each direction      A_ii = -(pull_it_i + pull_ti_i) with `own`, else 0
 //
-// With `mined`, only negatives with s + reach > p count, and L is 0 without one.
+// With `mined`, only negatives with s + reach > (the lowest positive) count, and L is 0 without one. With `aggregated`, p
+// of the circle loss stands for the exponent P+ (1 - margin - p) (positives.wgsl), and P+ is 1.
 //
 // Reference: docs/math.md, "Multi-similarity and lifted structure" and "Circle loss"; Wang, Han et al. (2019), with one
 // positive and without mining; Oh Song et al. (2016), with one positive and on similarities; Sun et al. (2020), eq. 6,
 // with one positive.
 //
 //   ids                 [pairs] as in hardest.wgsl                          read
-//   state_it, state_ti  [pairs] (p, n, Sigma) from exponential_sum.wgsl     read
+//   state_it, state_ti  [pairs] from exponential_sum.wgsl                   read
 //   field               [rows, pairs] S of rows row_offset..                replaced by A
 //   loss_it, loss_ti    [pairs] L                                           rows of the block overwritten
+//   pull_it, pull_ti    [pairs] (pull, 0)                                   the same
 //
 // Grid: x covers columns / LANES, y covers the rows of the block.
 
@@ -40,6 +42,8 @@ struct Params {
     scale: f32,
     share_it: f32,     // factor of each direction
     share_ti: f32,
+    own: u32,
+    aggregated: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -49,6 +53,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> field: array<f32>;
 @group(0) @binding(5) var<storage, read_write> loss_it: array<f32>;
 @group(0) @binding(6) var<storage, read_write> loss_ti: array<f32>;
+@group(0) @binding(7) var<storage, read_write> pull_it: array<vec2f>;
+@group(0) @binding(8) var<storage, read_write> pull_ti: array<vec2f>;
 
 const LANES = 64u;
 const LEFT_OUT = -3.0e38;   // similarities below are left out
@@ -78,7 +84,8 @@ fn circle(state: vec4f) -> vec2f {
     let m = params.margin;
     let factor = max(1.0 + m - state.x, 0.0);
     let top = max(max(state.y + m, 0.0) * (state.y - m), 0.0);
-    return vec2f(factor, params.rate * (top + factor * (1.0 - m - state.x)) + log(state.z));
+    let exponent = select(factor * (1.0 - m - state.x), state.x, params.aggregated != 0u);
+    return vec2f(select(factor, 1.0, params.aggregated != 0u), params.rate * (top + exponent) + log(state.z));
 }
 
 fn sigmoid(z: f32) -> f32 {
@@ -123,7 +130,7 @@ fn pull(state: vec4f) -> f32 {
 }
 
 fn push(s: f32, state: vec4f) -> f32 {
-    if (params.mined != 0u && s + params.reach <= state.x) {
+    if (params.mined != 0u && s + params.reach <= state.w) {
         return 0.0;
     }
     if (params.loss == 2u) {
@@ -159,7 +166,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         a = params.scale * (params.share_it * push(s, row) + params.share_ti * push(s, column));
     }
     if (i == j) {
-        a = -params.scale * (params.share_it * pull(row) + params.share_ti * pull(column));
+        let pulls = params.scale * vec2f(params.share_it * pull(row), params.share_ti * pull(column));
+        a = select(0.0, -(pulls.x + pulls.y), params.own != 0u);
+        pull_it[i] = vec2f(pulls.x, 0.0);
+        pull_ti[i] = vec2f(pulls.y, 0.0);
         loss_it[i] = anchor_loss(row);
         loss_ti[i] = anchor_loss(column);
     }

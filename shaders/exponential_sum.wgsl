@@ -8,14 +8,15 @@
 //
 // n_a is the hardest negative (hardest.wgsl without the own pair), so every exponent is 0 or less. For the circle loss
 // the f of another negative may exceed f(n), but not 0, if f(n) is below 0.
-// With `mined`, only the negatives with S_ac + reach > p_a count.
+// With `mined`, only the negatives with S_ac + reach > (the lowest positive of a) count.
 // Blocks and strides are those of hardest.wgsl. The sums of several blocks add up.
 //
 //   similarity  block of S                      read
 //   ids         [pairs] as in hardest.wgsl      read
 //   positive    [pairs] p                       read
 //   value       [pairs] n                       read
-//   state       [pairs] (p, n, Sigma, 0)        overwritten by the first block, then added to
+//   lowest      [pairs] the lowest positive, p if there is one only    read
+//   state       [pairs] (p, n, Sigma, lowest)   overwritten by the first block, then added to
 //
 // Grid: one workgroup per anchor of the block.
 
@@ -39,7 +40,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
 @group(0) @binding(3) var<storage, read> positive: array<f32>;
 @group(0) @binding(4) var<storage, read> value: array<f32>;
-@group(0) @binding(5) var<storage, read_write> state: array<vec4f>;
+@group(0) @binding(5) var<storage, read> lowest: array<f32>;
+@group(0) @binding(6) var<storage, read_write> state: array<vec4f>;
 
 const LANES = 64u;
 const LEFT_OUT = -3.0e38;   // similarities below are left out
@@ -59,7 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let anchor = group.x + params.anchor_offset;
     let start = group.x * params.anchor_stride;
     let n = value[anchor];
-    let p = positive[anchor];
+    let low = lowest[anchor];
     var sum = 0.0;
     for (var c = lane; c < params.candidates; c += LANES) {
         let candidate = c + params.candidate_offset;
@@ -68,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             negative = ids[candidate] != ids[anchor];
         }
         let s = similarity[start + c * params.candidate_stride];
-        if (negative && s >= LEFT_OUT && (params.mined == 0u || s + params.reach > p)) {
+        if (negative && s >= LEFT_OUT && (params.mined == 0u || s + params.reach > low)) {
             sum += exp(max(exponent(s, n), -87.0));
         }
     }
@@ -85,6 +87,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         if (params.candidate_offset != 0u) {
             earlier = state[anchor].z;
         }
-        state[anchor] = vec4f(p, n, earlier + partial[0], 0.0);
+        state[anchor] = vec4f(positive[anchor], n, earlier + partial[0], low);
     }
 }

@@ -128,7 +128,9 @@ impl Objective {
     pub fn loss_at(&self, p: f64, n: f64) -> Option<f64> {
         let params = match self {
             Self::Loss(..) | Self::Hinge { .. } => weight_params(self, 1.0)?,
-            Self::Over(_, objective) | Self::OneWay(_, objective) => return objective.loss_at(p, n),
+            Self::Over(_, objective) | Self::Towards(_, objective) | Self::OneWay(_, objective) => {
+                return objective.loss_at(p, n);
+            }
             _ => return None,
         };
         let cost = n - p + f64::from(params.margin.unwrap_or(0.0));
@@ -186,7 +188,9 @@ impl Objective {
 fn steps(objective: &Objective) -> usize {
     match objective {
         Objective::Custom { weights, .. } => weights.steps(),
-        Objective::Over(_, objective) | Objective::OneWay(_, objective) => steps(objective),
+        Objective::Over(_, objective)
+        | Objective::Towards(_, objective)
+        | Objective::OneWay(_, objective) => steps(objective),
         Objective::Sum(terms) => terms.iter().map(|(_, term)| steps(term)).sum(),
         _ => 0,
     }
@@ -297,7 +301,10 @@ fn plane(objective: &Objective, side: usize, mut progress: impl FnMut(f64)) -> R
 fn overflow(objective: &Objective) -> Vec<String> {
     // ln of the largest f32
     const LIMIT: f64 = 88.7;
-    if let Objective::Over(_, objective) | Objective::OneWay(_, objective) = objective {
+    if let Objective::Over(_, objective)
+    | Objective::Towards(_, objective)
+    | Objective::OneWay(_, objective) = objective
+    {
         return overflow(objective);
     }
     let Objective::Goal(_, pair, params) = objective else { return Vec::new() };

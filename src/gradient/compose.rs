@@ -3,14 +3,15 @@
 //! The file is long because more than half of it are tests: strips of any size give the gradient of the whole batch, and
 //! what is left out has no part in it.
 
+use super::several::{positives_of, towards};
 use super::terms::{exponential_params, same_image, targets, term_weights};
 use super::workspace::{Direction, Inputs, Strips, Workspace};
 use crate::Result;
 use crate::device::{Commands, Matrix};
 use crate::kernels::{
-    Below, Composition, Dense, ExponentialParams, InfonceField, Relative, SiglipField, WeightParams,
-    accumulate, compose, dense_field, dense_sum, exponential_field, exponential_sum, infonce, mined_order,
-    relative, siglip, weights,
+    Below, Composition, Dense, ExponentialParams, InfonceField, Known, PerAnchor, PositivesParams, Relative,
+    SiglipField, WeightParams, accumulate, compose, dense_field, dense_sum, exponential_field,
+    exponential_sum, infonce, mined_order, relative, siglip, weights,
 };
 use crate::objective::{GoalParams, InfonceParams, Negatives, Objective, SiglipParams, Term};
 
@@ -39,17 +40,26 @@ impl Workspace {
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
         self.mine(commands, inputs, term, 0)?;
+        let several = towards(term, inputs);
+        if let Some(several) = &several {
+            self.find_positives(commands, inputs, several)?;
+        }
+        let several = several.as_ref();
         if let Objective::Infonce(params) = term.objective {
             self.infonce(commands, params, term.shares(), inputs, [dx, dy])?;
         } else if let Objective::Siglip(params) = term.objective {
             self.siglip(commands, params, inputs, [dx, dy])?;
-        } else if let Some(params) = exponential_params(term, inputs.scale) {
-            self.exponential(commands, &params, inputs, [dx, dy])?;
+        } else if let Some(params) = exponential_params(term, several, inputs.scale) {
+            self.exponential(commands, &params, several, inputs, [&mut *dx, &mut *dy])?;
         } else if let Some(goal) = term_weights(term, inputs.scale) {
-            return match term.negatives {
-                Negatives::All => self.all_negatives(commands, &goal, term, inputs, [dx, dy]),
-                _ => self.mined_negatives(commands, term, goal, inputs, [dx, dy]),
-            };
+            let into = [&mut *dx, &mut *dy];
+            match term.negatives {
+                Negatives::All => self.all_negatives(commands, &goal, term, inputs, into)?,
+                _ => return self.mined_negatives(commands, term, goal, inputs, [dx, dy]),
+            }
+        }
+        if let Some(several) = several {
+            self.pull(commands, inputs, several, [dx, dy])?;
         }
         self.collect(commands, term)
     }
@@ -80,6 +90,7 @@ impl Workspace {
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
         let pairs = self.pairs();
+        let several = towards(term, inputs);
         let mut goals = per_direction(&goal, term);
         let rounds = match term.negatives {
             // Round 0 has found p.
@@ -87,41 +98,49 @@ impl Workspace {
             Negatives::Top(count) => 0..(count.get() as usize).min(pairs),
             Negatives::Hardest | Negatives::All => 0..1,
         };
+        let first = rounds.start;
         for round in rounds {
             if round > 0 {
                 self.mine(commands, inputs, term, round)?;
             }
             if let Some((params, exponential)) = term.relative() {
-                self.relative_sets(commands, inputs, params, exponential, round)?;
+                self.relative_sets(commands, inputs, (params, exponential), several.is_some(), round)?;
             }
-            for (direction, goal) in [&mut self.images, &mut self.texts].into_iter().zip(&goals) {
+            let positives = positives_of(&self.positive, &self.several, several.is_some());
+            let directions = [&mut self.images, &mut self.texts].into_iter().zip(positives);
+            for ((direction, positive), goal) in directions.zip(&goals) {
                 let Below { value, index } = direction.rounds.at(round);
-                let mined = (self.positive.view(), value, index);
+                let mined = (positive, value, index);
                 let (coefficients, loss) =
                     (direction.coefficients.view_mut(), direction.part_loss.view_mut());
                 weights(commands, goal, mined, direction.sums.view(), coefficients, loss, pairs)?;
             }
-            self.compose(commands, inputs, round, [&mut *dx, &mut *dy], self.begun)?;
+            self.compose(commands, inputs, round, [&mut *dx, &mut *dy], (several.is_none(), self.begun))?;
+            if several.is_some() {
+                self.add_pulls(commands, round == first)?;
+            }
             self.collect(commands, term)?;
             goals.iter_mut().for_each(|goal| goal.positive = goal.positive.later());
         }
-        Ok(())
+        several.map_or(Ok(()), |several| self.pull(commands, inputs, &several, [dx, dy]))
     }
 
     fn relative_sets(
         &mut self,
         commands: &mut Commands,
         inputs: &Inputs,
-        params: &GoalParams,
-        exponential: bool,
+        (params, exponential): (&GoalParams, bool),
+        has_several: bool,
         round: usize,
     ) -> Result<()> {
-        let Self { similarity, images, texts, positive, .. } = self;
+        let Self { similarity, images, texts, positive, several, .. } = self;
+        let positives = positives_of(positive, several, has_several);
         similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
-            for (direction, block) in [&mut *images, &mut *texts].into_iter().zip(strip.blocks()) {
+            let directions = [&mut *images, &mut *texts].into_iter().zip(positives);
+            for ((direction, positive), block) in directions.zip(strip.blocks()) {
                 let Below { value, index } = direction.rounds.at(round);
                 let from = Relative {
-                    positive: positive.view(),
+                    positive,
                     value,
                     index,
                     ids: inputs.ids,
@@ -136,14 +155,15 @@ impl Workspace {
         })
     }
 
-    /// Computes both gradients from the coefficients and the indices of a round.
+    /// Computes both gradients from the coefficients and the indices of a round. `positive` says whether the own pair is
+    /// the positive.
     fn compose(
         &mut self,
         commands: &mut Commands,
         inputs: &Inputs,
         round: usize,
         [dx, dy]: [&mut Matrix; 2],
-        accumulate: bool,
+        (positive, accumulate): (bool, bool),
     ) -> Result<()> {
         let pairs = self.pairs();
         let Self { images, texts, .. } = self;
@@ -161,6 +181,7 @@ impl Workspace {
                 own_index: own.rounds.at(round).index,
                 other: other.coefficients.view(),
                 other_keys: other.keys.view(),
+                positive,
                 accumulate,
             };
             compose(commands, (y, 0), composition, dx.view_mut())?;
@@ -181,22 +202,27 @@ impl Workspace {
         inputs: &Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
-        let Self { similarity, images, texts, positive, begun, .. } = self;
+        let has_several = towards(term, inputs).is_some();
+        let Self { similarity, images, texts, positive, several, begun, .. } = self;
         let goals = per_direction(goal, term);
-        let dense = |weights| Dense { positive: positive.view(), ids: inputs.ids, weights };
+        let positives = positives_of(positive, several, has_several);
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
             let directions = [&mut *images, &mut *texts].into_iter().zip(strip.blocks());
-            for ((direction, block), goal) in directions.zip(&goals) {
+            for (((direction, block), weights), positive) in directions.zip(&goals).zip(positives) {
                 let (coefficients, loss) =
                     (direction.coefficients.view_mut(), direction.part_loss.view_mut());
-                dense_sum(commands, &block, strip.view(), dense(goal), coefficients, loss)?;
+                let from = Dense { positive, ids: inputs.ids, weights };
+                dense_sum(commands, &block, strip.view(), from, coefficients, loss)?;
             }
             let first = strip.rows.start;
-            dense_field(commands, strip.view_mut(), first, dense(goal), term.shares())?;
+            let from = Dense { positive: positives, ids: inputs.ids, weights: goal };
+            dense_field(commands, strip.view_mut(), first, from, term.shares())?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
         })?;
-        self.compose(commands, &Inputs { bank: None, ..*inputs }, 0, [dx, dy], true)?;
-        self.collect(commands, term)
+        if has_several {
+            return self.add_pulls(commands, true);
+        }
+        self.compose(commands, &Inputs { bank: None, ..*inputs }, 0, [dx, dy], (true, true))
     }
 
     /// Losses that sum exponentials over all negatives.
@@ -204,23 +230,30 @@ impl Workspace {
         &mut self,
         commands: &mut Commands,
         params: &ExponentialParams,
+        several: Option<&PositivesParams>,
         inputs: &Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
-        let Self { similarity, images, texts, positive, begun, .. } = self;
+        let Self { similarity, images, texts, positive, several: [it, ti], begun, .. } = self;
         similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
-            for (direction, block) in [&mut *images, &mut *texts].into_iter().zip(strip.blocks()) {
-                let mined = (positive.view(), direction.rounds.at(0).value);
+            let directions = [(&mut *images, &*it), (&mut *texts, &*ti)];
+            for ((direction, found), block) in directions.into_iter().zip(strip.blocks()) {
+                let value = direction.rounds.at(0).value;
+                let known = match several {
+                    Some(_) => Known { positive: found.positive.view(), lowest: found.lowest.view(), value },
+                    None => Known { positive: positive.view(), lowest: positive.view(), value },
+                };
                 let sums = direction.sums.view_mut();
-                exponential_sum(commands, &block, strip.view(), inputs.ids, mined, params, sums)?;
+                exponential_sum(commands, &block, strip.view(), inputs.ids, known, params, sums)?;
             }
             Ok(())
         })?;
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
             let states = [images.sums.view(), texts.sums.view()];
             let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
+            let out = PerAnchor { losses, pulls: [it.pulls.view_mut(), ti.pulls.view_mut()] };
             let first = strip.rows.start;
-            exponential_field(commands, strip.view_mut(), first, inputs.ids, states, params, losses)?;
+            exponential_field(commands, strip.view_mut(), first, inputs.ids, states, params, out)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
         })
     }
@@ -454,6 +487,14 @@ mod tests {
             "cir:sig-ms@top:2@text-to-image".parse().unwrap(),
             "hinge-sum@image-to-text".parse().unwrap(),
             "lifted@image-to-text".parse().unwrap(),
+            "cir:sig-ms@positives:hardest".parse().unwrap(),
+            "nca:lin-ms@positives:mean@top:2".parse().unwrap(),
+            "nca:lin@positives:log-sum@semi-hard@text-to-image".parse().unwrap(),
+            "con:sig@positives:log-sum@all@image-to-text".parse().unwrap(),
+            "hinge-sum@positives:mean".parse().unwrap(),
+            "multi-similarity-mined@positives:log-sum".parse().unwrap(),
+            "lifted@positives:hardest@image-to-text".parse().unwrap(),
+            "circle-all@positives:log-sum".parse().unwrap(),
         ];
         let ids = image_ids(n);
         for device in devices {
@@ -534,6 +575,10 @@ mod tests {
             "cir:sig-ms@top:3".parse().unwrap(),
             "nca:lin@semi-hard".parse().unwrap(),
             "infonce+0.5*cir:con@top:2+2*cir:sig@all".parse().unwrap(),
+            "cir:sig-ms@positives:hardest@top:2".parse().unwrap(),
+            "nca:lin@positives:log-sum@semi-hard+0.5*hinge-sum@positives:mean".parse().unwrap(),
+            "multi-similarity-mined@positives:log-sum".parse().unwrap(),
+            "circle-all@positives:log-sum".parse().unwrap(),
         ];
         for device in devices {
             for (objective, masked) in objectives.iter().flat_map(|o| [(o, false), (o, true)]) {

@@ -1,10 +1,11 @@
 //! The field A at the similarities of one batch in f64, computed by the reference implementations. The device's
 //! gradient is compared with it, and `analyze` examines it (docs/math.md, "Assembled gradient").
 
-use super::terms::{exponential_params, same_image, targets, term_weights};
+use super::terms::{exponential_params, positives_params, same_image, targets, term_weights};
 use crate::Result;
 use crate::device::padded;
-use crate::kernels::{Block, reference};
+use crate::kernels::reference::{self, Anchors};
+use crate::kernels::{Block, PositivesParams};
 use crate::objective::{Negatives, Objective, Term};
 
 /// The field A and its parts.
@@ -69,28 +70,33 @@ impl Field {
             reference::siglip(&mut a, (0, n), same, logits, 1.0, [&mut dt, &mut db], [it, ti]);
             return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
         }
-        if let Some(params) = exponential_params(term, 1.0) {
-            let losses = reference::exponential(&mut a, n, ids, &params);
+        let several = ids.and(positives_params(term));
+        if let Some(params) = exponential_params(term, several.as_ref(), 1.0) {
+            let losses = reference::exponential(&mut a, n, ids, &params, several.as_ref());
             return Ok(Self { a, loss: total(&losses), triplets: Vec::new() });
         }
         let Some(weights) = term_weights(term, 1.0) else {
             return Ok(Self { a, loss: 0.0, triplets: Vec::new() });
         };
         let stride = padded(n);
-        let p: Vec<_> = (0..n).map(|i| s[i * stride + i]).collect();
+        let positives = blocks.each_ref().map(|block| Found::at(s, block, ids.zip(several.as_ref())));
+        // (coefficient of p, unused), of both directions.
+        let mut pulls = [vec![0.0; 2 * n], vec![0.0; 2 * n]];
         let mut part = Self { a: vec![0.0; s.len()], loss: 0.0, triplets: Vec::new() };
         if term.negatives == Negatives::All {
-            for ((block, loss), share) in blocks.iter().zip(&mut losses).zip(shares) {
-                let mut pulls = vec![0.0; 2 * n];
-                reference::dense_sum(block, s, &p, ids, &weights, &mut pulls, loss)?;
-                (0..n).for_each(|i| part.a[i * stride + i] -= share * pulls[2 * i]);
+            for (d, block) in blocks.iter().enumerate() {
+                let p = &positives[d].p;
+                reference::dense_sum(block, s, p, ids, &weights, &mut pulls[d], &mut losses[d])?;
+                pulls[d].iter_mut().for_each(|pull| *pull *= shares[d]);
             }
-            reference::dense_field(&mut a, 0, &p, ids, &weights, shares)?;
-            part.a.iter_mut().zip(a).for_each(|(sum, a)| *sum += a);
+            let p = positives.each_ref().map(|found| &found.p[..]);
+            reference::dense_field(&mut part.a, (0, n), p, ids, &weights, shares)?;
             part.loss = total(&losses);
+            part.pull(s, &positives, &pulls, ids.zip(several.as_ref()));
             return Ok(part);
         }
         for (d, block) in blocks.iter().enumerate().filter(|(d, _)| shares[*d] > 0.0) {
+            let p = &positives[d].p;
             let mut below: Option<(Vec<f64>, Vec<u32>)> = match term.negatives {
                 Negatives::SemiHard => Some((p.clone(), vec![u32::MAX; n])),
                 _ => None,
@@ -109,11 +115,11 @@ impl Field {
                     reference::relative(block, s, mined, ids, rates, params.threshold.into(), &mut sums);
                 }
                 let mut c = vec![0.0; 2 * n];
-                reference::weights(&weights, (&p, &value, &index), &sums, &mut c, &mut losses[d], n)?;
+                reference::weights(&weights, (p, &value, &index), &sums, &mut c, &mut losses[d], n)?;
                 part.loss += losses[d].iter().sum::<f64>();
                 for i in 0..n {
-                    let (own, mined) = (i * stride + i, index[i] as usize);
-                    part.a[own] -= c[2 * i];
+                    let mined = index[i] as usize;
+                    pulls[d][2 * i] += c[2 * i];
                     part.a[if d == 0 { i * stride + mined } else { mined * stride + i }] += c[2 * i + 1];
                     part.triplets.push([c[2 * i], c[2 * i + 1]]);
                 }
@@ -121,6 +127,53 @@ impl Field {
                 below = Some((value, index));
             }
         }
+        part.pull(s, &positives, &pulls, ids.zip(several.as_ref()));
         Ok(part)
+    }
+
+    /// Adds the pulls on the positives at the similarities `s`.
+    fn pull(&mut self, s: &[f64], found: &[Found; 2], pulls: &[Vec<f64>; 2], several: Several) {
+        let n = found[0].p.len();
+        match several {
+            None => {
+                for i in 0..n {
+                    self.a[i * padded(n) + i] -= pulls[0][2 * i] + pulls[1][2 * i];
+                }
+            }
+            Some((ids, params)) => {
+                let anchors = [0, 1].map(|d| {
+                    let Found { value, state, .. } = &found[d];
+                    Anchors { value, state, pulls: &pulls[d] }
+                });
+                let mut field = s.to_vec();
+                reference::positive_field(&mut field, (0, n), ids, anchors, params);
+                self.a.iter_mut().zip(field).for_each(|(a, pull)| *a += pull);
+            }
+        }
+    }
+}
+
+/// The ids and how the positives become one number, where an anchor has several.
+type Several<'a> = Option<(&'a [u32], &'a PositivesParams)>;
+
+/// The positives of one direction.
+struct Found {
+    p: Vec<f64>,
+    /// The objectives on triplets do not choose positives by n, so it is 0.
+    value: Vec<f64>,
+    state: Vec<f64>,
+}
+
+impl Found {
+    /// At the similarities `s`, of which `block` is the whole.
+    fn at(s: &[f64], block: &Block, several: Several) -> Self {
+        let n = block.anchors;
+        let p = (0..n).map(|i| s[i * padded(n) + i]).collect();
+        let mut found = Self { p, value: vec![0.0; n], state: vec![0.0; 4 * n] };
+        if let Some((ids, params)) = several {
+            let out = (&mut found.state[..], [&mut found.p[..], &mut vec![0.0; n]]);
+            reference::positives(block, s, (ids, &found.value), params, out);
+        }
+        found
     }
 }

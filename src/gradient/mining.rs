@@ -1,6 +1,7 @@
 //! Mining: the hardest negatives of every anchor, in rounds, within the batch and a memory bank.
 
 use super::relation::LeftOut;
+use super::several::towards;
 use super::terms::targets;
 use super::workspace::{Direction, Inputs, Mined, Strips, Workspace, ranges};
 use crate::Result;
@@ -21,20 +22,25 @@ impl Workspace {
     ) -> Result<()> {
         let exclude_own = term.objective.closes_triplets() || round > 0;
         let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
-        let Self { similarity, positive, positive_scratch, no_index, images, texts, .. } = self;
+        let Self { similarity, positive, positive_scratch, no_index, images, texts, several, .. } = self;
+        let has_several = towards(term, inputs).is_some();
         // Semi-hard mining reads `positive`, so it writes p to scratch. The direction of the texts also finds p. It
         // always writes p to scratch, so it need not wait for the direction of the images.
-        let (mut found, bound) = match semi_hard {
-            false => (Some(positive), None),
-            true => (None, Some(Below { value: positive.view(), index: no_index.view() })),
+        let (mut found, bounds) = match semi_hard {
+            false => (Some(positive), [None; 2]),
+            true => {
+                let positives = [&several[0], &several[1]]
+                    .map(|several| if has_several { several.positive.view() } else { positive.view() });
+                (None, positives.map(|value| Some(Below { value, index: no_index.view() })))
+            }
         };
-        let mining = Mining { exclude_own, round, bound };
+        let mining = bounds.map(|bound| Mining { exclude_own, round, bound });
         let strips = if round == 0 { Strips::Fresh } else { Strips::Kept };
         similarity.strips(commands, inputs, strips, |commands, strip| {
-            let directions = [(true, &mut *images), (false, &mut *texts)];
-            for ((of_images, direction), block) in directions.into_iter().zip(strip.blocks()) {
+            let directions = [&mut *images, &mut *texts].into_iter().zip(&mining);
+            for (d, ((direction, mining), block)) in directions.zip(strip.blocks()).enumerate() {
                 let positive = match &mut found {
-                    Some(found) if of_images => &mut **found,
+                    Some(found) if d == 0 => &mut **found,
                     _ => &mut *positive_scratch,
                 };
                 mining.block(commands, &block, strip.view(), inputs.ids, (positive, direction))?;
@@ -53,9 +59,11 @@ impl Workspace {
             Some([images, texts]) => [Some(images), Some(texts)],
             None => [None, None],
         };
-        for (direction, anchors, candidates, left_out) in
-            [(images, inputs.images, bank.texts, of_images), (texts, inputs.texts, bank.images, of_texts)]
-        {
+        let [of_image, of_text] = mining;
+        for (mining, direction, anchors, candidates, left_out) in [
+            (of_image, images, inputs.images, bank.texts, of_images),
+            (of_text, texts, inputs.texts, bank.images, of_texts),
+        ] {
             let into = (&mut *positive_scratch, direction);
             mining.bank(commands, (anchors, candidates), (bank.ids, left_out), strip, into)?;
         }

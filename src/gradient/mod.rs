@@ -10,6 +10,7 @@ mod embeddings;
 mod field;
 mod mining;
 mod relation;
+mod several;
 mod structure;
 mod terms;
 mod workspace;

@@ -1,8 +1,11 @@
 //! Translates the description of an objective into parameters of kernels.
 
-use crate::kernels::{ExponentialLoss, ExponentialParams, PositivePart, SameImage, WeightParams};
+use crate::kernels::{
+    Aggregate, ExponentialLoss, ExponentialParams, PositiveForm, PositivePart, PositivesParams, SameImage,
+    WeightParams,
+};
 use crate::objective::{
-    GoalParams, InfonceParams, Loss, Negatives, Objective, PairWeight, Term, TripletWeight,
+    GoalParams, InfonceParams, Loss, Negatives, Objective, PairWeight, Positives, Term, TripletWeight,
 };
 
 /// How InfoNCE treats other captions of an image.
@@ -62,13 +65,38 @@ pub(crate) fn weight_params(objective: &Objective, scale: f32) -> Option<WeightP
             let custom = Some(weights.clone());
             Some(WeightParams { margin: *margin, exclude_own, scale, custom, ..Default::default() })
         }
-        Objective::Over(_, objective) | Objective::OneWay(_, objective) => weight_params(objective, scale),
+        Objective::Over(_, objective)
+        | Objective::OneWay(_, objective)
+        | Objective::Towards(_, objective) => weight_params(objective, scale),
         Objective::Infonce(_) | Objective::Siglip(_) | Objective::Sum(_) => None,
     }
 }
 
-/// The parameters of a loss that sums exponentials over all negatives; `None` for other objectives.
-pub(super) fn exponential_params(term: &Term, scale: f32) -> Option<ExponentialParams> {
+/// How the positives of an anchor become one number; `None` if an anchor has one positive.
+pub(super) fn positives_params(term: &Term) -> Option<PositivesParams> {
+    let circle = matches!(term.objective, Objective::Loss(Loss::CircleAll, _));
+    let aggregate = match term.positives {
+        Positives::Own => return None,
+        Positives::Hardest => Aggregate::Hardest,
+        Positives::Mean => Aggregate::Mean,
+        Positives::LogSum if circle => Aggregate::Circle,
+        Positives::LogSum => Aggregate::LogSum,
+    };
+    let (margin, reach) = match term.objective {
+        Objective::Loss(Loss::CircleAll, params) => (params.circle, None),
+        Objective::Loss(Loss::MultiSimilarityMined, params) => (0.0, Some(params.threshold)),
+        _ => (0.0, None),
+    };
+    Some(PositivesParams { aggregate, rate: term.objective.positive_scale().unwrap_or(1.0), margin, reach })
+}
+
+/// The parameters of a loss that sums exponentials over all negatives; `None` for other objectives. `several` says what an
+/// anchor's positives become, if it has several.
+pub(super) fn exponential_params(
+    term: &Term,
+    several: Option<&PositivesParams>,
+    scale: f32,
+) -> Option<ExponentialParams> {
     let Objective::Loss(loss, params) = term.objective else { return None };
     let GoalParams { tau, alpha, beta, lambda, threshold, circle, margin } = *params;
     let reach = (*loss == Loss::MultiSimilarityMined).then_some(threshold);
@@ -78,5 +106,11 @@ pub(super) fn exponential_params(term: &Term, scale: f32) -> Option<ExponentialP
         Loss::CircleAll => (ExponentialLoss::Circle, tau, circle),
         _ => return None,
     };
-    Some(ExponentialParams { loss, rate, alpha, lambda, margin, scale, shares: term.shares(), reach })
+    let positives = match several.map(|several| several.aggregate) {
+        None => PositiveForm::Own,
+        Some(Aggregate::Circle) => PositiveForm::Exponent,
+        Some(_) => PositiveForm::Several,
+    };
+    let shares = term.shares();
+    Some(ExponentialParams { loss, rate, alpha, lambda, margin, reach, positives, scale, shares })
 }

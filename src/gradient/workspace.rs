@@ -40,6 +40,8 @@ pub(crate) struct Workspace {
     pub(super) no_index: Buffer<u32>,
     pub(super) images: Direction,
     pub(super) texts: Direction,
+    /// Of both directions, where an anchor has several positives.
+    pub(super) several: [Several; 2],
     /// Parts of the gradients at temperature and bias, in column 0 of `[pairs, 4]`.
     pub(super) dt: Matrix,
     pub(super) db: Matrix,
@@ -60,6 +62,31 @@ pub(super) struct Direction {
     pub part_loss: Buffer<f32>,
     /// Losses of all terms and rounds.
     pub loss: Buffer<f32>,
+}
+
+/// One direction's positives, where an anchor has several, and how strongly they are pulled.
+pub(super) struct Several {
+    /// p `[pairs]`
+    pub positive: Buffer<f32>,
+    /// The lowest positive `[pairs]`.
+    pub lowest: Buffer<f32>,
+    /// The state of the aggregate: `[pairs, 4]`.
+    pub state: Buffer<f32>,
+    /// (c+, unused): `[pairs, 2]`.
+    pub pulls: Buffer<f32>,
+}
+
+impl Several {
+    fn new(device: &Device, name: &str, pairs: usize) -> Result<Self> {
+        let buffer =
+            |what: &str, width| Buffer::new(device, &format!("objective.{name}.{what}"), width * pairs);
+        Ok(Self {
+            positive: buffer("several", 1)?,
+            lowest: buffer("lowest", 1)?,
+            state: buffer("several_state", 4)?,
+            pulls: buffer("pulls", 2)?,
+        })
+    }
 }
 
 /// The mined negatives: the hardest, which the records report, then two buffers that later rounds use in turn.
@@ -155,6 +182,7 @@ impl Workspace {
             no_index: Buffer::from_slice(device, "objective.no_index", &vec![u32::MAX; pairs])?,
             images: Direction::new(device, "images", pairs)?,
             texts: Direction::new(device, "texts", pairs)?,
+            several: [Several::new(device, "images", pairs)?, Several::new(device, "texts", pairs)?],
             dt: Matrix::new(device, "objective.dt", pairs, 1)?,
             db: Matrix::new(device, "objective.db", pairs, 1)?,
             begun: false,

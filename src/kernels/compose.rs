@@ -20,7 +20,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["other[j].y * y", "0.999 * other[j].y * y"],
 };
 
-params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32, pairs: u32, keys: u32);
+params!(stride4: u32, accumulate: u32, row_offset: u32, y_offset: u32, y_rows: u32, pairs: u32, keys: u32, positive: u32);
 
 /// Inputs of [`compose`]. `own` and `other` are the coefficients `[pairs, 2]` of the two directions; the anchors of
 /// `own` receive the gradient. `own_index [pairs]` is the row that each of them mined. `other_keys` says which anchors
@@ -31,6 +31,8 @@ pub struct Composition<'a> {
     pub own_index: Slice<'a, u32>,
     pub other: Slice<'a, f32>,
     pub other_keys: Slice<'a, u32>,
+    /// Whether the own pair is the positive. Otherwise the coefficients of the positive are not used.
+    pub positive: bool,
     /// Add to dx instead of overwriting it.
     pub accumulate: bool,
 }
@@ -44,7 +46,7 @@ pub fn compose(
     from: Composition,
     mut dx: MatMut,
 ) -> Result<()> {
-    let Composition { own, own_index, other, other_keys, accumulate } = from;
+    let Composition { own, own_index, other, other_keys, positive, accumulate } = from;
     match commands {
         Commands::Cpu => {
             let _clock = clock("compose");
@@ -52,7 +54,8 @@ pub fn compose(
             let other = (other.host()?, other_keys.host()?);
             let pairs = dx.rows;
             let dx = &mut dx.data.host()?[..pairs * y.stride()];
-            reference((&y.data.host()?[..y.rows * y.stride()], y_offset), y.cols, own, other, accumulate, dx);
+            let y_rows = &y.data.host()?[..y.rows * y.stride()];
+            reference((y_rows, y_offset), y.cols, own, other, [positive, accumulate], dx);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -73,6 +76,7 @@ pub fn compose(
                         y_rows: from.len() as u32,
                         pairs: dx.rows as u32,
                         keys: mined_keys(dx.rows) as u32,
+                        positive: positive.into(),
                     };
                     let regions = [
                         y.data.region()?.part(part(&from)),
@@ -102,7 +106,7 @@ pub fn reference<T: Real>(
     cols: usize,
     (own, own_index): (&[T], &[u32]),
     (other, other_keys): (&[T], &[u32]),
-    accumulate: bool,
+    [positive, accumulate]: [bool; 2],
     dx: &mut [T],
 ) {
     let stride = padded(cols);
@@ -118,7 +122,9 @@ pub fn reference<T: Real>(
                 || dx.iter_mut().zip(y.unwrap_or_default()).for_each(|(d, &y)| *d += weight * y),
             );
         };
-        add(-(own[2 * i] + other[2 * i]), row(i));
+        if positive {
+            add(-(own[2 * i] + other[2 * i]), row(i));
+        }
         add(own[2 * i + 1], row(own_index[i] as usize));
         let wanted = (i * pairs) as u32;
         let mined = &other_keys[other_keys.partition_point(|&key| key < wanted)..];
@@ -135,18 +141,22 @@ fn check(lab: &mut Lab) -> Result<()> {
     let mut keys = vec![0; mined_keys(N)];
     super::mined_order::reference(&other_index.host, &mut keys);
     let other_keys = lab.pair(keys)?;
-    let mut dx = lab.poison(y.host.len())?;
-    let from = Composition {
-        own: own.get(),
-        own_index: own_index.get(),
-        other: other.get(),
-        other_keys: other_keys.get(),
-        accumulate: false,
-    };
-    lab.run(|commands| compose(commands, (y.mat(N, D), 0), from, dx.mat_mut(N, D)))?;
-    let mut expected = dx.wide();
-    let (wide_own, wide_other) = (own.wide(), other.wide());
-    let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_keys.host[..]));
-    reference((&y.wide(), 0), D, own, other, false, &mut expected);
-    lab.compare(&dx, &expected)
+    for positive in [true, false] {
+        let mut dx = lab.poison(y.host.len())?;
+        let from = Composition {
+            own: own.get(),
+            own_index: own_index.get(),
+            other: other.get(),
+            other_keys: other_keys.get(),
+            positive,
+            accumulate: false,
+        };
+        lab.run(|commands| compose(commands, (y.mat(N, D), 0), from, dx.mat_mut(N, D)))?;
+        let mut expected = dx.wide();
+        let (wide_own, wide_other) = (own.wide(), other.wide());
+        let (own, other) = ((&wide_own[..], &own_index.host[..]), (&wide_other[..], &other_keys.host[..]));
+        reference((&y.wide(), 0), D, own, other, [positive, false], &mut expected);
+        lab.compare(&dx, &expected)?;
+    }
+    Ok(())
 }

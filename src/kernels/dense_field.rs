@@ -7,7 +7,7 @@ use super::lab::{Lab, N, directions};
 use super::weights::weighed_triplet;
 use super::{Access, Dense, Kernel, KernelSpec, Real, WeightParams, is_left_out, lanes, weight_sections};
 use crate::Result;
-use crate::device::{Commands, MatMut, Region, clock, padded};
+use crate::device::{Commands, MatMut, Region, Slice, clock, padded};
 use rayon::prelude::*;
 
 pub(super) static KERNEL: Kernel = Kernel {
@@ -15,12 +15,12 @@ pub(super) static KERNEL: Kernel = Kernel {
         name: "dense_field",
         source: include_str!("../../shaders/dense_field.wgsl"),
         params: Params::MEMBERS,
-        bindings: &[Access::Read, Access::Read, Access::ReadWrite],
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
         workgroup: [64, 1, 1],
     },
     tolerance: 1e-5,
     check,
-    mutation: ["positive[j], s,", "positive[i], s,"],
+    mutation: ["positive_ti[j], s,", "positive_it[i], s,"],
 };
 
 params!(weights rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, share_it: f32, share_ti: f32);
@@ -31,7 +31,7 @@ pub fn dense_field(
     commands: &mut Commands,
     mut field: MatMut,
     row_offset: usize,
-    from: Dense,
+    from: Dense<[Slice<f32>; 2]>,
     shares: [f32; 2],
 ) -> Result<()> {
     let Dense { positive, ids, weights } = from;
@@ -40,7 +40,8 @@ pub fn dense_field(
             let _clock = clock("dense_field");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let pairs = field.cols;
-            reference(field.data.host()?, row_offset, &positive.host()?[..pairs], ids, weights, shares)
+            let positive = [positive[0].host()?, positive[1].host()?];
+            reference(field.data.host()?, (row_offset, pairs), positive, ids, weights, shares)
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
@@ -57,7 +58,8 @@ pub fn dense_field(
             let params = params.weighing(weights);
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
-                positive.region()?,
+                positive[0].region()?,
+                positive[1].region()?,
                 field.data.region()?,
             ];
             let [lanes] = lanes(recorder);
@@ -76,22 +78,21 @@ pub fn dense_field(
     }
 }
 
-/// [`dense_field`] as a plain loop. It fails if a weight file cannot be evaluated.
+/// [`dense_field`] as a plain loop over images `first..` of `pairs`. It fails if a weight file cannot be evaluated.
 pub fn reference<T: Real>(
     field: &mut [T],
-    row_offset: usize,
-    positive: &[T],
+    (first, pairs): (usize, usize),
+    positive: [&[T]; 2],
     ids: Option<&[u32]>,
     weights: &WeightParams,
     shares: [T; 2],
 ) -> Result<()> {
-    let pairs = positive.len();
     field.par_chunks_exact_mut(padded(pairs)).enumerate().try_for_each(|(row, field)| {
-        let i = row + row_offset;
+        let i = row + first;
         for (j, s) in field[..pairs].iter_mut().enumerate() {
             let push = |p: T| weighed_triplet(weights, p, *s, [T::zero(); 2]).map(|[_, push, _]| push);
             *s = if is_negative(ids, i, j) && !is_left_out(*s) {
-                shares[0] * push(positive[i])? + shares[1] * push(positive[j])?
+                shares[0] * push(positive[0][i])? + shares[1] * push(positive[1][j])?
             } else {
                 T::zero()
             };
@@ -104,10 +105,13 @@ fn check(lab: &mut Lab) -> Result<()> {
     for weights in dense_weights() {
         let m = mined(lab, &directions()[0])?;
         let mut field = lab.pair(m.similarity.host.clone())?;
-        let from = Dense { positive: m.positive.get(), ids: Some(m.ids.get()), weights: &weights };
+        let other = lab.vector(N)?;
+        let positive = [m.positive.get(), other.get()];
+        let from = Dense { positive, ids: Some(m.ids.get()), weights: &weights };
         lab.run(|commands| dense_field(commands, field.mat_mut(N, N), 0, from, [1.0, 0.5]))?;
         let mut expected = m.similarity.wide();
-        reference(&mut expected, 0, &m.positive.wide(), Some(&m.ids.host), &weights, [1.0, 0.5])?;
+        let (it, ti) = (m.positive.wide(), other.wide());
+        reference(&mut expected, (0, N), [&it, &ti], Some(&m.ids.host), &weights, [1.0, 0.5])?;
         lab.compare(&field, &expected)?;
     }
     Ok(())

@@ -24,11 +24,11 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(block weights mask: u32);
 
-/// The inputs of a gradient over all negatives.
+/// The inputs of a gradient over all negatives. P is one slice for one direction, or two for both.
 #[derive(Clone, Copy)]
-pub struct Dense<'a> {
+pub struct Dense<'a, P> {
     /// p `[pairs]`
-    pub positive: Slice<'a, f32>,
+    pub positive: P,
     /// Pairs with equal ids are never negatives of each other.
     pub ids: Option<Slice<'a, u32>>,
     /// Weights of a triplet. Relative sets count as empty.
@@ -41,7 +41,7 @@ pub fn dense_sum(
     commands: &mut Commands,
     block: &Block,
     similarity: Mat,
-    from: Dense,
+    from: Dense<Slice<f32>>,
     mut coefficients: SliceMut<f32>,
     mut loss: SliceMut<f32>,
 ) -> Result<()> {

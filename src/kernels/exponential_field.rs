@@ -1,7 +1,11 @@
 //! The field of multi-similarity, lifted structure or the circle loss. It overwrites the similarities.
 
 use super::lab::{Lab, N};
-use super::{Access, Block, Kernel, KernelSpec, Real, exponential_sum, hardest, is_left_out, lanes, sigma};
+use super::positive_field::{self, Anchors};
+use super::{
+    Access, Block, Kernel, KernelSpec, Known, PositivesParams, Real, exponential_sum, hardest, is_left_out,
+    lanes, positives, sigma,
+};
 use crate::Result;
 use crate::device::{Commands, MatMut, Region, Slice, SliceMut, clock, padded};
 use rayon::prelude::*;
@@ -18,6 +22,8 @@ pub(super) static KERNEL: Kernel = Kernel {
             Access::ReadWrite,
             Access::ReadWrite,
             Access::ReadWrite,
+            Access::ReadWrite,
+            Access::ReadWrite,
         ],
         workgroup: [64, 1, 1],
     },
@@ -26,7 +32,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["params.share_ti * push", "params.share_it * push"],
 };
 
-params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, loss: u32, mined: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, reach: f32, scale: f32, share_it: f32, share_ti: f32);
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, loss: u32, mined: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, reach: f32, scale: f32, share_it: f32, share_ti: f32, own: u32, aggregated: u32);
 
 /// A loss that sums exponentials over all negatives of an anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +55,10 @@ pub struct ExponentialParams {
     pub lambda: f32,
     /// Margin of lifted structure or of the circle loss.
     pub margin: f32,
-    /// If given, only negatives with s + reach > p count, and an anchor without one contributes nothing.
+    /// If given, only negatives with s + reach > (the lowest positive) count, and an anchor without one contributes
+    /// nothing.
     pub reach: Option<f32>,
+    pub positives: PositiveForm,
     /// Upstream gradient.
     pub scale: f32,
     /// Factors of both directions.
@@ -66,13 +74,14 @@ impl ExponentialParams {
         lambda: 0.5,
         margin: 0.25,
         reach: None,
+        positives: PositiveForm::Own,
         scale: 0.7,
         shares: [1.0, 0.5],
     };
 
-    /// Whether a negative counts beside the positive p.
-    pub fn counts<T: Real>(&self, s: T, p: T) -> bool {
-        self.reach.is_none_or(|reach| s + T::of(reach.into()) > p)
+    /// Whether a negative counts beside the lowest positive.
+    pub fn counts<T: Real>(&self, s: T, lowest: T) -> bool {
+        self.reach.is_none_or(|reach| s + T::of(reach.into()) > lowest)
     }
 
     /// f(s), the exponent of a negative.
@@ -93,8 +102,27 @@ impl ExponentialParams {
     }
 }
 
-/// Replaces the similarities of images `row_offset..` against all texts by A, and writes these rows of the losses.
-/// `states` are those of [`exponential_sum`](super::exponential_sum()) for images and for texts.
+/// What an anchor's positive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PositiveForm {
+    /// Its own pair, which the field pulls.
+    Own,
+    /// Several pairs, which `positive_field` pulls. p is their aggregate.
+    Several,
+    /// The same, where p is the logarithm of the sum of the exponentials of the circle loss, divided by the rate.
+    Exponent,
+}
+
+/// What the field writes beside A, for images and for texts.
+pub struct PerAnchor<V> {
+    /// L `[pairs]`
+    pub losses: [V; 2],
+    /// (−scale ∂L/∂p, 0) `[pairs, 2]`
+    pub pulls: [V; 2],
+}
+
+/// Replaces the similarities of images `row_offset..` against all texts by A, and writes these rows of the losses and
+/// the pulls. `states` are those of [`exponential_sum`](super::exponential_sum()) for images and for texts.
 pub fn exponential_field(
     commands: &mut Commands,
     mut field: MatMut,
@@ -102,20 +130,25 @@ pub fn exponential_field(
     ids: Option<Slice<u32>>,
     states: [Slice<f32>; 2],
     params: &ExponentialParams,
-    [mut loss_it, mut loss_ti]: [SliceMut<f32>; 2],
+    out: PerAnchor<SliceMut<f32>>,
 ) -> Result<()> {
+    let PerAnchor { losses: [mut loss_it, mut loss_ti], pulls: [mut pull_it, mut pull_ti] } = out;
     match commands {
         Commands::Cpu => {
             let _clock = clock("exponential_field");
             let ids = ids.map(|ids| ids.host()).transpose()?;
             let (pairs, states) = (field.cols, [states[0].host()?, states[1].host()?]);
-            let losses = [loss_it.host()?, loss_ti.host()?];
-            reference(field.data.host()?, (row_offset, pairs), ids, states, params, losses);
+            let out = PerAnchor {
+                losses: [loss_it.host()?, loss_ti.host()?],
+                pulls: [pull_it.host()?, pull_ti.host()?],
+            };
+            reference(field.data.host()?, (row_offset, pairs), ids, states, params, out);
             Ok(())
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
-            let ExponentialParams { loss, rate, alpha, lambda, margin, reach, scale, shares } = *params;
+            let ExponentialParams { loss, rate, alpha, lambda, margin, reach, positives, scale, shares } =
+                *params;
             let block = Params {
                 rows: rows as u32,
                 pairs: pairs as u32,
@@ -132,6 +165,8 @@ pub fn exponential_field(
                 scale,
                 share_it: shares[0],
                 share_ti: shares[1],
+                own: (positives == PositiveForm::Own).into(),
+                aggregated: (positives == PositiveForm::Exponent).into(),
             };
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
@@ -140,6 +175,8 @@ pub fn exponential_field(
                 field.data.region()?,
                 loss_it.region()?,
                 loss_ti.region()?,
+                pull_it.region()?,
+                pull_ti.region()?,
             ];
             let grid = [pairs.div_ceil(recorder.lanes as usize), rows, 1];
             let cost = 80.0 * rows as f64 * pairs as f64;
@@ -155,7 +192,7 @@ pub(super) fn softplus<T: Real>(z: T) -> T {
 
 /// An anchor's contribution to the field.
 struct Anchor<T> {
-    p: T,
+    lowest: T,
     /// No exponent exceeds it.
     top: T,
     /// The divisor of the exponentials; `None` if the loss is 0.
@@ -168,24 +205,36 @@ impl<T: Real> Anchor<T> {
     fn new(params: &ExponentialParams, state: &[T]) -> Self {
         let of = |x: f32| T::of(x.into());
         let [rate, alpha, lambda] = [params.rate, params.alpha, params.lambda].map(of);
-        let (p, n, sum, zero) = (state[0], state[1], state[2], T::zero());
+        let (p, n, sum, lowest, zero) = (state[0], state[1], state[2], state[3], T::zero());
         let top = params.top(n);
         if params.loss == ExponentialLoss::Circle {
             let m = of(params.margin);
-            let factor = (T::one() + m - p).max(zero);
-            let z = top + rate * factor * (T::one() - m - p) + sum.ln();
+            let (factor, exponent) = match params.positives {
+                PositiveForm::Exponent => (T::one(), p),
+                _ => {
+                    let factor = (T::one() + m - p).max(zero);
+                    (factor, factor * (T::one() - m - p))
+                }
+            };
+            let z = top + rate * exponent + sum.ln();
             let open = sum > zero;
             let (weight, loss) = if open { (sigma(z), softplus(z) / rate) } else { (zero, zero) };
-            return Self { p, top, denominator: open.then(|| sum / weight), pull: weight * factor, loss };
+            return Self {
+                lowest,
+                top,
+                denominator: open.then(|| sum / weight),
+                pull: weight * factor,
+                loss,
+            };
         }
         if params.loss == ExponentialLoss::Lifted {
             let cost = of(params.margin) - p + n + sum.ln() / rate;
             let open = sum > zero && cost > zero;
             let (pull, loss) = if open { (T::one(), cost) } else { (zero, zero) };
-            return Self { p, top, denominator: open.then_some(sum), pull, loss };
+            return Self { lowest, top, denominator: open.then_some(sum), pull, loss };
         }
         if params.reach.is_some() && sum <= zero {
-            return Self { p, top, denominator: None, pull: zero, loss: zero };
+            return Self { lowest, top, denominator: None, pull: zero, loss: zero };
         }
         let one = (rate * (lambda - n)).max(of(-87.0)).min(of(87.0)).exp();
         // Factoring out the larger of n and lambda leaves a sum of positive numbers.
@@ -194,11 +243,12 @@ impl<T: Real> Anchor<T> {
             if above > zero { (sum + one).ln() } else { (sum * (rate * above).max(of(-87.0)).exp()).ln_1p() };
         let negatives = above.max(zero) + total / rate;
         let z = -alpha * (p - lambda);
-        Self { p, top, denominator: Some(sum + one), pull: sigma(z), loss: softplus(z) / alpha + negatives }
+        let loss = softplus(z) / alpha + negatives;
+        Self { lowest, top, denominator: Some(sum + one), pull: sigma(z), loss }
     }
 
     fn push(&self, params: &ExponentialParams, s: T) -> T {
-        if !params.counts(s, self.p) {
+        if !params.counts(s, self.lowest) {
             return T::zero();
         }
         let factor = match params.loss {
@@ -217,14 +267,22 @@ pub fn reference<T: Real>(
     ids: Option<&[u32]>,
     states: [&[T]; 2],
     params: &ExponentialParams,
-    [loss_it, loss_ti]: [&mut [T]; 2],
+    PerAnchor { losses, pulls }: PerAnchor<&mut [T]>,
 ) {
     let [rows, columns] = states.map(|states| {
         states.chunks_exact(4).take(pairs).map(|state| Anchor::new(params, state)).collect::<Vec<_>>()
     });
     let (scale, shares) = (T::of(params.scale.into()), params.shares.map(|share| T::of(share.into())));
-    let losses = loss_it.iter_mut().zip(loss_ti).skip(first).collect::<Vec<_>>();
-    field.par_chunks_exact_mut(padded(pairs)).zip(losses).enumerate().for_each(|(row, (field, losses))| {
+    let own = first..first + field.len() / padded(pairs);
+    for (anchors, (losses, (pulls, share))) in
+        [&rows, &columns].into_iter().zip(losses.into_iter().zip(pulls.into_iter().zip(shares)))
+    {
+        for (i, anchor) in anchors.iter().enumerate().filter(|(i, _)| own.contains(i)) {
+            losses[i] = anchor.loss;
+            (pulls[2 * i], pulls[2 * i + 1]) = (scale * share * anchor.pull, T::zero());
+        }
+    }
+    field.par_chunks_exact_mut(padded(pairs)).enumerate().for_each(|(row, field)| {
         let i = row + first;
         for (j, s) in field[..pairs].iter_mut().enumerate() {
             let negative = match ids {
@@ -232,6 +290,7 @@ pub fn reference<T: Real>(
                 None => i != j,
             };
             *s = match (i == j, negative && !is_left_out(*s)) {
+                (true, _) if params.positives != PositiveForm::Own => T::zero(),
                 (true, _) => -scale * (shares[0] * rows[i].pull + shares[1] * columns[i].pull),
                 (_, true) => {
                     scale * (shares[0] * rows[i].push(params, *s) + shares[1] * columns[j].push(params, *s))
@@ -239,62 +298,88 @@ pub fn reference<T: Real>(
                 _ => T::zero(),
             };
         }
-        (*losses.0, *losses.1) = (rows[i].loss, columns[i].loss);
     });
 }
 
 /// Mines a whole batch and computes its sums and field. The similarities become A; the result is the losses of both
-/// directions.
+/// directions. `several` says what an anchor's positives become, if they are all pairs of its image.
 pub fn whole_reference<T: Real>(
     field: &mut [T],
     pairs: usize,
     ids: Option<&[u32]>,
     params: &ExponentialParams,
+    several: Option<&PositivesParams>,
 ) -> [Vec<T>; 2] {
-    let states = [Block::images(0, pairs, pairs), Block::texts(0, pairs, pairs)].map(|block| {
-        let (mut p, mut n, mut h) = (vec![T::zero(); pairs], vec![T::zero(); pairs], vec![0; pairs]);
-        hardest::reference(&block, field, (ids, true, None), (&mut p, &mut n, &mut h));
-        let mut state = vec![T::zero(); 4 * pairs];
-        exponential_sum::reference(&block, field, ids, (&p, &n), params, &mut state);
-        state
+    let vector = |width: usize| vec![T::zero(); width * pairs];
+    let several = several.zip(ids);
+    let s = field.to_vec();
+    let [it, ti] = [Block::images(0, pairs, pairs), Block::texts(0, pairs, pairs)].map(|block| {
+        let (mut p, mut n, mut h) = (vector(1), vector(1), vec![0; pairs]);
+        hardest::reference(&block, &s, (ids, true, None), (&mut p, &mut n, &mut h));
+        let (mut lowest, mut state, mut sums) = (p.clone(), vector(4), vector(4));
+        if let Some((several, ids)) = several {
+            let out = (&mut state[..], [&mut p[..], &mut lowest[..]]);
+            positives::reference(&block, &s, (ids, &n), several, out);
+        }
+        let known = Known { positive: &p[..], lowest: &lowest[..], value: &n[..] };
+        exponential_sum::reference(&block, &s, ids, known, params, &mut sums);
+        (n, state, sums)
     });
-    let mut losses = [vec![T::zero(); pairs], vec![T::zero(); pairs]];
-    let [it, ti] = &mut losses;
-    reference(field, (0, pairs), ids, [&states[0], &states[1]], params, [it, ti]);
-    losses
+    let [mut loss_it, mut loss_ti] = [vector(1), vector(1)];
+    let [mut pull_it, mut pull_ti] = [vector(2), vector(2)];
+    let out = PerAnchor {
+        losses: [&mut loss_it[..], &mut loss_ti[..]],
+        pulls: [&mut pull_it[..], &mut pull_ti[..]],
+    };
+    reference(field, (0, pairs), ids, [&it.2, &ti.2], params, out);
+    if let Some((several, ids)) = several {
+        let mut pulled = s;
+        let it = Anchors { value: &it.0[..], state: &it.1[..], pulls: &pull_it[..] };
+        let ti = Anchors { value: &ti.0[..], state: &ti.1[..], pulls: &pull_ti[..] };
+        positive_field::reference(&mut pulled, (0, pairs), ids, [it, ti], several);
+        field.iter_mut().zip(pulled).for_each(|(a, pulled)| *a += pulled);
+    }
+    [loss_it, loss_ti]
 }
 
 fn check(lab: &mut Lab) -> Result<()> {
     use ExponentialLoss::{Circle, Lifted, MultiSimilarity};
-    for (loss, margin, reach) in [
-        (MultiSimilarity, 0.0, None),
-        (MultiSimilarity, 0.0, Some(0.25)),
-        (Lifted, -0.75, None),
-        (Circle, 0.25, None),
+    use PositiveForm::{Exponent, Own, Several};
+    for (loss, margin, reach, positives) in [
+        (MultiSimilarity, 0.0, None, Own),
+        (MultiSimilarity, 0.0, Some(0.25), Several),
+        (Lifted, -0.75, None, Own),
+        (Circle, 0.25, None, Own),
+        (Circle, 0.25, None, Exponent),
     ] {
         let ids = lab.indices(N, 40)?;
         let mut field = lab.matrix(N, N)?;
         let states = [(); 2].map(|()| {
-            // (p, n, sum, 0); no similarity is above n = 1.
-            let state = lab.numbers(N).into_iter().flat_map(|p| [p, 1.0, 3.0 + p, 0.0]).collect();
+            // (p, n, sum, lowest positive); no similarity is above n = 1.
+            let state = lab.numbers(N).into_iter().flat_map(|p| [p, 1.0, 3.0 + p, 0.5 * p]).collect();
             lab.pair(state)
         });
         let [it, ti] = states;
         let (it, ti) = (it?, ti?);
-        let params = ExponentialParams { loss, margin, reach, ..ExponentialParams::TESTED };
+        let params = ExponentialParams { loss, margin, reach, positives, ..ExponentialParams::TESTED };
         let (mut expected, mut losses) = (field.wide(), [vec![0.0; N], vec![0.0; N]]);
-        let [loss_it, loss_ti] = &mut losses;
+        let mut pulls = [vec![0.0; 2 * N], vec![0.0; 2 * N]];
+        let ([loss_it, loss_ti], [pull_it, pull_ti]) = (&mut losses, &mut pulls);
+        let out = PerAnchor { losses: [&mut loss_it[..], loss_ti], pulls: [&mut pull_it[..], pull_ti] };
         let wide = [&it.wide()[..], &ti.wide()[..]];
-        reference(&mut expected, (0, N), Some(&ids.host), wide, &params, [loss_it, loss_ti]);
-        let (mut found_it, mut found_ti) = (lab.poison(N)?, lab.poison(N)?);
+        reference(&mut expected, (0, N), Some(&ids.host), wide, &params, out);
+        let mut found = [lab.poison(N)?, lab.poison(N)?, lab.poison(2 * N)?, lab.poison(2 * N)?];
+        let [loss_it, loss_ti, pull_it, pull_ti] = &mut found;
         lab.run(|commands| {
-            let losses = [found_it.get_mut(), found_ti.get_mut()];
+            let losses = [loss_it.get_mut(), loss_ti.get_mut()];
+            let out = PerAnchor { losses, pulls: [pull_it.get_mut(), pull_ti.get_mut()] };
             let states = [it.get(), ti.get()];
-            exponential_field(commands, field.mat_mut(N, N), 0, Some(ids.get()), states, &params, losses)
+            exponential_field(commands, field.mat_mut(N, N), 0, Some(ids.get()), states, &params, out)
         })?;
         lab.compare(&field, &expected)?;
-        lab.compare(&found_it, &losses[0])?;
-        lab.compare(&found_ti, &losses[1])?;
+        for (found, expected) in found.iter().zip(losses.iter().chain(&pulls)) {
+            lab.compare(found, expected)?;
+        }
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ pub(super) static KERNEL: Kernel = Kernel {
         name: "exponential_sum",
         source: include_str!("../../shaders/exponential_sum.wgsl"),
         params: Params::MEMBERS,
-        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
         workgroup: [64, 1, 1],
     },
     tolerance: 2e-5,
@@ -24,14 +24,26 @@ pub(super) static KERNEL: Kernel = Kernel {
 
 params!(block mask: u32, circle: u32, mined: u32, rate: f32, margin: f32, reach: f32);
 
-/// Writes `state [pairs, 4]` = (p, n, sum over the negatives of e^(f(s) - top), 0) of every anchor, with f and top of
-/// [`ExponentialParams::exponent`] and [`ExponentialParams::top`]. The inputs are p and the hardest negatives n. Each block adds to the sums of the blocks before it.
+/// What is known of every anchor before the sums, `[pairs]` each.
+#[derive(Clone, Copy)]
+pub struct Known<V> {
+    /// p
+    pub positive: V,
+    /// The lowest positive; p if there is one only.
+    pub lowest: V,
+    /// The hardest negative n.
+    pub value: V,
+}
+
+/// Writes `state [pairs, 4]` = (p, n, sum over the negatives of e^(f(s) - top), lowest positive) of every anchor, with f
+/// and top of [`ExponentialParams::exponent`] and [`ExponentialParams::top`]. Each block adds to the sums of the blocks
+/// before it.
 pub fn exponential_sum(
     commands: &mut Commands,
     block: &Block,
     similarity: Mat,
     ids: Option<Slice<u32>>,
-    (positive, value): (Slice<f32>, Slice<f32>),
+    known: Known<Slice<f32>>,
     params: &ExponentialParams,
     mut state: SliceMut<f32>,
 ) -> Result<()> {
@@ -39,8 +51,9 @@ pub fn exponential_sum(
         Commands::Cpu => {
             let _clock = clock("exponential_sum");
             let ids = ids.map(|ids| ids.host()).transpose()?;
-            let mined = (positive.host()?, value.host()?);
-            reference(block, similarity.data.host()?, ids, mined, params, state.host()?);
+            let Known { positive, lowest, value } = known;
+            let known = Known { positive: positive.host()?, lowest: lowest.host()?, value: value.host()? };
+            reference(block, similarity.data.host()?, ids, known, params, state.host()?);
             Ok(())
         }
         Commands::Gpu(recorder) => {
@@ -57,8 +70,9 @@ pub fn exponential_sum(
             let regions = [
                 similarity.data.region()?,
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
-                positive.region()?,
-                value.region()?,
+                known.positive.region()?,
+                known.value.region()?,
+                known.lowest.region()?,
                 state.region()?,
             ];
             let cost = 20.0 * block.anchors as f64 * block.candidates as f64;
@@ -67,12 +81,12 @@ pub fn exponential_sum(
     }
 }
 
-/// [`exponential_sum`] as a plain loop. `positive` is p and `value` is n.
+/// [`exponential_sum`] as a plain loop.
 pub fn reference<T: Real>(
     block: &Block,
     similarity: &[T],
     ids: Option<&[u32]>,
-    (positive, value): (&[T], &[T]),
+    known: Known<&[T]>,
     params: &ExponentialParams,
     state: &mut [T],
 ) {
@@ -80,14 +94,15 @@ pub fn reference<T: Real>(
     for (k, state) in states[block.anchor_offset..][..block.anchors].iter_mut().enumerate() {
         let anchor = k + block.anchor_offset;
         let earlier = if block.candidate_offset == 0 { T::zero() } else { state[2] };
-        state.copy_from_slice(&[positive[anchor], value[anchor], earlier, T::zero()]);
+        let Known { positive, lowest, value } = known;
+        state.copy_from_slice(&[positive[anchor], value[anchor], earlier, lowest[anchor]]);
     }
     block.sweep(similarity, &mut states, |state, anchor, candidate, s| {
         let negative = match ids {
             Some(ids) => ids[candidate] != ids[anchor],
             None => candidate != anchor,
         };
-        if negative && !is_left_out(s) && params.counts(s, state[0]) {
+        if negative && !is_left_out(s) && params.counts(s, state[3]) {
             state[2] += (params.exponent(s) - params.top(state[1])).exp();
         }
     });
@@ -98,15 +113,16 @@ fn check(lab: &mut Lab) -> Result<()> {
     for (block, (loss, rate)) in directions().into_iter().flat_map(|block| losses.map(|loss| (block, loss))) {
         let m = mined(lab, &block)?;
         let mut state = lab.poison(4 * N)?;
-        let mined = (m.positive.get(), m.value.get());
+        let known = Known { positive: m.positive.get(), lowest: m.positive.get(), value: m.value.get() };
         let params = ExponentialParams { loss, rate, ..ExponentialParams::TESTED };
         lab.run(|commands| {
             let s = m.similarity.mat(N, N);
-            exponential_sum(commands, &block, s, Some(m.ids.get()), mined, &params, state.get_mut())
+            exponential_sum(commands, &block, s, Some(m.ids.get()), known, &params, state.get_mut())
         })?;
         let mut expected = state.wide();
         let (s, p, n) = (m.similarity.wide(), m.positive.wide(), m.value.wide());
-        reference(&block, &s, Some(&m.ids.host), (&p, &n), &params, &mut expected);
+        let known = Known { positive: &p[..], lowest: &p[..], value: &n[..] };
+        reference(&block, &s, Some(&m.ids.host), known, &params, &mut expected);
         lab.compare(&state, &expected)?;
     }
     Ok(())

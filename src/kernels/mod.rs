@@ -36,6 +36,8 @@ mod log_sum_exp;
 mod matmul;
 mod mined_order;
 mod neighbourhood;
+mod positive_field;
+mod positives;
 mod product;
 mod ranks;
 mod record;
@@ -58,8 +60,8 @@ pub use compose::{Composition, compose};
 pub use cosine::{cosine, cosine_backward};
 pub use dense_field::dense_field;
 pub use dense_sum::{Dense, dense_sum};
-pub use exponential_field::{ExponentialLoss, ExponentialParams, exponential_field};
-pub use exponential_sum::exponential_sum;
+pub use exponential_field::{ExponentialLoss, ExponentialParams, PerAnchor, PositiveForm, exponential_field};
+pub use exponential_sum::{Known, exponential_sum};
 pub use gaussian::{gaussian, gaussian_backward};
 pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots, gpo_order};
 pub use gpo_weights::{gpo_weights, gpo_weights_backward};
@@ -73,6 +75,8 @@ pub use log_sum_exp::{SameImage, log_sum_exp};
 pub use matmul::{check_environment, matmul};
 pub use mined_order::{MAX_PAIRS, SortForm, mined_keys, mined_order};
 pub use neighbourhood::neighbourhood;
+pub use positive_field::{Pulled, positive_field};
+pub use positives::{Aggregate, PositivesParams, positives};
 pub use product::{MATMUL_VARIANTS, MatmulVariant, Product};
 pub use ranks::{RightCandidates, ranks};
 pub use record::{RECORD, StepRecord, record};
@@ -110,6 +114,8 @@ pub mod reference {
     pub use super::matmul::reference as matmul;
     pub use super::mined_order::reference as mined_order;
     pub use super::neighbourhood::reference as neighbourhood;
+    pub use super::positive_field::{Anchors, reference as positive_field};
+    pub use super::positives::reference as positives;
     pub use super::ranks::reference as ranks;
     pub use super::record::reference as record;
     pub use super::relative::reference as relative;
@@ -164,6 +170,8 @@ pub static KERNELS: &[&Kernel] = &[
     &matmul::SUBGROUPS,
     &mined_order::KERNEL,
     &neighbourhood::KERNEL,
+    &positive_field::KERNEL,
+    &positives::KERNEL,
     &ranks::KERNEL,
     &record::KERNEL,
     &relative::KERNEL,

@@ -12,6 +12,7 @@ mod equal_captions;
 mod loss;
 mod names;
 mod negatives;
+mod positives;
 mod validate;
 
 pub use contrastive::{InfonceParams, Logits, SiglipParams};
@@ -21,6 +22,7 @@ pub use direction::Direction;
 pub use equal_captions::EqualCaptions;
 pub use loss::Loss;
 pub use negatives::Negatives;
+pub use positives::Positives;
 
 use crate::Result;
 use serde::{Deserialize, Serialize};
@@ -96,8 +98,8 @@ impl Default for GoalParams {
 ///
 /// Parsed from `TRIPLET:PAIR` (`con`, `nca` or `cir`, then `con`, `lin`, `lin-ms`, `sig` or `sig-ms`), the name of a
 /// [`Loss`], `hinge`, `hinge-sum`, `infonce`, `infonce-masked`, `siglip` or `siglip-masked`. The parameters get their
-/// defaults. `NAME@NEGATIVES` chooses other [`Negatives`] than the hardest, and `NAME@DIRECTION` one
-/// [`Direction`]. `+` and `WEIGHT*` make weighted sums:
+/// defaults. `NAME@NEGATIVES` chooses other [`Negatives`] than the hardest, `NAME@positives:POSITIVES` other
+/// [`Positives`] than the own pair, and `NAME@DIRECTION` one [`Direction`]. `+` and `WEIGHT*` make weighted sums:
 ///
 /// ```
 /// use wgoal::Objective;
@@ -140,6 +142,8 @@ pub enum Objective {
     },
     /// An objective on triplets with other negatives than the hardest.
     Over(Negatives, Box<Objective>),
+    /// An objective with another positive than the anchor's own pair.
+    Towards(Positives, Box<Objective>),
     /// An objective with anchors on one side only.
     OneWay(Direction, Box<Objective>),
     /// The sum of several objectives, each with a weight above 0.
@@ -150,9 +154,10 @@ pub enum Objective {
 #[derive(Clone, Copy)]
 pub(crate) struct Term<'a> {
     pub weight: f32,
-    /// None of `Over`, `OneWay` and `Sum`.
+    /// None of `Over`, `Towards`, `OneWay` and `Sum`.
     pub objective: &'a Objective,
     pub negatives: Negatives,
+    pub positives: Positives,
     /// `None` means both.
     pub direction: Option<Direction>,
 }
@@ -228,7 +233,9 @@ impl Objective {
             Self::Hinge { margin } | Self::HingeSum { margin } => Some(*margin),
             Self::Infonce(_) | Self::Siglip(_) => None,
             Self::Custom { margin, .. } => *margin,
-            Self::Over(_, objective) | Self::OneWay(_, objective) => objective.margin(),
+            Self::Over(_, objective) | Self::OneWay(_, objective) | Self::Towards(_, objective) => {
+                objective.margin()
+            }
             Self::Sum(terms) => terms.iter().find_map(|(_, objective)| objective.margin()),
         }
     }
@@ -260,7 +267,7 @@ impl Objective {
     fn on_triplets(&self) -> bool {
         match self {
             Self::HingeSum { .. } => false,
-            Self::OneWay(_, objective) => objective.on_triplets(),
+            Self::OneWay(_, objective) | Self::Towards(_, objective) => objective.on_triplets(),
             objective => objective.has_triplets(),
         }
     }
@@ -268,18 +275,21 @@ impl Objective {
     /// The terms of the sum.
     pub(crate) fn terms(&self) -> Vec<Term<'_>> {
         fn term(weight: f32, objective: &Objective) -> Term<'_> {
-            let (negatives, direction) = (Negatives::Hardest, None);
             match objective {
                 Objective::OneWay(direction, objective) => {
                     Term { direction: Some(*direction), ..term(weight, objective) }
                 }
                 Objective::Over(negatives, objective) => {
-                    Term { weight, objective, negatives: *negatives, direction }
+                    Term { negatives: *negatives, ..term(weight, objective) }
                 }
-                Objective::HingeSum { .. } => {
-                    Term { weight, objective, negatives: Negatives::All, direction }
+                Objective::Towards(positives, objective) => {
+                    Term { positives: *positives, ..term(weight, objective) }
                 }
-                _ => Term { weight, objective, negatives, direction },
+                _ => {
+                    let all = matches!(objective, Objective::HingeSum { .. });
+                    let negatives = if all { Negatives::All } else { Negatives::Hardest };
+                    Term { weight, objective, negatives, positives: Positives::Own, direction: None }
+                }
             }
         }
         match self {
@@ -306,7 +316,9 @@ impl Objective {
         match self {
             Self::Goal(..) | Self::Hinge { .. } | Self::HingeSum { .. } | Self::Custom { .. } => true,
             Self::Loss(loss, _) => loss.combination().is_some(),
-            Self::Over(_, objective) | Self::OneWay(_, objective) => objective.has_triplets(),
+            Self::Over(_, objective) | Self::OneWay(_, objective) | Self::Towards(_, objective) => {
+                objective.has_triplets()
+            }
             Self::Infonce(_) | Self::Siglip(_) | Self::Sum(_) => false,
         }
     }
@@ -319,7 +331,9 @@ impl Objective {
             Self::Loss(loss, params) => params.margin.is_some() || loss.combination().is_none(),
             Self::Hinge { .. } => true,
             Self::Custom { margin, .. } => margin.is_some(),
-            Self::Over(_, objective) | Self::OneWay(_, objective) => objective.closes_triplets(),
+            Self::Over(_, objective) | Self::OneWay(_, objective) | Self::Towards(_, objective) => {
+                objective.closes_triplets()
+            }
             Self::HingeSum { .. } | Self::Infonce(_) | Self::Siglip(_) | Self::Sum(_) => false,
         }
     }

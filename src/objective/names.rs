@@ -9,8 +9,8 @@ impl Objective {
     /// Parses a name as [`Objective::from_str`] does, but lets `base` parse the names between `+`, `*` and `@`.
     ///
     /// # Errors
-    /// The errors of `base`; a weight that is not a number; negatives that do not exist; negatives or a direction that
-    /// the objective cannot use.
+    /// The errors of `base`; a weight that is not a number; negatives or positives that do not exist; negatives,
+    /// positives or a direction that the objective cannot use.
     pub fn parse_with(name: &str, mut base: impl FnMut(&str) -> Result<Self>) -> Result<Self> {
         let mut terms = Vec::new();
         for term in name.split('+') {
@@ -28,9 +28,10 @@ impl Objective {
             let mut parts = term.trim().split('@');
             let mut objective = base(parts.next().unwrap_or_default())?;
             for part in parts {
-                objective = match part.parse() {
-                    Ok(direction) => objective.in_direction(direction)?,
-                    Err(_) => objective.over(part.parse()?)?,
+                objective = match (part.strip_prefix("positives:"), part.parse()) {
+                    (Some(positives), _) => objective.towards(positives.parse()?)?,
+                    (None, Ok(direction)) => objective.in_direction(direction)?,
+                    (None, Err(_)) => objective.over(part.parse()?)?,
                 };
             }
             terms.push((weight, objective));
@@ -132,6 +133,7 @@ impl fmt::Display for Objective {
             Self::Custom { .. } => f.write_str("custom"),
             Self::Over(negatives, objective) => write!(f, "{objective}@{negatives}"),
             Self::OneWay(direction, objective) => write!(f, "{objective}@{direction}"),
+            Self::Towards(positives, objective) => write!(f, "{objective}@positives:{positives}"),
             Self::Sum(terms) => {
                 for (k, (weight, objective)) in terms.iter().enumerate() {
                     let plus = if k > 0 { "+" } else { "" };

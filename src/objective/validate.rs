@@ -1,6 +1,6 @@
 //! Checks of an objective's parameters.
 
-use super::{Logits, Negatives, Objective, PairWeight};
+use super::{Logits, Negatives, Objective, PairWeight, Positives};
 use crate::{Error, Result};
 
 impl Objective {
@@ -63,12 +63,41 @@ impl Objective {
                         advice,
                     ));
                 }
-                let sets = matches!(**objective, Self::Goal(_, PairWeight::LinMs | PairWeight::SigMs, _));
+                let base = match &**objective {
+                    Self::Towards(_, base) => base,
+                    base => base,
+                };
+                let sets = matches!(base, Self::Goal(_, PairWeight::LinMs | PairWeight::SigMs, _));
                 if sets && *negatives == Negatives::All {
                     let expected =
                         "a pair weight without relative sets, which every negative would have of its own";
                     let advice = "use top:K, or the pair weight lin or sig";
                     return Err(Error::config("--negatives all", expected, objective, advice));
+                }
+                Ok(())
+            }
+            Self::Towards(positives, objective) => {
+                objective.validate()?;
+                let thing = format!("@positives:{positives}");
+                let plain = !matches!(
+                    **objective,
+                    Self::Over(..) | Self::OneWay(..) | Self::Towards(..) | Self::Sum(_)
+                );
+                if !plain || objective.logits().is_some() {
+                    let expected = "an objective with one positive per anchor, so not InfoNCE or SigLIP";
+                    let advice = "leave the positives out: infonce takes the mean over the positives, \
+                                  infonce-log-sum their sum, siglip all of them";
+                    return Err(Error::config(thing, expected, objective, advice));
+                }
+                if *positives == Positives::LogSum && objective.positive_scale().is_none() {
+                    let expected = "an objective with a scale of its positives: multi-similarity, circle-all, lifted, \
+                                    nca:PAIR, con:sig, con:sig-ms, or a loss with these weights";
+                    return Err(Error::config(
+                        thing,
+                        expected,
+                        objective,
+                        "use positives:mean or positives:hardest, or choose another objective",
+                    ));
                 }
                 Ok(())
             }

@@ -125,6 +125,8 @@ fn objectives() -> Vec<Objective> {
         "infonce-masked",
         "siglip",
         "infonce-log-sum",
+        "cir:sig-ms@positives:hardest@top:2",
+        "circle-all@positives:log-sum",
         "siglip-masked",
         "cir:sig-ms@top:2",
         "nca:lin@semi-hard",

@@ -15,6 +15,7 @@ mod losses;
 mod lost_device;
 mod negatives;
 mod pooling;
+mod positives;
 mod recall;
 mod selection;
 mod stages;
@@ -25,6 +26,7 @@ fn main() {
     kernels::tests(suite.module("kernels"));
     losses::tests(suite.module("losses"));
     negatives::tests(suite.module("negatives"));
+    positives::tests(suite.module("positives"));
     pooling::tests(suite.module("pooling"));
     recall::tests(suite.module("recall"));
     stages::tests(suite.module("stages"));

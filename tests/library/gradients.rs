@@ -4,7 +4,8 @@
 use crate::random::{Random, wide};
 use wgoal::device::padded;
 use wgoal::kernels::{
-    Block, ExponentialLoss, ExponentialParams, SameImage, WeightParams, loss_at, mined_keys, reference,
+    Block, ExponentialLoss, ExponentialParams, PositiveForm, SameImage, WeightParams, loss_at, mined_keys,
+    reference,
 };
 use wgoal::objective::{Loss, PairWeight, TripletWeight};
 
@@ -134,8 +135,8 @@ fn goal(batch: &Batch, params: &WeightParams) -> ([Vec<f64>; 2], f64) {
     });
     let [x, y] = &batch.0;
     let mut gradients = [vec![0.0; x.len()], vec![0.0; y.len()]];
-    reference::compose((y, 0), WIDTH, (&it, &h), (&ti, &keys(&g)), false, &mut gradients[0]);
-    reference::compose((x, 0), WIDTH, (&ti, &g), (&it, &keys(&h)), false, &mut gradients[1]);
+    reference::compose((y, 0), WIDTH, (&it, &h), (&ti, &keys(&g)), [true, false], &mut gradients[0]);
+    reference::compose((x, 0), WIDTH, (&ti, &g), (&it, &keys(&h)), [true, false], &mut gradients[1]);
     (gradients, members)
 }
 
@@ -227,12 +228,12 @@ fn all_negatives(weights: &WeightParams) {
                 .unwrap();
             coefficients
         });
-        reference::dense_field(&mut field, 0, &p, ids, weights, [1.0; 2]).unwrap();
+        reference::dense_field(&mut field, (0, PAIRS), [&p, &p], ids, weights, [1.0; 2]).unwrap();
         let mut gradients = through(&field, &batch);
         let [x, y] = &batch.0;
         let (first, by_first) = ([0; PAIRS], keys(&[0; PAIRS]));
-        reference::compose((y, 0), WIDTH, (&it, &first), (&ti, &by_first), true, &mut gradients[0]);
-        reference::compose((x, 0), WIDTH, (&ti, &first), (&it, &by_first), true, &mut gradients[1]);
+        reference::compose((y, 0), WIDTH, (&it, &first), (&ti, &by_first), [true; 2], &mut gradients[0]);
+        reference::compose((x, 0), WIDTH, (&ti, &first), (&it, &by_first), [true; 2], &mut gradients[1]);
         let loss = |batch: &Batch| -> f64 {
             let negative = |i: usize, j: usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);
             let cost = |i: usize, j: usize| {
@@ -444,6 +445,7 @@ const EXPONENTIAL: ExponentialParams = ExponentialParams {
     lambda: 0.5,
     margin: 0.0,
     reach: None,
+    positives: PositiveForm::Own,
     scale: 1.0,
     shares: [1.0; 2],
 };
@@ -457,7 +459,7 @@ fn the_circle_loss_over_all_negatives_is_that_of_its_paper() {
         let params = ExponentialParams { loss: ExponentialLoss::Circle, rate: 7.0, margin: m, ..EXPONENTIAL };
         let (batch, m) = (Batch::random(seed), f64::from(m));
         let mut field = batch.similarity();
-        let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params);
+        let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params, None);
         let factors = |s: f64| [(1.0 + m - s).max(0.0), (s + m).max(0.0)];
         // The loss of all anchors with the factors of the batch `fixed`.
         let value = |batch: &Batch, fixed: &Batch| -> f64 {
@@ -492,7 +494,7 @@ fn losses_over_all_negatives_are_those_of_their_papers() {
             let params = ExponentialParams { loss, margin, reach, ..EXPONENTIAL };
             let batch = Batch::random(seed);
             let mut field = batch.similarity();
-            let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params);
+            let [it, ti] = reference::exponential(&mut field, PAIRS, ids, &params, None);
             let direction = |s: &dyn Fn(usize, usize) -> f64| -> f64 {
                 let anchor = |i: usize| {
                     let negative = |&j: &usize| ids.map_or(i != j, |ids| ids[i] != ids[j]);

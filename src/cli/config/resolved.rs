@@ -155,7 +155,9 @@ fn objective(whole: &Objective, set: &mut impl FnMut(&str, Vec<String>)) {
 /// The terms of an objective, without their negatives and weights.
 fn collect<'a>(objective: &'a Objective, terms: &mut Vec<&'a Objective>) {
     match objective {
-        Objective::Over(_, objective) | Objective::OneWay(_, objective) => collect(objective, terms),
+        Objective::Over(_, objective)
+        | Objective::Towards(_, objective)
+        | Objective::OneWay(_, objective) => collect(objective, terms),
         Objective::Sum(parts) => parts.iter().for_each(|(_, part)| collect(part, terms)),
         other => terms.push(other),
     }

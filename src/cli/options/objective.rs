@@ -19,7 +19,9 @@ pub struct ObjectiveArgs {
     /// multi-similarity-mined and lifted.
     ///
     /// `custom` reads the file of --weights. A weighted sum of these is written as in infonce+0.5*cir:sig-ms. One
-    /// direction of a loss is written as in infonce@image-to-text or infonce@text-to-image.
+    /// direction of a loss is written as in infonce@image-to-text or infonce@text-to-image. Several positives per anchor
+    /// are written as in hinge@positives:hardest; they are the captions of an image in the batch, and hardest, mean and
+    /// log-sum say what they become.
     #[arg(long, value_name = "NAME", help_heading = "Objective")]
     pub objective: Option<String>,
     /// Margin of the hinge, or of a GOAL gradient [default: 0.2 for the hinge, off for GOAL]
@@ -150,7 +152,9 @@ impl ObjectiveArgs {
                 }
                 *margin = self.margin.or(*margin);
             }
-            Objective::Over(_, objective) | Objective::OneWay(_, objective) => self.set(objective)?,
+            Objective::Over(_, objective)
+            | Objective::Towards(_, objective)
+            | Objective::OneWay(_, objective) => self.set(objective)?,
             Objective::Sum(terms) => terms.iter_mut().try_for_each(|(_, term)| self.set(term))?,
             _ => {}
         }

@@ -89,7 +89,9 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
         Objective::Infonce(_) => read.extend(["temperature", "learn-temperature"]),
         Objective::Siglip(_) => read.extend(["temperature", "logit-bias", "learn-temperature"]),
         Objective::Custom { .. } => read.extend(["margin", "weights", "param"]),
-        Objective::Over(_, objective) | Objective::OneWay(_, objective) => read = parameters(objective),
+        Objective::Over(_, objective)
+        | Objective::Towards(_, objective)
+        | Objective::OneWay(_, objective) => read = parameters(objective),
         Objective::Sum(terms) => read.extend(terms.iter().flat_map(|(_, term)| parameters(term))),
         _ => {}
     }

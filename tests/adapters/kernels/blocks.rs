@@ -9,8 +9,8 @@ use std::ops::Range;
 use wgoal::Device;
 use wgoal::device::{pad_rows, padded};
 use wgoal::kernels::{
-    self, Below, Block, Candidates, Dense, ExponentialLoss, ExponentialParams, Hardest, Relative, SameImage,
-    WeightParams, reference,
+    self, Below, Block, Candidates, Dense, ExponentialLoss, ExponentialParams, Hardest, Known, PositiveForm,
+    Relative, SameImage, WeightParams, reference,
 };
 use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
@@ -94,7 +94,10 @@ impl Batch {
         let (p, n, _) = self.mined_without(direction, true);
         let (whole, mut state) = (direction(0, self.pairs, self.pairs), vec![f64::NAN; 4 * self.pairs]);
         let s = wide(&self.similarity);
-        reference::exponential_sum(&whole, &s, self.ids.as_deref(), (&p, &n), params, &mut state);
+        // Beside several positives, the lowest one is below p.
+        let lowest: Vec<_> = p.iter().map(|p| p - 1.0 / 16.0).collect();
+        let known = Known { positive: &p[..], lowest: &lowest[..], value: &n[..] };
+        reference::exponential_sum(&whole, &s, self.ids.as_deref(), known, params, &mut state);
         state
     }
 
@@ -108,7 +111,7 @@ impl Batch {
     }
 
     /// The blocks of a direction with their rows, `rows` at a time.
-    fn blocks(&self, direction: Direction, rows: usize) -> Vec<(Block, Range<usize>)> {
+    pub fn blocks(&self, direction: Direction, rows: usize) -> Vec<(Block, Range<usize>)> {
         let strips = self.strips(rows).into_iter();
         strips.map(|strip| (direction(strip.start, strip.len(), self.pairs), strip)).collect()
     }
@@ -125,7 +128,7 @@ impl Batch {
 
 const ROWS: usize = 64;
 
-type Direction = fn(usize, usize, usize) -> Block;
+pub type Direction = fn(usize, usize, usize) -> Block;
 pub const DIRECTIONS: [Direction; 2] = [Block::images, Block::texts];
 
 pub fn hardest(device: &Device) -> Outcome {
@@ -402,6 +405,7 @@ pub fn exponential(loss: ExponentialLoss, rate: f32) -> ExponentialParams {
         lambda: 0.5,
         margin: 0.25,
         reach: None,
+        positives: PositiveForm::Own,
         scale: 0.75,
         shares: [1.0, 0.5],
     }
@@ -424,15 +428,18 @@ pub fn exponential_sum(device: &Device) -> Outcome {
             let params = ExponentialParams { reach, ..exponential(loss, rate) };
             let (p, n, _) = batch.mined_without(direction, true);
             let single = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-            let (p, n) = (bench.array(&single(&p))?, bench.array(&single(&n))?);
+            let lowest: Vec<_> = single(&p).iter().map(|p| p - 1.0 / 16.0).collect();
+            let (p, lowest) = (bench.array(&single(&p))?, bench.array(&lowest)?);
+            let n = bench.array(&single(&n))?;
             let state = batch.exponential_states(direction, &params);
             for &rows in batch.cuts() {
                 let mut found = bench.poisoned(4 * pairs)?;
                 bench.run(|commands| {
                     batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
                         let s = s.mat(pairs, pairs).part(&strip);
-                        let (ids, mined) = (ids.as_ref().map(Array::get), (p.get(), n.get()));
-                        kernels::exponential_sum(commands, &block, s, ids, mined, &params, found.get_mut())
+                        let ids = ids.as_ref().map(Array::get);
+                        let known = Known { positive: p.get(), lowest: lowest.get(), value: n.get() };
+                        kernels::exponential_sum(commands, &block, s, ids, known, &params, found.get_mut())
                     })
                 })?;
                 let relative = exp_error(2.2 * f64::from(rate)) + sum_error(pairs);

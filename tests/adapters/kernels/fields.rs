@@ -8,8 +8,8 @@ use crate::common::random::wide;
 use wgoal::Device;
 use wgoal::device::padded;
 use wgoal::kernels::{
-    self, Dense, ExponentialLoss, ExponentialParams, InfonceField, SameImage, SiglipField, WeightParams,
-    reference,
+    self, Dense, ExponentialLoss, ExponentialParams, InfonceField, PerAnchor, PositiveForm, SameImage,
+    SiglipField, WeightParams, reference,
 };
 use wgoal::objective::{CustomWeights, Loss, PairWeight, TripletWeight};
 
@@ -18,19 +18,22 @@ pub fn dense_field(device: &Device) -> Outcome {
         let batch = Batch::new(random, case);
         let pairs = batch.pairs;
         let positive = batch.positive();
-        let device_positive = bench.array(&positive)?;
+        // The positives of the other direction differ, so that a kernel that swaps them fails.
+        let other: Vec<_> = positive.iter().map(|p| p - 3.0 / 64.0).collect();
+        let (device_positive, device_other) = (bench.array(&positive)?, bench.array(&other)?);
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         for weights in &dense_weights()? {
             let mut field = wide(&batch.similarity);
             reference::dense_field(
                 &mut field,
-                0,
-                &wide(&positive),
+                (0, pairs),
+                [&wide(&positive), &wide(&other)],
                 batch.ids.as_deref(),
                 weights,
                 [1.0, 0.5],
             )?;
-            let from = Dense { positive: device_positive.get(), ids: ids.as_ref().map(Array::get), weights };
+            let positive = [device_positive.get(), device_other.get()];
+            let from = Dense { positive, ids: ids.as_ref().map(Array::get), weights };
             // The hinge adds multiples of its scale, which is exact.
             let exact = weights.margin.is_some() && weights.custom.is_none();
             let allowed = if exact { 0.0 } else { DENSE_ERROR };
@@ -311,13 +314,16 @@ pub fn weights(device: &Device) -> Outcome {
     })
 }
 
-fn exponentials() -> [ExponentialParams; 6] {
+fn exponentials() -> [ExponentialParams; 8] {
     use ExponentialLoss::{Circle, Lifted, MultiSimilarity};
     let steep = ExponentialParams { alpha: 100.0, ..exponential(MultiSimilarity, 300.0) };
     let usual = [(MultiSimilarity, 10.0), (Lifted, 3.0), (Circle, 5.0), (Circle, 80.0)];
     let [first, lifted, mild, published] = usual.map(|(loss, rate)| exponential(loss, rate));
     // Similarities are multiples of 1/64, so the comparison with this reach is exact.
-    [first, ExponentialParams { reach: Some(0.125), ..first }, steep, lifted, mild, published]
+    let mined = ExponentialParams { reach: Some(0.125), ..first };
+    let several = ExponentialParams { positives: PositiveForm::Several, ..mined };
+    let exponent = ExponentialParams { positives: PositiveForm::Exponent, ..mild };
+    [first, mined, several, steep, lifted, mild, published, exponent]
 }
 
 pub fn exponential_field(device: &Device) -> Outcome {
@@ -332,18 +338,13 @@ pub fn exponential_field(device: &Device) -> Outcome {
             });
             let mut field = wide(&batch.similarity);
             let mut losses = [vec![f64::NAN; pairs], vec![f64::NAN; pairs]];
-            let [it, ti] = &mut losses;
+            let mut pulls = [vec![f64::NAN; 2 * pairs], vec![f64::NAN; 2 * pairs]];
+            let ([it, ti], [pull_it, pull_ti]) = (&mut losses, &mut pulls);
+            let out = PerAnchor { losses: [&mut it[..], ti], pulls: [&mut pull_it[..], pull_ti] };
             let wide_states = states.each_ref().map(|state| wide(state));
             let [state_it, state_ti] = &wide_states;
             let whole = [&state_it[..], &state_ti[..]];
-            reference::exponential_field(
-                &mut field,
-                (0, pairs),
-                batch.ids.as_deref(),
-                whole,
-                &params,
-                [it, ti],
-            );
+            reference::exponential_field(&mut field, (0, pairs), batch.ids.as_deref(), whole, &params, out);
             // The exponents of the circle loss at p and at the negatives add up to at most 5 times the rate.
             let reach = if params.loss == ExponentialLoss::Circle { 5.0 } else { 2.2 };
             let relative = exp_error(reach * f64::from(params.rate.max(params.alpha)));
@@ -355,14 +356,19 @@ pub fn exponential_field(device: &Device) -> Outcome {
             for &rows in batch.cuts() {
                 let mut found = bench.array(&batch.similarity)?;
                 let (mut found_it, mut found_ti) = (bench.poisoned(pairs)?, bench.poisoned(pairs)?);
+                let (mut pull_it, mut pull_ti) = (bench.poisoned(2 * pairs)?, bench.poisoned(2 * pairs)?);
                 bench.run(|commands| {
                     batch.strips(rows).into_iter().try_for_each(|strip| {
                         let states = [states_it.get(), states_ti.get()];
                         let losses = [found_it.get_mut(), found_ti.get_mut()];
+                        let out = PerAnchor { losses, pulls: [pull_it.get_mut(), pull_ti.get_mut()] };
                         let (field, ids) = (found.strip(&strip, pairs), ids.as_ref().map(Array::get));
-                        kernels::exponential_field(commands, field, strip.start, ids, states, &params, losses)
+                        kernels::exponential_field(commands, field, strip.start, ids, states, &params, out)
                     })
                 })?;
+                for (found, expected) in [(&pull_it, &pulls[0]), (&pull_ti, &pulls[1])] {
+                    bench.near("pull", found, expected, |k| relative * expected[k].abs() + 1e-37)?;
+                }
                 bench.near("field", &found, &field, allowed)?;
                 for (found, expected) in [(&found_it, &losses[0]), (&found_ti, &losses[1])] {
                     // n − lambda may cancel with the logarithm divided by the rate.

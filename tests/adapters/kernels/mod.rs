@@ -6,6 +6,7 @@ mod entries;
 mod fields;
 mod local;
 mod matmul;
+mod positives;
 mod rows;
 mod steps;
 
@@ -36,6 +37,8 @@ pub fn tests(suite: &mut Suite) {
     suite.each("siglip", fields::siglip);
     suite.each("exponential_sum", blocks::exponential_sum);
     suite.each("exponential_field", fields::exponential_field);
+    suite.each("positives", positives::positives);
+    suite.each("positive_field", positives::positive_field);
     suite.each("weights", fields::weights);
     suite.each("custom_weights", fields::custom_weights);
     suite.each("sum_squares", steps::sum_squares);

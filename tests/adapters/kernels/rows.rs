@@ -116,13 +116,13 @@ pub fn compose(device: &Device) -> Outcome {
         let other_index = random.indices(pairs, pairs.div_ceil(3));
         let gathered = |i: usize| other_index.iter().filter(|&&g| g as usize == i).count();
         let terms: Vec<_> = (0..pairs).map(|i| 4 + gathered(i)).collect();
-        for accumulate in [false, true] {
+        for (positive, accumulate) in [(true, false), (true, true), (false, true)] {
             let mut dx = wide(&before);
             let (wide_own, wide_other) = (wide(&own), wide(&other));
             let mut keys = vec![0; mined_keys(pairs)];
             reference::mined_order(&other_index, &mut keys);
             let (from_own, from_other) = ((&wide_own[..], &own_index[..]), (&wide_other[..], &keys[..]));
-            reference::compose((&wide(&y), 0), cols, from_own, from_other, accumulate, &mut dx);
+            reference::compose((&wide(&y), 0), cols, from_own, from_other, [positive, accumulate], &mut dx);
             let mut found = if accumulate { bench.array(&before)? } else { bench.poisoned(dx.len())? };
             let (y, own, other) = (bench.array(&y)?, bench.array(&own)?, bench.array(&other)?);
             let (own_index, other_keys) = (bench.array(&own_index)?, bench.array(&keys)?);
@@ -131,6 +131,7 @@ pub fn compose(device: &Device) -> Outcome {
                 own_index: own_index.get(),
                 other: other.get(),
                 other_keys: other_keys.get(),
+                positive,
                 accumulate,
             };
             bench.run(|commands| {
@@ -172,6 +173,7 @@ pub fn compose_bank(device: &Device) -> Outcome {
             own_index: own_index.get(),
             other: other.get(),
             other_keys: other_keys.get(),
+            positive: true,
             accumulate: true,
         };
         bench.run(|commands| {
