@@ -4,7 +4,8 @@
 //!
 //! Owns the parameters. It neither trains nor reads features.
 
-use super::layout::{Layout, Segment, SideLayout};
+use super::layout::{Layout, SideLayout};
+use super::segment::Segment;
 use super::{HeadConfig, Standardizer};
 use crate::math::{Purpose, random};
 use crate::{Error, Result};

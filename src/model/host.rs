@@ -1,6 +1,7 @@
 //! Encoders of local features on host arrays, for callers who bring their own features.
 
-use super::layout::{Allocation, GpoLayout};
+use super::layout::GpoLayout;
+use super::segment::Allocation;
 use super::{Head, Side};
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows, padded};
 use crate::kernels::GRU_UNITS;

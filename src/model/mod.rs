@@ -12,6 +12,7 @@ mod landmarks;
 mod layout;
 mod perceptron;
 mod pooling;
+mod segment;
 mod standardizer;
 #[cfg(feature = "native")]
 mod state_dict;
@@ -27,7 +28,8 @@ pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
 pub(crate) use landmarks::Landmarks;
 #[cfg(feature = "native")]
 pub(crate) use layout::{BANDWIDTH, FourierLayout, LANDMARK_BANDWIDTH};
-pub(crate) use layout::{Kind, Layout, Segment};
+pub(crate) use layout::Layout;
+pub(crate) use segment::{Kind, Segment};
 pub use standardizer::Standardizer;
 #[cfg(feature = "native")]
 pub(crate) use state_dict::StateDict;
