@@ -167,6 +167,9 @@ pub struct RunOptions {
     /// Encoder of the text features [default: linear]
     #[arg(long, value_name = "ENCODER", help_heading = "Head")]
     text_encoder: Option<EncoderName>,
+    /// Width of the hidden layer of gated-mlp in widths of the features, 1 to 64 [default: 8]
+    #[arg(long, value_name = "MULTIPLE", help_heading = "Head")]
+    gated_width: Option<usize>,
     /// Width of the joint embedding, 1 to 65536 [default: 256]
     #[arg(long, value_name = "WIDTH", help_heading = "Head")]
     embed: Option<usize>,
@@ -321,6 +324,7 @@ impl RunOptions {
         set(&mut config.embed, self.embed);
         set(&mut config.image_encoder, self.image_encoder.map(EncoderKind::from));
         set(&mut config.text_encoder, self.text_encoder.map(EncoderKind::from));
+        set(&mut config.gated_width, self.gated_width);
         set(&mut config.random_features, self.random_features);
         if self.random_features.is_some_and(|number| number > 0) {
             // Kernel CCA needs one of the two.

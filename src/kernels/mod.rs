@@ -21,6 +21,7 @@ mod dense_field;
 mod dense_sum;
 mod exponential_field;
 mod exponential_sum;
+mod gate;
 mod gaussian;
 mod gpo;
 mod gpo_weights;
@@ -62,6 +63,7 @@ pub use dense_field::dense_field;
 pub use dense_sum::{Dense, dense_sum};
 pub use exponential_field::{ExponentialLoss, ExponentialParams, PerAnchor, PositiveForm, exponential_field};
 pub use exponential_sum::{Known, exponential_sum};
+pub use gate::{gate, gate_backward};
 pub use gaussian::{gaussian, gaussian_backward};
 pub use gpo::{Ragged, gpo, gpo_backward, gpo_dots, gpo_order};
 pub use gpo_weights::{gpo_weights, gpo_weights_backward};
@@ -99,6 +101,7 @@ pub mod reference {
     pub use super::dense_sum::reference as dense_sum;
     pub use super::exponential_field::{reference as exponential_field, whole_reference as exponential};
     pub use super::exponential_sum::reference as exponential_sum;
+    pub use super::gate::{backward_reference as gate_backward, reference as gate};
     pub use super::gaussian::{backward_reference as gaussian_backward, reference as gaussian};
     pub use super::gpo::{
         backward_reference as gpo_backward, dots_reference as gpo_dots, order_reference as gpo_order,
@@ -147,6 +150,8 @@ pub static KERNELS: &[&Kernel] = &[
     &cosine::BACKWARD,
     &dense_field::KERNEL,
     &dense_sum::KERNEL,
+    &gate::KERNEL,
+    &gate::BACKWARD,
     &gaussian::KERNEL,
     &gaussian::BACKWARD,
     &gpo::KERNEL,

@@ -1,5 +1,6 @@
 //! The options of a head's encoders.
 
+use super::Side;
 use serde::{Deserialize, Serialize};
 
 /// How an item's features become one vector.
@@ -30,6 +31,8 @@ pub enum EncoderKind {
     Linear,
     /// A linear layer plus a two-layer perceptron with batch norm (docs/math.md, "Residual encoder").
     ResidualMlp,
+    /// A linear layer plus a gated perceptron (docs/math.md, "Gated encoder").
+    GatedMlp,
 }
 
 /// Which side's features x become sign(x) √|x| (after host pooling). This is power normalisation (Perronnin et al.,
@@ -66,6 +69,9 @@ impl SignedRoot {
     }
 }
 
+/// The default of [`HeadConfig::gated_width`], as of SAIL.
+pub(crate) const GATED_WIDTH: usize = 8;
+
 /// The options of a head, without the widths of the features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -81,6 +87,9 @@ pub struct HeadConfig {
     pub image_encoder: EncoderKind,
     /// The layers that map text features to the embedding.
     pub text_encoder: EncoderKind,
+    /// Width of the hidden layer of [`EncoderKind::GatedMlp`], as a multiple of the width of the features. Other
+    /// encoders ignore it.
+    pub gated_width: usize,
     /// Which side's features get the signed square root first.
     pub signed_root: SignedRoot,
     /// Whether every input column is shifted and scaled by its mean and deviation over the training rows.
@@ -103,6 +112,7 @@ impl Default for HeadConfig {
             text_pooling: Pooling::default(),
             image_encoder: EncoderKind::default(),
             text_encoder: EncoderKind::default(),
+            gated_width: GATED_WIDTH,
             signed_root: SignedRoot::default(),
             standardize: false,
             random_features: 0,
@@ -115,6 +125,15 @@ impl HeadConfig {
     /// The layers of images and of texts.
     pub fn encoders(&self) -> [EncoderKind; 2] {
         [self.image_encoder, self.text_encoder]
+    }
+
+    /// Width of the hidden layer of a side's gated perceptron, for features of width `dim`; 0 if it has none.
+    pub(crate) fn hidden_width(&self, side: Side, dim: usize) -> usize {
+        if self.encoders()[side as usize] == EncoderKind::GatedMlp {
+            self.gated_width.saturating_mul(dim)
+        } else {
+            0
+        }
     }
 
     /// The pooling of images and of texts.

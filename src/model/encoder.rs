@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Owns the memory of a batch and the running statistics. The caller owns the parameters. If the encoder has a
-//! perceptron, one row of zeros follows the features. It stands for the padding to the longest item, which batch norm
+//! perceptron with batch norm, one row of zeros follows the features. It stands for the padding to the longest item, which batch norm
 //! treats as data (docs/math.md, "Batch norm").
 
 use super::fourier::Fourier;
+use super::gated::Gated;
 use super::landmarks::Landmarks;
 use super::layout::SideLayout;
 use super::perceptron::Mlp;
@@ -30,6 +31,7 @@ pub(crate) struct Encoder {
     fourier: Option<Fourier>,
     landmarks: Option<Landmarks>,
     mlp: Option<Mlp>,
+    gated: Option<Gated>,
     /// The features of a batch that was uploaded as f16, two per u32. `halved` says whether this batch was.
     halves: Buffer<u32>,
     halved: bool,
@@ -72,7 +74,8 @@ pub(super) fn sliced(product: Product) -> Product {
 }
 
 impl Encoder {
-    /// Checks that a device takes batches of `items` items with features, embeddings and random features so wide.
+    /// Checks that a device takes batches of `items` items with features, embeddings and further features so wide: random
+    /// features, landmarks, or the hidden layer of a gated perceptron.
     ///
     /// # Errors
     /// Rows so wide that the device cannot bind the smallest piece of a matrix product.
@@ -82,7 +85,7 @@ impl Encoder {
         let name = name(side);
         for (thing, width, rows) in [
             (format!("{name} features"), dim, items.max(embed).max(m)),
-            (format!("{name} random features or landmarks"), m, items.max(embed)),
+            (format!("{name} random features, landmarks or hidden layer"), m, items.max(embed)),
             (format!("{name} embeddings"), embed, items),
         ] {
             let most = gpu.max_binding() / (4 * rows.min(ROWS_AT_ONCE));
@@ -101,7 +104,7 @@ impl Encoder {
         let layout = head.layout.side(side);
         let (embed, dim) = (layout.weight.rows, layout.weight.cols);
         let compared = layout.landmarks.as_ref().map_or(0, |landmarks| landmarks.weight.cols);
-        let m = head.layout.random_features.max(compared);
+        let m = head.layout.random_features.max(compared).max(head.layout.gated(side));
         Self::check(device, side, [dim, embed, m], items)?;
         let name = name(side);
         let matrix = |what: &str, cols| Matrix::new(device, &format!("{name}.{what}"), items, cols);
@@ -110,6 +113,7 @@ impl Encoder {
             layout.fourier.as_ref().map(|layout| Fourier::new(device, layout, items)).transpose()?;
         let landmarks =
             layout.landmarks.as_ref().map(|layout| Landmarks::new(device, layout, items)).transpose()?;
+        let gated = layout.gated.as_ref().map(|layout| Gated::new(device, layout, items)).transpose()?;
         let pooling = match &layout.gpo {
             None => None,
             Some(layout) => Some(Pooling {
@@ -127,6 +131,7 @@ impl Encoder {
             fourier,
             landmarks,
             mlp,
+            gated,
             projected: matrix("projected", embed)?,
             pooling,
             unit: matrix("unit", embed)?,
@@ -180,12 +185,7 @@ impl Encoder {
         for matrix in [&mut self.unit, &mut self.d_unit, &mut self.d_pooled] {
             reshape(device, name, matrix, items, embed)?;
         }
-        if let Some(fourier) = &mut self.fourier {
-            fourier.reshape(device, count)?;
-        }
-        if let Some(landmarks) = &mut self.landmarks {
-            landmarks.reshape(device, count)?;
-        }
+        self.reshape_layers(device, count)?;
         crate::model::pooling::fit(device, name, &mut self.norms, items)?;
         if let Some(mlp) = &mut self.mlp {
             self.features.buffer.write(device, count * stride, &vec![0.0; stride])?;
@@ -197,6 +197,20 @@ impl Encoder {
         if let Some(pooling) = &mut self.pooling {
             reshape(device, name, &mut pooling.pooled, items, embed)?;
             pooling.gpo.set_items(device, offsets, embed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for so many rows in the layers beside the linear one.
+    fn reshape_layers(&mut self, device: &Device, count: usize) -> Result<()> {
+        if let Some(fourier) = &mut self.fourier {
+            fourier.reshape(device, count)?;
+        }
+        if let Some(landmarks) = &mut self.landmarks {
+            landmarks.reshape(device, count)?;
+        }
+        if let Some(gated) = &mut self.gated {
+            gated.reshape(device, count)?;
         }
         Ok(())
     }
@@ -226,6 +240,9 @@ impl Encoder {
         }
         if let Some(landmarks) = &mut self.landmarks {
             landmarks.forward(commands, values, features, training, &mut self.projected)?;
+        }
+        if let Some(gated) = &mut self.gated {
+            gated.forward(commands, values, features, training, &mut self.projected)?;
         }
         if let Some(Mlp { layout, running, moved, moves, stats, hidden, active, repeats, .. }) = &mut self.mlp
         {
@@ -305,6 +322,9 @@ impl Encoder {
         if let Some(landmarks) = &self.landmarks {
             landmarks.backward(commands, d_projected, gradients)?;
         }
+        if let Some(gated) = &mut self.gated {
+            gated.backward(commands, values, self.features.rows(0..count), d_projected, gradients)?;
+        }
         if let Some(mlp) = &mut self.mlp {
             mlp.backward((device, commands), values, self.features.view(), d_projected, gradients)?;
         }
@@ -312,7 +332,7 @@ impl Encoder {
     }
 
     /// Overwrites `d_features [rows, dim]` with the gradient at the features. Call it after [`Encoder::backward`]. With
-    /// a perceptron there is one more row: the sum over the rows of padding.
+    /// batch norm there is one more row: the sum over the rows of padding.
     #[cfg(feature = "native")]
     pub fn feature_gradient(
         &self,
@@ -335,6 +355,9 @@ impl Encoder {
         if let Some(landmarks) = &self.landmarks {
             let d_features = d_features.rows_mut(0..d_projected.rows);
             landmarks.feature_gradient((device, commands), values, d_projected.view(), d_features)?;
+        }
+        if let Some(gated) = &self.gated {
+            gated.feature_gradient(commands, values, d_features)?;
         }
         Ok(())
     }

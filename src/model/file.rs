@@ -256,6 +256,8 @@ mod tests {
             c.embed = 6;
             c.text_pooling = Pooling::Gpo;
             c.image_encoder = EncoderKind::ResidualMlp;
+            c.text_encoder = EncoderKind::GatedMlp;
+            c.gated_width = 3;
             c.signed_root = SignedRoot::Images;
             c.random_features = 7;
         });

@@ -41,9 +41,9 @@ impl Head {
 
     /// A fresh head with the encoders of `config`. It is a pure function of `config` and `seed`.
     ///
-    /// Linear layers start as in [`Head::new`], also that of random features. The frequencies are normal, for a Gaussian
-    /// kernel on features of variance 1, and the phases uniform. The weights and biases of the perceptron are uniform in
-    /// ±1/√d_in; its batch norm starts with scale 1 and shift 0. The pooling's GRU and v are uniform in ±1/√32
+    /// Linear layers start as in [`Head::new`], also that of random features and those of a gated perceptron. The frequencies are normal, for a Gaussian
+    /// kernel on features of variance 1, and the phases uniform. The weights and biases of a perceptron with batch norm are uniform
+    /// in ±1/√d_in; its batch norm starts with scale 1 and shift 0. The pooling's GRU and v are uniform in ±1/√32
     /// (docs/math.md, "Random features", "Residual encoder" and "Generalised pooling").
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Head {
                 "head",
                 "widths of 1 or more and fewer than 2^31 weights per matrix",
                 found,
-                "change --embed, --random-features or --landmarks",
+                "change --embed, --gated-width, --random-features or --landmarks",
             ));
         }
         let mut values = vec![0.0; layout.len()];
@@ -84,6 +84,10 @@ impl Head {
     /// [`super::EncoderKind::ResidualMlp`] of images adds `image.mlp.first.weight [m, dim]` and `.bias`, `image.mlp.norm [2, m]`
     /// (scale, shift), `image.mlp.second.weight [embed, m]` and `.bias`, and `image.mlp.running [2, m]` (running mean
     /// and variance, not trained). Here m is half of embed. Of texts, it adds the same for `text`.
+    ///
+    /// [`super::EncoderKind::GatedMlp`] of images adds `image.mlp.gate.weight [m, dim]`, `image.mlp.value.weight [m, dim]`
+    /// and `image.mlp.second.weight [embed, m]`, each with its `.bias`. Here m is dim times
+    /// [`HeadConfig::gated_width`]. Of texts, it adds the same for `text`.
     ///
     /// [`super::Pooling::Gpo`] of images adds `image.gpo.weight_ih [192, 32]`, `.weight_hh [192, 32]`,
     /// `.bias_ih [192]`, `.bias_hh [192]` and `.v [32]`; of texts, it adds the same for `text`. The 192 rows are the
@@ -194,8 +198,9 @@ impl Head {
     /// Sets the second layers of perceptrons to 0, so that an embedding does not depend on them.
     #[cfg(feature = "native")]
     pub(crate) fn silence_mlp(&mut self, side: Side) {
-        let layers = self.layout.side(side).mlp.map(|mlp| mlp.second);
-        layers.into_iter().flatten().for_each(|segment| self.values[segment.range].fill(0.0));
+        let SideLayout { mlp, gated, .. } = self.layout.side(side);
+        let layers = [mlp.map(|mlp| mlp.second), gated.map(|gated| gated.second)];
+        layers.into_iter().flatten().flatten().for_each(|segment| self.values[segment.range].fill(0.0));
     }
 
     /// A head with the encoders of `config` that embeds as this one does. New perceptrons are random, up to their second
@@ -209,7 +214,7 @@ impl Head {
         let mut head = Self::fresh(layout, seed)?;
         head.standardize.clone_from(&self.standardize);
         for side in [Side::Image, Side::Text] {
-            if self.layout.side(side).mlp.is_none() {
+            if self.layout.encoders[side as usize] == super::EncoderKind::Linear {
                 head.silence_mlp(side);
             }
         }

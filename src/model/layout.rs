@@ -1,7 +1,7 @@
 //! Where each parameter of a head lies in the one flat buffer that the optimiser updates.
 
 use super::segment::{Allocation, LOGIT_BIAS, Segment, Start, ZERO};
-use super::{EncoderKind, HeadConfig, Pooling, Side, SignedRoot};
+use super::{EncoderKind, GATED_WIDTH, HeadConfig, Pooling, Side, SignedRoot};
 use std::ops::Range;
 
 /// The parts of a head, which determine where each parameter lies. A parameter is a matrix with padded rows that starts
@@ -13,8 +13,10 @@ pub(crate) struct Layout {
     pub dims: [usize; 2],
     /// Width of the embedding.
     pub embed: usize,
-    /// Whether each side has a perceptron beside the linear layer.
-    pub mlp: [bool; 2],
+    /// The layers of each side.
+    pub encoders: [EncoderKind; 2],
+    /// Width of the hidden layer of a gated perceptron, as a multiple of the width of the features.
+    pub gated_width: usize,
     /// How an item's features become one vector, for each side.
     pub pooling: [Pooling; 2],
     /// Whether the square root of each side's features is taken.
@@ -43,6 +45,7 @@ pub(crate) struct SideLayout {
     pub fourier: Option<FourierLayout>,
     pub landmarks: Option<LandmarkLayout>,
     pub mlp: Option<MlpLayout>,
+    pub gated: Option<GatedLayout>,
     pub gpo: Option<GpoLayout>,
 }
 
@@ -79,6 +82,17 @@ pub(crate) struct MlpLayout {
     pub second: [Segment; 2],
     /// Running mean and variance `[2, m]`, not trained.
     pub running: Segment,
+}
+
+/// The gated perceptron of docs/math.md, "Gated encoder"; m is a multiple of the width of the features.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GatedLayout {
+    /// `[m, dim]`, and its bias `[m]`.
+    pub gate: [Segment; 2],
+    /// `[m, dim]`, and its bias `[m]`.
+    pub value: [Segment; 2],
+    /// `[embed, m]`, and its bias `[embed]`.
+    pub second: [Segment; 2],
 }
 
 /// The generalised pooling operator (docs/math.md, "Generalised pooling"). The rows are the gates r, z, c of the
@@ -153,7 +167,14 @@ impl Layout {
     pub fn linear(dims: [usize; 2], embed: usize) -> Self {
         let (pooling, signed_root) = ([Pooling::None; 2], [false; 2]);
         let landmarks = Landmarks::default();
-        Self { dims, embed, mlp: [false; 2], pooling, signed_root, random_features: 0, landmarks }
+        let encoders = [EncoderKind::Linear; 2];
+        let gated_width = GATED_WIDTH;
+        Self { dims, embed, encoders, gated_width, pooling, signed_root, random_features: 0, landmarks }
+    }
+
+    /// Width of the hidden layer of a side's gated perceptron; 0 if it has none.
+    pub fn gated(&self, side: Side) -> usize {
+        self.config(false).hidden_width(side, self.dims[side as usize])
     }
 
     /// Elements of the largest matrix.
@@ -161,30 +182,33 @@ impl Layout {
         let [images, captions] = self.landmarks.counts;
         let m = self.random_features.max(images).max(captions);
         let dim = self.dims[0].max(self.dims[1]);
-        let widest = dim.max(m).max(if self.mlp.contains(&true) { self.embed.div_ceil(2) } else { 0 });
-        widest.saturating_mul(self.embed).max(m.saturating_mul(dim))
+        let residual = self.encoders.contains(&EncoderKind::ResidualMlp);
+        let hidden = self.gated(Side::Image).max(self.gated(Side::Text));
+        let widest = dim.max(m).max(hidden).max(if residual { self.embed.div_ceil(2) } else { 0 });
+        widest.saturating_mul(self.embed).max(m.max(hidden).saturating_mul(dim))
     }
 
     pub fn of(dims: [usize; 2], config: &HeadConfig) -> Self {
-        let mlp = config.encoders().map(|encoder| encoder == EncoderKind::ResidualMlp);
         let signed_root = config.signed_root.sides();
         let (embed, random_features) = (config.embed, config.random_features);
+        let (encoders, gated_width) = (config.encoders(), config.gated_width);
         let landmarks = Landmarks { most: config.landmarks, ..Landmarks::default() };
-        Self { dims, embed, mlp, pooling: config.pooling(), signed_root, random_features, landmarks }
+        let pooling = config.pooling();
+        Self { dims, embed, encoders, gated_width, pooling, signed_root, random_features, landmarks }
     }
 
     /// The options of this layout, the inverse of [`Layout::of`].
     pub fn config(&self, standardize: bool) -> HeadConfig {
         let [image_pooling, text_pooling] = self.pooling;
         let signed_root = SignedRoot::of(self.signed_root);
-        let kind = |mlp| if mlp { EncoderKind::ResidualMlp } else { EncoderKind::Linear };
-        let [image_encoder, text_encoder] = self.mlp.map(kind);
+        let [image_encoder, text_encoder] = self.encoders;
         HeadConfig {
             embed: self.embed,
             image_pooling,
             text_pooling,
             image_encoder,
             text_encoder,
+            gated_width: self.gated_width,
             signed_root,
             standardize,
             random_features: self.random_features,
@@ -203,6 +227,8 @@ impl Layout {
         };
         let linear = [linear("image", self.dims[0]), linear("text", self.dims[1])];
         let [image_mlp, text_mlp] = [0, 1].map(|side| self.mlp(&mut all, side));
+        let [image_gated, text_gated] =
+            [Side::Image, Side::Text].map(|side| self.gated_layers(&mut all, side));
         let [image, text] = self.pooling;
         let [image_gpo, text_gpo] = [(image, "image.gpo."), (text, "text.gpo.")]
             .map(|(pooling, prefix)| (pooling == Pooling::Gpo).then(|| all.gpo(prefix, GPO)));
@@ -217,15 +243,24 @@ impl Layout {
         let [image_landmarks, text_landmarks] = self.landmarks(&mut all, landmarks);
         let [[image_weight, image_bias], [text_weight, text_bias]] = linear;
         let (weight, bias, fourier, landmarks) = (image_weight, image_bias, image_fourier, image_landmarks);
-        let image = SideLayout { weight, bias, fourier, landmarks, mlp: image_mlp, gpo: image_gpo };
+        let image = SideLayout {
+            weight,
+            bias,
+            fourier,
+            landmarks,
+            mlp: image_mlp,
+            gated: image_gated,
+            gpo: image_gpo,
+        };
         let (weight, bias, fourier, landmarks) = (text_weight, text_bias, text_fourier, text_landmarks);
-        let text = SideLayout { weight, bias, fourier, landmarks, mlp: text_mlp, gpo: text_gpo };
+        let text =
+            SideLayout { weight, bias, fourier, landmarks, mlp: text_mlp, gated: text_gated, gpo: text_gpo };
         Segments { sides: [image, text], temperature, logit_bias, len: all.len() }
     }
 
     /// The trained parameters of a side's perceptron, if it has one. Its running statistics have no place yet.
     fn mlp(&self, all: &mut Allocation, side: usize) -> Option<MlpLayout> {
-        if !self.mlp[side] {
+        if self.encoders[side] != EncoderKind::ResidualMlp {
             return None;
         }
         let (dim, embed, m) = (self.dims[side], self.embed, self.embed.div_ceil(2));
@@ -242,6 +277,25 @@ impl Layout {
         let running =
             Segment { name: format!("{side}.mlp.running"), start: Start::Rows(&[0.0, 1.0]), ..norm.clone() };
         Some(MlpLayout { first, norm, second, running })
+    }
+
+    /// The parameters of a side's gated perceptron, if it has one.
+    fn gated_layers(&self, all: &mut Allocation, side: Side) -> Option<GatedLayout> {
+        let (dim, m) = (self.dims[side as usize], self.gated(side));
+        let side = ["image", "text"][side as usize];
+        let mut layer = |name: &str, rows: usize, cols: usize| {
+            let start = Start::Uniform((6.0 / (rows + cols) as f64).sqrt());
+            [
+                all.add(format!("{side}.mlp.{name}.weight"), rows, cols, start),
+                all.add(format!("{side}.mlp.{name}.bias"), 1, rows, ZERO),
+            ]
+        };
+        let mut layers = || GatedLayout {
+            gate: layer("gate", m, dim),
+            value: layer("value", m, dim),
+            second: layer("second", self.embed, m),
+        };
+        (m > 0).then(&mut layers)
     }
 
     /// The trained weights of the random features of both sides.
@@ -290,7 +344,7 @@ impl Layout {
     pub fn segments(&self) -> Vec<Segment> {
         let Segments { sides, temperature, logit_bias, .. } = self.parts();
         let mut all = vec![temperature, logit_bias];
-        for SideLayout { weight, bias, fourier, landmarks, mlp, gpo } in sides {
+        for SideLayout { weight, bias, fourier, landmarks, mlp, gated, gpo } in sides {
             all.extend([weight, bias]);
             if let Some(LandmarkLayout { weight, rows, shift }) = landmarks {
                 all.extend([weight, rows, shift]);
@@ -300,6 +354,9 @@ impl Layout {
             }
             if let Some(MlpLayout { first, norm, second, running }) = mlp {
                 all.extend(first.into_iter().chain(second).chain([norm, running]));
+            }
+            if let Some(GatedLayout { gate, value, second }) = gated {
+                all.extend(gate.into_iter().chain(value).chain(second));
             }
             all.extend(gpo.iter().flat_map(|gpo| gpo.segments()).cloned());
         }

@@ -5,6 +5,7 @@ mod encoder;
 #[cfg(feature = "native")]
 mod file;
 mod fourier;
+mod gated;
 mod head;
 #[cfg(feature = "native")]
 mod host;
@@ -17,6 +18,7 @@ mod standardizer;
 #[cfg(feature = "native")]
 mod state_dict;
 
+pub(crate) use config::GATED_WIDTH;
 pub use config::{EncoderKind, HeadConfig, Pooling, SignedRoot};
 pub(crate) use encoder::Encoder;
 #[cfg(feature = "native")]
@@ -26,9 +28,9 @@ pub use head::{Head, Side};
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
 #[cfg(feature = "native")]
 pub(crate) use landmarks::Landmarks;
+pub(crate) use layout::Layout;
 #[cfg(feature = "native")]
 pub(crate) use layout::{BANDWIDTH, FourierLayout, LANDMARK_BANDWIDTH};
-pub(crate) use layout::Layout;
 pub(crate) use segment::{Kind, Segment};
 pub use standardizer::Standardizer;
 #[cfg(feature = "native")]

@@ -3,7 +3,7 @@
 use super::{Init, Shuffle};
 use crate::eval::Correction;
 use crate::kernels::MAX_PAIRS;
-use crate::model::{EncoderKind, HeadConfig, Pooling, SignedRoot};
+use crate::model::{EncoderKind, GATED_WIDTH, HeadConfig, Pooling, SignedRoot};
 use crate::objective::{EqualCaptions, GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
 use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 /// The most landmark images that the command line uses for kernel CCA by default.
 pub const LANDMARKS: usize = 5000;
+
+/// The widest hidden layer of a gated perceptron, as a multiple of the width of the features.
+const MAX_GATED_WIDTH: usize = 64;
 
 /// The most random features of a side.
 const MAX_RANDOM_FEATURES: usize = 65_536;
@@ -43,6 +46,8 @@ pub struct TrainConfig {
     pub image_encoder: EncoderKind,
     /// What maps text features to the embedding.
     pub text_encoder: EncoderKind,
+    /// Width of the hidden layer of a gated perceptron, as a multiple of the width of the features.
+    pub gated_width: usize,
     /// Random Fourier features of each side, which a further linear layer adds to the embedding. 0 for none.
     pub random_features: usize,
     /// The most training images that become landmarks, with all their captions. A further linear layer adds the Gaussian
@@ -136,6 +141,7 @@ impl Default for TrainConfig {
             text_pooling: Pooling::default(),
             image_encoder: EncoderKind::default(),
             text_encoder: EncoderKind::default(),
+            gated_width: GATED_WIDTH,
             random_features: 0,
             landmarks: 0,
             bandwidth: Vec::new(),
@@ -204,6 +210,8 @@ impl TrainConfig {
         let pairs = format!("1 to {MAX_PAIRS} pairs");
         check((1..=MAX_PAIRS).contains(&self.batch), "--batch", &pairs, &self.batch)?;
         check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
+        let gated = format!("1 to {MAX_GATED_WIDTH}");
+        check((1..=MAX_GATED_WIDTH).contains(&self.gated_width), "--gated-width", &gated, &self.gated_width)?;
         let most = format!("0 to {MAX_RANDOM_FEATURES}");
         let random = self.random_features;
         check(random <= MAX_RANDOM_FEATURES, "--random-features", &most, &random)?;
@@ -280,6 +288,7 @@ impl TrainConfig {
             text_pooling: self.text_pooling,
             image_encoder: self.image_encoder,
             text_encoder: self.text_encoder,
+            gated_width: self.gated_width,
             signed_root: self.signed_root,
             standardize: self.standardize,
             random_features: self.random_features,

@@ -145,7 +145,8 @@ impl Trainer {
         let landmarks = LandmarkItems::of(dataset, config.landmarks, config.seed);
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
             let derived = config.random_features.max(landmarks.items(side).len());
-            let widths = [dataset.width(side, pooling)?, config.embed, derived];
+            let width = dataset.width(side, pooling)?;
+            let widths = [width, config.embed, derived.max(config.head().hidden_width(side, width))];
             Encoder::check(device, side, widths, pairs)?;
         }
         Ok(())

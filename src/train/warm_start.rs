@@ -98,6 +98,7 @@ impl TrainConfig {
             text_pooling: head.text_pooling,
             image_encoder: head.image_encoder,
             text_encoder: head.text_encoder,
+            gated_width: head.gated_width,
             signed_root: head.signed_root,
             standardize: head.standardize,
             random_features: head.random_features,
@@ -149,6 +150,11 @@ impl InitFile {
         let largest = HeadConfig {
             image_encoder: extended(own.image_encoder, given.image_encoder),
             text_encoder: extended(own.text_encoder, given.text_encoder),
+            gated_width: if own.encoders().contains(&EncoderKind::GatedMlp) {
+                own.gated_width
+            } else {
+                given.gated_width
+            },
             ..own.clone()
         };
         if start.is_own && largest != given {

@@ -340,6 +340,8 @@ fn local(embed: usize) -> TrainConfig {
         c.image_pooling = Pooling::Gpo;
         c.text_pooling = Pooling::Gpo;
         c.image_encoder = EncoderKind::ResidualMlp;
+        c.text_encoder = EncoderKind::GatedMlp;
+        c.gated_width = 2;
         c.mask_same_image = false;
         c.objective = Objective::HingeSum { margin: 0.2 };
     })

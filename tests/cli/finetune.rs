@@ -96,6 +96,43 @@ fn perceptrons_on_both_sides_leave_a_start_as_it_is() {
     resumes_to_the_same_bits(&place, "--text-encoder residual-mlp --lr 0.01 --init kcca --random-features 6");
 }
 
+/// A gated perceptron that is added to a start must not change it, and must be trained.
+#[test]
+fn gated_perceptrons_leave_a_start_as_it_is() {
+    let place = Place::new();
+    let train = |options: &str, out: &str| {
+        place.ok(&format!("train data {SMALL} --lr 0.01 {options} --epochs 2 --out {out}"));
+        place.metrics(out)[0]["val"]["rsum"].clone()
+    };
+    let both = "--image-encoder gated-mlp --text-encoder gated-mlp --gated-width 2";
+    let start = "--init kcca --random-features 6 --standardize";
+    assert_eq!(train(start, "plain"), train(&format!("{start} {both}"), "gated"));
+    assert_eq!(train("--init plain", "again"), train(&format!("--init plain {both}"), "file"));
+    let (tensors, _) = read_tensors(&place.read("gated/last.safetensors"));
+    for (side, dim) in [("image", DIMS[0]), ("text", DIMS[1])] {
+        let second = &tensors[&format!("{side}.mlp.second.weight")];
+        assert!(second.2.iter().any(|&byte| byte != 0), "{side} is not trained");
+        assert_eq!(tensors[&format!("{side}.mlp.gate.weight")].1, [2 * dim, dim]);
+    }
+    // A head that has one brings its width with it.
+    let found = place.json("eval gated/best.safetensors data --split val --device cpu --json");
+    assert_eq!(train("--init gated", "more"), found["rsum"]);
+    for (options, expected) in [
+        ("--gated-width 3", "expected --gated-width 2, found --gated-width 3; leave the option out"),
+        (
+            "--text-encoder residual-mlp",
+            "expected --text-encoder gated-mlp, found --text-encoder residual-mlp;",
+        ),
+    ] {
+        let output = place.run(&format!("train data {SMALL} --init gated {options} --out no"));
+        assert!(output.code == 1 && output.stderr.contains(expected), "{}", output.stderr);
+    }
+    let output = place.run(&format!("train data {SMALL} --epochs 1 --gated-width 3 --out without"));
+    let says = "warning: --gated-width has no effect: the head has no gated perceptron";
+    assert!(output.code == 0 && output.stderr.contains(says), "{}", output.stderr);
+    resumes_to_the_same_bits(&place, &format!("{both} --lr 0.01 --lr-mlp 0.5 --ema 0.9"));
+}
+
 #[test]
 fn structure_keeps_the_neighbourhoods_of_the_features() {
     let place = Place::new();

@@ -156,14 +156,23 @@ fn recipes_are_bases_that_options_override() {
         train("plain", "f", "--recipe xvlm --learn-temperature=off")["objective"]["infonce"]["learn_temperature"],
         false
     );
+    let sail = train("plain", "g", "--recipe sail --gated-width 2");
+    let parts = "image_encoder text_encoder standardize schedule clip weight_decay lr";
+    let expected = json!(["gated-mlp", "gated-mlp", true, "cosine", 0.0, 1e-4, 5e-4]);
+    assert_eq!(json!(field(&sail, parts)), expected);
+    assert_eq!(
+        json!(field(&sail["objective"]["siglip"], "logit_bias learn_temperature")),
+        json!([-10.0, true])
+    );
+    assert!(sail["optimizer"]["lion"].is_object(), "{sail}");
     // The published numbers, unless an option overrides them.
     let defaults = |recipe: &str| {
         place.ok(&format!("train plain --recipe {recipe} --device cpu --out {recipe} --text-pooling none --image-pooling none"));
         json!(field(&config(&place, recipe), "epochs batch embed"))
     };
     assert_eq!(
-        ["vsepp", "vse-inf", "xvlm"].map(defaults),
-        [json!([30, 128, 1024]), json!([25, 128, 1024]), json!([10, 128, 256])]
+        ["vsepp", "vse-inf", "xvlm", "sail"].map(defaults),
+        [json!([30, 128, 1024]), json!([25, 128, 1024]), json!([10, 128, 256]), json!([10, 2048, 1024])]
     );
 
     // A run may be resumed with its recipe. Another recipe needs another run.
@@ -171,5 +180,8 @@ fn recipes_are_bases_that_options_override() {
     let refused = place.run("train --resume --recipe vsepp --embed 4 --batch 16 --device cpu --out e");
     assert!(refused.code == 1 && refused.stderr.contains("--resume: expected"), "{}", refused.stderr);
     let help = place.ok("train --help");
-    assert!(["vsepp", "vse-inf", "xvlm"].iter().all(|name| help.contains(&format!("- {name}:"))), "{help}");
+    assert!(
+        ["vsepp", "vse-inf", "xvlm", "sail"].iter().all(|name| help.contains(&format!("- {name}:"))),
+        "{help}"
+    );
 }

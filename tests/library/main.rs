@@ -10,6 +10,7 @@ mod baseline;
 mod contract;
 mod data;
 mod finetune;
+mod gated;
 mod gradients;
 mod hubs;
 mod kernel_cca;

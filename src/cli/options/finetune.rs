@@ -36,7 +36,7 @@ pub struct FinetuneArgs {
     /// Factor of --lr for the weights of random features, 0 or more [default: 1]
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, help_heading = "Optimiser")]
     lr_random_features: Option<f64>,
-    /// Factor of --lr for the perceptrons of residual-mlp, 0 or more [default: 1]
+    /// Factor of --lr for the perceptrons of residual-mlp and gated-mlp, 0 or more [default: 1]
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, help_heading = "Optimiser")]
     lr_mlp: Option<f64>,
 }

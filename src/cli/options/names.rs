@@ -32,6 +32,8 @@ pub enum EncoderName {
     Linear,
     /// One linear layer plus a perceptron of two layers
     ResidualMlp,
+    /// One linear layer plus a gated perceptron
+    GatedMlp,
 }
 
 impl From<EncoderName> for EncoderKind {
@@ -39,6 +41,7 @@ impl From<EncoderName> for EncoderKind {
         match name {
             EncoderName::Linear => Self::Linear,
             EncoderName::ResidualMlp => Self::ResidualMlp,
+            EncoderName::GatedMlp => Self::GatedMlp,
         }
     }
 }

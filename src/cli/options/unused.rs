@@ -4,7 +4,7 @@ use super::{ObjectiveArgs, RunOptions};
 use crate::cli::Switch;
 use std::fmt;
 use wgoal::data::{Split, SplitRows, steps_per_epoch};
-use wgoal::model::Pooling;
+use wgoal::model::{EncoderKind, Pooling};
 use wgoal::objective::{Loss, PairWeight, TripletWeight};
 use wgoal::optim::{Schedule, Warmup};
 use wgoal::train::Init;
@@ -138,6 +138,9 @@ impl RunOptions {
         }
         if self.regularization.is_some() && !config.init.is_closed_form() {
             unused.push(Unused::new("regularization", "the run does not start from a closed form"));
+        }
+        if self.gated_width.is_some() && !config.head().encoders().contains(&EncoderKind::GatedMlp) {
+            unused.push(Unused::new("gated-width", "the head has no gated perceptron"));
         }
         unused.extend(self.finetune.unused(config));
         self.unused_phases(config, [steps, config.batch.min(captions)], &mut unused);
