@@ -49,15 +49,15 @@ pub fn note_doubts(trainer: &Trainer, best: Best, collapsed: bool) {
     }
 }
 
-/// What a run that ended early has saved in `out`, and the command that continues it.
-pub fn saved(done: usize, out: &Path) -> String {
+/// What a run that ended early has saved in `out`, and the command that continues it, with the folder `top`.
+pub fn saved(done: usize, [out, top]: [&Path; 2]) -> String {
     let epochs = match done {
         0 => "no epoch is saved yet".to_string(),
         1 => format!("1 epoch is saved in {}", out.display()),
         done => format!("{done} epochs are saved in {}", out.display()),
     };
     let verb = if done == 0 { "start again" } else { "continue" };
-    format!("{epochs}: {verb} with `wgoal train --resume --out {}`", quoted(out))
+    format!("{epochs}: {verb} with `wgoal train --resume --out {}`", quoted(top))
 }
 
 #[cfg(all(test, unix))]
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn the_advised_command_names_the_folder() {
         for out in ["runs/a", "my runs/it's $HOME"] {
-            let advice = saved(3, Path::new(out));
+            let advice = saved(3, [Path::new(out); 2]);
             let (_, command) = advice.split_once("`wgoal ").unwrap();
             let (command, _) = command.rsplit_once('`').unwrap();
             let script = format!("printf '%s\\n' {command}");

@@ -232,6 +232,12 @@ pub struct RunOptions {
     /// This helps if training on the hardest negatives collapses.
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     warmup_epochs: Option<usize>,
+    /// Heads that are trained and joined into one, 1 to 64 [default: 1]
+    ///
+    /// Their embeddings stand side by side, so a similarity is the mean over the heads. They have the seeds SEED, SEED +
+    /// 1000 and so on. From kernel CCA, they also differ in the bandwidth.
+    #[arg(long, value_name = "HEADS", help_heading = "Training")]
+    ensemble: Option<usize>,
     /// Correction for hubs, fitted to the best head at the end [default: auto]
     ///
     /// Hubs are items that are similar to most queries. Every item loses a part of its similarity to training items.
@@ -351,6 +357,7 @@ impl RunOptions {
         set(&mut config.seed, self.seed);
         set(&mut config.mask_same_image, self.mask_same_image.map(Switch::is_on));
         set(&mut config.patience, self.patience);
+        set(&mut config.ensemble, self.ensemble);
         set(&mut config.correction, self.correction.map(Correction::from));
         config.validate()?;
         Ok(config)

@@ -77,6 +77,17 @@ pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
 }
 
 impl Baselines {
+    /// Sets the rsums of the closed form that runs start from, on validation and on the reported split.
+    pub fn set_start(&mut self, init: &Init, [val, reported]: [f64; 2]) {
+        for (forms, rsum) in [(&mut self.val, val), (&mut self.forms, reported)] {
+            match init {
+                Init::Cca => forms.cca = Some(rsum),
+                Init::KernelCca => forms.kcca = Some(rsum),
+                _ => {}
+            }
+        }
+    }
+
     /// The closed forms as lines of a report.
     pub fn references(&self) -> Vec<Reference> {
         let named = [

@@ -69,12 +69,14 @@ pub struct Recorder {
     folder: PathBuf,
     /// `None` if the run writes no report.
     samples: Option<Vec<Sample>>,
+    /// Whether the folder is that of an ensemble, whose members have the samples.
+    of_ensemble: bool,
 }
 
 impl Recorder {
     /// For a run that starts or goes on in a folder. Without `report`, it records the outcome alone.
     pub fn start(trainer: &Trainer, folder: &Path, report: bool) -> Self {
-        let mut recorder = Self { folder: folder.into(), samples: None };
+        let mut recorder = Self { folder: folder.into(), samples: None, of_ensemble: false };
         // Until the run ends, nothing is known of its outcome.
         if !trainer.finished() {
             let _ = std::fs::remove_file(folder.join(OUTCOME));
@@ -92,6 +94,11 @@ impl Recorder {
             recorder.epoch(trainer);
         }
         recorder
+    }
+
+    /// For an ensemble whose members are trained. Its page has no samples.
+    pub fn of_ensemble(folder: &Path, report: bool) -> Self {
+        Self { folder: folder.into(), samples: report.then(Vec::new), of_ensemble: true }
     }
 
     /// Takes the sample of the epoch that the run has finished, if one is due.
@@ -140,7 +147,9 @@ impl Recorder {
         let of = best.best()?;
         let mut outcome = Outcome::new(of, test);
         outcome.references = references;
-        self.guarded(|recorder| recorder.take(trainer));
+        if !self.of_ensemble {
+            self.guarded(|recorder| recorder.take(trainer));
+        }
         self.guarded(|_| {
             let split = if test.is_some() { Split::Test } else { Split::Val };
             let truth = trainer.truth(split)?;

@@ -3,8 +3,12 @@
 //! An epoch writes best, then metrics, then last. Only last counts: a run that is killed in between repeats the epoch
 //! and writes the same files again. A start that is not random, epoch 0, writes best and metrics.
 
+mod origin;
+
 use super::{make_folder, shown};
-use serde::{Deserialize, Serialize};
+use origin::Origin;
+pub use origin::Started;
+use serde::Serialize;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,6 +20,8 @@ const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";
 pub const BEST: &str = "best.safetensors";
 const LAST: &str = "last.safetensors";
+/// The folder of the members of an ensemble.
+pub const MEMBERS: &str = "members";
 
 /// An open run folder.
 pub struct RunFolder {
@@ -52,70 +58,6 @@ impl Lock {
     }
 }
 
-/// config.json: where and how the run was started.
-#[derive(Serialize, Deserialize)]
-struct Origin {
-    wgoal: String,
-    #[serde(with = "any_path")]
-    dataset: PathBuf,
-    /// The recipe that the run was started with, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    recipe: Option<String>,
-    device: String,
-    /// The arguments that repeat the run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    command: Vec<String>,
-    /// Other devices, which computed earlier epochs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    earlier_devices: Vec<String>,
-}
-
-/// A path in JSON: a string, or the bytes of the path if they are not UTF-8 (on Windows, its UTF-16 units).
-mod any_path {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use std::ffi::OsString;
-    #[cfg(unix)]
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    #[cfg(windows)]
-    use std::os::windows::ffi::{OsStrExt, OsStringExt};
-    use std::path::{Path, PathBuf};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Parts {
-        Text(String),
-        #[cfg(unix)]
-        Units(Vec<u8>),
-        #[cfg(windows)]
-        Units(Vec<u16>),
-    }
-
-    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-        let path = path.as_os_str();
-        let parts = match path.to_str() {
-            Some(text) => Parts::Text(text.into()),
-            #[cfg(unix)]
-            None => Parts::Units(path.as_bytes().into()),
-            #[cfg(windows)]
-            None => Parts::Units(path.encode_wide().collect()),
-            #[cfg(not(any(unix, windows)))]
-            None => Parts::Text(path.to_string_lossy().into()),
-        };
-        parts.serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-        let path = match Parts::deserialize(from)? {
-            Parts::Text(text) => OsString::from(text),
-            #[cfg(unix)]
-            Parts::Units(units) => OsString::from_vec(units),
-            #[cfg(windows)]
-            Parts::Units(units) => OsString::from_wide(&units),
-        };
-        Ok(path.into())
-    }
-}
-
 /// An earlier run to resume.
 pub struct Earlier {
     pub config: TrainConfig,
@@ -141,22 +83,6 @@ fn obstructed(path: &Path) -> impl Fn(Obstacle) -> Error + '_ {
         let advice = "check the folder, its free space and its permissions";
         obstacle.error(ErrorKind::Checkpoint, path.display(), "a file that can be written", advice)
     }
-}
-
-fn read_config(path: &Path) -> Result<(Origin, TrainConfig)> {
-    let (expected, advice) = ("the configuration of a run", "start a new run in another --out");
-    let unreadable = |e: &dyn std::fmt::Display| fault(path, expected, e, advice);
-    let text = files::read_text(path, files::SMALL)
-        .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))?;
-    let mut config: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
-    let origin = ["wgoal", "dataset", "recipe", "device", "command", "earlier_devices"]
-        .iter()
-        .filter_map(|key| config.remove_entry(*key))
-        .collect();
-    let origin = serde_json::from_value(serde_json::Value::Object(origin)).map_err(|e| unreadable(&e))?;
-    let config = serde_json::from_value(config.into()).map_err(|e| unreadable(&e))?;
-    Ok((origin, config))
 }
 
 /// The lines so far, or nothing if there is no file yet.
@@ -194,8 +120,9 @@ impl RunFolder {
             ));
         }
         let checkpoint = last.exists().then(|| Checkpoint::load(&last)).transpose()?;
-        let (Origin { dataset, recipe, device, .. }, config) = read_config(&config)?;
-        if checkpoint.is_none() {
+        let (Origin { dataset, recipe, device, .. }, config) = origin::read(&config)?;
+        // The members of an ensemble have their own checkpoints.
+        if checkpoint.is_none() && config.ensemble == 1 {
             // A run that was killed in its first epoch has written at most the line of that epoch.
             let lines = read_metrics(&out.join(METRICS))?;
             let written = lines.lines().filter(|line| epoch_of(line) != Some(0)).count();
@@ -233,7 +160,7 @@ impl RunFolder {
         let none = metrics.is_some_and(|lines| lines.lines().all(|line| epoch_of(line) == Some(0)));
         let untrained =
             |best: &Path| !best.exists() || Checkpoint::load(best).is_ok_and(|head| head.epoch() == 0);
-        let in_vain = none && read_config(&out.join(CONFIG)).is_ok() && untrained(&out.join(BEST));
+        let in_vain = none && origin::read(&out.join(CONFIG)).is_ok() && untrained(&out.join(BEST));
         let names: &[&str] = if in_vain { &[LAST] } else { &[CONFIG, LAST, BEST, METRICS] };
         for name in names {
             if out.join(name).exists() {
@@ -250,7 +177,8 @@ impl RunFolder {
     }
 
     /// Makes the folder and its files. Without `out`, the folder is `runs/NAME`, with a number appended if that exists.
-    /// Removes what a killed run wrote after its last checkpoint. `lock` is the lock of a folder that exists.
+    /// Removes what a killed run wrote after its last checkpoint. `lock` is the lock of a folder that exists. `changes` are options
+    /// of this run that differ from the arguments of the process.
     pub fn open(
         out: Option<PathBuf>,
         lock: Option<Lock>,
@@ -259,6 +187,7 @@ impl RunFolder {
         device: &Device,
         dataset: &Path,
         recipe: &str,
+        changes: &[(&str, String)],
     ) -> Result<Self> {
         let path = match out {
             Some(path) => make_folder(&path)?,
@@ -270,24 +199,9 @@ impl RunFolder {
             Self::refuse_if_used(&path)?;
         }
         files::remove_partial(&path).map_err(obstructed(&path))?;
-        #[derive(Serialize)]
-        struct Config<'a> {
-            #[serde(flatten)]
-            origin: Origin,
-            #[serde(flatten)]
-            config: &'a TrainConfig,
-        }
-        let origin = Origin {
-            wgoal: env!("CARGO_PKG_VERSION").into(),
-            dataset: std::path::absolute(dataset).unwrap_or_else(|_| dataset.into()),
-            recipe: Some(recipe.into()),
-            earlier_devices: devices(&path, trainer, device),
-            command: arguments(&path, trainer),
-            device: device.to_string(),
-        };
-        let config = serde_json::to_string_pretty(&Config { origin, config: trainer.config() })
-            .map_err(|e| fault(&path.join(CONFIG), "JSON", e, "report this as a bug"))?;
-        files::write_regular(&path.join(CONFIG), (config + "\n").as_bytes())?;
+        let resumed = trainer.epoch() > 0;
+        let start = Started { dataset, device, recipe, resumed, changes };
+        origin::write(&path, start, trainer.config())?;
 
         let metrics_path = path.join(METRICS);
         // A run from the start records its start again.
@@ -309,6 +223,29 @@ impl RunFolder {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder of an ensemble: config.json alone. Each member has its own folder in [`MEMBERS`].
+    pub fn of_ensemble(
+        out: Option<PathBuf>,
+        lock: Option<Lock>,
+        name: &str,
+        start: Started,
+        config: &TrainConfig,
+    ) -> Result<(PathBuf, Lock)> {
+        let path = match out {
+            Some(path) => make_folder(&path)?,
+            None => new_run(name)?,
+        };
+        let lock = lock.map_or_else(|| Lock::of(&path), Ok)?;
+        let members = path.join(MEMBERS);
+        if !start.resumed && members.exists() {
+            let advice = "move it elsewhere, or choose another --out";
+            return Err(fault(&members, "no folder, because the run will make one", "a folder", advice));
+        }
+        files::remove_partial(&path).map_err(obstructed(&path))?;
+        origin::write(&path, start, config)?;
+        Ok((path, lock))
     }
 
     /// Writes the best head again. The file may be missing, or come from an epoch after the last checkpoint, which this
@@ -336,32 +273,6 @@ impl RunFolder {
         let written = self.metrics.write_all(line.as_bytes()).and_then(|()| self.metrics.sync_data());
         written.map_err(unwritable(&self.path.join(METRICS)))
     }
-}
-
-/// The other devices of a resumed run. Empty for a new run.
-fn devices(folder: &Path, trainer: &Trainer, device: &Device) -> Vec<String> {
-    let before = read_config(&folder.join(CONFIG)).ok().filter(|_| trainer.epoch() > 0);
-    let Some((Origin { device: last, mut earlier_devices, .. }, _)) = before else { return Vec::new() };
-    if last != device.to_string() && !earlier_devices.contains(&last) {
-        earlier_devices.push(last);
-    }
-    earlier_devices
-}
-
-/// The arguments that repeat a run: those given now, or those of a run that is resumed, with what has changed.
-fn arguments(folder: &Path, trainer: &Trainer) -> Vec<String> {
-    let before = read_config(&folder.join(CONFIG)).ok().filter(|_| trainer.epoch() > 0);
-    let Some((Origin { command, .. }, before)) = before else { return super::report::arguments() };
-    let config = trainer.config();
-    let mut changes = Vec::new();
-    if config.epochs != before.epochs {
-        changes.push(("--epochs", config.epochs.to_string()));
-    }
-    if config.patience != before.patience {
-        changes.push(("--patience", config.patience.to_string()));
-    }
-    // A folder of an older version names no arguments.
-    if command.is_empty() { command } else { super::report::changed(command, &changes) }
 }
 
 /// Makes `runs/NAME`, with a number appended if that exists. Several processes can do this at once.

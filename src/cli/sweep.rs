@@ -143,6 +143,10 @@ impl SweepArgs {
         let bases = self.bases(&dataset)?;
         let variants = self.variants(&bases, &dataset)?;
         let configs: Vec<&TrainConfig> = variants.iter().map(|variant| &variant.config).collect();
+        if let Some(config) = configs.iter().find(|config| config.ensemble > 1) {
+            let advice = "leave it out, and give it to wgoal train with the options that the sweep chooses";
+            return Err(refuse("--ensemble", "1 in a sweep", config.ensemble, advice));
+        }
         warn_of_data(&dataset, &configs, &Split::ALL);
         note_init(&configs);
         let sweep = Sweep::new(variants.clone(), self.seeds.clone(), self.baseline.as_deref())?;

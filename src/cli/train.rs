@@ -1,25 +1,31 @@
 //! `wgoal train`: one run in one folder, resumable.
 
+mod ensemble;
+mod run;
+
 use super::config;
-use super::corrected::{self, Corrected};
+use super::corrected::Corrected;
 use super::data::warn_of_data;
 use super::interrupt::Interrupt;
 use super::notes::{note_doubts, note_start, saved};
 use super::options::{RunOptions, note_init, warn};
 use super::outcome::{Baselines, baselines, chance, reported};
-use super::progress::{Progress, Spinner};
+use super::progress::Spinner;
 use super::report::Recorder;
 use super::resume;
-use super::run_folder::{BEST, Lock, RunFolder};
+use super::run_folder::{BEST, Earlier, Lock, RunFolder};
 use super::{DeviceArg, print_json, say, shown};
 use clap::{Args, ValueEnum};
+use run::{epochs, fit_correction, name, trainer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
-use wgoal::train::{Best, Init};
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Plain, Recall, Result, Split, Trainer};
+use wgoal::train::Best;
+use wgoal::{
+    Checkpoint, Dataset, Device, Error, ErrorKind, Plain, Recall, Result, Split, TrainConfig, Trainer,
+};
 
 /// The dataset that comes with the project.
 const EXAMPLE: &str = "data/clipart-mini";
@@ -89,6 +95,9 @@ struct Summary<'a> {
     recipe: &'a str,
     best_epoch: usize,
     val: Recall,
+    /// The members of an ensemble.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    members: Vec<ensemble::Member>,
     #[serde(skip_serializing_if = "Option::is_none")]
     test: Option<Recall>,
     /// Recall with the correction for hubs; missing without one.
@@ -100,6 +109,18 @@ struct Summary<'a> {
     head: String,
     device: &'a str,
     seconds_training: f64,
+}
+
+/// What is known of a run before its first step.
+struct Plan {
+    lock: Option<Lock>,
+    earlier: Option<Earlier>,
+    /// Where the dataset is.
+    path: PathBuf,
+    dataset: Arc<Dataset>,
+    config: TrainConfig,
+    recipe: String,
+    device: Device,
 }
 
 /// A run that is ready to train.
@@ -116,6 +137,10 @@ struct Ended {
     checkpoint: Checkpoint,
     corrected: Option<Corrected>,
     seconds_training: f64,
+    /// What an ensemble consists of.
+    members: Vec<ensemble::Member>,
+    /// The rsum of the start on validation and on the reported split, of the best start of an ensemble.
+    start: Option<[f64; 2]>,
 }
 
 /// The recipe of a run that names none.
@@ -148,13 +173,16 @@ impl TrainArgs {
         if self.resume == Some(None) && self.dataset.as_deref() == Some(auto) && !auto.exists() {
             (self.resume, self.dataset) = (Some(Some(Resume::Auto)), None);
         }
-        self.train(self.prepare()?)
+        let plan = self.plan()?;
+        match plan.config.ensemble {
+            1 => self.train(self.ready(plan)?),
+            _ => ensemble::train(&self, plan),
+        }
     }
 
-    /// Everything before the first step.
-    ///
-    /// The function is long because the checks stand in the order in which a mistake should be reported.
-    fn prepare(&self) -> Result<Ready> {
+    /// The options, the dataset and the device of the run. The checks stand in the order in which a mistake should be
+    /// reported.
+    fn plan(&self) -> Result<Plan> {
         wgoal::check_environment()?;
         // Lock the folder before reading it, because another process may be writing there.
         let lock = self.out.as_deref().filter(|out| out.is_dir()).map(Lock::of).transpose()?;
@@ -196,34 +224,23 @@ impl TrainArgs {
             None => self.options.recipe.clone().unwrap_or_else(|| RECIPE.into()),
             Some(earlier) => earlier.recipe.clone(),
         };
+        Ok(Plan { lock, earlier, path, dataset, config, recipe, device })
+    }
+
+    /// Everything else before the first step.
+    fn ready(&self, plan: Plan) -> Result<Ready> {
+        let Plan { lock, earlier, path, dataset, config, recipe, device } = plan;
         let (before, checkpoint) =
             earlier.map_or((None, None), |earlier| (Some(earlier.config), earlier.checkpoint));
-        let trainer = match checkpoint {
-            None => {
-                let fitted = match config.init {
-                    Init::Cca => Some("fitting CCA, the start"),
-                    Init::KernelCca => Some("fitting kernel CCA, the start"),
-                    _ => None,
-                };
-                let _spinner = fitted.map(Spinner::new);
-                Trainer::new(&device, dataset.clone(), config.clone())?
-            }
-            Some(checkpoint) => {
-                let checkpoint = resume::checkpoint(checkpoint, &config)?;
-                Trainer::resume(&device, dataset.clone(), checkpoint)?
-            }
-        };
+        let trainer = trainer(&device, &dataset, &config, checkpoint)?;
         warn(&self.options.unused(&config, &dataset));
         if let Some(before) = &before {
             resume::note_changes(before, &config, trainer.steps_per_epoch(), trainer.epoch());
         }
-        let name = || {
-            format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
-                .replace([':', '.', '@', '+', '*', '/', '\\'], "-")
-        };
+        let name = name(&dataset, &config);
         // From here on there is a run to continue.
         let interrupt = Interrupt::watch()?;
-        let folder = RunFolder::open(self.out.clone(), lock, &name(), &trainer, &device, &path, &recipe)?;
+        let folder = RunFolder::open(self.out.clone(), lock, &name, &trainer, &device, &path, &recipe, &[])?;
         let data = (&*dataset, &*path);
         config::save(folder.path(), &recipe, trainer.config(), data, self.device.name())?;
         Ok(Ready { trainer, folder, recipe, interrupt })
@@ -231,20 +248,16 @@ impl TrainArgs {
 
     /// Trains and reports.
     fn train(&self, Ready { mut trainer, mut folder, recipe, interrupt }: Ready) -> Result<ExitCode> {
-        note_start(&trainer, folder.path())?;
         let began = Instant::now();
-        if let Some(start) = trainer.start() {
-            folder.record_start(start)?;
-            note!("{start}");
-        }
-        let mut recorder = Recorder::start(&trainer, folder.path(), !self.no_report);
-        let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, &interrupt)?;
+        let out = folder.path().to_path_buf();
+        let mut recorder = self.begin(&trainer, &mut folder)?;
+        let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, &interrupt, &out)?;
         if let Some(signal) = interrupt.signal() {
             let place = match trainer.epoch() {
                 0 => "in the first epoch".to_string(),
                 epoch => format!("after epoch {epoch} of {}", trainer.config().epochs),
             };
-            let saved = saved(trainer.epoch(), folder.path());
+            let saved = saved(trainer.epoch(), [folder.path(); 2]);
             always!("stopped by {} {place}; {}", signal.name(), Plain(saved));
             return Ok(signal.exit_code());
         }
@@ -255,26 +268,50 @@ impl TrainArgs {
             return Err(Error::new(ErrorKind::Config, "training", "an epoch", "none", advice));
         };
         note_doubts(&trainer, best, collapsed);
-        // The run has succeeded even if the correction fails.
-        let found = corrected::fit(&mut checkpoint, trainer.device(), trainer.dataset());
-        let corrected = found.unwrap_or_else(|error| {
-            note!("note: the correction for hubs failed: {error}");
-            None
-        });
+        let corrected = fit_correction(&mut checkpoint, &trainer);
         if corrected.is_some() {
             checkpoint.save(folder.path().join(BEST))?;
         }
-        let ended = Ended { best, checkpoint, corrected, seconds_training };
-        self.report(&trainer, ended, &folder, recorder, &recipe)?;
+        let (members, start) = (Vec::new(), None);
+        let ended = Ended { best, checkpoint, corrected, seconds_training, members, start };
+        self.report(&trainer, ended, folder.path(), recorder, &recipe)?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints and records what a run starts with.
+    fn begin(&self, trainer: &Trainer, folder: &mut RunFolder) -> Result<Recorder> {
+        note_start(trainer, folder.path())?;
+        if let Some(start) = trainer.start() {
+            folder.record_start(start)?;
+            note!("{start}");
+        }
+        Ok(Recorder::start(trainer, folder.path(), !self.no_report))
+    }
+
+    /// The closed forms, with these rsums of the one that the run started from. The run has succeeded even if they fail.
+    fn closed_forms(&self, trainer: &Trainer, start: Option<[f64; 2]>) -> Option<Baselines> {
+        if self.no_baselines {
+            return None;
+        }
+        let _spinner = Spinner::new("closed forms, for comparison");
+        match baselines(trainer) {
+            Ok(mut baselines) => {
+                start.into_iter().for_each(|rsums| baselines.set_start(&trainer.config().init, rsums));
+                Some(baselines)
+            }
+            Err(error) => {
+                note!("note: the closed forms failed: {error}");
+                None
+            }
+        }
     }
 
     /// Prints recall of the best head and what training gained.
     fn report(
         &self,
         trainer: &Trainer,
-        Ended { best, checkpoint, corrected, seconds_training }: Ended,
-        folder: &RunFolder,
+        Ended { best, checkpoint, corrected, seconds_training, members, start }: Ended,
+        folder: &Path,
         recorder: Recorder,
         recipe: &str,
     ) -> Result<()> {
@@ -287,21 +324,17 @@ impl TrainArgs {
             Split::Test => "on the test split:",
             _ => "there is no test split, so this is validation, which chose the epoch:",
         };
-        note!("\nbest epoch {} by validation rsum {:.1}; {on}", best.epoch, best.recall.rsum);
-        let spinner = Spinner::new("closed forms, for comparison");
-        let found = if self.no_baselines { Ok(None) } else { baselines(trainer).map(Some) };
-        drop(spinner);
-        // The run has succeeded even if the closed forms fail.
-        let baselines = found.unwrap_or_else(|error| {
-            note!("note: the closed forms failed: {error}");
-            None
-        });
+        match members.len() {
+            0 => note!("\nbest epoch {} by validation rsum {:.1}; {on}", best.epoch, best.recall.rsum),
+            count => note!("\nensemble of {count}, validation rsum {:.1}; {on}", best.recall.rsum),
+        }
+        let baselines = self.closed_forms(trainer, start);
         let test = (split == Split::Test).then_some(recall);
         let references = baselines.as_ref().map_or(Vec::new(), Baselines::references);
         if let Some(page) = recorder.finish(trainer, &checkpoint, test, references) {
             note!("report: {}", shown(&page));
         }
-        let head = folder.path().join(BEST);
+        let head = folder.join(BEST);
         let config = trainer.config();
         if self.json {
             note!("{recall}");
@@ -311,6 +344,7 @@ impl TrainArgs {
                 recipe,
                 best_epoch: best.epoch,
                 val: best.recall,
+                members,
                 test,
                 corrected,
                 baselines,
@@ -330,41 +364,6 @@ impl TrainArgs {
         }
         say(format!("head: {}", shown(&head)))
     }
-}
-
-/// Trains the epochs that are left, until a signal comes. Returns whether training has collapsed.
-fn epochs(
-    trainer: &mut Trainer,
-    folder: &mut RunFolder,
-    recorder: &mut Recorder,
-    interrupt: &Interrupt,
-) -> Result<bool> {
-    let progress = Progress::of(trainer);
-    trainer.stop_when(interrupt.flag());
-    let mut collapsed = false;
-    while !trainer.finished() && interrupt.signal().is_none() {
-        let epoch = match trainer.run_epoch() {
-            Ok(epoch) => epoch,
-            Err(error) if error.kind() == ErrorKind::Stopped => break,
-            // Add to the error of a failed device how to continue the run.
-            Err(error) if error.kind() == ErrorKind::Device => {
-                let saved = saved(trainer.epoch(), folder.path());
-                return Err(
-                    error.with_advice(format!("{saved}, or with another --device if it happens again"))
-                );
-            }
-            Err(error) => return Err(error),
-        };
-        folder.record(trainer, &epoch)?;
-        recorder.epoch(trainer);
-        progress.epoch_ended();
-        progress.above(|| note!("{epoch}"));
-        if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
-            collapsed = true;
-            progress.above(|| note!("warning: {collapse}"));
-        }
-    }
-    Ok(collapsed)
 }
 
 /// The given dataset, or the example dataset of the project.

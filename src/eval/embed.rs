@@ -14,8 +14,9 @@ impl Head {
     /// standardisation of the training rows, frequencies that fit their distances, and landmarks.
     ///
     /// # Errors
-    /// Those of [`Head::for_config`]; a dataset without the features that the configuration pools; a bad value in a row.
+    /// Those of [`Head::for_config`], also an ensemble; a dataset without the features that the configuration pools; a bad value in a row.
     pub fn for_dataset(dataset: &Dataset, config: &HeadConfig, seed: u64) -> Result<Self> {
+        config.refuse_ensemble()?;
         let [image, text] = config.pooling();
         let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
         let landmarks = LandmarkItems::of(dataset, config.landmarks, seed);
@@ -50,6 +51,12 @@ impl Head {
     /// A dataset of another width, a bad value in a row, features far too large or too small for f32, a failing device.
     pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
         self.check_sides(dataset)?;
+        let each = self.each().map(|member| member.embed_alone(device, dataset, side, rows));
+        Ok(self.side_by_side(each.collect::<Result<_>>()?))
+    }
+
+    /// [`Head::embed`] of this member of an ensemble.
+    fn embed_alone(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let pooling = self.layout.pooling;
         let preprocess = self.preprocess(0.0)?;
@@ -57,7 +64,7 @@ impl Head {
         let chunk = (CHUNK / longest.unwrap_or(1)).min(rows.len()).max(1);
         let mut encoder = Encoder::new(device, self, side, chunk)?;
         let (mut host, mut offsets) = (Vec::new(), Vec::new());
-        let mut out = Vec::with_capacity(rows.len() * self.dim());
+        let mut out = Vec::with_capacity(rows.len() * self.layout.embed);
         let (mut chunks, mut read_ahead) = (rows.chunks(chunk).peekable(), ReadAhead::new());
         while let Some(rows) = chunks.next() {
             if read_ahead.due(dataset) {

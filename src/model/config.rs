@@ -1,6 +1,7 @@
 //! The options of a head's encoders.
 
 use super::Side;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// How an item's features become one vector.
@@ -100,6 +101,9 @@ pub struct HeadConfig {
     /// The most training images that become landmarks, with all their captions. A further linear layer adds the Gaussian
     /// kernel of the input and the landmarks to the embedding (docs/math.md, "Landmarks"). 0 for none.
     pub landmarks: usize,
+    /// The number of heads whose embeddings stand side by side, 1 for one head ([`super::Head::ensemble`]). The other
+    /// options are those of each.
+    pub ensemble: usize,
 }
 
 with!(HeadConfig);
@@ -117,6 +121,7 @@ impl Default for HeadConfig {
             standardize: false,
             random_features: 0,
             landmarks: 0,
+            ensemble: 1,
         }
     }
 }
@@ -125,6 +130,18 @@ impl HeadConfig {
     /// The layers of images and of texts.
     pub fn encoders(&self) -> [EncoderKind; 2] {
         [self.image_encoder, self.text_encoder]
+    }
+
+    /// # Errors
+    /// An ensemble, where one head is made.
+    pub(crate) fn refuse_ensemble(&self) -> Result<()> {
+        match self.ensemble {
+            1 => Ok(()),
+            count => {
+                let advice = "make one head for each member, and join them with Head::ensemble";
+                Err(Error::config("ensemble", "1 for one head", count, advice))
+            }
+        }
     }
 
     /// Width of the hidden layer of a side's gated perceptron, for features of width `dim`; 0 if it has none.

@@ -2,6 +2,7 @@
 //!
 //! Checkpoints of runs are such files with more tensors and metadata.
 
+use super::ensemble::{MAX_MEMBERS, prefix as member};
 use super::{Head, HeadConfig, Layout, Standardizer};
 use crate::io::{Streams, read_safetensors, write_whole};
 use crate::{Error, ErrorKind, Result};
@@ -54,7 +55,7 @@ impl Head {
 
     /// The options of the head.
     pub fn config(&self) -> HeadConfig {
-        self.layout.config(self.standardize.is_some())
+        HeadConfig { ensemble: self.each().count(), ..self.layout.config(self.standardize.is_some()) }
     }
 
     /// The parameters. `prefix` is put in front of each name.
@@ -67,6 +68,11 @@ impl Head {
         segments
             .filter(|segment| !segment.may_be_absent() || !absent(&segment.get(&self.values)))
             .map(tensor)
+            .chain(
+                (2..)
+                    .zip(&self.others)
+                    .flat_map(|(k, other)| other.tensors(&(prefix.to_string() + &member(k)))),
+            )
             .collect()
     }
 
@@ -159,12 +165,13 @@ impl<'a> HeadFile<'a> {
         self.tensors.tensor(name).is_ok()
     }
 
-    /// The layout of a head with these widths and options. Widths that no head can have are an error.
-    pub fn layout(&self, dims: [usize; 2], config: &HeadConfig) -> Result<Layout> {
+    /// The layout of a head with these widths and options. Widths that no head can have are an error. `prefix` is before
+    /// the names of its tensors.
+    pub fn layout(&self, dims: [usize; 2], config: &HeadConfig, prefix: &str) -> Result<Layout> {
         let mut layout = Layout::of(dims, config);
         if config.landmarks > 0 {
             let count = |side: &str| {
-                let name = format!("{side}.landmarks.shift");
+                let name = format!("{prefix}{side}.landmarks.shift");
                 let tensor = self.tensors.tensor(&name);
                 let count = tensor.ok().and_then(|tensor| tensor.shape().first().copied());
                 let count = count.filter(|&count| count > 0);
@@ -227,10 +234,27 @@ impl<'a> HeadFile<'a> {
         self.head(dims, &config)
     }
 
-    /// Reads the head.
+    /// Reads the head, with all its members.
     pub fn head(&self, dims: [usize; 2], config: &HeadConfig) -> Result<Head> {
-        let layout = self.layout(dims, config)?;
-        let mut head = Head { layout, values: self.values(&layout, "")?, standardize: None };
+        if !(1..=MAX_MEMBERS).contains(&config.ensemble) {
+            return Err(self.fault(format!("an ensemble of 1 to {MAX_MEMBERS}"), config.ensemble));
+        }
+        let mut head = self.one(dims, config, "")?;
+        for number in 2..=config.ensemble {
+            let other = self.one(dims, config, &member(number))?;
+            head.others.push(Head { standardize: head.standardize.clone(), ..other });
+        }
+        Ok(head)
+    }
+
+    /// Reads one member, whose tensors have these words before their names. The first one brings the standardisation.
+    fn one(&self, dims: [usize; 2], config: &HeadConfig, prefix: &str) -> Result<Head> {
+        let layout = self.layout(dims, config, prefix)?;
+        let values = self.values(&layout, prefix)?;
+        let mut head = Head { layout, values, standardize: None, others: Vec::new() };
+        if !prefix.is_empty() {
+            return Ok(head);
+        }
         if config.standardize {
             let side = |name: &str, dim: usize| -> Result<Standardizer> {
                 let (mean, inverse_std) = (format!("{name}.mean"), format!("{name}.inverse_std"));
@@ -269,6 +293,12 @@ mod tests {
         head.standardize = Some([side(5), side(3)]);
         head.save(&path).unwrap();
         assert_eq!(Head::load(&path).unwrap(), head);
+        let other =
+            Head { standardize: head.standardize.clone(), ..Head::for_config(5, 3, &config, 8).unwrap() };
+        let ensemble = Head::ensemble(vec![head, other]).unwrap();
+        ensemble.save(&path).unwrap();
+        assert_eq!(Head::load(&path).unwrap(), ensemble);
+        assert_eq!((ensemble.config().ensemble, ensemble.dim()), (2, 12));
         std::fs::write(&path, "text").unwrap();
         let error = Head::load(&path).unwrap_err().to_string();
         assert!(error.contains("expected a whole safetensors file"), "{error}");

@@ -4,6 +4,7 @@
 //!
 //! Owns the parameters. It neither trains nor reads features.
 
+use super::ensemble::prefix;
 use super::layout::{Layout, SideLayout};
 use super::segment::Segment;
 use super::{HeadConfig, Standardizer};
@@ -20,13 +21,15 @@ pub enum Side {
 }
 
 /// A trained or fresh head on the host: the encoders of both sides, temperature and bias of the logits, and
-/// the standardisation of its inputs.
+/// the standardisation of its inputs. It may be an ensemble of such heads ([`Head::ensemble`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
     pub(crate) layout: Layout,
     /// All parameters, laid out as on a device.
     pub(crate) values: Vec<f32>,
     pub(crate) standardize: Option<[Standardizer; 2]>,
+    /// The further members of an ensemble. They have no further members.
+    pub(crate) others: Vec<Head>,
 }
 
 impl Head {
@@ -47,12 +50,14 @@ impl Head {
     /// (docs/math.md, "Random features", "Residual encoder" and "Generalised pooling").
     ///
     /// # Errors
-    /// Those of [`Head::new`]. Landmarks, which come from a dataset: see [`Head::for_dataset`].
+    /// Those of [`Head::new`]. Landmarks, which come from a dataset: see [`Head::for_dataset`]. An ensemble: see
+    /// [`Head::ensemble`].
     pub fn for_config(image_dim: usize, text_dim: usize, config: &HeadConfig, seed: u64) -> Result<Self> {
         if config.landmarks > 0 {
             let advice = "make the head with Head::for_dataset";
             return Err(Error::config("landmarks", "0 without a dataset", config.landmarks, advice));
         }
+        config.refuse_ensemble()?;
         Self::fresh(Layout::of([image_dim, text_dim], config), seed)
     }
 
@@ -74,7 +79,7 @@ impl Head {
         for segment in layout.segments() {
             segment.start(&mut values, &mut rng);
         }
-        Ok(Self { layout, values, standardize: None })
+        Ok(Self { layout, values, standardize: None, others: Vec::new() })
     }
 
     /// Names and shapes of all parameters, as in a checkpoint. Every head has `image.weight [embed, dim]`,
@@ -98,8 +103,15 @@ impl Head {
     ///
     /// With n landmarks on a side, it has `image.landmarks.weight [embed, n]`, `image.landmarks.rows [n, dim]` (unit rows
     /// divided by the square of the bandwidth) and `image.landmarks.shift [n]`. Rows and shifts are not trained.
+    ///
+    /// In an ensemble, these are the names of the first member. Those of the second start with `members.2.`, and so on.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        self.layout.segments().iter().map(|segment| (segment.name.clone(), segment.shape())).collect()
+        let own = self.layout.segments().into_iter().map(|segment| (segment.name.clone(), segment.shape()));
+        let mut all: Vec<_> = own.collect();
+        for (number, other) in (2..).zip(&self.others) {
+            all.extend(other.parameters().into_iter().map(|(name, shape)| (prefix(number) + &name, shape)));
+        }
+        all
     }
 
     /// Values of a parameter of [`Head::parameters`], row-major.
@@ -107,7 +119,10 @@ impl Head {
     /// # Errors
     /// A name that is not one of them.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>> {
-        Ok(self.segment(name)?.get(&self.values))
+        match self.owner(name) {
+            (0, _) => Ok(self.segment(name)?.get(&self.values)),
+            (member, name) => self.others[member - 1].parameter(name),
+        }
     }
 
     /// Sets a parameter of [`Head::parameters`], row-major.
@@ -115,7 +130,10 @@ impl Head {
     /// # Errors
     /// A name that is not one of them, or another length.
     pub fn set_parameter(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        self.segment(name)?.set(&mut self.values, values)
+        match self.owner(name) {
+            (0, _) => self.segment(name)?.set(&mut self.values, values),
+            (member, name) => self.others[member - 1].set_parameter(name, values),
+        }
     }
 
     fn segment(&self, name: &str) -> Result<Segment> {
@@ -127,7 +145,8 @@ impl Head {
         }
     }
 
-    /// Sets the `weight [embed, dim]` and `bias [embed]` of one side's linear layer, row-major.
+    /// Sets the `weight [embed, dim]` and `bias [embed]` of one side's linear layer, row-major. In an ensemble, it is that
+    /// of the first member.
     ///
     /// # Errors
     /// Other lengths.
@@ -138,7 +157,7 @@ impl Head {
     }
 
     /// Weight `[embed, dim]` and bias `[embed]` of one side's linear layer, row-major. If the side has no other layers,
-    /// its embedding is l2norm(W f + b).
+    /// its embedding is l2norm(W f + b). In an ensemble, it is that of the first member.
     pub fn side(&self, side: Side) -> (Vec<f32>, Vec<f32>) {
         let SideLayout { weight, bias, .. } = self.layout.side(side);
         (weight.get(&self.values), bias.get(&self.values))
@@ -176,7 +195,8 @@ impl Head {
     pub(crate) fn narrowed(&self, embed: usize) -> Self {
         let layout = Layout { embed, ..self.layout };
         let values = vec![0.0; layout.len()];
-        let mut head = Self { layout, values, standardize: self.standardize.clone() };
+        let standardize = self.standardize.clone();
+        let mut head = Self { layout, values, standardize, others: Vec::new() };
         [Side::Image, Side::Text].into_iter().for_each(|side| head.take_fixed(self, side));
         head
     }
@@ -231,9 +251,9 @@ impl Head {
         [fourier.map(|fourier| fourier.weight), landmarks.map(|landmarks| landmarks.weight)]
     }
 
-    /// Width of the embedding.
+    /// Width of the embedding, of all members together.
     pub fn dim(&self) -> usize {
-        self.layout.embed
+        self.layout.embed * self.each().count()
     }
 
     /// Width of one side's features.

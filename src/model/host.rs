@@ -306,6 +306,18 @@ impl Head {
     /// # Errors
     /// Shapes that disagree, a length of 0 or above `longest`, a value that is not finite, a failing device.
     pub fn encode(&self, device: &Device, side: Side, features: &[f32], lengths: &[u32]) -> Result<Vec<f32>> {
+        let each = self.each().map(|member| member.encode_alone(device, side, features, lengths));
+        Ok(self.side_by_side(each.collect::<Result<_>>()?))
+    }
+
+    /// [`Head::encode`] of this member of an ensemble.
+    fn encode_alone(
+        &self,
+        device: &Device,
+        side: Side,
+        features: &[f32],
+        lengths: &[u32],
+    ) -> Result<Vec<f32>> {
         let packed = Packed::new(features, lengths, self.feature_dim(side))?;
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let mut encoder = Encoder::new(device, self, side, lengths.len())?;
@@ -321,7 +333,7 @@ impl Head {
     /// in [`Head::encode`].
     ///
     /// # Errors
-    /// Those of [`Head::encode`].
+    /// Those of [`Head::encode`], and an ensemble.
     pub fn encode_backward(
         &self,
         device: &Device,
@@ -330,6 +342,7 @@ impl Head {
         lengths: &[u32],
         upstream: &[f32],
     ) -> Result<EncoderGradients> {
+        self.refuse_ensemble("gradient of an embedding")?;
         let dim = self.feature_dim(side);
         let packed = Packed::new(features, lengths, dim)?;
         packed.check_upstream(upstream, self.dim())?;

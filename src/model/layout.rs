@@ -213,6 +213,7 @@ impl Layout {
             standardize,
             random_features: self.random_features,
             landmarks: self.landmarks.most,
+            ensemble: 1,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod encoder;
+mod ensemble;
 #[cfg(feature = "native")]
 mod file;
 mod fourier;
@@ -21,6 +22,7 @@ mod state_dict;
 pub(crate) use config::GATED_WIDTH;
 pub use config::{EncoderKind, HeadConfig, Pooling, SignedRoot};
 pub(crate) use encoder::Encoder;
+pub(crate) use ensemble::MAX_MEMBERS;
 #[cfg(feature = "native")]
 pub(crate) use file::{FORMAT, HeadFile, read_bytes, write};
 pub use head::{Head, Side};

@@ -73,7 +73,8 @@ impl<'a> StateDict<'a> {
         if layout.largest() >= 1 << 31 {
             return Err(self.fault("layers of fewer than 2^31 weights", self.shapes(|_| true)));
         }
-        let mut head = Head { layout, values: vec![0.0; layout.len()], standardize: None };
+        let mut head =
+            Head { layout, values: vec![0.0; layout.len()], standardize: None, others: Vec::new() };
         head.set_side(Side::Image, &image.weight, &image.bias)?;
         head.set_side(Side::Text, &text.weight, &text.bias)?;
         let unused = self.tensors.iter().filter(|(name, _)| meaning(name).is_none());

@@ -92,7 +92,10 @@ impl Comparison {
         let names: Vec<_> = runs.iter().map(Run::name).collect();
         let compared = |(k, run): (usize, &Run)| {
             let twice = names.iter().filter(|name| **name == names[k]).count() > 1;
-            let best = run.best();
+            let best = run.best().map(|best| (best.epoch, best.val));
+            // An ensemble has no epochs of its own.
+            let of_outcome = run.outcome.as_ref().map(|outcome| (outcome.best.epoch, outcome.best.recall));
+            let best = best.or(of_outcome);
             Compared {
                 run: if twice { Plain(run.folder.display()).to_string() } else { names[k].clone() },
                 objective: run.objective().to_string(),
@@ -100,10 +103,10 @@ impl Comparison {
                     .iter()
                     .filter_map(|key| Some(((*key).clone(), all[k].get(*key)?.clone())))
                     .collect(),
-                epochs: run.epochs.last().map_or(0, |point| point.epoch),
+                epochs: run.epochs.last().map_or(best.map_or(0, |(epoch, _)| epoch), |point| point.epoch),
                 ended: run.outcome.is_some(),
-                best_epoch: best.map(|best| best.epoch),
-                val: best.map(|best| best.val),
+                best_epoch: best.map(|(epoch, _)| epoch),
+                val: best.map(|(_, val)| val),
                 test: run.outcome.as_ref().and_then(|outcome| outcome.test),
             }
         };

@@ -23,7 +23,15 @@ impl Run {
             (self.summary())
             (self.recalls())
             h2 { "Learning curves" }
-            @if self.epochs.is_empty() {
+            @if self.config.ensemble > 1 {
+                p {
+                    "This is an ensemble of " (self.config.ensemble) " heads. Each has its own report:"
+                    @for number in 1..=self.config.ensemble {
+                        " " a href=(format!("members/{number}/report.html")) { "member " (number) }
+                    }
+                    "."
+                }
+            } @else if self.epochs.is_empty() {
                 p { "The run has not finished an epoch yet." }
             } @else {
                 (learning_curves(self)?)

@@ -224,7 +224,7 @@ impl Checkpoint {
         let file = HeadFile::open(path.as_ref(), &bytes)?;
         let progress: Progress = file.metadata()?;
         let config = progress.config.head();
-        let layout = file.layout(progress.dims, &config)?;
+        let layout = file.layout(progress.dims, &config, "")?;
         progress.config.validate().map_err(|e| file.fault("options that training can use", e))?;
         if let Some(best) = progress.best.filter(|best| best.epoch > progress.epoch) {
             let expected = format!("a best epoch of at most {}", progress.epoch);
@@ -244,8 +244,8 @@ impl Checkpoint {
             false => None,
         };
         let correction = progress.correction.map(|Penalties { hubness, weights }| {
-            let (images, texts) = (file.rows(IMAGES, config.embed)?, file.rows(TEXTS, config.embed)?);
-            HubnessCorrection::new(hubness, weights, [&images, &texts], config.embed)
+            let (images, texts) = (file.rows(IMAGES, head.dim())?, file.rows(TEXTS, head.dim())?);
+            HubnessCorrection::new(hubness, weights, [&images, &texts], head.dim())
                 .map_err(|e| file.fault("a correction that can be used", e))
         });
         let correction = correction.transpose()?;

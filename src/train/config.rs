@@ -3,7 +3,7 @@
 use super::{Init, Shuffle};
 use crate::eval::Correction;
 use crate::kernels::MAX_PAIRS;
-use crate::model::{EncoderKind, GATED_WIDTH, HeadConfig, Pooling, SignedRoot};
+use crate::model::{EncoderKind, GATED_WIDTH, HeadConfig, MAX_MEMBERS, Pooling, SignedRoot};
 use crate::objective::{EqualCaptions, GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
 use crate::optim::{Optimizer, Schedule, Warmup};
 use crate::{Error, Result};
@@ -126,6 +126,8 @@ pub struct TrainConfig {
     pub patience: usize,
     /// The correction for hubs that is fitted to the best head.
     pub correction: Correction,
+    /// The number of heads of an ensemble, 1 for one head ([`TrainConfig::members`]).
+    pub ensemble: usize,
 }
 
 with!(TrainConfig);
@@ -176,6 +178,7 @@ impl Default for TrainConfig {
             equal_captions: EqualCaptions::default(),
             patience: 0,
             correction: Correction::default(),
+            ensemble: 1,
         }
     }
 }
@@ -210,6 +213,8 @@ impl TrainConfig {
         let pairs = format!("1 to {MAX_PAIRS} pairs");
         check((1..=MAX_PAIRS).contains(&self.batch), "--batch", &pairs, &self.batch)?;
         check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
+        let members = format!("1 to {MAX_MEMBERS}");
+        check((1..=MAX_MEMBERS).contains(&self.ensemble), "--ensemble", &members, &self.ensemble)?;
         let gated = format!("1 to {MAX_GATED_WIDTH}");
         check((1..=MAX_GATED_WIDTH).contains(&self.gated_width), "--gated-width", &gated, &self.gated_width)?;
         let most = format!("0 to {MAX_RANDOM_FEATURES}");
@@ -293,6 +298,7 @@ impl TrainConfig {
             standardize: self.standardize,
             random_features: self.random_features,
             landmarks: self.landmarks,
+            ensemble: self.ensemble,
         }
     }
 

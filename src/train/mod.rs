@@ -9,6 +9,8 @@ mod baseline;
 mod checkpoint;
 mod config;
 #[cfg(feature = "native")]
+mod ensemble;
+#[cfg(feature = "native")]
 mod epoch;
 mod groups;
 mod init;
@@ -40,6 +42,8 @@ pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
 #[cfg(feature = "native")]
 pub use checkpoint::{Best, Checkpoint};
 pub use config::{LANDMARKS, TrainConfig};
+#[cfg(feature = "native")]
+pub use ensemble::ENSEMBLE_BANDWIDTHS;
 #[cfg(feature = "native")]
 pub use epoch::{Epoch, Start};
 pub use init::{Init, InitFile};

@@ -116,12 +116,12 @@ fn complete(base: TrainConfig, dataset: &Dataset, run: &TrainConfig, fast: bool)
         dropout,
         ..base
     };
-    Ok(if run.init == Init::KernelCca { near_kernel(base, dataset, fast) } else { base })
+    Ok(if run.init == Init::KernelCca { near_kernel(base, dataset, run, fast) } else { base })
 }
 
 /// A run from kernel CCA. The start already separates the training pairs, so the steps are small and see most features
 /// dropped, and the head is an average over them. More training images give more directions that generalise.
-fn near_kernel(base: TrainConfig, dataset: &Dataset, fast: bool) -> TrainConfig {
+fn near_kernel(base: TrainConfig, dataset: &Dataset, run: &TrainConfig, fast: bool) -> TrainConfig {
     let images = dataset.split(Split::Train).images.len();
     let [widest, narrower] = WIDE;
     let most = if fast { narrower } else { widest };
@@ -136,7 +136,8 @@ fn near_kernel(base: TrainConfig, dataset: &Dataset, fast: bool) -> TrainConfig 
         lr: 3e-5,
         lr_linear: 0.1,
         ema: 0.95,
-        bandwidth: if fast { vec![LANDMARK_BANDWIDTHS[0]] } else { Vec::new() },
+        // The members of an ensemble have a bandwidth each.
+        bandwidth: if fast && run.ensemble == 1 { vec![LANDMARK_BANDWIDTHS[0]] } else { Vec::new() },
         regularization: if fast { vec![LANDMARK_REGULARIZATIONS[0]] } else { Vec::new() },
         ..base
     }

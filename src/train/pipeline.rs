@@ -116,6 +116,7 @@ impl Pipeline {
     pub fn new(device: &Device, head: Head, config: &TrainConfig, pairs: usize) -> Result<Self> {
         config.validate()?;
         check_pairs(pairs)?;
+        head.refuse_ensemble("training")?;
         let layout = head.layout;
         let len = layout.len();
         let values = Buffer::from_slice(device, "head", &head.values)?;

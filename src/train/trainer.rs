@@ -134,6 +134,11 @@ impl Trainer {
     /// An option out of range, or one that the dataset or the device cannot follow.
     fn check(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
         config.validate()?;
+        if config.ensemble > 1 {
+            let advice =
+                "leave it out, or train each of TrainConfig::members and join them with Checkpoint::ensemble";
+            return Err(Error::config("--ensemble", "1 in one run", config.ensemble, advice));
+        }
         for split in [Split::Train, Split::Val] {
             dataset.need(split)?;
         }

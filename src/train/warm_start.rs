@@ -145,6 +145,10 @@ impl InitFile {
             return Err(fault(&expected, &found, "restore the file, or give --init again"));
         }
         let (own, given) = (start.head.config(), config.head());
+        if own.ensemble > 1 {
+            let advice = "give the head of one of its members, in the folder members of its run";
+            return Err(fault(&"one head", &format!("an ensemble of {}", own.ensemble), advice));
+        }
         // A perceptron that the head lacks can be added to it.
         let extended = |own, given| if own == EncoderKind::Linear { given } else { own };
         let largest = HeadConfig {

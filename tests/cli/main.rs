@@ -5,6 +5,7 @@ mod config;
 mod custom;
 mod data;
 mod embed;
+mod ensemble;
 mod evaluation;
 mod faults;
 mod files;

@@ -70,6 +70,7 @@ fn the_code_in_the_documents_applies_heads() {
         ("texts", "--signed-root texts"),
         ("random", "--standardize --init kcca --random-features 30"),
         ("landmarks", "--standardize --init kcca --landmarks 30"),
+        ("ensemble", "--standardize --ensemble 3 --random-features 7"),
         (
             "gated",
             "--standardize --lr 0.1 --image-encoder gated-mlp --text-encoder gated-mlp --gated-width 2",

@@ -9,6 +9,7 @@ mod analysis;
 mod baseline;
 mod contract;
 mod data;
+mod ensemble;
 mod finetune;
 mod gated;
 mod gradients;

@@ -1,0 +1,81 @@
+//! What every run consists of: its trainer, its epochs and its correction for hubs.
+
+use super::{Interrupt, RunFolder, resume};
+use crate::cli::corrected::{self, Corrected};
+use crate::cli::notes::saved;
+use crate::cli::progress::{Progress, Spinner};
+use crate::cli::report::Recorder;
+use std::path::Path;
+use std::sync::Arc;
+use wgoal::train::Init;
+use wgoal::{Checkpoint, Dataset, Device, ErrorKind, Result, TrainConfig, Trainer};
+
+/// The trainer of a run that starts, or that goes on from a checkpoint.
+pub(super) fn trainer(
+    device: &Device,
+    dataset: &Arc<Dataset>,
+    config: &TrainConfig,
+    checkpoint: Option<Checkpoint>,
+) -> Result<Trainer> {
+    if let Some(checkpoint) = checkpoint {
+        return Trainer::resume(device, dataset.clone(), resume::checkpoint(checkpoint, config)?);
+    }
+    let fitted = match config.init {
+        Init::Cca => Some("fitting CCA, the start"),
+        Init::KernelCca => Some("fitting kernel CCA, the start"),
+        _ => None,
+    };
+    let _spinner = fitted.map(Spinner::new);
+    Trainer::new(device, dataset.clone(), config.clone())
+}
+
+/// The name of the folder of a run without --out.
+pub(super) fn name(dataset: &Dataset, config: &TrainConfig) -> String {
+    format!("{}-{}-s{}", dataset.name(), config.objective, config.seed)
+        .replace([':', '.', '@', '+', '*', '/', '\\'], "-")
+}
+
+/// Fits the correction for hubs. The run has succeeded even if this fails.
+pub(super) fn fit_correction(checkpoint: &mut Checkpoint, trainer: &Trainer) -> Option<Corrected> {
+    corrected::fit(checkpoint, trainer.device(), trainer.dataset()).unwrap_or_else(|error| {
+        note!("note: the correction for hubs failed: {error}");
+        None
+    })
+}
+
+/// Trains the epochs that are left, until a signal comes. Returns whether training has collapsed. `top` is the folder that
+/// `--resume` takes.
+pub(super) fn epochs(
+    trainer: &mut Trainer,
+    folder: &mut RunFolder,
+    recorder: &mut Recorder,
+    interrupt: &Interrupt,
+    top: &Path,
+) -> Result<bool> {
+    let progress = Progress::of(trainer);
+    trainer.stop_when(interrupt.flag());
+    let mut collapsed = false;
+    while !trainer.finished() && interrupt.signal().is_none() {
+        let epoch = match trainer.run_epoch() {
+            Ok(epoch) => epoch,
+            Err(error) if error.kind() == ErrorKind::Stopped => break,
+            // Add to the error of a failed device how to continue the run.
+            Err(error) if error.kind() == ErrorKind::Device => {
+                let saved = saved(trainer.epoch(), [folder.path(), top]);
+                return Err(
+                    error.with_advice(format!("{saved}, or with another --device if it happens again"))
+                );
+            }
+            Err(error) => return Err(error),
+        };
+        folder.record(trainer, &epoch)?;
+        recorder.epoch(trainer);
+        progress.epoch_ended();
+        progress.above(|| note!("{epoch}"));
+        if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
+            collapsed = true;
+            progress.above(|| note!("warning: {collapse}"));
+        }
+    }
+    Ok(collapsed)
+}
