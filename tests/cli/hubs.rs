@@ -85,22 +85,46 @@ fn embeddings_search_rank_and_candidates_use_corrected_scores() {
         let expected = score(image, text);
         assert!((found - expected).abs() < 1e-6, "image {image}, text {text}: {found} {expected}");
     };
+    // The first images by the corrected score, and the first by the cosine alone.
+    let first = |text: u32, count: usize| -> Vec<u32> {
+        let mut order = image_rows.clone();
+        order.sort_by(|&a, &b| score(b, text).total_cmp(&score(a, text)).then(a.cmp(&b)));
+        order.truncate(count);
+        order
+    };
     let query = text_rows[5];
     let found = place.json(&format!("search run data --text-row {query} --split test --device cpu --json"));
-    for hit in found["results"].as_array().unwrap() {
+    let hits = found["results"].as_array().unwrap();
+    for hit in hits {
         close(hit["score"].as_f64().unwrap() as f32, hit["image"].as_u64().unwrap() as u32, query);
     }
+    let images_found: Vec<u32> = hits.iter().map(|hit| hit["image"].as_u64().unwrap() as u32).collect();
+    assert_eq!(images_found, first(query, hits.len()), "search finds other images");
     place.ok("rank run data --device cpu --top 3 --out t2i.trec");
-    for line in String::from_utf8(place.read("t2i.trec")).unwrap().lines() {
+    let trec = String::from_utf8(place.read("t2i.trec")).unwrap();
+    let lines: Vec<Vec<&str>> = trec.lines().map(|line| line.split(' ').collect()).collect();
+    for ranked in lines.chunks(3) {
+        let text: u32 = ranked[0][0].parse().unwrap();
+        for line in ranked {
+            close(line[4].parse().unwrap(), line[2].parse().unwrap(), text);
+        }
+        let images_ranked: Vec<u32> = ranked.iter().map(|line| line[2].parse().unwrap()).collect();
+        assert_eq!(images_ranked, first(text, 3), "rank finds other images for text {text}");
+    }
+    place.ok("rank run data --device cpu --top 3 --direction i2t --out i2t.trec");
+    for line in String::from_utf8(place.read("i2t.trec")).unwrap().lines() {
         let parts: Vec<&str> = line.split(' ').collect();
-        close(parts[4].parse().unwrap(), parts[2].parse().unwrap(), parts[0].parse().unwrap());
+        close(parts[4].parse().unwrap(), parts[0].parse().unwrap(), parts[2].parse().unwrap());
     }
     place.ok("eval run data --device cpu --top 4 --write-candidates c.safetensors");
     let (tensors, _) = read_tensors(&place.read("c.safetensors"));
     let (queries, found) = (rows(&tensors["texts"]), rows(&tensors["text_to_image"]));
     let scores = floats(&tensors["text_to_image_corrected"]);
-    for (at, (image, found)) in found.into_iter().zip(scores).enumerate() {
+    for (at, (&image, found)) in found.iter().zip(scores).enumerate() {
         close(found, image, queries[at / 4]);
+    }
+    for (&text, candidates) in queries.iter().zip(found.chunks(4)) {
+        assert_eq!(candidates, first(text, 4), "other candidates for text {text}");
     }
     assert!(!tensors.contains_key("text_to_image_cosine"));
     // Without the correction, these are cosines.
