@@ -94,9 +94,25 @@ impl Error {
         self.kind
     }
 
+    /// What the error is about: a file with its position, an option, a device. This and the next three parts are as
+    /// they were given; show them as [`fmt::Display`] shows the error, without control characters.
+    pub fn thing(&self) -> &str {
+        &self.thing
+    }
+
+    /// The part that says what was expected.
+    pub fn expected(&self) -> &str {
+        &self.expected
+    }
+
     /// The part that says what was found.
-    pub(crate) fn found(&self) -> &str {
+    pub fn found(&self) -> &str {
         &self.found
+    }
+
+    /// The part that says what to do.
+    pub fn advice(&self) -> &str {
+        &self.advice
     }
 
     pub(crate) fn data(
@@ -205,6 +221,7 @@ mod tests {
         let error = Error::data(hostile, hostile, hostile, hostile);
         let part = r"a\nerror: b\r\t\u{1b}[31m\u{7f}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}z";
         assert_eq!(error.to_string(), format!("{part}: expected {part}, found {part}; {part}"));
+        assert_eq!([error.thing(), error.expected(), error.found(), error.advice()], [hostile; 4]);
         let driver = Error::device("x", "y", "Validation Error\n\nCaused by:\n  it\n", "z").to_string();
         assert_eq!(driver, "x: expected y, found Validation Error Caused by: it; z");
         // An error inside another is shown unchanged.
