@@ -12,6 +12,7 @@ mod equal_captions;
 mod loss;
 mod names;
 mod negatives;
+mod parameters;
 mod positives;
 mod validate;
 

@@ -122,42 +122,33 @@ impl ObjectiveArgs {
 
     /// Sets the given parameters in an objective, or in all terms of a sum.
     fn set(&self, objective: &mut Objective) -> Result<()> {
-        let set = |field: &mut f32, value: Option<f32>| *field = value.unwrap_or(*field);
-        match objective {
-            Objective::Goal(_, _, params) | Objective::Loss(_, params) => {
-                set(&mut params.tau, self.tau);
-                set(&mut params.alpha, self.alpha);
-                set(&mut params.beta, self.beta);
-                set(&mut params.lambda, self.lambda);
-                set(&mut params.threshold, self.threshold);
-                set(&mut params.circle, self.circle_margin);
-                params.margin = self.margin.or(params.margin);
-            }
-            Objective::Hinge { margin } | Objective::HingeSum { margin } => set(margin, self.margin),
-            Objective::Infonce(params) => {
-                set(&mut params.temperature, self.temperature);
-                params.learn_temperature =
-                    self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
-            }
-            Objective::Siglip(params) => {
-                set(&mut params.temperature, self.temperature);
-                set(&mut params.logit_bias, self.logit_bias);
-                params.learn_temperature =
-                    self.learn_temperature.map_or(params.learn_temperature, Switch::is_on);
-            }
-            Objective::Custom { weights, margin } => {
-                if self.weights.is_none() && !self.param.is_empty() {
+        let given = [
+            ("tau", self.tau),
+            ("alpha", self.alpha),
+            ("beta", self.beta),
+            ("lambda", self.lambda),
+            ("threshold", self.threshold),
+            ("circle-margin", self.circle_margin),
+            ("margin", self.margin),
+            ("temperature", self.temperature),
+            ("logit-bias", self.logit_bias),
+        ];
+        for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            objective.set(name, value);
+        }
+        objective.visit(|term| {
+            match (term, self.learn_temperature) {
+                (Objective::Infonce(params), Some(learn)) => params.learn_temperature = learn.is_on(),
+                (Objective::Siglip(params), Some(learn)) => params.learn_temperature = learn.is_on(),
+                (Objective::Custom { weights, .. }, _)
+                    if self.weights.is_none() && !self.param.is_empty() =>
+                {
                     *weights =
                         weights.with(self.param.iter().map(|(name, value)| (name.as_str(), *value)))?;
                 }
-                *margin = self.margin.or(*margin);
+                _ => {}
             }
-            Objective::Over(_, objective)
-            | Objective::Towards(_, objective)
-            | Objective::OneWay(_, objective) => self.set(objective)?,
-            Objective::Sum(terms) => terms.iter_mut().try_for_each(|(_, term)| self.set(term))?,
-            _ => {}
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
