@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(feature = "native"), allow(dead_code, reason = "the parts that only the trainer uses"))]
 
+// The command line names the library as other programs do.
+#[cfg(feature = "cli")]
+extern crate self as wgoal;
+
 /// Gives an options type the method `with`, which changes some options. Callers need it because a later version may add
 /// options.
 macro_rules! with {
@@ -20,6 +24,9 @@ macro_rules! with {
 pub mod analysis;
 #[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[cfg(feature = "native")]
 pub mod data;
 pub mod device;

@@ -115,9 +115,9 @@ fn a_lower_layer_never_imports_a_higher_one() {
         let module = path.iter().next().unwrap().to_str().unwrap();
         match module {
             "lib.rs" => {}
-            // The command line uses the public interface of the library.
+            // The command line is the highest layer. It uses the public interface of the library, as `wgoal::`.
             "main.rs" | "cli" => {
-                let own = |name: &String| !["cli"].contains(&name.as_str());
+                let own = |name: &String| name != "cli";
                 found.extend(
                     imported(&code(&text))
                         .into_iter()
@@ -127,6 +127,10 @@ fn a_lower_layer_never_imports_a_higher_one() {
             }
             _ => found
                 .extend(violations(module, &text).into_iter().map(|name| format!("{path:?} imports {name}"))),
+        }
+        // Another way to name the crate, which `imported` does not see.
+        if !["lib.rs", "main.rs", "cli"].contains(&module) && code(&text).contains("wgoal::") {
+            found.push(format!("{path:?} imports wgoal: write crate"));
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));

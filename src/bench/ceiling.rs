@@ -54,7 +54,7 @@ impl Ceiling {
         let (times, seconds) = lengthen(1, |times| large.time(device, 0, times))?;
         let bytes = 8.0 * f64::from(times) * large.len as f64 / seconds;
         let flops = match device {
-            Device(Backend::Gpu(_)) => {
+            Device(Backend::Gpu(_), ..) => {
                 // Enough independent chains to occupy a large GPU, and enough rounds that memory access does not count.
                 let mut many = Copy::new(device, 1 << 19)?;
                 let (rounds, seconds) = lengthen(512, |rounds| many.time(device, rounds, 1))?;

@@ -10,6 +10,7 @@ use crate::{ErrorKind, Result};
 use half::f16;
 use serde::Serialize;
 use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -93,6 +94,7 @@ fn stop_now_and_then(trainer: &mut Trainer, mut alone: Products) -> mpsc::Receiv
             // The receiver is gone if training has failed.
             let _ = sender.send(Stop::new(&mut alone));
         }
+        ControlFlow::Continue(())
     });
     receiver
 }

@@ -116,12 +116,9 @@ struct Summary {
 }
 
 impl BaselineArgs {
-    pub fn run(self) -> Result<()> {
+    /// The method, and the configuration of its head.
+    pub fn config(&self) -> Result<(ClosedForm, TrainConfig)> {
         let form: ClosedForm = self.form.parse()?;
-        if let Some(out) = &self.out {
-            RunFolder::refuse_if_of_run(out)?;
-            refuse_overwriting("--out", &out.join(BEST), Dataset::paths(&self.dataset))?;
-        }
         let base =
             TrainConfig::default().with(|c| c.embed = self.embed.unwrap_or(TrainConfig::default().embed));
         let mut config = base;
@@ -134,6 +131,15 @@ impl BaselineArgs {
             config.seed = self.seed.unwrap_or(config.seed);
         }
         config.validate()?;
+        Ok((form, config))
+    }
+
+    pub fn run(self) -> Result<()> {
+        let (form, config) = self.config()?;
+        if let Some(out) = &self.out {
+            RunFolder::refuse_if_of_run(out)?;
+            refuse_overwriting("--out", &out.join(BEST), Dataset::paths(&self.dataset))?;
+        }
         warn(&self.unused(form));
         let dataset = Dataset::open(&self.dataset)?;
         warn_of_data(&dataset, &[&config], &Split::ALL);
@@ -178,7 +184,7 @@ impl BaselineArgs {
     }
 
     /// The given options that the method does not have.
-    fn unused(&self, form: ClosedForm) -> Vec<Unused> {
+    pub fn unused(&self, form: ClosedForm) -> Vec<Unused> {
         let ridge = form == ClosedForm::Ridge;
         let embed = (self.embed.is_some() && ridge)
             .then(|| Unused::new("embed", "the head of ridge is as wide as the features of one side"));
@@ -193,7 +199,8 @@ impl BaselineArgs {
         embed.into_iter().chain(random).collect()
     }
 
-    fn fit(
+    /// The head of this method.
+    pub fn fit(
         &self,
         form: ClosedForm,
         device: &Device,

@@ -2,7 +2,6 @@
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use wgoal::{Error, ErrorKind, Result};
@@ -68,7 +67,7 @@ impl Signal {
     }
 
     /// The exit code of a process that it ends.
-    pub fn exit_code(self) -> ExitCode {
-        ExitCode::from(128 + self.0)
+    pub fn exit_code(self) -> u8 {
+        128 + self.0
     }
 }

@@ -1,4 +1,24 @@
 //! Arguments and commands. Results go to standard output. Everything else goes to standard error.
+//!
+//! It is a part of the library so that other programs can have the same commands and options: [`main`] is the whole tool.
+//! It uses the public interface of the library alone.
+
+/// Prints a line on standard error. Unlike `eprintln!`, it does not panic if the reader has closed the pipe
+/// (`2>&1 | head`).
+macro_rules! always {
+    ($($line:tt)*) => {{
+        $crate::cli::print_note(&$crate::cli::Safe(format!($($line)*)).to_string());
+    }};
+}
+
+/// Prints a line on standard error, unless --quiet is given.
+macro_rules! note {
+    ($($line:tt)*) => {{
+        if !$crate::cli::is_quiet() {
+            always!($($line)*);
+        }
+    }};
+}
 
 mod analyze;
 mod baseline;
@@ -15,6 +35,7 @@ mod gradient;
 mod help;
 mod inspect;
 mod interrupt;
+pub mod library;
 mod misspelt;
 mod notes;
 mod options;
@@ -33,7 +54,7 @@ mod train;
 
 use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use wgoal::device::DeviceInfo;
 use wgoal::{Device, Plain, Result, is_unsafe};
 
@@ -147,39 +168,71 @@ Examples:
   wgoal devices         a table
   wgoal devices --json  one JSON array";
 
-/// Parses the arguments of this process, and the file of `--config`. Ends the process if the arguments are wrong or ask
-/// for help.
+/// The arguments of [`main`], for commands that say how to repeat them.
+static GIVEN: Mutex<Vec<OsString>> = Mutex::new(Vec::new());
+
+/// The arguments that the command line runs with, the name of the program first.
+fn given() -> Vec<OsString> {
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Runs the command line with these arguments, the name of the program first. Returns the exit code.
+pub fn main(arguments: Vec<OsString>) -> u8 {
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&arguments);
+    let run = parse(arguments).and_then(|parsed| match parsed {
+        Parsed::Command(command) => command.run(),
+        Parsed::Answered(code) => Ok(code),
+    });
+    run.unwrap_or_else(|error| {
+        always!("error: {error}");
+        if let Some(excerpt) = error.excerpt() {
+            always!("{excerpt}");
+        }
+        1
+    })
+}
+
+/// What the arguments ask for.
+enum Parsed {
+    Command(Box<Cli>),
+    /// The help or an error, which is printed; and the exit code.
+    Answered(u8),
+}
+
+/// Parses arguments and the file of `--config`.
 ///
 /// # Errors
 /// What is wrong with the file of `--config`.
-pub fn parse() -> Result<Cli> {
+fn parse(arguments: Vec<OsString>) -> Result<Parsed> {
     let command = help::command();
     let parse = |arguments: &[OsString]| {
         let matches = command.clone().try_get_matches_from(arguments)?;
         Cli::from_arg_matches(&matches)
     };
-    let arguments: Vec<OsString> = std::env::args_os().collect();
     color::apply(&arguments);
     let arguments = config::expand(&command, arguments)?;
-    Ok(parse(&arguments).unwrap_or_else(|error| {
-        // The message repeats arguments. Parse them again without characters that could control a terminal.
-        let safe = |argument: OsString| match argument.to_str() {
-            Some(text) if text.len() <= 200 && !text.contains(is_unsafe) => argument,
-            _ => Plain(argument.to_string_lossy()).to_string().into(),
-        };
-        let safe: Vec<OsString> = arguments.into_iter().map(safe).collect();
-        let error = parse(&safe).err().unwrap_or(error);
-        if let Some(explained) = misspelt::explain(&command, &safe, &error) {
-            always!("error: {explained}");
-            std::process::exit(error.exit_code())
-        }
-        error.exit()
-    }))
+    let error = match parse(&arguments) {
+        Ok(cli) => return Ok(Parsed::Command(Box::new(cli))),
+        Err(error) => error,
+    };
+    // The message repeats arguments. Parse them again without characters that could control a terminal.
+    let safe = |argument: OsString| match argument.to_str() {
+        Some(text) if text.len() <= 200 && !text.contains(is_unsafe) => argument,
+        _ => Plain(argument.to_string_lossy()).to_string().into(),
+    };
+    let safe: Vec<OsString> = arguments.into_iter().map(safe).collect();
+    let error = parse(&safe).err().unwrap_or(error);
+    match misspelt::explain(&command, &safe, &error) {
+        Some(explained) => always!("error: {explained}"),
+        // A reader that has closed the pipe is no error.
+        None => drop(error.print()),
+    }
+    Ok(Parsed::Answered(error.exit_code() as u8))
 }
 
 impl Cli {
     /// The exit code is not 0 if a signal stopped the command.
-    pub fn run(self) -> Result<ExitCode> {
+    fn run(self) -> Result<u8> {
         if self.quiet {
             output::set_quiet();
         }
@@ -204,7 +257,7 @@ impl Cli {
             Command::Man(args) => args.run(),
             Command::Devices { json } => devices(json),
         }?;
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 }
 

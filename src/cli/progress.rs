@@ -2,6 +2,7 @@
 
 use super::{duration, is_quiet};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wgoal::Trainer;
@@ -25,6 +26,7 @@ impl Progress {
                 pace.follow(event, Instant::now());
                 watcher.set_position(pace.done() as u64);
                 watcher.set_message(pace.to_string());
+                ControlFlow::Continue(())
             });
         }
         Self(bar, pace)
@@ -106,7 +108,6 @@ impl Pace {
                 self.recent = [count * Self::FADING + 1.0, total * Self::FADING + seconds];
             }
             Event::Validating { .. } => self.validating = true,
-            _ => {}
         }
     }
 

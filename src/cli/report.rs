@@ -171,7 +171,7 @@ impl Recorder {
 
 /// The arguments that repeat this process in another folder: those given, without `--out` and `--resume`.
 pub fn arguments() -> Vec<String> {
-    let given = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let given = super::given().into_iter().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     without(given.collect(), &["--out"], &["--resume"])
 }
 

@@ -19,7 +19,6 @@ use clap::{Args, ValueEnum};
 use run::{epochs, fit_correction, name, trainer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use wgoal::train::Best;
@@ -46,7 +45,7 @@ pub struct TrainArgs {
     /// It holds images and texts. It may also hold text_to_image, split_train, split_val and split_test.
     dataset: Option<PathBuf>,
     #[command(flatten)]
-    options: RunOptions,
+    pub options: RunOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// TOML file with options, as `wgoal config` prints it [default: none]
@@ -144,7 +143,7 @@ struct Ended {
 }
 
 /// The recipe of a run that names none.
-const RECIPE: &str = "wgoal";
+pub const RECIPE: &str = "wgoal";
 
 /// The defaults that this recipe changes: options, and what its help says instead.
 pub const DEFAULTS: [(&str, &str); 16] = [
@@ -167,7 +166,7 @@ pub const DEFAULTS: [(&str, &str); 16] = [
 ];
 
 impl TrainArgs {
-    pub fn run(mut self) -> Result<ExitCode> {
+    pub fn run(mut self) -> Result<u8> {
         // `--resume auto` reads as --resume and a dataset.
         let auto = Path::new("auto");
         if self.resume == Some(None) && self.dataset.as_deref() == Some(auto) && !auto.exists() {
@@ -247,7 +246,7 @@ impl TrainArgs {
     }
 
     /// Trains and reports.
-    fn train(&self, Ready { mut trainer, mut folder, recipe, interrupt }: Ready) -> Result<ExitCode> {
+    fn train(&self, Ready { mut trainer, mut folder, recipe, interrupt }: Ready) -> Result<u8> {
         let began = Instant::now();
         let out = folder.path().to_path_buf();
         let mut recorder = self.begin(&trainer, &mut folder)?;
@@ -275,7 +274,7 @@ impl TrainArgs {
         let (members, start) = (Vec::new(), None);
         let ended = Ended { best, checkpoint, corrected, seconds_training, members, start };
         self.report(&trainer, ended, folder.path(), recorder, &recipe)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 
     /// Prints and records what a run starts with.

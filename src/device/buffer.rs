@@ -88,8 +88,8 @@ impl<T: Element> Buffer<T> {
     /// Makes `len` zeros. The label appears in driver tools and errors.
     pub fn new(device: &Device, label: &str, len: usize) -> Result<Self> {
         let storage = match device {
-            Device(Backend::Cpu(_)) => Storage::Host(vec![T::default(); len]),
-            Device(Backend::Gpu(gpu)) => Storage::Gpu(gpu.allocate(label, len * size_of::<T>())?),
+            Device(Backend::Cpu(_), ..) => Storage::Host(vec![T::default(); len]),
+            Device(Backend::Gpu(gpu), ..) => Storage::Gpu(gpu.allocate(label, len * size_of::<T>())?),
         };
         Ok(Self { storage, len })
     }
@@ -118,7 +118,7 @@ impl<T: Element> Buffer<T> {
                 let host = host[at..at + values.len()].par_chunks_mut(CHUNK);
                 host.zip(values.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
             }
-            (Storage::Gpu(memory), Device(Backend::Gpu(gpu))) => {
+            (Storage::Gpu(memory), Device(Backend::Gpu(gpu), ..)) => {
                 gpu.write(memory, (at * size_of::<T>()) as u64, bytemuck::cast_slice(values))?;
             }
             _ => return Err(foreign()),
@@ -137,8 +137,8 @@ impl<T: Element> Buffer<T> {
             (_, Upload::Owned(values)) => self.write(device, 0, values),
             (_, Upload::Borrowed(values)) => self.write(device, 0, values),
             (Storage::Gpu(memory), Upload::Staged(staged)) => match device {
-                Device(Backend::Gpu(gpu)) => gpu.upload(memory, 0, staged),
-                Device(Backend::Cpu(_)) => Err(foreign()),
+                Device(Backend::Gpu(gpu), ..) => gpu.upload(memory, 0, staged),
+                Device(Backend::Cpu(_), ..) => Err(foreign()),
             },
             (_, Upload::Staged(_) | Upload::Halves(_)) => Err(foreign()),
         }
@@ -148,7 +148,7 @@ impl<T: Element> Buffer<T> {
     pub async fn read(&self, device: &Device, range: Range<usize>) -> Result<Vec<T>> {
         match (&self.storage, device) {
             (Storage::Host(host), _) => Ok(host[range].to_vec()),
-            (Storage::Gpu(memory), Device(Backend::Gpu(gpu))) => {
+            (Storage::Gpu(memory), Device(Backend::Gpu(gpu), ..)) => {
                 let size = size_of::<T>();
                 let bytes = gpu.read(memory, (range.start * size) as u64, range.len() * size).await?;
                 Ok(bytemuck::pod_collect_to_vec(&bytes))

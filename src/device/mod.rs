@@ -51,10 +51,12 @@ pub use staged::Staged;
 #[cfg(feature = "native")]
 pub(crate) use wait::wait;
 
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The native CPU. Kernels run their CPU reference on all cores.
 #[derive(Clone)]
@@ -63,7 +65,7 @@ pub struct Cpu(DeviceInfo);
 /// Where kernels run: the native CPU, or an adapter opened through wgpu. Cloning is cheap, and a clone is the same
 /// device.
 #[derive(Clone)]
-pub struct Device(pub(crate) Backend);
+pub struct Device(pub(crate) Backend, pub(crate) Option<Arc<AtomicBool>>);
 
 /// What a device is.
 #[derive(Clone)]
@@ -73,9 +75,33 @@ pub(crate) enum Backend {
 }
 
 impl Device {
+    pub(crate) fn of(backend: Backend) -> Self {
+        Self(backend, None)
+    }
+
+    /// The same device, but lets another thread stop what takes long on it. Once `stop` is true, embedding, evaluation,
+    /// search, closed forms and large gradients end soon, with an error of the kind [`crate::ErrorKind::Stopped`].
+    /// A matrix decomposition that has begun is finished first.
+    #[must_use]
+    pub fn stop_when(&self, stop: Arc<AtomicBool>) -> Self {
+        Self(self.0.clone(), Some(stop))
+    }
+
+    /// The error of work that was asked to stop. Long work calls this between its parts.
+    pub(crate) fn check_stop(&self) -> Result<()> {
+        match &self.1 {
+            Some(stop) if stop.load(Ordering::Relaxed) => {
+                let advice = "call again to start from the beginning";
+                let (thing, found) = (format!("work on {self}"), "a request to stop");
+                Err(Error::new(ErrorKind::Stopped, thing, "to reach its end", found, advice))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The native CPU.
     pub fn cpu() -> Self {
-        Self(Backend::Cpu(Cpu(DeviceInfo { reason: "asked for".into(), ..DeviceInfo::native_cpu(0) })))
+        Self::of(Backend::Cpu(Cpu(DeviceInfo { reason: "asked for".into(), ..DeviceInfo::native_cpu(0) })))
     }
 
     /// [`Device::open`] without waiting.
@@ -99,14 +125,14 @@ impl Device {
     /// The adapter; `None` for the native CPU.
     #[doc(hidden)]
     pub fn adapter(&self) -> Option<&Gpu> {
-        if let Self(Backend::Gpu(gpu)) = self { Some(gpu) } else { None }
+        if let Self(Backend::Gpu(gpu), ..) = self { Some(gpu) } else { None }
     }
 
     /// What the device is, and why it was chosen.
     pub fn info(&self) -> &DeviceInfo {
         match self {
-            Self(Backend::Cpu(cpu)) => &cpu.0,
-            Self(Backend::Gpu(gpu)) => gpu.info(),
+            Self(Backend::Cpu(cpu), ..) => &cpu.0,
+            Self(Backend::Gpu(gpu), ..) => gpu.info(),
         }
     }
 
@@ -116,8 +142,8 @@ impl Device {
         const CPU_STRIP: usize = 32 << 20;
         const PORTABLE: usize = 128 << 20;
         match self {
-            Self(Backend::Cpu(_)) => CPU_STRIP,
-            Self(Backend::Gpu(gpu)) => gpu.max_binding().min(PORTABLE),
+            Self(Backend::Cpu(_), ..) => CPU_STRIP,
+            Self(Backend::Gpu(gpu), ..) => gpu.max_binding().min(PORTABLE),
         }
     }
 
@@ -130,8 +156,8 @@ impl Device {
     pub(crate) fn strip_rows(&self, rows: usize, cols: usize, inner: usize) -> Result<usize> {
         let by_memory = self.max_binding() / (4 * padded(cols.max(inner).max(1)));
         let by_work = match self {
-            Self(Backend::Cpu(_)) => usize::MAX,
-            Self(Backend::Gpu(gpu)) => {
+            Self(Backend::Cpu(_), ..) => usize::MAX,
+            Self(Backend::Gpu(gpu), ..) => {
                 (gpu.info().work_per_submit() / (2.0 * cols.max(1) as f64 * inner.max(1) as f64)) as usize
             }
         };
@@ -142,7 +168,7 @@ impl Device {
         }
         // Rows begin at multiples of 16 bytes and bindings at multiples of 256, so every 16th row can begin a binding.
         const ALIGNED: usize = 16;
-        let bound = matches!(self, Self(Backend::Gpu(_)));
+        let bound = matches!(self, Self(Backend::Gpu(_), ..));
         if bound && by_memory < ALIGNED.min(rows) {
             let most = self.max_binding() / (4 * ALIGNED);
             return Err(Error::device(
@@ -165,24 +191,24 @@ impl Device {
     /// On a GPU a timed step takes longer as a whole: its kernels do not overlap, and each submission waits.
     pub fn profile(&self, on: bool) -> Profile {
         match self {
-            Self(Backend::Cpu(_)) => profile::on_cpu(on),
-            Self(Backend::Gpu(gpu)) => gpu.profile(on),
+            Self(Backend::Cpu(_), ..) => profile::on_cpu(on),
+            Self(Backend::Gpu(gpu), ..) => gpu.profile(on),
         }
     }
 
     /// Waits until all work handed over is done. In a browser it returns at once.
     pub fn finish(&self) -> Result<()> {
         match self {
-            Self(Backend::Cpu(_)) => Ok(()),
-            Self(Backend::Gpu(gpu)) => gpu.wait(),
+            Self(Backend::Cpu(_), ..) => Ok(()),
+            Self(Backend::Gpu(gpu), ..) => gpu.wait(),
         }
     }
 
     /// Prepares elements for an [`Upload`], on any thread. `None` if the device gains nothing by it, or cannot do it.
     pub fn stage<T: Element>(&self, values: &[T]) -> Option<Staged> {
         match self {
-            Self(Backend::Cpu(_)) => None,
-            Self(Backend::Gpu(gpu)) => {
+            Self(Backend::Cpu(_), ..) => None,
+            Self(Backend::Gpu(gpu), ..) => {
                 let bytes: &[u8] = bytemuck::cast_slice(values);
                 gpu.stage_ahead(bytes.len(), |mut to| to.copy_from_slice(bytes))
             }
@@ -194,7 +220,7 @@ impl Device {
     pub fn stage_halves(&self, values: &[f32]) -> Option<Staged> {
         const AT_ONCE: usize = 1024;
         match self {
-            Self(Backend::Gpu(gpu)) => gpu.stage_ahead(values.len() * size_of::<f16>(), |mut to| {
+            Self(Backend::Gpu(gpu), ..) => gpu.stage_ahead(values.len() * size_of::<f16>(), |mut to| {
                 let mut halves = [f16::ZERO; AT_ONCE];
                 for (values, first) in values.chunks(AT_ONCE).zip((0..).step_by(AT_ONCE * size_of::<f16>())) {
                     let halves = &mut halves[..values.len()];
@@ -203,15 +229,15 @@ impl Device {
                     to.slice(first..first + bytes.len()).copy_from_slice(bytes);
                 }
             }),
-            Self(Backend::Cpu(_)) => None,
+            Self(Backend::Cpu(_), ..) => None,
         }
     }
 
     /// Starts recording work.
     pub fn commands(&self) -> Commands {
         match self {
-            Self(Backend::Cpu(_)) => Commands::Cpu,
-            Self(Backend::Gpu(gpu)) => Commands::Gpu(Recorder::new(gpu.clone())),
+            Self(Backend::Cpu(_), ..) => Commands::Cpu,
+            Self(Backend::Gpu(gpu), ..) => Commands::Gpu(Recorder::new(gpu.clone())),
         }
     }
 }

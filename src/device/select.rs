@@ -263,7 +263,7 @@ impl Adapters {
 
     async fn open_adapter(&self, index: usize, reason: &str) -> Result<Device> {
         let info = DeviceInfo { reason: reason.into(), ..self.infos[index].clone() };
-        Ok(Device(Backend::Gpu(Gpu::open(&self.adapters[index], info).await?)))
+        Ok(Device::of(Backend::Gpu(Gpu::open(&self.adapters[index], info).await?)))
     }
 
     fn nothing_fits(&self, thing: &str) -> Error {
@@ -341,7 +341,7 @@ fn below_gl_floor(version: &str) -> Option<String> {
 }
 
 fn cpu(reason: &str, index: usize) -> Device {
-    Device(Backend::Cpu(Cpu(DeviceInfo { reason: reason.into(), ..DeviceInfo::native_cpu(index) })))
+    Device::of(Backend::Cpu(Cpu(DeviceInfo { reason: reason.into(), ..DeviceInfo::native_cpu(index) })))
 }
 
 /// The order of devices, the best first: by kind of machine, then by interface (GL only if nothing else drives the same

@@ -14,8 +14,8 @@ impl Device {
     /// wait for another thread that waits for that pool.
     pub fn wait<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         match self {
-            Self(Backend::Cpu(_)) => rayon::scope(|_| wait(work)),
-            Self(Backend::Gpu(_)) => wait(work),
+            Self(Backend::Cpu(_), ..) => rayon::scope(|_| wait(work)),
+            Self(Backend::Gpu(_), ..) => wait(work),
         }
     }
 }

@@ -67,6 +67,7 @@ impl Head {
         let mut out = Vec::with_capacity(rows.len() * self.layout.embed);
         let (mut chunks, mut read_ahead) = (rows.chunks(chunk).peekable(), ReadAhead::new());
         while let Some(rows) = chunks.next() {
+            device.check_stop()?;
             if read_ahead.due(dataset) {
                 let next = chunks.peek().copied().unwrap_or_default();
                 preprocess.will_need(dataset, side, next.iter().copied());

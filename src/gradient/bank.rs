@@ -63,7 +63,7 @@ impl Bank {
             let expected = format!("at least a batch, {pairs} pairs");
             return Err(Error::config("--memory-bank", expected, size, "make it larger, or leave it out"));
         }
-        if let Device(Backend::Gpu(gpu)) = device {
+        if let Device(Backend::Gpu(gpu), ..) = device {
             let most = gpu.max_binding() / (4 * padded(dim));
             if capacity > most {
                 let expected =

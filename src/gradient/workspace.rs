@@ -175,7 +175,7 @@ impl Workspace {
         check_pairs(pairs)?;
         let matrix = Matrix::new(device, "objective.similarity", rows, pairs)?;
         Ok(Self {
-            similarity: Similarity { pairs, rows, matrix },
+            similarity: Similarity { device: device.clone(), pairs, rows, matrix },
             to_bank: None,
             positive: Buffer::new(device, "objective.positive", pairs)?,
             positive_scratch: Buffer::new(device, "objective.positive_scratch", pairs)?,
@@ -217,6 +217,7 @@ impl Workspace {
 
 /// The similarities of a batch, one strip of rows at a time.
 pub(super) struct Similarity {
+    device: Device,
     pairs: usize,
     /// Rows per strip.
     rows: usize,
@@ -248,6 +249,7 @@ impl Similarity {
         mut visit: impl FnMut(&mut Commands, Strip) -> Result<()>,
     ) -> Result<()> {
         for rows in ranges(self.pairs, self.rows) {
+            self.device.check_stop()?;
             let mut strip = Strip { rows, pairs: self.pairs, matrix: &mut self.matrix };
             if strips == Strips::Fresh || self.rows < self.pairs {
                 let product = Product::nt(inputs.images.part(&strip.rows), inputs.texts);

@@ -227,8 +227,8 @@ fn check(lab: &mut Lab, spec: &KernelSpec) -> Result<()> {
     const P: usize = 131;
     let device = lab.device;
     let runs = |variant: &&MatmulVariant| match device {
-        Device(Backend::Cpu(_)) => true,
-        Device(Backend::Gpu(gpu)) => variant.runs_on(gpu),
+        Device(Backend::Cpu(_), ..) => true,
+        Device(Backend::Gpu(gpu), ..) => variant.runs_on(gpu),
     };
     let own = MATMUL_VARIANTS.iter().filter(|variant| variant.spec.name == spec.name);
     for variant in own.filter(runs) {

@@ -107,7 +107,7 @@ fn race(
     candidates: &[&'static MatmulVariant],
     multiply: Multiply,
 ) -> Result<&'static MatmulVariant> {
-    let device = Device(Backend::Gpu(gpu.clone()));
+    let device = Device::of(Backend::Gpu(gpu.clone()));
     let [rows, cols, inner] = class.shape;
     let [a_shape, b_shape] = [[rows, inner], [inner, cols]];
     let turned = |[rows, cols]: [usize; 2], transposed| if transposed { [cols, rows] } else { [rows, cols] };
@@ -263,7 +263,7 @@ mod tests {
     fn tiles_of_every_size_give_the_same_bits() {
         gpus(|gpu| {
             let bits = |variant| {
-                let device = Device(Backend::Gpu(gpu.clone()));
+                let device = Device::of(Backend::Gpu(gpu.clone()));
                 let values: Vec<f32> = (0..67 * 131).map(|k| (k as f32).sin()).collect();
                 let a = Matrix::from_rows(&device, "a", 67, 131, &values).unwrap();
                 let mut c = Matrix::new(&device, "c", 67, 67).unwrap();

@@ -81,7 +81,7 @@ impl Encoder {
     /// Rows so wide that the device cannot bind the smallest piece of a matrix product.
     pub fn check(device: &Device, side: Side, [dim, embed, m]: [usize; 3], items: usize) -> Result<()> {
         check_environment()?;
-        let Device(Backend::Gpu(gpu)) = device else { return Ok(()) };
+        let Device(Backend::Gpu(gpu), ..) = device else { return Ok(()) };
         let name = name(side);
         for (thing, width, rows) in [
             (format!("{name} features"), dim, items.max(embed).max(m)),

@@ -145,6 +145,12 @@ impl Head {
         }
     }
 
+    /// The standardisation of a side's features, if the head has one.
+    #[cfg(feature = "native")]
+    pub fn standardizer(&self, side: Side) -> Option<&Standardizer> {
+        self.standardize.as_ref().map(|sides| &sides[side as usize])
+    }
+
     /// Sets the `weight [embed, dim]` and `bias [embed]` of one side's linear layer, row-major. In an ensemble, it is that
     /// of the first member.
     ///

@@ -78,7 +78,7 @@ pub(crate) fn check_rows(
     rows: usize,
     cols: usize,
 ) -> Result<()> {
-    let Device(Backend::Gpu(gpu)) = device else { return Ok(()) };
+    let Device(Backend::Gpu(gpu), ..) = device else { return Ok(()) };
     let (bytes, most) = (4 * padded(cols) * (rows + 1), gpu.max_binding());
     if bytes <= most {
         return Ok(());

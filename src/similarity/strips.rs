@@ -72,6 +72,7 @@ impl<'a> Strips<'a> {
 
     /// Queues the similarities of a strip of `queries`, and returns the matrix that will hold them: `[queries, m]`.
     pub fn compute(&mut self, commands: &mut Commands, queries: &Range<usize>) -> Result<Mat<'_>> {
+        self.device.check_stop()?;
         // The write below overwrites the previous queries, so the work that reads them must be submitted first.
         commands.submit()?;
         let values = &self.queries[queries.start * self.dim..queries.end * self.dim];

@@ -245,6 +245,7 @@ impl Baseline {
         let [p, q] = template.layout.dims;
         let mut best: Option<Self> = None;
         for &regularization in regularizations {
+            device.check_stop()?;
             let mut candidates = Vec::new();
             let wide = |embed| {
                 Ok::<_, Error>(Head {
@@ -320,6 +321,7 @@ impl Baseline {
                 }
             };
             for &regularization in regularizations {
+                device.check_stop()?;
                 let (head, correlations) = match &solver {
                     Solver::RandomFeatures(moments) => moments.head(regularization, config.seed)?,
                     Solver::Landmarks(kernels) => kernels.head(regularization, config.seed)?,

@@ -285,6 +285,33 @@ impl TrainConfig {
         }
     }
 
+    /// The default configuration for a head that consists of this.
+    pub(crate) fn of_head(head: &HeadConfig) -> Self {
+        let HeadConfig {
+            embed,
+            image_pooling,
+            text_pooling,
+            image_encoder,
+            text_encoder,
+            signed_root,
+            standardize,
+            random_features,
+            landmarks,
+        } = *head;
+        Self {
+            embed,
+            image_pooling,
+            text_pooling,
+            image_encoder,
+            text_encoder,
+            signed_root,
+            standardize,
+            random_features,
+            landmarks,
+            ..Self::default()
+        }
+    }
+
     /// What the head consists of.
     pub fn head(&self) -> HeadConfig {
         HeadConfig {

@@ -37,6 +37,7 @@ struct Gram {
 /// The kernels of one bandwidth, from which heads of several regularisations follow.
 pub(super) struct LandmarkCca {
     /// A fresh head with the landmarks.
+    device: Device,
     template: Head,
     landmarks: LandmarkItems,
     /// Captions of each image.
@@ -57,7 +58,7 @@ impl LandmarkCca {
         };
         let images = of(Side::Image, &own, &vec![1.0; n])?;
         let texts = of(Side::Text, &landmarks.owners, &counts)?;
-        Ok(Self { template, landmarks, counts, sides: [images, texts] })
+        Ok(Self { device: device.clone(), template, landmarks, counts, sides: [images, texts] })
     }
 
     /// The head of at most `embed` directions, and its correlations in descending order.
@@ -80,6 +81,7 @@ impl LandmarkCca {
             f64::from(rng.next_u32()) / f64::from(1u32 << 31) - 1.0
         });
         for _ in 0..ITERATIONS {
+            self.device.check_stop()?;
             block = orthonormal(&text.apply(&image.apply(&block)))?;
         }
         let mapped = image.apply(&block);
@@ -153,6 +155,7 @@ fn sums(
     let mut host = Vec::new();
     let mut sums = Mat::<f64>::zeros(n, n);
     for (items, places) in items.chunks(rows).zip(owners.chunks(rows)) {
+        device.check_stop()?;
         preprocess.rows(dataset, side, items, &mut host)?;
         preprocess.check_scale(dataset, side, items, &host)?;
         features.rows = items.len();

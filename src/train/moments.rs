@@ -110,6 +110,7 @@ impl<'a> Pass<'a> {
 
     /// Adds the products of a strip of pairs.
     fn add(&mut self, rows: [&[u32]; 2], first: bool) -> Result<()> {
+        self.device.check_stop()?;
         let count = rows[0].len();
         let mut host = [Vec::new(), Vec::new()];
         for (side, host) in [Side::Image, Side::Text].into_iter().zip(&mut host) {

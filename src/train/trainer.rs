@@ -14,6 +14,7 @@ use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::gradient::Bank;
 use crate::model::{Encoder, Head, Pooling};
 use crate::{Error, ErrorKind, Result};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -67,7 +68,7 @@ pub struct Trainer {
     /// Why the state on the device belongs to no epoch, if it does not.
     broken: Option<&'static str>,
     stop: Option<Arc<AtomicBool>>,
-    on_event: Option<Box<dyn FnMut(Event) + Send>>,
+    on_event: Option<Box<dyn FnMut(Event) -> ControlFlow<()> + Send>>,
 }
 
 const FAILED: &str = "one that has failed";
@@ -233,8 +234,9 @@ impl Trainer {
         })
     }
 
-    /// Calls `on_event` after every step and before every validation.
-    pub fn on_event(&mut self, on_event: impl FnMut(Event) + Send + 'static) {
+    /// Calls `on_event` after every step and before every validation, on the thread that trains. If it returns
+    /// [`ControlFlow::Break`], the epoch ends with an error of the kind [`ErrorKind::Stopped`].
+    pub fn on_event(&mut self, on_event: impl FnMut(Event) -> ControlFlow<()> + Send + 'static) {
         self.on_event = Some(Box::new(on_event));
     }
 
@@ -244,9 +246,11 @@ impl Trainer {
         self.stop = Some(stop);
     }
 
-    fn tell(&mut self, event: Event) {
-        if let Some(on_event) = &mut self.on_event {
-            on_event(event);
+    /// Reports an event. Where the answer is to stop, `step` of `steps` was the last.
+    fn tell(&mut self, event: Event, [step, steps]: [usize; 2]) -> Result<()> {
+        match self.on_event.as_mut().map(|on_event| on_event(event)) {
+            Some(ControlFlow::Break(())) => Err(self.stopped(step, steps)),
+            _ => Ok(()),
         }
     }
 
@@ -347,22 +351,28 @@ impl Trainer {
         }
         // Until the epoch has succeeded, the state on the device belongs to no epoch.
         self.broken = Some(FAILED);
-        let epoch = self.train_and_validate()?;
-        self.broken = None;
-        Ok(epoch)
+        let epoch = self.train_and_validate();
+        self.broken = match &epoch {
+            Ok(_) => None,
+            Err(error) if error.kind() == ErrorKind::Stopped => Some(STOPPED),
+            Err(_) => Some(FAILED),
+        };
+        epoch
     }
 
     /// The error of an epoch that [`Trainer::stop_when`] ends after `step` of its `steps`, counted from 1.
-    fn check_stop(&mut self, step: usize, steps: usize) -> Result<()> {
+    fn check_stop(&self, step: usize, steps: usize) -> Result<()> {
         let stop = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
-        if !stop || step == steps {
-            return Ok(());
-        }
-        self.broken = Some(STOPPED);
+        if !stop || step == steps { Ok(()) } else { Err(self.stopped(step, steps)) }
+    }
+
+    /// The error of an epoch that ends early, after `step` of its `steps`, counted from 1.
+    fn stopped(&self, step: usize, steps: usize) -> Error {
         let thing = format!("epoch {}", self.progress.epoch + 1);
+        let expected = if step < steps { format!("{steps} steps") } else { "a validation".into() };
         let found = format!("a request to stop after step {step}");
         let advice = "resume from the last checkpoint";
-        Err(Error::new(ErrorKind::Stopped, thing, format!("{steps} steps"), found, advice))
+        Error::new(ErrorKind::Stopped, thing, expected, found, advice)
     }
 
     /// The function is long because it is one epoch from its first batch to its report.
@@ -408,12 +418,12 @@ impl Trainer {
             let work = self.pipeline.step_padded(rows, [image, text], [ids, text_rows], &objective, lr, None);
             self.device.wait(work)?;
             self.progress.step += 1;
-            self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps });
+            self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps }, [step + 1, steps])?;
             self.check_stop(step + 1, steps)?;
         }
         let records = self.pipeline.records()?;
         check_finite(&records, epoch + 1)?;
-        self.tell(Event::Validating { epoch: epoch + 1 });
+        self.tell(Event::Validating { epoch: epoch + 1 }, [steps; 2])?;
         let head = self.pipeline.averaged()?;
         let (val, spreads) = self.validate(&head)?;
         self.progress.epoch += 1;
@@ -539,6 +549,15 @@ impl Checkpoint {
     }
 }
 
+impl From<Head> for Checkpoint {
+    /// A checkpoint of no epochs and of no dataset, as [`Checkpoint::load`] reads what [`Head::save`] wrote.
+    fn from(head: Head) -> Self {
+        let config = TrainConfig::of_head(&head.config());
+        let progress = Progress::new(config, String::new(), head.layout.dims);
+        Self { head, progress, state: None, correction: None }
+    }
+}
+
 /// The identity of a dataset: a hash of its rows and a hash of a sample of its features.
 pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
     Ok(format!("{:016x}-{:016x}", dataset.fingerprint(), dataset.sample_hash()?))
@@ -582,6 +601,7 @@ mod tests {
             if matches!(event, Event::Step { epoch: 2, .. }) {
                 set.store(true, Ordering::Relaxed);
             }
+            ControlFlow::Continue(())
         });
         // An epoch whose last step is done is validated.
         assert_eq!(trainer.run_epoch().unwrap().epoch, 1);
@@ -595,5 +615,76 @@ mod tests {
         let after = trainer.run_epoch().unwrap_err().to_string();
         assert!(after.contains("found one that was stopped"), "{after}");
         assert!(trainer.checkpoint().is_err());
+    }
+
+    #[test]
+    fn a_head_alone_is_a_checkpoint_as_its_file_reads() {
+        let config =
+            crate::model::HeadConfig { signed_root: crate::model::SignedRoot::Images, ..Default::default() };
+        let head = Head::for_config(5, 3, &config, 7).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head.safetensors");
+        head.save(&path).unwrap();
+        assert_eq!(Checkpoint::from(head), Checkpoint::load(&path).unwrap());
+    }
+
+    #[test]
+    fn a_callback_ends_an_epoch() {
+        let config = TrainConfig { embed: 4, epochs: 2, batch: 512, ..Default::default() };
+        let dataset = Arc::new(Dataset::open("data/clipart-mini").unwrap());
+        let steps = Trainer::new(&Device::cpu(), dataset.clone(), config.clone()).unwrap().steps_per_epoch();
+        let events = [
+            (Event::Step { epoch: 1, step: 2, steps }, format!("{steps} steps"), 2),
+            (Event::Step { epoch: 1, step: steps, steps }, "a validation".into(), steps),
+            (Event::Validating { epoch: 1 }, "a validation".into(), steps),
+        ];
+        for (last, expected, step) in events {
+            let mut trainer = Trainer::new(&Device::cpu(), dataset.clone(), config.clone()).unwrap();
+            trainer.on_event(
+                move |event| {
+                    if event == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                },
+            );
+            let error = trainer.run_epoch().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Stopped);
+            let message =
+                format!("epoch 1: expected {expected}, found a request to stop after step {step}; ");
+            assert!(error.to_string().starts_with(&message), "{error}");
+            assert!(trainer.run_epoch().unwrap_err().to_string().contains("found one that was stopped"));
+        }
+    }
+
+    #[test]
+    fn long_work_on_a_device_ends_when_it_is_asked_to() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (device, free) = (Device::cpu().stop_when(stop.clone()), Device::cpu());
+        let dataset = Arc::new(Dataset::open("data/clipart-mini").unwrap());
+        let config = TrainConfig { embed: 4, epochs: 1, landmarks: 50, ..Default::default() };
+        let mut trainer = Trainer::new(&device, dataset.clone(), config.clone()).unwrap();
+        let head = trainer.head().unwrap();
+        let rows = dataset.split(Split::Val);
+        let images = head.embed(&free, &dataset, Side::Image, &rows.images).unwrap();
+        let objective = config.objective.clone();
+        stop.store(true, Ordering::Relaxed);
+        let refused = [
+            head.embed(&device, &dataset, Side::Image, &rows.images).map(drop),
+            crate::similarity::TopK::of(&device, (&images, 4), (&images, 4), 1).map(drop),
+            Recall::of(&device, &images[..8], &images[..8], 4, &[0, 1]).map(drop),
+            objective.gradients(&device, (&images, 4), (&images, 4), Default::default()).map(drop),
+            super::super::Baseline::fit(
+                super::super::ClosedForm::KernelCca,
+                &device,
+                &dataset,
+                &config,
+                &[0.1],
+            )
+            .map(drop),
+            trainer.run_epoch().map(drop),
+        ];
+        for (i, result) in refused.into_iter().enumerate() {
+            assert_eq!(result.map_err(|error| error.kind()), Err(ErrorKind::Stopped), "{i}");
+        }
+        stop.store(false, Ordering::Relaxed);
+        assert_eq!(head.embed(&device, &dataset, Side::Image, &rows.images).unwrap(), images);
     }
 }

@@ -1,6 +1,7 @@
 //! A device is lost in the middle of a run. The error says so, and the resumed run gives the same bits.
 
 use crate::common::{Outcome, Suite, check};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgoal::train::Event;
 use wgoal::{Dataset, Device, ErrorKind, TrainConfig, Trainer};
@@ -29,6 +30,7 @@ fn lost(device: &Device) -> Outcome {
             if let (Event::Step { epoch: 2, step: 5, .. }, Some(gpu)) = (event, doomed.adapter()) {
                 gpu.destroy();
             }
+            ControlFlow::Continue(())
         }
     });
     trainer.run_epoch()?;

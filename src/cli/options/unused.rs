@@ -37,10 +37,16 @@ impl Unused {
     }
 }
 
+impl fmt::Display for Unused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{} {}", self.option, self.says)
+    }
+}
+
 /// Prints a warning for each option.
 pub fn warn(unused: &[Unused]) {
-    for Unused { option, says } in unused {
-        note!("warning: --{option} {says}");
+    for unused in unused {
+        note!("warning: {unused}");
     }
 }
 
@@ -62,7 +68,6 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
                 TripletWeight::Con => {}
                 TripletWeight::Nca => read.push("tau"),
                 TripletWeight::Cir | TripletWeight::Circle => read.extend(["tau", "circle-margin"]),
-                _ => {}
             }
             match pair {
                 PairWeight::Con | PairWeight::Lin => {}
@@ -71,7 +76,6 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
                 PairWeight::SigMs => read.extend(SIGMOIDS.iter().chain(&["threshold"])),
                 PairWeight::Circle => read.push("circle-margin"),
                 PairWeight::Contrastive => read.push("lambda"),
-                _ => {}
             }
         }
         Objective::Loss(Loss::MultiSimilarity, _) => read.extend(SIGMOIDS),
@@ -93,7 +97,6 @@ pub fn parameters(objective: &Objective) -> Vec<&'static str> {
         | Objective::Towards(_, objective)
         | Objective::OneWay(_, objective) => read = parameters(objective),
         Objective::Sum(terms) => read.extend(terms.iter().flat_map(|(_, term)| parameters(term))),
-        _ => {}
     }
     read
 }
