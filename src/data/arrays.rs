@@ -1,12 +1,13 @@
-//! A dataset in memory.
+//! A dataset in memory, or with arrays that stay in files of any layout.
 
 use super::header::Type;
 use super::positioned::{Header, PositionedFile};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-/// The arrays of a dataset in memory. They have the names of a dataset's files: see [`crate::Dataset::from_arrays`].
+/// The arrays of a dataset, in memory or in files. They have the names of a dataset's files: see [`crate::Dataset::from_arrays`].
 #[derive(Debug, Clone, Default)]
 pub struct Arrays(BTreeMap<String, Array>);
 
@@ -17,6 +18,8 @@ struct Array {
     shape: Vec<u64>,
     /// How many values there are.
     values: usize,
+    /// Position of the first value in bytes.
+    start: u64,
     file: Arc<PositionedFile>,
 }
 
@@ -46,6 +49,52 @@ impl Arrays {
         self.with("pairs", "U32", &[pairs.len(), 2], 2 * pairs.len(), bytemuck::cast_slice(pairs))
     }
 
+    /// Adds an array that stays in its file: values in C order, little-endian, from the byte `start` on. `dtype` is the
+    /// name of their type in safetensors, such as `F16`, `F32` or `I64`. The file is read row by row when rows are
+    /// needed, so the array may be larger than memory.
+    ///
+    /// ```
+    /// use wgoal::data::{Arrays, write_matrix_npy};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("images.npy");
+    /// write_matrix_npy(&path, 10, 4, &[0.5; 40])?;
+    /// # let start = std::fs::metadata(&path).unwrap().len() - 160;
+    /// let arrays = Arrays::new().with_file("images", &path, start, "F32", &[10, 4])?;
+    /// # let rows: Vec<u32> = (0..10).collect();
+    /// # let arrays = arrays.with_file("texts", &path, start, "F32", &[10, 4])?.with_rows("text_to_image", &rows);
+    /// # let arrays = arrays.with_rows("split_train", &[0, 1]).with_rows("split_val", &[2, 3]);
+    /// # let dataset = wgoal::Dataset::from_arrays("mine", arrays)?;
+    /// # let mut row = [0.0; 4];
+    /// # dataset.read_row(wgoal::data::Side::Image, 9, &mut Vec::new(), &mut row)?;
+    /// # assert_eq!(row, [0.5; 4]);
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A file that cannot be opened, or that ends before the array does.
+    pub fn with_file(
+        mut self,
+        name: &str,
+        path: impl AsRef<Path>,
+        start: u64,
+        dtype: &'static str,
+        shape: &[usize],
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let file = PositionedFile::open(path, "the values of an array")?;
+        let values = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        let size = Type::of_safetensors(dtype).size as u64;
+        let end = values.and_then(|values| (values as u64).checked_mul(size)?.checked_add(start));
+        let (Some(values), true) = (values, end.is_some_and(|end| end <= file.bytes)) else {
+            let expected = format!("{shape:?} values of type {dtype} from byte {start} on");
+            let advice = "give the place, type and shape of the array in the file";
+            return Err(Error::data(path.display(), expected, format!("{} bytes", file.bytes), advice));
+        };
+        let shape = shape.iter().map(|&n| n as u64).collect();
+        self.0.insert(name.into(), Array { dtype, shape, values, start, file: Arc::new(file) });
+        Ok(self)
+    }
+
     fn with(mut self, name: &str, dtype: &'static str, shape: &[usize], values: usize, bytes: &[u8]) -> Self {
         // Values are little-endian, as in files.
         let little = if cfg!(target_endian = "big") {
@@ -54,7 +103,7 @@ impl Arrays {
             bytes.to_vec()
         };
         let shape = shape.iter().map(|&n| n as u64).collect();
-        let array = Array { dtype, shape, values, file: Arc::new(PositionedFile::memory(little)) };
+        let array = Array { dtype, shape, values, start: 0, file: Arc::new(PositionedFile::memory(little)) };
         self.0.insert(name.into(), array);
         self
     }
@@ -66,13 +115,13 @@ impl Arrays {
 
     /// The header that a file would have.
     pub(super) fn header(&self, name: &str, label: String) -> Result<Header> {
-        let Some(Array { dtype, shape, file, .. }) = self.0.get(name) else {
+        let Some(Array { dtype, shape, start, file, .. }) = self.0.get(name) else {
             let advice =
                 "add it: a dataset holds images, texts, text_to_image, split_train, split_val, split_test";
             return Err(Error::data(label, "this array", "none of this name", advice));
         };
         let (dtype, shape) = (Type::of_safetensors(dtype), shape.clone());
-        Ok(Header { label, file: Arc::clone(file), start: 0, dtype, shape, alone: false })
+        Ok(Header { label, file: Arc::clone(file), start: *start, dtype, shape, alone: false })
     }
 
     /// Checks that every name is in `known`, and that every array has as many values as its shape says.
