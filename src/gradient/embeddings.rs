@@ -172,6 +172,18 @@ impl GradientContext {
         })
     }
 
+    /// Computes the gradients of another objective from now on, with the same buffers.
+    ///
+    /// # Errors
+    /// A parameter out of range; the context then keeps its objective.
+    pub fn set_objective(&mut self, objective: &Objective) -> Result<()> {
+        objective.validate()?;
+        let logits = objective.logits().map_or([0.0; Logits::LEN], |logits| logits.values());
+        self.logits.write(&self.device, 0, &logits)?;
+        self.objective.clone_from(objective);
+        Ok(())
+    }
+
     /// [`GradientContext::gradients`] without waiting.
     ///
     /// # Errors
@@ -331,6 +343,19 @@ pub(crate) fn check_rows(name: &str, (values, dim): Rows) -> Result<usize> {
     Err(Error::config(thing, expected, found, "give a matrix of embeddings and its own width"))
 }
 
+/// The position of the first value that is not finite.
+fn first_not_finite(values: &[f32]) -> Option<usize> {
+    /// Values that are checked together, without a branch per value, so that the compiler can use vector instructions.
+    const CHUNK: usize = 1024;
+    // Exactly the numbers that are not finite have all bits of the exponent set.
+    const EXPONENT: u32 = 0x7f80_0000;
+    let all_set = |x: &f32| u32::from(x.to_bits() & EXPONENT == EXPONENT);
+    let is_bad = |chunk: &[f32]| chunk.iter().fold(0, |bad, x| bad | all_set(x)) != 0;
+    let chunk = values.chunks(CHUNK).position(is_bad)?;
+    let first = chunk * CHUNK;
+    values[first..].iter().position(|x| !x.is_finite()).map(|at| first + at)
+}
+
 /// Checks that shapes and values are those of a batch of embeddings, and returns the number of pairs.
 ///
 /// # Errors
@@ -347,7 +372,7 @@ pub(crate) fn check_embeddings(images: Rows, texts: Rows, ids: Option<&[u32]>) -
         ));
     }
     for (name, values) in [("image", images), ("text", texts)] {
-        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+        if let Some(at) = first_not_finite(values) {
             return Err(Error::data(
                 format!("{name} embedding, row {}, column {}", at / dim, at % dim),
                 "a finite number",
@@ -393,5 +418,26 @@ impl Objective {
         options: GradientOptions,
     ) -> Result<Gradients> {
         device.wait(self.gradients_async(device, images, texts, options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found() {
+        let mut values: Vec<f32> = (0..5000).map(|k| k as f32 * f32::MIN_POSITIVE / 4.0).collect();
+        values.extend([f32::MAX, f32::MIN, -0.0]);
+        assert_eq!(first_not_finite(&values), None);
+        assert_eq!(first_not_finite(&[]), None);
+        for at in [5002, 4096, 1024, 1023, 0] {
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0x7f80_0001)] {
+                let mut values = values.clone();
+                values[at] = bad;
+                values[4999] = f32::NAN;
+                assert_eq!(first_not_finite(&values), Some(at.min(4999)), "{bad}");
+            }
+        }
     }
 }
