@@ -203,12 +203,13 @@ fn every_document_that_a_comment_cites_exists() {
     assert!(cites > 0, "expected comments that cite documents, found none");
 }
 
-/// Options of other tools that the documents name: cargo, `scripts/pytorch_step.py` and `scripts/burn_step`.
-const OTHER_TOOLS: [&str; 12] = [
+/// Options of other tools that the documents name: cargo, `scripts/python`, `scripts/pytorch_step.py` and `scripts/burn_step`.
+const OTHER_TOOLS: [&str; 13] = [
     "bench",
     "example",
     "features",
     "gpu",
+    "install",
     "lib",
     "locked",
     "no-default-features",

@@ -1,0 +1,219 @@
+//! `wgoal.gradients`: the gradient at a batch of embeddings.
+
+use crate::arrays::{Matrix, indices, numbers};
+use crate::errors::{DeviceError, guarded, raised, refused};
+use crate::objective::{Parameters, objective};
+use crate::{device, threads};
+use numpy::PyArray1;
+use pyo3::prelude::*;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use wgoal::gradient::{GradientContext, GradientOptions};
+
+/// The gradient of an objective at a batch of embeddings.
+#[pyclass(frozen, get_all, name = "Gradients", module = "wgoal")]
+pub struct PyGradients {
+    /// The value of the objective.
+    loss: f32,
+    /// The gradient at the images, float32 (N, D).
+    images: Py<PyAny>,
+    /// The gradient at the texts, float32 (N, D).
+    texts: Py<PyAny>,
+    /// The gradient at the temperature of infonce or siglip; 0 for the others.
+    temperature: f32,
+    /// The gradient at the logit bias of siglip; 0 for the others.
+    logit_bias: f32,
+    /// The similarity of each pair, float32 (N,).
+    positive: Py<PyArray1<f32>>,
+    /// The row of each image's hardest text, int64 (N,).
+    hardest_text: Py<PyArray1<i64>>,
+    /// The row of each text's hardest image, int64 (N,).
+    hardest_image: Py<PyArray1<i64>>,
+    /// The similarity of each image's hardest text, float32 (N,).
+    hardest_text_similarity: Py<PyArray1<f32>>,
+    /// The similarity of each text's hardest image, float32 (N,).
+    hardest_image_similarity: Py<PyArray1<f32>>,
+}
+
+#[pymethods]
+impl PyGradients {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let shape = self.images.bind(py).getattr("shape")?;
+        Ok(format!("Gradients(loss={}, images and texts of shape {shape})", self.loss))
+    }
+}
+
+/// What a context was made for.
+#[derive(PartialEq)]
+struct Key {
+    device: String,
+    pairs: usize,
+    dim: usize,
+}
+
+/// An objective as it was asked for.
+#[derive(PartialEq)]
+struct Asked {
+    name: String,
+    parameters: Parameters,
+}
+
+/// A context with its buffers.
+struct Kept {
+    key: Key,
+    asked: Asked,
+    context: GradientContext,
+    /// Stops a long call.
+    stop: Arc<AtomicBool>,
+}
+
+/// Contexts with their buffers, the last used one last. A call takes one out while it works, so threads do not wait for
+/// each other. It is locked with the GIL held only.
+static CONTEXTS: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// The most contexts that are kept, and the most values of a similarity matrix in one that is kept.
+const KEPT: usize = 4;
+const KEPT_VALUES: usize = 1 << 26;
+
+/// The most work of a call that does not look for Ctrl-C, in multiplications: some milliseconds.
+const SHORT: usize = 1 << 29;
+
+/// A context for a call.
+fn context(py: Python<'_>, key: Key, asked: Asked) -> PyResult<Kept> {
+    let found = {
+        let mut kept = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+        // Prefer one of the same objective.
+        let at = kept.iter().position(|one| one.key == key && one.asked == asked);
+        at.or_else(|| kept.iter().position(|one| one.key == key)).map(|at| kept.remove(at))
+    };
+    match found {
+        Some(kept) if kept.asked == asked => Ok(kept),
+        Some(mut kept) => {
+            let objective = objective(py, &asked.name, &asked.parameters)?;
+            threads::short(py, || kept.context.set_objective(&objective))?;
+            Ok(Kept { asked, ..kept })
+        }
+        None => {
+            let objective = objective(py, &asked.name, &asked.parameters)?;
+            let stop = Arc::new(AtomicBool::new(false));
+            let device = device::open(py, &key.device)?.stop_when(stop.clone());
+            let new = || GradientContext::new(&device, &objective, key.pairs, key.dim);
+            let context = threads::short(py, new)?;
+            Ok(Kept { key, asked, context, stop })
+        }
+    }
+}
+
+fn keep(used: Kept) {
+    if used.key.pairs.saturating_mul(used.key.pairs) <= KEPT_VALUES {
+        let mut kept = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push(used);
+    }
+}
+
+/// The gradient of an objective at a batch of embeddings `x` and `y`, whose row i is a pair.
+///
+/// Args:
+///     x: image embeddings (N, D): a NumPy array, or a CPU tensor that DLPack can share. float32 in C order is not copied.
+///     y: text embeddings (N, D).
+///     objective: a name as in `wgoal train --objective`, such as "cir:sig-ms", "hinge" or "infonce+0.5*cir:sig-ms".
+///     ids: the image of each pair, whole numbers (N,). Pairs of one image are never negatives of each other.
+///     normalize: divide each row by its length first. The gradient is that at the raw rows.
+///     device: as `wgoal --device`. It stays open between calls.
+///     out: two float32 arrays (N, D) in C order to write the gradients to.
+///     scale: the upstream gradient, a factor on everything but the loss.
+///     margin, tau, alpha, beta, lambda_, threshold, circle_margin, temperature, logit_bias: parameters of the objective.
+///
+/// GOAL and hinge gradients are sums over the batch. Those of infonce and siglip are divided by N. The weights assume
+/// cosines: give unit rows, or set normalize.
+///
+/// Raises:
+///     ValueError: shapes that disagree, a value that is not finite, a parameter that the objective does not have.
+///     TypeError: an array that does not hold real numbers.
+///     DeviceError: a device that is missing or fails.
+#[pyfunction]
+#[pyo3(signature = (
+    x, y, objective = "cir:sig-ms".to_string(), ids = None, normalize = false, device = "auto".to_string(), out = None,
+    *, scale = 1.0, margin = None, tau = None, alpha = None, beta = None, lambda_ = None, threshold = None,
+    circle_margin = None, temperature = None, logit_bias = None
+))]
+pub fn gradients<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    y: &Bound<'py, PyAny>,
+    objective: String,
+    ids: Option<&Bound<'py, PyAny>>,
+    normalize: bool,
+    device: String,
+    out: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    scale: f32,
+    margin: Option<f32>,
+    tau: Option<f32>,
+    alpha: Option<f32>,
+    beta: Option<f32>,
+    lambda_: Option<f32>,
+    threshold: Option<f32>,
+    circle_margin: Option<f32>,
+    temperature: Option<f32>,
+    logit_bias: Option<f32>,
+) -> PyResult<PyGradients> {
+    let parameters = [margin, tau, alpha, beta, lambda_, threshold, circle_margin, temperature, logit_bias];
+    guarded(|| {
+        let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
+        let shape = [x.rows, x.cols];
+        if shape != [y.rows, y.cols] {
+            let found = format!("{shape:?} and {:?}", [y.rows, y.cols]);
+            let advice = "give one text embedding for each image embedding, as wide as that";
+            return Err(raised(py, &refused("embeddings", "two matrices of one shape", found, advice)));
+        }
+        let ids = ids.map(|ids| numbers("ids", "ids", ids)).transpose()?;
+        let [mut dx, mut dy] = match out {
+            Some((dx, dy)) => [Matrix::to_write("out", &dx, shape)?, Matrix::to_write("out", &dy, shape)?],
+            None => [Matrix::fresh(py, shape), Matrix::fresh(py, shape)],
+        };
+        if dx.overlaps(&dy) || [&x, &y].iter().any(|input| input.overlaps(&dx) || input.overlaps(&dy)) {
+            let found = "arrays that share memory with each other or with x and y";
+            return Err(raised(py, &refused("out", "two arrays of their own", found, "give other arrays")));
+        }
+        let key = Key { device, pairs: x.rows, dim: x.cols };
+        let options = GradientOptions::default().with(|options| {
+            options.normalize = normalize;
+            options.ids = ids.as_deref();
+            options.scale = scale;
+        });
+        let mut kept = context(py, key, Asked { name: objective, parameters })?;
+        // SAFETY: nothing else has these arrays: they are new, or the caller gave them to be written.
+        let into = unsafe { [dx.values_mut(), dy.values_mut()] };
+        let (images, texts) = (x.values(), y.values());
+        let work = || {
+            let value = kept.context.gradients(images, texts, options, into)?;
+            Ok((value, kept.context.mined()?))
+        };
+        let work_of = x.rows.saturating_mul(x.rows).saturating_mul(x.cols);
+        let done = match work_of <= SHORT {
+            true => threads::short(py, work),
+            false => threads::long(py, &kept.stop, work),
+        };
+        let (value, mined) = done.inspect_err(|error| {
+            if error.is_instance_of::<DeviceError>(py) {
+                device::forget(&kept.key.device);
+            }
+        })?;
+        keep(kept);
+        Ok(PyGradients {
+            loss: value.loss,
+            temperature: value.temperature,
+            logit_bias: value.logit_bias,
+            images: dx.into_array().into_any().unbind(),
+            texts: dy.into_array().into_any().unbind(),
+            hardest_text: indices(py, &mined.hardest_text_index).unbind(),
+            hardest_image: indices(py, &mined.hardest_image_index).unbind(),
+            positive: PyArray1::from_vec(py, mined.positive).unbind(),
+            hardest_text_similarity: PyArray1::from_vec(py, mined.hardest_text).unbind(),
+            hardest_image_similarity: PyArray1::from_vec(py, mined.hardest_image).unbind(),
+        })
+    })
+}
