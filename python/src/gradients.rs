@@ -217,3 +217,29 @@ pub fn gradients<'py>(
         })
     })
 }
+
+/// Seconds of a call of the library alone, for `python/bench`: with the GIL released and a context that is kept.
+#[pyfunction]
+pub fn time_gradients(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    y: &Bound<'_, PyAny>,
+    objective: String,
+) -> PyResult<f64> {
+    guarded(|| {
+        let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
+        let key = Key { device: "cpu".into(), pairs: x.rows, dim: x.cols };
+        let mut kept = context(py, key, Asked { name: objective, parameters: Parameters::default() })?;
+        let mut out = [vec![0.0; x.values().len()], vec![0.0; y.values().len()]];
+        let (images, texts) = (x.values(), y.values());
+        let seconds = threads::short(py, || {
+            let [dx, dy] = &mut out;
+            let start = std::time::Instant::now();
+            kept.context.gradients(images, texts, GradientOptions::default(), [dx, dy])?;
+            kept.context.mined()?;
+            Ok(start.elapsed().as_secs_f64())
+        })?;
+        keep(kept);
+        Ok(seconds)
+    })
+}

@@ -43,6 +43,7 @@ fn _wgoal(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(device::devices, module)?)?;
     module.add_function(wrap_pyfunction!(device::device_name, module)?)?;
     module.add_function(wrap_pyfunction!(gradients::gradients, module)?)?;
+    module.add_function(wrap_pyfunction!(gradients::time_gradients, module)?)?;
     module.add_function(wrap_pyfunction!(search::recall, module)?)?;
     module.add_function(wrap_pyfunction!(search::top_k, module)?)?;
     module.add_function(wrap_pyfunction!(search::hard_negatives, module)?)?;

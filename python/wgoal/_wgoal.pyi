@@ -78,6 +78,8 @@ def gradients(
 ) -> Gradients:
     """The gradient of an objective at a batch of embeddings (N, D), whose row i is a pair. See help(wgoal.gradients)."""
 
+def time_gradients(x: ArrayLike, y: ArrayLike, objective: str) -> float: ...
+
 class Dataset:
     """Cached features of images and texts, and which text belongs to which image."""
 

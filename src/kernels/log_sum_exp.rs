@@ -124,6 +124,11 @@ struct Roles<'a> {
 }
 
 impl Roles<'_> {
+    /// Whether all pairs but an anchor's own are negatives, unless they are left out.
+    fn only_own(&self) -> bool {
+        self.ids.is_none() || self.same_image == SameImage::Negative
+    }
+
     /// Whether each lane's candidate is a target of its anchor, and whether it is left out.
     #[inline(always)]
     fn of<T: Real>(&self, lanes: &Lanes<T>) -> ([bool; LANES], [bool; LANES]) {
@@ -158,6 +163,18 @@ impl<'a, T: Real> Scan<T> for Highest<'a> {
         for k in 0..LANES {
             let s = lanes.s[k];
             top[k] = if out[k] | (s <= top[k]) { top[k] } else { s };
+        }
+    }
+
+    fn has_others(&self) -> bool {
+        self.0.only_own()
+    }
+
+    #[inline(always)]
+    fn visit_others(&self, top: &mut Self::Sums, lanes: &Lanes<T>) {
+        for k in 0..LANES {
+            let s = lanes.s[k];
+            top[k] = if is_left_out(s) | (s <= top[k]) { top[k] } else { s };
         }
     }
 
@@ -196,6 +213,22 @@ impl<'a, T: Real> Scan<T> for Sums<'a, T> {
             sums[1][k] += e - count;
             sums[2][k] += count;
             sums[3][k] += if target[k] { away } else { T::zero() };
+        }
+    }
+
+    fn has_others(&self) -> bool {
+        self.roles.only_own()
+    }
+
+    #[inline(always)]
+    fn visit_others(&self, sums: &mut Self::Sums, lanes: &Lanes<T>) {
+        let top = Lanes::<T>::of(&lanes.anchor, self.tops);
+        for k in 0..LANES {
+            let s = lanes.s[k];
+            let e = (-self.rate * (top[k] - s)).power_of_e();
+            let e = if is_left_out(s) { T::zero() } else { e };
+            sums[0][k] += e;
+            sums[1][k] += e;
         }
     }
 

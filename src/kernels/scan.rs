@@ -22,6 +22,17 @@ pub(crate) trait Scan<T>: Sync {
     /// Then it becomes vector instructions of the processor it runs on.
     fn visit(&self, sums: &mut Self::Sums, lanes: &Lanes<T>);
 
+    /// Whether [`Scan::visit_others`] may take the place of [`Scan::visit`].
+    fn has_others(&self) -> bool {
+        false
+    }
+
+    /// [`Scan::visit`] with the same bits, for lanes that are all filled, none of them with an anchor's own pair.
+    #[inline(always)]
+    fn visit_others(&self, sums: &mut Self::Sums, lanes: &Lanes<T>) {
+        self.visit(sums, lanes);
+    }
+
     /// Adds the sums of an anchor's own lanes to its state, once per block.
     fn end(&self, state: &mut Self::State, sums: &Self::Sums, own: Range<usize>);
 }
@@ -94,10 +105,16 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for AlongRow<'_, T, S> {
         let Self { scan, block, anchor, row, state } = self;
         let mut sums = scan.begin();
         let mut lanes = Lanes { anchor: [anchor as u32; LANES], candidate: iota(0), s: [T::zero(); LANES] };
+        let has_others = scan.has_others();
         for (chunk, s) in row.chunks(LANES).enumerate() {
-            lanes.candidate = iota(block.candidate_offset + chunk * LANES);
+            let first = block.candidate_offset + chunk * LANES;
+            lanes.candidate = iota(first);
             lanes.take(s);
-            scan.visit(&mut sums, &lanes);
+            if has_others && s.len() == LANES && !(first..first + LANES).contains(&anchor) {
+                scan.visit_others(&mut sums, &lanes);
+            } else {
+                scan.visit(&mut sums, &lanes);
+            }
         }
         scan.end(state, &sums, 0..LANES);
     }
@@ -122,10 +139,17 @@ impl<T: Real, S: Scan<T>> pulp::WithSimd for DownColumns<'_, T, S> {
         let mut sums = scan.begin();
         let mut lanes = Lanes { anchor: iota(offset + first), candidate: [0; LANES], s: [T::zero(); LANES] };
         lanes.anchor[states.len()..].fill(offset as u32);
+        let has_others = scan.has_others() && states.len() == LANES;
+        let own = offset + first..offset + first + LANES;
         for c in 0..block.candidates {
-            lanes.candidate = [(c + block.candidate_offset) as u32; LANES];
+            let candidate = c + block.candidate_offset;
+            lanes.candidate = [candidate as u32; LANES];
             lanes.take(&similarity[c * block.candidate_stride + first..][..states.len()]);
-            scan.visit(&mut sums, &lanes);
+            if has_others && !own.contains(&candidate) {
+                scan.visit_others(&mut sums, &lanes);
+            } else {
+                scan.visit(&mut sums, &lanes);
+            }
         }
         for (lane, state) in states.iter_mut().enumerate() {
             scan.end(state, &sums, lane..lane + 1);
