@@ -293,10 +293,12 @@ impl TrainConfig {
             text_pooling,
             image_encoder,
             text_encoder,
+            gated_width,
             signed_root,
             standardize,
             random_features,
             landmarks,
+            ensemble,
         } = *head;
         Self {
             embed,
@@ -304,10 +306,12 @@ impl TrainConfig {
             text_pooling,
             image_encoder,
             text_encoder,
+            gated_width,
             signed_root,
             standardize,
             random_features,
             landmarks,
+            ensemble,
             ..Self::default()
         }
     }

@@ -29,7 +29,7 @@ struct Trained {
 }
 
 /// Trains an ensemble. A run that was stopped goes on with the member that it had reached.
-pub(super) fn train(args: &TrainArgs, plan: Plan) -> Result<ExitCode> {
+pub(super) fn train(args: &TrainArgs, plan: Plan) -> Result<u8> {
     let Plan { lock, earlier, path, dataset, config, recipe, device } = plan;
     warn(&args.options.unused(&config, &dataset));
     let interrupt = Interrupt::watch()?;
@@ -76,7 +76,7 @@ pub(super) fn train(args: &TrainArgs, plan: Plan) -> Result<ExitCode> {
     let recorder = Recorder::of_ensemble(&folder, !args.no_report);
     let ended = Ended { best, checkpoint, corrected, seconds_training, members: results, start };
     args.report(&trainer, ended, &folder, recorder, &recipe)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Trains a member to its end. Returns the exit code if a signal stopped it.
@@ -86,7 +86,7 @@ fn train_member(
     top: &Path,
     interrupt: &Interrupt,
     trained: &mut Trained,
-) -> Result<Option<ExitCode>> {
+) -> Result<Option<u8>> {
     let mut recorder = args.begin(&trainer, &mut run)?;
     let collapsed = epochs(&mut trainer, &mut run, &mut recorder, interrupt, top)?;
     if let Some(signal) = interrupt.signal() {
