@@ -172,9 +172,8 @@ impl<'a, T: Real> Scan<T> for Highest<'a> {
 
     #[inline(always)]
     fn visit_others(&self, top: &mut Self::Sums, lanes: &Lanes<T>) {
-        for k in 0..LANES {
-            let s = lanes.s[k];
-            top[k] = if is_left_out(s) | (s <= top[k]) { top[k] } else { s };
+        for (top, &s) in top.iter_mut().zip(&lanes.s) {
+            *top = if is_left_out(s) | (s <= *top) { *top } else { s };
         }
     }
 

@@ -141,8 +141,10 @@ fn progress_tells_the_time_left_and_leaves_no_line_behind() {
     assert!(!left.iter().any(|line| line.contains("steps/s") || line.contains("0/s")), "{left:#?}");
     assert!(left.iter().any(|line| line.starts_with("epoch   2  loss")), "{left:#?}");
     // Nor does an error, or --quiet.
-    let (text, success) =
-        in_a_terminal(&place, &format!("train {data} --recipe goal --device cpu --batch 8 --lr 1e30 --out lost"));
+    let (text, success) = in_a_terminal(
+        &place,
+        &format!("train {data} --recipe goal --device cpu --batch 8 --lr 1e30 --out lost"),
+    );
     let left = lines_left(&text);
     assert!(!success && !left.iter().any(|line| line.contains("steps/s")), "{left:#?}");
     assert!(left.iter().any(|line| line.starts_with("error: epoch 1")), "{left:#?}");
