@@ -136,7 +136,7 @@ fn keep(used: Kept) {
 ///     DeviceError: a device that is missing or fails.
 #[pyfunction]
 #[pyo3(signature = (
-    x, y, objective = "cir:sig-ms".to_string(), ids = None, normalize = false, device = "auto".to_string(), out = None,
+    x, y, objective = "cir:sig-ms", ids = None, normalize = false, device = "auto", out = None,
     *, scale = 1.0, margin = None, tau = None, alpha = None, beta = None, lambda_ = None, threshold = None,
     circle_margin = None, temperature = None, logit_bias = None
 ))]
@@ -144,10 +144,10 @@ pub fn gradients<'py>(
     py: Python<'py>,
     x: &Bound<'py, PyAny>,
     y: &Bound<'py, PyAny>,
-    objective: String,
+    objective: &str,
     ids: Option<&Bound<'py, PyAny>>,
     normalize: bool,
-    device: String,
+    device: &str,
     out: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     scale: f32,
     margin: Option<f32>,
@@ -178,13 +178,13 @@ pub fn gradients<'py>(
             let found = "arrays that share memory with each other or with x and y";
             return Err(raised(py, &refused("out", "two arrays of their own", found, "give other arrays")));
         }
-        let key = Key { device, pairs: x.rows, dim: x.cols };
+        let key = Key { device: device.into(), pairs: x.rows, dim: x.cols };
         let options = GradientOptions::default().with(|options| {
             options.normalize = normalize;
             options.ids = ids.as_deref();
             options.scale = scale;
         });
-        let mut kept = context(py, key, Asked { name: objective, parameters })?;
+        let mut kept = context(py, key, Asked { name: objective.into(), parameters })?;
         // SAFETY: nothing else has these arrays: they are new, or the caller gave them to be written.
         let into = unsafe { [dx.values_mut(), dy.values_mut()] };
         let (images, texts) = (x.values(), y.values());

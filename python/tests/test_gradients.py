@@ -1,4 +1,5 @@
 import gc
+import os
 
 import numpy as np
 import pytest
@@ -170,5 +171,5 @@ def test_a_loop_of_calls_leaks_no_memory(device):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     before = calls(3_000)
-    # An object of 100 bytes per call would be 3 MB.
-    assert calls(30_000) - before < 2_000
+    # An object of 100 bytes per call would be 10 MB.
+    assert calls(int(os.environ.get("WGOAL_TEST_CALLS", "100000"))) - before < 5_000

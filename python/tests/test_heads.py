@@ -235,6 +235,15 @@ def test_memory_mapped_arrays_stay_on_disk(features, tmp_path):
         owned = np.arange(len(part))
         dataset = wgoal.Dataset.from_arrays(part, texts[: len(part)], owned)
         np.testing.assert_array_equal(dataset.rows("image"), images.astype(np.float16)[rows].astype(np.float32))
+    # A dataset of more than 2^31 values, in a sparse file.
+    rows, width = 2**15 + 1, 2**16
+    large = np.memmap(tmp_path / "large", np.float32, mode="w+", shape=(rows, width))
+    large[-1] = 3
+    owned = np.arange(rows)
+    few = dict(split_train=owned[:3], split_val=owned[-3:])
+    dataset = wgoal.Dataset.from_arrays(large, np.ones((rows, 1), np.float32), owned, **few)
+    np.testing.assert_array_equal(dataset.rows("image", [rows - 1, 0]).sum(1), [3 * width, 0])
+    del large, dataset
     # A file that is changed later shows in the dataset: it was not copied.
     dataset = wgoal.Dataset.from_arrays(mapped, texts[:120], np.arange(120))
     changed = np.load(tmp_path / "x.npy", mmap_mode="r+")

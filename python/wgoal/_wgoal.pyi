@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, List, Optional, Sequence, Tuple, Union, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ class DeviceError(RuntimeError):
     found: str
     advice: str
 
+@final
 class Gradients:
     """The gradient of an objective at a batch of embeddings."""
 
@@ -80,6 +81,7 @@ def gradients(
 
 def time_gradients(x: ArrayLike, y: ArrayLike, objective: str) -> float: ...
 
+@final
 class Dataset:
     """Cached features of images and texts, and which text belongs to which image."""
 
@@ -128,6 +130,7 @@ class Dataset:
     def rows(self, side: str, rows: Optional[ArrayLike] = None) -> NDArray[np.float32]:
         """Rows of one side, "image" or "text", as stored: float32 (rows, width)."""
 
+@final
 class Head:
     @staticmethod
     def load(path: str) -> Head: ...
@@ -161,15 +164,16 @@ class Head:
     @property
     def has_correction(self) -> bool: ...
 
+@final
 class Run:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         dataset: Dataset,
         options: _Options,
         device: str,
         on_step: Optional[Callable[[int, int, int], object]] = None,
         checkpoint: Optional[str] = None,
-    ) -> None: ...
+    ) -> Run: ...
     recipe: str
     warnings: List[str]
     def run_epoch(self) -> Optional[str]: ...

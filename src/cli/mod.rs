@@ -3,6 +3,8 @@
 //! It is a part of the library so that other programs can have the same commands and options: [`main`] is the whole tool.
 //! It uses the public interface of the library alone.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "the comments of options are texts for a terminal")]
+
 /// Prints a line on standard error. Unlike `eprintln!`, it does not panic if the reader has closed the pipe
 /// (`2>&1 | head`).
 macro_rules! always {
