@@ -449,15 +449,8 @@ mod tests {
         left_out_on(every_adapter());
     }
 
-    /// dX = A Y, with the field A in f64 at similarities that lack what is left out; A is 0 there.
-    fn left_out_on(devices: impl IntoIterator<Item = Device>) {
-        const SHAPE: [usize; 2] = [40, 6];
-        let ((s, out), [n, dim], y) = (similarities(SHAPE), SHAPE, unit_rows(SHAPE, 2));
-        let mut padded: Vec<f64> = s.concat();
-        assert_eq!(crate::device::padded(n), n);
-        (0..n * n)
-            .filter(|&at| out(at / n, at % n))
-            .for_each(|at| padded[at] = crate::kernels::NOTHING.into());
+    /// Objectives of every kind, which leave out what they are told to.
+    fn objectives() -> Vec<Objective> {
         let infonce = |leave_out| {
             Objective::Infonce(InfonceParams { temperature: 0.1, leave_out, ..Default::default() })
         };
@@ -465,7 +458,7 @@ mod tests {
             let (temperature, logit_bias) = (0.1, -2.0);
             Objective::Siglip(SiglipParams { temperature, logit_bias, leave_out, ..Default::default() })
         };
-        let objectives = [
+        vec![
             "hinge".parse().unwrap(),
             "hinge-sum".parse().unwrap(),
             "cir:sig-ms".parse().unwrap(),
@@ -495,8 +488,19 @@ mod tests {
             "multi-similarity-mined@positives:log-sum".parse().unwrap(),
             "lifted@positives:hardest@image-to-text".parse().unwrap(),
             "circle-all@positives:log-sum".parse().unwrap(),
-        ];
-        let ids = image_ids(n);
+        ]
+    }
+
+    /// dX = A Y, with the field A in f64 at similarities that lack what is left out; A is 0 there.
+    fn left_out_on(devices: impl IntoIterator<Item = Device>) {
+        const SHAPE: [usize; 2] = [40, 6];
+        let ((s, out), [n, dim], y) = (similarities(SHAPE), SHAPE, unit_rows(SHAPE, 2));
+        let mut padded: Vec<f64> = s.concat();
+        assert_eq!(crate::device::padded(n), n);
+        (0..n * n)
+            .filter(|&at| out(at / n, at % n))
+            .for_each(|at| padded[at] = crate::kernels::NOTHING.into());
+        let (ids, objectives) = (image_ids(n), objectives());
         for device in devices {
             for (objective, masked) in objectives.iter().flat_map(|o| [(o, false), (o, true)]) {
                 let ids = masked.then_some(&ids[..]);

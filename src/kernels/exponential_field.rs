@@ -79,6 +79,30 @@ impl ExponentialParams {
         shares: [1.0, 0.5],
     };
 
+    /// As the shader takes them. The shape is that of the strip: rows, pairs, stride and first row.
+    fn block(&self, [rows, pairs, stride, row_offset]: [u32; 4], masked: bool) -> Params {
+        let Self { loss, rate, alpha, lambda, margin, reach, positives, scale, shares } = *self;
+        Params {
+            rows,
+            pairs,
+            stride,
+            row_offset,
+            mask: masked.into(),
+            loss: loss as u32,
+            mined: reach.is_some().into(),
+            rate,
+            alpha,
+            lambda,
+            margin,
+            reach: reach.unwrap_or(0.0),
+            scale,
+            share_it: shares[0],
+            share_ti: shares[1],
+            own: (positives == PositiveForm::Own).into(),
+            aggregated: (positives == PositiveForm::Exponent).into(),
+        }
+    }
+
     /// Whether a negative counts beside the lowest positive.
     pub fn counts<T: Real>(&self, s: T, lowest: T) -> bool {
         self.reach.is_none_or(|reach| s + T::of(reach.into()) > lowest)
@@ -147,27 +171,8 @@ pub fn exponential_field(
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
-            let ExponentialParams { loss, rate, alpha, lambda, margin, reach, positives, scale, shares } =
-                *params;
-            let block = Params {
-                rows: rows as u32,
-                pairs: pairs as u32,
-                stride: field.stride as u32,
-                row_offset: row_offset as u32,
-                mask: ids.is_some().into(),
-                loss: loss as u32,
-                mined: reach.is_some().into(),
-                rate,
-                alpha,
-                lambda,
-                margin,
-                reach: reach.unwrap_or(0.0),
-                scale,
-                share_it: shares[0],
-                share_ti: shares[1],
-                own: (positives == PositiveForm::Own).into(),
-                aggregated: (positives == PositiveForm::Exponent).into(),
-            };
+            let shape = [rows, pairs, field.stride, row_offset].map(|n| n as u32);
+            let block = params.block(shape, ids.is_some());
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
                 states[0].region()?,
