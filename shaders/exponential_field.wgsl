@@ -44,6 +44,7 @@ struct Params {
     share_ti: f32,
     own: u32,
     aggregated: u32,
+    images: u32,       // as in infonce.wgsl
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -169,9 +170,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(global_invocation_id) id: 
         let pulls = params.scale * vec2f(params.share_it * pull(row), params.share_ti * pull(column));
         a = select(0.0, -(pulls.x + pulls.y), params.own != 0u);
         pull_it[i] = vec2f(pulls.x, 0.0);
-        pull_ti[i] = vec2f(pulls.y, 0.0);
         loss_it[i] = anchor_loss(row);
-        loss_ti[i] = anchor_loss(column);
+        for (var t = i; t < params.pairs; t += params.images) {
+            pull_ti[t] = vec2f(params.scale * params.share_ti * pull(state_ti[t]), 0.0);
+            loss_ti[t] = anchor_loss(state_ti[t]);
+        }
     }
     field[at] = a;
 }

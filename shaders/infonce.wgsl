@@ -40,6 +40,7 @@ struct Params {
     scale: f32,
     share_it: f32,     // factor of each direction
     share_ti: f32,
+    images: u32,       // rows of S in all; fewer than `pairs` if images have several texts (docs/math.md, "Several texts")
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -151,6 +152,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (lane == 0u) {
         dt[i] = vec4f(-share * rate * rate * partial[0], 0.0, 0.0, 0.0);
         loss_it[i] = cross_entropy(row, loss_it[i], rate) / (2.0 * f32(params.pairs));
-        loss_ti[i] = cross_entropy(state_ti[i], loss_ti[i], rate) / (2.0 * f32(params.pairs));
+        for (var t = i; t < params.pairs; t += params.images) {
+            loss_ti[t] = cross_entropy(state_ti[t], loss_ti[t], rate) / (2.0 * f32(params.pairs));
+        }
     }
 }

@@ -23,6 +23,7 @@ struct Params {
     row_offset: u32,
     same_image: u32,   // 0 negatives, 1 positives, 2 left out
     scale: f32,
+    images: u32,       // as in infonce.wgsl
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -91,6 +92,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         dt[i] = vec4f(-share * rate * rate * total.y, 0.0, 0.0, 0.0);
         db[i] = vec4f(share * total.z, 0.0, 0.0, 0.0);
         loss_it[i] = total.x / f32(params.pairs);
-        loss_ti[i] = 0.0;
+        for (var t = i; t < params.pairs; t += params.images) {
+            loss_ti[t] = 0.0;
+        }
     }
 }

@@ -17,12 +17,12 @@ Examples:
 #[derive(Args)]
 #[command(before_long_help = EXAMPLES)]
 pub struct GradientArgs {
-    /// Image embeddings, an .npy file of shape [N, D]
+    /// Image embeddings, an .npy file of shape [N, D], or [M, D] with --text-image
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     images: PathBuf,
     /// Text embeddings, an .npy file of shape [N, D]
     ///
-    /// Row i belongs to row i of the images.
+    /// Row i belongs to row i of the images, unless --text-image says otherwise.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     texts: PathBuf,
     /// Image number of each pair, an .npy file of shape [N] [default: all differ]
@@ -30,6 +30,12 @@ pub struct GradientArgs {
     /// Pairs of the same image are never negatives of each other.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     ids: Option<PathBuf>,
+    /// Image row of each text, an .npy file of shape [N] [default: row i of both is a pair]
+    ///
+    /// The numbers of images and of texts may then differ. Every image needs at least one text.
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[arg(conflicts_with_all = ["ids", "sample_negatives"])]
+    text_image: Option<PathBuf>,
     /// Divide each row by its length first
     ///
     /// The gradient is still that at the rows of the files.
@@ -59,22 +65,16 @@ pub struct GradientArgs {
 
 impl GradientArgs {
     pub fn run(self) -> Result<()> {
+        let weights = self.objective.weights.as_ref();
         let inputs =
-            [Some(&self.images), Some(&self.texts), self.ids.as_ref(), self.objective.weights.as_ref()];
+            [Some(&self.images), Some(&self.texts), self.ids.as_ref(), self.text_image.as_ref(), weights];
         refuse_overwriting("--out", &self.out, inputs.into_iter().flatten().cloned())?;
         let objective = self.objective.apply(TrainConfig::default().objective)?;
         let (rows, dim, images) = read_matrix_npy(&self.images)?;
         let (text_rows, text_dim, texts) = read_matrix_npy(&self.texts)?;
-        if (text_rows, text_dim) != (rows, dim) {
-            return Err(Error::new(
-                ErrorKind::Data,
-                self.texts.display(),
-                format!("shape [{rows}, {dim}], that of {}", self.images.display()),
-                format!("[{text_rows}, {text_dim}]"),
-                "give one text embedding for each image embedding",
-            ));
-        }
+        self.check_shapes([rows, dim], [text_rows, text_dim])?;
         let ids = self.ids.as_deref().map(read_ids_npy).transpose()?;
+        let text_image = self.text_image.as_deref().map(read_ids_npy).transpose()?;
         self.warn_of_rows(&self.images, &images, dim);
         self.warn_of_rows(&self.texts, &texts, dim);
         self.warn_unused(&objective, ids.as_deref(), rows);
@@ -82,21 +82,23 @@ impl GradientArgs {
         let options = GradientOptions::default().with(|c| {
             c.normalize = self.normalize;
             c.ids = ids.as_deref();
+            c.text_image = text_image.as_deref();
             c.scale = self.scale;
         });
         let g = objective.gradients(&device, (&images, dim), (&texts, dim), options)?;
 
         let sampled = self.sampled(&device, &objective, [&images, &texts], dim, ids.as_deref())?;
         let (matrix, vector) = ([rows, dim], [rows]);
+        let (of_texts, per_text) = ([text_rows, dim], [text_rows]);
         let (loss, temperature, logit_bias) = ([g.loss], [g.temperature], [g.logit_bias]);
         let mut tensors: Vec<(&str, &[usize], Values)> = vec![
             ("grad_images", &matrix, Values::F32(&g.images)),
-            ("grad_texts", &matrix, Values::F32(&g.texts)),
-            ("positive", &vector, Values::F32(&g.positive)),
+            ("grad_texts", &of_texts, Values::F32(&g.texts)),
+            ("positive", &per_text, Values::F32(&g.positive)),
             ("hardest_text", &vector, Values::F32(&g.hardest_text)),
-            ("hardest_image", &vector, Values::F32(&g.hardest_image)),
+            ("hardest_image", &per_text, Values::F32(&g.hardest_image)),
             ("hardest_text_index", &vector, Values::Rows(&g.hardest_text_index)),
-            ("hardest_image_index", &vector, Values::Rows(&g.hardest_image_index)),
+            ("hardest_image_index", &per_text, Values::Rows(&g.hardest_image_index)),
             ("loss", &[], Values::F32(&loss)),
             ("grad_temperature", &[], Values::F32(&temperature)),
             ("grad_logit_bias", &[], Values::F32(&logit_bias)),
@@ -106,11 +108,36 @@ impl GradientArgs {
             tensors.push(("sampled_image_index", &vector, Values::Rows(&sampled.images)));
         }
         write_tensors(&self.out, &tensors)?;
-        say(format!("{objective}: loss {} over {rows} pairs of width {dim}, in {}", g.loss, shown(&self.out)))
+        let count = match text_image {
+            None => format!("{rows} pairs"),
+            Some(_) => format!("{rows} images and {text_rows} texts"),
+        };
+        say(format!("{objective}: loss {} over {count} of width {dim}, in {}", g.loss, shown(&self.out)))
     }
 }
 
 impl GradientArgs {
+    /// Whether the texts fit the images.
+    fn check_shapes(&self, [rows, dim]: [usize; 2], texts: [usize; 2]) -> Result<()> {
+        let (shape, expected, advice) = match self.text_image {
+            None => {
+                let advice = "give one text embedding for each image embedding, or --text-image";
+                ([rows, dim], format!("shape [{rows}, {dim}]"), advice)
+            }
+            Some(_) => ([texts[0], dim], format!("a width of {dim}"), "give texts as wide as the images"),
+        };
+        if texts != shape {
+            return Err(Error::new(
+                ErrorKind::Data,
+                self.texts.display(),
+                format!("{expected}, that of {}", self.images.display()),
+                format!("{texts:?}"),
+                advice,
+            ));
+        }
+        Ok(())
+    }
+
     /// Warns of options without effect.
     fn warn_unused(&self, objective: &Objective, ids: Option<&[u32]>, rows: usize) {
         let mut unused = Vec::new();

@@ -41,17 +41,23 @@ impl Workspace {
     ) -> Result<()> {
         self.mine(commands, inputs, term, 0)?;
         let several = towards(term, inputs);
+        if self.has_captions() {
+            self.find_texts(commands, inputs)?;
+        }
         if let Some(several) = &several {
             self.find_positives(commands, inputs, several)?;
         }
         let several = several.as_ref();
         if let Objective::Infonce(params) = term.objective {
-            self.infonce(commands, params, term.shares(), inputs, [dx, dy])?;
+            let shares = self.shares(term);
+            self.infonce(commands, params, shares, inputs, [dx, dy])?;
         } else if let Objective::Siglip(params) = term.objective {
             self.siglip(commands, params, inputs, [dx, dy])?;
         } else if let Some(params) = exponential_params(term, several, inputs.scale) {
             self.exponential(commands, &params, several, inputs, [&mut *dx, &mut *dy])?;
         } else if let Some(goal) = term_weights(term, inputs.scale) {
+            let exclude_own = goal.exclude_own || self.has_captions();
+            let goal = WeightParams { exclude_own, ..goal };
             let into = [&mut *dx, &mut *dy];
             match term.negatives {
                 Negatives::All => self.all_negatives(commands, &goal, term, inputs, into)?,
@@ -64,10 +70,21 @@ impl Workspace {
         self.collect(commands, term)
     }
 
+    /// The factors of both directions. InfoNCE is a mean over images, plus one over texts. Its kernels divide by the number
+    /// of texts.
+    fn shares(&self, term: &Term) -> [f32; 2] {
+        let ([it, ti], [images, texts]) = (term.shares(), self.anchors());
+        match term.objective {
+            Objective::Infonce(_) => [it * texts as f32 / images as f32, ti],
+            _ => [it, ti],
+        }
+    }
+
     /// Adds the losses of a term or round to the sum.
     fn collect(&mut self, commands: &mut Commands, term: &Term) -> Result<()> {
         let pairs = self.pairs();
-        for (direction, share) in [&mut self.images, &mut self.texts].into_iter().zip(term.shares()) {
+        let shares = self.shares(term);
+        for (direction, share) in [&mut self.images, &mut self.texts].into_iter().zip(shares) {
             let weight = term.weight * share;
             let Direction { part_loss, loss, .. } = direction;
             if !self.begun && weight == 1.0 {
@@ -89,7 +106,7 @@ impl Workspace {
         inputs: &Inputs,
         [dx, dy]: [&mut Matrix; 2],
     ) -> Result<()> {
-        let pairs = self.pairs();
+        let (pairs, anchors) = (self.pairs(), self.anchors());
         let several = towards(term, inputs);
         let mut goals = per_direction(&goal, term);
         let rounds = match term.negatives {
@@ -108,12 +125,12 @@ impl Workspace {
             }
             let positives = positives_of(&self.positive, &self.several, several.is_some());
             let directions = [&mut self.images, &mut self.texts].into_iter().zip(positives);
-            for ((direction, positive), goal) in directions.zip(&goals) {
+            for (((direction, positive), goal), anchors) in directions.zip(&goals).zip(anchors) {
                 let Below { value, index } = direction.rounds.at(round);
                 let mined = (positive, value, index);
                 let (coefficients, loss) =
                     (direction.coefficients.view_mut(), direction.part_loss.view_mut());
-                weights(commands, goal, mined, direction.sums.view(), coefficients, loss, pairs)?;
+                weights(commands, goal, mined, direction.sums.view(), coefficients, loss, anchors)?;
             }
             self.compose(commands, inputs, round, [&mut *dx, &mut *dy], (several.is_none(), self.begun))?;
             if several.is_some() {
@@ -252,8 +269,8 @@ impl Workspace {
             let states = [images.sums.view(), texts.sums.view()];
             let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
             let out = PerAnchor { losses, pulls: [it.pulls.view_mut(), ti.pulls.view_mut()] };
-            let first = strip.rows.start;
-            exponential_field(commands, strip.view_mut(), first, inputs.ids, states, params, out)?;
+            let place = (strip.rows.start, strip.images);
+            exponential_field(commands, strip.view_mut(), place, inputs.ids, states, params, out)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
         })
     }
@@ -276,6 +293,7 @@ impl Workspace {
                 scale: inputs.scale,
                 shares,
                 row_offset: strip.rows.start,
+                images: strip.images,
             };
             let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
             infonce(commands, strip.view_mut(), from, dt.buffer.view_mut(), losses)?;
@@ -298,6 +316,7 @@ impl Workspace {
                 logits: inputs.logits,
                 scale: inputs.scale,
                 row_offset: strip.rows.start,
+                images: strip.images,
             };
             let parts = [dt.buffer.view_mut(), db.buffer.view_mut()];
             let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
@@ -355,20 +374,34 @@ mod tests {
         masked: bool,
         rows: usize,
     ) -> [Vec<f32>; 4] {
+        by_strips(device, objective, [pairs, pairs, dim], masked.then(|| image_ids(pairs)), rows)
+    }
+
+    /// The same for `images` images and the texts of `pairs` pairs.
+    fn by_strips(
+        device: &Device,
+        objective: &Objective,
+        [images, pairs, dim]: [usize; 3],
+        ids: Option<Vec<u32>>,
+        rows: usize,
+    ) -> [Vec<f32>; 4] {
         let rows_of = |seed: u64| unit_rows([pairs, dim], seed);
         let matrix = |name, values: &[f32]| Matrix::from_rows(device, name, pairs, dim, values).unwrap();
-        let (x, y) = (matrix("x", &rows_of(1)), matrix("y", &rows_of(2)));
-        let ids = Buffer::from_slice(device, "ids", &image_ids(pairs)).unwrap();
+        let mut of_images = rows_of(1);
+        of_images[images * dim..].fill(0.0);
+        let (x, y) = (matrix("x", &of_images), matrix("y", &rows_of(2)));
+        let ids = ids.map(|ids| Buffer::from_slice(device, "ids", &ids).unwrap());
         let logits = Logits { temperature: 0.1, bias: -2.0, has_bias: true, learned: false };
         let logits = Buffer::from_slice(device, "logits", &logits.values()).unwrap();
         let mut left_out = LeftOut::new(device, "left_out").unwrap();
-        left_out.write(device, list(pairs)).unwrap();
-        let mut workspace = Workspace::with_strip_rows(device, pairs, rows).unwrap();
+        let inside = list(pairs).into_iter().filter(|[i, _]| (*i as usize) < images).collect();
+        left_out.write(device, inside).unwrap();
+        let mut workspace = Workspace::with_strip_rows(device, [images, pairs], rows).unwrap();
         let mut gradients = [matrix("dx", &rows_of(3)), matrix("dy", &rows_of(3))];
         let inputs = Inputs {
             images: x.view(),
             texts: y.view(),
-            ids: masked.then(|| ids.view()),
+            ids: ids.as_ref().map(Buffer::view),
             logits: logits.view(),
             left_out: Some(&left_out),
             scale: 0.7,
@@ -449,8 +482,8 @@ mod tests {
         left_out_on(every_adapter());
     }
 
-    /// Objectives of every kind, which leave out what they are told to.
-    fn objectives() -> Vec<Objective> {
+    /// Objectives of every kind.
+    fn beside_what_is_left_out() -> Vec<Objective> {
         let infonce = |leave_out| {
             Objective::Infonce(InfonceParams { temperature: 0.1, leave_out, ..Default::default() })
         };
@@ -500,7 +533,8 @@ mod tests {
         (0..n * n)
             .filter(|&at| out(at / n, at % n))
             .for_each(|at| padded[at] = crate::kernels::NOTHING.into());
-        let (ids, objectives) = (image_ids(n), objectives());
+        let objectives = beside_what_is_left_out();
+        let ids = image_ids(n);
         for device in devices {
             for (objective, masked) in objectives.iter().flat_map(|o| [(o, false), (o, true)]) {
                 let ids = masked.then_some(&ids[..]);
@@ -544,6 +578,54 @@ mod tests {
                 strips.iter().zip(&whole).map(|(strips, whole)| furthest(strips, whole)).collect();
             println!("{name}: {errors:?}");
             assert!(errors.iter().all(|&error| error <= 2e-6), "{name}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn strips_of_several_texts_add_up() {
+        captions_add_up_on([Device::cpu()]);
+    }
+
+    #[test]
+    #[ignore = "needs an adapter: run scripts/test"]
+    fn strips_of_several_texts_add_up_on_every_adapter() {
+        captions_add_up_on(every_adapter());
+    }
+
+    fn captions_add_up_on(devices: impl IntoIterator<Item = Device>) {
+        const SHAPE: [usize; 3] = [70, 257, 13];
+        let [images, pairs, dim] = SHAPE;
+        let ids: Vec<_> = (0..pairs).map(|text| (text % images) as u32).collect();
+        for device in devices {
+            for name in [
+                "infonce",
+                "infonce-log-sum",
+                "siglip",
+                "hinge@positives:mean",
+                "nca:sig@positives:hardest@top:2",
+                "con:sig@positives:log-sum@all",
+                "multi-similarity-mined@positives:log-sum",
+                "circle-all@positives:log-sum+infonce@text-to-image",
+            ] {
+                let objective: Objective = name.parse().unwrap();
+                let of = |rows| by_strips(&device, &objective, SHAPE, Some(ids.clone()), rows);
+                let whole = of(images);
+                assert!(
+                    whole[2][images..].iter().all(|loss| *loss == 0.0),
+                    "{name}: a loss without an image"
+                );
+                // The loss of a pair of an image and a text counts for the image in SigLIP.
+                let texts = whole[3][pairs - 20..].iter().any(|loss| *loss > 0.0);
+                assert!(texts != (name == "siglip"), "{name}: losses of texts {texts}");
+                for rows in [16, 48] {
+                    for (side, (part, whole)) in of(rows).iter().zip(&whole).enumerate() {
+                        // There is no image after the last.
+                        let len = if side == 0 { images * dim } else { whole.len() };
+                        let error = furthest(&part[..len], &whole[..len]);
+                        assert!(error <= 5e-6, "{name}, {rows} rows, {side} on {device}: {error:e}");
+                    }
+                }
+            }
         }
     }
 

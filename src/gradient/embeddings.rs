@@ -2,61 +2,14 @@
 //!
 //! This file copies data to the device and back. The dispatches are those of `Workspace::gradient`.
 
+use super::captions::{Captions, with_captions};
+use super::checks::check_batch;
+use super::values::{GradientOptions, GradientValue, Gradients, Rows};
 use super::workspace::{Inputs, Workspace, check_pairs};
 use crate::device::{Buffer, Commands, Device, Matrix};
 use crate::kernels::{l2norm, l2norm_backward};
 use crate::objective::{Logits, Objective};
 use crate::{Error, Result};
-
-/// Embeddings: their values, row-major, and the width of a row. Each side has its own width, so two matrices of
-/// different shapes with the same number of values are not mistaken for pairs.
-pub type Rows<'a> = (&'a [f32], usize);
-
-/// The gradient of an objective at a batch of embeddings; see [`Objective::gradients`].
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Gradients {
-    /// Gradient at the images, `[N, D]` row-major.
-    pub images: Vec<f32>,
-    /// Gradient at the texts, `[N, D]` row-major.
-    pub texts: Vec<f32>,
-    /// The objective's value. For GOAL the published surrogate: the sum of n − p over both directions.
-    pub loss: f32,
-    /// The gradient at the temperature of InfoNCE or SigLIP; 0 for the others.
-    pub temperature: f32,
-    /// The gradient at the logit bias of SigLIP; 0 for the others.
-    pub logit_bias: f32,
-    /// Positive similarity of each pair, `[N]`.
-    pub positive: Vec<f32>,
-    /// Similarity of each image's hardest text, `[N]`.
-    pub hardest_text: Vec<f32>,
-    /// Index of each image's hardest text, `[N]`.
-    pub hardest_text_index: Vec<u32>,
-    /// Similarity of each text's hardest image, `[N]`.
-    pub hardest_image: Vec<f32>,
-    /// Index of each text's hardest image, `[N]`.
-    pub hardest_image_index: Vec<u32>,
-}
-
-/// Options of [`Objective::gradients`].
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct GradientOptions<'a> {
-    /// L2-normalise the rows first; the gradient is then at the raw rows.
-    pub normalize: bool,
-    /// Image of each pair: pairs of one image are never negatives of each other.
-    pub ids: Option<&'a [u32]>,
-    /// Upstream gradient, a factor on everything but the loss.
-    pub scale: f32,
-}
-
-with!(GradientOptions<'_>);
-
-impl Default for GradientOptions<'_> {
-    fn default() -> Self {
-        Self { normalize: false, ids: None, scale: 1.0 }
-    }
-}
 
 impl Objective {
     /// [`Objective::gradients`] without waiting.
@@ -71,10 +24,13 @@ impl Objective {
         options: GradientOptions<'_>,
     ) -> Result<Gradients> {
         self.validate()?;
-        let pairs = check_embeddings(images, texts, options.ids)?;
+        let shape = check_batch(images, texts, &options)?;
         let ((images, dim), (texts, _)) = (images, texts);
-        let mut context = GradientContext::new(device, self, pairs, dim)?;
-        let mut out = [vec![0.0; pairs * dim], vec![0.0; pairs * dim]];
+        let mut context = match options.text_image {
+            None => GradientContext::new(device, self, shape[1], dim)?,
+            Some(_) => GradientContext::with_captions(device, self, shape, dim)?,
+        };
+        let mut out = shape.map(|rows| vec![0.0; rows * dim]);
         let [dx, dy] = &mut out;
         let value = context.compute(images, texts, options, [dx, dy]).await?;
         let mined = context.mined_async().await?;
@@ -82,18 +38,6 @@ impl Objective {
         let GradientValue { loss, temperature, logit_bias } = value;
         Ok(Gradients { images, texts, loss, temperature, logit_bias, ..mined })
     }
-}
-
-/// What [`GradientContext::gradients`] returns beside the gradients.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[non_exhaustive]
-pub struct GradientValue {
-    /// The objective's value, as [`Gradients::loss`].
-    pub loss: f32,
-    /// The gradient at the temperature of InfoNCE or SigLIP; 0 for the others.
-    pub temperature: f32,
-    /// The gradient at the logit bias of SigLIP; 0 for the others.
-    pub logit_bias: f32,
 }
 
 /// Computes gradients of one objective at batches of one shape. It keeps its buffers on the device between calls, and
@@ -113,6 +57,10 @@ pub struct GradientContext {
     device: Device,
     objective: Objective,
     dim: usize,
+    /// Whether the image of every text is given.
+    takes_captions: bool,
+    /// Those of the last batch.
+    captions: Option<Captions>,
     workspace: Workspace,
     ids: Buffer<u32>,
     logits: Buffer<f32>,
@@ -147,14 +95,48 @@ impl GradientContext {
     /// # Errors
     /// A parameter out of range, no pairs or too many, a width of 0, or a device without enough memory.
     pub fn new(device: &Device, objective: &Objective, pairs: usize, dim: usize) -> Result<Self> {
-        objective.validate()?;
         check_pairs(pairs)?;
+        let workspace = |dim| Workspace::new(device, pairs, dim, 0);
+        Self::with_workspace(device, objective.clone(), workspace, (pairs, dim))
+    }
+
+    /// For batches of `images` embeddings and `texts` embeddings of width `dim`, where every image has one text or
+    /// several. [`GradientOptions::text_image`] then gives the image of every text (docs/math.md, "Several texts").
+    ///
+    /// # Errors
+    /// Those of [`GradientContext::new`]; fewer texts than images; an objective that tells one text of an image from the
+    /// others (`infonce-masked`, `siglip-masked`), or with relative sets (`lin-ms`, `sig-ms`).
+    pub fn with_captions(
+        device: &Device,
+        objective: &Objective,
+        [images, texts]: [usize; 2],
+        dim: usize,
+    ) -> Result<Self> {
+        check_pairs(texts)?;
+        if !(1..=texts).contains(&images) {
+            let expected = format!("1 to {texts}, the number of texts");
+            return Err(Error::config("images of a batch", expected, images, "give every image a text"));
+        }
+        let workspace = |dim| Workspace::with_captions(device, [images, texts], dim);
+        let context = Self::with_workspace(device, with_captions(objective)?, workspace, (texts, dim))?;
+        Ok(Self { takes_captions: true, ..context })
+    }
+
+    fn with_workspace(
+        device: &Device,
+        objective: Objective,
+        workspace: impl FnOnce(usize) -> Result<Workspace>,
+        (pairs, dim): (usize, usize),
+    ) -> Result<Self> {
+        objective.validate()?;
         if dim == 0 {
             return Err(Error::config("embeddings", "a width of 1 or more", dim, "give their width"));
         }
         let logits = objective.logits().map_or([0.0; Logits::LEN], |logits| logits.values());
         Ok(Self {
-            workspace: Workspace::new(device, pairs, dim, 0)?,
+            workspace: workspace(dim)?,
+            takes_captions: false,
+            captions: None,
             ids: Buffer::new(device, "ids", pairs)?,
             logits: Buffer::from_slice(device, "logits", &logits)?,
             embeddings: [
@@ -167,7 +149,7 @@ impl GradientContext {
                 Matrix::new(device, "d.texts", pairs, dim)?,
             ],
             device: device.clone(),
-            objective: objective.clone(),
+            objective,
             dim,
         })
     }
@@ -195,11 +177,21 @@ impl GradientContext {
         options: GradientOptions<'_>,
         [dx, dy]: [&mut [f32]; 2],
     ) -> Result<GradientValue> {
-        let (pairs, dim) = (self.workspace.pairs(), self.dim);
-        let found = check_embeddings((images, dim), (texts, dim), options.ids)?;
-        if [found, dx.len(), dy.len()] != [pairs, pairs * dim, pairs * dim] {
-            let expected = format!("{pairs} pairs of width {dim}, and gradients of as many values");
-            let found = format!("{found} pairs, and {} and {} values", dx.len(), dy.len());
+        let (shape, dim) = (self.workspace.anchors(), self.dim);
+        if options.text_image.is_some() != self.takes_captions {
+            let (expected, found, advice) = match self.takes_captions {
+                true => ("the image of every text", "none", "give it, or make the context with `new`"),
+                false => ("none", "some numbers", "make the context with `with_captions`"),
+            };
+            return Err(Error::config("text_image", expected, found, advice));
+        }
+        let found = check_batch((images, dim), (texts, dim), &options)?;
+        if (found, [dx.len(), dy.len()]) != (shape, shape.map(|rows| rows * dim)) {
+            let [m, n] = shape;
+            let expected =
+                format!("{m} images and {n} texts of width {dim}, and gradients of as many values");
+            let [m, n] = found;
+            let found = format!("{m} and {n}, and gradients of {} and {} values", dx.len(), dy.len());
             let advice = "give the shape that the context was made for";
             return Err(Error::config("embeddings", expected, found, advice));
         }
@@ -212,37 +204,47 @@ impl GradientContext {
         images: &[f32],
         texts: &[f32],
         options: GradientOptions<'_>,
-        out: [&mut [f32]; 2],
+        [dx, dy]: [&mut [f32]; 2],
     ) -> Result<GradientValue> {
         if !options.scale.is_finite() {
             let advice = "give the upstream gradient";
             return Err(Error::config("scale", "a finite number", options.scale, advice));
         }
-        for (matrix, values) in self.embeddings.iter_mut().zip([images, texts]) {
+        let [count, _] = self.workspace.anchors();
+        self.captions = options.text_image.map(|images| Captions::new(count, images)).transpose()?;
+        let gathered = self.captions.as_ref().map(|captions| captions.gather(texts, self.dim));
+        // The rows of images from `count` on stay zero.
+        for (matrix, values) in self.embeddings.iter_mut().zip([images, gathered.as_deref().unwrap_or(texts)])
+        {
             matrix.write_rows(&self.device, values)?;
         }
-        if let Some(ids) = options.ids {
+        let ids = self.captions.as_ref().map(|captions| &captions.ids[..]).or(options.ids);
+        if let Some(ids) = ids {
             self.ids.write(&self.device, 0, ids)?;
         }
+        let has_ids = ids.is_some();
         if options.normalize && self.normalised.is_none() {
             let new = || Normalised::new(&self.device, self.workspace.pairs(), self.dim);
             self.normalised = Some([new()?, new()?]);
         }
         let mut commands = self.device.commands();
-        self.record(&mut commands, options)?;
+        self.record(&mut commands, options, has_ids)?;
         commands.submit()?;
-        let [dx, dy] = match &self.normalised {
+        let [of_images, of_texts] = match &self.normalised {
             Some([image, text]) if options.normalize => [&image.gradient, &text.gradient],
             _ => self.gradients.each_ref(),
         };
-        for (gradient, out) in [dx, dy].into_iter().zip(out) {
-            gradient.read_rows(&self.device, out).await?;
+        of_images.read_rows(&self.device, dx).await?;
+        of_texts.read_rows(&self.device, dy).await?;
+        if let Some(captions) = &self.captions {
+            let places = dy.to_vec();
+            captions.scatter(&places, dy, self.dim);
         }
         self.value().await
     }
 
     /// The list of dispatches.
-    fn record(&mut self, commands: &mut Commands, options: GradientOptions<'_>) -> Result<()> {
+    fn record(&mut self, commands: &mut Commands, options: GradientOptions<'_>, has_ids: bool) -> Result<()> {
         let mut normalised = self.normalised.as_mut().filter(|_| options.normalize);
         for (side, raw) in normalised.iter_mut().flat_map(|sides| sides.iter_mut()).zip(&self.embeddings) {
             l2norm(commands, raw.view(), side.unit.view_mut(), side.norms.view_mut())?;
@@ -254,7 +256,7 @@ impl GradientContext {
         let inputs = Inputs {
             images,
             texts,
-            ids: options.ids.map(|_| self.ids.view()),
+            ids: has_ids.then(|| self.ids.view()),
             logits: self.logits.view(),
             left_out: None,
             scale: options.scale,
@@ -290,14 +292,19 @@ impl GradientContext {
     /// A failing device.
     pub async fn mined_async(&self) -> Result<Gradients> {
         let (device, pairs) = (&self.device, self.workspace.pairs());
+        let [count, _] = self.workspace.anchors();
         let Workspace { positive, images, texts, .. } = &self.workspace;
-        Ok(Gradients {
+        let found = Gradients {
             positive: positive.read(device, 0..pairs).await?,
-            hardest_text: images.rounds.hardest().value.read(device, 0..pairs).await?,
-            hardest_text_index: images.rounds.hardest().index.read(device, 0..pairs).await?,
+            hardest_text: images.rounds.hardest().value.read(device, 0..count).await?,
+            hardest_text_index: images.rounds.hardest().index.read(device, 0..count).await?,
             hardest_image: texts.rounds.hardest().value.read(device, 0..pairs).await?,
             hardest_image_index: texts.rounds.hardest().index.read(device, 0..pairs).await?,
             ..Gradients::default()
+        };
+        Ok(match &self.captions {
+            Some(captions) => captions.named(found),
+            None => found,
         })
     }
 }
@@ -305,7 +312,8 @@ impl GradientContext {
 #[cfg(feature = "native")]
 impl GradientContext {
     /// Computes the gradients at `images` and `texts`, each `[pairs, dim]` row-major, and writes them into two slices
-    /// of the same shape. Row i of both sides is a pair.
+    /// of the same shape. Row i of both sides is a pair. A context made by [`GradientContext::with_captions`] takes
+    /// `[images, dim]` and `[texts, dim]`.
     ///
     /// # Errors
     /// Another shape, a value that is not finite, a failing device.
@@ -330,70 +338,13 @@ impl GradientContext {
     }
 }
 
-/// The number of rows.
-///
-/// # Errors
-/// No values, or values that are not whole rows.
-pub(crate) fn check_rows(name: &str, (values, dim): Rows) -> Result<usize> {
-    if !values.is_empty() && dim > 0 && values.len().is_multiple_of(dim) {
-        return Ok(values.len() / dim);
-    }
-    let (thing, expected) = (format!("{name} embeddings"), format!("whole rows of width {dim}, one or more"));
-    let found = format!("{} values", values.len());
-    Err(Error::config(thing, expected, found, "give a matrix of embeddings and its own width"))
-}
-
-/// The position of the first value that is not finite.
-fn first_not_finite(values: &[f32]) -> Option<usize> {
-    /// Values that are checked together, without a branch per value, so that the compiler can use vector instructions.
-    const CHUNK: usize = 1024;
-    // Exactly the numbers that are not finite have all bits of the exponent set.
-    const EXPONENT: u32 = 0x7f80_0000;
-    let all_set = |x: &f32| u32::from(x.to_bits() & EXPONENT == EXPONENT);
-    let is_bad = |chunk: &[f32]| chunk.iter().fold(0, |bad, x| bad | all_set(x)) != 0;
-    let chunk = values.chunks(CHUNK).position(is_bad)?;
-    let first = chunk * CHUNK;
-    values[first..].iter().position(|x| !x.is_finite()).map(|at| first + at)
-}
-
-/// Checks that shapes and values are those of a batch of embeddings, and returns the number of pairs.
-///
-/// # Errors
-/// Shapes that disagree; a value that is not finite.
-pub(crate) fn check_embeddings(images: Rows, texts: Rows, ids: Option<&[u32]>) -> Result<usize> {
-    let (pairs, others) = (check_rows("image", images)?, check_rows("text", texts)?);
-    let ((images, dim), (texts, width)) = (images, texts);
-    if (pairs, dim) != (others, width) {
-        return Err(Error::config(
-            "embeddings",
-            "two matrices of one shape",
-            format!("[{pairs}, {dim}] and [{others}, {width}]"),
-            "give one text embedding for each image embedding, as wide as that",
-        ));
-    }
-    for (name, values) in [("image", images), ("text", texts)] {
-        if let Some(at) = first_not_finite(values) {
-            return Err(Error::data(
-                format!("{name} embedding, row {}, column {}", at / dim, at % dim),
-                "a finite number",
-                values[at],
-                "correct the embedding",
-            ));
-        }
-    }
-    if let Some(ids) = ids
-        && ids.len() != pairs
-    {
-        let expected = format!("{pairs} numbers, one a pair");
-        return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
-    }
-    Ok(pairs)
-}
-
 #[cfg(feature = "native")]
 impl Objective {
     /// The gradient at a batch of N image and N text embeddings, for callers with their own encoder. Row i of both
     /// sides is a pair. `images` and `texts` are each the values `[N, D]`, row-major, and the width D.
+    ///
+    /// With [`GradientOptions::text_image`], the batch has M images and N texts, and text j belongs to image
+    /// `text_image[j]`.
     ///
     /// ```
     /// use wgoal::{Device, Objective};
@@ -418,26 +369,5 @@ impl Objective {
         options: GradientOptions,
     ) -> Result<Gradients> {
         device.wait(self.gradients_async(device, images, texts, options))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_value_that_is_not_finite_is_found() {
-        let mut values: Vec<f32> = (0..5000).map(|k| k as f32 * f32::MIN_POSITIVE / 4.0).collect();
-        values.extend([f32::MAX, f32::MIN, -0.0]);
-        assert_eq!(first_not_finite(&values), None);
-        assert_eq!(first_not_finite(&[]), None);
-        for at in [5002, 4096, 1024, 1023, 0] {
-            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0x7f80_0001)] {
-                let mut values = values.clone();
-                values[at] = bad;
-                values[4999] = f32::NAN;
-                assert_eq!(first_not_finite(&values), Some(at.min(4999)), "{bad}");
-            }
-        }
     }
 }

@@ -53,7 +53,7 @@ impl Field {
             let states = [&states[0][..], &states[1][..]];
             reference::infonce(
                 &mut a,
-                (0, n),
+                (0, n, n),
                 same,
                 t,
                 states,
@@ -67,7 +67,7 @@ impl Field {
             let same = (ids, same_image(params.leave_out));
             let logits = [params.temperature, params.logit_bias].map(f64::from);
             let ([it, ti], [mut dt, mut db]) = (&mut losses, [vec![0.0; 4 * n], vec![0.0; 4 * n]]);
-            reference::siglip(&mut a, (0, n), same, logits, 1.0, [&mut dt, &mut db], [it, ti]);
+            reference::siglip(&mut a, (0, n, n), same, logits, 1.0, [&mut dt, &mut db], [it, ti]);
             return Ok(Self { a, loss: losses.iter().flatten().sum(), triplets: Vec::new() });
         }
         let several = ids.and(positives_params(term));
@@ -90,7 +90,8 @@ impl Field {
                 pulls[d].iter_mut().for_each(|pull| *pull *= shares[d]);
             }
             let p = positives.each_ref().map(|found| &found.p[..]);
-            reference::dense_field(&mut part.a, (0, n), p, ids, &weights, shares)?;
+            reference::dense_field(&mut a, (0, n), p, ids, &weights, shares)?;
+            part.a = a;
             part.loss = total(&losses);
             part.pull(s, &positives, &pulls, ids.zip(several.as_ref()));
             return Ok(part);

@@ -12,7 +12,7 @@ use crate::objective::{Negatives, Objective, Term};
 impl Workspace {
     /// Finds p, and n and h of both directions. For InfoNCE it also computes the sums of exponentials. An anchor's own
     /// pair is not a candidate after the first round. It is never a candidate if a margin closes triplets, because only
-    /// a negative can violate a margin.
+    /// a negative can violate a margin. Nor is it one if images have several texts.
     pub(super) fn mine(
         &mut self,
         commands: &mut Commands,
@@ -20,7 +20,7 @@ impl Workspace {
         term: &Term,
         round: usize,
     ) -> Result<()> {
-        let exclude_own = term.objective.closes_triplets() || round > 0;
+        let exclude_own = term.objective.closes_triplets() || round > 0 || self.has_captions();
         let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
         let Self { similarity, positive, positive_scratch, no_index, images, texts, several, .. } = self;
         let has_several = towards(term, inputs).is_some();

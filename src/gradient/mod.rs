@@ -5,6 +5,8 @@
 //! analysis.
 
 mod bank;
+mod captions;
+mod checks;
 mod compose;
 mod embeddings;
 mod field;
@@ -13,16 +15,18 @@ mod relation;
 mod several;
 mod structure;
 mod terms;
+mod values;
 mod workspace;
 
 pub(crate) use bank::Bank;
-pub(crate) use embeddings::check_embeddings;
+pub(crate) use checks::check_embeddings;
 #[cfg(feature = "native")]
-pub(crate) use embeddings::check_rows;
-pub use embeddings::{GradientContext, GradientOptions, GradientValue, Gradients, Rows};
+pub(crate) use checks::check_rows;
+pub use embeddings::GradientContext;
 pub(crate) use field::Field;
 pub(crate) use relation::LeftOut;
 pub use relation::Relation;
 pub(crate) use structure::Structure;
 pub(crate) use terms::weight_params;
+pub use values::{GradientOptions, GradientValue, Gradients, Rows};
 pub(crate) use workspace::{Inputs, Workspace, check_pairs};

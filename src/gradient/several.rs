@@ -43,6 +43,13 @@ impl Workspace {
         })
     }
 
+    /// Finds the similarity of every text to its image, for the caller.
+    pub(super) fn find_texts(&mut self, commands: &mut Commands, inputs: &Inputs) -> Result<()> {
+        self.find_positives(commands, inputs, &PositivesParams::MEAN)?;
+        let (pairs, [_, texts]) = (self.pairs(), &self.several);
+        accumulate(commands, (texts.positive.view(), pairs), 1.0, (self.positive.view_mut(), 0), false)
+    }
+
     /// Adds the coefficients of a round to the pulls. The first round overwrites them.
     pub(super) fn add_pulls(&mut self, commands: &mut Commands, is_first: bool) -> Result<()> {
         let pairs = self.pairs();

@@ -162,7 +162,7 @@ pub(crate) fn check_pairs(pairs: usize) -> Result<()> {
 impl Workspace {
     /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank` pairs.
     pub fn new(device: &Device, pairs: usize, dim: usize, bank: usize) -> Result<Self> {
-        let mut workspace = Self::with_strip_rows(device, pairs, device.strip_rows(pairs, pairs, dim)?)?;
+        let mut workspace = Self::with_strip_rows(device, [pairs; 2], device.strip_rows(pairs, pairs, dim)?)?;
         if bank > 0 {
             let rows = device.strip_rows(pairs, bank, dim)?;
             workspace.to_bank = Some(Matrix::new(device, "objective.to_bank", rows, bank)?);
@@ -170,12 +170,19 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// A workspace whose strips have `rows` rows, a multiple of 16 or all.
-    pub(super) fn with_strip_rows(device: &Device, pairs: usize, rows: usize) -> Result<Self> {
+    /// For batches of `images` images and `texts` texts of width `dim`, at least as many texts as images. The texts are
+    /// the pairs. The first text of every image stands at the number of the image. The images' matrices have a row for
+    /// every pair; those from `images` on stay zero.
+    pub fn with_captions(device: &Device, [images, texts]: [usize; 2], dim: usize) -> Result<Self> {
+        Self::with_strip_rows(device, [images, texts], device.strip_rows(images, texts, dim)?)
+    }
+
+    /// A workspace for `images` images and `pairs` texts, whose strips have `rows` rows, a multiple of 16 or all.
+    pub(super) fn with_strip_rows(device: &Device, [images, pairs]: [usize; 2], rows: usize) -> Result<Self> {
         check_pairs(pairs)?;
         let matrix = Matrix::new(device, "objective.similarity", rows, pairs)?;
         Ok(Self {
-            similarity: Similarity { device: device.clone(), pairs, rows, matrix },
+            similarity: Similarity { device: device.clone(), images, pairs, rows, matrix },
             to_bank: None,
             positive: Buffer::new(device, "objective.positive", pairs)?,
             positive_scratch: Buffer::new(device, "objective.positive_scratch", pairs)?,
@@ -192,6 +199,16 @@ impl Workspace {
     /// N
     pub(super) fn pairs(&self) -> usize {
         self.similarity.pairs
+    }
+
+    /// The number of images and that of texts.
+    pub(super) fn anchors(&self) -> [usize; 2] {
+        [self.similarity.images, self.similarity.pairs]
+    }
+
+    /// Whether images have several texts.
+    pub(super) fn has_captions(&self) -> bool {
+        self.similarity.images < self.similarity.pairs
     }
 
     /// p `[pairs]`
@@ -218,6 +235,8 @@ impl Workspace {
 /// The similarities of a batch, one strip of rows at a time.
 pub(super) struct Similarity {
     device: Device,
+    /// Rows of S.
+    pub images: usize,
     pairs: usize,
     /// Rows per strip.
     rows: usize,
@@ -235,6 +254,8 @@ pub(super) enum Strips {
 pub(super) struct Strip<'a> {
     /// Rows of the whole matrix.
     pub rows: Range<usize>,
+    /// Rows of S.
+    pub images: usize,
     pairs: usize,
     matrix: &'a mut Matrix,
 }
@@ -248,10 +269,11 @@ impl Similarity {
         strips: Strips,
         mut visit: impl FnMut(&mut Commands, Strip) -> Result<()>,
     ) -> Result<()> {
-        for rows in ranges(self.pairs, self.rows) {
+        let Self { images, pairs, rows, .. } = *self;
+        for part in ranges(images, rows) {
             self.device.check_stop()?;
-            let mut strip = Strip { rows, pairs: self.pairs, matrix: &mut self.matrix };
-            if strips == Strips::Fresh || self.rows < self.pairs {
+            let mut strip = Strip { rows: part, images, pairs, matrix: &mut self.matrix };
+            if strips == Strips::Fresh || rows < images {
                 let product = Product::nt(inputs.images.part(&strip.rows), inputs.texts);
                 matmul(commands, Product { sliced: strip.is_whole(), ..product }, strip.view_mut())?;
                 if let Some(left_out) = inputs.left_out {
@@ -283,7 +305,7 @@ impl Strip<'_> {
     /// Whether it is the only strip. Several strips of one matrix must sum in the same order, so that equal embeddings
     /// have equal similarities.
     fn is_whole(&self) -> bool {
-        self.rows.len() == self.pairs
+        self.rows.len() == self.images
     }
 
     /// The strip's part of dX = A Y and dY = Aᵀ X. The strip must hold a dense field A.

@@ -32,7 +32,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["params.share_ti * push", "params.share_it * push"],
 };
 
-params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, loss: u32, mined: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, reach: f32, scale: f32, share_it: f32, share_ti: f32, own: u32, aggregated: u32);
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, mask: u32, loss: u32, mined: u32, rate: f32, alpha: f32, lambda: f32, margin: f32, reach: f32, scale: f32, share_it: f32, share_ti: f32, own: u32, aggregated: u32, images: u32);
 
 /// A loss that sums exponentials over all negatives of an anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,30 +79,6 @@ impl ExponentialParams {
         shares: [1.0, 0.5],
     };
 
-    /// As the shader takes them. The shape is that of the strip: rows, pairs, stride and first row.
-    fn block(&self, [rows, pairs, stride, row_offset]: [u32; 4], masked: bool) -> Params {
-        let Self { loss, rate, alpha, lambda, margin, reach, positives, scale, shares } = *self;
-        Params {
-            rows,
-            pairs,
-            stride,
-            row_offset,
-            mask: masked.into(),
-            loss: loss as u32,
-            mined: reach.is_some().into(),
-            rate,
-            alpha,
-            lambda,
-            margin,
-            reach: reach.unwrap_or(0.0),
-            scale,
-            share_it: shares[0],
-            share_ti: shares[1],
-            own: (positives == PositiveForm::Own).into(),
-            aggregated: (positives == PositiveForm::Exponent).into(),
-        }
-    }
-
     /// Whether a negative counts beside the lowest positive.
     pub fn counts<T: Real>(&self, s: T, lowest: T) -> bool {
         self.reach.is_none_or(|reach| s + T::of(reach.into()) > lowest)
@@ -145,12 +121,40 @@ pub struct PerAnchor<V> {
     pub pulls: [V; 2],
 }
 
-/// Replaces the similarities of images `row_offset..` against all texts by A, and writes these rows of the losses and
-/// the pulls. `states` are those of [`exponential_sum`](super::exponential_sum()) for images and for texts.
+impl Params {
+    /// For a strip of S from the row `row_offset` of `images` on.
+    fn of(params: &ExponentialParams, strip: &MatMut, (row_offset, images): (usize, usize)) -> Self {
+        let ExponentialParams { loss, rate, alpha, lambda, margin, reach, positives, scale, shares } =
+            *params;
+        Self {
+            rows: strip.rows as u32,
+            pairs: strip.cols as u32,
+            stride: strip.stride as u32,
+            row_offset: row_offset as u32,
+            mask: 0,
+            loss: loss as u32,
+            mined: reach.is_some().into(),
+            rate,
+            alpha,
+            lambda,
+            margin,
+            reach: reach.unwrap_or(0.0),
+            scale,
+            share_it: shares[0],
+            share_ti: shares[1],
+            own: (positives == PositiveForm::Own).into(),
+            aggregated: (positives == PositiveForm::Exponent).into(),
+            images: images as u32,
+        }
+    }
+}
+
+/// Replaces the similarities of images `row_offset..` of `images` against all texts by A, and writes these rows of the
+/// losses and the pulls. `states` are those of [`exponential_sum`](super::exponential_sum()) for images and for texts.
 pub fn exponential_field(
     commands: &mut Commands,
     mut field: MatMut,
-    row_offset: usize,
+    (row_offset, images): (usize, usize),
     ids: Option<Slice<u32>>,
     states: [Slice<f32>; 2],
     params: &ExponentialParams,
@@ -166,13 +170,13 @@ pub fn exponential_field(
                 losses: [loss_it.host()?, loss_ti.host()?],
                 pulls: [pull_it.host()?, pull_ti.host()?],
             };
-            reference(field.data.host()?, (row_offset, pairs), ids, states, params, out);
+            reference(field.data.host()?, (row_offset, images, pairs), ids, states, params, out);
             Ok(())
         }
         Commands::Gpu(recorder) => {
             let (rows, pairs) = (field.rows, field.cols);
-            let shape = [rows, pairs, field.stride, row_offset].map(|n| n as u32);
-            let block = params.block(shape, ids.is_some());
+            let block =
+                Params { mask: ids.is_some().into(), ..Params::of(params, &field, (row_offset, images)) };
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
                 states[0].region()?,
@@ -265,10 +269,10 @@ impl<T: Real> Anchor<T> {
     }
 }
 
-/// [`exponential_field`] as a plain loop over images `first..` of `pairs`.
+/// [`exponential_field`] as a plain loop over images `first..` of `images`, against the texts of all `pairs`.
 pub fn reference<T: Real>(
     field: &mut [T],
-    (first, pairs): (usize, usize),
+    (first, images, pairs): (usize, usize, usize),
     ids: Option<&[u32]>,
     states: [&[T]; 2],
     params: &ExponentialParams,
@@ -280,9 +284,9 @@ pub fn reference<T: Real>(
     let (scale, shares) = (T::of(params.scale.into()), params.shares.map(|share| T::of(share.into())));
     let own = first..first + field.len() / padded(pairs);
     for (anchors, (losses, (pulls, share))) in
-        [&rows, &columns].into_iter().zip(losses.into_iter().zip(pulls.into_iter().zip(shares)))
+        [&rows[..images], &columns].into_iter().zip(losses.into_iter().zip(pulls.into_iter().zip(shares)))
     {
-        for (i, anchor) in anchors.iter().enumerate().filter(|(i, _)| own.contains(i)) {
+        for (i, anchor) in anchors.iter().enumerate().filter(|(i, _)| own.contains(&(i % images))) {
             losses[i] = anchor.loss;
             (pulls[2 * i], pulls[2 * i + 1]) = (scale * share * anchor.pull, T::zero());
         }
@@ -336,7 +340,7 @@ pub fn whole_reference<T: Real>(
         losses: [&mut loss_it[..], &mut loss_ti[..]],
         pulls: [&mut pull_it[..], &mut pull_ti[..]],
     };
-    reference(field, (0, pairs), ids, [&it.2, &ti.2], params, out);
+    reference(field, (0, pairs, pairs), ids, [&it.2, &ti.2], params, out);
     if let Some((several, ids)) = several {
         let mut pulled = s;
         let it = Anchors { value: &it.0[..], state: &it.1[..], pulls: &pull_it[..] };
@@ -372,14 +376,14 @@ fn check(lab: &mut Lab) -> Result<()> {
         let ([loss_it, loss_ti], [pull_it, pull_ti]) = (&mut losses, &mut pulls);
         let out = PerAnchor { losses: [&mut loss_it[..], loss_ti], pulls: [&mut pull_it[..], pull_ti] };
         let wide = [&it.wide()[..], &ti.wide()[..]];
-        reference(&mut expected, (0, N), Some(&ids.host), wide, &params, out);
+        reference(&mut expected, (0, N, N), Some(&ids.host), wide, &params, out);
         let mut found = [lab.poison(N)?, lab.poison(N)?, lab.poison(2 * N)?, lab.poison(2 * N)?];
         let [loss_it, loss_ti, pull_it, pull_ti] = &mut found;
         lab.run(|commands| {
             let losses = [loss_it.get_mut(), loss_ti.get_mut()];
             let out = PerAnchor { losses, pulls: [pull_it.get_mut(), pull_ti.get_mut()] };
             let states = [it.get(), ti.get()];
-            exponential_field(commands, field.mat_mut(N, N), 0, Some(ids.get()), states, &params, out)
+            exponential_field(commands, field.mat_mut(N, N), (0, N), Some(ids.get()), states, &params, out)
         })?;
         lab.compare(&field, &expected)?;
         for (found, expected) in found.iter().zip(losses.iter().chain(&pulls)) {

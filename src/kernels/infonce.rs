@@ -30,7 +30,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["params.share_ti * a.y", "params.share_it * a.y"],
 };
 
-params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32, share_it: f32, share_ti: f32);
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32, share_it: f32, share_ti: f32, images: u32);
 
 /// The inputs of the field.
 #[derive(Clone, Copy)]
@@ -47,6 +47,8 @@ pub struct InfonceField<'a> {
     pub shares: [f32; 2],
     /// First image of the block.
     pub row_offset: usize,
+    /// Number of images: that of pairs, or fewer if images have several texts.
+    pub images: usize,
 }
 
 /// Replaces the similarities of images `row_offset..` against all texts by A, and writes their rows of `dt [pairs, 4]`;
@@ -59,7 +61,7 @@ pub fn infonce(
     mut dt: SliceMut<f32>,
     [mut loss_it, mut loss_ti]: [SliceMut<f32>; 2],
 ) -> Result<()> {
-    let InfonceField { ids, same_image, temperature, states, scale, shares, row_offset } = from;
+    let InfonceField { ids, same_image, temperature, states, scale, shares, row_offset, images } = from;
     match commands {
         Commands::Cpu => {
             let _clock = clock("infonce");
@@ -71,7 +73,7 @@ pub fn infonce(
             let field = field.data.host()?;
             reference(
                 field,
-                (row_offset, pairs),
+                (row_offset, images, pairs),
                 (ids, same_image),
                 temperature,
                 states,
@@ -92,6 +94,7 @@ pub fn infonce(
                 scale,
                 share_it: shares[0],
                 share_ti: shares[1],
+                images: images as u32,
             };
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
@@ -109,11 +112,11 @@ pub fn infonce(
     }
 }
 
-/// [`infonce`] as a plain loop over images `first..` of `pairs`.
+/// [`infonce`] as a plain loop over images `first..` of `images`, against the texts of all `pairs`.
 #[allow(clippy::too_many_arguments)]
 pub fn reference<T: Real>(
     field: &mut [T],
-    (first, pairs): (usize, usize),
+    (first, images, pairs): (usize, usize, usize),
     (ids, same_image): (Option<&[u32]>, SameImage),
     temperature: T,
     states: [&[T]; 2],
@@ -139,10 +142,14 @@ pub fn reference<T: Real>(
     let tops: Vec<_> = columns.iter().map(|column| column.top).collect();
     let totals: Vec<_> = columns.iter().map(|column| column.total).collect();
     let [loss_it, loss_ti] = losses;
-    let outputs = dt.par_chunks_exact_mut(4).zip(loss_it).zip(loss_ti).skip(first);
+    let own = first..first + field.len() / padded(pairs);
+    for (t, loss) in loss_ti.iter_mut().enumerate().filter(|(t, _)| own.contains(&(t % images))) {
+        *loss = cross_entropy(&columns[t], *loss);
+    }
+    let outputs = dt.par_chunks_exact_mut(4).zip(loss_it).skip(first);
     let arch = pulp::Arch::new();
     field.par_chunks_exact_mut(padded(pairs)).zip(outputs).enumerate().for_each(
-        |(row, (field, ((dt, loss_it), loss_ti)))| {
+        |(row, (field, (dt, loss_it)))| {
             let i = row + first;
             let own = state(0, i);
             let row = Row {
@@ -161,7 +168,6 @@ pub fn reference<T: Real>(
             let sum = arch.dispatch(row);
             dt.copy_from_slice(&[-share * rate * rate * sum, T::zero(), T::zero(), T::zero()]);
             *loss_it = cross_entropy(&own, *loss_it);
-            *loss_ti = cross_entropy(&columns[i], *loss_ti);
         },
     );
 }
@@ -305,6 +311,7 @@ fn check(lab: &mut Lab) -> Result<()> {
             scale: 0.7,
             shares: [1.0, 0.5],
             row_offset: 0,
+            images: N,
         };
         lab.run(|commands| {
             let losses = [loss_it.get_mut(), loss_ti.get_mut()];
@@ -314,7 +321,7 @@ fn check(lab: &mut Lab) -> Result<()> {
         let same = (Some(&m.ids.host[..]), same_image);
         let states = [&state_it[..], &state_ti[..]];
         let (scale, losses) = ((f64::from(0.7f32), [1.0, 0.5]), [&mut it[..], &mut ti[..]]);
-        reference(&mut a, (0, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
+        reference(&mut a, (0, N, N), same, TEMPERATURE.into(), states, scale, &mut t, losses);
         lab.compare(&field, &a)?;
         lab.compare(&dt, &t)?;
         lab.compare(&loss_it, &it)?;

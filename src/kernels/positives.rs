@@ -54,6 +54,9 @@ pub struct PositivesParams {
 }
 
 impl PositivesParams {
+    /// The mean of all positives.
+    pub const MEAN: Self = Self { aggregate: Aggregate::Mean, rate: 1.0, margin: 0.0, reach: None };
+
     /// Whether a positive counts beside the hardest negative n.
     pub(super) fn counts<T: Real>(&self, s: T, n: T) -> bool {
         self.reach.is_none_or(|reach| s < n + T::of(reach.into()))

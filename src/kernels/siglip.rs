@@ -29,7 +29,7 @@ pub(super) static KERNEL: Kernel = Kernel {
     mutation: ["select(z, -z, part == 1u)", "select(z, -z, i == j)"],
 };
 
-params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32);
+params!(rows: u32, pairs: u32, stride: u32, row_offset: u32, same_image: u32, scale: f32, images: u32);
 
 /// The inputs of the field.
 #[derive(Clone, Copy)]
@@ -43,6 +43,8 @@ pub struct SiglipField<'a> {
     pub scale: f32,
     /// First image of the block.
     pub row_offset: usize,
+    /// Number of images: that of pairs, or fewer if images have several texts.
+    pub images: usize,
 }
 
 /// Replaces the similarities of images `row_offset..` against all texts by A. Writes these rows of `dt` and `db
@@ -55,12 +57,12 @@ pub fn siglip(
     [mut dt, mut db]: [SliceMut<f32>; 2],
     [mut loss_it, mut loss_ti]: [SliceMut<f32>; 2],
 ) -> Result<()> {
-    let SiglipField { ids, same_image, logits, scale, row_offset } = from;
+    let SiglipField { ids, same_image, logits, scale, row_offset, images } = from;
     match commands {
         Commands::Cpu => {
             let _clock = clock("siglip");
             let ids = ids.map(|ids| ids.host()).transpose()?;
-            let place = (row_offset, field.cols);
+            let place = (row_offset, images, field.cols);
             let logits = logits.host()?;
             let logits = [logits[0], logits[Logits::BIAS]];
             let (parts, losses) = ([dt.host()?, db.host()?], [loss_it.host()?, loss_ti.host()?]);
@@ -76,6 +78,7 @@ pub fn siglip(
                 row_offset: row_offset as u32,
                 same_image: if ids.is_some() { same_image as u32 } else { 0 },
                 scale,
+                images: images as u32,
             };
             let regions = [
                 ids.map_or(Ok(Region::NOTHING), |ids| ids.region())?,
@@ -92,10 +95,10 @@ pub fn siglip(
     }
 }
 
-/// [`siglip`] as a plain loop over images `first..` of `pairs`. `logits` are t and b, `parts` are dt and db.
+/// [`siglip`] as a plain loop over images `first..` of `images`, against the texts of all `pairs`. `logits` are t and b, `parts` are dt and db.
 pub fn reference<T: Real>(
     field: &mut [T],
-    (first, pairs): (usize, usize),
+    (first, images, pairs): (usize, usize, usize),
     (ids, same_image): (Option<&[u32]>, SameImage),
     [temperature, bias]: [T; 2],
     scale: T,
@@ -105,17 +108,23 @@ pub fn reference<T: Real>(
     let (rate, count) = (T::one() / temperature, T::of(pairs as f64));
     let share = scale / count;
     let parts = dt.par_chunks_exact_mut(4).zip(db.par_chunks_exact_mut(4));
-    let outputs = parts.zip(loss_it.par_iter_mut().zip(loss_ti)).skip(first);
+    let own = first..first + field.len() / padded(pairs);
+    loss_ti
+        .iter_mut()
+        .enumerate()
+        .filter(|(t, _)| own.contains(&(t % images)))
+        .for_each(|(_, x)| *x = T::zero());
+    let outputs = parts.zip(loss_it.par_iter_mut()).skip(first);
     let arch = pulp::Arch::new();
     let rows = field.par_chunks_exact_mut(padded(pairs)).zip(outputs).enumerate();
-    rows.for_each(|(row, (field, ((dt, db), (loss_it, loss_ti))))| {
+    rows.for_each(|(row, (field, ((dt, db), loss_it)))| {
         let i = row + first;
         let field = &mut field[..pairs];
         let [loss, by_s, sum] =
             arch.dispatch(Row { i, field, ids, same_image, rate, bias, scale: share * rate });
         dt.copy_from_slice(&[-share * rate * rate * by_s, T::zero(), T::zero(), T::zero()]);
         db.copy_from_slice(&[share * sum, T::zero(), T::zero(), T::zero()]);
-        (*loss_it, *loss_ti) = (loss / count, T::zero());
+        *loss_it = loss / count;
     });
 }
 
@@ -182,7 +191,7 @@ fn check(lab: &mut Lab) -> Result<()> {
         let [mut loss_it, mut loss_ti] = [lab.poison(N)?, lab.poison(N)?];
         let (scale, row_offset) = (0.7, 0);
         let ids = Some(m.ids.get());
-        let from = SiglipField { ids, same_image, logits: logits.get(), scale, row_offset };
+        let from = SiglipField { ids, same_image, logits: logits.get(), scale, row_offset, images: N };
         lab.run(|commands| {
             let losses = [loss_it.get_mut(), loss_ti.get_mut()];
             siglip(commands, field.mat_mut(N, N), from, [dt.get_mut(), db.get_mut()], losses)
@@ -192,7 +201,7 @@ fn check(lab: &mut Lab) -> Result<()> {
         let same = (Some(&m.ids.host[..]), same_image);
         let (parts, losses) = ([&mut t[..], &mut b[..]], [&mut it[..], &mut ti[..]]);
         let logits = [TEMPERATURE.into(), BIAS.into()];
-        reference(&mut a, (0, N), same, logits, f64::from(scale), parts, losses);
+        reference(&mut a, (0, N, N), same, logits, f64::from(scale), parts, losses);
         lab.compare(&field, &a)?;
         lab.compare(&dt, &t)?;
         lab.compare(&db, &b)?;

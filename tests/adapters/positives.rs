@@ -3,7 +3,7 @@
 
 use crate::common::random::Random;
 use crate::common::{Outcome, Suite, check};
-use wgoal::gradient::GradientOptions;
+use wgoal::gradient::{GradientContext, GradientOptions};
 use wgoal::{Device, Objective};
 
 /// The similarities of an anchor's positives and of its negatives.
@@ -243,7 +243,190 @@ fn one_positive(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// M images and N texts, several of one image, against loops over anchors. Where an objective has one positive per anchor,
+/// the positive of an image is the mean of its texts.
+fn several_texts(device: &Device) -> Outcome {
+    const IMAGES: usize = 13;
+    const TEXTS: usize = 37;
+    const DIM: usize = 6;
+    let mut random = Random::new(25);
+    let (x, y) = (unit(&mut random, IMAGES, DIM), unit(&mut random, TEXTS, DIM));
+    // Every image has a text, and the first texts are not those of the first images.
+    let text_image: Vec<u32> = (0..TEXTS as u32).map(|j| (j * j + 5) * (1 + j % 3) % IMAGES as u32).collect();
+    let mut text_image: Vec<u32> = text_image.into_iter().skip(IMAGES).collect();
+    text_image.extend((0..IMAGES as u32).rev());
+    let s = products(&x, &y, DIM);
+    let right = |i: usize, j: usize| text_image[j] as usize == i;
+    let images = |weight: f64| {
+        (0..IMAGES)
+            .map(move |i| (weight, (0..TEXTS).map(|j| (i * TEXTS + j, right(i, j))).collect::<Vec<_>>()))
+    };
+    let texts = |weight: f64| {
+        (0..TEXTS)
+            .map(move |j| (weight, (0..IMAGES).map(|i| (i * TEXTS + j, right(i, j))).collect::<Vec<_>>()))
+    };
+    let whole: Vec<_> = images(1.0).chain(texts(1.0)).collect();
+    let mean: Vec<_> = images(0.5 / IMAGES as f64).chain(texts(0.5 / TEXTS as f64)).collect();
+    let one_way: Vec<_> = texts(1.0 / TEXTS as f64).collect();
+    let t = f64::from(0.07f32);
+    let sum = |values: &[f64]| values.iter().map(|s| (s / t).exp()).sum::<f64>();
+    let entropy = |anchor: &Anchor, _: &Anchor| {
+        let z = anchor.positives.iter().sum::<f64>() / anchor.positives.len() as f64 / t;
+        (sum(&anchor.positives) + sum(&anchor.negatives)).ln() - z
+    };
+    let log_sum = |anchor: &Anchor, _: &Anchor| (sum(&anchor.negatives) / sum(&anchor.positives)).ln_1p();
+    // A text has one image, so each pair of an image and a text is a candidate of one text.
+    let questions = |anchor: &Anchor, _: &Anchor| {
+        let of = |sign: f64, values: &[f64]| -> f64 {
+            values.iter().map(|s| softplus(sign * (s / f64::from(0.1f32) - 10.0))).sum()
+        };
+        of(-1.0, &anchor.positives) + of(1.0, &anchor.negatives)
+    };
+    let triplets = |name: &'static str, how: &'static str| {
+        by_differences(&s, &whole, |anchor, held| loss(name, how, anchor, held))
+    };
+    let mut cases: Vec<(String, (f64, Vec<f64>))> =
+        named().map(|(name, how, objective)| (objective, triplets(name, how))).collect();
+    cases.extend(LOSSES.iter().map(|(name, _)| (name.to_string(), triplets(name, "mean"))));
+    cases.push(("infonce".into(), by_differences(&s, &mean, entropy)));
+    cases.push(("infonce-log-sum".into(), by_differences(&s, &mean, log_sum)));
+    cases.push(("infonce@text-to-image".into(), by_differences(&s, &one_way, entropy)));
+    cases.push(("siglip".into(), by_differences(&s, &one_way, questions)));
+    let options = GradientOptions::default().with(|c| c.text_image = Some(&text_image));
+    for (name, (value, field)) in cases {
+        let objective: Objective = name.parse()?;
+        let found = objective.gradients(device, (&x, DIM), (&y, DIM), options)?;
+        agrees(&name, [&found.images, &found.texts], &field, [&x, &y], DIM)?;
+        let error = (f64::from(found.loss) - value).abs();
+        check(error <= 1e-5 * value.abs(), format!("{name}: loss {}, expected {value}", found.loss))?;
+        for (j, &image) in text_image.iter().enumerate() {
+            let of = |i: usize| s[i * TEXTS + j];
+            let best =
+                (0..IMAGES).filter(|&i| !right(i, j)).max_by(|&a, &b| of(a).total_cmp(&of(b))).unwrap();
+            let near = |found: f32, expected: f64| (f64::from(found) - expected).abs() < 1e-6;
+            let (p, n) = (found.positive[j], found.hardest_image[j]);
+            let whole = near(p, of(image as usize)) && near(n, of(best));
+            let index = found.hardest_image_index[j];
+            check(whole && index as usize == best, format!("{name}: text {j} has {p}, {n}, {index}"))?;
+        }
+        for i in 0..IMAGES {
+            let of = |j: usize| s[i * TEXTS + j];
+            let best = (0..TEXTS).filter(|&j| !right(i, j)).max_by(|&a, &b| of(a).total_cmp(&of(b))).unwrap();
+            check(found.hardest_text_index[i] as usize == best, format!("{name}: image {i}"))?;
+        }
+    }
+    // A context gives the same, also when it is used again and normalises.
+    let objective: Objective = "hinge+0.5*infonce".parse()?;
+    let mut context = GradientContext::with_captions(device, &objective, [IMAGES, TEXTS], DIM)?;
+    for normalize in [false, true, false] {
+        let options = options.with(|c| c.normalize = normalize);
+        let expected = objective.gradients(device, (&x, DIM), (&y, DIM), options)?;
+        let (mut dx, mut dy) = (vec![0.0; x.len()], vec![0.0; y.len()]);
+        let value = context.gradients(&x, &y, options, [&mut dx, &mut dy])?;
+        let same = dx == expected.images && dy == expected.texts && value.loss == expected.loss;
+        check(same, format!("another gradient from a context, normalize {normalize}"))?;
+    }
+    Ok(())
+}
+
+/// A batch in which every text has its own image, in any order, is the batch of pairs.
+fn one_text_each(device: &Device) -> Outcome {
+    const PAIRS: usize = 21;
+    const DIM: usize = 6;
+    let mut random = Random::new(26);
+    let (x, y) = (unit(&mut random, PAIRS, DIM), unit(&mut random, PAIRS, DIM));
+    let text_image: Vec<u32> = (0..PAIRS as u32).map(|j| (8 * j + 3) % PAIRS as u32).collect();
+    let moved: Vec<f32> = {
+        let mut moved = vec![0.0; y.len()];
+        for (row, &image) in y.chunks(DIM).zip(&text_image) {
+            moved[image as usize * DIM..][..DIM].copy_from_slice(row);
+        }
+        moved
+    };
+    for name in ["hinge", "nca:lin", "infonce", "siglip", "lifted", "con:sig@all"] {
+        let objective: Objective = name.parse()?;
+        let pairs = objective.gradients(device, (&x, DIM), (&moved, DIM), GradientOptions::default())?;
+        let options = GradientOptions::default().with(|c| c.text_image = Some(&text_image));
+        let found = objective.gradients(device, (&x, DIM), (&y, DIM), options)?;
+        let expected = text_image.iter().flat_map(|&i| &pairs.texts[i as usize * DIM..][..DIM]);
+        let all = found.images.iter().zip(&pairs.images).chain(found.texts.iter().zip(expected));
+        let largest = pairs.images.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        for (found, expected) in all {
+            let near = (found - expected).abs() <= 2e-6 * largest;
+            check(near, format!("{name}: {found}, expected {expected}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What batches with several texts refuse.
+fn refused(device: &Device) -> Outcome {
+    let (x, y) = ([1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+    let of = |name: &str, text_image: &[u32], ids: Option<&[u32]>| -> Result<String, libtest_mimic::Failed> {
+        let objective: Objective = name.parse()?;
+        let options = GradientOptions::default().with(|c| (c.text_image, c.ids) = (Some(text_image), ids));
+        match objective.gradients(device, (&x, 2), (&y, 2), options) {
+            Err(error) => Ok(error.to_string()),
+            Ok(_) => Err(format!("{name} accepted {text_image:?}").into()),
+        }
+    };
+    for (name, text_image, ids, expected) in [
+        (
+            "hinge",
+            &[0, 1][..],
+            None,
+            "text_image: expected 3 numbers, one per text, found 2; give the image row of every text",
+        ),
+        (
+            "hinge",
+            &[0, 1, 2],
+            None,
+            "text_image, text 2: expected an image row from 0 to 1, found 2; correct the number",
+        ),
+        (
+            "hinge",
+            &[1, 1, 1],
+            None,
+            "text_image, image 0: expected at least one text for every image, found none; leave the image out of the \
+             batch, or give one of its texts",
+        ),
+        (
+            "hinge",
+            &[0, 1, 1],
+            Some(&[0, 1, 1][..]),
+            "ids: expected none beside text_image, found some numbers; leave one of the two out",
+        ),
+        (
+            "cir:sig-ms",
+            &[0, 1, 1],
+            None,
+            "objective beside text_image: expected a pair weight without relative sets, found cir:sig-ms; use the pair \
+             weight lin or sig",
+        ),
+        (
+            "infonce-masked",
+            &[0, 1, 1],
+            None,
+            "objective beside text_image: expected an objective that uses all texts of an image, found infonce-masked; \
+             use infonce or siglip",
+        ),
+    ] {
+        let found = of(name, text_image, ids)?;
+        check(found == expected, found)?;
+    }
+    let hinge: Objective = "hinge".parse()?;
+    let mut pairs = GradientContext::new(device, &hinge, 2, 2)?;
+    let options = GradientOptions::default().with(|c| c.text_image = Some(&[0, 1]));
+    let (mut dx, mut dy) = ([0.0; 4], [0.0; 4]);
+    let found = pairs.gradients(&x, &x, options, [&mut dx, &mut dy]).err().map(|error| error.to_string());
+    let expected = "text_image: expected none, found some numbers; make the context with `with_captions`";
+    check(found.as_deref() == Some(expected), format!("{found:?}"))
+}
+
 pub fn tests(suite: &mut Suite) {
     suite.each("several", several);
     suite.each("one_positive", one_positive);
+    suite.each("several_texts", several_texts);
+    suite.each("one_text_each", one_text_each);
+    suite.each("refused", refused);
 }

@@ -206,6 +206,21 @@ fn gradient_is_the_one_known_by_hand() {
     assert_near(&g["loss"], &[], &[0.0]);
     assert_near(&g["grad_images"], &[2, 2], &[0.0; 4]);
 
+    // Text 0 belongs to image 1, the others to image 0, whose positive is their mean, 0.9. The other differences of
+    // negative and positive are 0.6 − 0.8 three times, and 0 − 1.
+    write_npy(&place.path("y.npy"), &[3, 2], &[0.6f32, 0.8, 0.8, 0.6, 1.0, 0.0]);
+    write_npy(&place.path("image.npy"), &[3], &[1i64, 0, 0]);
+    let g = gradient(&place, "--objective con:con --text-image image.npy");
+    assert_near(&g["loss"], &[], &[-1.9]);
+    assert_near(&g["positive"], &[3], &[0.8, 0.8, 1.0]);
+    assert_near(&g["hardest_image"], &[3], &[0.6, 0.6, 0.0]);
+    assert_eq!(rows(&g["hardest_text_index"]), [0, 1]);
+    assert_eq!(rows(&g["hardest_image_index"]), [0, 1, 1]);
+    // Image 0 as an anchor: y0 − (y1 + y2) / 2. As a candidate: y0 − y1 − y2. Image 1: y1 − y0, and y1 + y2 − y0.
+    assert_near(&g["grad_images"], &[2, 2], &[-1.5, 0.7, 1.4, -0.4]);
+    assert_eq!(g["grad_texts"].1, [3, 2]);
+    write_npy(&place.path("y.npy"), &[2, 2], &[0.6f32, 0.8, 0.8, 0.6]);
+
     // For rows of another length, the gradient loses its radial part and is divided by the length.
     write_npy(&place.path("x.npy"), &[2, 2], &[2.0f32, 0.0, 0.0, 4.0]);
     let g = gradient(&place, "--objective hinge --normalize");

@@ -294,7 +294,7 @@ fn infonce_is_the_gradient_of_its_loss() {
         let losses = [&mut loss_it[..], &mut loss_ti[..]];
         reference::infonce(
             &mut field,
-            (0, PAIRS),
+            (0, PAIRS, PAIRS),
             (ids, same_image),
             t,
             states,
@@ -343,7 +343,7 @@ fn siglip_is_the_gradient_of_its_loss() {
             [[vec![0.0; PAIRS], vec![0.0; PAIRS]], [(); 2].map(|()| vec![0.0; 4 * PAIRS])];
         let mut field = batch.similarity();
         let ([it, ti], [dt, db]) = (&mut losses, &mut parts);
-        reference::siglip(&mut field, (0, PAIRS), (ids, same_image), [t, b], 1.0, [dt, db], [it, ti]);
+        reference::siglip(&mut field, (0, PAIRS, PAIRS), (ids, same_image), [t, b], 1.0, [dt, db], [it, ti]);
         let what = format!("siglip, {same_image:?}, ids {}", ids.is_some());
         let loss: f64 = losses.iter().flatten().sum();
         let expected = sigmoid_loss(&batch, [t, b], ids, same_image);

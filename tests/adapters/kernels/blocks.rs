@@ -117,7 +117,17 @@ impl Batch {
     }
 
     pub fn strips(&self, rows: usize) -> Vec<Range<usize>> {
-        (0..self.pairs).step_by(rows).map(|first| first..self.pairs.min(first.saturating_add(rows))).collect()
+        self.strips_of(self.pairs, rows)
+    }
+
+    /// Those of the first `images` rows.
+    pub fn strips_of(&self, images: usize, rows: usize) -> Vec<Range<usize>> {
+        (0..images).step_by(rows).map(|first| first..images.min(first.saturating_add(rows))).collect()
+    }
+
+    /// As many images as pairs, and fewer, as if images had several texts.
+    pub fn images(&self) -> [usize; 2] {
+        [self.pairs, self.pairs.div_ceil(3)]
     }
 
     /// The numbers of rows in a block: all, and fewer if that makes several blocks.

@@ -62,12 +62,14 @@ pub fn infonce(device: &Device) -> Outcome {
         let batch = Batch::new(random, case);
         let (pairs, stride, scale) = (batch.pairs, padded(batch.pairs), 0.75);
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
-        for (same_image, t) in SAME_IMAGE.into_iter().flat_map(|same| TEMPERATURES.map(|t| (same, t))) {
+        let cases = SAME_IMAGE.into_iter().flat_map(|same| TEMPERATURES.map(|t| (same, t)));
+        for ((same_image, t), images) in cases.flat_map(|case| batch.images().map(|images| (case, images))) {
             // Reference and device read the same states, rounded once.
             let rounded = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
             let found = DIRECTIONS.map(|direction| batch.states(direction, same_image, t));
             let mut states = found.each_ref().map(|[state, _]| rounded(state));
-            let distances = found.each_ref().map(|[_, distance]| rounded(distance));
+            let mut distances = found.each_ref().map(|[_, distance]| rounded(distance));
+            distances[0].truncate(images);
             // In a real batch both anchors of a pair have the same number of targets. Here the numbers differ, so that
             // a kernel that swaps them fails.
             let summed = same_image == SameImage::Summed && batch.ids.is_some();
@@ -76,12 +78,12 @@ pub fn infonce(device: &Device) -> Outcome {
                 state[3] *= 2.0;
             });
             let [state_it, state_ti] = states.each_ref().map(|state| wide(state));
-            let mut field = wide(&batch.similarity);
-            let mut dt = vec![f64::NAN; 4 * pairs];
+            let mut field = wide(&batch.similarity[..images * stride]);
+            let mut dt = vec![f64::NAN; 4 * images];
             let [mut loss_it, mut loss_ti] = distances.each_ref().map(|distance| wide(distance));
             reference::infonce(
                 &mut field,
-                (0, pairs),
+                (0, images, pairs),
                 (batch.ids.as_deref(), same_image),
                 t.into(),
                 [&state_it, &state_ti],
@@ -109,11 +111,11 @@ pub fn infonce(device: &Device) -> Outcome {
             let temperature = bench.array(&[t])?;
             let (states_it, states_ti) = (bench.array(&states[0])?, bench.array(&states[1])?);
             for &rows in batch.cuts() {
-                let mut found = bench.array(&batch.similarity)?;
-                let mut found_dt = bench.poisoned(4 * pairs)?;
+                let mut found = bench.array(&batch.similarity[..images * stride])?;
+                let mut found_dt = bench.poisoned(4 * images)?;
                 let (mut found_it, mut found_ti) = (bench.array(&distances[0])?, bench.array(&distances[1])?);
                 bench.run(|commands| {
-                    batch.strips(rows).into_iter().try_for_each(|strip| {
+                    batch.strips_of(images, rows).into_iter().try_for_each(|strip| {
                         let from = InfonceField {
                             ids: ids.as_ref().map(Array::get),
                             same_image,
@@ -122,6 +124,7 @@ pub fn infonce(device: &Device) -> Outcome {
                             scale,
                             shares: [1.0, 0.5],
                             row_offset: strip.start,
+                            images,
                         };
                         let losses = [found_it.get_mut(), found_ti.get_mut()];
                         let field = found.strip(&strip, pairs);
@@ -170,13 +173,16 @@ pub fn siglip(device: &Device) -> Outcome {
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         // With the last bias most logits of negatives are far below 0, and with the first many are far above.
         let logits = TEMPERATURES.into_iter().flat_map(|t| [3.5, -1.0 / t].map(|b| (t, b)));
-        for ((t, b), same_image) in logits.flat_map(|logits| SAME_IMAGE.map(|same| (logits, same))) {
-            let mut field = wide(&batch.similarity);
-            let [mut dt, mut db] = [vec![f64::NAN; 4 * pairs], vec![f64::NAN; 4 * pairs]];
-            let [mut loss_it, mut loss_ti] = [vec![f64::NAN; pairs], vec![f64::NAN; pairs]];
+        let cases = logits.flat_map(|logits| SAME_IMAGE.map(|same| (logits, same)));
+        for (((t, b), same_image), images) in
+            cases.flat_map(|case| batch.images().map(|images| (case, images)))
+        {
+            let mut field = wide(&batch.similarity[..images * stride]);
+            let [mut dt, mut db] = [vec![f64::NAN; 4 * images], vec![f64::NAN; 4 * images]];
+            let [mut loss_it, mut loss_ti] = [vec![f64::NAN; images], vec![f64::NAN; pairs]];
             reference::siglip(
                 &mut field,
-                (0, pairs),
+                (0, images, pairs),
                 (batch.ids.as_deref(), same_image),
                 [f64::from(t), f64::from(b)],
                 scale.into(),
@@ -194,17 +200,18 @@ pub fn siglip(device: &Device) -> Outcome {
             (values[0], values[64]) = (t, b);
             let logits = bench.array(&values)?;
             for &rows in batch.cuts() {
-                let mut found = bench.array(&batch.similarity)?;
-                let [mut found_dt, mut found_db] = [bench.poisoned(4 * pairs)?, bench.poisoned(4 * pairs)?];
-                let [mut found_it, mut found_ti] = [bench.poisoned(pairs)?, bench.poisoned(pairs)?];
+                let mut found = bench.array(&batch.similarity[..images * stride])?;
+                let [mut found_dt, mut found_db] = [bench.poisoned(4 * images)?, bench.poisoned(4 * images)?];
+                let [mut found_it, mut found_ti] = [bench.poisoned(images)?, bench.poisoned(pairs)?];
                 bench.run(|commands| {
-                    batch.strips(rows).into_iter().try_for_each(|strip| {
+                    batch.strips_of(images, rows).into_iter().try_for_each(|strip| {
                         let from = SiglipField {
                             ids: ids.as_ref().map(Array::get),
                             same_image,
                             logits: logits.get(),
                             scale,
                             row_offset: strip.start,
+                            images,
                         };
                         let parts = [found_dt.get_mut(), found_db.get_mut()];
                         let losses = [found_it.get_mut(), found_ti.get_mut()];
@@ -331,20 +338,29 @@ pub fn exponential_field(device: &Device) -> Outcome {
         let batch = Batch::new(random, case);
         let (pairs, stride) = (batch.pairs, padded(batch.pairs));
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
-        for params in exponentials() {
+        for (params, images) in
+            exponentials().into_iter().flat_map(|p| batch.images().map(|images| (p, images)))
+        {
             // Reference and device read the same states, rounded once.
             let states = DIRECTIONS.map(|direction| -> Vec<f32> {
                 batch.exponential_states(direction, &params).into_iter().map(|x| x as f32).collect()
             });
-            let mut field = wide(&batch.similarity);
-            let mut losses = [vec![f64::NAN; pairs], vec![f64::NAN; pairs]];
-            let mut pulls = [vec![f64::NAN; 2 * pairs], vec![f64::NAN; 2 * pairs]];
+            let mut field = wide(&batch.similarity[..images * stride]);
+            let mut losses = [vec![f64::NAN; images], vec![f64::NAN; pairs]];
+            let mut pulls = [vec![f64::NAN; 2 * images], vec![f64::NAN; 2 * pairs]];
             let ([it, ti], [pull_it, pull_ti]) = (&mut losses, &mut pulls);
             let out = PerAnchor { losses: [&mut it[..], ti], pulls: [&mut pull_it[..], pull_ti] };
             let wide_states = states.each_ref().map(|state| wide(state));
             let [state_it, state_ti] = &wide_states;
             let whole = [&state_it[..], &state_ti[..]];
-            reference::exponential_field(&mut field, (0, pairs), batch.ids.as_deref(), whole, &params, out);
+            reference::exponential_field(
+                &mut field,
+                (0, images, pairs),
+                batch.ids.as_deref(),
+                whole,
+                &params,
+                out,
+            );
             // The exponents of the circle loss at p and at the negatives add up to at most 5 times the rate.
             let reach = if params.loss == ExponentialLoss::Circle { 5.0 } else { 2.2 };
             let relative = exp_error(reach * f64::from(params.rate.max(params.alpha)));
@@ -354,16 +370,24 @@ pub fn exponential_field(device: &Device) -> Outcome {
             };
             let (states_it, states_ti) = (bench.array(&states[0])?, bench.array(&states[1])?);
             for &rows in batch.cuts() {
-                let mut found = bench.array(&batch.similarity)?;
-                let (mut found_it, mut found_ti) = (bench.poisoned(pairs)?, bench.poisoned(pairs)?);
-                let (mut pull_it, mut pull_ti) = (bench.poisoned(2 * pairs)?, bench.poisoned(2 * pairs)?);
+                let mut found = bench.array(&batch.similarity[..images * stride])?;
+                let (mut found_it, mut found_ti) = (bench.poisoned(images)?, bench.poisoned(pairs)?);
+                let (mut pull_it, mut pull_ti) = (bench.poisoned(2 * images)?, bench.poisoned(2 * pairs)?);
                 bench.run(|commands| {
-                    batch.strips(rows).into_iter().try_for_each(|strip| {
+                    batch.strips_of(images, rows).into_iter().try_for_each(|strip| {
                         let states = [states_it.get(), states_ti.get()];
                         let losses = [found_it.get_mut(), found_ti.get_mut()];
                         let out = PerAnchor { losses, pulls: [pull_it.get_mut(), pull_ti.get_mut()] };
                         let (field, ids) = (found.strip(&strip, pairs), ids.as_ref().map(Array::get));
-                        kernels::exponential_field(commands, field, strip.start, ids, states, &params, out)
+                        kernels::exponential_field(
+                            commands,
+                            field,
+                            (strip.start, images),
+                            ids,
+                            states,
+                            &params,
+                            out,
+                        )
                     })
                 })?;
                 for (found, expected) in [(&pull_it, &pulls[0]), (&pull_ti, &pulls[1])] {
