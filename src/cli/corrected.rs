@@ -22,6 +22,13 @@ pub struct Corrected {
     bytes: usize,
 }
 
+impl Corrected {
+    /// The recall, for the report of the run.
+    pub fn recall(&self) -> wgoal::report::Corrected {
+        wgoal::report::Corrected { val: self.val, test: self.test }
+    }
+}
+
 /// Fits the correction that the configuration of the head asks for. `None` if it asks for none, or if none improves
 /// validation, which a note says.
 pub fn fit(checkpoint: &mut Checkpoint, device: &Device, dataset: &Dataset) -> Result<Option<Corrected>> {

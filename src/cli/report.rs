@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use wgoal::io::write_regular;
-use wgoal::report::{OUTCOME, Outcome, PAGE, Ranked, Reference, Run, SAMPLES, Sample};
+use wgoal::report::{Corrected, OUTCOME, Outcome, PAGE, Ranked, Reference, Run, SAMPLES, Sample};
 use wgoal::{Checkpoint, Recall, Result, Split, Trainer};
 
 const EXAMPLES: &str = "\
@@ -142,11 +142,12 @@ impl Recorder {
         trainer: &Trainer,
         best: &Checkpoint,
         test: Option<Recall>,
+        corrected: Option<Corrected>,
         references: Vec<Reference>,
     ) -> Option<PathBuf> {
         let of = best.best()?;
         let mut outcome = Outcome::new(of, test);
-        outcome.references = references;
+        (outcome.corrected, outcome.references) = (corrected, references);
         if !self.of_ensemble {
             self.guarded(|recorder| recorder.take(trainer));
         }

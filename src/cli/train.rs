@@ -329,8 +329,9 @@ impl TrainArgs {
         }
         let baselines = self.closed_forms(trainer, start);
         let test = (split == Split::Test).then_some(recall);
+        let with_correction = corrected.as_ref().map(Corrected::recall);
         let references = baselines.as_ref().map_or(Vec::new(), Baselines::references);
-        if let Some(page) = recorder.finish(trainer, &checkpoint, test, references) {
+        if let Some(page) = recorder.finish(trainer, &checkpoint, test, with_correction, references) {
             note!("report: {}", shown(&page));
         }
         let head = folder.join(BEST);

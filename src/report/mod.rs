@@ -13,7 +13,7 @@ mod sample;
 mod sweep;
 
 pub use compare::{Compared, Comparison};
-pub use outcome::{Example, Outcome, Ranked, Reference};
+pub use outcome::{Corrected, Example, Outcome, Ranked, Reference};
 pub use run::{OUTCOME, PAGE, Run, SAMPLES};
 pub use sample::Sample;
 pub use sweep::sweep_page;

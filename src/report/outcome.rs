@@ -25,12 +25,25 @@ pub struct Outcome {
     /// Recall of the best head on the test split, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Recall>,
+    /// Recall of the best head with its correction for hubs, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Corrected>,
     /// Methods without training on the same features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<Reference>,
     /// The ranks of right answers; `None` if the run wrote no report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranked: Option<Ranked>,
+}
+
+/// Recall with the correction for hubs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Corrected {
+    /// On the validation split, which chose the correction.
+    pub val: Recall,
+    /// On the test split, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Recall>,
 }
 
 /// A method without training.
@@ -47,9 +60,9 @@ pub struct Reference {
 }
 
 impl Outcome {
-    /// The outcome of a run without references and ranks.
+    /// The outcome of a run without correction, references and ranks.
     pub fn new(best: Best, test: Option<Recall>) -> Self {
-        Self { best, test, references: Vec::new(), ranked: None }
+        Self { best, test, corrected: None, references: Vec::new(), ranked: None }
     }
 }
 

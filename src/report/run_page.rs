@@ -4,7 +4,7 @@ use super::figures::{
     CURVES, histograms, learning_curves, mean, rank_bins, rank_names, ranks, three, weight_map,
 };
 use super::page::{cell, count, folded, page, table};
-use super::{Example, Outcome, Ranked, Run, Sample};
+use super::{Corrected, Example, Outcome, Ranked, Run, Sample};
 use crate::eval::Recall;
 use crate::train::Point;
 use crate::{Plain, Result};
@@ -73,6 +73,9 @@ impl Run {
                 }
                 @if let Some(Outcome { test: Some(test), .. }) = &self.outcome {
                     "On the test split, rsum is " strong { (format!("{:.1}", test.rsum)) } ". "
+                    @if let Some(Corrected { test: Some(corrected), .. }) = self.outcome.as_ref().and_then(|o| o.corrected.as_ref()) {
+                        "With the correction for hubs, it is " strong { (format!("{:.1}", corrected.rsum)) } ". "
+                    }
                 }
                 @if let Some(outcome) = &self.outcome { (gain(outcome)) }
                 @if self.outcome.is_none() { "The run has not ended." }
@@ -85,23 +88,38 @@ impl Run {
         let Some(outcome) = &self.outcome else { return html! {} };
         let mut rows = recall_rows("validation", &outcome.best.recall);
         rows.extend(outcome.test.iter().flat_map(|test| recall_rows("test", test)));
+        if let Some(Corrected { val, test }) = &outcome.corrected {
+            rows.extend(recall_rows("validation, corrected for hubs", val));
+            rows.extend(test.iter().flat_map(|test| recall_rows("test, corrected for hubs", test)));
+        }
         let head = ["split", "direction", "R@1", "R@5", "R@10", "median rank", "mean rank"];
         let mut others: Vec<Vec<String>> = vec![vec![
             "this run".into(),
             cell(Some(outcome.best.recall.rsum), 1),
             cell(outcome.test.map(|test| test.rsum), 1),
         ]];
+        if let Some(Corrected { val, test }) = &outcome.corrected {
+            let name = "this run, corrected for hubs".into();
+            others.push(vec![name, cell(Some(val.rsum), 1), cell(test.map(|test| test.rsum), 1)]);
+        }
         others
             .extend(outcome.references.iter().map(|r| vec![r.name.clone(), cell(r.val, 1), cell(r.test, 1)]));
-        let compared = "rsum, compared with methods without training";
+        let compared = match outcome.references.is_empty() {
+            true => "rsum",
+            false => "rsum, compared with methods without training",
+        };
         html! {
             h2 { "Result" }
             p {
                 "R@K is the percentage of the queries that find a right answer among the first K. Higher is better. \
                  rsum is the sum of the six numbers of a split."
+                @if outcome.corrected.is_some() {
+                    " Hubs are items that are similar to most queries. The correction takes a part of their similarity; \
+                     wgoal eval, rank and search use it."
+                }
             }
             (table("Recall of the best epoch", &head, &rows, |k| k < 2, None))
-            @if !outcome.references.is_empty() {
+            @if others.len() > 1 {
                 (table(compared, &["method", "validation", "test"], &others, |k| k == 0, Some(0)))
             }
         }

@@ -39,6 +39,10 @@ pub fn sweep_page(sweep: &Table) -> Result<String> {
              least this large between an objective and " strong { (Plain(baseline)) } " if there were none (a paired \
              t-test over the seeds, corrected for the number of rows by Holm's method). A p below 0.05 is usually \
              called significant."
+            @if sweep.has_corrected() {
+                " The corrected rsum is that of the test split with the correction for hubs, which validation chooses for \
+                 each head."
+            }
         }
         (results(sweep))
         @if drawn.is_empty() {
@@ -64,22 +68,17 @@ fn score(score: Option<&Score>) -> String {
 }
 
 fn results(sweep: &Table) -> maud::Markup {
-    let head = [
-        "objective",
-        "point of the grid",
-        "val rsum",
-        "test rsum",
-        "p",
-        "i2t R@1",
-        "p",
-        "t2i R@1",
-        "p",
-        "diverged or collapsed runs",
-    ];
+    let corrected = sweep.has_corrected();
+    let mut head = vec!["objective", "point of the grid", "val rsum"];
+    for name in ["test rsum", "i2t R@1", "t2i R@1"].into_iter().chain(corrected.then_some("corrected rsum")) {
+        head.extend([name, "p"]);
+    }
+    head.push("diverged or collapsed runs");
     let row = |row: &Row| {
         let mut cells = vec![row.objective.clone(), row.point.clone().unwrap_or_else(|| "diverged".into())];
         cells.push(score(row.val_rsum.as_ref()));
-        for number in [&row.rsum, &row.i2t_r1, &row.t2i_r1] {
+        let numbers = [&row.rsum, &row.i2t_r1, &row.t2i_r1].into_iter();
+        for number in numbers.chain(corrected.then_some(&row.corrected_rsum)) {
             cells.push(score(number.as_ref()));
             let test = number.as_ref().and_then(|number| number.test);
             cells.push(match test {

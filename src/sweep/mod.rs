@@ -1,7 +1,7 @@
 //! Many runs, one table: every objective, at every point of a grid, with every seed.
 //!
 //! Validation chooses the point of each objective with the best mean rsum. The test split is used once, for the chosen points
-//! only. Each finished run is a line of `results.jsonl`, so an interrupted sweep continues and ends with the same table. A run
+//! only. Their heads get the correction for hubs. Each finished run is a line of `results.jsonl`, so an interrupted sweep continues and ends with the same table. A run
 //! depends only on its configuration.
 
 mod results;
@@ -13,6 +13,7 @@ pub use table::{Row, Score, Table};
 
 use crate::data::{Dataset, Split};
 use crate::device::Device;
+use crate::eval::{Correction, Recall};
 use crate::model::Head;
 use crate::train::{Checkpoint, Init, Point, TrainConfig, Trainer, fit_start};
 use crate::{Error, ErrorKind, Result};
@@ -208,13 +209,13 @@ impl Sweep {
             if results.test(objective, point, seed).is_some() {
                 continue;
             }
-            let checkpoint = Checkpoint::load(head_path(out, objective, number, seed))?;
-            let recall = {
-                let equal = checkpoint.config().equal_captions;
-                checkpoint.head().recall(device, dataset, Split::Test, 1, equal)
-            };
-            let recall = recall.map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
-            results.add_test(Test { objective: objective.into(), point: point.into(), seed, recall })?;
+            let path = head_path(out, objective, number, seed);
+            let mut checkpoint = Checkpoint::load(&path)?;
+            let tested = tested(device, dataset, &mut checkpoint, &path);
+            let (recall, corrected) =
+                tested.map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
+            let (objective, point) = (objective.into(), point.into());
+            results.add_test(Test { objective, point, seed, recall, corrected })?;
         }
         Ok(())
     }
@@ -238,6 +239,26 @@ impl Sweep {
         let of = |&seed: &u64| Some(results.run(objective, point, seed)?.best?.recall.rsum);
         self.seeds.iter().map(of).collect()
     }
+}
+
+/// Recall of a chosen head on the test split, without and with the correction for hubs that its configuration asks for. The
+/// correction is fitted on validation, and saved in the file of the head.
+fn tested(
+    device: &Device,
+    dataset: &Dataset,
+    checkpoint: &mut Checkpoint,
+    path: &Path,
+) -> Result<(Recall, Option<Recall>)> {
+    let TrainConfig { equal_captions, correction, .. } = *checkpoint.config();
+    let recall = checkpoint.head().recall(device, dataset, Split::Test, 1, equal_captions)?;
+    if correction == Correction::None {
+        return Ok((recall, None));
+    }
+    if checkpoint.fit_correction(device, dataset)?.correction.is_none() {
+        return Ok((recall, Some(recall)));
+    }
+    checkpoint.save(path)?;
+    Ok((recall, Some(checkpoint.recall(device, dataset, Split::Test, 1)?)))
 }
 
 /// The file of a run's head. It is deleted when another point is chosen.

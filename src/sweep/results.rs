@@ -46,6 +46,9 @@ pub(super) struct Test {
     pub point: String,
     pub seed: u64,
     pub recall: Recall,
+    /// With the correction for hubs. The same as `recall` if no correction raises validation; `None` if none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Recall>,
 }
 
 /// What decides the results; the first line of their file.

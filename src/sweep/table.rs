@@ -1,7 +1,7 @@
 //! The table of a sweep: recall on the test split at the chosen point of each objective.
 
 use super::Sweep;
-use super::results::Results;
+use super::results::{Results, Test};
 use crate::math::{TTest, deviation, mean};
 use crate::train::Point;
 use serde::Serialize;
@@ -43,6 +43,9 @@ pub struct Row {
     pub t2i_r1: Option<Score>,
     /// Sum of the six recalls.
     pub rsum: Option<Score>,
+    /// Sum of the six recalls with the correction for hubs; `None` if none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrected_rsum: Option<Score>,
     /// The rsum on validation, by which the point was chosen.
     pub val_rsum: Option<Score>,
     /// The learning curve of each seed at the chosen point. The JSON leaves it out: `results.jsonl` holds it.
@@ -95,6 +98,7 @@ impl Table {
             (|row| &mut row.i2t_r1) as fn(&mut Row) -> &mut Option<Score>,
             |row| &mut row.t2i_r1,
             |row| &mut row.rsum,
+            |row| &mut row.corrected_rsum,
             |row| &mut row.val_rsum,
         ] {
             let tests = rows.iter_mut().filter_map(|row| score(row).as_mut()?.test.as_mut());
@@ -121,14 +125,23 @@ impl Table {
             text += " Each objective is at the point of its grid with the best mean rsum on validation; the test split was \
                      not looked at before that choice.";
         }
-        text += "\n\n| triplet | pair | i2t R@1 | p | t2i R@1 | p | rsum | p | val rsum | point |\n\
-                 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n";
+        let corrected = self.has_corrected();
+        if corrected {
+            text += " The corrected rsum is that with the correction for hubs, which validation chooses for each head.";
+        }
+        let [name, line] = if corrected { [" corrected rsum | p |", " ---: | ---: |"] } else { [""; 2] };
+        let _ = write!(
+            text,
+            "\n\n| triplet | pair | i2t R@1 | p | t2i R@1 | p | rsum | p |{name} val rsum | point |\n\
+             | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |{line} ---: | --- |\n"
+        );
         for row in rows {
             // Of a sum, or of other negatives than the hardest, the name is no pair of weights.
             let weights = row.objective.split_once(':').filter(|_| !row.objective.contains(['@', '+', '*']));
             let (triplet, pair) = weights.unwrap_or((&row.objective, ""));
             let _ = write!(text, "| {triplet} | {pair} |");
-            for score in [&row.i2t_r1, &row.t2i_r1, &row.rsum] {
+            let scores = [&row.i2t_r1, &row.t2i_r1, &row.rsum].into_iter();
+            for score in scores.chain(corrected.then_some(&row.corrected_rsum)) {
                 let (number, p) = match score {
                     None => ("diverged".into(), "n/a".into()),
                     Some(score) if row.objective == *baseline => (score.to_markdown(), "baseline".into()),
@@ -146,17 +159,25 @@ impl Table {
         text
     }
 
+    /// Whether there is recall with the correction for hubs.
+    pub(crate) fn has_corrected(&self) -> bool {
+        self.rows.iter().any(|row| row.corrected_rsum.is_some())
+    }
+
     /// As comma-separated values with a header line, unrounded; empty where there is no number.
     pub fn to_csv(&self) -> String {
         let mut text = String::from("objective,point,diverged,collapsed");
-        for name in ["i2t_r1", "t2i_r1", "rsum", "val_rsum"] {
+        let corrected = self.has_corrected();
+        let names = ["i2t_r1", "t2i_r1", "rsum", "val_rsum"].into_iter();
+        for name in names.chain(corrected.then_some("corrected_rsum")) {
             let _ = write!(text, ",{name},{name}_sd,{name}_p,{name}_p_holm");
         }
         text.push('\n');
         for row in &self.rows {
             let point = row.point.as_deref().unwrap_or_default();
             let _ = write!(text, "{},{point},{},{}", row.objective, row.diverged, row.collapsed);
-            for score in [&row.i2t_r1, &row.t2i_r1, &row.rsum, &row.val_rsum] {
+            let scores = [&row.i2t_r1, &row.t2i_r1, &row.rsum, &row.val_rsum].into_iter();
+            for score in scores.chain(corrected.then_some(&row.corrected_rsum)) {
                 let number = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
                 let score = score.as_ref();
                 let _ = write!(
@@ -178,11 +199,11 @@ impl Row {
     fn new(sweep: &Sweep, results: &Results, objective: &str, baseline: Option<&Self>) -> Self {
         let points = sweep.points(objective);
         let point = sweep.choose(results, objective).map(|chosen| points[chosen].point.clone());
-        let tests: Option<Vec<_>> = point.as_ref().and_then(|point| {
-            sweep.seeds.iter().map(|&seed| Some(results.test(objective, point, seed)?.recall)).collect()
-        });
-        let score = |of: fn(&crate::eval::Recall) -> f64, baseline: Option<&Option<Score>>| {
-            let values = tests.as_ref()?.iter().map(of).collect();
+        let tests: Option<Vec<_>> = point
+            .as_ref()
+            .and_then(|point| sweep.seeds.iter().map(|&seed| results.test(objective, point, seed)).collect());
+        let score = |of: fn(&Test) -> Option<f64>, baseline: Option<&Option<Score>>| {
+            let values = tests.as_ref()?.iter().map(|test| of(test)).collect::<Option<Vec<_>>>()?;
             Some(Score::new(values, baseline.and_then(Option::as_ref)))
         };
         let validation = point.as_ref().and_then(|point| sweep.validation(results, objective, point));
@@ -201,9 +222,13 @@ impl Row {
             points: points.len(),
             diverged: results.runs.iter().filter(diverged).count(),
             collapsed: results.runs.iter().filter(collapsed).count(),
-            i2t_r1: score(|recall| recall.i2t.r1, baseline.map(|row| &row.i2t_r1)),
-            t2i_r1: score(|recall| recall.t2i.r1, baseline.map(|row| &row.t2i_r1)),
-            rsum: score(|recall| recall.rsum, baseline.map(|row| &row.rsum)),
+            i2t_r1: score(|test| Some(test.recall.i2t.r1), baseline.map(|row| &row.i2t_r1)),
+            t2i_r1: score(|test| Some(test.recall.t2i.r1), baseline.map(|row| &row.t2i_r1)),
+            rsum: score(|test| Some(test.recall.rsum), baseline.map(|row| &row.rsum)),
+            corrected_rsum: score(
+                |test| test.corrected.map(|recall| recall.rsum),
+                baseline.map(|row| &row.corrected_rsum),
+            ),
             val_rsum: validation.map(|values| Score::new(values, base_validation)),
             point,
         }

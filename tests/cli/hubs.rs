@@ -194,6 +194,17 @@ fn training_fits_the_correction_to_its_best_head() {
         assert_eq!(auto["corrected"][key]["rsum"], eval["rsum"]);
     }
     assert!(auto["corrected"]["val"]["rsum"].as_f64() > auto["val"]["rsum"].as_f64(), "{auto}");
+    // The report shows both.
+    let result: Value = serde_json::from_slice(&place.read("auto/result.json")).unwrap();
+    let page = String::from_utf8(place.read("auto/report.html")).unwrap();
+    for key in ["val", "test"] {
+        assert_eq!(result["corrected"][key], auto["corrected"][key]);
+        let rsum = format!("{:.1}", auto["corrected"][key]["rsum"].as_f64().unwrap());
+        assert!(page.contains(&format!(">{rsum}<")), "{rsum}");
+    }
+    assert!(page.contains("test, corrected for hubs") && page.contains("this run, corrected for hubs"));
+    let without = String::from_utf8(place.read("plain/report.html")).unwrap();
+    assert!(!without.contains("hubs"));
     let (tensors, _) = read_tensors(&place.read("auto/best.safetensors"));
     let (without, _) = read_tensors(&place.read("plain/best.safetensors"));
     let more: Vec<_> = tensors.iter().filter(|(name, _)| !without.contains_key(*name)).collect();

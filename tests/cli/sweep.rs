@@ -111,7 +111,7 @@ fn the_table_is_that_of_the_runs() {
     let table: Value = serde_json::from_slice(&place.read("sweep/table.json")).unwrap();
     let csv = String::from_utf8(place.read("sweep/table.csv")).unwrap();
     let csv: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!((csv.len(), csv.iter().all(|line| line.len() == 16)), (3, true), "{csv:?}");
+    assert_eq!((csv.len(), csv.iter().all(|line| line.len() == 24)), (3, true), "{csv:?}");
     let rows = table["rows"].as_array().unwrap();
     for (objective, runs) in ["con:con", "nca:lin"].iter().zip(&runs) {
         let row = rows.iter().position(|row| row["objective"] == **objective).unwrap();
@@ -171,6 +171,36 @@ fn p_is_corrected_for_the_number_of_objectives() {
         let line = stdout.lines().find(|line| line.replace(" | ", ":").contains(&format!("| {name}:")));
         assert!(line.is_some_and(|line| line.contains(&format!("| {found:.3} |"))), "{line:?} {found}");
     }
+}
+
+/// The heads of the chosen points get the correction that `train` gives its head.
+#[test]
+fn chosen_heads_are_corrected_for_hubs() {
+    let place = Place::new();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
+    let sweep =
+        format!("sweep {data} --objectives con:con,infonce --seeds 0,1 --epochs 1 --embed 24 --device cpu");
+    let stdout = place.ok(&format!("{sweep} --out sweep"));
+    let table: Value = serde_json::from_slice(&place.read("sweep/table.json")).unwrap();
+    let mut corrected = 0;
+    for row in table["rows"].as_array().unwrap() {
+        let name = row["objective"].as_str().unwrap().replace(':', "-");
+        for seed in [0, 1] {
+            let head = format!("sweep/heads/{name}-1-s{seed}.safetensors");
+            let eval = place.json(&format!("eval {head} {data} --device cpu --json"));
+            assert_eq!(row["corrected_rsum"]["values"][seed], eval["rsum"], "{head}");
+            let plain = eval.get("plain").unwrap_or(&eval);
+            assert_eq!(row["rsum"]["values"][seed], plain["rsum"], "{head}");
+            corrected += usize::from(eval.get("plain").is_some());
+        }
+        let mean = row["corrected_rsum"]["mean"].as_f64().unwrap();
+        assert!(stdout.contains(&format!("| {mean:.1} ± ")), "{mean} in\n{stdout}");
+    }
+    assert!(corrected > 0 && stdout.contains("| rsum | p | corrected rsum | p | val rsum |"), "{stdout}");
+    let page = String::from_utf8(place.read("sweep/report.html")).unwrap();
+    assert!(page.contains("corrected rsum"));
+    let without = place.ok(&format!("{sweep} --correction none --out without"));
+    assert!(!without.contains("corrected rsum") && without.contains("| rsum | p | val rsum |"), "{without}");
 }
 
 #[test]

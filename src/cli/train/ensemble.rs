@@ -109,7 +109,7 @@ fn train_member(
     let (val, rsum) = (best.recall.rsum, test.map(|test| test.rsum));
     let on_test = rsum.map_or(String::new(), |rsum| format!(", test rsum {rsum:.1}"));
     note!("member {}: best epoch {}, validation rsum {val:.1}{on_test}", trained.heads.len() + 1, best.epoch);
-    recorder.finish(&trainer, &checkpoint, test, Vec::new());
+    recorder.finish(&trainer, &checkpoint, test, None, Vec::new());
     let TrainConfig { seed, bandwidth, .. } = trainer.config().clone();
     trained.results.push(Member { seed, bandwidth, best_epoch: best.epoch, val, test: rsum });
     trained.heads.push(checkpoint);
