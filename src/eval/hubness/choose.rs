@@ -1,4 +1,4 @@
-//! The kind and the weights that are best on validation.
+//! The kind and the weight that are best on validation.
 //!
 //! The similarities are computed once. Every kind and weight only counts ranks in them, on the CPU.
 
@@ -39,29 +39,30 @@ impl Direction<'_> {
         let hits = |k: usize| ranks.iter().filter(|&&rank| rank < k).count() as f64;
         100.0 * (hits(1) + hits(5) + hits(10)) / ranks.len().max(1) as f64
     }
-
-    /// The best weight and the sum that it reaches. On ties the smallest.
-    fn best(&self, hubness: &[f64]) -> (f64, f32) {
-        let mut best = (self.sum(hubness, 0.0), 0.0);
-        for weight in (1..=TENTHS).map(|tenths| tenths as f32 / 10.0) {
-            let sum = self.sum(hubness, weight.into());
-            if sum > best.0 {
-                best = (sum, weight);
-            }
-        }
-        best
-    }
 }
 
-/// The kind and the weights of images and of texts with the best rsum. `None` if none is better than no correction.
-/// `images` and `texts` are unit embeddings.
+/// The best weight of both sides and the rsum that it reaches. On ties the smallest.
+fn best([to_images, to_texts]: [&Direction; 2], [images, texts]: [&[f64]; 2]) -> (f64, f32) {
+    let rsum = |weight: f64| to_images.sum(images, weight) + to_texts.sum(texts, weight);
+    let mut best = (rsum(0.0), 0.0);
+    for weight in (1..=TENTHS).map(|tenths| tenths as f32 / 10.0) {
+        let rsum = rsum(weight.into());
+        if rsum > best.0 {
+            best = (rsum, weight);
+        }
+    }
+    best
+}
+
+/// The kind and the weight of both sides with the best rsum. `None` if none is better than no correction. `images` and
+/// `texts` are unit embeddings.
 pub(super) fn choose(
     device: &Device,
     [images, texts]: [&[f32]; 2],
     truth: &Truth,
     bank: &HubnessCorrection,
     kinds: &[Hubness],
-) -> Result<Option<(Hubness, [f32; 2])>> {
+) -> Result<Option<(Hubness, f32)>> {
     let dim = bank.dim;
     let of_images = measure(device, images, bank.bank(Side::Text), dim, kinds)?;
     let of_texts = measure(device, texts, bank.bank(Side::Image), dim, kinds)?;
@@ -73,10 +74,10 @@ pub(super) fn choose(
     let mut best = None;
     let mut most = to_images.sum(&of_images[0], 0.0) + to_texts.sum(&of_texts[0], 0.0);
     for ((&kind, of_images), of_texts) in kinds.iter().zip(&of_images).zip(&of_texts) {
-        let [(to_images, image), (to_texts, text)] = [to_images.best(of_images), to_texts.best(of_texts)];
-        if to_images + to_texts > most {
-            most = to_images + to_texts;
-            best = Some((kind, [image, text]));
+        let (rsum, weight) = self::best([&to_images, &to_texts], [of_images, of_texts]);
+        if rsum > most {
+            most = rsum;
+            best = Some((kind, weight));
         }
     }
     Ok(best)
@@ -104,10 +105,14 @@ mod tests {
         let direction = Direction { similarities, candidates: 2, right: &truth.texts };
         let hubness = [0.8, 0.35];
         assert_eq!(direction.sum(&hubness, 0.0), 250.0);
-        // Text 0 loses 0.45 w more than text 1. That is enough for w above 2/9.
-        assert_eq!(direction.best(&hubness), (300.0, 0.3));
-        // Too much weight turns the first image.
-        assert_eq!(direction.sum(&hubness, 2.0), 250.0);
-        assert_eq!(direction.best(&[0.5, 0.5]), (250.0, 0.0));
+        // Text 0 loses 0.45 w more than text 1. That is enough for w above 2/9. Too much weight turns the first image.
+        assert_eq!((direction.sum(&hubness, 0.3), direction.sum(&hubness, 2.0)), (300.0, 250.0));
+        let back = Direction { similarities: vec![0.9, 0.7, 0.1, 0.6], candidates: 2, right: &truth.images };
+        let none = [0.5, 0.5];
+        assert_eq!(back.sum(&none, 0.0), 300.0);
+        assert_eq!(best([&back, &direction], [&none, &hubness]), (600.0, 0.3));
+        assert_eq!(best([&back, &direction], [&none, &none]), (550.0, 0.0));
+        // One weight serves both directions: image 0 is a hub only if it weighs more than 0.5.
+        assert_eq!(best([&back, &direction], [&[1.0, 0.0], &hubness]), (600.0, 0.3));
     }
 }

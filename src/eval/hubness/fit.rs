@@ -19,6 +19,9 @@ const TEMPERATURES: [f32; 5] = [0.03, 0.05, 0.07, 0.1, 0.15];
 /// The most validation images that choose.
 const IMAGES: u32 = 1000;
 
+/// Fewer validation images choose the weight alone, because chance would choose the kind.
+const FEW: usize = 400;
+
 /// A correction with what it does to validation.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -85,11 +88,11 @@ impl Gallery {
 
 impl HubnessCorrection {
     /// Fits a correction to a head: the bank is at most `bank` training images and captions, sampled with `seed`, and
-    /// validation chooses the kind and the weights by rsum. The weight of texts is chosen by recall from images to texts,
-    /// because the penalties of images change nothing there, and the other way round. On ties the first choice wins, and
-    /// none is before all others.
+    /// validation chooses the kind and one weight for both sides by rsum. On ties the first choice wins, and none is before
+    /// all others.
     ///
-    /// Validation splits of more than 1,000 images choose with the first 1,000.
+    /// Validation splits of fewer than 400 images choose the weight alone: of the inverted softmax with a temperature of
+    /// 0.1, or of CSLS with 10 neighbours. Splits of more than 1,000 images choose with the first 1,000.
     ///
     /// # Errors
     /// A dataset without training or validation rows, those of [`Head::embed`], a failing device.
@@ -108,7 +111,7 @@ impl HubnessCorrection {
         }
         let all = Gallery::of(device, head, dataset, Split::Val, equal)?;
         let plain = all.recall(device)?;
-        let kinds = kinds(choice);
+        let kinds = kinds(choice, all.truth.images() < FEW);
         let uncorrected = Fitted { correction: None, plain, corrected: plain };
         if kinds.is_empty() {
             return Ok(uncorrected);
@@ -120,12 +123,12 @@ impl HubnessCorrection {
         let rounded = of(kinds[0], [0.0; 2])?;
         let first = all.first(IMAGES);
         let some = first.as_ref().unwrap_or(&all);
-        let Some((hubness, weights)) =
+        let Some((hubness, weight)) =
             choose(device, [&some.images, &some.texts], &some.truth, &rounded, &kinds)?
         else {
             return Ok(uncorrected);
         };
-        let correction = of(hubness, weights)?;
+        let correction = of(hubness, [weight; 2])?;
         let images = correction.penalties(device, Side::Image, &all.images)?;
         let texts = correction.penalties(device, Side::Text, &all.texts)?;
         let corrected = all.corrected(device, [&images, &texts])?;
@@ -133,12 +136,16 @@ impl HubnessCorrection {
     }
 }
 
-/// What validation chooses from.
-fn kinds(choice: Correction) -> Vec<Hubness> {
+/// What validation chooses from. With few validation images, it is the kind that larger splits chose.
+fn kinds(choice: Correction, few: bool) -> Vec<Hubness> {
     let csls = NEIGHBOURS.map(|k| Hubness::Csls { k });
     let softmax = TEMPERATURES.map(|temperature| Hubness::InvertedSoftmax { temperature });
     match choice {
         Correction::None => Vec::new(),
+        Correction::Csls if few => vec![Hubness::Csls { k: 10 }],
+        Correction::InvertedSoftmax | Correction::Auto if few => {
+            vec![Hubness::InvertedSoftmax { temperature: 0.1 }]
+        }
         Correction::Csls => csls.to_vec(),
         Correction::InvertedSoftmax => softmax.to_vec(),
         Correction::Auto => csls.into_iter().chain(softmax).collect(),
@@ -161,6 +168,19 @@ fn sample(rows: &[u32], count: usize, seed: u64) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_images_choose_no_kind() {
+        for (choice, [many, few]) in [
+            (Correction::None, [0, 0]),
+            (Correction::Csls, [4, 1]),
+            (Correction::InvertedSoftmax, [5, 1]),
+            (Correction::Auto, [9, 1]),
+        ] {
+            assert_eq!([kinds(choice, false).len(), kinds(choice, true).len()], [many, few], "{choice}");
+            assert!(kinds(choice, true).iter().all(|kind| kinds(choice, false).contains(kind)), "{choice}");
+        }
+    }
 
     #[test]
     fn a_sample_is_in_order_and_a_function_of_the_seed() {
