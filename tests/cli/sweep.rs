@@ -155,7 +155,8 @@ fn the_table_is_that_of_the_runs() {
 fn p_is_corrected_for_the_number_of_objectives() {
     let place = Place::new();
     let names = "con:con,nca:lin,hinge,infonce";
-    let stdout = place.ok(&format!("sweep data --objectives {names} --seeds 0,1,2 {SMALL} --out sweep"));
+    let stdout =
+        place.ok(&format!("sweep data --objectives {names} --seeds 0,1,2 --lr 0.05 {SMALL} --out sweep"));
     let table: Value = serde_json::from_slice(&place.read("sweep/table.json")).unwrap();
     let rows = table["rows"].as_array().unwrap();
     let tests: Vec<_> = rows.iter().filter(|row| !row["rsum"]["test"].is_null()).collect();
