@@ -215,6 +215,7 @@ def test_a_dataset_of_arrays(features, folder):
     np.testing.assert_array_equal(rows, np.arange(100, 120))
     np.testing.assert_array_equal(owners[captions], rows[places])
     np.testing.assert_array_equal(dataset.rows("text", [7, 3]), texts[[7, 3]])
+    np.testing.assert_array_equal(dataset.rows("text", owners == 4), texts[8:10])
     np.testing.assert_array_equal(dataset.text_to_image, owners)
     assert "images: 120, 12 wide" in repr(dataset)
     with pytest.raises(ValueError, match="row 2 of array images|images"):

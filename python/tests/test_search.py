@@ -33,7 +33,11 @@ def test_recall_is_that_of_sorted_similarities(device):
 def test_recall_normalises_and_folds(device):
     x, y = batch(20, 8)
     plain = wgoal.recall(x, y, device=device)
-    assert wgoal.recall(5 * x, 0.1 * y, normalize=True, device=device).rsum == pytest.approx(plain.rsum)
+    lengths = np.linspace(0.1, 9, 20, dtype=np.float32)[:, None]
+    assert wgoal.recall(lengths * x, y / lengths, normalize=True, device=device).rsum == pytest.approx(plain.rsum)
+    expected = wgoal.top_k(x, y, 3, device=device)
+    found = wgoal.top_k(x / lengths, lengths * y, 3, normalize=True, device=device)
+    np.testing.assert_array_equal(found[0], expected[0])
     folds = wgoal.recall(x, y, folds=4, device=device)
     parts = [wgoal.recall(x[k : k + 5], y[k : k + 5], device=device).rsum for k in range(0, 20, 5)]
     assert folds.rsum == pytest.approx(np.mean(parts))

@@ -259,3 +259,29 @@ fn check(lab: &mut Lab) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::leave_out::NOTHING;
+    use super::*;
+    use crate::device::padded;
+
+    #[test]
+    fn without_equal_ids_the_sums_have_the_same_bits() {
+        const PAIRS: usize = 101;
+        let similarity: Vec<f32> = (0..PAIRS * padded(PAIRS))
+            .map(|k| if k % 97 == 5 { NOTHING } else { ((k * k) as f32).sin() })
+            .collect();
+        let distinct: Vec<u32> = (0..PAIRS as u32).rev().collect();
+        for block in [Block::images(0, PAIRS, PAIRS), Block::texts(0, PAIRS, PAIRS)] {
+            // With ids, every pair may be a target.
+            let [plain, masked] = [None, Some(&distinct[..])].map(|ids| {
+                let (mut state, mut distance) = (vec![0.0; 4 * PAIRS], vec![0.0; PAIRS]);
+                let same = (ids, SameImage::Target);
+                reference(&block, &similarity, same, 0.05, (&mut state, &mut distance));
+                (state, distance)
+            });
+            assert!(plain == masked && plain.0.iter().all(|x| x.is_finite()));
+        }
+    }
+}
