@@ -15,21 +15,21 @@ use wgoal::gradient::{GradientContext, GradientOptions};
 pub struct PyGradients {
     /// The value of the objective.
     loss: f32,
-    /// The gradient at the images, float32 (N, D).
+    /// The gradient at the images, float32, of the shape of `x`.
     images: Py<PyAny>,
-    /// The gradient at the texts, float32 (N, D).
+    /// The gradient at the texts, float32, of the shape of `y`.
     texts: Py<PyAny>,
     /// The gradient at the temperature of infonce or siglip; 0 for the others.
     temperature: f32,
     /// The gradient at the logit bias of siglip; 0 for the others.
     logit_bias: f32,
-    /// The similarity of each pair, float32 (N,).
+    /// The similarity of each text to its image, float32 (N,).
     positive: Py<PyArray1<f32>>,
-    /// The row of each image's hardest text, int64 (N,).
+    /// The row of each image's hardest text, int64, one per image.
     hardest_text: Py<PyArray1<i64>>,
     /// The row of each text's hardest image, int64 (N,).
     hardest_image: Py<PyArray1<i64>>,
-    /// The similarity of each image's hardest text, float32 (N,).
+    /// The similarity of each image's hardest text, float32, one per image.
     hardest_text_similarity: Py<PyArray1<f32>>,
     /// The similarity of each text's hardest image, float32 (N,).
     hardest_image_similarity: Py<PyArray1<f32>>,
@@ -47,7 +47,10 @@ impl PyGradients {
 #[derive(PartialEq)]
 struct Key {
     device: String,
-    pairs: usize,
+    /// Numbers of images and of texts.
+    shape: [usize; 2],
+    /// Whether an image may have several texts.
+    takes_captions: bool,
     dim: usize,
 }
 
@@ -97,7 +100,10 @@ fn context(py: Python<'_>, key: Key, asked: Asked) -> PyResult<Kept> {
             let objective = objective(py, &asked.name, &asked.parameters)?;
             let stop = Arc::new(AtomicBool::new(false));
             let device = device::open(py, &key.device)?.stop_when(stop.clone());
-            let new = || GradientContext::new(&device, &objective, key.pairs, key.dim);
+            let new = || match key.takes_captions {
+                true => GradientContext::with_captions(&device, &objective, key.shape, key.dim),
+                false => GradientContext::new(&device, &objective, key.shape[0], key.dim),
+            };
             let context = threads::short(py, new)?;
             Ok(Kept { key, asked, context, stop })
         }
@@ -105,7 +111,7 @@ fn context(py: Python<'_>, key: Key, asked: Asked) -> PyResult<Kept> {
 }
 
 fn keep(used: Kept) {
-    if used.key.pairs.saturating_mul(used.key.pairs) <= KEPT_VALUES {
+    if used.key.shape[0].saturating_mul(used.key.shape[1]) <= KEPT_VALUES {
         let mut kept = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             kept.remove(0);
@@ -121,6 +127,8 @@ fn keep(used: Kept) {
 ///     y: text embeddings (N, D).
 ///     objective: a name as in `wgoal train --objective`, such as "cir:sig-ms", "hinge" or "infonce+0.5*cir:sig-ms".
 ///     ids: the image of each pair, whole numbers (N,). Pairs of one image are never negatives of each other.
+///     text_image: for M images and N texts, the row of each text's image, (N,); every image has one text or more. x
+///         is then (M, D), and what belongs to images has M rows.
 ///     normalize: divide each row by its length first. The gradient is that at the raw rows.
 ///     device: as `wgoal --device`. It stays open between calls.
 ///     out: two float32 arrays (N, D) in C order to write the gradients to.
@@ -137,7 +145,7 @@ fn keep(used: Kept) {
 #[pyfunction]
 #[pyo3(signature = (
     x, y, objective = "cir:sig-ms", ids = None, normalize = false, device = "auto", out = None,
-    *, scale = 1.0, margin = None, tau = None, alpha = None, beta = None, lambda_ = None, threshold = None,
+    *, text_image = None, scale = 1.0, margin = None, tau = None, alpha = None, beta = None, lambda_ = None, threshold = None,
     circle_margin = None, temperature = None, logit_bias = None
 ))]
 pub fn gradients<'py>(
@@ -149,6 +157,7 @@ pub fn gradients<'py>(
     normalize: bool,
     device: &str,
     out: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    text_image: Option<&Bound<'py, PyAny>>,
     scale: f32,
     margin: Option<f32>,
     tau: Option<f32>,
@@ -163,25 +172,30 @@ pub fn gradients<'py>(
     let parameters = [margin, tau, alpha, beta, lambda_, threshold, circle_margin, temperature, logit_bias];
     guarded(|| {
         let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
-        let shape = [x.rows, x.cols];
-        if shape != [y.rows, y.cols] {
-            let found = format!("{shape:?} and {:?}", [y.rows, y.cols]);
+        let text_image = text_image.map(|rows| numbers("text_image", "rows", rows)).transpose()?;
+        let shapes = [[x.rows, x.cols], [y.rows, y.cols]];
+        if x.cols != y.cols || (x.rows != y.rows && text_image.is_none()) {
+            let found = format!("{:?} and {:?}", shapes[0], shapes[1]);
             let advice = "give one text embedding for each image embedding, as wide as that";
             return Err(raised(py, &refused("embeddings", "two matrices of one shape", found, advice)));
         }
         let ids = ids.map(|ids| numbers("ids", "ids", ids)).transpose()?;
         let [mut dx, mut dy] = match out {
-            Some((dx, dy)) => [Matrix::to_write("out", &dx, shape)?, Matrix::to_write("out", &dy, shape)?],
-            None => [Matrix::fresh(py, shape), Matrix::fresh(py, shape)],
+            Some((dx, dy)) => {
+                [Matrix::to_write("out", &dx, shapes[0])?, Matrix::to_write("out", &dy, shapes[1])?]
+            }
+            None => shapes.map(|shape| Matrix::fresh(py, shape)),
         };
         if dx.overlaps(&dy) || [&x, &y].iter().any(|input| input.overlaps(&dx) || input.overlaps(&dy)) {
             let found = "arrays that share memory with each other or with x and y";
             return Err(raised(py, &refused("out", "two arrays of their own", found, "give other arrays")));
         }
-        let key = Key { device: device.into(), pairs: x.rows, dim: x.cols };
+        let takes_captions = text_image.is_some();
+        let key = Key { device: device.into(), shape: [x.rows, y.rows], takes_captions, dim: x.cols };
         let options = GradientOptions::default().with(|options| {
             options.normalize = normalize;
             options.ids = ids.as_deref();
+            options.text_image = text_image.as_deref();
             options.scale = scale;
         });
         let mut kept = context(py, key, Asked { name: objective.into(), parameters })?;
@@ -192,7 +206,7 @@ pub fn gradients<'py>(
             let value = kept.context.gradients(images, texts, options, into)?;
             Ok((value, kept.context.mined()?))
         };
-        let work_of = x.rows.saturating_mul(x.rows).saturating_mul(x.cols);
+        let work_of = x.rows.saturating_mul(y.rows).saturating_mul(x.cols);
         let done = match work_of <= SHORT {
             true => threads::short(py, work),
             false => threads::long(py, &kept.stop, work),
@@ -228,7 +242,7 @@ pub fn time_gradients(
 ) -> PyResult<f64> {
     guarded(|| {
         let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
-        let key = Key { device: "cpu".into(), pairs: x.rows, dim: x.cols };
+        let key = Key { device: "cpu".into(), shape: [x.rows; 2], takes_captions: false, dim: x.cols };
         let mut kept = context(py, key, Asked { name: objective, parameters: Parameters::default() })?;
         let mut out = [vec![0.0; x.values().len()], vec![0.0; y.values().len()]];
         let (images, texts) = (x.values(), y.values());

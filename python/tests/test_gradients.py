@@ -50,6 +50,33 @@ def test_parameters_and_ids_are_used(device):
     np.testing.assert_allclose(again.loss, reference.infonce(x, y)[0], rtol=1e-4)
 
 
+def test_an_image_has_several_texts(device):
+    x, y = batch(12, 8)
+    owners = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7])
+    images = x[[0, 2, 3, 6, 7, 8, 10, 11]]
+    for name in ("hinge", "triplet", "hinge"):
+        g = wgoal.gradients(images, y, name, text_image=owners, device=device)
+        assert g.images.shape == (8, 8) and g.texts.shape == (12, 8)
+        s = images @ y.T
+        s[owners, np.arange(12)] = -np.inf
+        np.testing.assert_array_equal(g.hardest_text, s.argmax(1))
+        np.testing.assert_array_equal(g.hardest_image, s.argmax(0))
+    # A context of another objective, and a new one after contexts of other shapes.
+    first = wgoal.gradients(images, y, "infonce", text_image=owners, device=device)
+    for pairs in range(2, 8):
+        wgoal.gradients(x[:pairs], y[:pairs], "hinge", device=device)
+    again = wgoal.gradients(images, y, "infonce", text_image=owners, device=device)
+    assert first.loss == again.loss
+    np.testing.assert_array_equal(first.images, again.images)
+    # With one text per image, it is the gradient of pairs.
+    one, other = wgoal.gradients(x, y, "hinge", text_image=np.arange(12), device=device), wgoal.gradients(
+        x, y, "hinge", device=device
+    )
+    np.testing.assert_allclose(one.images, other.images, **close)
+    with pytest.raises(ValueError, match="text_image: expected 12 numbers"):
+        wgoal.gradients(images, y, "hinge", text_image=owners[:5], device=device)
+
+
 @pytest.mark.parametrize("name", ["infonce", "hinge-sum", "siglip", "multi-similarity"])
 def test_losses_agree_with_finite_differences(name, device):
     x, y = batch(8, 6)

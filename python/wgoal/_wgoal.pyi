@@ -31,10 +31,10 @@ class Gradients:
         """The value of the objective."""
     @property
     def images(self) -> NDArray[np.float32]:
-        """The gradient at the images, float32 (N, D)."""
+        """The gradient at the images, float32, of the shape of `x`."""
     @property
     def texts(self) -> NDArray[np.float32]:
-        """The gradient at the texts, float32 (N, D)."""
+        """The gradient at the texts, float32, of the shape of `y`."""
     @property
     def temperature(self) -> float:
         """The gradient at the temperature of infonce or siglip; 0 for the others."""
@@ -43,16 +43,16 @@ class Gradients:
         """The gradient at the logit bias of siglip; 0 for the others."""
     @property
     def positive(self) -> NDArray[np.float32]:
-        """The similarity of each pair, float32 (N,)."""
+        """The similarity of each text to its image, float32 (N,)."""
     @property
     def hardest_text(self) -> NDArray[np.int64]:
-        """The row of each image's hardest text, int64 (N,)."""
+        """The row of each image's hardest text, int64, one per image."""
     @property
     def hardest_image(self) -> NDArray[np.int64]:
         """The row of each text's hardest image, int64 (N,)."""
     @property
     def hardest_text_similarity(self) -> NDArray[np.float32]:
-        """The similarity of each image's hardest text, float32 (N,)."""
+        """The similarity of each image's hardest text, float32, one per image."""
     @property
     def hardest_image_similarity(self) -> NDArray[np.float32]:
         """The similarity of each text's hardest image, float32 (N,)."""
@@ -66,6 +66,7 @@ def gradients(
     device: str = "auto",
     out: Optional[Tuple[NDArray[np.float32], NDArray[np.float32]]] = None,
     *,
+    text_image: Optional[ArrayLike] = None,
     scale: float = 1.0,
     margin: Optional[float] = None,
     tau: Optional[float] = None,

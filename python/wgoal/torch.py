@@ -23,11 +23,11 @@ BOUNDS = (0.001, 0.5)
 
 class _Gradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, images, texts, temperature, logit_bias, ids, call):
+    def forward(ctx, images, texts, temperature, logit_bias, ids, text_image, call):
         x, y = (_host(name, tensor) for name, tensor in (("images", images), ("texts", texts)))
         values = [None if tensor is None else float(tensor) for tensor in (temperature, logit_bias)]
-        found = call(x, y, ids, *values)
-        scale = 1.0 / len(x) if call.mean else 1.0
+        found = call(x, y, ids, text_image, *values)
+        scale = 1.0 / len(y) if call.mean else 1.0
         own = []
         for tensor, gradient in ((images, found.images), (texts, found.texts)):
             gradient = torch.from_numpy(gradient).to(device=tensor.device, dtype=tensor.dtype)
@@ -47,7 +47,7 @@ class _Gradient(torch.autograd.Function):
         own = []
         for needed, gradient in zip(ctx.needs_input_grad, ctx.saved_tensors):
             own.append(gradient * upstream.to(gradient.dtype) if needed and gradient is not None else None)
-        return (*own, None, None)
+        return (*own, None, None, None)
 
 
 def _host(name, tensor):
@@ -69,8 +69,10 @@ class _Call:
         self.objective, self.mean, self.normalize = objective, mean, normalize
         self.device, self.parameters = device, parameters
 
-    def __call__(self, x, y, ids, temperature, logit_bias):
+    def __call__(self, x, y, ids, text_image, temperature, logit_bias):
         parameters = dict(self.parameters)
+        if text_image is not None:
+            parameters["text_image"] = text_image
         if temperature is not None:
             parameters["temperature"] = temperature
         if logit_bias is not None:
@@ -83,6 +85,7 @@ class Loss(nn.Module):
 
     ``loss(images, texts, ids=None)`` takes two matrices (pairs, width), whose row i is a pair, and for every pair the
     number of its image. Pairs of one image are never negatives of each other. It returns a scalar, float32.
+    ``loss(images, texts, text_image=rows)`` takes every image once, and the row of each text's image.
 
     Most GOAL gradients are not the gradient of any loss. The value is then the sum of hardest - positive, and the
     gradient is that of GOAL.
@@ -90,7 +93,7 @@ class Loss(nn.Module):
     Args:
         objective: a name as in `wgoal train --objective`, such as "cir:sig-ms", "infonce" or "infonce+0.5*cir:sig-ms".
         reduction: "sum" is the value as wgoal defines it: a sum over the batch for GOAL and the triplet losses, a mean for
-            infonce and siglip. "mean" divides it, and the gradient, by the number of pairs.
+            infonce and siglip. "mean" divides it, and the gradient, by the number of texts.
         learn_temperature: whether the temperature of infonce or siglip is learned (and the bias of siglip); by default
             as in the library, off for infonce and on for siglip. It is the Parameter `temperature`, clamped to 0.001
             to 0.5.
@@ -136,10 +139,11 @@ class Loss(nn.Module):
         if has_bias:
             self.logit_bias = nn.Parameter(torch.tensor(bias), requires_grad=learn)
 
-    def forward(self, images: torch.Tensor, texts: torch.Tensor, ids=None) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, texts: torch.Tensor, ids=None, text_image=None) -> torch.Tensor:
         """The value at images and texts (pairs, width)."""
-        if ids is not None and isinstance(ids, torch.Tensor):
-            ids = ids.detach().cpu().numpy()
+        ids, text_image = (
+            rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows for rows in (ids, text_image)
+        )
         call = _Call(
             self.objective, self.reduction == "mean", self.normalize, self.device, self.parameters_of_objective
         )
@@ -147,7 +151,7 @@ class Loss(nn.Module):
         if temperature is not None and temperature.requires_grad:
             with torch.no_grad():
                 temperature.clamp_(*BOUNDS)
-        return _Gradient.apply(images, texts, temperature, self.logit_bias, ids, call)
+        return _Gradient.apply(images, texts, temperature, self.logit_bias, ids, text_image, call)
 
     def extra_repr(self):
         given = "".join(f", {name}={value}" for name, value in self.parameters_of_objective.items())

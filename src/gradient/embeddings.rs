@@ -157,12 +157,13 @@ impl GradientContext {
     /// Computes the gradients of another objective from now on, with the same buffers.
     ///
     /// # Errors
-    /// A parameter out of range; the context then keeps its objective.
+    /// A parameter out of range, or an objective that the context cannot compute; it then keeps its objective.
     pub fn set_objective(&mut self, objective: &Objective) -> Result<()> {
+        let objective = if self.takes_captions { with_captions(objective)? } else { objective.clone() };
         objective.validate()?;
         let logits = objective.logits().map_or([0.0; Logits::LEN], |logits| logits.values());
         self.logits.write(&self.device, 0, &logits)?;
-        self.objective.clone_from(objective);
+        self.objective = objective;
         Ok(())
     }
 
