@@ -43,7 +43,7 @@ fn refused(device: &Device) -> Outcome {
     let values = [1.0, 0.0, 0.0, 1.0];
     let error = context.gradients(&values, &values, GradientOptions::default(), [&mut dx, &mut dy]);
     let error = error.err().ok_or("two pairs in the place of three")?.to_string();
-    check(error.starts_with("embeddings: expected 3 pairs of width 2"), error)?;
+    check(error.starts_with("embeddings: expected 3 images and 3 texts of width 2"), error)?;
     check((dx, dy) == ([7.0; 4], [7.0; 4]), "the slices were written")
 }
 
