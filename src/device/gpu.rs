@@ -143,7 +143,11 @@ impl Gpu {
         let params = make("params", PARAMS, Use::UNIFORM | Use::COPY_DST);
         let nothing = make("nothing", 16, Use::STORAGE | Use::COPY_SRC);
         let flight = Flight::new(info.work_per_submit());
-        Ok(Self(Arc::new(Inner {
+        #[cfg_attr(
+            target_arch = "wasm32",
+            allow(clippy::arc_with_non_send_sync, reason = "a browser's device stays on its thread")
+        )]
+        let inner = Arc::new(Inner {
             device,
             queue,
             info,
@@ -162,7 +166,8 @@ impl Gpu {
             last: Mutex::new("nothing yet"),
             slot: OnceLock::new(),
             profile: Mutex::default(),
-        })))
+        });
+        Ok(Self(inner))
     }
 
     pub fn info(&self) -> &DeviceInfo {
