@@ -35,7 +35,7 @@ pub(crate) fn check_embeddings(images: Rows, texts: Rows, ids: Option<&[u32]>) -
     if let Some(ids) = ids
         && ids.len() != pairs
     {
-        let expected = format!("{pairs} numbers, one a pair");
+        let expected = format!("{pairs} numbers, one per pair");
         return Err(Error::config("ids", expected, ids.len(), "give the image of every pair"));
     }
     Ok(pairs)
