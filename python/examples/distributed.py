@@ -27,14 +27,14 @@ class Towers(torch.nn.Module):
         return self.image(images), self.text(texts)
 
 
-def process(rank, processes, store):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
+def train(rank, processes):
     torch.manual_seed(0)
     common = torch.randn(256, 16)
     images, texts = (common @ torch.randn(16, width) for width in (64, 48))
     own = torch.arange(rank, len(images), processes)
     model = DistributedDataParallel(Towers())
-    loss = Loss("cir:sig-ms")
+    # gloo is for processes on CPUs.
+    loss = Loss("cir:sig-ms", device="cpu")
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for step in range(41):
         x, y = (torch.cat(all_gather(side)) for side in model(images[own], texts[own]))
@@ -44,6 +44,14 @@ def process(rank, processes, store):
         optimizer.step()
         if rank == 0 and step % 10 == 0:
             print(f"step {step:2}  loss {float(value):9.2f}  of {len(x)} pairs in {processes} processes", flush=True)
+
+
+def process(rank, processes, store):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
+    train(rank, processes)
+    # The model holds the group and is gone here, so the threads of the group end in destroy_process_group. That function
+    # releases the GIL, which these threads may need to end; a model that goes later would wait for them with the GIL held.
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -3,8 +3,8 @@
 use crate::errors::{guarded, raised};
 use crate::threads;
 use pyo3::prelude::*;
-use std::process;
 use std::sync::{Mutex, PoisonError};
+use std::{mem, process};
 use wgoal::device::DeviceKind;
 use wgoal::{Device, Error, ErrorKind};
 
@@ -42,6 +42,14 @@ pub fn open(py: Python<'_>, name: &str) -> PyResult<Device> {
 /// Forgets a device that has failed, so that the next call opens it again.
 pub fn forget(name: &str) {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, ..)| known != name);
+}
+
+/// Closes all devices. Those of a parent process are left alone: their drivers have no threads here.
+pub fn close(py: Python<'_>) {
+    let open = mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
+    let (own, inherited): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, by, _)| *by == process::id());
+    mem::forget(inherited);
+    py.detach(|| drop(own));
 }
 
 /// The devices of this machine as JSON.

@@ -8,6 +8,7 @@ use numpy::PyArray1;
 use pyo3::prelude::*;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{mem, process};
 use wgoal::gradient::{GradientContext, GradientOptions};
 
 /// The gradient of an objective at a batch of embeddings.
@@ -43,9 +44,10 @@ impl PyGradients {
     }
 }
 
-/// What a context was made for.
+/// What a context was made for, and by which process: a forked one must not touch the GPU of its parent.
 #[derive(PartialEq)]
 struct Key {
+    process: u32,
     device: String,
     /// Numbers of images and of texts.
     shape: [usize; 2],
@@ -114,9 +116,23 @@ fn keep(used: Kept) {
     if used.key.shape[0].saturating_mul(used.key.shape[1]) <= KEPT_VALUES {
         let mut kept = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
-            kept.remove(0);
+            release(kept.remove(0));
         }
         kept.push(used);
+    }
+}
+
+/// Releases the contexts.
+pub fn close(py: Python<'_>) {
+    let kept = mem::take(&mut *CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner));
+    py.detach(|| kept.into_iter().for_each(release));
+}
+
+/// Drops a context, unless a parent process made it: its driver has no threads here.
+fn release(kept: Kept) {
+    match kept.key.process == process::id() {
+        true => drop(kept),
+        false => mem::forget(kept),
     }
 }
 
@@ -191,7 +207,7 @@ pub fn gradients<'py>(
             return Err(raised(py, &refused("out", "two arrays of their own", found, "give other arrays")));
         }
         let takes_captions = text_image.is_some();
-        let key = Key { device: device.into(), shape: [x.rows, y.rows], takes_captions, dim: x.cols };
+        let key = Key { process: process::id(), device: device.into(), shape: [x.rows, y.rows], takes_captions, dim: x.cols };
         let options = GradientOptions::default().with(|options| {
             options.normalize = normalize;
             options.ids = ids.as_deref();
@@ -242,7 +258,13 @@ pub fn time_gradients(
 ) -> PyResult<f64> {
     guarded(|| {
         let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
-        let key = Key { device: "cpu".into(), shape: [x.rows; 2], takes_captions: false, dim: x.cols };
+        let key = Key {
+            process: process::id(),
+            device: "cpu".into(),
+            shape: [x.rows; 2],
+            takes_captions: false,
+            dim: x.cols,
+        };
         let mut kept = context(py, key, Asked { name: objective, parameters: Parameters::default() })?;
         let mut out = [vec![0.0; x.values().len()], vec![0.0; y.values().len()]];
         let (images, texts) = (x.values(), y.values());

@@ -30,6 +30,14 @@ fn main(py: Python<'_>, arguments: Vec<OsString>) -> PyResult<u8> {
     guarded(|| Ok(py.detach(|| wgoal::cli::main(arguments))))
 }
 
+/// Closes what is kept between calls: devices and their buffers. The package calls it when Python ends, so that no
+/// driver meets the end of the process with a device open. A later call opens them again.
+#[pyfunction]
+fn close(py: Python<'_>) {
+    gradients::close(py);
+    device::close(py);
+}
+
 #[pymodule]
 fn _wgoal(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
@@ -40,6 +48,7 @@ fn _wgoal(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<head::PyHead>()?;
     module.add_class::<train::Run>()?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
+    module.add_function(wrap_pyfunction!(close, module)?)?;
     module.add_function(wrap_pyfunction!(device::devices, module)?)?;
     module.add_function(wrap_pyfunction!(device::device_name, module)?)?;
     module.add_function(wrap_pyfunction!(gradients::gradients, module)?)?;

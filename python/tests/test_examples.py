@@ -1,17 +1,49 @@
 """Every example runs, and what it prints improves."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 
-def run(root, folder, name, *arguments):
+def run(root, folder, name, *arguments, timeout=240):
+    """What an example prints. If it does not end in time, the test fails with the stacks of its processes."""
     command = [sys.executable, str(root / "python" / "examples" / name), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    example = subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+    try:
+        out, err = example.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        waiting = threads(example.pid)
+        if os.name == "posix":
+            # Python prints the stacks of a process that this signal ends, unless it has begun to end by itself.
+            os.killpg(example.pid, signal.SIGABRT)
+        else:
+            example.kill()
+        out, err = example.communicate(timeout=30)
+        pytest.fail(f"{name}: no end after {timeout} s\n{waiting}\n{out}\n{err}")
+    assert example.returncode == 0, err
+    return out
+
+
+def threads(session):
+    """The threads of the processes of a session: their processes, names, and what they wait for, on Linux."""
+    found = []
+    for task in Path("/proc").glob("[0-9]*/task/*"):
+        try:
+            name, rest = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+            if int(rest.split()[3]) == session:
+                waits = (task / "wchan").read_text()
+                call = (task / "syscall").read_text().split()[0]
+                found.append(f"process {task.parts[2]} thread {task.name} {name}: {waits}, system call {call}")
+        except (OSError, ValueError):
+            continue
+    return "\n".join(found)
 
 
 def numbers(pattern, text):
@@ -44,5 +76,5 @@ def test_the_learning_curves(root, tmp_path):
 
 def test_several_processes(root, tmp_path):
     pytest.importorskip("torch.distributed.nn.functional")
-    found = numbers(r"loss\s+(-?[\d.]+)", run(root, tmp_path, "distributed.py"))
+    found = numbers(r"loss\s+(-?[\d.]+)", run(root, tmp_path, "distributed.py", timeout=90))
     assert found[-1] < found[0]

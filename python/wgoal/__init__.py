@@ -8,6 +8,9 @@ over each epoch; ``cca``, ``ridge`` and ``kcca`` fit one without training. ``rec
 Functions release the GIL while they work. Errors are ``ValueError``, ``OSError`` or ``DeviceError``.
 """
 
+import atexit as _atexit
+
+from wgoal import _wgoal as _native
 from wgoal._estimator import JointHead
 from wgoal._evaluate import Ranking, Recall, analyze, devices, hard_negatives, recall, top_k
 from wgoal._head import Fit, Head, cca, kcca, ridge
@@ -36,3 +39,6 @@ __all__ = [
     "ridge",
     "top_k",
 ]
+
+# A driver should not meet the end of the process with a device open.
+_atexit.register(_native.close)

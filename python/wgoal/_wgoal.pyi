@@ -57,6 +57,9 @@ class Gradients:
     def hardest_image_similarity(self) -> NDArray[np.float32]:
         """The similarity of each text's hardest image, float32 (N,)."""
 
+def close() -> None:
+    """Closes devices and buffers that are kept between calls. A later call opens them again."""
+
 def gradients(
     x: ArrayLike,
     y: ArrayLike,
