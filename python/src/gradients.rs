@@ -207,7 +207,13 @@ pub fn gradients<'py>(
             return Err(raised(py, &refused("out", "two arrays of their own", found, "give other arrays")));
         }
         let takes_captions = text_image.is_some();
-        let key = Key { process: process::id(), device: device.into(), shape: [x.rows, y.rows], takes_captions, dim: x.cols };
+        let key = Key {
+            process: process::id(),
+            device: device.into(),
+            shape: [x.rows, y.rows],
+            takes_captions,
+            dim: x.cols,
+        };
         let options = GradientOptions::default().with(|options| {
             options.normalize = normalize;
             options.ids = ids.as_deref();
