@@ -216,7 +216,7 @@ fn a_safetensors_dataset_trains_to_the_same_bits() {
 #[test]
 fn the_example_dataset_is_the_default() {
     let place = Place::new();
-    let train = "train --recipe goal --device cpu --epochs 1 --embed 4 --json";
+    let train = "train --recipe goal --device cpu --epochs 1 --embed 4 --no-baselines --json";
     let project = env!("CARGO_MANIFEST_DIR");
     let mut command = place.command();
     let args = train.split(' ').chain(["--out", "x"]);
