@@ -247,6 +247,11 @@ impl Mat<'_> {
 }
 
 impl MatMut<'_> {
+    /// The same matrix for a shorter time.
+    pub fn view_mut(&mut self) -> MatMut<'_> {
+        self.part(&(0..self.rows))
+    }
+
     /// Some of the rows. On a GPU the first row must begin at a multiple of 256 bytes.
     pub fn part(&mut self, rows: &Range<usize>) -> MatMut<'_> {
         let start = rows.start * self.stride;

@@ -184,7 +184,8 @@ mod tests {
             };
             let [dx, dy] = &mut gradients;
             let objective: Objective = "hinge".parse().unwrap();
-            workspace.gradient(&mut commands, &objective, inputs, [dx, dy]).unwrap();
+            let into = [&mut dx.view_mut(), &mut dy.view_mut()];
+            workspace.gradient(&mut commands, &objective, inputs, into).unwrap();
             commands.submit().unwrap();
             workspace
                 .hardest()

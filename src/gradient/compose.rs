@@ -3,15 +3,16 @@
 //! The file is long because more than half of it are tests: strips of any size give the gradient of the whole batch, and
 //! what is left out has no part in it.
 
+use super::mining::exponentials;
 use super::several::{positives_of, towards};
 use super::terms::{exponential_params, same_image, targets, term_weights};
 use super::workspace::{Direction, Inputs, Strips, Workspace};
 use crate::Result;
-use crate::device::{Commands, Matrix};
+use crate::device::{Commands, MatMut};
 use crate::kernels::{
-    Below, Composition, Dense, ExponentialParams, InfonceField, Known, PerAnchor, PositivesParams, Relative,
-    SiglipField, WeightParams, accumulate, compose, dense_field, dense_sum, exponential_field,
-    exponential_sum, infonce, mined_order, relative, siglip, weights,
+    Below, Composition, Dense, ExponentialParams, InfonceAtOnce, InfonceField, Known, PerAnchor,
+    PositivesParams, Relative, SiglipField, WeightParams, accumulate, compose, dense_field, dense_sum,
+    exponential_field, exponential_sum, infonce, infonce_at_once, mined_order, relative, siglip, weights,
 };
 use crate::objective::{GoalParams, InfonceParams, Negatives, Objective, SiglipParams, Term};
 
@@ -22,7 +23,7 @@ impl Workspace {
         commands: &mut Commands,
         objective: &Objective,
         inputs: Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
         self.begun = false;
         for term in objective.terms() {
@@ -37,7 +38,7 @@ impl Workspace {
         commands: &mut Commands,
         term: &Term,
         inputs: &Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
         self.mine(commands, inputs, term, 0)?;
         let several = towards(term, inputs);
@@ -104,7 +105,7 @@ impl Workspace {
         term: &Term,
         goal: WeightParams,
         inputs: &Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
         let (pairs, anchors) = (self.pairs(), self.anchors());
         let several = towards(term, inputs);
@@ -179,7 +180,7 @@ impl Workspace {
         commands: &mut Commands,
         inputs: &Inputs,
         round: usize,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
         (positive, accumulate): (bool, bool),
     ) -> Result<()> {
         let pairs = self.pairs();
@@ -217,7 +218,7 @@ impl Workspace {
         goal: &WeightParams,
         term: &Term,
         inputs: &Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
         let has_several = towards(term, inputs).is_some();
         let Self { similarity, images, texts, positive, several, begun, .. } = self;
@@ -249,7 +250,7 @@ impl Workspace {
         params: &ExponentialParams,
         several: Option<&PositivesParams>,
         inputs: &Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
         let Self { similarity, images, texts, positive, several: [it, ti], begun, .. } = self;
         similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
@@ -281,13 +282,26 @@ impl Workspace {
         params: &InfonceParams,
         shares: [f32; 2],
         inputs: &Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
-        let Self { similarity, images, texts, dt, begun, .. } = self;
+        let Self { similarity, images, texts, positive, dt, begun, .. } = self;
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
+            let same_image = targets(params);
+            if strip.is_whole() {
+                if let Commands::Cpu = commands {
+                    let (ids, temperature, scale) = (inputs.ids, inputs.logits, inputs.scale);
+                    let mined = [positive.view(), images.rounds.at(0).value, texts.rounds.at(0).value];
+                    let from = InfonceAtOnce { ids, same_image, temperature, scale, shares, mined };
+                    let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
+                    if infonce_at_once(strip.view_mut(), from, dt.buffer.view_mut(), losses)? {
+                        return strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun);
+                    }
+                }
+                exponentials(commands, params, &strip, inputs, [&mut *images, &mut *texts])?;
+            }
             let from = InfonceField {
                 ids: inputs.ids,
-                same_image: targets(params),
+                same_image,
                 temperature: inputs.logits,
                 states: [images.sums.view(), texts.sums.view()],
                 scale: inputs.scale,
@@ -306,7 +320,7 @@ impl Workspace {
         commands: &mut Commands,
         params: &SiglipParams,
         inputs: &Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
         let Self { similarity, images, texts, dt, db, begun, .. } = self;
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
@@ -334,7 +348,7 @@ fn per_direction(goal: &WeightParams, term: &Term) -> [WeightParams; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Buffer, Device, every_adapter};
+    use crate::device::{Buffer, Device, Matrix, every_adapter};
     use crate::gradient::LeftOut;
     use crate::gradient::workspace::Direction;
     use crate::math::{Purpose, random};
@@ -409,7 +423,8 @@ mod tests {
         };
         let mut commands = device.commands();
         let [dx, dy] = &mut gradients;
-        workspace.gradient(&mut commands, objective, inputs, [dx, dy]).unwrap();
+        let into = [&mut dx.view_mut(), &mut dy.view_mut()];
+        workspace.gradient(&mut commands, objective, inputs, into).unwrap();
         commands.submit().unwrap();
         let read = |matrix: &Matrix| device.wait(matrix.to_rows(device)).unwrap();
         let loss = |direction: &Direction| device.wait(direction.loss.read(device, 0..pairs)).unwrap();

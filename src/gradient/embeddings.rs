@@ -1,12 +1,13 @@
 //! The gradient at the caller's embeddings: [`Objective::gradients`] and [`GradientContext`].
 //!
-//! This file copies data to the device and back. The dispatches are those of `Workspace::gradient`.
+//! This file copies data to the device and back. The dispatches are those of `Workspace::gradient`. It is long because
+//! each call has a form that waits and one that does not.
 
 use super::captions::{Captions, with_captions};
 use super::checks::check_batch;
 use super::values::{GradientOptions, GradientValue, Gradients, Rows};
 use super::workspace::{Inputs, Workspace, check_pairs};
-use crate::device::{Buffer, Commands, Device, Matrix};
+use crate::device::{Backend, Buffer, Commands, Device, Mat, MatMut, Matrix, Slice, SliceMut, padded};
 use crate::kernels::{l2norm, l2norm_backward};
 use crate::objective::{Logits, Objective};
 use crate::{Error, Result};
@@ -213,11 +214,17 @@ impl GradientContext {
         }
         let [count, _] = self.workspace.anchors();
         self.captions = options.text_image.map(|images| Captions::new(count, images)).transpose()?;
-        let gathered = self.captions.as_ref().map(|captions| captions.gather(texts, self.dim));
-        // The rows of images from `count` on stay zero.
-        for (matrix, values) in self.embeddings.iter_mut().zip([images, gathered.as_deref().unwrap_or(texts)])
-        {
-            matrix.write_rows(&self.device, values)?;
+        // On the CPU, rows without padding are read and written where the caller has them.
+        let in_place = matches!(self.device, Device(Backend::Cpu(_), ..))
+            && padded(self.dim) == self.dim
+            && self.captions.is_none();
+        if !in_place {
+            let gathered = self.captions.as_ref().map(|captions| captions.gather(texts, self.dim));
+            let given = [images, gathered.as_deref().unwrap_or(texts)];
+            // The rows of images from `count` on stay zero.
+            for (matrix, values) in self.embeddings.iter_mut().zip(given) {
+                matrix.write_rows(&self.device, values)?;
+            }
         }
         let ids = self.captions.as_ref().map(|captions| &captions.ids[..]).or(options.ids);
         if let Some(ids) = ids {
@@ -229,7 +236,12 @@ impl GradientContext {
             self.normalised = Some([new()?, new()?]);
         }
         let mut commands = self.device.commands();
-        self.record(&mut commands, options, has_ids)?;
+        if in_place {
+            self.record(&mut commands, options, has_ids, Some(([images, texts], [dx, dy])))?;
+            commands.submit()?;
+            return self.value().await;
+        }
+        self.record(&mut commands, options, has_ids, None)?;
         commands.submit()?;
         let [of_images, of_texts] = match &self.normalised {
             Some([image, text]) if options.normalize => [&image.gradient, &text.gradient],
@@ -244,15 +256,30 @@ impl GradientContext {
         self.value().await
     }
 
-    /// The list of dispatches.
-    fn record(&mut self, commands: &mut Commands, options: GradientOptions<'_>, has_ids: bool) -> Result<()> {
+    /// The list of dispatches. `in_place` has the embeddings and the places of the gradients, if they are not in the
+    /// matrices of the context.
+    fn record(
+        &mut self,
+        commands: &mut Commands,
+        options: GradientOptions<'_>,
+        has_ids: bool,
+        in_place: Option<([&[f32]; 2], [&mut [f32]; 2])>,
+    ) -> Result<()> {
+        let (rows, cols) = (self.workspace.pairs(), self.dim);
+        let (given, out) = in_place.unzip();
+        let raw = match given {
+            Some(given) => given.map(|values| Mat { data: Slice::Host(values), rows, cols }),
+            None => self.embeddings.each_ref().map(Matrix::view),
+        };
+        let mut out =
+            out.map(|out| out.map(|out| MatMut { data: SliceMut::Host(out), rows, cols, stride: cols }));
         let mut normalised = self.normalised.as_mut().filter(|_| options.normalize);
-        for (side, raw) in normalised.iter_mut().flat_map(|sides| sides.iter_mut()).zip(&self.embeddings) {
-            l2norm(commands, raw.view(), side.unit.view_mut(), side.norms.view_mut())?;
+        for (side, raw) in normalised.iter_mut().flat_map(|sides| sides.iter_mut()).zip(raw) {
+            l2norm(commands, raw, side.unit.view_mut(), side.norms.view_mut())?;
         }
         let [images, texts] = match &normalised {
             Some([image, text]) => [image.unit.view(), text.unit.view()],
-            None => self.embeddings.each_ref().map(Matrix::view),
+            None => raw,
         };
         let inputs = Inputs {
             images,
@@ -263,11 +290,19 @@ impl GradientContext {
             scale: options.scale,
             bank: None,
         };
-        let [dx, dy] = &mut self.gradients;
-        self.workspace.gradient(commands, &self.objective, inputs, [dx, dy])?;
-        for (side, upstream) in normalised.into_iter().flatten().zip(&self.gradients) {
+        let [mut dx, mut dy] = match (&mut out, &normalised) {
+            (Some(out), None) => out.each_mut().map(MatMut::view_mut),
+            _ => self.gradients.each_mut().map(Matrix::view_mut),
+        };
+        self.workspace.gradient(commands, &self.objective, inputs, [&mut dx, &mut dy])?;
+        let Some(sides) = normalised else { return Ok(()) };
+        for (at, (side, upstream)) in sides.iter_mut().zip(&self.gradients).enumerate() {
             let Normalised { unit, norms, gradient } = side;
-            l2norm_backward(commands, upstream.view(), unit.view(), norms.view(), gradient.view_mut())?;
+            let gradient = match &mut out {
+                Some(out) => out[at].view_mut(),
+                None => gradient.view_mut(),
+            };
+            l2norm_backward(commands, upstream.view(), unit.view(), norms.view(), gradient)?;
         }
         Ok(())
     }

@@ -3,14 +3,15 @@
 use super::relation::LeftOut;
 use super::several::towards;
 use super::terms::targets;
-use super::workspace::{Direction, Inputs, Mined, Strips, Workspace, ranges};
+use super::workspace::{Direction, Inputs, Mined, Strip, Strips, Workspace, ranges};
 use crate::Result;
 use crate::device::{Buffer, Commands, Mat, Matrix, Slice, padded};
 use crate::kernels::{Below, Block, Candidates, Hardest, Product, hardest, log_sum_exp, matmul};
-use crate::objective::{Negatives, Objective, Term};
+use crate::objective::{InfonceParams, Negatives, Objective, Term};
 
 impl Workspace {
-    /// Finds p, and n and h of both directions. For InfoNCE it also computes the sums of exponentials. An anchor's own
+    /// Finds p, and n and h of both directions. For InfoNCE in several strips it also computes the sums of exponentials,
+    /// while the strip is there. An anchor's own
     /// pair is not a candidate after the first round. It is never a candidate if a margin closes triplets, because only
     /// a negative can violate a margin. Nor is it one if images have several texts.
     pub(super) fn mine(
@@ -44,13 +45,13 @@ impl Workspace {
                     _ => &mut *positive_scratch,
                 };
                 mining.block(commands, &block, strip.view(), inputs.ids, (positive, direction))?;
-                if let Objective::Infonce(params) = term.objective {
-                    let same = (inputs.ids, targets(params));
-                    let (state, distance) = (direction.sums.view_mut(), direction.part_loss.view_mut());
-                    log_sum_exp(commands, &block, strip.view(), same, inputs.logits, state, distance)?;
-                }
             }
-            Ok(())
+            match term.objective {
+                Objective::Infonce(params) if !strip.is_whole() => {
+                    exponentials(commands, params, &strip, inputs, [&mut *images, &mut *texts])
+                }
+                _ => Ok(()),
+            }
         })?;
         let (Some(bank), Some(strip), true) = (inputs.bank, &mut self.to_bank, term.mines()) else {
             return Ok(());
@@ -69,6 +70,22 @@ impl Workspace {
         }
         Ok(())
     }
+}
+
+/// The sums of exponentials of a strip, for InfoNCE.
+pub(super) fn exponentials(
+    commands: &mut Commands,
+    params: &InfonceParams,
+    strip: &Strip,
+    inputs: &Inputs,
+    directions: [&mut Direction; 2],
+) -> Result<()> {
+    for (direction, block) in directions.into_iter().zip(strip.blocks()) {
+        let same = (inputs.ids, targets(params));
+        let (state, distance) = (direction.sums.view_mut(), direction.part_loss.view_mut());
+        log_sum_exp(commands, &block, strip.view(), same, inputs.logits, state, distance)?;
+    }
+    Ok(())
 }
 
 /// One round of mining.

@@ -3,7 +3,7 @@
 use super::terms::positives_params;
 use super::workspace::{Direction, Inputs, Several, Strips, Workspace};
 use crate::Result;
-use crate::device::{Buffer, Commands, Matrix, Slice};
+use crate::device::{Buffer, Commands, MatMut, Slice};
 use crate::kernels::{PositivesParams, Pulled, accumulate, positive_field, positives};
 use crate::objective::Term;
 
@@ -68,7 +68,7 @@ impl Workspace {
         commands: &mut Commands,
         inputs: &Inputs,
         params: &PositivesParams,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
         let Self { similarity, images, texts, several: [it, ti], .. } = self;
         let Some(ids) = inputs.ids else { return Ok(()) };

@@ -304,7 +304,7 @@ impl Strip<'_> {
 
     /// Whether it is the only strip. Several strips of one matrix must sum in the same order, so that equal embeddings
     /// have equal similarities.
-    fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.rows.len() == self.images
     }
 
@@ -313,12 +313,12 @@ impl Strip<'_> {
         &self,
         commands: &mut Commands,
         inputs: &Inputs,
-        [dx, dy]: [&mut Matrix; 2],
+        [dx, dy]: [&mut MatMut; 2],
         accumulate: bool,
     ) -> Result<()> {
         let sliced = self.is_whole();
         let forth = Product { accumulate, sliced, ..Product::nn(self.view(), inputs.texts) };
-        matmul(commands, forth, dx.rows_mut(self.rows.clone()))?;
+        matmul(commands, forth, dx.part(&self.rows))?;
         let accumulate = accumulate || self.rows.start > 0;
         let images = inputs.images.part(&self.rows);
         let back = Product { accumulate, sliced, ..Product::tn(self.view(), images) };

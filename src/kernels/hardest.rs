@@ -1,7 +1,9 @@
 //! Hardest negative of every anchor, in one direction (docs/math.md, "Mining").
 
 use super::lab::{Lab, N, Pair, directions};
-use super::{Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, is_left_out, lanes};
+use super::{
+    Access, Block, Kernel, KernelSpec, LANES, Lanes, NO_PAIR, Real, Scan, hardest_plain, is_left_out, lanes,
+};
 use crate::Result;
 use crate::device::{Commands, Mat, Region, Slice, SliceMut, clock};
 use std::ops::Range;
@@ -120,6 +122,9 @@ pub fn reference<T: Real>(
     for own in anchors.clone().filter(|own| candidates.contains(own)) {
         let (a, c) = (own - block.anchor_offset, own - block.candidate_offset);
         positive[own] = similarity[a * block.anchor_stride + c * block.candidate_stride];
+    }
+    if ids.is_none() && below.is_none() {
+        return hardest_plain::scan(block, similarity, exclude_own, (value, index));
     }
     let mut states: Vec<_> = value.iter_mut().zip(index).collect();
     block.scan(similarity, &mut states, &Best { ids, exclude_own, below, here: std::marker::PhantomData });

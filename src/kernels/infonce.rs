@@ -128,23 +128,13 @@ pub fn reference<T: Real>(
     let share = scale / T::of(2.0 * pairs as f64);
     let summed = same_image.is_summed(ids.is_some());
     let state = |direction: usize, i: usize| State::of(&states[direction][4 * i..], summed.then_some(rate));
-    let cross_entropy = |state: &State<T>, distance: T| {
-        let loss = match state.targets {
-            Targets::Summed { loss, .. } => loss,
-            Targets::Mean { gap, count } => {
-                let total = if count == T::one() { gap.ln_1p() } else { state.total.ln() };
-                rate * distance / count + total
-            }
-        };
-        loss / T::of(2.0 * pairs as f64)
-    };
     let columns: Vec<_> = (0..pairs).map(|j| state(1, j)).collect();
     let tops: Vec<_> = columns.iter().map(|column| column.top).collect();
     let totals: Vec<_> = columns.iter().map(|column| column.total).collect();
     let [loss_it, loss_ti] = losses;
     let own = first..first + field.len() / padded(pairs);
     for (t, loss) in loss_ti.iter_mut().enumerate().filter(|(t, _)| own.contains(&(t % images))) {
-        *loss = cross_entropy(&columns[t], *loss);
+        *loss = cross_entropy(&columns[t], *loss, rate, pairs);
     }
     let outputs = dt.par_chunks_exact_mut(4).zip(loss_it).skip(first);
     let arch = pulp::Arch::new();
@@ -167,14 +157,26 @@ pub fn reference<T: Real>(
             };
             let sum = arch.dispatch(row);
             dt.copy_from_slice(&[-share * rate * rate * sum, T::zero(), T::zero(), T::zero()]);
-            *loss_it = cross_entropy(&own, *loss_it);
+            *loss_it = cross_entropy(&own, *loss_it, rate, pairs);
         },
     );
 }
 
+/// The loss of an anchor, from the distance of its targets.
+pub(super) fn cross_entropy<T: Real>(state: &State<T>, distance: T, rate: T, pairs: usize) -> T {
+    let loss = match state.targets {
+        Targets::Summed { loss, .. } => loss,
+        Targets::Mean { gap, count } => {
+            let total = if count == T::one() { gap.ln_1p() } else { state.total.ln() };
+            rate * distance / count + total
+        }
+    };
+    loss / T::of(2.0 * pairs as f64)
+}
+
 /// What `log_sum_exp` computes for an anchor.
 #[derive(Clone, Copy)]
-struct State<T> {
+pub(super) struct State<T> {
     /// max s; that of the negatives, if the probabilities of the targets add up and there is a negative.
     top: T,
     /// The divisor of e^x at a negative. It is Z if the probabilities do not add up.
@@ -192,7 +194,7 @@ enum Targets<T> {
 
 impl<T: Real> State<T> {
     /// `rate` is given if the probabilities of the targets add up.
-    fn of(state: &[T], rate: Option<T>) -> Self {
+    pub(super) fn of(state: &[T], rate: Option<T>) -> Self {
         let [top, sum, third, fourth] = [0, 1, 2, 3].map(|at| state[at]);
         let Some(rate) = rate else {
             return Self { top, total: sum, targets: Targets::Mean { gap: third, count: fourth } };
@@ -208,7 +210,7 @@ impl<T: Real> State<T> {
 
     /// The softmax minus q at a target.
     #[inline(always)]
-    fn at_target(&self, s: T, rate: T) -> T {
+    pub(super) fn at_target(&self, s: T, rate: T) -> T {
         match self.targets {
             Targets::Mean { gap, count } => {
                 (count * (rate * (s - self.top)).exp_m1() - gap) / (count * self.total)

@@ -128,7 +128,8 @@ impl Pipeline {
             scale: 1.0,
             bank: bank.and_then(|bank| bank.rows()),
         };
-        self.workspace.gradient(commands, objective, inputs, [&mut image.d_unit, &mut text.d_unit])?;
+        let into = [&mut image.d_unit.view_mut(), &mut text.d_unit.view_mut()];
+        self.workspace.gradient(commands, objective, inputs, into)?;
         for (external, encoder) in self.external.iter().flatten().zip([image, text]).filter(|_| added) {
             let (from, to) = (external.buffer.view(), encoder.d_unit.buffer.view_mut());
             accumulate(commands, (from, external.buffer.len()), 1.0, (to, 0), true)?;
