@@ -2,10 +2,12 @@
 
 use crate::arrays::{Matrix, indices, numbers};
 use crate::errors::{DeviceError, guarded, raised, refused};
-use crate::objective::{Parameters, objective};
+use crate::objective::Asked;
 use crate::{device, threads};
 use numpy::PyArray1;
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{mem, process};
@@ -56,13 +58,6 @@ struct Key {
     dim: usize,
 }
 
-/// An objective as it was asked for.
-#[derive(PartialEq)]
-struct Asked {
-    name: String,
-    parameters: Parameters,
-}
-
 /// A context with its buffers.
 struct Kept {
     key: Key,
@@ -94,12 +89,12 @@ fn context(py: Python<'_>, key: Key, asked: Asked) -> PyResult<Kept> {
     match found {
         Some(kept) if kept.asked == asked => Ok(kept),
         Some(mut kept) => {
-            let objective = objective(py, &asked.name, &asked.parameters)?;
+            let objective = asked.objective(py)?;
             threads::short(py, || kept.context.set_objective(&objective))?;
             Ok(Kept { asked, ..kept })
         }
         None => {
-            let objective = objective(py, &asked.name, &asked.parameters)?;
+            let objective = asked.objective(py)?;
             let stop = Arc::new(AtomicBool::new(false));
             let device = device::open(py, &key.device)?.stop_when(stop.clone());
             let new = || match key.takes_captions {
@@ -150,19 +145,23 @@ fn release(kept: Kept) {
 ///     out: two float32 arrays (N, D) in C order to write the gradients to.
 ///     scale: the upstream gradient, a factor on everything but the loss.
 ///     margin, tau, alpha, beta, lambda_, threshold, circle_margin, temperature, logit_bias: parameters of the objective.
+///     weights: the path of the WGSL file that defines the objective "custom", as `wgoal train --weights`.
+///     param: a dictionary with values for the parameters of that file.
 ///
 /// GOAL and hinge gradients are sums over the batch. Those of infonce and siglip are divided by N. The weights assume
 /// cosines: give unit rows, or set normalize.
 ///
 /// Raises:
-///     ValueError: shapes that disagree, a value that is not finite, a parameter that the objective does not have.
+///     ValueError: shapes that disagree, a value that is not finite, a parameter that the objective does not have, a
+///         fault in a weight file.
+///     OSError: a weight file that cannot be read.
 ///     TypeError: an array that does not hold real numbers.
 ///     DeviceError: a device that is missing or fails.
 #[pyfunction]
 #[pyo3(signature = (
     x, y, objective = "cir:sig-ms", ids = None, normalize = false, device = "auto", out = None,
     *, text_image = None, scale = 1.0, margin = None, tau = None, alpha = None, beta = None, lambda_ = None, threshold = None,
-    circle_margin = None, temperature = None, logit_bias = None
+    circle_margin = None, temperature = None, logit_bias = None, weights = None, param = None
 ))]
 pub fn gradients<'py>(
     py: Python<'py>,
@@ -184,6 +183,8 @@ pub fn gradients<'py>(
     circle_margin: Option<f32>,
     temperature: Option<f32>,
     logit_bias: Option<f32>,
+    weights: Option<PathBuf>,
+    param: Option<BTreeMap<String, f32>>,
 ) -> PyResult<PyGradients> {
     let parameters = [margin, tau, alpha, beta, lambda_, threshold, circle_margin, temperature, logit_bias];
     guarded(|| {
@@ -220,7 +221,8 @@ pub fn gradients<'py>(
             options.text_image = text_image.as_deref();
             options.scale = scale;
         });
-        let mut kept = context(py, key, Asked { name: objective.into(), parameters })?;
+        let asked = Asked::new(objective, parameters).with_weights(py, weights, param)?;
+        let mut kept = context(py, key, asked)?;
         // SAFETY: nothing else has these arrays: they are new, or the caller gave them to be written.
         let into = unsafe { [dx.values_mut(), dy.values_mut()] };
         let (images, texts) = (x.values(), y.values());
@@ -271,7 +273,7 @@ pub fn time_gradients(
             takes_captions: false,
             dim: x.cols,
         };
-        let mut kept = context(py, key, Asked { name: objective, parameters: Parameters::default() })?;
+        let mut kept = context(py, key, Asked::new(&objective, Default::default()))?;
         let mut out = [vec![0.0; x.values().len()], vec![0.0; y.values().len()]];
         let (images, texts) = (x.values(), y.values());
         let seconds = threads::short(py, || {

@@ -2,10 +2,12 @@
 
 use crate::arrays::{Matrix, indices, matrix, numbers};
 use crate::errors::{guarded, raised, refused, result};
-use crate::objective::{Parameters, objective};
+use crate::objective::{Asked, Parameters};
 use crate::{device, threads};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use wgoal::Device;
@@ -153,9 +155,15 @@ pub fn hard_negatives<'py>(
 
 /// The analysis of an objective as JSON. See `wgoal.analyze`.
 #[pyfunction]
-pub fn analyze(py: Python<'_>, name: &str, parameters: Parameters) -> PyResult<String> {
+pub fn analyze(
+    py: Python<'_>,
+    name: &str,
+    parameters: Parameters,
+    weights: Option<PathBuf>,
+    param: Option<BTreeMap<String, f32>>,
+) -> PyResult<String> {
     guarded(|| {
-        let objective = objective(py, name, &parameters)?;
+        let objective = Asked::new(name, parameters).with_weights(py, weights, param)?.objective(py)?;
         let analysis = threads::long(py, &AtomicBool::new(false), || objective.analyze())?;
         crate::json(&analysis)
     })
@@ -167,9 +175,11 @@ pub fn logits(
     py: Python<'_>,
     name: &str,
     parameters: Parameters,
+    weights: Option<PathBuf>,
+    param: Option<BTreeMap<String, f32>>,
 ) -> PyResult<Option<(f32, f32, bool, bool)>> {
     guarded(|| {
-        let objective = objective(py, name, &parameters)?;
+        let objective = Asked::new(name, parameters).with_weights(py, weights, param)?.objective(py)?;
         result(py, objective.validate())?;
         Ok(objective
             .logits()

@@ -64,18 +64,11 @@ impl Place {
         }
     }
 
-    /// Checks that the process may train: the thread that reads batches uses the global pool.
-    ///
-    /// # Errors
-    /// A forked process whose parent has used wgoal.
-    pub fn check_training(&self) -> PyResult<()> {
-        if self.0.is_none() {
-            return Ok(());
+    /// Prepares the process for training, which reads batches on a thread of its own.
+    pub fn prepare_training(&self) {
+        if self.0.is_some() {
+            wgoal::data::read_batches_alone();
         }
-        Err(PyRuntimeError::new_err(
-            "training: expected a process whose parent did not use wgoal before the fork, found another; start it with \
-             multiprocessing.get_context(\"spawn\")",
-        ))
     }
 }
 

@@ -86,7 +86,7 @@ impl Run {
         checkpoint: Option<PathBuf>,
     ) -> PyResult<Self> {
         guarded(|| {
-            Place::here(py)?.check_training()?;
+            Place::here(py)?.prepare_training();
             let stop = Arc::new(AtomicBool::new(false));
             let device = device::open(py, device)?.stop_when(stop.clone());
             let data = &dataset.inner;
@@ -113,7 +113,7 @@ impl Run {
     /// Trains and validates one epoch. Returns it as JSON, or `None` if the run has ended.
     fn run_epoch(&self, py: Python<'_>) -> PyResult<Option<String>> {
         guarded(|| {
-            Place::here(py)?.check_training()?;
+            Place::here(py)?.prepare_training();
             let epoch = self.work(py, |trainer| match trainer.finished() {
                 true => Ok(None),
                 false => trainer.run_epoch().map(Some),

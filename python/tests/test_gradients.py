@@ -50,6 +50,39 @@ def test_parameters_and_ids_are_used(device):
     np.testing.assert_allclose(again.loss, reference.infonce(x, y)[0], rtol=1e-4)
 
 
+def test_a_weight_file_defines_an_objective(root, tmp_path, device):
+    x, y = batch(24, 16)
+    file = root / "examples" / "weights" / "cir_sig.wgsl"
+    built_in = wgoal.gradients(x, y, "cir:sig", tau=2.0, device=device)
+    g = wgoal.gradients(x, y, "custom", weights=file, param={"tau": 2.0}, device=device)
+    np.testing.assert_allclose(g.images, built_in.images, **close)
+    np.testing.assert_allclose(g.texts, built_in.texts, **close)
+    # The file is read at every call.
+    own = tmp_path / "own.wgsl"
+    for factor in (1.0, 3.0):
+        own.write_text(
+            f"fn triplet_weight(p: f32, n: f32) -> f32 {{ return {factor}; }}\n"
+            "fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0, 1.0); }\n"
+        )
+        of_file = wgoal.gradients(x, y, "custom", weights=str(own), device=device)
+        plain = wgoal.gradients(x, y, "con:con", device=device)
+        np.testing.assert_allclose(of_file.images, factor * plain.images, **close)
+    assert wgoal.analyze("custom", weights=own)["exact_loss"] == wgoal.analyze("con:con")["exact_loss"]
+    with pytest.raises(ValueError, match="weights: expected a WGSL file"):
+        wgoal.gradients(x, y, "hinge+custom", device=device)
+    with pytest.raises(ValueError, match="weights: expected the objective custom, found hinge"):
+        wgoal.gradients(x, y, "hinge", weights=own, device=device)
+    with pytest.raises(ValueError, match="param: expected a weight file"):
+        wgoal.gradients(x, y, "hinge", param={"tau": 1.0}, device=device)
+    with pytest.raises(ValueError, match="'gain'"):
+        wgoal.gradients(x, y, "custom", weights=file, param={"gain": 1.0}, device=device)
+    with pytest.raises(FileNotFoundError, match="none.wgsl"):
+        wgoal.gradients(x, y, "custom", weights=tmp_path / "none.wgsl", device=device)
+    own.write_text("fn triplet_weight(")
+    with pytest.raises(ValueError, match="own.wgsl"):
+        wgoal.gradients(x, y, "custom", weights=own, device=device)
+
+
 def test_an_image_has_several_texts(device):
     x, y = batch(12, 8)
     owners = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7])

@@ -54,6 +54,14 @@ def test_the_gradient_of_an_encoder_is_that_of_autograd():
     torch.testing.assert_close(model.weight.grad, twin.weight.grad, rtol=1e-3, atol=1e-6)
 
 
+def test_a_loss_takes_a_weight_file(root):
+    file = root / "examples" / "weights" / "cir_sig.wgsl"
+    own, built_in = tensors(), tensors()
+    Loss("custom", weights=file, param={"tau": 2.0}, device="cpu")(*own).backward()
+    Loss("cir:sig", tau=2.0, device="cpu")(*built_in).backward()
+    torch.testing.assert_close(own[0].grad, built_in[0].grad, rtol=1e-4, atol=1e-6)
+
+
 def test_the_mean_is_divided_by_the_pairs():
     x, y = tensors()
     total, mean = Loss(device="cpu")(x, y), Loss(reduction="mean", device="cpu")(x, y)

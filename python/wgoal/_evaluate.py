@@ -146,12 +146,12 @@ def hard_negatives(
     return texts, images
 
 
-def analyze(objective: str = "cir:sig-ms", **parameters: float) -> Dict[str, Any]:
+def analyze(objective: str = "cir:sig-ms", **parameters: Any) -> Dict[str, Any]:
     """Properties of an objective's gradient: whether it is the gradient of a loss, where it pushes the wrong way.
 
-    `parameters` are those of `gradients`. The keys of the result are those of `wgoal analyze --json`.
+    `parameters` are those of `gradients`, also `weights` and `param`. The keys of the result are those of `wgoal analyze --json`.
     """
-    return json.loads(_wgoal.analyze(objective, _options.parameters(**parameters)))
+    return json.loads(_wgoal.analyze(objective, *_options.objective(**parameters)))
 
 
 def devices() -> List[Dict[str, Any]]:

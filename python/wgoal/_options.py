@@ -50,3 +50,8 @@ def parameters(**named):
         expected = ", ".join(name.replace("-", "_") for name in _wgoal.PARAMETERS)
         raise TypeError(f"parameter: expected one of {expected} (lambda_ for lambda), found '{unknown[0]}'")
     return [named.get(name) for name in _wgoal.PARAMETERS]
+
+
+def objective(weights=None, param=None, **named):
+    """What the native module takes after the name of an objective: its parameters, and the weight file of `custom`."""
+    return parameters(**named), weights, param

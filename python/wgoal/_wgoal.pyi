@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, List, Optional, Sequence, Tuple, Union, final
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,6 +80,8 @@ def gradients(
     circle_margin: Optional[float] = None,
     temperature: Optional[float] = None,
     logit_bias: Optional[float] = None,
+    weights: Optional[Union[str, os.PathLike]] = None,
+    param: Optional[Dict[str, float]] = None,
 ) -> Gradients:
     """The gradient of an objective at a batch of embeddings (N, D), whose row i is a pair. See help(wgoal.gradients)."""
 
@@ -218,8 +220,18 @@ def hard_negatives(
     seed: int = 0,
     device: str = "auto",
 ) -> List[NDArray[np.int64]]: ...
-def analyze(name: str, parameters: Sequence[Optional[float]]) -> str: ...
-def logits(name: str, parameters: Sequence[Optional[float]]) -> Optional[Tuple[float, float, bool, bool]]: ...
+def analyze(
+    name: str,
+    parameters: Sequence[Optional[float]],
+    weights: Optional[Union[str, os.PathLike]],
+    param: Optional[Dict[str, float]],
+) -> str: ...
+def logits(
+    name: str,
+    parameters: Sequence[Optional[float]],
+    weights: Optional[Union[str, os.PathLike]],
+    param: Optional[Dict[str, float]],
+) -> Optional[Tuple[float, float, bool, bool]]: ...
 def baseline(form: str, dataset: Dataset, options: _Options, device: str) -> Tuple[Head, str, List[str]]: ...
 def options(command: str) -> List[Tuple[str, str]]: ...
 def train_config(dataset: Dataset, options: _Options) -> Tuple[str, str, List[str]]: ...

@@ -27,6 +27,8 @@ def loss(
     normalize: bool = True,
     temperature=None,
     device: str = "auto",
+    weights=None,
+    param=None,
     **parameters: float,
 ):
     """The value of an objective at images and texts (pairs, width), whose row i is a pair.
@@ -36,22 +38,24 @@ def loss(
     """
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction: expected sum or mean, found {reduction!r}; choose one of them")
-    named = _options.parameters(temperature=None, **parameters)
-    logits = _wgoal.logits(objective, named)
+    logits = _wgoal.logits(objective, *_options.objective(weights, param, temperature=None, **parameters))
     if temperature is None:
         temperature = logits[0] if logits else 1.0
     elif logits is None:
         raise ValueError(f"temperature: expected an objective with infonce or siglip, found {objective}; leave it out")
-    static = (objective, reduction, normalize, device, logits is not None, tuple(sorted(parameters.items())))
+    file = None if weights is None else (str(weights), tuple(sorted((param or {}).items())))
+    static = (objective, reduction, normalize, device, logits is not None, tuple(sorted(parameters.items())), file)
     ids = jnp.zeros((0,), jnp.int32) if ids is None else jnp.asarray(ids)
     return _loss(static, jnp.asarray(images), jnp.asarray(texts), ids, jnp.asarray(temperature, jnp.float32))
 
 
 def _host(static, images, texts, ids, temperature):
-    objective, reduction, normalize, device, has_logits, parameters = static
+    objective, reduction, normalize, device, has_logits, parameters, file = static
     x, y = (np.ascontiguousarray(value, np.float32) for value in (images, texts))
     ids = np.asarray(ids)
     parameters = dict(parameters)
+    if file is not None:
+        parameters.update(weights=file[0], param=dict(file[1]))
     if has_logits:
         parameters["temperature"] = float(temperature)
     found = _wgoal.gradients(x, y, objective, ids if ids.size else None, normalize, device, None, **parameters)

@@ -7,7 +7,7 @@ matrices each way per call.
 from __future__ import annotations
 
 import math
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -100,7 +100,8 @@ class Loss(nn.Module):
         normalize: divide each row by its length first. Rows that your model has normalised give the same gradient with
             or without it.
         device: as `wgoal --device`.
-        parameters: those of `wgoal.gradients`, such as `margin=0.2`.
+        parameters: those of `wgoal.gradients`, such as `margin=0.2`, also `weights` and `param` for the objective
+            "custom".
     """
 
     def __init__(
@@ -113,15 +114,15 @@ class Loss(nn.Module):
         device: str = "auto",
         temperature: Optional[float] = None,
         logit_bias: Optional[float] = None,
-        **parameters: float,
+        **parameters: Any,
     ):
         super().__init__()
         if reduction not in ("sum", "mean"):
             raise ValueError(f"reduction: expected sum or mean, found {reduction!r}; choose one of them")
         self.objective, self.reduction, self.normalize, self.device = objective, reduction, normalize, device
         self.parameters_of_objective = dict(parameters)
-        named = _options.parameters(temperature=temperature, logit_bias=logit_bias, **parameters)
-        logits = _wgoal.logits(objective, named)
+        named = _options.objective(temperature=temperature, logit_bias=logit_bias, **parameters)
+        logits = _wgoal.logits(objective, *named)
         self.temperature = self.logit_bias = None
         if logits is None:
             if learn_temperature:

@@ -3,7 +3,9 @@
 //! Everything random about the data is a pure function of seed, epoch and batch. A run that is resumed at any epoch
 //! therefore sees the same bits. The worker holds only a few batches.
 
+use rayon::ThreadPoolBuilder;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -68,6 +70,25 @@ impl Drop for Batch {
             let _ = home.send(std::mem::take(self));
         }
     }
+}
+
+/// Whether the thread of [`Batches`] does without the global pool.
+static ALONE: AtomicBool = AtomicBool::new(false);
+
+/// From now on, the thread that prepares [`Batches`] reads rows alone, without the global rayon pool. A process that was
+/// forked after its parent has started that pool needs this, because it has none of the pool's threads.
+pub fn read_batches_alone() {
+    ALONE.store(true, Ordering::Relaxed);
+}
+
+/// Runs the work of the thread of [`Batches`].
+fn in_pool(work: impl FnOnce()) {
+    if ALONE.load(Ordering::Relaxed) {
+        // This thread becomes a pool by itself. If that fails, it uses the global pool like others.
+        let _pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+        return work();
+    }
+    work();
 }
 
 /// The training batches of one epoch. A thread prepares them while the consumer computes. The global rayon pool reads
@@ -164,7 +185,7 @@ impl Batches {
         let (sender, results) = mpsc::sync_channel(AHEAD);
         let worker = thread::Builder::new()
             .name("batches".into())
-            .spawn(move || work(steps, fill, &sender))
+            .spawn(move || in_pool(|| work(steps, fill, &sender)))
             .map_err(|e| Error::data("the batch thread", "a thread", e, "free some memory or processes"))?;
         Ok(Self { results: Some(results), worker: Some(worker), left: steps })
     }

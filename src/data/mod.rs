@@ -57,7 +57,7 @@ pub use crate::model::{Side, Standardizer};
 pub use crate::objective::EqualCaptions;
 pub use array::{read_matrix_npy, read_rows_npy};
 pub use arrays::Arrays;
-pub use batch::{Batch, Batches, steps_per_epoch};
+pub use batch::{Batch, Batches, read_batches_alone, steps_per_epoch};
 pub use divide::Division;
 pub use embeddings::Embeddings;
 pub(crate) use embeddings::make_unit;
