@@ -146,7 +146,7 @@ struct Ended {
 pub const RECIPE: &str = "wgoal";
 
 /// The defaults that this recipe changes: options, and what its help says instead.
-pub const DEFAULTS: [(&str, &str); 16] = [
+pub const DEFAULTS: [(&str, &str); 17] = [
     ("recipe", RECIPE),
     ("objective", "infonce-masked"),
     ("temperature", "0.04"),
@@ -157,7 +157,8 @@ pub const DEFAULTS: [(&str, &str); 16] = [
     ("init", "kcca, or cca for more than 5000 images"),
     ("landmarks", "5000, or 0 for more images"),
     ("embed", "1024, or less for few images"),
-    ("lr", "0.00003"),
+    ("lr", "0.00003 for infonce, else 0.000003"),
+    ("centre_kernel", "off for infonce, else on"),
     ("lr_linear", "0.1"),
     ("batch", "512, or less for few pairs"),
     ("epochs", "4, or 10 for few images"),

@@ -26,10 +26,10 @@ use crate::{Error, Result};
 
 pub(crate) struct Encoder {
     name: &'static str,
-    layout: SideLayout,
+    pub(super) layout: SideLayout,
     features: Matrix,
     fourier: Option<Fourier>,
-    landmarks: Option<Landmarks>,
+    pub(super) landmarks: Option<Landmarks>,
     mlp: Option<Mlp>,
     gated: Option<Gated>,
     /// The features of a batch that was uploaded as f16, two per u32. `halved` says whether this batch was.
@@ -319,7 +319,7 @@ impl Encoder {
         if let Some(fourier) = &self.fourier {
             fourier.backward(commands, d_projected, gradients)?;
         }
-        if let Some(landmarks) = &self.landmarks {
+        if let Some(landmarks) = &mut self.landmarks {
             landmarks.backward(commands, d_projected, gradients)?;
         }
         if let Some(gated) = &mut self.gated {

@@ -71,6 +71,8 @@ pub struct TrainConfig {
     pub lr_random_features: f64,
     /// Factor of the learning rate for the perceptron. 0 leaves it as it starts.
     pub lr_mlp: f64,
+    /// Whether the weights of landmarks are trained on the kernel minus its mean (docs/math.md, "Centred kernel").
+    pub centre_kernel: bool,
     /// Strength of the pull of every parameter towards its initial value, beside weight decay (docs/math.md, "Pull towards
     /// the start"). The temperature is not pulled. 0 for none.
     pub l2_sp: f64,
@@ -154,6 +156,7 @@ impl Default for TrainConfig {
             lr_linear: 1.0,
             lr_random_features: 1.0,
             lr_mlp: 1.0,
+            centre_kernel: true,
             l2_sp: 0.0,
             structure: 0.0,
             structure_temperature: 0.07,

@@ -2,6 +2,7 @@
 //! the kernel to landmarks. With all training images as landmarks it is exact. See docs/math.md, "Kernel CCA".
 
 use super::algebra::{cholesky, eigen, orthonormal, solve_lower, solve_upper, times};
+use super::memory::check_landmarks;
 use crate::data::{Dataset, Side};
 use crate::device::{Buffer, Device, Matrix};
 use crate::eval::LandmarkItems;
@@ -12,7 +13,7 @@ use faer::{Mat, MatRef};
 use rand_chacha::rand_core::Rng;
 
 /// What validation chooses the bandwidth from, as multiples of the median distance between unit training rows.
-pub const LANDMARK_BANDWIDTHS: [f64; 2] = [0.5, 0.8];
+pub const LANDMARK_BANDWIDTHS: [f64; 3] = [0.5, 0.4, 0.8];
 
 /// What validation chooses the regularisation from, as shares of the variance of all directions together.
 pub const LANDMARK_REGULARIZATIONS: [f64; 3] = [2e-4, 1e-3, 5e-3];
@@ -49,6 +50,7 @@ impl LandmarkCca {
     /// The kernels for a head with these landmarks.
     pub fn new(device: &Device, dataset: &Dataset, template: Head, landmarks: LandmarkItems) -> Result<Self> {
         let n = landmarks.images.len();
+        check_landmarks(n, template.dim() + FURTHER)?;
         let mut counts = vec![0.0; n];
         landmarks.owners.iter().for_each(|&owner| counts[owner as usize] += 1.0);
         let own: Vec<u32> = (0..n as u32).collect();

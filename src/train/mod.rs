@@ -19,6 +19,8 @@ mod kernel_cca;
 #[cfg(feature = "native")]
 mod landmark_cca;
 #[cfg(feature = "native")]
+mod memory;
+#[cfg(feature = "native")]
 mod moments;
 #[cfg(feature = "native")]
 mod ours;

@@ -124,6 +124,7 @@ fn complete(base: TrainConfig, dataset: &Dataset, run: &TrainConfig, fast: bool)
 fn near_kernel(base: TrainConfig, dataset: &Dataset, run: &TrainConfig, fast: bool) -> TrainConfig {
     let images = dataset.split(Split::Train).images.len();
     let [widest, narrower] = WIDE;
+    let infonce = matches!(run.objective, Objective::Infonce(_));
     let most = if fast { narrower } else { widest };
     TrainConfig {
         embed: (images / 4).next_power_of_two().clamp(64, most),
@@ -133,7 +134,9 @@ fn near_kernel(base: TrainConfig, dataset: &Dataset, run: &TrainConfig, fast: bo
             () => 4,
         },
         dropout: 0.8,
-        lr: 3e-5,
+        // InfoNCE is as good without it, and its gradients stay small near the start.
+        centre_kernel: !infonce,
+        lr: if infonce { 3e-5 } else { 3e-6 },
         lr_linear: 0.1,
         ema: 0.95,
         // The members of an ensemble have a bandwidth each.

@@ -1,7 +1,6 @@
 //! The pipeline: a head, an optimiser and the memory of a training step, on one device.
 //!
-//! It owns the parameters on the device, the optimiser's state and, through the encoders, every buffer of a step. The
-//! step itself is in `step.rs`.
+//! It owns the parameters, the optimiser's state and, through the encoders, the buffers of a step, which is in `step.rs`.
 
 use super::TrainConfig;
 use super::average::Average;
@@ -121,11 +120,13 @@ impl Pipeline {
         let len = layout.len();
         let values = Buffer::from_slice(device, "head", &head.values)?;
         let strength = [config.structure, config.structure_temperature];
-        let encoder = |side| Encoder::new(device, &head, side, pairs);
+        let centred = config.centre_kernel.then_some(&values);
+        let encoder = |side| Encoder::new(device, &head, side, pairs)?.centred(device, centred);
+        let encoders = [encoder(Side::Image)?, encoder(Side::Text)?];
         let names = config.optimizer.state().iter();
         let state = names.map(|name| Buffer::new(device, &format!("optimizer.{name}"), len));
-        let bank =
-            (config.memory_bank > 0).then(|| Bank::new(device, config.memory_bank, pairs, layout.embed));
+        let bank = config.memory_bank;
+        let bank = (bank > 0).then(|| Bank::new(device, bank, pairs, layout.embed));
         Ok(Self {
             device: device.clone(),
             layout,
@@ -140,7 +141,7 @@ impl Pipeline {
             state: state.collect::<Result<_>>()?,
             average: Average::new(device, config.ema, &head.values)?,
             reduce: Box::new(Alone),
-            encoders: [encoder(Side::Image)?, encoder(Side::Text)?],
+            encoders,
             ids: Buffer::new(device, "ids", pairs)?,
             relation: None,
             left_out: LeftOut::new(device, "left_out")?,

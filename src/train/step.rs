@@ -204,6 +204,9 @@ impl Pipeline {
         };
         record(commands, from, self.records.view_mut(), self.factor.view_mut())?;
         let step = Step { learning_rate, decay: 0.0, step: self.step + 1, bounds: UNBOUNDED };
+        for encoder in &mut self.encoders {
+            encoder.begin_update(commands, &self.values)?;
+        }
         for k in 0..self.groups.len() {
             let Group { range, decay, factor } = self.groups[k].clone();
             // A group that does not move keeps its bits.
@@ -215,6 +218,9 @@ impl Pipeline {
                 pull.apply(commands, &range, self.values.part_mut(range.clone()), learning_rate)?;
             }
             self.optimize(commands, range, &Step { learning_rate, decay, ..step })?;
+        }
+        for encoder in &mut self.encoders {
+            encoder.end_update(commands, &mut self.values)?;
         }
         for (range, bounds) in self.learned(objective) {
             self.optimize(commands, range, &Step { bounds, ..step })?;

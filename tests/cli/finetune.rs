@@ -64,6 +64,14 @@ fn a_factor_without_its_part_is_said_to_have_no_effect() {
     }
 }
 
+/// Embeddings of the test split by the start of a run with these options: nothing of the head is trained.
+fn start_vectors(place: &Place, options: &str, out: &str) -> [Vec<u8>; 2] {
+    let fixed = "--lr-linear 0 --lr-random-features 0 --lr-mlp 0 --correction none --epochs 1";
+    place.run(&format!("train data {SMALL} {options} {fixed} --out {out}"));
+    place.ok(&format!("embed {out}/last.safetensors data --split test --device cpu --out {out}-vectors"));
+    ["images", "texts"].map(|side| place.read(&format!("{out}-vectors/{side}.npy")))
+}
+
 /// A perceptron that is added to a start must not change it, and must be trained.
 #[test]
 fn perceptrons_on_both_sides_leave_a_start_as_it_is() {
@@ -77,6 +85,9 @@ fn perceptrons_on_both_sides_leave_a_start_as_it_is() {
     {
         let [plain, deep] = [format!("plain{k}"), format!("deep{k}")];
         assert_eq!(train(start, &plain), train(&format!("{start} {both}"), &deep), "{start}");
+        let [of_plain, of_deep] = [("plain", start), ("deep", &format!("{start} {both}"))]
+            .map(|(name, options)| start_vectors(&place, options, &format!("{name}-start{k}")));
+        assert!(of_plain == of_deep, "{start}: other embeddings");
         let (tensors, _) = read_tensors(&place.read(&format!("{deep}/last.safetensors")));
         for side in ["image", "text"] {
             let second = &tensors[&format!("{side}.mlp.second.weight")];
@@ -107,6 +118,8 @@ fn gated_perceptrons_leave_a_start_as_it_is() {
     let both = "--image-encoder gated-mlp --text-encoder gated-mlp --gated-width 2";
     let start = "--init kcca --random-features 6 --standardize";
     assert_eq!(train(start, "plain"), train(&format!("{start} {both}"), "gated"));
+    let gated = start_vectors(&place, &format!("{start} {both}"), "gated-start");
+    assert!(start_vectors(&place, start, "plain-start") == gated, "other embeddings");
     assert_eq!(train("--init plain", "again"), train(&format!("--init plain {both}"), "file"));
     let (tensors, _) = read_tensors(&place.read("gated/last.safetensors"));
     for (side, dim) in [("image", DIMS[0]), ("text", DIMS[1])] {

@@ -55,7 +55,7 @@ fn train_writes_a_run_and_a_summary() {
     assert_eq!(metrics.iter().rfind(|line| line["best"] == true).unwrap()["epoch"], summary["best_epoch"]);
 
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
-    let expected = "bandwidth bank_warmup batch clip command correction dataset decay_biases device dropout ema embed ensemble epochs equal_captions \
+    let expected = "bandwidth bank_warmup batch centre_kernel clip command correction dataset decay_biases device dropout ema embed ensemble epochs equal_captions \
                     gated_width image_encoder image_pooling init l2_sp landmarks lr lr_drop lr_linear lr_mlp lr_random_features lr_warmup mask_same_image memory_bank objective optimizer \
                     patience random_features recipe regularization schedule seed shuffle signed_root \
                     size_augment standardize structure structure_temperature \

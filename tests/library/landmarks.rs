@@ -7,7 +7,9 @@ use std::sync::Arc;
 use wgoal::data::{Arrays, Dataset, Side, Split};
 use wgoal::eval::Recall;
 use wgoal::model::HeadConfig;
-use wgoal::train::{Baseline, ClosedForm, Init, LANDMARK_REGULARIZATIONS};
+use wgoal::objective::Objective;
+use wgoal::optim::{Optimizer, Sgd};
+use wgoal::train::{Baseline, ClosedForm, Features, Init, LANDMARK_REGULARIZATIONS, Pipeline};
 use wgoal::{Device, Head, TrainConfig, Trainer};
 
 const TRAIN: usize = 90;
@@ -112,6 +114,68 @@ fn landmarks_and_their_gradients_follow_the_formula() {
             assert!(gradient.iter().all(|&x| x == 0.0), "{fixed}");
         }
     }
+}
+
+/// Training sees the kernel minus its mean over the landmarks: the bias takes back what a step changes at the mean. The
+/// step of SGD is linear in the gradient, so the difference of a step with a gradient from outside and one without it is
+/// the step along that gradient.
+#[test]
+fn the_layer_on_the_landmarks_is_trained_on_the_centred_kernel() {
+    const PAIRS: usize = 3;
+    let (device, data) = (Device::cpu(), data());
+    let head = Head::for_dataset(&data, &with_landmarks(7), 3).unwrap();
+    let config = TrainConfig::default().with(|c| {
+        (c.embed, c.landmarks, c.mask_same_image) = (5, 7, false);
+        c.optimizer = Optimizer::Sgd(Sgd::default().with(|sgd| sgd.momentum = 0.0));
+        (c.weight_decay, c.clip) = (0.0, 0.0);
+        c.objective = Objective::HingeSum { margin: 0.2 };
+    });
+    let mut random = Random::new(1);
+    let (images, texts) = (random.values(PAIRS * DIMS[0]), random.values(PAIRS * DIMS[1]));
+    let outside = [random.values(PAIRS * 5), random.values(PAIRS * 5)];
+    let rate = 0.5;
+    let step = |factor: f32| {
+        let mut pipeline = Pipeline::new(&device, head.clone(), &config, PAIRS).unwrap();
+        let batch = Features { images: &images, texts: &texts, ids: &[] };
+        let mut external = |_: &[f32], _: &[f32]| {
+            Ok(outside.clone().map(|values| values.into_iter().map(|x| factor * x).collect()))
+        };
+        pipeline.step_with(batch, [&[], &[]], &config.objective, rate, &mut external).unwrap();
+        pipeline.head().unwrap()
+    };
+    let (with, without) = (step(1.0), step(0.0));
+    for (side, name, features, upstream) in
+        [(Side::Image, "image", &images, &outside[0]), (Side::Text, "text", &texts, &outside[1])]
+    {
+        let get = |head: &Head, what: &str| wide(&head.parameter(&format!("{name}.{what}")).unwrap());
+        let [landmarks, shift] = ["landmarks.rows", "landmarks.shift"].map(|what| get(&head, what));
+        let (n, dim) = (shift.len(), landmarks.len() / shift.len());
+        let mean: Vec<f64> = (0..n)
+            .map(|j| {
+                let own = &landmarks[j * dim..][..dim];
+                let to = |other: &[f64]| (dot(own, &unit(other)) + shift[j]).exp();
+                landmarks.chunks(dim).map(to).sum::<f64>() / n as f64
+            })
+            .collect();
+        let plain = head.encode_backward(&device, side, features, &[1; PAIRS], upstream).unwrap().gradient;
+        let (d_bias, d_weight) = (get(&plain, "bias"), get(&plain, "landmarks.weight"));
+        let change = |what: &str| -> Vec<f64> {
+            get(&with, what).iter().zip(get(&without, what)).map(|(with, without)| with - without).collect()
+        };
+        let (bias, weight) = (change("bias"), change("landmarks.weight"));
+        for k in 0..5 {
+            let centred: Vec<f64> = (0..n).map(|j| d_weight[k * n + j] - d_bias[k] * mean[j]).collect();
+            let expected: Vec<f64> = centred.iter().map(|x| -rate * x).collect();
+            let own = &weight[k * n..][..n];
+            assert!(worst(&narrow(own), &expected) < 1e-5, "{name} {k}: {own:?} {expected:?}");
+            let expected = -rate * d_bias[k] - dot(&expected, &mean);
+            assert!((bias[k] - expected).abs() < 1e-5, "{name} {k}: {} {expected}", bias[k]);
+        }
+    }
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&x| x as f32).collect()
 }
 
 /// The rows of a split's items, of length 1.

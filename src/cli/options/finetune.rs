@@ -1,6 +1,6 @@
 //! Options that keep a head near a good start.
 
-use super::{Unused, set};
+use super::{Switch, Unused, set};
 use clap::Args;
 use wgoal::TrainConfig;
 use wgoal::model::EncoderKind;
@@ -39,6 +39,11 @@ pub struct FinetuneArgs {
     /// Factor of --lr for the perceptrons of residual-mlp and gated-mlp, 0 or more [default: 1]
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, help_heading = "Optimiser")]
     lr_mlp: Option<f64>,
+    /// Whether the weights of landmarks are trained on the kernel minus its mean [default: on]
+    ///
+    /// Otherwise, one step changes all embeddings alike, so that learning rates must be smaller.
+    #[arg(long, value_name = "on|off", help_heading = "Optimiser")]
+    centre_kernel: Option<Switch>,
 }
 
 impl FinetuneArgs {
@@ -50,6 +55,7 @@ impl FinetuneArgs {
         set(&mut config.lr_linear, self.lr_linear);
         set(&mut config.lr_random_features, self.lr_random_features);
         set(&mut config.lr_mlp, self.lr_mlp);
+        set(&mut config.centre_kernel, self.centre_kernel.map(Switch::is_on));
     }
 
     /// The given factors whose part the head does not have.
@@ -57,6 +63,9 @@ impl FinetuneArgs {
         let mut unused = Vec::new();
         if self.lr_random_features.is_some() && config.random_features == 0 && config.landmarks == 0 {
             unused.push(Unused::new("lr-random-features", "the head has no random features or landmarks"));
+        }
+        if self.centre_kernel.is_some() && config.landmarks == 0 {
+            unused.push(Unused::new("centre-kernel", "the head has no landmarks"));
         }
         if self.structure_temperature.is_some() && config.structure == 0.0 {
             unused.push(Unused::new("structure-temperature", "--structure is 0"));
