@@ -3,8 +3,9 @@
     python python/bench/gradients.py [--threads 2] [--seconds 2] [--json]
 
 Values and gradients are compared before anything is timed. The library's own time is that of the same call of
-GradientContext::gradients in Rust, without Python: the rest is what the package adds. A time is the median over rounds
-in which all candidates take turns, so a change of the machine's speed meets all of them.
+GradientContext::gradients in Rust, without Python: the rest is what the package adds. All candidates take turns, so a
+change of the machine's speed meets all of them. A time is the median over the rounds, and a ratio is the median of the
+ratios within each round.
 """
 
 import argparse
@@ -109,7 +110,7 @@ def check(name, x, y):
 
 
 def turns(candidates, seconds):
-    """The median seconds of each candidate, which take turns."""
+    """The seconds of each candidate, which take turns."""
     times = {name: [] for name in candidates}
     for run in candidates.values():
         run()
@@ -119,7 +120,12 @@ def turns(candidates, seconds):
             # The caches hold the data of the candidate before, and threads sleep.
             run()
             times[name].append(run())
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def ratio(times, others):
+    """The median ratio within a round."""
+    return statistics.median(time / other for time, other in zip(times, others))
 
 
 def timed(call):
@@ -148,10 +154,10 @@ def main():
                 candidates["torch"] = timed(lambda: of_torch(name, x, y))
             found = turns(candidates, options.seconds)
             row = {"objective": name, "pairs": pairs, "width": dim}
-            row.update({f"{key}_ms": round(1000 * value, 4) for key, value in found.items()})
-            row["added_percent"] = round(100 * (found["wgoal"] / found["native"] - 1), 2)
+            row.update({f"{key}_ms": round(1000 * statistics.median(value), 4) for key, value in found.items()})
+            row["added_percent"] = round(100 * (ratio(found["wgoal"], found["native"]) - 1), 2)
             if torch is not None:
-                row["of_torch"] = round(found["wgoal"] / found["torch"], 3)
+                row["of_torch"] = round(ratio(found["wgoal"], found["torch"]), 3)
             rows.append(row)
             if not options.json:
                 show(row, first=len(rows) == 1)
