@@ -1,5 +1,6 @@
 //! `wgoal embed`: embeddings of a dataset or of a split, for example for a vector index.
 
+use super::checkpoint::read_checkpoint;
 use super::data::{Rows, checkpoint_path, warn_of_data};
 use super::options::UsedCorrection;
 use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
@@ -9,7 +10,7 @@ use wgoal::data::{
     Side, SplitRows, Values, read_ids_npy, write_ids_npy, write_matrix_fbin, write_matrix_fvecs,
     write_matrix_npy, write_tensors,
 };
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result};
+use wgoal::{Dataset, Error, ErrorKind, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -135,7 +136,7 @@ impl EmbedArgs {
         let asked: Rows = self.split.parse()?;
         self.format.require()?;
         let head = checkpoint_path(&self.checkpoint)?;
-        let checkpoint = self.correction.of(Checkpoint::load(&head)?);
+        let checkpoint = self.correction.of(read_checkpoint(&head)?);
         let only: Option<Side> = self.side.map(Side::from);
         // A split lists images, and text_to_image assigns texts to it.
         let open = only.filter(|&side| side == Side::Image || asked.needed().is_empty());

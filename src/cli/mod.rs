@@ -25,6 +25,7 @@ macro_rules! note {
 mod analyze;
 mod baseline;
 mod bench;
+mod checkpoint;
 mod color;
 mod compare;
 mod config;

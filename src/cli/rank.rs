@@ -1,5 +1,6 @@
 //! `wgoal rank`: the ranking of every query in the file formats of evaluation tools.
 
+use super::checkpoint::read_checkpoint;
 use super::data::{Rows, checkpoint_path, warn_of_data};
 use super::embed::check;
 use super::options::UsedCorrection;
@@ -10,7 +11,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use wgoal::data::{Side, SplitRows, read_ids_npy, write_file};
 use wgoal::rerank::TopK;
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result};
+use wgoal::{Dataset, Error, ErrorKind, Result};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
@@ -92,7 +93,7 @@ impl RankArgs {
         let rows: Rows = self.split.parse()?;
         let head = checkpoint_path(&self.checkpoint)?;
         self.refuse(&head)?;
-        let checkpoint = self.correction.of(Checkpoint::load(&head)?);
+        let checkpoint = self.correction.of(read_checkpoint(&head)?);
         let dataset = Dataset::open_for(&self.dataset, rows.needed())?;
         warn_of_data(&dataset, &[checkpoint.config()], rows.needed());
         let ids = [(Side::Image, &self.image_ids), (Side::Text, &self.text_ids)]

@@ -5,6 +5,7 @@
 
 mod origin;
 
+use super::checkpoint::read_checkpoint;
 use super::{make_folder, shown};
 use origin::Origin;
 pub use origin::Started;
@@ -119,7 +120,7 @@ impl RunFolder {
                 "give the --out of the run to resume",
             ));
         }
-        let checkpoint = last.exists().then(|| Checkpoint::load(&last)).transpose()?;
+        let checkpoint = last.exists().then(|| read_checkpoint(&last)).transpose()?;
         let (Origin { dataset, recipe, device, .. }, config) = origin::read(&config)?;
         // The members of an ensemble have their own checkpoints.
         if checkpoint.is_none() && config.ensemble == 1 {

@@ -11,10 +11,24 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::ops::Range;
 use std::path::Path;
+use xxhash_rust::xxh3::Xxh3Default;
 
-/// Version of the file's layout.
-pub(crate) const FORMAT: u32 = 1;
+/// Version of the file's layout. Files of [`WITHOUT_CHECKSUM`] are read too.
+pub(crate) const FORMAT: u32 = 2;
+
+/// The layout before files had a checksum.
+const WITHOUT_CHECKSUM: u32 = 1;
+
+/// The metadata begin with these words and the digits of the checksum.
+const CHECKSUM: &str = r#"{"checksum":""#;
+
+/// The same words in the bytes of a file, where the metadata are a JSON string.
+const ESCAPED: &[u8] = br#"{\"checksum\":\""#;
+
+/// The hexadecimal digits of a checksum.
+const DIGITS: usize = 32;
 
 /// The advice for a file that holds no head.
 const ADVICE: &str = "give a best.safetensors or last.safetensors that wgoal wrote";
@@ -99,6 +113,8 @@ pub(crate) fn write(
         Error::checkpoint(path.display(), "a checkpoint that can be written", e, "report this as a bug")
     };
     let metadata = serde_json::to_string(metadata).map_err(|e| unwritable(&e))?;
+    let fields = metadata.strip_prefix('{').ok_or_else(|| unwritable(&"metadata without fields"))?;
+    let metadata = format!("{CHECKSUM}{}\",{fields}", "0".repeat(DIGITS));
     let mut views = Vec::new();
     for (name, shape, values) in tensors {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
@@ -112,8 +128,28 @@ pub(crate) fn write(
     }
     // Use only one key, because the order of several keys would change from run to run.
     let metadata = HashMap::from([("wgoal".to_string(), metadata)]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))?;
+    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))?;
+    let digits = digits(&bytes).ok_or_else(|| unwritable(&"no place for the checksum"))?;
+    let checksum = checksum(&bytes, digits.clone());
+    bytes[digits].copy_from_slice(checksum.as_bytes());
     write_whole(path, Streams::Refused, |out| out.write_all(&bytes))
+}
+
+/// Where the digits of the checksum are in the bytes of a file.
+fn digits(bytes: &[u8]) -> Option<Range<usize>> {
+    let header = bytes.first_chunk().map_or(0, |&length| u64::from_le_bytes(length));
+    let header = bytes.get(..usize::try_from(header).ok()?.checked_add(8)?)?;
+    let at = header.windows(ESCAPED.len()).position(|found| found == ESCAPED)? + ESCAPED.len();
+    (at + DIGITS <= header.len()).then_some(at..at + DIGITS)
+}
+
+/// The checksum of a file: XXH3 with 128 bits, over all bytes, with zeros for the digits of the checksum.
+fn checksum(bytes: &[u8], digits: Range<usize>) -> String {
+    let mut hash = Xxh3Default::new();
+    hash.update(&bytes[..digits.start]);
+    hash.update(&[b'0'; DIGITS]);
+    hash.update(&bytes[digits.end..]);
+    format!("{:032x}", hash.digest128())
 }
 
 const WHOLE: &str = "a whole safetensors file";
@@ -132,6 +168,8 @@ pub(crate) struct HeadFile<'a> {
     path: &'a Path,
     tensors: SafeTensors<'a>,
     metadata: String,
+    /// Whether the file has a checksum. It is then right.
+    checked: bool,
 }
 
 impl<'a> HeadFile<'a> {
@@ -142,7 +180,24 @@ impl<'a> HeadFile<'a> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| fault(WHOLE, &e))?;
         let metadata = metadata.metadata().as_ref().and_then(|metadata| metadata.get("wgoal"));
         let metadata = metadata.ok_or_else(|| fault("metadata `wgoal`", &"none"))?.clone();
-        Ok(Self { path, tensors, metadata })
+        let mut checked = false;
+        if let Some(rest) = metadata.strip_prefix(CHECKSUM) {
+            let written = rest.get(..DIGITS).unwrap_or(rest);
+            let found = digits(bytes).map(|digits| checksum(bytes, digits));
+            if found.as_deref() != Some(written) {
+                let found =
+                    found.map_or_else(|| "no place for it".into(), |found| format!("{found}: damaged"));
+                let advice = "copy the file again, or train again";
+                return Err(Error::checkpoint(path.display(), format!("checksum {written}"), found, advice));
+            }
+            checked = true;
+        }
+        Ok(Self { path, tensors, metadata, checked })
+    }
+
+    /// Whether the file has a checksum. Files of older versions have none.
+    pub fn has_checksum(&self) -> bool {
+        self.checked
     }
 
     /// An error about this file.
@@ -154,8 +209,11 @@ impl<'a> HeadFile<'a> {
     pub fn metadata<T: for<'de> Deserialize<'de>>(&self) -> Result<T> {
         let format: serde_json::Value =
             serde_json::from_str(&self.metadata).map_err(|e| self.fault("metadata in JSON", e))?;
-        if format["format"] != FORMAT {
-            return Err(self.fault(format!("format {FORMAT}"), format!("format {}", format["format"])));
+        let expected = if self.checked { FORMAT } else { WITHOUT_CHECKSUM };
+        if format["format"] != expected {
+            let checksum = if self.checked { "a checksum" } else { "no checksum" };
+            let found = format!("format {} with {checksum}", format["format"]);
+            return Err(self.fault(format!("format {FORMAT} with a checksum"), found));
         }
         serde_json::from_str(&self.metadata).map_err(|e| self.fault("metadata of a run", e))
     }
@@ -302,5 +360,21 @@ mod tests {
         std::fs::write(&path, "text").unwrap();
         let error = Head::load(&path).unwrap_err().to_string();
         assert!(error.contains("expected a whole safetensors file"), "{error}");
+    }
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head.safetensors");
+        Head::for_config(3, 2, &HeadConfig::default().with(|c| c.embed = 2), 7).unwrap().save(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let open = |bytes: &[u8]| {
+            HeadFile::open(&path, bytes).and_then(|file| file.own_head()).map_err(|error| error.to_string())
+        };
+        assert!(open(&bytes).is_ok());
+        for at in 0..8 * bytes.len() {
+            bytes[at / 8] ^= 1 << (at % 8);
+            assert!(open(&bytes).is_err(), "bit {at}");
+            bytes[at / 8] ^= 1 << (at % 8);
+        }
     }
 }

@@ -82,9 +82,16 @@ pub struct Checkpoint {
     pub(crate) progress: Progress,
     pub(crate) state: Option<State>,
     pub(crate) correction: Option<HubnessCorrection>,
+    pub(crate) has_checksum: bool,
 }
 
 impl Checkpoint {
+    /// Whether the file that the checkpoint was read from has a checksum. Files of older versions have none; the next
+    /// [`Checkpoint::save`] adds it.
+    pub fn has_checksum(&self) -> bool {
+        self.has_checksum
+    }
+
     /// The head.
     pub fn head(&self) -> &Head {
         &self.head
@@ -212,7 +219,12 @@ impl Checkpoint {
             }
             Penalties { hubness: correction.hubness(), weights: correction.weights() }
         });
-        write(path.as_ref(), &tensors, &halves, &Progress { correction, ..self.progress.clone() })
+        write(
+            path.as_ref(),
+            &tensors,
+            &halves,
+            &Progress { format: FORMAT, correction, ..self.progress.clone() },
+        )
     }
 
     /// Reads a checkpoint that [`Checkpoint::save`] wrote, or a head that [`Head::save`] wrote, as one of no epochs.
@@ -249,7 +261,8 @@ impl Checkpoint {
                 .map_err(|e| file.fault("a correction that can be used", e))
         });
         let correction = correction.transpose()?;
-        Ok(Self { head, progress: Progress { correction: None, ..progress }, state, correction })
+        let progress = Progress { correction: None, ..progress };
+        Ok(Self { head, progress, state, correction, has_checksum: file.has_checksum() })
     }
 }
 

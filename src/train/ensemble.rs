@@ -61,7 +61,7 @@ impl Checkpoint {
             best: Some(Best { epoch, recall }),
             ..Progress::new(config, found, head.layout.dims)
         };
-        Ok(Self { head, progress, state: None, correction: None })
+        Ok(Self { head, progress, state: None, correction: None, has_checksum: true })
     }
 }
 

@@ -165,7 +165,7 @@ impl Trainer {
     /// A checkpoint without that state or of another dataset, and those of [`Trainer::new`].
     pub fn resume(device: &Device, dataset: impl Into<Arc<Dataset>>, checkpoint: Checkpoint) -> Result<Self> {
         let dataset = dataset.into();
-        let Checkpoint { head, progress, state, .. } = checkpoint;
+        let Checkpoint { head, progress, state, has_checksum, .. } = checkpoint;
         let Some(mut state) = state else {
             return Err(Error::checkpoint(
                 "checkpoint",
@@ -183,6 +183,16 @@ impl Trainer {
                 format!("the dataset that the run was started on ({})", progress.dataset),
                 format!("another one ({found})"),
                 "resume with the same features, captions and splits",
+            ));
+        }
+        let steps = steps_per_epoch(dataset.split(Split::Train).texts.len(), progress.config.batch);
+        let expected = (progress.epoch * steps) as u64;
+        if has_checksum && progress.step != expected {
+            return Err(Error::checkpoint(
+                "checkpoint",
+                format!("{expected} steps in {} epochs", progress.epoch),
+                progress.step,
+                "resume from the run's last.safetensors",
             ));
         }
         let best = std::mem::take(&mut state.best);
@@ -514,7 +524,7 @@ impl Trainer {
         // As it stood after that epoch, so that the file does not depend on when it is written.
         let step = (best.epoch * self.steps_per_epoch()) as u64;
         let progress = Progress { epoch: best.epoch, step, ..self.progress.clone() };
-        Some(Checkpoint { head, progress, state: None, correction: None })
+        Some(Checkpoint { head, progress, state: None, correction: None, has_checksum: true })
     }
 
     /// Everything needed to go on from here.
@@ -533,7 +543,13 @@ impl Trainer {
         let (optimizer, start) = (self.pipeline.state(), self.pipeline.start());
         let (optimizer, start) = (self.device.wait(optimizer)?, self.device.wait(start)?);
         let state = State { optimizer, weights, start, best };
-        Ok(Checkpoint { head, progress: self.progress.clone(), state: Some(state), correction: None })
+        Ok(Checkpoint {
+            head,
+            progress: self.progress.clone(),
+            state: Some(state),
+            correction: None,
+            has_checksum: true,
+        })
     }
 }
 
@@ -545,7 +561,7 @@ impl Checkpoint {
     pub fn of(head: Head, dataset: &Dataset, config: TrainConfig) -> Result<Self> {
         let config = TrainConfig { embed: head.dim(), ..config };
         let progress = Progress::new(config, fingerprint(dataset)?, head.layout.dims);
-        Ok(Self { head, progress, state: None, correction: None })
+        Ok(Self { head, progress, state: None, correction: None, has_checksum: true })
     }
 }
 
@@ -554,7 +570,7 @@ impl From<Head> for Checkpoint {
     fn from(head: Head) -> Self {
         let config = TrainConfig::of_head(&head.config());
         let progress = Progress::new(config, String::new(), head.layout.dims);
-        Self { head, progress, state: None, correction: None }
+        Self { head, progress, state: None, correction: None, has_checksum: true }
     }
 }
 

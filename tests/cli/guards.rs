@@ -168,3 +168,68 @@ fn two_processes_do_not_write_into_one_folder() {
     let output = place.run("train --resume --device cpu --epochs 1 --out run");
     assert!(!output.stderr.contains("no other process"), "{done} epochs, {}", output.stderr);
 }
+
+/// One flipped bit anywhere in the file of a head is refused, by every command that reads it.
+#[test]
+fn a_flipped_bit_is_refused() {
+    let place = Place::new();
+    place.train("run", "--epochs 2");
+    for (name, args) in [
+        ("best", "eval run/best.safetensors data --device cpu"),
+        ("last", "train --resume --no-baselines --device cpu --epochs 3 --out run"),
+    ] {
+        let name = format!("run/{name}.safetensors");
+        let whole = place.read(&name);
+        let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        // The sixth byte of a tensor, a byte of the metadata, and a digit of the checksum.
+        let digit = whole.windows(10).position(|window| window == br#"checksum\""#).unwrap() + 14;
+        for at in [whole.len() - 2, header + 5, header / 2, digit] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(place.path(&name), bytes).unwrap();
+            let output = place.run(args);
+            let line = output.stderr.lines().last().unwrap_or_default();
+            assert!(output.code == 1 && line.contains(&name), "{at}: {}", output.stderr);
+            assert!(line.contains("expected checksum ") || at == header / 2, "{at}: {line}");
+        }
+        std::fs::write(place.path(&name), whole).unwrap();
+    }
+}
+
+#[test]
+fn a_head_without_a_checksum_loads_with_a_note() {
+    let place = Place::new();
+    place.train("run", "--epochs 2");
+    let eval = "eval run/best.safetensors data --device cpu";
+    let before = place.run(eval);
+    std::fs::write(place.path("run/best.safetensors"), older(&place.read("run/best.safetensors"))).unwrap();
+    let output = place.run(eval);
+    let note =
+        "note: run/best.safetensors has no checksum, so damage may go unnoticed: an older version wrote it\n";
+    assert_eq!((output.code, &output.stdout), (0, &before.stdout));
+    assert!(output.stderr.contains(note) && !before.stderr.contains(note), "{}", output.stderr);
+    // The next epoch writes it anew, with a checksum.
+    std::fs::write(place.path("run/last.safetensors"), older(&place.read("run/last.safetensors"))).unwrap();
+    let resume = "train --resume --no-baselines --device cpu --epochs 3 --out run";
+    assert!(place.run(resume).stderr.contains("note: run/last.safetensors has no checksum"));
+    assert!(!place.run(resume).stderr.contains("no checksum"));
+}
+
+/// The number of steps in a checkpoint belongs to the number of its epochs.
+#[test]
+fn steps_that_do_not_fit_the_epochs_are_refused() {
+    let place = Place::new();
+    place.train("run", "--epochs 2");
+    let (tensors, mut metadata) = read_tensors(&place.read("run/last.safetensors"));
+    let mut fields: serde_json::Value = serde_json::from_str(&metadata["wgoal"]).unwrap();
+    let steps = fields["step"].as_u64().unwrap();
+    fields["step"] = (steps + 1).into();
+    metadata.insert("wgoal".into(), fields.to_string());
+    std::fs::write(place.path("run/last.safetensors"), write_tensors(&tensors, metadata)).unwrap();
+    let output = place.run("train --resume --no-baselines --device cpu --epochs 3 --out run");
+    let expected = format!(
+        "error: checkpoint: expected {steps} steps in 2 epochs, found {}; resume from the run's last.safetensors\n",
+        steps + 1
+    );
+    assert!(output.code == 1 && output.stderr.ends_with(&expected), "{}", output.stderr);
+}

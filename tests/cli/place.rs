@@ -193,11 +193,37 @@ pub fn read_tensors(bytes: &[u8]) -> (BTreeMap<String, Tensor>, HashMap<String, 
     (tensors.tensors().into_iter().map(own).collect(), metadata.metadata().clone().unwrap_or_default())
 }
 
-pub fn write_tensors(tensors: &BTreeMap<String, Tensor>, metadata: HashMap<String, String>) -> Vec<u8> {
+/// The file of tensors and metadata. The metadata of a head get the checksum of the new bytes, if they had one.
+pub fn write_tensors(tensors: &BTreeMap<String, Tensor>, mut metadata: HashMap<String, String>) -> Vec<u8> {
+    let mut checksum = false;
+    if let Some(wgoal) = metadata.get_mut("wgoal")
+        && let Ok(Value::Object(mut fields)) = serde_json::from_str(wgoal)
+        && fields.remove("checksum").is_some()
+    {
+        let rest = Value::Object(fields).to_string();
+        *wgoal = format!("{{\"checksum\":\"{}\",{}", "0".repeat(32), &rest[1..]);
+        checksum = true;
+    }
     let views = tensors
         .iter()
         .map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    safetensors::serialize(views, Some(metadata).filter(|m| !m.is_empty())).unwrap()
+    let mut bytes = safetensors::serialize(views, Some(metadata).filter(|m| !m.is_empty())).unwrap();
+    if checksum {
+        let digits = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
+        let at = bytes.windows(32).position(|window| window == [b'0'; 32]).unwrap();
+        bytes[at..at + 32].copy_from_slice(digits.as_bytes());
+    }
+    bytes
+}
+
+/// The bytes of a head as an older version wrote it: without a checksum.
+pub fn older(bytes: &[u8]) -> Vec<u8> {
+    let (tensors, mut metadata) = read_tensors(bytes);
+    let mut fields: Value = serde_json::from_str(&metadata["wgoal"]).unwrap();
+    fields.as_object_mut().unwrap().remove("checksum").unwrap();
+    fields["format"] = 1.into();
+    metadata.insert("wgoal".into(), fields.to_string());
+    write_tensors(&tensors, metadata)
 }
 
 pub fn floats(tensor: &Tensor) -> Vec<f32> {

@@ -1,5 +1,6 @@
 //! What `wgoal eval` ranks: a dataset through a head, its features as they are, or embeddings from files.
 
+use super::super::checkpoint::read_checkpoint;
 use super::super::data::{checkpoint_path, warn_of_data};
 use super::super::run_folder::BEST;
 use super::EvalArgs;
@@ -92,7 +93,7 @@ impl EvalArgs {
             warn_of_data(&dataset, &[&config], &[split]);
             return Ok(Source::Dataset { head: None, dataset, split, equal: given.unwrap_or_default() });
         };
-        let head = Box::new(self.correction.of(Checkpoint::load(checkpoint_path(head)?)?));
+        let head = Box::new(self.correction.of(read_checkpoint(&checkpoint_path(head)?)?));
         let dataset = Box::new(Dataset::open_for(path, &[split])?);
         let equal = given.unwrap_or(head.config().equal_captions);
         let config = head.config().clone().with(|c| c.equal_captions = equal);

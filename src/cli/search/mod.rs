@@ -5,6 +5,7 @@ mod page;
 mod query;
 mod thumbnail;
 
+use super::checkpoint::read_checkpoint;
 use super::data::{Rows, checkpoint_path};
 use super::embed::check;
 use super::options::UsedCorrection;
@@ -16,7 +17,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use wgoal::data::{Side, write_file};
 use wgoal::rerank::TopK;
-use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Result};
+use wgoal::{Dataset, Error, ErrorKind, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,7 +102,7 @@ impl SearchArgs {
             let inputs = Dataset::paths(&self.dataset).into_iter().chain(query).chain([head.clone()]);
             refuse_overwriting("--html", html, inputs)?;
         }
-        let checkpoint = self.correction.of(Checkpoint::load(&head)?);
+        let checkpoint = self.correction.of(read_checkpoint(&head)?);
         let dataset = Dataset::open_sides(&self.dataset, None, rows.needed())?;
         let query = self.query.find(&dataset, &rows)?;
         let side = query.searched();
