@@ -13,7 +13,7 @@ use faer::{Mat, MatRef};
 use rand_chacha::rand_core::Rng;
 
 /// What validation chooses the bandwidth from, as multiples of the median distance between unit training rows.
-pub const LANDMARK_BANDWIDTHS: [f64; 3] = [0.5, 0.4, 0.8];
+pub const LANDMARK_BANDWIDTHS: [f64; 2] = [0.5, 0.8];
 
 /// What validation chooses the regularisation from, as shares of the variance of all directions together.
 pub const LANDMARK_REGULARIZATIONS: [f64; 3] = [2e-4, 1e-3, 5e-3];

@@ -275,6 +275,17 @@ mod tests {
     }
 
     #[test]
+    fn objectives_other_than_infonce_are_trained_slowly_on_the_centred_kernel() {
+        let data = dataset(2100, [3, 0, 3, 0], -1.0);
+        let of = |objective: &str| {
+            let (config, _) = recipe(&data, |c| c.objective = objective.parse().unwrap());
+            (config.lr, config.centre_kernel)
+        };
+        assert_eq!(of("infonce"), (3e-5, false));
+        assert_eq!([of("con:con"), of("siglip")], [(3e-6, true); 2]);
+    }
+
+    #[test]
     fn image_features_without_negative_values_get_the_square_root() {
         for (widths, pooled) in [([9, 0, 9, 0], true), ([0, 9, 9, 0], false)] {
             for (least, root) in [(-1.0, SignedRoot::None), (0.0, SignedRoot::Images)] {

@@ -52,6 +52,7 @@ fn the_printed_file_is_taken_as_it_is_and_with_all_its_defaults() {
         "regularization",
         "ema",
         "lr-linear",
+        "centre-kernel",
         "momentum",
         "nesterov",
     ];

@@ -51,13 +51,27 @@ fn the_pull_towards_the_start_is_resumed() {
 }
 
 #[test]
+fn training_on_the_centred_kernel_is_resumed_and_can_be_left_out() {
+    let place = Place::new();
+    let options = "--init kcca --landmarks 20 --ema 0.9 --lr 0.001";
+    resumes_to_the_same_bits(&place, options);
+    place.ok(&format!("train data {SMALL} {options} --centre-kernel off --epochs 4 --out off"));
+    let [on, off] =
+        ["whole", "off"].map(|run| read_tensors(&place.read(&format!("{run}/last.safetensors"))).0);
+    assert!(on["text.landmarks.weight"] != off["text.landmarks.weight"]);
+    assert_eq!(on["text.landmarks.rows"], off["text.landmarks.rows"]);
+}
+
+#[test]
 fn a_factor_without_its_part_is_said_to_have_no_effect() {
     let place = Place::new();
-    let output =
-        place.run(&format!("train data {SMALL} --epochs 1 --lr-mlp 2 --lr-random-features 0 --out r"));
+    let output = place.run(&format!(
+        "train data {SMALL} --epochs 1 --lr-mlp 2 --lr-random-features 0 --centre-kernel off --out r"
+    ));
     assert_eq!(output.code, 0, "{}", output.stderr);
     for says in [
         "warning: --lr-mlp has no effect: the head has no perceptron",
+        "warning: --centre-kernel has no effect: the head has no landmarks",
         "warning: --lr-random-features has no effect: the head has no random features or landmarks",
     ] {
         assert!(output.stderr.contains(says), "{}", output.stderr);
