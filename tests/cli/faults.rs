@@ -44,7 +44,7 @@ fn fixtures() -> Place {
     checkpoint(&place, "bare.st", |_, metadata| metadata.clear());
     checkpoint(&place, "prose.st", |_, metadata| *metadata = "prose".into());
     checkpoint(&place, "format.st", |_, metadata| {
-        *metadata = metadata.replace("\"format\":1", "\"format\":2")
+        *metadata = metadata.replace("\"format\":2", "\"format\":3")
     });
     checkpoint(&place, "option.st", |_, metadata| {
         *metadata = metadata.replace("\"clip\":2.0", "\"clip\":-1")
@@ -65,7 +65,7 @@ fn fixtures() -> Place {
     // A correction for hubs without its bank, and one of no neighbours.
     let corrected = |metadata: &str, k: usize| {
         let correction = format!("{{\"kind\":\"csls\",\"k\":{k},\"weights\":[0.1,0.2]}}");
-        metadata.replacen("{\"format\":1", &format!("{{\"correction\":{correction},\"format\":1"), 1)
+        metadata.replacen("\"format\":2", &format!("\"correction\":{correction},\"format\":2"), 1)
     };
     checkpoint(&place, "unbanked.st", |_, metadata| *metadata = corrected(metadata, 10));
     checkpoint(&place, "neighbours.st", |tensors, metadata| {
