@@ -6,40 +6,80 @@ use crate::objective::Asked;
 use crate::{device, threads};
 use numpy::PyArray1;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{mem, process};
-use wgoal::gradient::{GradientContext, GradientOptions};
+use wgoal::gradient::{GradientContext, GradientOptions, Gradients};
 
 /// The gradient of an objective at a batch of embeddings.
-#[pyclass(frozen, get_all, name = "Gradients", module = "wgoal")]
+#[pyclass(frozen, name = "Gradients", module = "wgoal")]
 pub struct PyGradients {
     /// The value of the objective.
+    #[pyo3(get)]
     loss: f32,
     /// The gradient at the images, float32, of the shape of `x`.
+    #[pyo3(get)]
     images: Py<PyAny>,
     /// The gradient at the texts, float32, of the shape of `y`.
+    #[pyo3(get)]
     texts: Py<PyAny>,
     /// The gradient at the temperature of infonce or siglip; 0 for the others.
+    #[pyo3(get)]
     temperature: f32,
     /// The gradient at the logit bias of siglip; 0 for the others.
+    #[pyo3(get)]
     logit_bias: f32,
-    /// The similarity of each text to its image, float32 (N,).
-    positive: Py<PyArray1<f32>>,
-    /// The row of each image's hardest text, int64, one per image.
-    hardest_text: Py<PyArray1<i64>>,
-    /// The row of each text's hardest image, int64 (N,).
-    hardest_image: Py<PyArray1<i64>>,
-    /// The similarity of each image's hardest text, float32, one per image.
-    hardest_text_similarity: Py<PyArray1<f32>>,
-    /// The similarity of each text's hardest image, float32 (N,).
-    hardest_image_similarity: Py<PyArray1<f32>>,
+    mined: Gradients,
+    /// The arrays of `mined`. Few callers look at them, and small batches take little more time than making them.
+    indices: [PyOnceLock<Py<PyArray1<i64>>>; 2],
+    similarities: [PyOnceLock<Py<PyArray1<f32>>>; 3],
+}
+
+impl PyGradients {
+    fn indices(&self, py: Python<'_>, at: usize, rows: &[u32]) -> Py<PyArray1<i64>> {
+        self.indices[at].get_or_init(py, || indices(py, rows).unbind()).clone_ref(py)
+    }
+
+    fn similarities(&self, py: Python<'_>, at: usize, values: &[f32]) -> Py<PyArray1<f32>> {
+        self.similarities[at].get_or_init(py, || PyArray1::from_slice(py, values).unbind()).clone_ref(py)
+    }
 }
 
 #[pymethods]
 impl PyGradients {
+    /// The similarity of each text to its image, float32 (N,).
+    #[getter]
+    fn positive(&self, py: Python<'_>) -> Py<PyArray1<f32>> {
+        self.similarities(py, 0, &self.mined.positive)
+    }
+
+    /// The row of each image's hardest text, int64, one per image.
+    #[getter]
+    fn hardest_text(&self, py: Python<'_>) -> Py<PyArray1<i64>> {
+        self.indices(py, 0, &self.mined.hardest_text_index)
+    }
+
+    /// The row of each text's hardest image, int64 (N,).
+    #[getter]
+    fn hardest_image(&self, py: Python<'_>) -> Py<PyArray1<i64>> {
+        self.indices(py, 1, &self.mined.hardest_image_index)
+    }
+
+    /// The similarity of each image's hardest text, float32, one per image.
+    #[getter]
+    fn hardest_text_similarity(&self, py: Python<'_>) -> Py<PyArray1<f32>> {
+        self.similarities(py, 1, &self.mined.hardest_text)
+    }
+
+    /// The similarity of each text's hardest image, float32 (N,).
+    #[getter]
+    fn hardest_image_similarity(&self, py: Python<'_>) -> Py<PyArray1<f32>> {
+        self.similarities(py, 2, &self.mined.hardest_image)
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let shape = self.images.bind(py).getattr("shape")?;
         Ok(format!("Gradients(loss={}, images and texts of shape {shape})", self.loss))
@@ -247,11 +287,9 @@ pub fn gradients<'py>(
             logit_bias: value.logit_bias,
             images: dx.into_array().into_any().unbind(),
             texts: dy.into_array().into_any().unbind(),
-            hardest_text: indices(py, &mined.hardest_text_index).unbind(),
-            hardest_image: indices(py, &mined.hardest_image_index).unbind(),
-            positive: PyArray1::from_vec(py, mined.positive).unbind(),
-            hardest_text_similarity: PyArray1::from_vec(py, mined.hardest_text).unbind(),
-            hardest_image_similarity: PyArray1::from_vec(py, mined.hardest_image).unbind(),
+            mined,
+            indices: [const { PyOnceLock::new() }; 2],
+            similarities: [const { PyOnceLock::new() }; 3],
         })
     })
 }
