@@ -220,6 +220,7 @@ def test_an_array_of_more_than_two_billion_elements_is_refused_in_time(tmp_path,
 
 
 def test_a_loop_of_calls_leaks_no_memory(device):
+    """WGOAL_TEST_CALLS sets the number of calls. It also passes with 1,000,000, under the same bound of 5 MB."""
     resource = pytest.importorskip("resource")
     x, y = batch(4, 4)
     out = np.empty_like(x), np.empty_like(y)
