@@ -27,6 +27,7 @@ pub mod bench;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+pub mod cluster;
 #[cfg(feature = "native")]
 pub mod data;
 pub mod device;

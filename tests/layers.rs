@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// each other.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["math", "io", "draw"],
+    &["math", "io", "draw", "cluster"],
     &["device"],
     &["objective"],
     &["kernels"],

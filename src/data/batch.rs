@@ -4,6 +4,7 @@
 //! therefore sees the same bits. The worker holds only a few batches.
 
 use rayon::ThreadPoolBuilder;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
@@ -11,8 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::order::Order;
-use super::preprocess::ReadAhead;
+use super::preprocess::{Prepared, ReadAhead, row_stride};
 use super::{Dataset, Preprocess, Side, Split};
+use crate::cluster::Slices;
 use crate::device::{Device, Upload};
 use crate::math::{Purpose, random};
 use crate::{Error, Result};
@@ -47,6 +49,9 @@ pub struct Batch {
     pub zero_rows: usize,
     /// Pairs.
     pub rows: usize,
+    /// The image rows and the text rows of all pairs of the batch, if this is the first of several slices that a process
+    /// takes of it.
+    pub(crate) whole: [Vec<u32>; 2],
     /// The features of both sides, already prepared for upload, if the device supports it.
     pub(crate) staged: [Option<Upload<'static, f32>>; 2],
     home: Option<Sender<Batch>>,
@@ -117,16 +122,19 @@ impl Batches {
         seed: u64,
         epoch: u64,
     ) -> Result<Self> {
-        Self::for_device(&Device::cpu(), dataset, preprocess, batch, None, [seed, epoch])
+        Self::for_device(&Device::cpu(), dataset, preprocess, (batch, None), None, [seed, epoch])
     }
 
-    /// [`Batches::new`] with a window of the shuffle. The thread also prepares the uploads to `device`.
+    /// [`Batches::new`] with a window of the shuffle. The thread also prepares the uploads to `device`. With `slices`,
+    /// these slices of every batch are yielded, each as a batch of its own.
+    ///
+    /// The function is long because all that is random in a batch stands in it, in one order.
     pub(crate) fn for_device(
         device: &Device,
         dataset: Arc<Dataset>,
         preprocess: Arc<Preprocess>,
-        batch: usize,
-        window: Option<usize>,
+        (batch, window): (usize, Option<usize>),
+        slices: Option<(Slices, Range<usize>)>,
         [seed, epoch]: [u64; 2],
     ) -> Result<Self> {
         let device = device.clone();
@@ -136,18 +144,30 @@ impl Batches {
         }
         let pairs = dataset.split(Split::Train).texts.len();
         let order = Order::new(pairs, window, seed, epoch);
-        let (steps, mut read_ahead) = (steps_per_epoch(pairs, batch), ReadAhead::new());
+        let (steps, mut read_ahead, mut waiting) = (steps_per_epoch(pairs, batch), ReadAhead::new(), false);
         let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));
-        Self::spawn(steps, move |step, out| {
+        let count = slices.as_ref().map_or(1, |(_, own)| own.len());
+        Self::spawn((steps, count), move |number, out| {
+            let (step, slice) = (number / count, number % count);
             let split = dataset.split(Split::Train);
             let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
             // Announce one batch ahead, or one window of blocks: the system fetches uncached rows while this batch is
             // preprocessed and computed. Blocks need few calls.
-            let waiting = read_ahead.due(&dataset);
-            if waiting || in_blocks.is_some() {
+            if slice == 0 {
+                waiting = read_ahead.due(&dataset);
+            }
+            if slice == 0 && (waiting || in_blocks.is_some()) {
                 let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
-                let pairs = &order.announced[first..order.told(until(step + 2))];
+                let next = first..order.told(until(step + 2));
+                // A batch without blocks is announced in its own order, of which only the own slices are read.
+                let next = match &slices {
+                    Some((slices, own)) if in_blocks.is_none() && next.len() == batch => {
+                        next.start + slices.pairs(own.start).start..next.start + slices.pairs(own.end - 1).end
+                    }
+                    _ => next,
+                };
+                let pairs = &order.announced[next];
                 preprocess.will_need(&dataset, Side::Image, pairs.iter().map(image));
                 preprocess.will_need(
                     &dataset,
@@ -156,39 +176,58 @@ impl Batches {
                 );
             }
             let pairs = &order.pairs[step * batch..until(step + 1)];
-            out.text_rows.clear();
-            out.text_rows.extend(pairs.iter().map(|&pair| split.texts[pair as usize]));
-            out.ids.clear();
-            out.ids.extend(pairs.iter().map(image));
-            out.rows = pairs.len();
+            let texts: Vec<u32> = pairs.iter().map(|&pair| split.texts[pair as usize]).collect();
+            let images: Vec<u32> = pairs.iter().map(image).collect();
+            let part = slices.as_ref().map_or(0..pairs.len(), |(slices, own)| slices.pairs(own.start + slice));
+            out.rows = part.len();
+            out.zero_rows = 0;
             let rng = |purpose| random(purpose, seed, epoch, step as u32);
-            let Batch { images, texts, ids, text_rows, offsets: [image_offsets, text_offsets], .. } = out;
-            let image_rng = Some(rng(Purpose::ImageRows));
-            let into = (images, image_offsets);
-            out.zero_rows = preprocess.preprocess(&dataset, Side::Image, ids, image_rng, !waiting, into)?;
-            let text_rng = Some(rng(Purpose::TextRows));
-            let into = (texts, text_offsets);
-            out.zero_rows +=
-                preprocess.preprocess(&dataset, Side::Text, text_rows, text_rng, !waiting, into)?;
-            preprocess.drop_features(&mut out.images, rng(Purpose::ImageDropout));
-            preprocess.drop_features(&mut out.texts, rng(Purpose::TextDropout));
+            let [image_offsets, text_offsets] = &mut out.offsets;
+            for (side, items, values, offsets, [rows, dropout]) in [
+                (
+                    Side::Image,
+                    &images,
+                    &mut out.images,
+                    image_offsets,
+                    [Purpose::ImageRows, Purpose::ImageDropout],
+                ),
+                (Side::Text, &texts, &mut out.texts, text_offsets, [Purpose::TextRows, Purpose::TextDropout]),
+            ] {
+                let (items, into) = ((&items[..], part.clone()), (&mut *values, offsets));
+                let rows = Some(rng(rows));
+                let Prepared { zero_rows, first } =
+                    preprocess.preprocess(&dataset, side, items, rows, !waiting, into)?;
+                out.zero_rows += zero_rows;
+                let width = row_stride(dataset.width(side, preprocess.pooling_of(side))?);
+                preprocess.drop_features(values, rng(dropout), first * width);
+            }
+            replace(&mut out.ids, &images[part.clone()]);
+            replace(&mut out.text_rows, &texts[part]);
+            out.whole = if slices.is_some() && slice == 0 { [images, texts] } else { Default::default() };
             out.stage(&device, halves);
             Ok(())
         })
     }
 
-    /// Runs `fill` for every step on its own thread, ahead of the consumer.
+    /// Runs `fill` for every step on its own thread, ahead of the consumer. A step is `count` parts.
     fn spawn(
-        steps: usize,
+        (steps, count): (usize, usize),
         fill: impl FnMut(usize, &mut Batch) -> Result<()> + Send + 'static,
     ) -> Result<Self> {
-        let (sender, results) = mpsc::sync_channel(AHEAD);
+        let (steps, ahead) = (steps * count, AHEAD * count);
+        let (sender, results) = mpsc::sync_channel(ahead);
         let worker = thread::Builder::new()
             .name("batches".into())
             .spawn(move || in_pool(|| work(steps, fill, &sender)))
             .map_err(|e| Error::data("the batch thread", "a thread", e, "free some memory or processes"))?;
         Ok(Self { results: Some(results), worker: Some(worker), left: steps })
     }
+}
+
+/// Overwrites a vector, in the memory that it has.
+fn replace(old: &mut Vec<u32>, new: &[u32]) {
+    old.clear();
+    old.extend_from_slice(new);
 }
 
 /// While it lives, the files of a dataset are read in announced blocks.
@@ -283,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_worker_becomes_one_error() {
-        let mut batches = Batches::spawn(9, |step, _| {
+        let mut batches = Batches::spawn((9, 1), |step, _| {
             assert!(step < 2, "as this test intends");
             Ok(())
         })
@@ -300,7 +339,7 @@ mod tests {
     #[test]
     fn memory_returns_to_the_worker() {
         let (fresh, allocated) = mpsc::channel();
-        let batches = Batches::spawn(100, move |_, batch| {
+        let batches = Batches::spawn((100, 1), move |_, batch| {
             if batch.ids.capacity() == 0 {
                 fresh.send(()).unwrap();
             }

@@ -4,7 +4,7 @@
 //! Callers pass the random numbers.
 //! The file is long because pooling, standardisation, augmentation and dropout of a row are read together.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
@@ -57,6 +57,14 @@ impl Standardizer {
             *x = (*x - mean) * inverse;
         }
     }
+}
+
+/// What is known of a part of a batch that was prepared.
+pub(super) struct Prepared {
+    /// How many of the rows that were read were all zero.
+    pub zero_rows: usize,
+    /// The number of its first row among the rows of the whole batch.
+    pub first: usize,
 }
 
 /// Read-ahead is on for the first 32 batches, and for 32 batches after each read that had to wait for the disk. Batches
@@ -116,6 +124,11 @@ impl Preprocess {
         let as_they_are =
             self.standardize.is_none() && self.dropout == 0.0 && !self.signed_root[side as usize];
         raw && as_they_are && dataset.is_half(side, self.pooling[side as usize] == Pooling::Gpo)
+    }
+
+    /// How the features of a side become one vector per item.
+    pub(super) fn pooling_of(&self, side: Side) -> Pooling {
+        self.pooling[side as usize]
     }
 
     /// Announces to the system that items will be read. Neighbours are announced together.
@@ -242,10 +255,12 @@ impl Preprocess {
         out: &mut Vec<f32>,
         offsets: &mut Vec<u32>,
     ) -> Result<usize> {
-        self.preprocess(dataset, side, items, None, true, (out, offsets))
+        let part = 0..items.len();
+        Ok(self.preprocess(dataset, side, (items, part), None, true, (out, offsets))?.zero_rows)
     }
 
-    /// [`Preprocess::items`], with size augmentation if random numbers are given.
+    /// [`Preprocess::items`] of a part of a batch, with size augmentation if random numbers are given. These depend on
+    /// the batch, not on the part.
     ///
     /// With `in_shares`, idle threads of the pool read a few rows at a time; otherwise the calling thread reads all. A
     /// thread beside the pool would take a core away in the middle of a product. A thread of the pool must not wait for
@@ -256,11 +271,11 @@ impl Preprocess {
         &self,
         dataset: &Dataset,
         side: Side,
-        items: &[u32],
+        (items, part): (&[u32], Range<usize>),
         rng: Option<ChaCha8Rng>,
         in_shares: bool,
         (out, offsets): (&mut Vec<f32>, &mut Vec<u32>),
-    ) -> Result<usize> {
+    ) -> Result<Prepared> {
         /// Rows of one share.
         const SHARE: usize = 8;
         let pooling = self.pooling[side as usize];
@@ -275,10 +290,21 @@ impl Preprocess {
         }
         let stride = row_stride(dim);
         offsets.clear();
-        let rows = match pooling {
-            Pooling::None => Vec::new(),
-            _ => self.local_rows(dataset, side, items, rng, offsets)?,
+        let (rows, own) = match pooling {
+            Pooling::None => (Vec::new(), part.clone()),
+            _ => {
+                let mut rows = self.local_rows(dataset, side, items, rng, offsets)?;
+                let own = offsets[part.start] as usize..offsets[part.end] as usize;
+                offsets.truncate(part.end + 1);
+                offsets.drain(..part.start);
+                offsets.iter_mut().for_each(|offset| *offset -= own.start as u32);
+                rows.truncate(own.end);
+                rows.drain(..own.start);
+                (rows, own)
+            }
         };
+        let first = if pooling == Pooling::Gpo { own.start } else { part.start };
+        let items = &items[part];
         let kept = if pooling == Pooling::Gpo { rows.len() } else { items.len() };
         out.resize(kept * stride, 0.0);
         let (rows, own) = (&rows, &*offsets);
@@ -325,7 +351,7 @@ impl Preprocess {
         if pooling != Pooling::Gpo {
             offsets.clear();
         }
-        Ok(zero_rows)
+        Ok(Prepared { zero_rows, first })
     }
 
     /// The local rows of items, without those that the augmentation leaves out, and where each item's rows start.
@@ -368,14 +394,16 @@ impl Preprocess {
         Ok(rows)
     }
 
-    /// Zeroes features at random and scales the others, so that the mean stays the same.
-    pub(super) fn drop_features(&self, values: &mut [f32], mut rng: ChaCha8Rng) {
+    /// Zeroes features at random and scales the others, so that the mean stays the same. `first` is the number of the
+    /// first value among those of the batch, a multiple of four.
+    pub(super) fn drop_features(&self, values: &mut [f32], mut rng: ChaCha8Rng, first: usize) {
         // Each feature uses sixteen random bits. The scale uses the probability as rounded to sixteen bits.
         let threshold = (self.dropout * 65536.0).round().min(65535.0);
         if threshold == 0.0 {
             return;
         }
         let (threshold, scale) = (threshold as u16, 65536.0 / (65536.0 - threshold));
+        rng.set_word_pos(first as u128 / 2);
         let mut bits = [0; 1024];
         for values in values.chunks_mut(bits.len() / 2) {
             rng.fill_bytes(&mut bits);

@@ -1,5 +1,6 @@
 //! The options of a training run, each with its meaning and its check. The file is long because there are many options.
 
+use super::slices::check_slices;
 use super::{Init, Shuffle};
 use crate::eval::Correction;
 use crate::kernels::MAX_PAIRS;
@@ -130,6 +131,15 @@ pub struct TrainConfig {
     pub correction: Correction,
     /// The number of heads of an ensemble, 1 for one head ([`TrainConfig::members`]).
     pub ensemble: usize,
+    /// The most slices of a batch, whose sums are added in one order (docs/scaling.md). It is the largest number of
+    /// processes that train together. 0 for one sum over the batch, in one process.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub slices: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 with!(TrainConfig);
@@ -182,6 +192,7 @@ impl Default for TrainConfig {
             patience: 0,
             correction: Correction::default(),
             ensemble: 1,
+            slices: 0,
         }
     }
 }
@@ -272,6 +283,7 @@ impl TrainConfig {
         if let Warmup::Share { percent } = self.lr_warmup {
             check((0.0..=100.0).contains(&percent), "--lr-warmup", "0% to 100%", &format!("{percent}%"))?;
         }
+        check_slices(self)?;
         self.optimizer.validate()
     }
 

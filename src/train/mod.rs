@@ -29,8 +29,8 @@ mod pipeline;
 mod point;
 #[cfg(feature = "native")]
 mod recipe;
-mod reduce;
 mod shuffle;
+mod slices;
 mod step;
 #[cfg(feature = "native")]
 mod trainer;

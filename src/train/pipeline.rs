@@ -7,7 +7,8 @@ use super::average::Average;
 #[cfg(feature = "native")]
 use super::checkpoint::State;
 use super::groups::{Group, Pull, groups};
-use super::reduce::{Alone, Reduce};
+use super::slices::Sliced;
+use crate::cluster::{Alone, Communicator, Slices};
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, LeftOut, Relation, Structure, Workspace, check_pairs};
 use crate::kernels::{PARTS, RECORD};
@@ -53,6 +54,26 @@ pub struct Features<'a> {
 /// The function is [`Send`] because a step may run on another thread.
 pub type External<'a> = &'a mut (dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]> + Send);
 
+/// The padded features of a batch, or of a slice of it.
+pub(super) struct Part<'a> {
+    pub rows: [Upload<'a, f32>; 2],
+    pub offsets: [&'a [u32]; 2],
+}
+
+#[cfg(feature = "native")]
+impl<'a> Part<'a> {
+    /// A batch, or a slice of it, that is ready for upload.
+    pub fn of(batch: &'a mut crate::data::Batch) -> Self {
+        let crate::data::Batch { images, texts, staged: [staged_images, staged_texts], offsets, .. } = batch;
+        let rows =
+            [(images, staged_images), (texts, staged_texts)].map(|(rows, staged)| match staged.take() {
+                Some(staged) => staged,
+                None => Upload::Owned(rows),
+            });
+        Self { rows, offsets: [&offsets[0], &offsets[1]] }
+    }
+}
+
 /// Trains a [`Head`] on batches of features, one step at a time.
 ///
 /// Use it to stream your own features. [`crate::Trainer`] runs it over a dataset.
@@ -73,8 +94,13 @@ pub struct Pipeline {
     pub(super) state: Vec<Buffer<f32>>,
     /// The moving average of the parameters, if there is one.
     pub(super) average: Option<Average>,
-    pub(super) reduce: Box<dyn Reduce>,
-    pub(super) encoders: [Encoder; 2],
+    /// The slices of a batch, if it is divided.
+    pub(super) sliced: Option<Sliced>,
+    /// Of the own slices; one of each side if a batch is not divided.
+    pub(super) encoders: Vec<[Encoder; 2]>,
+    /// The most slices of a batch; 0 if it is not divided.
+    slices: usize,
+    centre_kernel: bool,
     pub(super) ids: Buffer<u32>,
     /// Which texts are right for which images, where it is more than each text for its own image.
     pub(super) relation: Option<Arc<Relation>>,
@@ -122,11 +148,17 @@ impl Pipeline {
         let strength = [config.structure, config.structure_temperature];
         let centred = config.centre_kernel.then_some(&values);
         let encoder = |side| Encoder::new(device, &head, side, pairs)?.centred(device, centred);
-        let encoders = [encoder(Side::Image)?, encoder(Side::Text)?];
         let names = config.optimizer.state().iter();
         let state = names.map(|name| Buffer::new(device, &format!("optimizer.{name}"), len));
         let bank = config.memory_bank;
         let bank = (bank > 0).then(|| Bank::new(device, bank, pairs, layout.embed));
+        let sliced = (config.slices > 0)
+            .then(|| Sliced::new(device, Arc::new(Alone), [pairs, config.slices], &layout))
+            .transpose()?;
+        let encoders = match &sliced {
+            Some(sliced) => sliced.encoders(device, &head, centred)?,
+            None => vec![[encoder(Side::Image)?, encoder(Side::Text)?]],
+        };
         Ok(Self {
             device: device.clone(),
             layout,
@@ -140,8 +172,10 @@ impl Pipeline {
             gradients: Buffer::new(device, "d.head", len)?,
             state: state.collect::<Result<_>>()?,
             average: Average::new(device, config.ema, &head.values)?,
-            reduce: Box::new(Alone),
+            sliced,
             encoders,
+            slices: config.slices,
+            centre_kernel: config.centre_kernel,
             ids: Buffer::new(device, "ids", pairs)?,
             relation: None,
             left_out: LeftOut::new(device, "left_out")?,
@@ -168,6 +202,23 @@ impl Pipeline {
     #[cfg(feature = "native")]
     pub(crate) fn device(&self) -> Device {
         self.device.clone()
+    }
+
+    /// Shares every batch with the other processes of a job.
+    ///
+    /// # Errors
+    /// A configuration without slices, more processes than slices, or too little memory.
+    pub(crate) fn share(&mut self, ranks: Arc<dyn Communicator>) -> Result<()> {
+        if self.slices == 0 {
+            let advice = "set TrainConfig::slices, for example to cluster::SLICES";
+            return Err(Error::config("slices of a batch", "at least one per process", 0, advice));
+        }
+        // The memory of all slices first goes back to the device.
+        self.encoders.clear();
+        let sliced = Sliced::new(&self.device, ranks, [self.pairs, self.slices], &self.layout)?;
+        self.encoders = sliced.encoders(&self.device, &self.head, self.centre_kernel.then_some(&self.values))?;
+        self.sliced = Some(sliced);
+        Ok(())
     }
 
     /// Begins an epoch, counted from 0. The memory bank is emptied, so that an epoch depends only on the parameters.
@@ -217,7 +268,12 @@ impl Pipeline {
         objective.validate()?;
         let (images, texts) = (pad_rows(batch.images, p), pad_rows(batch.texts, q));
         let rows = [Upload::Borrowed(&images), Upload::Borrowed(&texts)];
-        self.step_padded(rows, offsets, [batch.ids, &[]], objective, learning_rate, external).await
+        if self.sliced.is_some() {
+            let advice = "set TrainConfig::slices to 0, or train with Trainer";
+            return Err(Error::config("a step on a whole batch", "a pipeline without slices", "slices", advice));
+        }
+        let parts = [Part { rows, offsets }];
+        self.step_padded(parts.into(), [batch.ids, &[]], objective, learning_rate, external).await
     }
 
     pub(super) async fn fetch_records(&mut self) -> Result<()> {
@@ -248,7 +304,7 @@ impl Pipeline {
     /// The same as those of [`Pipeline::head`].
     pub async fn head_async(&self) -> Result<Head> {
         let mut values = self.values.read(&self.device, 0..self.layout.len()).await?;
-        for encoder in &self.encoders {
+        for encoder in self.encoders.iter().take(1).flatten() {
             encoder.running(&self.device, &mut values).await?;
         }
         Ok(Head { values, ..self.head.clone() })
@@ -264,6 +320,12 @@ impl Pipeline {
         let logits = self.layout.logits();
         values[logits.clone()].copy_from_slice(&self.values.read(&self.device, logits).await?);
         Ok(Head { values, ..self.head.clone() })
+    }
+
+    /// The slices of a batch and those of this process, if batches are divided.
+    #[cfg(feature = "native")]
+    pub(super) fn slices(&self) -> Option<(Slices, std::ops::Range<usize>)> {
+        self.sliced.as_ref().map(|sliced| (sliced.slices.clone(), sliced.own.clone()))
     }
 
     /// The number of steps so far.

@@ -1,15 +1,16 @@
 //! One training step, phase by phase, as a list of dispatches.
 //!
 //! ```text
-//! upload -> forward -> objective -> backward -> reduce -> update
+//! upload -> forward (-> join slices) -> objective -> backward (-> add slices) -> update
 //! ```
 //!
 //! Nothing is read back inside a step. Each step writes one row of the records, which [`Pipeline::records`] collects.
 
 use super::Pipeline;
 use super::groups::Group;
-use super::pipeline::{External, RECORDS};
-use crate::device::{Commands, Matrix, Upload, pad_rows};
+use super::pipeline::{External, Part, RECORDS};
+use super::slices::Sliced;
+use crate::device::{Commands, Matrix, pad_rows};
 use crate::gradient::Inputs;
 use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
 use crate::objective::{Logits, Objective};
@@ -24,17 +25,16 @@ const VALUE: usize = 4;
 const UNBOUNDED: (f32, f32) = (f32::MIN, f32::MAX);
 
 impl Pipeline {
-    /// [`Pipeline::step_local_async`] on rows that are already padded.
+    /// [`Pipeline::step_local_async`] on rows that are already padded: the whole batch, or a part for each own slice.
     ///
     /// `ids` are the image row and the text row of every pair. Text rows are needed only where a relation is followed.
     ///
     /// A step that fails must change nothing. So all phases except the last write only memory that the next step
     /// overwrites. Only [`Pipeline::update`] changes parameters, optimiser, bank and records. The host updates its own
     /// copy of this state after that.
-    pub(crate) async fn step_padded(
+    pub(super) async fn step_padded(
         &mut self,
-        rows: [Upload<'_, f32>; 2],
-        offsets: [&[u32]; 2],
+        parts: Vec<Part<'_>>,
         ids: [&[u32]; 2],
         objective: &Objective,
         learning_rate: f64,
@@ -43,9 +43,13 @@ impl Pipeline {
         if self.recorded == RECORDS {
             self.fetch_records().await?;
         }
-        self.upload(rows, offsets)?;
+        self.upload(parts)?;
         let mut commands = self.device.commands();
         self.forward(&mut commands)?;
+        if let Some(sliced) = &mut self.sliced {
+            commands.submit()?;
+            sliced.join(&self.device, &self.encoders).await?;
+        }
         let added = external.is_some();
         if let Some(external) = external {
             commands.submit()?;
@@ -54,21 +58,24 @@ impl Pipeline {
         self.upload_ids(ids)?;
         let given = self.upload_logits(&mut commands, objective)?;
         self.objective(&mut commands, objective, added)?;
-        let trained = self.backward(&mut commands, objective)?;
-        self.reduce(&mut commands, trained)?;
+        let trained = self.backward(&mut commands, objective).await?;
+        sum_squares(&mut commands, self.gradients.part(trained.clone()), trained.len(), self.parts.view_mut())?;
         self.update(&mut commands, objective, given.is_some(), learning_rate)?;
         commands.submit()?;
         self.finish(objective, given, ids)
     }
 
-    /// Passes the batch's features to the encoders.
-    fn upload(&mut self, rows: [Upload<'_, f32>; 2], offsets: [&[u32]; 2]) -> Result<()> {
-        for ((encoder, rows), offsets) in self.encoders.iter_mut().zip(rows).zip(offsets) {
-            encoder.upload(&self.device, rows, offsets)?;
-            if encoder.unit.rows != self.pairs {
-                let advice = "give batches of the size that the pipeline was made for";
-                let expected = format!("{} pairs", self.pairs);
-                return Err(Error::config("batch", expected, encoder.unit.rows, advice));
+    /// Passes the features to the encoders.
+    fn upload(&mut self, parts: Vec<Part<'_>>) -> Result<()> {
+        let first = self.sliced.as_ref().map_or(0, |sliced| sliced.own.start);
+        for ((encoders, Part { rows, offsets }), slice) in self.encoders.iter_mut().zip(parts).zip(first..) {
+            let pairs = self.sliced.as_ref().map_or(self.pairs, |sliced| sliced.slices.pairs(slice).len());
+            for ((encoder, rows), offsets) in encoders.iter_mut().zip(rows).zip(offsets) {
+                encoder.upload(&self.device, rows, offsets)?;
+                if encoder.unit.rows != pairs {
+                    let advice = "give batches of the size that the pipeline was made for";
+                    return Err(Error::config("batch", format!("{pairs} pairs"), encoder.unit.rows, advice));
+                }
             }
         }
         Ok(())
@@ -106,11 +113,13 @@ impl Pipeline {
     /// From features to unit rows. The sides alternate, because a GPU runs neighbouring dispatches in parallel if they
     /// are independent.
     fn forward(&mut self, commands: &mut Commands) -> Result<()> {
-        for encoder in &mut self.encoders {
-            encoder.project(commands, &self.values, true)?;
-        }
-        for encoder in &mut self.encoders {
-            encoder.normalise(commands, &self.values)?;
+        for encoders in &mut self.encoders {
+            for encoder in &mut *encoders {
+                encoder.project(commands, &self.values, true)?;
+            }
+            for encoder in encoders {
+                encoder.normalise(commands, &self.values)?;
+            }
         }
         Ok(())
     }
@@ -118,34 +127,48 @@ impl Pipeline {
     /// The gradient at the unit rows. `added` says whether a gradient from outside is added.
     fn objective(&mut self, commands: &mut Commands, objective: &Objective, added: bool) -> Result<()> {
         let bank = self.bank.as_ref().filter(|_| self.banking);
-        let [image, text] = &mut self.encoders;
+        let ([images, texts], [d_images, d_texts]) = match &mut self.sliced {
+            Some(Sliced { unit: [images, texts], d_unit: [d_images, d_texts], .. }) => {
+                ([images, texts], [d_images, d_texts])
+            }
+            None => {
+                let [image, text] = &mut self.encoders[0];
+                ([&mut image.unit, &mut text.unit], [&mut image.d_unit, &mut text.d_unit])
+            }
+        };
         let inputs = Inputs {
-            images: image.unit.view(),
-            texts: text.unit.view(),
+            images: images.view(),
+            texts: texts.view(),
             ids: self.mask.then(|| self.ids.view()),
             logits: self.read_logits.view(),
             left_out: self.relation.as_ref().map(|_| &self.left_out),
             scale: 1.0,
             bank: bank.and_then(|bank| bank.rows()),
         };
-        let into = [&mut image.d_unit.view_mut(), &mut text.d_unit.view_mut()];
+        let into = [&mut d_images.view_mut(), &mut d_texts.view_mut()];
         self.workspace.gradient(commands, objective, inputs, into)?;
-        for (external, encoder) in self.external.iter().flatten().zip([image, text]).filter(|_| added) {
-            let (from, to) = (external.buffer.view(), encoder.d_unit.buffer.view_mut());
+        for (external, d_unit) in self.external.iter().flatten().zip([d_images, d_texts]).filter(|_| added) {
+            let (from, to) = (external.buffer.view(), d_unit.buffer.view_mut());
             accumulate(commands, (from, external.buffer.len()), 1.0, (to, 0), true)?;
         }
-        for (structure, encoder) in self.structure.iter_mut().flatten().zip(&mut self.encoders) {
+        for (structure, encoder) in self.structure.iter_mut().flatten().zip(&mut self.encoders[0]) {
             let (features, unit, d_unit) = encoder.before_and_after();
             structure.add(commands, features, unit, d_unit)?;
         }
         Ok(())
     }
 
-    /// From the gradient at the unit rows to the gradient of the parameters. Returns the range of the trained
-    /// parameters.
-    fn backward(&mut self, commands: &mut Commands, objective: &Objective) -> Result<Range<usize>> {
-        for encoder in &mut self.encoders {
-            encoder.backward((&self.device, commands), &self.values, &mut self.gradients)?;
+    /// From the gradient at the unit rows to the gradient of the parameters, over all slices. Returns the range of the
+    /// trained parameters.
+    async fn backward(&mut self, commands: &mut Commands, objective: &Objective) -> Result<Range<usize>> {
+        if let Some(sliced) = &mut self.sliced {
+            let into = (&mut self.gradients, self.layout.logits().start);
+            let device = (&self.device, &mut *commands);
+            sliced.backward(device, &mut self.encoders, &self.values, into).await?;
+        } else {
+            for encoder in self.encoders.iter_mut().flatten() {
+                encoder.backward((&self.device, commands), &self.values, &mut self.gradients)?;
+            }
         }
         let learned = self.learned(objective);
         let Some((last, _)) = learned.last() else { return Ok(0..self.layout.logits().start) };
@@ -154,13 +177,6 @@ impl Pipeline {
             column_sum(commands, parts, self.gradients.part_mut(range))?;
         }
         Ok(0..end)
-    }
-
-    /// The gradient of all machines, and the parts of its squared norm.
-    fn reduce(&mut self, commands: &mut Commands, trained: Range<usize>) -> Result<()> {
-        self.reduce.reduce(&self.device, commands, &mut self.gradients, trained.clone())?;
-        let len = trained.len();
-        sum_squares(commands, self.gradients.part(trained), len, self.parts.view_mut())
     }
 
     /// The parameters of the logits that are learned, with their bounds.
@@ -189,8 +205,11 @@ impl Pipeline {
             accumulate(commands, (self.read_logits.view(), Logits::LEN), 1.0, (to, 0), false)?;
         }
         if let Some(bank) = self.bank.as_mut().filter(|_| self.banking) {
-            let [image, text] = &self.encoders;
-            bank.push(commands, [&image.unit, &text.unit])?;
+            let unit = match &self.sliced {
+                Some(sliced) => sliced.unit.each_ref(),
+                None => self.encoders[0].each_ref().map(|encoder| &encoder.unit),
+            };
+            bank.push(commands, unit)?;
         }
         let from = StepRecord {
             positive: self.workspace.positive(),
@@ -204,7 +223,8 @@ impl Pipeline {
         };
         record(commands, from, self.records.view_mut(), self.factor.view_mut())?;
         let step = Step { learning_rate, decay: 0.0, step: self.step + 1, bounds: UNBOUNDED };
-        for encoder in &mut self.encoders {
+        // The encoders of all slices share the parameters.
+        for encoder in self.encoders.iter_mut().take(1).flatten() {
             encoder.begin_update(commands, &self.values)?;
         }
         for k in 0..self.groups.len() {
@@ -219,7 +239,7 @@ impl Pipeline {
             }
             self.optimize(commands, range, &Step { learning_rate, decay, ..step })?;
         }
-        for encoder in &mut self.encoders {
+        for encoder in self.encoders.iter_mut().take(1).flatten() {
             encoder.end_update(commands, &mut self.values)?;
         }
         for (range, bounds) in self.learned(objective) {
@@ -234,7 +254,7 @@ impl Pipeline {
         let Some(average) = &mut self.average else { return Ok(()) };
         let step = self.step + 1;
         average.update(commands, self.values.part(trained.clone()), trained, step)?;
-        for (range, statistics) in self.encoders.iter().filter_map(crate::model::Encoder::moved) {
+        for (range, statistics) in self.encoders.iter().flatten().filter_map(crate::model::Encoder::moved) {
             average.update(commands, statistics, range, step)?;
         }
         Ok(())
@@ -250,7 +270,7 @@ impl Pipeline {
 
     /// Updates the host's state after a step was submitted completely.
     fn finish(&mut self, objective: &Objective, given: Option<Logits>, ids: [&[u32]; 2]) -> Result<()> {
-        self.encoders.iter_mut().for_each(crate::model::Encoder::keep_statistics);
+        self.encoders.iter_mut().flatten().for_each(crate::model::Encoder::keep_statistics);
         self.logits = given.or(self.logits);
         if let Some(logits) = objective.logits() {
             self.logits_ready = !logits.learned;
@@ -266,7 +286,7 @@ impl Pipeline {
     /// Passes the batch's embeddings to `external` and uploads the gradients that it returns.
     async fn take_external(&mut self, external: External<'_>) -> Result<()> {
         let (device, pairs, embed) = (&self.device, self.pairs, self.layout.embed);
-        let [image, text] = &self.encoders;
+        let [image, text] = &self.encoders[0];
         let unit = [image.unit.to_rows(device).await?, text.unit.to_rows(device).await?];
         let gradients = external(&unit[0], &unit[1])?;
         for (name, gradient) in ["images", "texts"].into_iter().zip(&gradients) {

@@ -7,9 +7,11 @@
 use super::baseline::{start as fit_start, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
 use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
+use super::pipeline::Part;
 use super::{Init, Pipeline, StepStats, TrainConfig};
-use crate::data::{Batch, Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};
-use crate::device::{Device, Upload};
+use crate::cluster::{Communicator, any, gather};
+use crate::data::{Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};
+use crate::device::Device;
 use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::gradient::Bank;
 use crate::model::{Encoder, Head, Pooling};
@@ -59,6 +61,8 @@ pub struct Trainer {
     dataset: Arc<Dataset>,
     preprocess: Arc<Preprocess>,
     pipeline: Pipeline,
+    /// The other processes of the job, if there are any.
+    ranks: Option<Arc<dyn Communicator>>,
     progress: Progress,
     best: Option<Head>,
     /// What is right in validation.
@@ -234,6 +238,7 @@ impl Trainer {
             device: device.clone(),
             preprocess: Arc::new(preprocess),
             pipeline,
+            ranks: None,
             dataset,
             progress,
             best: None,
@@ -258,10 +263,36 @@ impl Trainer {
 
     /// Reports an event. Where the answer is to stop, `step` of `steps` was the last.
     fn tell(&mut self, event: Event, [step, steps]: [usize; 2]) -> Result<()> {
-        match self.on_event.as_mut().map(|on_event| on_event(event)) {
-            Some(ControlFlow::Break(())) => Err(self.stopped(step, steps)),
-            _ => Ok(()),
+        let asked = self.on_event.as_mut().map(|on_event| on_event(event)) == Some(ControlFlow::Break(()));
+        match self.any_rank(asked)? {
+            true => Err(self.stopped(step, steps)),
+            false => Ok(()),
         }
+    }
+
+    /// Whether a process of the job says yes. Without other processes, what this one says.
+    fn any_rank(&self, yes: bool) -> Result<bool> {
+        self.ranks.as_ref().map_or(Ok(yes), |ranks| any(&**ranks, yes))
+    }
+
+    /// The sums over the processes of the job.
+    fn of_all_ranks(&self, own: [usize; 2]) -> Result<[usize; 2]> {
+        let Some(ranks) = &self.ranks else { return Ok(own) };
+        let all = gather(&**ranks, &own.map(|n| n as u64), &vec![2; ranks.size()])?;
+        Ok([0, 1].map(|k| all.iter().skip(k).step_by(2).sum::<u64>() as usize))
+    }
+
+    /// Shares the run with the other processes of a job. Every process has the same dataset and configuration, and calls
+    /// this before its first epoch, and then the same methods in the same order. Each computes its slices of every batch
+    /// ([`TrainConfig::slices`]). All of them end with the same head, the same bits as those of one process with these
+    /// slices on the same kind of device.
+    ///
+    /// # Errors
+    /// A configuration without slices, or more processes than a batch has slices.
+    pub fn share(&mut self, ranks: Arc<dyn Communicator>) -> Result<()> {
+        self.pipeline.share(ranks.clone())?;
+        self.ranks = (ranks.size() > 1).then_some(ranks);
+        Ok(())
     }
 
     /// What the run started from, as validated: epoch 0. `None` if the start was random, or if the run was resumed.
@@ -373,6 +404,7 @@ impl Trainer {
     /// The error of an epoch that [`Trainer::stop_when`] ends after `step` of its `steps`, counted from 1.
     fn check_stop(&self, step: usize, steps: usize) -> Result<()> {
         let stop = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+        let stop = self.any_rank(stop)?;
         if !stop || step == steps { Ok(()) } else { Err(self.stopped(step, steps)) }
     }
 
@@ -394,43 +426,41 @@ impl Trainer {
         let objective = config.objective_of(epoch);
         self.pipeline.start_epoch(epoch);
         let (mut zero_rows, mut rows_read, mut lr) = (0, 0, 0.0);
-        let batches = Batches::for_device(
+        let mut batches = Batches::for_device(
             &self.device,
             self.dataset.clone(),
             self.preprocess.clone(),
-            config.batch,
-            config.shuffle.window(config.batch),
+            (config.batch, config.shuffle.window(config.batch)),
+            self.pipeline.slices(),
             [config.seed, epoch as u64],
         )?;
-        for (step, batch) in batches.enumerate() {
-            let mut batch = batch?;
-            zero_rows += batch.zero_rows;
-            rows_read += batch
-                .offsets
-                .iter()
-                .map(|own| own.last().map_or(batch.rows, |&end| end as usize))
-                .sum::<usize>();
+        let divided = self.pipeline.slices().is_some();
+        let count = self.pipeline.slices().map_or(1, |(_, own)| own.len());
+        for step in 0..steps {
+            let mut parts = batches.by_ref().take(count).collect::<Result<Vec<_>>>()?;
+            for batch in &parts {
+                zero_rows += batch.zero_rows;
+                let rows = |own: &Vec<u32>| own.last().map_or(batch.rows, |&end| end as usize);
+                rows_read += batch.offsets.iter().map(rows).sum::<usize>();
+            }
             lr = config.learning_rate(epoch, self.progress.step, total);
-            let Batch {
-                images,
-                texts,
-                staged: [staged_images, staged_texts],
-                offsets: [image, text],
-                ids,
-                text_rows,
-                ..
-            } = &mut batch;
-            let rows =
-                [(images, staged_images), (texts, staged_texts)].map(|(rows, staged)| match staged.take() {
-                    Some(staged) => staged,
-                    None => Upload::Owned(rows),
-                });
-            let work = self.pipeline.step_padded(rows, [image, text], [ids, text_rows], &objective, lr, None);
+            let batch = &mut parts[0];
+            let ids = match divided {
+                true => std::mem::take(&mut batch.whole),
+                false => [&mut batch.ids, &mut batch.text_rows].map(std::mem::take),
+            };
+            let (own, [images, texts]) = (parts.iter_mut().map(Part::of).collect(), &ids);
+            let work = self.pipeline.step_padded(own, [images, texts], &objective, lr, None);
             self.device.wait(work)?;
+            if !divided {
+                // Their memory goes back to the worker.
+                [parts[0].ids, parts[0].text_rows] = ids;
+            }
             self.progress.step += 1;
             self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps }, [step + 1, steps])?;
             self.check_stop(step + 1, steps)?;
         }
+        [zero_rows, rows_read] = self.of_all_ranks([zero_rows, rows_read])?;
         let records = self.pipeline.records()?;
         check_finite(&records, epoch + 1)?;
         self.tell(Event::Validating { epoch: epoch + 1 }, [steps; 2])?;

@@ -16,3 +16,4 @@ mod gradients;
 mod hubs;
 mod kernel_cca;
 mod landmarks;
+mod ranks;

@@ -1,0 +1,195 @@
+//! A batch in slices, which several processes share (docs/scaling.md): each rank encodes its own slices, and the sums of
+//! all slices are added in one order.
+
+use super::TrainConfig;
+use crate::cluster::{Communicator, Node, Slices, Tree, gather};
+use crate::device::{Buffer, Commands, Device, Matrix, padded};
+use crate::kernels::accumulate;
+use crate::model::{Encoder, EncoderKind, Head, Layout, Side};
+use crate::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a rank has of a batch.
+pub(super) struct Sliced {
+    ranks: Arc<dyn Communicator>,
+    pub slices: Slices,
+    /// The slices of this rank.
+    pub own: Range<usize>,
+    /// The unit rows of the whole batch, and the gradients at them.
+    pub unit: [Matrix; 2],
+    pub d_unit: [Matrix; 2],
+    /// Memory for gradients of the parameters, and their number.
+    spare: Vec<Buffer<f32>>,
+    parameters: usize,
+}
+
+/// Checks that training in slices can follow these options.
+///
+/// # Errors
+/// The option that needs the whole batch in one process.
+pub(crate) fn check_slices(config: &TrainConfig) -> Result<()> {
+    if config.slices == 0 {
+        return Ok(());
+    }
+    let advice = "change it, or train in one process without --slices";
+    for (option, kind) in
+        [("--image-encoder", config.image_encoder), ("--text-encoder", config.text_encoder)]
+    {
+        if kind == EncoderKind::ResidualMlp {
+            let expected = "an encoder without batch norm, since a batch is divided into slices";
+            return Err(Error::config(option, expected, "residual-mlp", advice));
+        }
+    }
+    if config.structure > 0.0 {
+        let expected = "0, since a batch is divided into slices";
+        return Err(Error::config("--structure", expected, config.structure, advice));
+    }
+    Ok(())
+}
+
+impl Sliced {
+    /// The share of a rank in batches of `pairs` pairs, in at most `most` slices.
+    ///
+    /// # Errors
+    /// More ranks than slices.
+    pub fn new(
+        device: &Device,
+        ranks: Arc<dyn Communicator>,
+        [pairs, most]: [usize; 2],
+        layout: &Layout,
+    ) -> Result<Self> {
+        let slices = Slices::new(pairs, most);
+        let (rank, size, count) = (ranks.rank(), ranks.size(), slices.count());
+        if size > count {
+            let expected =
+                format!("at most {count}, since a batch of {pairs} pairs has {count} slices (--slices {most})");
+            let advice = match count == most {
+                true => format!("start {count} processes, or give --slices {size}"),
+                false => format!("start {count} processes, or give a larger --batch"),
+            };
+            return Err(Error::config("number of processes", expected, size, advice));
+        }
+        let own = slices.of_rank(rank, size);
+        let matrix = |name| Matrix::new(device, name, pairs, layout.embed);
+        let unit = [matrix("batch.images")?, matrix("batch.texts")?];
+        let d_unit = [matrix("batch.d_images")?, matrix("batch.d_texts")?];
+        Ok(Self { ranks, slices, own, unit, d_unit, spare: Vec::new(), parameters: layout.len() })
+    }
+
+    /// The encoders of the own slices. The parameters are given for training on the centred kernel.
+    pub fn encoders(
+        &self,
+        device: &Device,
+        head: &Head,
+        centred: Option<&Buffer<f32>>,
+    ) -> Result<Vec<[Encoder; 2]>> {
+        let encoder = |side, slice| {
+            Encoder::new(device, head, side, self.slices.pairs(slice).len())?.centred(device, centred)
+        };
+        let both = |slice| Ok([encoder(Side::Image, slice)?, encoder(Side::Text, slice)?]);
+        self.own.clone().map(both).collect()
+    }
+
+    /// Joins the unit rows of all ranks.
+    pub async fn join(&mut self, device: &Device, encoders: &[[Encoder; 2]]) -> Result<()> {
+        let size = self.ranks.size();
+        for (side, whole) in self.unit.iter_mut().enumerate() {
+            let stride = padded(whole.cols);
+            let mut own = Vec::new();
+            for encoder in encoders {
+                let unit = &encoder[side].unit;
+                own.extend(unit.buffer.read(device, 0..unit.rows * stride).await?);
+            }
+            let lens: Vec<_> = self.slices.lens(size).into_iter().map(|rows| rows * stride).collect();
+            whole.buffer.write(device, 0, &gather(&*self.ranks, &own, &lens)?)?;
+        }
+        Ok(())
+    }
+
+    /// The sum over all slices of the gradients of the parameters `0..len`. It goes back through the encoders of the own
+    /// slices, adds their sums, and then the sums of all ranks.
+    pub async fn backward(
+        &mut self,
+        (device, commands): (&Device, &mut Commands),
+        encoders: &mut [[Encoder; 2]],
+        values: &Buffer<f32>,
+        (gradients, len): (&mut Buffer<f32>, usize),
+    ) -> Result<()> {
+        let mut tree = Tree::new(self.slices.count());
+        for (slice, encoders) in self.own.clone().zip(encoders) {
+            let mut sum = self.spare(device)?;
+            for (encoder, whole) in encoders.iter_mut().zip(&self.d_unit) {
+                let own = whole.rows(self.slices.pairs(slice));
+                let to = encoder.d_unit.buffer.view_mut();
+                let values_of = own.rows * own.stride();
+                accumulate(commands, (own.data, values_of), 1.0, (to, 0), false)?;
+                encoder.backward((device, commands), values, &mut sum)?;
+            }
+            self.add(commands, &mut tree, ((0, slice), sum), len)?;
+        }
+        let mut roots = tree.roots();
+        if self.ranks.size() > 1 {
+            commands.submit()?;
+            roots = self.of_all_ranks((device, commands), roots, len).await?;
+        }
+        if let Some((_, sum)) = roots.pop() {
+            self.spare.push(std::mem::replace(gradients, sum));
+        }
+        Ok(())
+    }
+
+    /// Memory for a gradient. Its elements are arbitrary where no parameter has its place.
+    fn spare(&mut self, device: &Device) -> Result<Buffer<f32>> {
+        self.spare.pop().map_or_else(|| Buffer::new(device, "d.slice", self.parameters), Ok)
+    }
+
+    fn add(
+        &mut self,
+        commands: &mut Commands,
+        tree: &mut Tree<Buffer<f32>>,
+        (node, sum): (Node, Buffer<f32>),
+        len: usize,
+    ) -> Result<()> {
+        tree.push(node, sum, |left, right| {
+            let added = (right.part(0..len), len);
+            accumulate(commands, added, 1.0, (left.view_mut(), 0), true)?;
+            self.spare.push(right);
+            Ok(())
+        })
+    }
+
+    /// Adds the sums of all ranks.
+    async fn of_all_ranks(
+        &mut self,
+        (device, commands): (&Device, &mut Commands),
+        own: Vec<(Node, Buffer<f32>)>,
+        len: usize,
+    ) -> Result<Vec<(Node, Buffer<f32>)>> {
+        let (size, count) = (self.ranks.size(), self.slices.count());
+        let mut nodes = Vec::new();
+        for rank in 0..size {
+            let mut tree = Tree::new(count);
+            for slice in self.slices.of_rank(rank, size) {
+                tree.push((0, slice), (), |(), ()| Ok::<_, Error>(()))?;
+            }
+            nodes.push(tree.roots().into_iter().map(|(node, ())| node).collect::<Vec<_>>());
+        }
+        let mut sums = Vec::new();
+        for (_, sum) in own {
+            sums.extend(sum.read(device, 0..len).await?);
+            self.spare.push(sum);
+        }
+        let lens: Vec<_> = nodes.iter().map(|nodes| nodes.len() * len).collect();
+        let sums = gather(&*self.ranks, &sums, &lens)?;
+        let mut tree = Tree::new(count);
+        for (node, values) in nodes.into_iter().flatten().zip(sums.chunks_exact(len)) {
+            let mut sum = self.spare(device)?;
+            // Work that is queued may still read this memory.
+            commands.submit()?;
+            sum.write(device, 0, values)?;
+            self.add(commands, &mut tree, (node, sum), len)?;
+        }
+        Ok(tree.roots())
+    }
+}
