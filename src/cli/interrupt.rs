@@ -66,6 +66,16 @@ impl Signal {
         if i32::from(self.0) == SIGTERM { "SIGTERM" } else { "Ctrl-C" }
     }
 
+    /// Its number, and 0 for no signal.
+    pub fn number(signal: Option<Self>) -> u8 {
+        signal.map_or(0, |signal| signal.0)
+    }
+
+    /// The signal of a number other than 0.
+    pub fn of(number: u8) -> Option<Self> {
+        (number > 0).then_some(Self(number))
+    }
+
     /// The exit code of a process that it ends.
     pub fn exit_code(self) -> u8 {
         128 + self.0

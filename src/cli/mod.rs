@@ -9,7 +9,9 @@
 /// (`2>&1 | head`).
 macro_rules! always {
     ($($line:tt)*) => {{
-        $crate::cli::print_note(&$crate::cli::Safe(format!($($line)*)).to_string());
+        if !$crate::cli::is_silent() {
+            $crate::cli::print_note(&$crate::cli::Safe(format!($($line)*)).to_string());
+        }
     }};
 }
 
@@ -38,6 +40,7 @@ mod gradient;
 mod help;
 mod inspect;
 mod interrupt;
+mod job;
 pub mod library;
 mod misspelt;
 mod notes;
@@ -59,11 +62,12 @@ use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::sync::{Mutex, PoisonError};
 use wgoal::device::DeviceInfo;
-use wgoal::{Device, Plain, Result, is_unsafe};
+use wgoal::{Device, Error, Plain, Result, is_unsafe};
 
 pub use color::print as print_note;
+use job::Job;
 use options::ObjectiveArgs;
-pub use output::{Safe, is_quiet};
+pub use output::{Safe, is_quiet, is_silent};
 use output::{duration, make_folder, print_json, quoted, refuse_overwriting, say, shown, to_json};
 
 /// Trains a joint image-text projection head on cached features, on any GPU or on the CPU
@@ -186,13 +190,16 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
         Parsed::Command(command) => command.run(),
         Parsed::Answered(code) => Ok(code),
     });
-    run.unwrap_or_else(|error| {
-        always!("error: {error}");
-        if let Some(excerpt) = error.excerpt() {
-            always!("{excerpt}");
-        }
-        1
-    })
+    run.unwrap_or_else(|error| print_error(&error))
+}
+
+/// Prints an error. Returns the exit code.
+fn print_error(error: &Error) -> u8 {
+    always!("error: {error}");
+    if let Some(excerpt) = error.excerpt() {
+        always!("{excerpt}");
+    }
+    1
 }
 
 /// What the arguments ask for.
@@ -240,7 +247,7 @@ impl Cli {
             output::set_quiet();
         }
         match self.command {
-            Command::Train(args) => return args.run(),
+            Command::Train(args) => return Job::find()?.run(|job| args.run(job)),
             Command::Baseline(args) => args.run(),
             Command::Sweep(args) => args.run(),
             Command::Compare(args) => args.run(),
@@ -301,6 +308,11 @@ impl DeviceArg {
 
     /// Opens the device. If no device is named and one has the name `before`, opens that one.
     fn open_as(&self, before: Option<&str>) -> Result<Device> {
+        self.open_in(&Job::alone(), before)
+    }
+
+    /// [`DeviceArg::open_as`] for a process of a job, which takes the device of its number on its machine.
+    fn open_in(&self, job: &Job, before: Option<&str>) -> Result<Device> {
         let variable = std::env::var_os("WGPU_ADAPTER_NAME").filter(|name| !name.is_empty());
         let named = self.device != "auto" || variable.is_some();
         let found = before.filter(|_| !named).and_then(|before| {
@@ -312,7 +324,7 @@ impl DeviceArg {
             Some(info.index.to_string())
         });
         wgoal::check_environment()?;
-        let device = Device::open(found.as_deref().unwrap_or(&self.device))?;
+        let device = job.open(found.as_deref().unwrap_or(&self.device))?;
         let reason = if found.is_some() { "as before" } else { &device.info().reason };
         note!("device: {device}, {reason}");
         Ok(device)

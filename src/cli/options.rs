@@ -263,6 +263,12 @@ pub struct RunOptions {
     /// if the features are larger than memory or the disk is slow.
     #[arg(long, value_name = "full|blocks|blocks:PAIRS", help_heading = "Training")]
     shuffle: Option<String>,
+    /// Slices of a batch, for several processes; 0 for none [default: 0, or 8 under mpirun]
+    ///
+    /// `mpirun -n R wgoal train` divides every batch into these slices, and adds their gradients in one order. So the
+    /// result has the same bits for every R up to the number of slices. In one process, slices change only rounding.
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    slices: Option<usize>,
     /// Seed of the first weights, the order, dropout and augmentation [default: 0]
     #[arg(long, help_heading = "Training")]
     pub seed: Option<u64>,
@@ -354,6 +360,7 @@ impl RunOptions {
         set(&mut config.size_augment, self.size_augment.map(Switch::is_on));
         set(&mut config.token_dropout, self.token_dropout);
         set(&mut config.shuffle, self.shuffle.as_deref().map(str::parse::<Shuffle>).transpose()?);
+        set(&mut config.slices, self.slices);
         set(&mut config.seed, self.seed);
         set(&mut config.mask_same_image, self.mask_same_image.map(Switch::is_on));
         set(&mut config.patience, self.patience);

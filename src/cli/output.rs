@@ -15,6 +15,19 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// Whether only results and errors are printed.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
+/// Whether nothing is printed.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From now on, prints nothing, or again everything.
+pub fn set_silent(silent: bool) {
+    SILENT.store(silent, Ordering::Relaxed);
+}
+
+/// Whether nothing is printed.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
 /// From now on, prints only results and errors.
 pub fn set_quiet() {
     QUIET.store(true, Ordering::Relaxed);
@@ -70,6 +83,9 @@ pub fn say_bytes(text: &[u8]) -> Result<()> {
 
 /// Ignores a closed pipe (`| head`), but not a full disk.
 fn print(line: &impl Display) -> Result<()> {
+    if is_silent() {
+        return Ok(());
+    }
     if TAKEN.load(Ordering::Relaxed) {
         always!("{line}");
         return Ok(());

@@ -6,7 +6,8 @@ mod run;
 use super::config;
 use super::corrected::Corrected;
 use super::data::warn_of_data;
-use super::interrupt::Interrupt;
+use super::interrupt::{Interrupt, Signal};
+use super::job::Job;
 use super::notes::{note_doubts, note_start, saved};
 use super::options::{RunOptions, note_init, warn};
 use super::outcome::{Baselines, baselines, chance, reported};
@@ -48,6 +49,11 @@ pub struct TrainArgs {
     pub options: RunOptions,
     #[command(flatten)]
     device: DeviceArg,
+    /// Let the processes of a job compute on devices of different makes
+    ///
+    /// Results then differ in rounding from those on devices of one make, and with the order of the processes.
+    #[arg(long, help_heading = "Device")]
+    mixed: bool,
     /// TOML file with options, as `wgoal config` prints it [default: none]
     ///
     /// Options on the command line win over the file.
@@ -167,29 +173,35 @@ pub const DEFAULTS: [(&str, &str); 17] = [
 ];
 
 impl TrainArgs {
-    pub fn run(mut self) -> Result<u8> {
+    pub fn run(mut self, job: &Job) -> Result<u8> {
         // `--resume auto` reads as --resume and a dataset.
         let auto = Path::new("auto");
         if self.resume == Some(None) && self.dataset.as_deref() == Some(auto) && !auto.exists() {
             (self.resume, self.dataset) = (Some(Some(Resume::Auto)), None);
         }
-        let plan = self.plan()?;
+        let plan = self.plan(job)?;
         match plan.config.ensemble {
-            1 => self.train(self.ready(plan)?),
+            1 if job.is_first() => self.train(self.ready(plan, job)?, job),
+            1 => Self::follow(&plan, job),
+            count if job.size() > 1 => {
+                let advice = "train it in one process, without mpirun";
+                Err(Error::new(ErrorKind::Config, "--ensemble", "1 in a job of several processes", count, advice))
+            }
             _ => ensemble::train(&self, plan),
         }
     }
 
     /// The options, the dataset and the device of the run. The checks stand in the order in which a mistake should be
     /// reported.
-    fn plan(&self) -> Result<Plan> {
+    fn plan(&self, job: &Job) -> Result<Plan> {
         wgoal::check_environment()?;
         // Lock the folder before reading it, because another process may be writing there.
-        let lock = self.out.as_deref().filter(|out| out.is_dir()).map(Lock::of).transpose()?;
+        let out = self.out.as_deref().filter(|out| job.is_first() && out.is_dir());
+        let lock = out.map(Lock::of).transpose()?;
         let earlier = match (&self.out, self.resume) {
             (Some(out), Some(None)) => Some(RunFolder::load(out)?),
             (Some(out), Some(Some(Resume::Auto))) if RunFolder::is_run(out) => Some(RunFolder::load(out)?),
-            (Some(out), _) => RunFolder::refuse_if_used(out).map(|()| None)?,
+            (Some(out), _) if job.is_first() => RunFolder::refuse_if_used(out).map(|()| None)?,
             _ => None,
         };
         let path = dataset_path(
@@ -197,7 +209,10 @@ impl TrainArgs {
         );
         let dataset = Arc::new(Dataset::open(&path)?);
         let (config, recipe) = match &earlier {
-            None => self.options.start(&dataset, RECIPE)?,
+            None => {
+                let (config, recipe) = self.options.start(&dataset, RECIPE)?;
+                (job.divided(config), recipe)
+            }
             Some(earlier) => (resume::config(&self.options, earlier)?, String::new()),
         };
         if earlier.is_none() {
@@ -210,7 +225,8 @@ impl TrainArgs {
             note!("warning: {fault}");
         }
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
-        let device = self.device.open_as(before)?;
+        let device = self.device.open_in(job, before)?;
+        job.check_makes(&device, self.mixed)?;
         if let Some(before) = before.filter(|before| *before != device.to_string()) {
             note!(
                 "note: the run was started on {}; results differ in rounding between devices",
@@ -228,11 +244,12 @@ impl TrainArgs {
     }
 
     /// Everything else before the first step.
-    fn ready(&self, plan: Plan) -> Result<Ready> {
+    fn ready(&self, plan: Plan, job: &Job) -> Result<Ready> {
         let Plan { lock, earlier, path, dataset, config, recipe, device } = plan;
         let (before, checkpoint) =
             earlier.map_or((None, None), |earlier| (Some(earlier.config), earlier.checkpoint));
-        let trainer = trainer(&device, &dataset, &config, checkpoint)?;
+        let mut trainer = trainer(&device, &dataset, &config, checkpoint)?;
+        job.share(&mut trainer)?;
         warn(&self.options.unused(&config, &dataset));
         if let Some(before) = &before {
             resume::note_changes(before, &config, trainer.steps_per_epoch(), trainer.epoch());
@@ -247,12 +264,13 @@ impl TrainArgs {
     }
 
     /// Trains and reports.
-    fn train(&self, Ready { mut trainer, mut folder, recipe, interrupt }: Ready) -> Result<u8> {
+    fn train(&self, Ready { mut trainer, mut folder, recipe, interrupt }: Ready, job: &Job) -> Result<u8> {
         let began = Instant::now();
         let out = folder.path().to_path_buf();
         let mut recorder = self.begin(&trainer, &mut folder)?;
-        let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, &interrupt, &out)?;
-        if let Some(signal) = interrupt.signal() {
+        let watch = (&interrupt, job);
+        let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, watch, &out)?;
+        if let Some(signal) = job.signal(&interrupt)? {
             let place = match trainer.epoch() {
                 0 => "in the first epoch".to_string(),
                 epoch => format!("after epoch {epoch} of {}", trainer.config().epochs),
@@ -276,6 +294,23 @@ impl TrainArgs {
         let ended = Ended { best, checkpoint, corrected, seconds_training, members, start };
         self.report(&trainer, ended, folder.path(), recorder, &recipe)?;
         Ok(0)
+    }
+
+    /// Trains in a process that is not the first of its job. It writes and prints nothing.
+    fn follow(plan: &Plan, job: &Job) -> Result<u8> {
+        let Plan { earlier, dataset, config, device, .. } = plan;
+        let checkpoint = earlier.as_ref().and_then(|earlier| earlier.checkpoint.clone());
+        let mut trainer = trainer(device, dataset, config, checkpoint)?;
+        job.share(&mut trainer)?;
+        let interrupt = Interrupt::watch()?;
+        trainer.stop_when(interrupt.flag());
+        while !trainer.finished() && job.signal(&interrupt)?.is_none() {
+            match trainer.run_epoch() {
+                Err(error) if error.kind() == ErrorKind::Stopped => break,
+                epoch => drop(epoch?),
+            }
+        }
+        Ok(job.signal(&interrupt)?.map_or(0, Signal::exit_code))
     }
 
     /// Prints and records what a run starts with.

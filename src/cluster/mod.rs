@@ -26,8 +26,8 @@ pub trait Communicator: Send + Sync {
     /// The number of processes, at least 1.
     fn size(&self) -> usize;
 
-    /// The number of this process among those of its machine, from 0.
-    fn local_rank(&self) -> usize;
+    /// The number of this process among those of its machine, from 0, and their number.
+    fn local(&self) -> [usize; 2];
 
     /// Joins the bytes of all ranks in the order of the ranks, on every rank. Rank r gives `lens[r]` bytes. `whole` has
     /// room for all of them.
@@ -54,13 +54,21 @@ pub(crate) fn gather<T: Pod>(ranks: &dyn Communicator, own: &[T], lens: &[usize]
     Ok(whole)
 }
 
+/// Waits until all ranks are here. Returns the largest of their numbers.
+///
+/// # Errors
+/// The network fails.
+pub fn largest(ranks: &dyn Communicator, own: u8) -> Result<u8> {
+    let all = gather(ranks, &[own], &vec![1; ranks.size()])?;
+    Ok(all.into_iter().max().unwrap_or(own))
+}
+
 /// Waits until all ranks are here. Returns whether any of them says yes.
 ///
 /// # Errors
 /// The network fails.
 pub fn any(ranks: &dyn Communicator, yes: bool) -> Result<bool> {
-    let all = gather(ranks, &[u8::from(yes)], &vec![1; ranks.size()])?;
-    Ok(all.contains(&1))
+    Ok(largest(ranks, u8::from(yes))? > 0)
 }
 
 /// One text of every rank, in the order of the ranks.

@@ -11,15 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Bytes that one call of MPI moves at most. MPI counts in 32 bits.
 const AT_ONCE: usize = 1 << 30;
 
-/// The variables that launchers set for every process of a job: Open MPI, PMIx (Slurm), MPICH and Intel MPI.
-const LAUNCHED: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"];
-
 /// The processes that `mpirun` or `srun` has started. When it is dropped, this process leaves the job, and waits for
 /// the others.
 pub struct Mpi {
     rank: usize,
     size: usize,
-    local_rank: usize,
+    local: [usize; 2],
     inner: Mutex<Inner>,
 }
 
@@ -34,11 +31,6 @@ struct Inner {
 unsafe impl Send for Inner {}
 
 impl Mpi {
-    /// Whether a launcher of MPI has started this process.
-    pub fn is_launched() -> bool {
-        LAUNCHED.iter().any(|name| std::env::var_os(name).is_some())
-    }
-
     /// Joins the job. A process can do so once.
     ///
     /// # Errors
@@ -55,8 +47,11 @@ impl Mpi {
         }
         let world = universe.world();
         let (rank, size) = (world.rank() as usize, world.size() as usize);
-        let local_rank = world.split_shared(world.rank()).rank() as usize;
-        Ok(Self { rank, size, local_rank, inner: Mutex::new(Inner { world, _universe: universe }) })
+        let machine = world.split_shared(world.rank());
+        let local = [machine.rank() as usize, machine.size() as usize];
+        // Before the universe, which ends the use of MPI.
+        drop(machine);
+        Ok(Self { rank, size, local, inner: Mutex::new(Inner { world, _universe: universe }) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -78,8 +73,8 @@ impl Communicator for Mpi {
         self.size
     }
 
-    fn local_rank(&self) -> usize {
-        self.local_rank
+    fn local(&self) -> [usize; 2] {
+        self.local
     }
 
     fn gather(&self, own: &[u8], lens: &[usize], whole: &mut [u8]) -> Result<()> {

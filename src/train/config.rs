@@ -133,13 +133,7 @@ pub struct TrainConfig {
     pub ensemble: usize,
     /// The most slices of a batch, whose sums are added in one order (docs/scaling.md). It is the largest number of
     /// processes that train together. 0 for one sum over the batch, in one process.
-    #[serde(skip_serializing_if = "is_zero")]
     pub slices: usize,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
 }
 
 with!(TrainConfig);

@@ -31,8 +31,8 @@ impl Communicator for Thread {
         self.size
     }
 
-    fn local_rank(&self) -> usize {
-        self.rank
+    fn local(&self) -> [usize; 2] {
+        [self.rank, self.size]
     }
 
     fn gather(&self, own: &[u8], lens: &[usize], whole: &mut [u8]) -> Result<()> {

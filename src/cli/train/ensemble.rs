@@ -88,7 +88,7 @@ fn train_member(
     trained: &mut Trained,
 ) -> Result<Option<u8>> {
     let mut recorder = args.begin(&trainer, &mut run)?;
-    let collapsed = epochs(&mut trainer, &mut run, &mut recorder, interrupt, top)?;
+    let collapsed = epochs(&mut trainer, &mut run, &mut recorder, (interrupt, &Job::alone()), top)?;
     if let Some(signal) = interrupt.signal() {
         let (number, saved) = (trained.heads.len() + 1, saved(trainer.epoch(), [run.path(), top]));
         always!("stopped by {} in member {number}; {}", signal.name(), Plain(saved));

@@ -1,6 +1,6 @@
 //! What every run consists of: its trainer, its epochs and its correction for hubs.
 
-use super::{Interrupt, RunFolder, resume};
+use super::{Interrupt, Job, RunFolder, resume};
 use crate::cli::corrected::{self, Corrected};
 use crate::cli::notes::saved;
 use crate::cli::progress::{Progress, Spinner};
@@ -49,13 +49,13 @@ pub(super) fn epochs(
     trainer: &mut Trainer,
     folder: &mut RunFolder,
     recorder: &mut Recorder,
-    interrupt: &Interrupt,
+    (interrupt, job): (&Interrupt, &Job),
     top: &Path,
 ) -> Result<bool> {
     let progress = Progress::of(trainer);
     trainer.stop_when(interrupt.flag());
     let mut collapsed = false;
-    while !trainer.finished() && interrupt.signal().is_none() {
+    while !trainer.finished() && job.signal(interrupt)?.is_none() {
         let epoch = match trainer.run_epoch() {
             Ok(epoch) => epoch,
             Err(error) if error.kind() == ErrorKind::Stopped => break,

@@ -1,0 +1,148 @@
+//! `mpirun -n R wgoal train`: the same bits on any number of processes, and jobs that end with one message.
+//! Needs the feature `mpi` and an MPI library; `scripts/mpi` installs it and runs this.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+const WGOAL: &str = env!("CARGO_BIN_EXE_wgoal");
+
+/// `mpirun` with so many processes, on any number of cores and as any user.
+fn mpirun(size: usize, arguments: &str, out: &Path) -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["--oversubscribe", "--bind-to", "none", "-n"]).arg(size.to_string()).arg(WGOAL);
+    command.args(arguments.split(' ')).arg("--out").arg(out);
+    for name in ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] {
+        command.env(name, "1");
+    }
+    // One thread each: the processes share few cores, and threads change no bits.
+    command.env("RAYON_NUM_THREADS", "1");
+    command
+}
+
+fn finished(mut command: Command) -> Output {
+    let output = command.output().expect("mpirun, which scripts/mpi installs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+    output
+}
+
+/// Training on the example without what is of no use here.
+fn train(more: &str) -> String {
+    format!(
+        "train data/clipart-mini --recipe goal --embed 8 --epochs 2 --no-baselines --no-report --device cpu {more}"
+    )
+}
+
+fn head(run: &Path) -> Vec<u8> {
+    fs::read(run.join("last.safetensors")).unwrap()
+}
+
+/// The lines that say what went wrong.
+fn errors(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    text.lines().filter(|line| line.starts_with("error:")).map(String::from).collect()
+}
+
+#[test]
+fn any_number_of_processes_trains_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    for (case, options) in [
+        "--objective con:con",
+        "--objective cir:sig-ms --dropout 0.2",
+        "--objective infonce --temperature 0.1",
+        "--objective siglip",
+        "--objective hinge --memory-bank 384 --ema 0.9",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run = |name: &str| folder.path().join(format!("{case}-{name}"));
+        let alone = run("alone");
+        let mut command = Command::new(WGOAL);
+        command.args(train(options).split(' ')).args(["--slices", "8", "--out"]).arg(&alone);
+        finished(command);
+        let sizes: &[usize] = if case == 0 { &[1, 2, 3, 4, 8] } else { &[2, 3] };
+        for &size in sizes {
+            let out = run(&size.to_string());
+            let output = finished(mpirun(size, &train(options), &out));
+            assert!(head(&out) == head(&alone), "{options}: {size} processes differ from one");
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(text.matches("head: images").count(), 1, "one process prints: {text}");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(text.matches("head: ").count(), 1, "one process prints: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_run_continues_on_another_number_of_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    finished(mpirun(2, &train("--objective con:con"), &whole));
+    finished(mpirun(3, &train("--objective con:con").replace("--epochs 2", "--epochs 1"), &parts));
+    finished(mpirun(4, "train --resume --epochs 2 --no-baselines --no-report", &parts));
+    assert!(head(&whole) == head(&parts));
+}
+
+#[test]
+fn an_error_is_printed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for (size, options, expected) in [
+        (3, "--lr 0", "error: --lr: expected a finite number above 0, found 0; "),
+        (3, "--batch 20", "error: number of processes: expected at most 2, since a batch of 20 pairs has 2 slices "),
+        (2, "--device cpu,nonesuch", "error: --device nonesuch: "),
+    ] {
+        let options = match options.starts_with("--device") {
+            true => train(options).replace("--device cpu ", ""),
+            false => train(options),
+        };
+        let output = mpirun(size, &options, &folder.path().join("run")).output().unwrap();
+        assert!(!output.status.success());
+        let found = errors(&output);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{options}: {output:?}");
+    }
+}
+
+/// Waits until a file is there.
+fn wait_for(path: &Path, job: &mut Child) {
+    let began = Instant::now();
+    while !path.exists() {
+        assert!(job.try_wait().unwrap().is_none(), "the job has ended");
+        assert!(began.elapsed() < Duration::from_secs(120), "no {}", path.display());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_job_ends_if_one_of_its_processes_is_killed_and_can_be_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
+    let options = |epochs: usize| train("--objective con:con").replace("--epochs 2", &format!("--epochs {epochs}"));
+    let mut command = mpirun(3, &options(10_000), &killed);
+    let mut job = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&killed.join("last.safetensors"), &mut job);
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", job.id())).unwrap();
+    let child = children.split_whitespace().last().unwrap().to_string();
+    assert!(Command::new("kill").args(["-KILL", &child]).status().unwrap().success());
+    let output = job.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("signal 9"), "mpirun says what happened: {text}");
+    assert!(errors(&output).is_empty(), "{text}");
+    let done = fs::read_to_string(killed.join("metrics.jsonl")).unwrap().lines().count();
+    let more = done + 2;
+    let resume = format!("train --resume --epochs {more} --no-baselines --no-report");
+    // The last epochs are few: what was killed may be far.
+    finished(mpirun(2, &options(more), &whole));
+    let saved = fs::read(killed.join("config.json")).unwrap();
+    assert!(!saved.is_empty());
+    finished(mpirun(4, &resume, &killed));
+    let weights = |run: &Path| {
+        let head = wgoal::Checkpoint::load(run.join("last.safetensors")).unwrap();
+        head.head().parameters().into_iter().map(|(name, _)| head.head().parameter(&name).unwrap()).collect::<Vec<_>>()
+    };
+    assert!(weights(&whole) == weights(&killed));
+}
