@@ -91,7 +91,11 @@ fn an_error_is_printed_once() {
     let folder = tempfile::tempdir().unwrap();
     for (size, options, expected) in [
         (3, "--lr 0", "error: --lr: expected a finite number above 0, found 0; "),
-        (3, "--batch 20", "error: number of processes: expected at most 2, since a batch of 20 pairs has 2 slices "),
+        (
+            3,
+            "--batch 20",
+            "error: number of processes: expected at most 2, since a batch of 20 pairs has 2 slices ",
+        ),
         (2, "--device cpu,nonesuch", "error: --device nonesuch: "),
     ] {
         let options = match options.starts_with("--device") {
@@ -120,11 +124,15 @@ fn wait_for(path: &Path, job: &mut Child) {
 fn a_job_ends_if_one_of_its_processes_is_killed_and_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
-    let options = |epochs: usize| train("--objective con:con").replace("--epochs 2", &format!("--epochs {epochs}"));
+    let options =
+        |epochs: usize| train("--objective con:con").replace("--epochs 2", &format!("--epochs {epochs}"));
     let mut command = mpirun(3, &options(10_000), &killed);
     let mut job = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for(&killed.join("last.safetensors"), &mut job);
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", job.id())).unwrap();
+    // Any thread of mpirun may have started them.
+    let threads = fs::read_dir(format!("/proc/{}/task", job.id())).unwrap();
+    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+    let children = children.collect::<Vec<_>>().join(" ");
     let child = children.split_whitespace().last().unwrap().to_string();
     assert!(Command::new("kill").args(["-KILL", &child]).status().unwrap().success());
     let output = job.wait_with_output().unwrap();
@@ -135,14 +143,15 @@ fn a_job_ends_if_one_of_its_processes_is_killed_and_can_be_resumed() {
     let done = fs::read_to_string(killed.join("metrics.jsonl")).unwrap().lines().count();
     let more = done + 2;
     let resume = format!("train --resume --epochs {more} --no-baselines --no-report");
-    // The last epochs are few: what was killed may be far.
     finished(mpirun(2, &options(more), &whole));
-    let saved = fs::read(killed.join("config.json")).unwrap();
-    assert!(!saved.is_empty());
     finished(mpirun(4, &resume, &killed));
     let weights = |run: &Path| {
         let head = wgoal::Checkpoint::load(run.join("last.safetensors")).unwrap();
-        head.head().parameters().into_iter().map(|(name, _)| head.head().parameter(&name).unwrap()).collect::<Vec<_>>()
+        head.head()
+            .parameters()
+            .into_iter()
+            .map(|(name, _)| head.head().parameter(&name).unwrap())
+            .collect::<Vec<_>>()
     };
     assert!(weights(&whole) == weights(&killed));
 }

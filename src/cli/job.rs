@@ -11,7 +11,8 @@ use wgoal::{Device, Error, ErrorKind, Result, TrainConfig, Trainer};
 
 /// The variables in which launchers give the number of processes and that of this process: Open MPI, then MPICH, Intel MPI
 /// and Slurm.
-const LAUNCHERS: [[&str; 2]; 2] = [["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"], ["PMI_SIZE", "PMI_RANK"]];
+const LAUNCHERS: [[&str; 2]; 2] =
+    [["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"], ["PMI_SIZE", "PMI_RANK"]];
 
 /// How long a process waits before it reports an error, so that the first process can report the same one.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -118,6 +119,18 @@ impl Job {
             return Err(Error::new(ErrorKind::Config, "--resume", expected, found, advice));
         }
         trainer.share(self.ranks.clone())
+    }
+
+    /// The error of an ensemble in a job.
+    pub fn refuses_ensemble(&self, count: usize) -> Error {
+        let expected = format!("1 in a job of {} processes", self.size());
+        Error::new(
+            ErrorKind::Config,
+            "--ensemble",
+            expected,
+            count,
+            "train it in one process, without mpirun",
+        )
     }
 
     /// The signal that a process of the job has received.

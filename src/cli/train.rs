@@ -6,7 +6,7 @@ mod run;
 use super::config;
 use super::corrected::Corrected;
 use super::data::warn_of_data;
-use super::interrupt::{Interrupt, Signal};
+use super::interrupt::Interrupt;
 use super::job::Job;
 use super::notes::{note_doubts, note_start, saved};
 use super::options::{RunOptions, note_init, warn};
@@ -17,7 +17,7 @@ use super::resume;
 use super::run_folder::{BEST, Earlier, Lock, RunFolder};
 use super::{DeviceArg, print_json, say, shown};
 use clap::{Args, ValueEnum};
-use run::{epochs, fit_correction, name, trainer};
+use run::{epochs, fit_correction, follow, name, trainer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -182,11 +182,8 @@ impl TrainArgs {
         let plan = self.plan(job)?;
         match plan.config.ensemble {
             1 if job.is_first() => self.train(self.ready(plan, job)?, job),
-            1 => Self::follow(&plan, job),
-            count if job.size() > 1 => {
-                let advice = "train it in one process, without mpirun";
-                Err(Error::new(ErrorKind::Config, "--ensemble", "1 in a job of several processes", count, advice))
-            }
+            1 => follow(&plan, job),
+            count if job.size() > 1 => Err(job.refuses_ensemble(count)),
             _ => ensemble::train(&self, plan),
         }
     }
@@ -294,23 +291,6 @@ impl TrainArgs {
         let ended = Ended { best, checkpoint, corrected, seconds_training, members, start };
         self.report(&trainer, ended, folder.path(), recorder, &recipe)?;
         Ok(0)
-    }
-
-    /// Trains in a process that is not the first of its job. It writes and prints nothing.
-    fn follow(plan: &Plan, job: &Job) -> Result<u8> {
-        let Plan { earlier, dataset, config, device, .. } = plan;
-        let checkpoint = earlier.as_ref().and_then(|earlier| earlier.checkpoint.clone());
-        let mut trainer = trainer(device, dataset, config, checkpoint)?;
-        job.share(&mut trainer)?;
-        let interrupt = Interrupt::watch()?;
-        trainer.stop_when(interrupt.flag());
-        while !trainer.finished() && job.signal(&interrupt)?.is_none() {
-            match trainer.run_epoch() {
-                Err(error) if error.kind() == ErrorKind::Stopped => break,
-                epoch => drop(epoch?),
-            }
-        }
-        Ok(job.signal(&interrupt)?.map_or(0, Signal::exit_code))
     }
 
     /// Prints and records what a run starts with.

@@ -178,7 +178,8 @@ impl Batches {
             let pairs = &order.pairs[step * batch..until(step + 1)];
             let texts: Vec<u32> = pairs.iter().map(|&pair| split.texts[pair as usize]).collect();
             let images: Vec<u32> = pairs.iter().map(image).collect();
-            let part = slices.as_ref().map_or(0..pairs.len(), |(slices, own)| slices.pairs(own.start + slice));
+            let part =
+                slices.as_ref().map_or(0..pairs.len(), |(slices, own)| slices.pairs(own.start + slice));
             out.rows = part.len();
             out.zero_rows = 0;
             let rng = |purpose| random(purpose, seed, epoch, step as u32);

@@ -5,10 +5,11 @@
 
 use super::mining::exponentials;
 use super::several::{positives_of, towards};
+use super::shard::{PerPair, Scratch};
 use super::terms::{exponential_params, same_image, targets, term_weights};
 use super::workspace::{Direction, Inputs, Strips, Workspace};
 use crate::Result;
-use crate::device::{Commands, MatMut};
+use crate::device::{Buffer, Commands, MatMut};
 use crate::kernels::{
     Below, Composition, Dense, ExponentialParams, InfonceAtOnce, InfonceField, Known, PerAnchor,
     PositivesParams, Relative, SiglipField, WeightParams, accumulate, compose, dense_field, dense_sum,
@@ -156,6 +157,7 @@ impl Workspace {
         similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
             let directions = [&mut *images, &mut *texts].into_iter().zip(positives);
             for ((direction, positive), block) in directions.zip(strip.blocks()) {
+                let Some(block) = block else { continue };
                 let Below { value, index } = direction.rounds.at(round);
                 let from = Relative {
                     positive,
@@ -170,7 +172,8 @@ impl Workspace {
                 relative(commands, &block, strip.view(), from, direction.sums.view_mut())?;
             }
             Ok(())
-        })
+        })?;
+        similarity.join(commands, vec![PerPair::F(&mut images.sums, 4), PerPair::F(&mut texts.sums, 4)])
     }
 
     /// Computes both gradients from the coefficients and the indices of a round. `positive` says whether the own pair is
@@ -227,16 +230,23 @@ impl Workspace {
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
             let directions = [&mut *images, &mut *texts].into_iter().zip(strip.blocks());
             for (((direction, block), weights), positive) in directions.zip(&goals).zip(positives) {
+                let Some(block) = block else { continue };
                 let (coefficients, loss) =
                     (direction.coefficients.view_mut(), direction.part_loss.view_mut());
                 let from = Dense { positive, ids: inputs.ids, weights };
                 dense_sum(commands, &block, strip.view(), from, coefficients, loss)?;
             }
             let first = strip.rows.start;
-            let from = Dense { positive: positives, ids: inputs.ids, weights: goal };
-            dense_field(commands, strip.view_mut(), first, from, term.shares())?;
+            let from = Dense { positive: strip.turn(positives), ids: inputs.ids, weights: goal };
+            let shares = strip.turn(term.shares());
+            dense_field(commands, strip.view_mut(), first, from, shares)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
         })?;
+        let sums = [&mut *images, &mut *texts].into_iter().flat_map(|direction| {
+            let Direction { coefficients, part_loss, .. } = direction;
+            [PerPair::F(coefficients, 2), PerPair::F(part_loss, 1)]
+        });
+        similarity.join(commands, sums.collect())?;
         if has_several {
             return self.add_pulls(commands, true);
         }
@@ -252,10 +262,11 @@ impl Workspace {
         inputs: &Inputs,
         [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
-        let Self { similarity, images, texts, positive, several: [it, ti], begun, .. } = self;
+        let Self { similarity, images, texts, positive, several: [it, ti], scratch, begun, .. } = self;
         similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
             let directions = [(&mut *images, &*it), (&mut *texts, &*ti)];
             for ((direction, found), block) in directions.into_iter().zip(strip.blocks()) {
+                let Some(block) = block else { continue };
                 let value = direction.rounds.at(0).value;
                 let known = match several {
                     Some(_) => Known { positive: found.positive.view(), lowest: found.lowest.view(), value },
@@ -266,14 +277,28 @@ impl Workspace {
             }
             Ok(())
         })?;
+        similarity.join(commands, vec![PerPair::F(&mut images.sums, 4), PerPair::F(&mut texts.sums, 4)])?;
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
-            let states = [images.sums.view(), texts.sums.view()];
-            let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
-            let out = PerAnchor { losses, pulls: [it.pulls.view_mut(), ti.pulls.view_mut()] };
+            let states = strip.turn([images.sums.view(), texts.sums.view()]);
+            let out = match scratch {
+                Some(Scratch { losses, pulls, .. }) if strip.is_turned() => PerAnchor {
+                    losses: losses.each_mut().map(Buffer::view_mut),
+                    pulls: pulls.each_mut().map(Buffer::view_mut),
+                },
+                _ => PerAnchor {
+                    losses: [images.part_loss.view_mut(), texts.part_loss.view_mut()],
+                    pulls: [it.pulls.view_mut(), ti.pulls.view_mut()],
+                },
+            };
             let place = (strip.rows.start, strip.images);
+            let params = &ExponentialParams { shares: strip.turn(params.shares), ..*params };
             exponential_field(commands, strip.view_mut(), place, inputs.ids, states, params, out)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
-        })
+        })?;
+        let outputs = [(images, it), (texts, ti)].into_iter().flat_map(|(direction, several)| {
+            [PerPair::F(&mut direction.part_loss, 1), PerPair::F(&mut several.pulls, 2)]
+        });
+        similarity.join(commands, outputs.collect())
     }
 
     fn infonce(
@@ -284,7 +309,7 @@ impl Workspace {
         inputs: &Inputs,
         [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
-        let Self { similarity, images, texts, positive, dt, begun, .. } = self;
+        let Self { similarity, images, texts, positive, dt, scratch, begun, .. } = self;
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
             let same_image = targets(params);
             if strip.is_whole() {
@@ -303,16 +328,24 @@ impl Workspace {
                 ids: inputs.ids,
                 same_image,
                 temperature: inputs.logits,
-                states: [images.sums.view(), texts.sums.view()],
+                states: strip.turn([images.sums.view(), texts.sums.view()]),
                 scale: inputs.scale,
-                shares,
+                shares: strip.turn(shares),
                 row_offset: strip.rows.start,
                 images: strip.images,
             };
-            let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
-            infonce(commands, strip.view_mut(), from, dt.buffer.view_mut(), losses)?;
+            let (part, losses) = match scratch {
+                Some(Scratch { parts: [part, _], losses, .. }) if strip.is_turned() => {
+                    (part, losses.each_mut().map(Buffer::view_mut))
+                }
+                _ => (&mut dt.buffer, [images.part_loss.view_mut(), texts.part_loss.view_mut()]),
+            };
+            infonce(commands, strip.view_mut(), from, part.view_mut(), losses)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
-        })
+        })?;
+        let losses = [&mut images.part_loss, &mut texts.part_loss].map(|loss| PerPair::F(loss, 1));
+        let outputs = losses.into_iter().chain([PerPair::F(&mut dt.buffer, 4)]);
+        similarity.join(commands, outputs.collect())
     }
 
     fn siglip(
@@ -322,7 +355,7 @@ impl Workspace {
         inputs: &Inputs,
         [dx, dy]: [&mut MatMut; 2],
     ) -> Result<()> {
-        let Self { similarity, images, texts, dt, db, begun, .. } = self;
+        let Self { similarity, images, texts, dt, db, scratch, begun, .. } = self;
         similarity.strips(commands, inputs, Strips::Kept, |commands, mut strip| {
             let from = SiglipField {
                 ids: inputs.ids,
@@ -332,11 +365,21 @@ impl Workspace {
                 row_offset: strip.rows.start,
                 images: strip.images,
             };
-            let parts = [dt.buffer.view_mut(), db.buffer.view_mut()];
-            let losses = [images.part_loss.view_mut(), texts.part_loss.view_mut()];
+            let (parts, losses) = match scratch {
+                Some(Scratch { parts, losses, .. }) if strip.is_turned() => {
+                    (parts.each_mut().map(Buffer::view_mut), losses.each_mut().map(Buffer::view_mut))
+                }
+                _ => (
+                    [dt.buffer.view_mut(), db.buffer.view_mut()],
+                    [images.part_loss.view_mut(), texts.part_loss.view_mut()],
+                ),
+            };
             siglip(commands, strip.view_mut(), from, parts, losses)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], *begun)
-        })
+        })?;
+        let losses = [&mut images.part_loss, &mut texts.part_loss].map(|loss| PerPair::F(loss, 1));
+        let parts = [&mut dt.buffer, &mut db.buffer].map(|part| PerPair::F(part, 4));
+        similarity.join(commands, losses.into_iter().chain(parts).collect())
     }
 }
 
@@ -348,7 +391,7 @@ fn per_direction(goal: &WeightParams, term: &Term) -> [WeightParams; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Buffer, Device, Matrix, every_adapter};
+    use crate::device::{Device, Matrix, every_adapter};
     use crate::gradient::LeftOut;
     use crate::gradient::workspace::Direction;
     use crate::math::{Purpose, random};
@@ -417,7 +460,7 @@ mod tests {
             texts: y.view(),
             ids: ids.as_ref().map(Buffer::view),
             logits: logits.view(),
-            left_out: Some(&left_out),
+            left_out: Some([&left_out; 2]),
             scale: 0.7,
             bank: None,
         };

@@ -2,12 +2,14 @@
 
 use super::relation::LeftOut;
 use super::several::towards;
+use super::shard::{PerPair, Shard};
 use super::terms::targets;
 use super::workspace::{Direction, Inputs, Mined, Strip, Strips, Workspace, ranges};
 use crate::Result;
 use crate::device::{Buffer, Commands, Mat, Matrix, Slice, padded};
 use crate::kernels::{Below, Block, Candidates, Hardest, Product, hardest, log_sum_exp, matmul};
 use crate::objective::{InfonceParams, Negatives, Objective, Term};
+use std::ops::Range;
 
 impl Workspace {
     /// Finds p, and n and h of both directions. For InfoNCE in several strips it also computes the sums of exponentials,
@@ -23,7 +25,9 @@ impl Workspace {
     ) -> Result<()> {
         let exclude_own = term.objective.closes_triplets() || round > 0 || self.has_captions();
         let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
-        let Self { similarity, positive, positive_scratch, no_index, images, texts, several, .. } = self;
+        let Self {
+            similarity, to_bank, positive, positive_scratch, no_index, images, texts, several, ..
+        } = self;
         let has_several = towards(term, inputs).is_some();
         // Semi-hard mining reads `positive`, so it writes p to scratch. The direction of the texts also finds p. It
         // always writes p to scratch, so it need not wait for the direction of the images.
@@ -40,6 +44,7 @@ impl Workspace {
         similarity.strips(commands, inputs, strips, |commands, strip| {
             let directions = [&mut *images, &mut *texts].into_iter().zip(&mining);
             for (d, ((direction, mining), block)) in directions.zip(strip.blocks()).enumerate() {
+                let Some(block) = block else { continue };
                 let positive = match &mut found {
                     Some(found) if d == 0 => &mut **found,
                     _ => &mut *positive_scratch,
@@ -53,22 +58,36 @@ impl Workspace {
                 _ => Ok(()),
             }
         })?;
-        let (Some(bank), Some(strip), true) = (inputs.bank, &mut self.to_bank, term.mines()) else {
-            return Ok(());
-        };
-        let [of_images, of_texts] = match bank.left_out {
-            Some([images, texts]) => [Some(images), Some(texts)],
-            None => [None, None],
-        };
-        let [of_image, of_text] = mining;
-        for (mining, direction, anchors, candidates, left_out) in [
-            (of_image, images, inputs.images, bank.texts, of_images),
-            (of_text, texts, inputs.texts, bank.images, of_texts),
-        ] {
-            let into = (&mut *positive_scratch, direction);
-            mining.bank(commands, (anchors, candidates), (bank.ids, left_out), strip, into)?;
+        if let (Some(bank), Some(strip), true) = (inputs.bank, to_bank, term.mines()) {
+            let own = similarity.shard.as_ref().map_or_else(|| vec![0..similarity.pairs], Shard::parts);
+            let [of_images, of_texts] = match bank.left_out {
+                Some([images, texts]) => [Some(images), Some(texts)],
+                None => [None, None],
+            };
+            let [of_image, of_text] = mining;
+            for (mining, direction, anchors, candidates, left_out) in [
+                (of_image, images, inputs.images, bank.texts, of_images),
+                (of_text, texts, inputs.texts, bank.images, of_texts),
+            ] {
+                let into = (&mut *positive_scratch, direction);
+                mining.bank(commands, (anchors, &own, candidates), (bank.ids, left_out), strip, into)?;
+            }
         }
-        Ok(())
+        self.join_mined(commands, term, round)
+    }
+
+    /// Joins what the processes have mined for their own anchors.
+    fn join_mined(&mut self, commands: &mut Commands, term: &Term, round: usize) -> Result<()> {
+        let Self { similarity, positive, images, texts, .. } = self;
+        let mut found = vec![PerPair::F(positive, 1)];
+        for Direction { rounds, sums, part_loss, .. } in [images, texts] {
+            let (Mined { value, index }, _) = rounds.next(round);
+            found.extend([PerPair::F(value, 1), PerPair::U(index)]);
+            if matches!(term.objective, Objective::Infonce(_)) {
+                found.extend([PerPair::F(sums, 4), PerPair::F(part_loss, 1)]);
+            }
+        }
+        similarity.join(commands, found)
     }
 }
 
@@ -81,6 +100,7 @@ pub(super) fn exponentials(
     directions: [&mut Direction; 2],
 ) -> Result<()> {
     for (direction, block) in directions.into_iter().zip(strip.blocks()) {
+        let Some(block) = block else { continue };
         let same = (inputs.ids, targets(params));
         let (state, distance) = (direction.sums.view_mut(), direction.part_loss.view_mut());
         log_sum_exp(commands, &block, strip.view(), same, inputs.logits, state, distance)?;
@@ -97,18 +117,21 @@ struct Mining<'a> {
 }
 
 impl Mining<'_> {
-    /// Mines the candidates of a memory bank for the anchors of the batch, in strips of `strip.rows` anchors.
+    /// Mines the candidates of a memory bank for the `own` anchors of the batch, in strips of `strip.rows` anchors.
     fn bank(
         &self,
         commands: &mut Commands,
-        (anchors, candidates): (Mat, Mat),
+        (anchors, own, candidates): (Mat, &[Range<usize>], Mat),
         (ids, left_out): (Slice<u32>, Option<&LeftOut>),
         strip: &mut Matrix,
         (positive, direction): (&mut Buffer<f32>, &mut Direction),
     ) -> Result<()> {
         let (step, rows) = (strip.rows, candidates.rows);
         strip.cols = rows;
-        for part in ranges(anchors.rows, step) {
+        let parts = own.iter().flat_map(|own| {
+            ranges(own.len(), step).map(move |part| own.start + part.start..own.start + part.end)
+        });
+        for part in parts {
             let product = Product::nt(anchors.part(&part), candidates);
             matmul(commands, product, strip.rows_mut(0..part.len()))?;
             if let Some(left_out) = left_out {

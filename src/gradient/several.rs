@@ -1,5 +1,6 @@
 //! Several positives per anchor: finding p, and pulling on every positive (docs/math.md, "Several positives").
 
+use super::shard::PerPair;
 use super::terms::positives_params;
 use super::workspace::{Direction, Inputs, Several, Strips, Workspace};
 use crate::Result;
@@ -34,13 +35,19 @@ impl Workspace {
         similarity.strips(commands, inputs, Strips::Kept, |commands, strip| {
             let directions = [&*images, &*texts].into_iter().zip(&mut *several);
             for ((direction, several), block) in directions.zip(strip.blocks()) {
+                let Some(block) = block else { continue };
                 let Several { positive, lowest, state, .. } = several;
                 let from = (ids, direction.rounds.at(0).value);
                 let out = [positive.view_mut(), lowest.view_mut()];
                 positives(commands, &block, strip.view(), from, params, state.view_mut(), out)?;
             }
             Ok(())
-        })
+        })?;
+        let found = several.iter_mut().flat_map(|several| {
+            let Several { positive, lowest, state, .. } = several;
+            [PerPair::F(positive, 1), PerPair::F(lowest, 1), PerPair::F(state, 4)]
+        });
+        similarity.join(commands, found.collect())
     }
 
     /// Finds the similarity of every text to its image, for the caller.
@@ -78,7 +85,7 @@ impl Workspace {
                 state: several.state.view(),
                 pulls: several.pulls.view(),
             });
-            let first = strip.rows.start;
+            let (first, directions) = (strip.rows.start, strip.turn(directions));
             positive_field(commands, strip.view_mut(), first, ids, directions, params)?;
             strip.dense(commands, inputs, [&mut *dx, &mut *dy], true)
         })

@@ -5,6 +5,7 @@
 
 use super::bank::BankRows;
 use super::relation::LeftOut;
+use super::shard::{Scratch, Shard, Side};
 use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice};
 use crate::kernels::{Below, Block, MAX_PAIRS, Product, matmul, mined_keys};
 use crate::{Error, Result};
@@ -20,8 +21,8 @@ pub(crate) struct Inputs<'a> {
     pub ids: Option<Slice<'a, u32>>,
     /// Temperature and bias of InfoNCE and SigLIP, as in `Logits::values`; the other objectives do not read them.
     pub logits: Slice<'a, f32>,
-    /// Elements of S that are neither positive nor negative.
-    pub left_out: Option<&'a LeftOut>,
+    /// Elements of S that are neither positive nor negative, ascending by image, and the same ascending by text.
+    pub left_out: Option<[&'a LeftOut; 2]>,
     /// Upstream gradient.
     pub scale: f32,
     /// Further candidates for mining.
@@ -45,6 +46,8 @@ pub(crate) struct Workspace {
     /// Parts of the gradients at temperature and bias, in column 0 of `[pairs, 4]`.
     pub(super) dt: Matrix,
     pub(super) db: Matrix,
+    /// Where the process shares the batch with others.
+    pub(super) scratch: Option<Scratch>,
     /// Whether losses and gradients already hold a part of the sum.
     pub(super) begun: bool,
 }
@@ -163,6 +166,7 @@ impl Workspace {
     /// For batches of `pairs` embeddings of width `dim`, and a memory bank of at most `bank` pairs.
     pub fn new(device: &Device, pairs: usize, dim: usize, bank: usize) -> Result<Self> {
         let mut workspace = Self::with_strip_rows(device, [pairs; 2], device.strip_rows(pairs, pairs, dim)?)?;
+        workspace.similarity.dim = dim;
         if bank > 0 {
             let rows = device.strip_rows(pairs, bank, dim)?;
             workspace.to_bank = Some(Matrix::new(device, "objective.to_bank", rows, bank)?);
@@ -182,7 +186,15 @@ impl Workspace {
         check_pairs(pairs)?;
         let matrix = Matrix::new(device, "objective.similarity", rows, pairs)?;
         Ok(Self {
-            similarity: Similarity { device: device.clone(), images, pairs, rows, matrix },
+            similarity: Similarity {
+                device: device.clone(),
+                images,
+                pairs,
+                dim: 0,
+                rows,
+                matrix,
+                shard: None,
+            },
             to_bank: None,
             positive: Buffer::new(device, "objective.positive", pairs)?,
             positive_scratch: Buffer::new(device, "objective.positive_scratch", pairs)?,
@@ -192,6 +204,7 @@ impl Workspace {
             several: [Several::new(device, "images", pairs)?, Several::new(device, "texts", pairs)?],
             dt: Matrix::new(device, "objective.dt", pairs, 1)?,
             db: Matrix::new(device, "objective.db", pairs, 1)?,
+            scratch: None,
             begun: false,
         })
     }
@@ -234,13 +247,17 @@ impl Workspace {
 
 /// The similarities of a batch, one strip of rows at a time.
 pub(super) struct Similarity {
-    device: Device,
+    pub device: Device,
     /// Rows of S.
     pub images: usize,
-    pairs: usize,
+    pub pairs: usize,
+    /// Width of the embeddings.
+    pub dim: usize,
     /// Rows per strip.
-    rows: usize,
-    matrix: Matrix,
+    pub rows: usize,
+    pub matrix: Matrix,
+    /// What this process computes, if it shares the batch with others.
+    pub shard: Option<Shard>,
 }
 
 /// Whether a single strip may be reused as the previous pass left it.
@@ -256,8 +273,10 @@ pub(super) struct Strip<'a> {
     pub rows: Range<usize>,
     /// Rows of S.
     pub images: usize,
-    pairs: usize,
-    matrix: &'a mut Matrix,
+    pub pairs: usize,
+    pub matrix: &'a mut Matrix,
+    /// The only direction whose anchors are the rows. `None` if the strip serves both directions.
+    pub only: Option<Side>,
 }
 
 impl Similarity {
@@ -270,13 +289,16 @@ impl Similarity {
         mut visit: impl FnMut(&mut Commands, Strip) -> Result<()>,
     ) -> Result<()> {
         let Self { images, pairs, rows, .. } = *self;
+        if let Some(shard) = &self.shard {
+            return self.own_strips(commands, inputs, shard.parts(), visit);
+        }
         for part in ranges(images, rows) {
             self.device.check_stop()?;
-            let mut strip = Strip { rows: part, images, pairs, matrix: &mut self.matrix };
+            let mut strip = Strip { rows: part, images, pairs, matrix: &mut self.matrix, only: None };
             if strips == Strips::Fresh || rows < images {
                 let product = Product::nt(inputs.images.part(&strip.rows), inputs.texts);
                 matmul(commands, Product { sliced: strip.is_whole(), ..product }, strip.view_mut())?;
-                if let Some(left_out) = inputs.left_out {
+                if let Some([left_out, _]) = inputs.left_out {
                     let rows = strip.rows.clone();
                     left_out.apply(commands, &rows, strip.view_mut())?;
                 }
@@ -296,16 +318,21 @@ impl Strip<'_> {
         self.matrix.rows_mut(0..self.rows.len())
     }
 
-    /// The strip with images as anchors, and with texts as anchors.
-    pub fn blocks(&self) -> [Block; 2] {
+    /// The strip with images as anchors, and with texts as anchors. A strip of one direction has one of them.
+    pub fn blocks(&self) -> [Option<Block>; 2] {
         let (first, rows) = (self.rows.start, self.rows.len());
-        [Block::images(first, rows, self.pairs), Block::texts(first, rows, self.pairs)]
+        let block = Block::images(first, rows, self.pairs);
+        match self.only {
+            None => [Some(block), Some(Block::texts(first, rows, self.pairs))],
+            Some(Side::Images) => [Some(block), None],
+            Some(Side::Texts) => [None, Some(block)],
+        }
     }
 
     /// Whether it is the only strip. Several strips of one matrix must sum in the same order, so that equal embeddings
     /// have equal similarities.
     pub fn is_whole(&self) -> bool {
-        self.rows.len() == self.images
+        self.only.is_none() && self.rows.len() == self.images
     }
 
     /// The strip's part of dX = A Y and dY = Aᵀ X. The strip must hold a dense field A.
@@ -316,6 +343,12 @@ impl Strip<'_> {
         [dx, dy]: [&mut MatMut; 2],
         accumulate: bool,
     ) -> Result<()> {
+        if self.only.is_some() {
+            let [others, _] = self.turn([inputs.texts, inputs.images]);
+            let [into, _] = self.turn([dx, dy]);
+            let product = Product { accumulate, ..Product::nn(self.view(), others) };
+            return matmul(commands, product, into.part(&self.rows));
+        }
         let sliced = self.is_whole();
         let forth = Product { accumulate, sliced, ..Product::nn(self.view(), inputs.texts) };
         matmul(commands, forth, dx.part(&self.rows))?;

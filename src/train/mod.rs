@@ -12,6 +12,7 @@ mod config;
 mod ensemble;
 #[cfg(feature = "native")]
 mod epoch;
+mod features;
 mod groups;
 mod init;
 #[cfg(feature = "native")]
@@ -31,6 +32,7 @@ mod point;
 mod recipe;
 mod shuffle;
 mod slices;
+mod stats;
 mod step;
 #[cfg(feature = "native")]
 mod trainer;
@@ -48,17 +50,19 @@ pub use config::{LANDMARKS, TrainConfig};
 pub use ensemble::ENSEMBLE_BANDWIDTHS;
 #[cfg(feature = "native")]
 pub use epoch::{Epoch, Start};
+pub use features::{External, Features};
 pub use init::{Init, InitFile};
 #[cfg(feature = "native")]
 pub use kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS};
 #[cfg(feature = "native")]
 pub use landmark_cca::{LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS};
-pub use pipeline::{External, Features, Pipeline, StepStats};
+pub use pipeline::Pipeline;
 #[cfg(feature = "native")]
 pub use point::Point;
 #[cfg(feature = "native")]
 pub use recipe::{RECIPES, Recipe};
 pub use shuffle::Shuffle;
+pub use stats::StepStats;
 #[cfg(feature = "native")]
 pub(crate) use trainer::fingerprint;
 #[cfg(feature = "native")]

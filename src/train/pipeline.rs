@@ -6,9 +6,11 @@ use super::TrainConfig;
 use super::average::Average;
 #[cfg(feature = "native")]
 use super::checkpoint::State;
+use super::features::{External, Features, Part};
 use super::groups::{Group, Pull, groups};
 use super::slices::Sliced;
-use crate::cluster::{Alone, Communicator, Slices};
+use super::stats::StepStats;
+use crate::cluster::Alone;
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, LeftOut, Relation, Structure, Workspace, check_pairs};
 use crate::kernels::{PARTS, RECORD};
@@ -20,59 +22,6 @@ use std::sync::Arc;
 
 /// The number of steps whose records stay on the device before they are fetched.
 pub(super) const RECORDS: usize = 1024;
-
-/// The statistics of one step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct StepStats {
-    /// The value of the objective: a sum over the batch for GOAL and hinge, divided by the number of pairs for InfoNCE and
-    /// SigLIP.
-    pub loss: f32,
-    /// The mean positive similarity.
-    pub positive: f32,
-    /// The mean similarity of the hardest negatives, over both directions.
-    pub hardest: f32,
-    /// The norm of the gradient over all parameters, before clipping.
-    pub gradient_norm: f32,
-    /// Whether the gradient was clipped.
-    pub clipped: bool,
-}
-
-/// The features of a batch of pairs, row-major.
-#[derive(Debug, Clone, Copy)]
-pub struct Features<'a> {
-    /// `[pairs, image_dim]`
-    pub images: &'a [f32],
-    /// `[pairs, text_dim]`
-    pub texts: &'a [f32],
-    /// The image of each pair. Read only if the configuration masks pairs of the same image or has a memory bank.
-    pub ids: &'a [u32],
-}
-
-/// A function for a loss that is computed outside. It takes the unit embeddings of a batch's images and texts,
-/// `[pairs, embed]` row-major, and returns the gradients of its loss at both. They are added to those of the objective.
-/// The function is [`Send`] because a step may run on another thread.
-pub type External<'a> = &'a mut (dyn FnMut(&[f32], &[f32]) -> Result<[Vec<f32>; 2]> + Send);
-
-/// The padded features of a batch, or of a slice of it.
-pub(super) struct Part<'a> {
-    pub rows: [Upload<'a, f32>; 2],
-    pub offsets: [&'a [u32]; 2],
-}
-
-#[cfg(feature = "native")]
-impl<'a> Part<'a> {
-    /// A batch, or a slice of it, that is ready for upload.
-    pub fn of(batch: &'a mut crate::data::Batch) -> Self {
-        let crate::data::Batch { images, texts, staged: [staged_images, staged_texts], offsets, .. } = batch;
-        let rows =
-            [(images, staged_images), (texts, staged_texts)].map(|(rows, staged)| match staged.take() {
-                Some(staged) => staged,
-                None => Upload::Owned(rows),
-            });
-        Self { rows, offsets: [&offsets[0], &offsets[1]] }
-    }
-}
 
 /// Trains a [`Head`] on batches of features, one step at a time.
 ///
@@ -99,13 +48,13 @@ pub struct Pipeline {
     /// Of the own slices; one of each side if a batch is not divided.
     pub(super) encoders: Vec<[Encoder; 2]>,
     /// The most slices of a batch; 0 if it is not divided.
-    slices: usize,
-    centre_kernel: bool,
+    pub(super) slices: usize,
+    pub(super) centre_kernel: bool,
     pub(super) ids: Buffer<u32>,
     /// Which texts are right for which images, where it is more than each text for its own image.
     pub(super) relation: Option<Arc<Relation>>,
-    /// What it leaves out of the batch.
-    pub(super) left_out: LeftOut,
+    /// What it leaves out of the batch, by image and, where a batch is divided, by text.
+    pub(super) left_out: [LeftOut; 2],
     pub(super) bank: Option<Bank>,
     /// The number of epochs before the bank is used, and whether it is used now.
     pub(super) bank_warmup: usize,
@@ -131,7 +80,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Makes a pipeline that trains `head` on batches of exactly `pairs` pairs.
+    /// Makes a pipeline that trains `head` on batches of exactly `pairs` pairs. The function is long because it makes all
+    /// memory of a step.
     ///
     /// From `config` it uses the optimiser, the factors of the learning rate, weight decay, the pull towards the start
     /// (`head`), clipping, the average of the weights, STRUCTURE, the mask and the memory bank.
@@ -155,6 +105,10 @@ impl Pipeline {
         let sliced = (config.slices > 0)
             .then(|| Sliced::new(device, Arc::new(Alone), [pairs, config.slices], &layout))
             .transpose()?;
+        let mut workspace = Workspace::new(device, pairs, layout.embed, config.memory_bank / pairs * pairs)?;
+        if let Some(sliced) = &sliced {
+            workspace.share(sliced.shard())?;
+        }
         let encoders = match &sliced {
             Some(sliced) => sliced.encoders(device, &head, centred)?,
             None => vec![[encoder(Side::Image)?, encoder(Side::Text)?]],
@@ -178,13 +132,13 @@ impl Pipeline {
             centre_kernel: config.centre_kernel,
             ids: Buffer::new(device, "ids", pairs)?,
             relation: None,
-            left_out: LeftOut::new(device, "left_out")?,
+            left_out: [LeftOut::new(device, "left_out")?, LeftOut::new(device, "left_out_of_texts")?],
             bank: bank.transpose()?,
             bank_warmup: config.bank_warmup,
             banking: true,
             external: None,
             structure: Structure::both(device, strength, pairs, layout.dims, layout.embed)?,
-            workspace: Workspace::new(device, pairs, layout.embed, config.memory_bank / pairs * pairs)?,
+            workspace,
             parts: Buffer::new(device, "gradient.parts", PARTS)?,
             factor: Buffer::new(device, "gradient.factor", 1)?,
             records: Buffer::new(device, "records", RECORDS * RECORD)?,
@@ -202,23 +156,6 @@ impl Pipeline {
     #[cfg(feature = "native")]
     pub(crate) fn device(&self) -> Device {
         self.device.clone()
-    }
-
-    /// Shares every batch with the other processes of a job.
-    ///
-    /// # Errors
-    /// A configuration without slices, more processes than slices, or too little memory.
-    pub(crate) fn share(&mut self, ranks: Arc<dyn Communicator>) -> Result<()> {
-        if self.slices == 0 {
-            let advice = "set TrainConfig::slices, for example to cluster::SLICES";
-            return Err(Error::config("slices of a batch", "at least one per process", 0, advice));
-        }
-        // The memory of all slices first goes back to the device.
-        self.encoders.clear();
-        let sliced = Sliced::new(&self.device, ranks, [self.pairs, self.slices], &self.layout)?;
-        self.encoders = sliced.encoders(&self.device, &self.head, self.centre_kernel.then_some(&self.values))?;
-        self.sliced = Some(sliced);
-        Ok(())
     }
 
     /// Begins an epoch, counted from 0. The memory bank is emptied, so that an epoch depends only on the parameters.
@@ -270,7 +207,12 @@ impl Pipeline {
         let rows = [Upload::Borrowed(&images), Upload::Borrowed(&texts)];
         if self.sliced.is_some() {
             let advice = "set TrainConfig::slices to 0, or train with Trainer";
-            return Err(Error::config("a step on a whole batch", "a pipeline without slices", "slices", advice));
+            return Err(Error::config(
+                "a step on a whole batch",
+                "a pipeline without slices",
+                "slices",
+                advice,
+            ));
         }
         let parts = [Part { rows, offsets }];
         self.step_padded(parts.into(), [batch.ids, &[]], objective, learning_rate, external).await
@@ -320,12 +262,6 @@ impl Pipeline {
         let logits = self.layout.logits();
         values[logits.clone()].copy_from_slice(&self.values.read(&self.device, logits).await?);
         Ok(Head { values, ..self.head.clone() })
-    }
-
-    /// The slices of a batch and those of this process, if batches are divided.
-    #[cfg(feature = "native")]
-    pub(super) fn slices(&self) -> Option<(Slices, std::ops::Range<usize>)> {
-        self.sliced.as_ref().map(|sliced| (sliced.slices.clone(), sliced.own.clone()))
     }
 
     /// The number of steps so far.

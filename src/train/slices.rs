@@ -1,9 +1,10 @@
 //! A batch in slices, which several processes share (docs/scaling.md): each rank encodes its own slices, and the sums of
 //! all slices are added in one order.
 
-use super::TrainConfig;
+use super::{Pipeline, TrainConfig};
 use crate::cluster::{Communicator, Node, Slices, Tree, gather};
 use crate::device::{Buffer, Commands, Device, Matrix, padded};
+use crate::gradient::Shard;
 use crate::kernels::accumulate;
 use crate::model::{Encoder, EncoderKind, Head, Layout, Side};
 use crate::{Error, Result};
@@ -24,6 +25,34 @@ pub(super) struct Sliced {
     parameters: usize,
 }
 
+impl Pipeline {
+    /// Shares every batch with the other processes of a job.
+    ///
+    /// # Errors
+    /// A configuration without slices, more processes than slices, or too little memory.
+    #[cfg(feature = "native")]
+    pub(crate) fn share(&mut self, ranks: Arc<dyn Communicator>) -> Result<()> {
+        if self.slices == 0 {
+            let advice = "set TrainConfig::slices, for example to cluster::SLICES";
+            return Err(Error::config("slices of a batch", "at least one per process", 0, advice));
+        }
+        // The memory of all slices first goes back to the device.
+        self.encoders.clear();
+        let sliced = Sliced::new(&self.device, ranks, [self.pairs, self.slices], &self.layout)?;
+        let centred = self.centre_kernel.then_some(&self.values);
+        self.encoders = sliced.encoders(&self.device, &self.head, centred)?;
+        self.workspace.share(sliced.shard())?;
+        self.sliced = Some(sliced);
+        Ok(())
+    }
+
+    /// The slices of a batch and those of this process, if batches are divided.
+    #[cfg(feature = "native")]
+    pub(super) fn slices(&self) -> Option<(Slices, Range<usize>)> {
+        self.sliced.as_ref().map(|sliced| (sliced.slices.clone(), sliced.own.clone()))
+    }
+}
+
 /// Checks that training in slices can follow these options.
 ///
 /// # Errors
@@ -33,8 +62,7 @@ pub(crate) fn check_slices(config: &TrainConfig) -> Result<()> {
         return Ok(());
     }
     let advice = "change it, or train in one process without --slices";
-    for (option, kind) in
-        [("--image-encoder", config.image_encoder), ("--text-encoder", config.text_encoder)]
+    for (option, kind) in [("--image-encoder", config.image_encoder), ("--text-encoder", config.text_encoder)]
     {
         if kind == EncoderKind::ResidualMlp {
             let expected = "an encoder without batch norm, since a batch is divided into slices";
@@ -62,8 +90,9 @@ impl Sliced {
         let slices = Slices::new(pairs, most);
         let (rank, size, count) = (ranks.rank(), ranks.size(), slices.count());
         if size > count {
-            let expected =
-                format!("at most {count}, since a batch of {pairs} pairs has {count} slices (--slices {most})");
+            let expected = format!(
+                "at most {count}, since a batch of {pairs} pairs has {count} slices (--slices {most})"
+            );
             let advice = match count == most {
                 true => format!("start {count} processes, or give --slices {size}"),
                 false => format!("start {count} processes, or give a larger --batch"),
@@ -75,6 +104,11 @@ impl Sliced {
         let unit = [matrix("batch.images")?, matrix("batch.texts")?];
         let d_unit = [matrix("batch.d_images")?, matrix("batch.d_texts")?];
         Ok(Self { ranks, slices, own, unit, d_unit, spare: Vec::new(), parameters: layout.len() })
+    }
+
+    /// The rows whose gradients this rank computes.
+    pub fn shard(&self) -> Shard {
+        Shard { ranks: self.ranks.clone(), slices: self.slices.clone(), own: self.own.clone() }
     }
 
     /// The encoders of the own slices. The parameters are given for training on the centred kernel.

@@ -7,8 +7,9 @@
 //! Nothing is read back inside a step. Each step writes one row of the records, which [`Pipeline::records`] collects.
 
 use super::Pipeline;
+use super::features::{External, Part};
 use super::groups::Group;
-use super::pipeline::{External, Part, RECORDS};
+use super::pipeline::RECORDS;
 use super::slices::Sliced;
 use crate::device::{Commands, Matrix, pad_rows};
 use crate::gradient::Inputs;
@@ -59,7 +60,12 @@ impl Pipeline {
         let given = self.upload_logits(&mut commands, objective)?;
         self.objective(&mut commands, objective, added)?;
         let trained = self.backward(&mut commands, objective).await?;
-        sum_squares(&mut commands, self.gradients.part(trained.clone()), trained.len(), self.parts.view_mut())?;
+        sum_squares(
+            &mut commands,
+            self.gradients.part(trained.clone()),
+            trained.len(),
+            self.parts.view_mut(),
+        )?;
         self.update(&mut commands, objective, given.is_some(), learning_rate)?;
         commands.submit()?;
         self.finish(objective, given, ids)
@@ -89,7 +95,14 @@ impl Pipeline {
         }
         let relation = self.relation.as_deref();
         if let Some(relation) = relation {
-            self.left_out.write(&self.device, relation.left_out(ids, !self.mask))?;
+            let [by_image, by_text] = &mut self.left_out;
+            let left_out = relation.left_out(ids, !self.mask);
+            if self.sliced.is_some() {
+                let mut turned: Vec<_> = left_out.iter().map(|&[image, text]| [text, image]).collect();
+                turned.sort_unstable();
+                by_text.write(&self.device, turned)?;
+            }
+            by_image.write(&self.device, left_out)?;
         }
         let Some(bank) = self.bank.as_mut().filter(|_| self.banking) else { return Ok(()) };
         bank.begin(&self.device, images)?;
@@ -141,7 +154,7 @@ impl Pipeline {
             texts: texts.view(),
             ids: self.mask.then(|| self.ids.view()),
             logits: self.read_logits.view(),
-            left_out: self.relation.as_ref().map(|_| &self.left_out),
+            left_out: self.relation.as_ref().map(|_| self.left_out.each_ref()),
             scale: 1.0,
             bank: bank.and_then(|bank| bank.rows()),
         };

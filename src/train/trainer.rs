@@ -7,7 +7,7 @@
 use super::baseline::{start as fit_start, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
 use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
-use super::pipeline::Part;
+use super::features::Part;
 use super::{Init, Pipeline, StepStats, TrainConfig};
 use crate::cluster::{Communicator, any, gather};
 use crate::data::{Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};

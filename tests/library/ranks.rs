@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use wgoal::cluster::{Communicator, SLICES};
-use wgoal::train::Event;
 use wgoal::model::{EncoderKind, Side};
+use wgoal::objective::EqualCaptions;
+use wgoal::train::Event;
 use wgoal::{Checkpoint, Dataset, Device, ErrorKind, Result, TrainConfig, Trainer};
 
 /// What the ranks have given so far, and how many have taken it.
@@ -90,8 +91,9 @@ fn on_ranks<T: Send>(size: usize, work: impl Fn(Arc<dyn Communicator>) -> T + Sy
     })
 }
 
-fn config(change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
+fn config(objective: &str, change: impl FnOnce(&mut TrainConfig)) -> TrainConfig {
     TrainConfig::default().with(|c| {
+        c.objective = objective.parse().unwrap();
         c.embed = 8;
         c.epochs = 2;
         c.batch = 150;
@@ -108,29 +110,37 @@ fn trained(ranks: Option<Arc<dyn Communicator>>, config: &TrainConfig) -> Checkp
     trainer.checkpoint().unwrap()
 }
 
+type Change = fn(&mut TrainConfig);
+
+/// Runs that differ in what they need of the whole batch.
+const CASES: [(&str, Change); 14] = [
+    ("con:con", |_| ()),
+    ("cir:sig-ms", |c| c.dropout = 0.3),
+    ("infonce", |_| ()),
+    ("infonce-masked", |c| c.equal_captions = EqualCaptions::Mask),
+    ("siglip", |_| ()),
+    ("hinge", |c| {
+        c.memory_bank = 300;
+        c.ema = 0.9;
+    }),
+    ("hinge-sum", |c| c.clip = 0.0),
+    ("con:lin@all", |_| ()),
+    ("0.5*hinge@top:3+infonce@image-to-text", |_| ()),
+    ("hinge@semi-hard", |_| ()),
+    ("multi-similarity", |c| c.mask_same_image = false),
+    ("lifted@positives:mean", |_| ()),
+    ("circle-all@positives:log-sum", |_| ()),
+    ("triplet@positives:hardest", |_| ()),
+];
+
 #[test]
 fn any_number_of_ranks_trains_the_same_bits() {
-    type Change = fn(&mut TrainConfig);
-    let cases: [(&str, Change); 8] = [
-        ("con:con", |c| c.objective = "con:con".parse().unwrap()),
-        ("cir:sig-ms", |c| c.dropout = 0.3),
-        ("infonce", |c| c.objective = "infonce".parse().unwrap()),
-        ("siglip", |c| c.objective = "siglip".parse().unwrap()),
-        ("hinge over all", |c| c.warmup_epochs = 1),
-        ("memory", |c| {
-            c.memory_bank = 300;
-            c.ema = 0.9;
-        }),
-        ("gated", |c| {
-            c.image_encoder = EncoderKind::GatedMlp;
-            c.gated_width = 1;
-        }),
-        ("top", |c| c.objective = "0.5*hinge@top:3+infonce@image-to-text".parse().unwrap()),
-    ];
-    for (name, change) in cases {
-        let config = config(change);
+    for (at, (name, change)) in CASES.into_iter().enumerate() {
+        let config = config(name, change);
         let alone = trained(None, &config);
-        for size in [1, 2, 3, 4, 8] {
+        // All numbers of ranks for the first, and the other cases with one each.
+        let sizes = if at == 0 { vec![1, 2, 3, 4, 8] } else { vec![[2, 3, 4, 8][at % 4]] };
+        for size in sizes {
             for (rank, found) in on_ranks(size, |ranks| trained(Some(ranks), &config)).iter().enumerate() {
                 assert!(*found == alone, "{name}: rank {rank} of {size} differs from one process");
             }
@@ -139,21 +149,41 @@ fn any_number_of_ranks_trains_the_same_bits() {
 }
 
 #[test]
-fn slices_change_only_rounding() {
-    let whole = trained(None, &config(|c| c.slices = 0));
-    let sliced = trained(None, &config(|_| ()));
-    let weights = |run: &Checkpoint| run.head().side(Side::Image).0;
-    let (whole, sliced) = (weights(&whole), weights(&sliced));
-    assert!(whole != sliced, "other sums");
-    let [most, far] = whole.iter().zip(&sliced).fold([0f32; 2], |[most, far], (a, b)| {
-        [most.max(a.abs()), far.max((a - b).abs())]
+fn a_gated_perceptron_is_shared() {
+    let config = config("con:con", |c| {
+        c.image_encoder = EncoderKind::GatedMlp;
+        c.gated_width = 1;
+        c.epochs = 1;
     });
-    assert!(far < 1e-3 * most, "{far} of {most}");
+    let alone = trained(None, &config);
+    assert!(on_ranks(3, |ranks| trained(Some(ranks), &config)).iter().all(|found| *found == alone));
+}
+
+#[test]
+fn slices_change_only_rounding() {
+    for (name, change) in CASES {
+        let one = |slices| {
+            config(name, |c| {
+                change(c);
+                (c.slices, c.epochs) = (slices, 1);
+            })
+        };
+        let [whole, sliced] = [0, SLICES].map(|slices| trained(None, &one(slices)));
+        let weights =
+            |run: &Checkpoint| [Side::Image, Side::Text].map(|side| run.head().side(side).0).concat();
+        let (whole, sliced) = (weights(&whole), weights(&sliced));
+        assert!(whole != sliced, "{name}: other sums");
+        let [most, far] = whole
+            .iter()
+            .zip(&sliced)
+            .fold([0f32; 2], |[most, far], (a, b)| [most.max(a.abs()), far.max((a - b).abs())]);
+        assert!(far < 1e-3 * most, "{name}: {far} of {most}");
+    }
 }
 
 #[test]
 fn one_rank_that_stops_stops_all() {
-    let config = config(|c| c.batch = 100);
+    let config = config("con:con", |c| c.batch = 100);
     let found = on_ranks(3, |ranks| {
         let rank = ranks.rank();
         let dataset = Dataset::open("data/clipart-mini").unwrap();
@@ -184,10 +214,10 @@ fn what_slices_cannot_follow_is_refused() {
         found.into_iter().next().unwrap().unwrap_err().to_string()
     };
     let [perceptron, structure, whole, small] = [
-        refused(config(|c| c.text_encoder = EncoderKind::ResidualMlp)),
-        refused(config(|c| c.structure = 1.0)),
-        refused(config(|c| c.slices = 0)),
-        refused(config(|c| c.batch = 20)),
+        refused(config("con:con", |c| c.text_encoder = EncoderKind::ResidualMlp)),
+        refused(config("con:con", |c| c.structure = 1.0)),
+        refused(config("con:con", |c| c.slices = 0)),
+        refused(config("con:con", |c| c.batch = 20)),
     ];
     let alone = "; change it, or train in one process without --slices";
     assert_eq!(

@@ -1,7 +1,8 @@
 //! What every run consists of: its trainer, its epochs and its correction for hubs.
 
-use super::{Interrupt, Job, RunFolder, resume};
+use super::{Interrupt, Job, Plan, RunFolder, resume};
 use crate::cli::corrected::{self, Corrected};
+use crate::cli::interrupt::Signal;
 use crate::cli::notes::saved;
 use crate::cli::progress::{Progress, Spinner};
 use crate::cli::report::Recorder;
@@ -78,4 +79,21 @@ pub(super) fn epochs(
         }
     }
     Ok(collapsed)
+}
+
+/// Trains in a process that is not the first of its job. It writes and prints nothing.
+pub(super) fn follow(plan: &Plan, job: &Job) -> Result<u8> {
+    let Plan { earlier, dataset, config, device, .. } = plan;
+    let checkpoint = earlier.as_ref().and_then(|earlier| earlier.checkpoint.clone());
+    let mut trainer = trainer(device, dataset, config, checkpoint)?;
+    job.share(&mut trainer)?;
+    let interrupt = Interrupt::watch()?;
+    trainer.stop_when(interrupt.flag());
+    while !trainer.finished() && job.signal(&interrupt)?.is_none() {
+        match trainer.run_epoch() {
+            Err(error) if error.kind() == ErrorKind::Stopped => break,
+            epoch => drop(epoch?),
+        }
+    }
+    Ok(job.signal(&interrupt)?.map_or(0, Signal::exit_code))
 }
