@@ -204,7 +204,8 @@ fn every_document_that_a_comment_cites_exists() {
 }
 
 /// Options of other tools that the documents name: cargo, `scripts/python`, `scripts/pytorch_step.py` and `scripts/burn_step`.
-const OTHER_TOOLS: [&str; 13] = [
+const OTHER_TOOLS: [&str; 14] = [
+    "bind-to",
     "bench",
     "example",
     "features",

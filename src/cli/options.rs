@@ -263,10 +263,11 @@ pub struct RunOptions {
     /// if the features are larger than memory or the disk is slow.
     #[arg(long, value_name = "full|blocks|blocks:PAIRS", help_heading = "Training")]
     shuffle: Option<String>,
-    /// Slices of a batch, for several processes; 0 for none [default: 0, or 8 under mpirun]
+    /// Slices of a batch, for several processes; 0 for none [default: 0]
     ///
-    /// `mpirun -n R wgoal train` divides every batch into these slices, and adds their gradients in one order. So the
-    /// result has the same bits for every R up to the number of slices. In one process, slices change only rounding.
+    /// `mpirun -n R wgoal train` divides every batch into these slices (8 if not given), and adds their gradients in one
+    /// order. So the result has the same bits for every R up to the number of slices. In one process, slices change only
+    /// rounding.
     #[arg(long, value_name = "N", help_heading = "Training")]
     slices: Option<usize>,
     /// Seed of the first weights, the order, dropout and augmentation [default: 0]

@@ -61,7 +61,7 @@ mod tests {
                 assert_eq!(all, (0..pairs).collect::<Vec<_>>());
                 let lens: Vec<_> = (0..slices.count()).map(|slice| slices.pairs(slice).len()).collect();
                 assert!(lens.iter().all(|&len| len > 0), "{lens:?}");
-                assert!((0..slices.count()).all(|slice| slices.pairs(slice).start % 16 == 0));
+                assert!((0..slices.count()).all(|slice| slices.pairs(slice).start.is_multiple_of(16)));
                 for size in 1..=slices.count() {
                     let owned: Vec<_> = (0..size).flat_map(|rank| slices.of_rank(rank, size)).collect();
                     assert_eq!(owned, (0..slices.count()).collect::<Vec<_>>());

@@ -59,7 +59,10 @@ impl Workspace {
             }
         })?;
         if let (Some(bank), Some(strip), true) = (inputs.bank, to_bank, term.mines()) {
-            let own = similarity.shard.as_ref().map_or_else(|| vec![0..similarity.pairs], Shard::parts);
+            let own = similarity
+                .shard
+                .as_ref()
+                .map_or_else(|| std::iter::once(0..similarity.pairs).collect(), Shard::parts);
             let [of_images, of_texts] = match bank.left_out {
                 Some([images, texts]) => [Some(images), Some(texts)],
                 None => [None, None],
