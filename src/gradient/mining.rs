@@ -2,7 +2,7 @@
 
 use super::relation::LeftOut;
 use super::several::towards;
-use super::shard::{PerPair, Shard};
+use super::shard::PerPair;
 use super::terms::targets;
 use super::workspace::{Direction, Inputs, Mined, Strip, Strips, Workspace, ranges};
 use crate::Result;
@@ -13,9 +13,8 @@ use std::ops::Range;
 
 impl Workspace {
     /// Finds p, and n and h of both directions. For InfoNCE in several strips it also computes the sums of exponentials,
-    /// while the strip is there. An anchor's own
-    /// pair is not a candidate after the first round. It is never a candidate if a margin closes triplets, because only
-    /// a negative can violate a margin. Nor is it one if images have several texts.
+    /// while the strip is there. An anchor's own pair is not a candidate after the first round. It is never a candidate if
+    /// a margin closes triplets, because only a negative can violate a margin. Nor is it one if images have several texts.
     pub(super) fn mine(
         &mut self,
         commands: &mut Commands,
@@ -59,10 +58,7 @@ impl Workspace {
             }
         })?;
         if let (Some(bank), Some(strip), true) = (inputs.bank, to_bank, term.mines()) {
-            let own = similarity
-                .shard
-                .as_ref()
-                .map_or_else(|| std::iter::once(0..similarity.pairs).collect(), Shard::parts);
+            let own = similarity.own();
             let [of_images, of_texts] = match bank.left_out {
                 Some([images, texts]) => [Some(images), Some(texts)],
                 None => [None, None],

@@ -64,6 +64,11 @@ impl Workspace {
 }
 
 impl Similarity {
+    /// The anchors that this process mines for.
+    pub fn own(&self) -> Vec<Range<usize>> {
+        self.shard.as_ref().map_or_else(|| std::iter::once(0..self.pairs).collect(), Shard::parts)
+    }
+
     /// [`Similarity::strips`] of these images against all texts, and of these texts against all images. They are computed
     /// for every pass, so that memory does not grow with the square of the batch.
     pub fn own_strips(

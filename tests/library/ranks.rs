@@ -95,7 +95,7 @@ fn config(objective: &str, change: impl FnOnce(&mut TrainConfig)) -> TrainConfig
     TrainConfig::default().with(|c| {
         c.objective = objective.parse().unwrap();
         c.embed = 8;
-        c.epochs = 2;
+        c.epochs = 1;
         c.batch = 150;
         c.slices = SLICES;
         change(c);
