@@ -4,7 +4,7 @@
 use super::workspace::{Inputs, Similarity, Strip, Workspace, ranges};
 use crate::Result;
 use crate::cluster::{Communicator, Slices};
-use crate::device::{Buffer, Commands, Device, Matrix};
+use crate::device::{Buffer, Commands, Matrix};
 use crate::kernels::{Product, matmul};
 use std::ops::Range;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Similarity {
         let own = first..first + lens[ranks.rank()];
         let part = |width: usize| own.start * width..own.end * width;
         commands.submit()?;
-        let device: &Device = &self.device;
+        let device = &self.device;
         let mut words: Vec<u32> = Vec::new();
         for buffer in &buffers {
             match buffer {
