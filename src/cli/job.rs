@@ -83,7 +83,7 @@ impl Job {
                     set_silent(false);
                     always!("note: process {rank} of {} has failed", self.size());
                 }
-                self.ranks.abort(print_error(&error))
+                Ok(self.ranks.abort(print_error(&error)))
             }
             done => done,
         }

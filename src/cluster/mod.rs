@@ -36,8 +36,9 @@ pub trait Communicator: Send + Sync {
     /// The network fails.
     fn gather(&self, own: &[u8], lens: &[usize], whole: &mut [u8]) -> Result<()>;
 
-    /// Ends all processes of the job at once, with this exit code. What they were doing is lost.
-    fn abort(&self, code: u8) -> !;
+    /// Ends all processes of the job at once, with this exit code. What they were doing is lost. A process alone goes on,
+    /// and returns the code to end with.
+    fn abort(&self, code: u8) -> u8;
 }
 
 /// Joins the elements of all ranks in the order of the ranks. Rank r gives `lens[r]` elements.

@@ -99,7 +99,7 @@ impl Communicator for Mpi {
         Ok(())
     }
 
-    fn abort(&self, code: u8) -> ! {
+    fn abort(&self, code: u8) -> u8 {
         self.inner().world.abort(code.into())
     }
 }
