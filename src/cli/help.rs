@@ -167,7 +167,12 @@ mod tests {
             for option in options(command) {
                 assert!(option.get_help_heading().is_some(), "{name} --{}", option.get_id());
                 let device = option.get_help_heading() == Some("Device");
-                assert_eq!(device, option.get_id() == "device", "{name} --{}", option.get_id());
+                assert_eq!(
+                    device,
+                    ["device", "mixed"].contains(&option.get_id().as_str()),
+                    "{name} --{}",
+                    option.get_id()
+                );
                 assert!(option.get_help().is_some(), "{name} --{}", option.get_id());
                 count += 1;
             }
