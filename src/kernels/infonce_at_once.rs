@@ -88,10 +88,8 @@ struct Tops<T> {
 
 /// The sums over some rows.
 struct Part<T> {
-    /// Of e^((s − r) / t) e^((r − g) / t) in each column, without the targets.
+    /// Of e^((s − r) / t) e^((r − g) / t) in each column, without the targets, and then the same with the factor s − c.
     sums: Vec<T>,
-    /// The same with the factor s − c.
-    away: Vec<T>,
     /// Row, column and similarity of the targets.
     targets: Vec<(usize, usize, T)>,
 }
@@ -323,8 +321,9 @@ impl<'a, T: Real> Whole<'a, T> {
         let tasks = field.par_chunks_mut(step * stride).zip(rows.par_chunks_mut(step)).enumerate();
         let parts: Vec<_> = tasks
             .map(|(task, (field, rows))| {
-                let zeros = || vec![T::zero(); self.width()];
-                let (mut sums, mut away, mut targets) = (zeros(), zeros(), Vec::new());
+                let mut both = vec![T::zero(); 2 * self.width()];
+                let (sums, away) = both.split_at_mut(self.width());
+                let mut targets = Vec::with_capacity(rows.len());
                 for (row, (field, anchor)) in field.chunks_exact_mut(stride).zip(rows).enumerate() {
                     let i = task * step + row;
                     let (known, own) = (targets.len(), (tops.rows[i], factors[i]));
@@ -335,13 +334,13 @@ impl<'a, T: Real> Whole<'a, T> {
                                 let s = std::mem::replace(&mut field[j], nothing());
                                 targets.extend((!is_left_out(s)).then_some((i, j, s)));
                             });
-                            self.row_sums(&mut field[..pairs], own, &tops.columns, [&mut sums, &mut away])
+                            self.row_sums(&mut field[..pairs], own, &tops.columns, [&mut *sums, &mut *away])
                         },
                     );
                     *anchor = Anchor::new(own.0, sum, away);
                     targets[known..].iter().for_each(|&(_, _, s)| anchor.add_target(s, rate));
                 }
-                Part { sums, away, targets }
+                Part { sums: both, targets }
             })
             .collect();
         let back: Vec<T> = tops.columns[..pairs].iter().map(|&top| apart(tops.all, top)).collect();
@@ -373,9 +372,9 @@ impl<'a, T: Real> Whole<'a, T> {
             .into_par_iter()
             .with_min_len(64)
             .map(|j| {
-                let [sum, away] = parts
-                    .iter()
-                    .fold([T::zero(); 2], |[sum, away], part| [sum + part.sums[j], away + part.away[j]]);
+                let [sum, away] = parts.iter().fold([T::zero(); 2], |[sum, away], part| {
+                    [sum + part.sums[j], away + part.sums[self.width() + j]]
+                });
                 Anchor::new(tops.columns[j], sum * back[j], away * back[j])
             })
             .collect()
