@@ -97,7 +97,9 @@ def test_a_forked_process_computes():
 
 
 CTRL_C = """
-    import sys, time
+    import signal, sys, time
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     import numpy as np
     import wgoal
     {setup}
