@@ -203,8 +203,9 @@ fn every_document_that_a_comment_cites_exists() {
     assert!(cites > 0, "expected comments that cite documents, found none");
 }
 
-/// Options of other tools that the documents name: cargo, `scripts/python`, `scripts/pytorch_step.py` and `scripts/burn_step`.
-const OTHER_TOOLS: [&str; 14] = [
+/// Options of other tools that the documents name: cargo, mpirun, `scripts/python`, `python/bench/gradients.py`,
+/// `scripts/pytorch_step.py` and `scripts/burn_step`.
+const OTHER_TOOLS: [&str; 15] = [
     "bind-to",
     "bench",
     "example",
@@ -217,6 +218,7 @@ const OTHER_TOOLS: [&str; 14] = [
     "open",
     "path",
     "release",
+    "seconds",
     "test",
     "torch",
 ];
