@@ -1,10 +1,11 @@
 //! Closed-form heads: regularised canonical correlation analysis (Hotelling, 1936; Vinod, 1976) and ridge regression
 //! (Hoerl and Kennard, 1970).
 //!
-//! They are the baseline of a trained head, and training may start from CCA ([`crate::train::Init::Cca`]). The file is
-//! long because both share the search for the regularisation. Both follow from the means and covariances of the training pairs. Each caption counts as one (image, caption) pair. One pass
-//! over the rows computes the moments, so the features need not fit into memory. Everything is computed in f64 on the
-//! CPU.
+//! They are the baseline of a trained head, and training may start from CCA ([`crate::train::Init::Cca`]). Both follow
+//! from the means and covariances of the training pairs. Each caption counts as one (image, caption) pair. One pass over
+//! the rows computes the moments, so the features need not fit into memory. Everything is computed in f64 on the CPU.
+//!
+//! The file is long because both share the search for the regularisation.
 
 use super::algebra::{add_product, eigen, times};
 use super::kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS, KernelCca};

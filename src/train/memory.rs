@@ -57,7 +57,9 @@ mod tests {
     #[test]
     fn kernels_larger_than_the_memory_are_refused_with_a_number_that_fits() {
         let free = 4_000_000_000;
-        check(10_000, 1088, free + 1_000_000_000).unwrap();
+        let need = needed(10_000, 1088);
+        check(10_000, 1088, need).unwrap();
+        assert!(check(10_000, 1088, need - 1).is_err());
         let error = check(20_000, 1088, free).unwrap_err().to_string();
         let expected = "kernel CCA: expected 14.5 GB of memory for 20000 landmark images, found 4.0 GB available; give \
                         --landmarks 6600, or --random-features 3500 in place of landmarks, or free memory";
