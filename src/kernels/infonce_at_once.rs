@@ -345,9 +345,8 @@ impl<'a, T: Real> Whole<'a, T> {
             .collect();
         let back: Vec<T> = tops.columns[..pairs].iter().map(|&top| apart(tops.all, top)).collect();
         let mut columns = self.columns(&parts, tops, &back);
-        for &(_, j, s) in parts.iter().flat_map(|part| &part.targets) {
-            columns[j].add_target(s, rate);
-        }
+        let targets = parts.iter().flat_map(|part| &part.targets);
+        targets.for_each(|&(_, j, s)| columns[j].add_target(s, rate));
         let share = scale / T::of(2.0 * pairs as f64);
         self.field(field, (share * rate, shares), [&rows, &columns], (&factors, &back));
         // Each row of dt gets the parts of its image and of every images-th text.
