@@ -3,6 +3,7 @@
 //! Checkpoints of runs are such files with more tensors and metadata.
 
 use super::ensemble::{MAX_MEMBERS, prefix as member};
+use super::segment::Segment;
 use super::{Head, HeadConfig, Layout, Standardizer};
 use crate::io::{Streams, read_safetensors, write_whole};
 use crate::{Error, ErrorKind, Result};
@@ -74,20 +75,16 @@ impl Head {
 
     /// The parameters. `prefix` is put in front of each name.
     pub(crate) fn tensors(&self, prefix: &str) -> Tensors {
-        let segments = self.layout.segments().into_iter();
-        let tensor = |segment: super::Segment| {
-            (format!("{prefix}{}", segment.name), segment.shape(), segment.get(&self.values))
-        };
-        let absent = |values: &[f32]| values.iter().all(|&x| x == 0.0);
-        segments
-            .filter(|segment| !segment.may_be_absent() || !absent(&segment.get(&self.values)))
-            .map(tensor)
-            .chain(
-                (2..)
-                    .zip(&self.others)
-                    .flat_map(|(k, other)| other.tensors(&(prefix.to_string() + &member(k)))),
-            )
-            .collect()
+        let mut tensors = self.layout.tensors(&self.values, prefix, |_| true);
+        for (k, other) in (2..).zip(&self.others) {
+            tensors.extend(other.tensors(&(prefix.to_string() + &member(k))));
+        }
+        tensors
+    }
+
+    /// The same of `values` that are arranged like the parameters, without what never changes.
+    pub(crate) fn changing_tensors(&self, values: &[f32], prefix: &str) -> Tensors {
+        self.layout.tensors(values, prefix, |segment| !segment.is_fixed())
     }
 
     /// The standardisation of both sides, if there is one.
@@ -99,6 +96,18 @@ impl Head {
             tensors.push((format!("{name}.inverse_std"), vec![inverse_std.len()], inverse_std.clone()));
         }
         tensors
+    }
+}
+
+impl Layout {
+    fn tensors(&self, values: &[f32], prefix: &str, wanted: impl Fn(&Segment) -> bool) -> Tensors {
+        let absent = |values: &[f32]| values.iter().all(|&x| x == 0.0);
+        let wanted = |segment: &Segment| {
+            wanted(segment) && (!segment.may_be_absent() || !absent(&segment.get(values)))
+        };
+        let segments = self.segments().into_iter().filter(wanted);
+        let tensor = |s: Segment| (format!("{prefix}{}", s.name), s.shape(), s.get(values));
+        segments.map(tensor).collect()
     }
 }
 
@@ -272,12 +281,19 @@ impl<'a> HeadFile<'a> {
         Ok(values.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect())
     }
 
-    /// Reads the tensors whose names begin with `prefix`, and arranges them like the parameters of a head.
-    pub fn values(&self, layout: &Layout, prefix: &str) -> Result<Vec<f32>> {
+    /// Reads the tensors whose names begin with `prefix`, and arranges them like the parameters of a head. Takes what
+    /// never changes from `fixed`, which is arranged like that; without it, all tensors are expected.
+    pub fn values(&self, layout: &Layout, prefix: &str, fixed: Option<&[f32]>) -> Result<Vec<f32>> {
         let mut values = vec![0.0; layout.len()];
         for segment in layout.segments() {
             let name = format!("{prefix}{}", segment.name);
             if segment.may_be_absent() && !self.has(&name) {
+                continue;
+            }
+            if segment.is_fixed()
+                && let Some(fixed) = fixed
+            {
+                values[segment.range.clone()].copy_from_slice(&fixed[segment.range]);
                 continue;
             }
             let found = self.read(&name, &segment.shape())?;
@@ -308,7 +324,7 @@ impl<'a> HeadFile<'a> {
     /// Reads one member, whose tensors have these words before their names. The first one brings the standardisation.
     fn one(&self, dims: [usize; 2], config: &HeadConfig, prefix: &str) -> Result<Head> {
         let layout = self.layout(dims, config, prefix)?;
-        let values = self.values(&layout, prefix)?;
+        let values = self.values(&layout, prefix, None)?;
         let mut head = Head { layout, values, standardize: None, others: Vec::new() };
         if !prefix.is_empty() {
             return Ok(head);

@@ -77,6 +77,13 @@ impl Segment {
         self.name == LOGIT_BIAS
     }
 
+    /// Whether it never changes: the frequencies and phases of random features, and the landmarks.
+    #[cfg(feature = "native")]
+    pub fn is_fixed(&self) -> bool {
+        let part = self.name.rsplit('.').next();
+        self.kind() == Kind::RandomFeatures && part != Some("weight")
+    }
+
     pub fn kind(&self) -> Kind {
         match self.name.split('.').nth(1) {
             Some("weight" | "bias") => Kind::Linear,
@@ -122,8 +129,10 @@ impl Segment {
 
     /// The parameter's `rows * cols` values.
     pub fn get(&self, values: &[f32]) -> Vec<f32> {
+        let mut own = Vec::with_capacity(self.rows * self.cols);
         let rows = values[self.range.clone()].chunks_exact(padded(self.cols));
-        rows.flat_map(|row| &row[..self.cols]).copied().collect()
+        rows.for_each(|row| own.extend_from_slice(&row[..self.cols]));
+        own
     }
 
     pub fn set(&self, values: &mut [f32], to: &[f32]) -> Result<()> {

@@ -207,7 +207,7 @@ impl Checkpoint {
             let start = state.start.iter().map(|start| (START.to_string(), start));
             let best = [("best.".to_string(), &state.best)];
             for (prefix, values) in arrays.chain(weights).chain(start).chain(best) {
-                tensors.extend(Head { values: values.clone(), ..self.head.clone() }.tensors(&prefix));
+                tensors.extend(self.head.changing_tensors(values, &prefix));
             }
         }
         tensors.extend(self.head.standardizers());
@@ -246,12 +246,15 @@ impl Checkpoint {
         let state = match file.has("best.image.weight") {
             true => {
                 let names = progress.config.optimizer.state().iter();
-                let arrays = names.map(|name| file.values(&layout, &format!("optimizer.{name}.")));
-                let optimizer = arrays.collect::<Result<_>>()?;
-                let of = |there: bool, prefix: &str| there.then(|| file.values(&layout, prefix)).transpose();
+                // What never changes has no state, and is the same in every head of the run.
+                let zeros = vec![0.0; layout.len()];
+                let state = |name| file.values(&layout, &format!("optimizer.{name}."), Some(&zeros));
+                let optimizer = names.map(state).collect::<Result<_>>()?;
+                let values = |prefix| file.values(&layout, prefix, Some(&head.values));
+                let of = |there: bool, prefix| there.then(|| values(prefix)).transpose();
                 let weights = of(progress.config.ema > 0.0, WEIGHTS)?;
                 let start = of(progress.config.l2_sp > 0.0, START)?;
-                Some(State { optimizer, weights, start, best: file.values(&layout, "best.")? })
+                Some(State { optimizer, weights, start, best: values("best.")? })
             }
             false => None,
         };

@@ -33,7 +33,7 @@ fn software_is_known(device: &Device) -> Outcome {
     check(!software || info.kind == DeviceKind::Software, format!("{device} is {:?}", info.kind))
 }
 
-/// Five epochs from one seed end at the same validation rsum on every device. Devices differ by rounding, which may
+/// Three epochs from one seed end at the same validation rsum on every device. Devices differ by rounding, which may
 /// change the rank of a query. Each changed rank costs a part of a point.
 fn agreement(objective: &str) -> Outcome {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
@@ -42,7 +42,7 @@ fn agreement(objective: &str) -> Outcome {
         let config = {
             let mut options = TrainConfig::default();
             options.objective = objective.parse()?;
-            options.epochs = 5;
+            options.epochs = 3;
             options.embed = 64;
             options
         };

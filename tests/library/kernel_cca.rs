@@ -8,7 +8,7 @@ use wgoal::data::{Dataset, Side, Split};
 use wgoal::eval::Recall;
 use wgoal::model::HeadConfig;
 use wgoal::train::{Baseline, ClosedForm, Init};
-use wgoal::{Device, Head, TrainConfig, Trainer};
+use wgoal::{Checkpoint, Device, Head, TrainConfig, Trainer};
 
 /// A side of a head with random features, in f64: unit rows of z = W f + b + V cos(2 pi (F f + p)).
 fn embedded(head: &Head, side: &str, features: &[f64]) -> Vec<f64> {
@@ -278,6 +278,7 @@ fn training_starts_from_closed_forms_with_random_features() {
         // Only gradients change weights.
         c.weight_decay = 0.0;
     });
+    let folder = tempfile::tempdir().unwrap();
     for (init, form) in [(Init::Cca, ClosedForm::Cca), (Init::KernelCca, ClosedForm::KernelCca)] {
         let regularizations =
             if form == ClosedForm::Cca { &[0.03, 0.1, 0.3, 1.0][..] } else { &[0.3, 1.0, 2.0] };
@@ -300,6 +301,9 @@ fn training_starts_from_closed_forms_with_random_features() {
                 "{form} {name}"
             );
         }
+        let path = folder.path().join("last.safetensors");
+        trainer.checkpoint().unwrap().save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), trainer.checkpoint().unwrap(), "{form}");
     }
     let none = config.with(|c| (c.random_features, c.init) = (0, Init::KernelCca));
     let error = Trainer::new(&device, data, none).err().unwrap().to_string();

@@ -10,7 +10,7 @@ use wgoal::model::HeadConfig;
 use wgoal::objective::Objective;
 use wgoal::optim::{Optimizer, Sgd};
 use wgoal::train::{Baseline, ClosedForm, Features, Init, LANDMARK_REGULARIZATIONS, Pipeline};
-use wgoal::{Device, Head, TrainConfig, Trainer};
+use wgoal::{Checkpoint, Device, Head, TrainConfig, Trainer};
 
 const TRAIN: usize = 90;
 const HELD: usize = 30;
@@ -294,6 +294,7 @@ fn training_starts_from_exact_kernel_cca() {
         c.lr = 1e-3;
         // Only gradients change weights.
         c.weight_decay = 0.0;
+        c.ema = 0.5;
     });
     let closed =
         Baseline::fit(ClosedForm::KernelCca, &device, &data, &config, &LANDMARK_REGULARIZATIONS).unwrap();
@@ -312,8 +313,25 @@ fn training_starts_from_exact_kernel_cca() {
         let [before, after] = [before, last.head()].map(|head| head.parameter(name).unwrap());
         assert_eq!(before != after, trained, "{name}");
     }
-    // A file holds the landmarks.
+    // The file of a run holds the landmarks once, and a resumed run has the bits of the whole one.
     let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.safetensors");
+    last.save(&path).unwrap();
+    let loaded = Checkpoint::load(&path).unwrap();
+    assert_eq!(loaded, last);
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, copies) in
+        [("text.landmarks.rows", 1), ("image.landmarks.shift", 1), ("text.landmarks.weight", 5)]
+    {
+        let found = file.names().into_iter().filter(|found| found.ends_with(name)).count();
+        assert_eq!(found, copies, "{name}");
+    }
+    trainer.run_epoch().unwrap();
+    let mut resumed = Trainer::resume(&device, data.clone(), loaded).unwrap();
+    resumed.run_epoch().unwrap();
+    assert_eq!(resumed.checkpoint().unwrap(), trainer.checkpoint().unwrap());
+    // A file of a head holds the landmarks.
     let path = folder.path().join("head.safetensors");
     last.head().save(&path).unwrap();
     assert_eq!(&Head::load(&path).unwrap(), last.head());
