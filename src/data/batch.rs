@@ -122,11 +122,11 @@ impl Batches {
         seed: u64,
         epoch: u64,
     ) -> Result<Self> {
-        Self::for_device(&Device::cpu(), dataset, preprocess, (batch, None), None, [seed, epoch])
+        Self::for_device(&Device::cpu(), dataset, preprocess, (batch, None), None, ([seed, epoch], 0))
     }
 
     /// [`Batches::new`] with a window of the shuffle. The thread also prepares the uploads to `device`. With `slices`,
-    /// these slices of every batch are yielded, each as a batch of its own.
+    /// these slices of every batch are yielded, each as a batch of its own. The steps before `begin` are left out.
     ///
     /// The function is long because all that is random in a batch stands in it, in one order.
     pub(crate) fn for_device(
@@ -135,7 +135,7 @@ impl Batches {
         preprocess: Arc<Preprocess>,
         (batch, window): (usize, Option<usize>),
         slices: Option<(Slices, Range<usize>)>,
-        [seed, epoch]: [u64; 2],
+        ([seed, epoch], begin): ([u64; 2], usize),
     ) -> Result<Self> {
         let device = device.clone();
         let halves = [Side::Image, Side::Text].map(|side| preprocess.keeps_halves(&dataset, side));
@@ -147,8 +147,8 @@ impl Batches {
         let (steps, mut read_ahead, mut waiting) = (steps_per_epoch(pairs, batch), ReadAhead::new(), false);
         let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));
         let count = slices.as_ref().map_or(1, |(_, own)| own.len());
-        Self::spawn((steps, count), move |number, out| {
-            let (step, slice) = (number / count, number % count);
+        Self::spawn((steps.saturating_sub(begin), count), move |number, out| {
+            let (step, slice) = (begin + number / count, number % count);
             let split = dataset.split(Split::Train);
             let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
             let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
@@ -158,7 +158,7 @@ impl Batches {
                 waiting = read_ahead.due(&dataset);
             }
             if slice == 0 && (waiting || in_blocks.is_some()) {
-                let first = if step == 0 { 0 } else { order.told(until(step + 1)) };
+                let first = if step == begin { order.first(until(step)) } else { order.told(until(step + 1)) };
                 let next = first..order.told(until(step + 2));
                 // A batch without blocks is announced in its own order, of which only the own slices are read.
                 let next = match &slices {
@@ -223,6 +223,23 @@ impl Batches {
             .map_err(|e| Error::data("the batch thread", "a thread", e, "free some memory or processes"))?;
         Ok(Self { results: Some(results), worker: Some(worker), left: steps })
     }
+}
+
+/// The image rows and the text rows of the pairs of each of these `steps`, as [`Batches`] visits them.
+pub(crate) fn rows_of_steps(
+    dataset: &Dataset,
+    (batch, window): (usize, Option<usize>),
+    [seed, epoch]: [u64; 2],
+    steps: Range<usize>,
+) -> Vec<[Vec<u32>; 2]> {
+    let split = dataset.split(Split::Train);
+    let order = Order::new(split.texts.len(), window, seed, epoch).pairs;
+    let rows = |step: usize| {
+        let pairs = order.iter().skip(step.saturating_mul(batch)).take(batch).map(|&pair| pair as usize);
+        let image = |pair: usize| split.images[split.text_image[pair] as usize];
+        [pairs.clone().map(image).collect(), pairs.map(|pair| split.texts[pair]).collect()]
+    };
+    steps.map(rows).collect()
 }
 
 /// Overwrites a vector, in the memory that it has.

@@ -8,6 +8,7 @@ use super::columns::{self, Table};
 use super::folder::Folder;
 use super::foreign;
 use super::lines::Lines;
+use super::manifest::Manifest;
 use super::npz::Archive;
 use super::positioned::{Header, PositionedFile};
 use super::tensors::Tensors;
@@ -39,6 +40,7 @@ pub(super) enum Source {
     Safetensors(Tensors),
     Npz(Archive),
     Table(Table),
+    Manifest(Manifest),
     Memory(Arrays),
 }
 
@@ -46,7 +48,7 @@ impl Source {
     /// Opens a folder, or opens a file and reads its header.
     pub fn open(path: &Path) -> Result<Self> {
         const EXPECTED: &str =
-            "a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow or .feather file";
+            "a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow, .feather or .json file";
         if path.is_dir() {
             return Folder::open(path).map(Self::Folder);
         }
@@ -57,6 +59,10 @@ impl Source {
             Some(extension) if columns::ENABLED && columns::EXTENSIONS.contains(&extension) => {
                 Table::open(path).map(Self::Table)
             }
+            Some("json") => match Manifest::open(path, &file)? {
+                Some(manifest) => Ok(Self::Manifest(manifest)),
+                None => foreign::dataset(path, EXPECTED),
+            },
             _ => foreign::dataset(path, EXPECTED),
         }
     }
@@ -68,6 +74,7 @@ impl Source {
             Self::Safetensors(tensors) => format!("{} tensor {name}", tensors.label),
             Self::Npz(archive) => archive.label(name),
             Self::Table(table) => table.label(name),
+            Self::Manifest(manifest) => manifest.label(name),
             Self::Memory(_) => format!("array {name}"),
         }
     }
@@ -76,7 +83,12 @@ impl Source {
     pub fn paths(path: &Path) -> Vec<PathBuf> {
         match path.is_dir() {
             true => Folder::paths(path),
-            false => vec![path.to_path_buf()],
+            false => {
+                let listed = PositionedFile::open(path, "").ok().and_then(|file| Manifest::open(path, &file).ok()?);
+                let listed = listed.filter(|_| path.extension().is_some_and(|ending| ending == "json"));
+                let listed = listed.map_or(Vec::new(), |manifest| manifest.paths());
+                std::iter::once(path.to_path_buf()).chain(listed).collect()
+            }
         }
     }
 
@@ -95,6 +107,7 @@ impl Source {
             Self::Safetensors(tensors) => tensors.metadata.info(name).is_some(),
             Self::Npz(archive) => archive.has(name),
             Self::Table(table) => table.has(name),
+            Self::Manifest(manifest) => manifest.has(name),
             Self::Memory(arrays) => arrays.has(name),
         }
     }
@@ -106,6 +119,7 @@ impl Source {
             Self::Safetensors(tensors) => tensors.header(name, self.label(name)),
             Self::Npz(archive) => archive.header(name),
             Self::Table(table) => table.header(name),
+            Self::Manifest(manifest) => manifest.header(name),
             Self::Memory(arrays) => arrays.header(name, self.label(name)),
         }
     }
@@ -115,6 +129,7 @@ impl Source {
         match self {
             Self::Folder(folder) => folder.lines(),
             Self::Table(table) => table.lines(),
+            Self::Manifest(manifest) => manifest.lines(),
             _ => [Lines::None, Lines::None],
         }
     }

@@ -292,7 +292,9 @@ fn pairs(images: &Side, texts: &Side) -> Result<()> {
 }
 
 /// The names of the entries of a folder; none if it cannot be listed.
-fn entries(path: &Path) -> Vec<String> {
+pub(super) fn entries(path: &Path) -> Vec<String> {
+    // The folder of a name alone is the current one.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let listed = fs::read_dir(path).into_iter().flatten().flatten();
     let mut names: Vec<_> = listed.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();

@@ -12,8 +12,10 @@ pub(super) enum Lines {
     None,
     /// A text file, which may be missing.
     File(PathBuf),
-    /// Text files, one after another.
+    /// Text files, one after another. Those that are missing have no lines.
     Files(Vec<PathBuf>),
+    /// Text files, one after another. None of them may be missing.
+    Listed(Vec<PathBuf>),
     /// The first column with one of these names in Parquet or Arrow files, one after another.
     Column(Vec<PathBuf>, &'static [&'static str]),
 }
@@ -31,6 +33,17 @@ impl Lines {
                 let mut lines = Vec::new();
                 for path in paths {
                     lines.extend(read_file(path, items)?.unwrap_or_default());
+                }
+                (label(paths), lines)
+            }
+            Self::Listed(paths) => {
+                let mut lines = Vec::new();
+                for path in paths {
+                    let Some(more) = read_file(path, items)? else {
+                        let advice = "check the path, or take the file out of the list";
+                        return Err(Error::data(path.display(), "lines of text", "no such file", advice));
+                    };
+                    lines.extend(more);
                 }
                 (label(paths), lines)
             }

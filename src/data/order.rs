@@ -69,6 +69,14 @@ impl Order {
         self.lead > 0
     }
 
+    /// Where in `announced` an epoch begins that goes on after `pairs` pairs: with the window that they end in.
+    pub fn first(&self, pairs: usize) -> usize {
+        match self.lead {
+            0 => pairs,
+            window => pairs / window * window,
+        }
+    }
+
     /// How many entries of `announced`, from its start, contain the first `pairs` of the order.
     pub fn told(&self, pairs: usize) -> usize {
         self.announced.len().min(pairs.saturating_add(self.lead))

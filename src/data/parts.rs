@@ -1,18 +1,14 @@
 //! One array in pieces of several files: shards, the files of several splits, a member of an archive.
 //!
-//! Knows which byte of the array lies where. Of many shards it keeps only some open, so that thousands of shards stay
-//! within the system's limit of open files.
+//! Knows which byte of the array lies where. Of many shards it keeps only some open (`super::pool`), so that thousands of
+//! shards stay within the system's limit of open files.
 
+use super::pool::{self, Owner};
 use super::positioned::PositionedFile;
-use crate::io as files;
-use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Most shards that are open at the same time. Systems allow 256 open files or more.
-const OPEN: usize = 64;
 
 /// Where the bytes of a part are.
 #[derive(Debug)]
@@ -47,8 +43,8 @@ pub(super) struct Parts {
     parts: Vec<Part>,
     /// For every part, the number of items in it and in the parts before it.
     ends: Vec<u64>,
-    /// The shards that are open, the one that was used last at the end.
-    open: Mutex<VecDeque<(usize, Arc<PositionedFile>)>>,
+    /// The name of the array among those that have open shards.
+    owner: Owner,
     reads_on: AtomicBool,
 }
 
@@ -62,13 +58,15 @@ impl Parts {
             end
         });
         let ends = ends.collect();
-        Self { width: width.max(1), named: true, parts, ends, open: Mutex::default(), reads_on: true.into() }
+        Self { width: width.max(1), named: true, parts, ends, owner: Owner::new(), reads_on: true.into() }
     }
 
     /// The `bytes` bytes from `start` on of an open file.
     pub fn window(file: Arc<PositionedFile>, start: u64, bytes: u64) -> Self {
         let part = Part { origin: Origin::Open(file), label: String::new(), start, items: bytes, step: 1 };
-        Self { named: false, ..Self::new(1, vec![part]) }
+        let mut window = Self::new(1, vec![part]);
+        window.named = false;
+        window
     }
 
     /// The bytes of all items.
@@ -140,8 +138,7 @@ impl Parts {
             Origin::Path(..) => None,
         });
         of_parts.for_each(|file| file.reads_on(on));
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().for_each(|(_, file)| file.reads_on(on));
+        pool::each(&self.owner, |file| file.reads_on(on));
     }
 
     /// The file of a part, opened if it is not.
@@ -150,29 +147,27 @@ impl Parts {
             Origin::Open(file) => return Ok(Arc::clone(file)),
             Origin::Path(path, bytes) => (path, *bytes),
         };
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = open.iter().position(|(other, _)| *other == part)
-            && let Some(found) = open.remove(at)
-        {
-            let file = Arc::clone(&found.1);
-            open.push_back(found);
-            return Ok(file);
-        }
         let label = &self.parts[part].label;
-        let (file, now) = files::open(path)
-            .map_err(|obstacle| io::Error::other(format!("{} at {label}", obstacle.found())))?;
-        if now != bytes {
-            return Err(io::Error::other(format!("{now} bytes in {label}, which had {bytes}")));
-        }
-        let file = Arc::new(PositionedFile::of_file(file, bytes));
-        if !self.reads_on.load(Ordering::Relaxed) {
-            file.reads_on(false);
-        }
-        if open.len() >= OPEN {
-            open.pop_front();
-        }
-        open.push_back((part, Arc::clone(&file)));
-        Ok(file)
+        pool::open((&self.owner, part), path, |file, now| {
+            if now != bytes {
+                return Err(io::Error::other(format!("{now} bytes in {label}, which had {bytes}")));
+            }
+            let file = PositionedFile::of_file(file, bytes);
+            if !self.reads_on.load(Ordering::Relaxed) {
+                file.reads_on(false);
+            }
+            Ok(file)
+        })
+        .map_err(|error| match error {
+            pool::Failure::Obstacle(obstacle) => io::Error::other(format!("{} at {label}", obstacle.found())),
+            pool::Failure::Changed(error) => error,
+        })
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        pool::close(&self.owner);
     }
 }
 
@@ -215,10 +210,13 @@ mod tests {
             let mut out = [0];
             parts.read_exact_at(&mut out, k).unwrap();
             assert_eq!(u64::from(out[0]), k);
-            assert!(parts.open.lock().unwrap().len() <= OPEN);
+            assert!(pool::count(&parts.owner) <= pool::MOST);
         }
         std::fs::write(folder.path().join("9"), "longer").unwrap();
         let error = parts.read_exact_at(&mut [0], 9).unwrap_err().to_string();
         assert_eq!(error, "6 bytes in 9, which had 1");
+        let owner = parts.owner.clone();
+        drop(parts);
+        assert_eq!(pool::count(&owner), 0, "an array that is gone leaves nothing open");
     }
 }

@@ -11,48 +11,78 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// More files than this are opened only when they are read.
-const FEW: usize = 16;
+const FEW: usize = 4;
 
 /// The files `NAME_0.EXTENSION`, `NAME_1.EXTENSION` and so on among the `names` of a folder, by their numbers. Before the
 /// number stands `_`, `-` or `.`, and `-of-COUNT` may follow it.
 pub(super) fn numbered(names: &[String], name: &str, extension: &str) -> Vec<(u64, String)> {
-    let number = |file: &str| {
-        let middle = file.strip_prefix(name)?.strip_suffix(extension)?.strip_suffix('.')?;
-        let digits = middle.strip_prefix(['_', '-', '.'])?;
-        let digits = match digits.split_once("-of-") {
-            Some((digits, count)) if !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit()) => digits,
-            Some(_) => return None,
-            None => digits,
-        };
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
-    };
+    let ending = format!(".{extension}");
+    let mut found: Vec<_> =
+        ["_", "-", "."].iter().flat_map(|mark| between(names, &format!("{name}{mark}"), &ending)).collect();
+    found.sort();
+    found
+}
+
+/// The files whose names are `start`, a number and `end`, by their numbers. `-of-COUNT` may follow the number.
+pub(super) fn between(names: &[String], start: &str, end: &str) -> Vec<(u64, String)> {
+    let number = |file: &str| Some(number(file.strip_prefix(start)?.strip_suffix(end)?)?.0);
     let mut found: Vec<_> = names.iter().filter_map(|file| Some((number(file)?, file.clone()))).collect();
     found.sort();
     found
 }
 
+/// The number in `7`, and also the count in `7-of-9`.
+fn number(text: &str) -> Option<(u64, Option<u64>)> {
+    let whole = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?;
+    match text.split_once("-of-") {
+        Some((digits, count)) => Some((whole(digits)?, Some(whole(count)?))),
+        None => Some((whole(text)?, None)),
+    }
+}
+
+/// The number of files that `-of-COUNT` in a name tells.
+fn count(file: &str) -> Option<u64> {
+    let (_, rest) = file.rsplit_once("-of-")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    rest[..digits].parse().ok()
+}
+
 /// Checks that no number is missing or occurs twice. Otherwise rows would belong to other items.
 pub(super) fn check_numbers(folder: &Path, found: &[(u64, String)]) -> Result<()> {
+    const NUMBER: &str =
+        "copy the missing file; or, if nothing is missing, number the files 0, 1, 2 and so on";
+    let label = |name: &str| folder.join(name).display().to_string();
+    if let Some((first, name)) = found.first().filter(|(first, _)| *first > 1) {
+        let expected = format!("the file number {} before it, because numbers start at 0 or 1", first - 1);
+        return Err(Error::data(label(name), expected, "none", NUMBER));
+    }
     for pair in found.windows(2) {
         let [(before, first), (after, second)] = pair else { continue };
-        let label = folder.join(second).display().to_string();
         if before == after {
             let advice = "remove one of the two, or rename it";
-            return Err(Error::data(
-                label,
-                "a number that no other file has",
-                format!("that of {first}"),
-                advice,
-            ));
+            let found = format!("that of {first}");
+            return Err(Error::data(label(second), "a number that no other file has", found, advice));
         }
         if *after != before + 1 {
             let expected = format!("the file number {} before it, because {first} is there", before + 1);
-            let advice =
-                "copy the missing file; or, if nothing is missing, number the files 0, 1, 2 and so on";
-            return Err(Error::data(label, expected, "none", advice));
+            return Err(Error::data(label(second), expected, "none", NUMBER));
         }
     }
-    Ok(())
+    let Some((_, last)) = found.last() else { return Ok(()) };
+    for (_, name) in found {
+        if count(name) != count(last) {
+            let advice = "remove the files of the other set, or rename them";
+            return Err(Error::data(label(name), format!("a count as in {last}"), "another one", advice));
+        }
+    }
+    match count(last) {
+        Some(count) if count != found.len() as u64 => {
+            let expected = format!("{count} files, as its name says");
+            let advice = "copy the missing files, or write all files again";
+            Err(Error::data(label(last), expected, found.len(), advice))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file whose array is a part of another array.

@@ -2,7 +2,7 @@
 //! 2020). They are constants: no gradient goes to them.
 
 use super::relation::{LeftOut, Relation};
-use crate::device::{Backend, Buffer, Commands, Device, Mat, Matrix, Slice, padded};
+use crate::device::{Backend, Buffer, Commands, Device, Mat, Matrix, Slice, pad_rows, padded};
 use crate::kernels::accumulate;
 use crate::{Error, Result};
 
@@ -131,6 +131,49 @@ impl Bank {
         self.next = (self.next + self.pairs) % self.capacity;
         self.filled = (self.filled + self.pairs).min(self.capacity);
         Ok(())
+    }
+
+    /// The number of pairs in it.
+    #[cfg(feature = "native")]
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// The batches that it holds after `steps` steps.
+    #[cfg(feature = "native")]
+    pub fn batches(&self, steps: usize) -> std::ops::Range<usize> {
+        steps.saturating_sub(self.capacity / self.pairs)..steps
+    }
+
+    /// The rows in it, images and texts, in the order of their places.
+    #[cfg(feature = "native")]
+    pub async fn read(&self, device: &Device) -> Result<[Vec<f32>; 2]> {
+        let mut both = [const { Vec::new() }; 2];
+        for (from, to) in [&self.images, &self.texts].into_iter().zip(&mut both) {
+            let stride = padded(from.cols);
+            let rows = from.buffer.read(device, 0..self.filled * stride).await?;
+            to.extend(rows.chunks_exact(stride).flat_map(|row| &row[..from.cols]));
+        }
+        Ok(both)
+    }
+
+    /// Continues with the rows that [`Bank::read`] gave after `steps` steps. `ids` are the image rows and the text rows of
+    /// [`Bank::batches`].
+    #[cfg(feature = "native")]
+    pub fn restore(
+        &mut self,
+        device: &Device,
+        steps: usize,
+        rows: [&[f32]; 2],
+        ids: &[[Vec<u32>; 2]],
+    ) -> Result<()> {
+        self.clear();
+        for (matrix, rows) in [&mut self.images, &mut self.texts].into_iter().zip(rows) {
+            let values = pad_rows(rows, matrix.cols);
+            matrix.buffer.write(device, 0, &values)?;
+        }
+        self.next = self.batches(steps).start * self.pairs % self.capacity;
+        ids.iter().try_for_each(|[images, texts]| self.end(device, [images, texts]))
     }
 }
 

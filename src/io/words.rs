@@ -28,6 +28,19 @@ impl Obstacle {
         self.missing
     }
 
+    /// Whether this process has as many open files as it may have.
+    pub(crate) fn is_of_limit(&self) -> bool {
+        #[cfg(unix)]
+        {
+            let code = self.cause.as_ref().and_then(|cause| cause.raw_os_error());
+            code.map(rustix::io::Errno::from_raw_os_error) == Some(rustix::io::Errno::MFILE)
+        }
+        #[cfg(not(unix))]
+        {
+            false
+        }
+    }
+
     /// What was found instead of what was expected.
     pub fn found(&self) -> &str {
         &self.found

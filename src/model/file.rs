@@ -232,6 +232,11 @@ impl<'a> HeadFile<'a> {
         self.tensors.tensor(name).is_ok()
     }
 
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.tensor(name).ok().map(|tensor| tensor.shape().to_vec())
+    }
+
     /// The layout of a head with these widths and options. Widths that no head can have are an error. `prefix` is before
     /// the names of its tensors.
     pub fn layout(&self, dims: [usize; 2], config: &HeadConfig, prefix: &str) -> Result<Layout> {
@@ -253,7 +258,7 @@ impl<'a> HeadFile<'a> {
     }
 
     /// The values of a tensor of this shape.
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.tensors.tensor(name).map_err(|_| self.fault(format!("tensor {name}"), "none"))?;
         if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
             let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());

@@ -3,7 +3,8 @@
 //! A file for use holds the head; one to resume from holds the optimiser's state and the best head so far as well. All
 //! of it is a pure function of the run, so equal runs write equal bytes.
 
-use super::TrainConfig;
+use super::within::{RECORDS, Within, records_of, values_of};
+use super::{StepStats, TrainConfig};
 use crate::data::{Dataset, Split};
 use crate::device::Device;
 use crate::eval::{BANK, Evaluation, Fitted, Hubness, HubnessCorrection, Recall, Truth};
@@ -28,6 +29,10 @@ pub(crate) struct State {
     /// What the weights are pulled to, if they are.
     pub start: Option<Vec<f32>>,
     pub best: Vec<f32>,
+    /// The statistics of the steps of an epoch that has not ended.
+    pub records: Vec<StepStats>,
+    /// The rows of the memory bank, within an epoch.
+    pub bank: Option<[Vec<f32>; 2]>,
 }
 
 /// The best epoch so far.
@@ -55,6 +60,9 @@ pub(crate) struct Progress {
     /// Steps done.
     #[serde(default)]
     pub step: u64,
+    /// Where within the next epoch the run is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Within>,
     #[serde(default)]
     pub best: Option<Best>,
     /// The correction for hubs, except for its bank.
@@ -74,6 +82,9 @@ pub(crate) struct Penalties {
 /// The tensors of the bank.
 const IMAGES: &str = "correction.images";
 const TEXTS: &str = "correction.texts";
+
+/// The tensors of the memory bank within an epoch.
+const BANK_ROWS: [&str; 2] = ["bank.images", "bank.texts"];
 
 /// A head with the run that it comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +116,11 @@ impl Checkpoint {
     /// Epochs that the head was trained for.
     pub fn epoch(&self) -> usize {
         self.progress.epoch
+    }
+
+    /// Steps of the epoch after [`Checkpoint::epoch`] that the head was trained for: 0 between epochs.
+    pub fn step(&self) -> usize {
+        self.progress.within.map_or(0, |within| within.step)
     }
 
     /// The best epoch so far.
@@ -209,6 +225,10 @@ impl Checkpoint {
             for (prefix, values) in arrays.chain(weights).chain(start).chain(best) {
                 tensors.extend(self.head.changing_tensors(values, &prefix));
             }
+            tensors.extend(values_of(&state.records));
+            for (name, rows) in BANK_ROWS.into_iter().zip(state.bank.iter().flatten()) {
+                tensors.push((name.into(), vec![rows.len() / self.head.dim(), self.head.dim()], rows.clone()));
+            }
         }
         tensors.extend(self.head.standardizers());
         let mut halves = Vec::new();
@@ -254,7 +274,18 @@ impl Checkpoint {
                 let of = |there: bool, prefix| there.then(|| values(prefix)).transpose();
                 let weights = of(progress.config.ema > 0.0, WEIGHTS)?;
                 let start = of(progress.config.l2_sp > 0.0, START)?;
-                Some(State { optimizer, weights, start, best: values("best.")? })
+                let best = values("best.")?;
+                let records = match progress.within {
+                    Some(within) => records_of(&file.read(RECORDS.0, &[within.step, RECORDS.1])?),
+                    None => Vec::new(),
+                };
+                let rows = |name: &str| {
+                    let rows = file.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0);
+                    file.read(name, &[rows, head.dim()])
+                };
+                let has_bank = progress.within.is_some() && file.has(BANK_ROWS[0]);
+                let bank = has_bank.then(|| Ok([rows(BANK_ROWS[0])?, rows(BANK_ROWS[1])?])).transpose()?;
+                Some(State { optimizer, weights, start, best, records, bank })
             }
             false => None,
         };
@@ -271,7 +302,7 @@ impl Checkpoint {
 
 impl Progress {
     pub fn new(config: TrainConfig, dataset: String, dims: [usize; 2]) -> Self {
-        Self { format: FORMAT, config, dataset, dims, epoch: 0, step: 0, best: None, correction: None }
+        Self { format: FORMAT, config, dataset, dims, epoch: 0, step: 0, within: None, best: None, correction: None }
     }
 }
 

@@ -38,6 +38,8 @@ mod step;
 mod trainer;
 #[cfg(feature = "native")]
 mod warm_start;
+#[cfg(feature = "native")]
+mod within;
 
 #[cfg(feature = "native")]
 pub(crate) use baseline::start as fit_start;
@@ -69,3 +71,5 @@ pub(crate) use trainer::fingerprint;
 pub use trainer::{Event, Trainer};
 #[cfg(feature = "native")]
 pub use warm_start::WarmStart;
+#[cfg(feature = "native")]
+pub use within::Every;

@@ -1,20 +1,24 @@
 //! Training over a dataset: epochs of shuffled batches, validation after each, the best head kept.
 //!
 //! Owns the order of things; the step itself is [`Pipeline`]'s. Everything random is a function of seed, epoch and batch,
-//! so a run resumed from any epoch's checkpoint goes on to the same bits.
+//! so a run resumed from any checkpoint, also one within an epoch, goes on to the same bits.
 //! The file is long because it is one type, the training run, with the docs of all that a caller may ask of it.
 
 use super::baseline::{start as fit_start, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
 use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::features::Part;
+use super::within::{Every, Within};
 use super::{Init, Pipeline, StepStats, TrainConfig};
-use crate::cluster::{Communicator, any, gather};
-use crate::data::{Batches, Dataset, Preprocess, Side, Split, SplitRows, steps_per_epoch};
+use crate::cluster::{Communicator, gather};
+use crate::data::{
+    Batches, Dataset, Preprocess, Side, Split, SplitRows, rows_of_steps, steps_per_epoch,
+};
 use crate::device::Device;
 use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::gradient::Bank;
 use crate::model::{Encoder, Head, Pooling};
+use crate::objective::Objective;
 use crate::{Error, ErrorKind, Result};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -64,6 +68,8 @@ pub struct Trainer {
     /// The other processes of the job, if there are any.
     ranks: Option<Arc<dyn Communicator>>,
     progress: Progress,
+    /// The statistics of the steps of an epoch that has not ended, as far as they were fetched.
+    records: Vec<StepStats>,
     best: Option<Head>,
     /// What is right in validation.
     val: Truth,
@@ -73,7 +79,12 @@ pub struct Trainer {
     broken: Option<&'static str>,
     stop: Option<Arc<AtomicBool>>,
     on_event: Option<Box<dyn FnMut(Event) -> ControlFlow<()> + Send>>,
+    /// How often a checkpoint within an epoch is due, and who takes it.
+    every: Option<(Every, Save)>,
 }
+
+/// Takes a checkpoint.
+type Save = Box<dyn FnMut(&Checkpoint) -> Result<()> + Send>;
 
 const FAILED: &str = "one that has failed";
 const STOPPED: &str = "one that was stopped";
@@ -190,11 +201,12 @@ impl Trainer {
             ));
         }
         let steps = steps_per_epoch(dataset.split(Split::Train).texts.len(), progress.config.batch);
-        let expected = (progress.epoch * steps) as u64;
-        if has_checksum && progress.step != expected {
+        let within = progress.within.map_or(0, |within| within.step);
+        let expected = (progress.epoch * steps + within) as u64;
+        if within > steps || has_checksum && progress.step != expected {
             return Err(Error::checkpoint(
                 "checkpoint",
-                format!("{expected} steps in {} epochs", progress.epoch),
+                format!("{expected} steps in {} epochs of {steps} steps and {within} more", progress.epoch),
                 progress.step,
                 "resume from the run's last.safetensors",
             ));
@@ -208,6 +220,15 @@ impl Trainer {
         let objective = trainer.progress.config.objective.clone();
         trainer.pipeline.restore(&state, &averaged, step, &objective)?;
         trainer.best = best;
+        if within > 0 {
+            let Progress { config, epoch, .. } = &trainer.progress;
+            let (batch, seeds) = (config.batch, [config.seed, *epoch as u64]);
+            let windows = (batch, config.shuffle.window(batch));
+            let dataset = &trainer.dataset;
+            let ids = |steps| rows_of_steps(dataset, windows, seeds, steps);
+            trainer.pipeline.resume_epoch((*epoch, within), state.bank.as_ref(), ids)?;
+            trainer.records = state.records;
+        }
         Ok(trainer)
     }
 
@@ -241,11 +262,13 @@ impl Trainer {
             ranks: None,
             dataset,
             progress,
+            records: Vec::new(),
             best: None,
             start: None,
             broken: None,
             stop: None,
             on_event: None,
+            every: None,
         })
     }
 
@@ -261,18 +284,45 @@ impl Trainer {
         self.stop = Some(stop);
     }
 
-    /// Reports an event. Where the answer is to stop, `step` of `steps` was the last.
-    fn tell(&mut self, event: Event, [step, steps]: [usize; 2]) -> Result<()> {
-        let asked = self.on_event.as_mut().map(|on_event| on_event(event)) == Some(ControlFlow::Break(()));
-        match self.any_rank(asked)? {
-            true => Err(self.stopped(step, steps)),
-            false => Ok(()),
-        }
+    /// Calls `save` with a checkpoint within an epoch, after a step, as often as `every` says. A run that is resumed from
+    /// it ends with the same bits as without the interruption. Of several processes of a job, call this in one.
+    ///
+    /// ```
+    /// use wgoal::{Checkpoint, Dataset, Device, TrainConfig, Trainer, train::Every};
+    /// let config = TrainConfig::default().with(|c| {
+    ///     c.embed = 8;
+    ///     c.batch = 64;
+    ///     c.epochs = 1;
+    /// });
+    /// let (device, data) = (Device::cpu(), Dataset::open("data/clipart-mini")?);
+    /// let mut trainer = Trainer::new(&device, data, config)?;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("last.safetensors");
+    /// let to = path.clone();
+    /// trainer.checkpoint_every(Every::Steps(3), move |checkpoint| checkpoint.save(&to));
+    /// trainer.run_epoch()?;
+    /// let resumed = Trainer::resume(&device, Dataset::open("data/clipart-mini")?, Checkpoint::load(&path)?)?;
+    /// assert!(resumed.epoch() == 0 && resumed.step() % 3 == 0);
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
+    pub fn checkpoint_every(
+        &mut self,
+        every: Every,
+        save: impl FnMut(&Checkpoint) -> Result<()> + Send + 'static,
+    ) {
+        self.every = Some((every, Box::new(save)));
     }
 
-    /// Whether a process of the job says yes. Without other processes, what this one says.
-    fn any_rank(&self, yes: bool) -> Result<bool> {
-        self.ranks.as_ref().map_or(Ok(yes), |ranks| any(&**ranks, yes))
+    /// Reports an event. Returns whether the answer is to stop.
+    fn tell(&mut self, event: Event) -> bool {
+        self.on_event.as_mut().map(|on_event| on_event(event)) == Some(ControlFlow::Break(()))
+    }
+
+    /// For each question whether a process of the job says yes. Without other processes, what this one says.
+    fn any_rank<const N: usize>(&self, yes: [bool; N]) -> Result<[bool; N]> {
+        let Some(ranks) = &self.ranks else { return Ok(yes) };
+        let all = gather(&**ranks, &yes.map(u8::from), &vec![N; ranks.size()])?;
+        Ok(std::array::from_fn(|k| all.iter().skip(k).step_by(N).any(|&yes| yes > 0)))
     }
 
     /// The sums over the processes of the job.
@@ -323,6 +373,11 @@ impl Trainer {
     /// Epochs done.
     pub fn epoch(&self) -> usize {
         self.progress.epoch
+    }
+
+    /// Steps done of the epoch after these: 0 between epochs.
+    pub fn step(&self) -> usize {
+        self.progress.within.map_or(0, |within| within.step)
     }
 
     /// Steps of an epoch.
@@ -401,13 +456,6 @@ impl Trainer {
         epoch
     }
 
-    /// The error of an epoch that [`Trainer::stop_when`] ends after `step` of its `steps`, counted from 1.
-    fn check_stop(&self, step: usize, steps: usize) -> Result<()> {
-        let stop = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
-        let stop = self.any_rank(stop)?;
-        if !stop || step == steps { Ok(()) } else { Err(self.stopped(step, steps)) }
-    }
-
     /// The error of an epoch that ends early, after `step` of its `steps`, counted from 1.
     fn stopped(&self, step: usize, steps: usize) -> Error {
         let thing = format!("epoch {}", self.progress.epoch + 1);
@@ -417,55 +465,128 @@ impl Trainer {
         Error::new(ErrorKind::Stopped, thing, expected, found, advice)
     }
 
-    /// The function is long because it is one epoch from its first batch to its report.
-    fn train_and_validate(&mut self) -> Result<Epoch> {
-        let start = Instant::now();
+    /// The steps of an epoch that are left. Returns the learning rate of the last step, and what is known of the epoch.
+    fn train_steps(&mut self) -> Result<(f64, Within)> {
         let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
         let steps = self.steps_per_epoch();
         let total = (steps * config.epochs) as u64;
         let objective = config.objective_of(epoch);
-        self.pipeline.start_epoch(epoch);
-        let (mut zero_rows, mut rows_read, mut lr) = (0, 0, 0.0);
+        let mut within = self.begin();
+        if within.step == 0 {
+            self.pipeline.start_epoch(epoch);
+        }
         let mut batches = Batches::for_device(
             &self.device,
             self.dataset.clone(),
             self.preprocess.clone(),
             (config.batch, config.shuffle.window(config.batch)),
             self.pipeline.slices(),
-            [config.seed, epoch as u64],
+            ([config.seed, epoch as u64], within.step),
         )?;
+        let (mut saved, mut saved_at) = (within.step, Instant::now());
+        while within.step < steps {
+            let lr = config.learning_rate(epoch, self.progress.step, total);
+            self.train_step(&mut batches, &objective, lr, &mut within)?;
+            let step = within.step;
+            let asked = self.tell(Event::Step { epoch: epoch + 1, step, steps });
+            let stop = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+            let since = (step - saved) as u64;
+            let due = self.every.as_ref().is_some_and(|(every, _)| every.is_due(since, saved_at.elapsed()));
+            let [asked, stop, due] = self.any_rank([asked, stop, due])?;
+            // After the last step, the epoch is validated.
+            if asked || stop && step < steps {
+                self.keep(within)?;
+                return Err(self.stopped(step, steps));
+            }
+            if due && step < steps {
+                self.keep(within)?;
+                self.save()?;
+                within = self.begin();
+                (saved, saved_at) = (step, Instant::now());
+            }
+        }
+        // A resumed run may have no step left.
+        let lr = config.learning_rate(epoch, self.progress.step.saturating_sub(1), total);
+        Ok((lr, within))
+    }
+
+    /// One step.
+    fn train_step(
+        &mut self,
+        batches: &mut Batches,
+        objective: &Objective,
+        lr: f64,
+        within: &mut Within,
+    ) -> Result<()> {
         let divided = self.pipeline.slices().is_some();
         let count = self.pipeline.slices().map_or(1, |(_, own)| own.len());
-        for step in 0..steps {
-            let mut parts = batches.by_ref().take(count).collect::<Result<Vec<_>>>()?;
-            for batch in &parts {
-                zero_rows += batch.zero_rows;
-                let rows = |own: &Vec<u32>| own.last().map_or(batch.rows, |&end| end as usize);
-                rows_read += batch.offsets.iter().map(rows).sum::<usize>();
-            }
-            lr = config.learning_rate(epoch, self.progress.step, total);
-            let batch = &mut parts[0];
-            let ids = match divided {
-                true => std::mem::take(&mut batch.whole),
-                false => [&mut batch.ids, &mut batch.text_rows].map(std::mem::take),
-            };
-            let (own, [images, texts]) = (parts.iter_mut().map(Part::of).collect(), &ids);
-            let work = self.pipeline.step_padded(own, [images, texts], &objective, lr, None);
-            self.device.wait(work)?;
-            if !divided {
-                // Their memory goes back to the worker.
-                [parts[0].ids, parts[0].text_rows] = ids;
-            }
-            self.progress.step += 1;
-            self.tell(Event::Step { epoch: epoch + 1, step: step + 1, steps }, [step + 1, steps])?;
-            self.check_stop(step + 1, steps)?;
+        let mut parts = batches.by_ref().take(count).collect::<Result<Vec<_>>>()?;
+        for batch in &parts {
+            within.zero_rows += batch.zero_rows;
+            let rows = |own: &Vec<u32>| own.last().map_or(batch.rows, |&end| end as usize);
+            within.rows_read += batch.offsets.iter().map(rows).sum::<usize>();
         }
-        [zero_rows, rows_read] = self.of_all_ranks([zero_rows, rows_read])?;
-        let records = self.pipeline.records()?;
-        check_finite(&records, epoch + 1)?;
-        self.tell(Event::Validating { epoch: epoch + 1 }, [steps; 2])?;
+        let batch = &mut parts[0];
+        let ids = match divided {
+            true => std::mem::take(&mut batch.whole),
+            false => [&mut batch.ids, &mut batch.text_rows].map(std::mem::take),
+        };
+        let (own, [images, texts]) = (parts.iter_mut().map(Part::of).collect(), &ids);
+        let work = self.pipeline.step_padded(own, [images, texts], objective, lr, None);
+        self.device.wait(work)?;
+        if !divided {
+            // Their memory goes back to the worker.
+            [parts[0].ids, parts[0].text_rows] = ids;
+        }
+        self.progress.step += 1;
+        within.step += 1;
+        Ok(())
+    }
+
+    /// What is known of the epoch so far. It is then no longer kept: the next step changes the state on the device. Counts
+    /// of all processes are those of the first.
+    fn begin(&mut self) -> Within {
+        let within = self.progress.within.take().unwrap_or_default();
+        match &self.ranks {
+            Some(ranks) if ranks.rank() > 0 => Within { step: within.step, ..Default::default() },
+            _ => within,
+        }
+    }
+
+    /// Keeps what is known of the epoch so far, of all processes, so that a checkpoint can follow.
+    fn keep(&mut self, within: Within) -> Result<()> {
+        let [rows_read, zero_rows] = self.of_all_ranks([within.rows_read, within.zero_rows])?;
+        self.records.extend(self.pipeline.records()?);
+        check_finite(&self.records, self.progress.epoch + 1)?;
+        self.progress.within = Some(Within { rows_read, zero_rows, ..within });
+        Ok(())
+    }
+
+    /// Gives a checkpoint to who asked for it.
+    fn save(&mut self) -> Result<()> {
+        let Some((every, mut save)) = self.every.take() else { return Ok(()) };
+        let saved = self.state().and_then(|checkpoint| save(&checkpoint));
+        self.every = Some((every, save));
+        saved
+    }
+
+    /// The function is long because it is one epoch from its first batch to its report.
+    fn train_and_validate(&mut self) -> Result<Epoch> {
+        let start = Instant::now();
+        let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
+        let steps = self.steps_per_epoch();
+        let objective = config.objective_of(epoch);
+        let (lr, within) = self.train_steps()?;
+        self.keep(within)?;
+        let asked = self.tell(Event::Validating { epoch: epoch + 1 });
+        if self.any_rank([asked])? == [true] {
+            return Err(self.stopped(steps, steps));
+        }
         let head = self.pipeline.averaged()?;
         let (val, spreads) = self.validate(&head)?;
+        // From here on, nothing fails.
+        let records = std::mem::take(&mut self.records);
+        let Within { zero_rows, rows_read, .. } = self.progress.within.take().unwrap_or_default();
         self.progress.epoch += 1;
         let best = self.progress.best.is_none_or(|best| val.rsum > best.recall.rsum);
         if best {
@@ -553,26 +674,37 @@ impl Trainer {
         let (head, best) = (self.best.clone()?, self.progress.best?);
         // As it stood after that epoch, so that the file does not depend on when it is written.
         let step = (best.epoch * self.steps_per_epoch()) as u64;
-        let progress = Progress { epoch: best.epoch, step, ..self.progress.clone() };
+        let progress = Progress { epoch: best.epoch, step, within: None, ..self.progress.clone() };
         Some(Checkpoint { head, progress, state: None, correction: None, has_checksum: true })
     }
 
-    /// Everything needed to go on from here.
+    /// Everything needed to go on from here. After [`Trainer::stop_when`] or [`Trainer::on_event`] has stopped an epoch, this
+    /// is a checkpoint within the epoch.
     ///
     /// # Errors
-    /// A failing device, or an epoch that has failed or was stopped: the device then holds only a part of it.
+    /// A failing device, or an epoch that has failed: the device then holds only a part of a step.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        if let Some(found) = self.broken {
-            let advice = "resume from the last checkpoint";
-            return Err(Error::config("checkpoint", "a run of whole epochs", found, advice));
+        match self.broken {
+            Some(found) if found == FAILED || self.progress.within.is_none() => {
+                let advice = "resume from the last checkpoint";
+                Err(Error::config("checkpoint", "a run of whole steps", found, advice))
+            }
+            _ => self.state(),
         }
+    }
+
+    fn state(&self) -> Result<Checkpoint> {
         let head = self.pipeline.averaged()?;
         let averages = self.progress.config.ema > 0.0;
         let weights = averages.then(|| Ok(self.pipeline.head()?.values)).transpose()?;
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
         let (optimizer, start) = (self.pipeline.state(), self.pipeline.start());
         let (optimizer, start) = (self.device.wait(optimizer)?, self.device.wait(start)?);
-        let state = State { optimizer, weights, start, best };
+        let bank = match self.progress.within {
+            Some(_) => self.device.wait(self.pipeline.bank_rows())?,
+            None => None,
+        };
+        let state = State { optimizer, weights, start, best, records: self.records.clone(), bank };
         Ok(Checkpoint {
             head,
             progress: self.progress.clone(),
@@ -660,7 +792,8 @@ mod tests {
         assert_eq!(seen.lock().unwrap().last(), Some(&Event::Step { epoch: 2, step: 1, steps }));
         let after = trainer.run_epoch().unwrap_err().to_string();
         assert!(after.contains("found one that was stopped"), "{after}");
-        assert!(trainer.checkpoint().is_err());
+        let checkpoint = trainer.checkpoint().unwrap();
+        assert_eq!((checkpoint.epoch(), checkpoint.step()), (1, 1));
     }
 
     #[test]

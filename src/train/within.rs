@@ -1,0 +1,112 @@
+//! Checkpoints within an epoch: when they are due, and what of an epoch goes into them.
+
+use super::StepStats;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How often a checkpoint within an epoch is due. Parsed from steps (`500`), or from seconds, minutes or hours (`30s`,
+/// `10m`, `2h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Every {
+    /// After so many steps, at least 1.
+    Steps(u64),
+    /// After the first step that ends so much later.
+    Time(Duration),
+}
+
+impl Every {
+    /// Whether a checkpoint is due so many steps, and so long, after the last one.
+    pub(super) fn is_due(self, steps: u64, passed: Duration) -> bool {
+        match self {
+            Self::Steps(every) => steps >= every,
+            Self::Time(every) => passed >= every,
+        }
+    }
+}
+
+impl FromStr for Every {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = |digits: &str| digits.parse::<u64>().ok().filter(|&n| n > 0 && n <= u32::MAX.into());
+        let units = [('s', 1), ('m', 60), ('h', 3600)];
+        let timed = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, seconds)));
+        let every = match timed {
+            Some((digits, seconds)) => number(digits).map(|n| Self::Time(Duration::from_secs(n * seconds))),
+            None => number(text).map(Self::Steps),
+        };
+        let expected = "a number of steps above 0, or of seconds, minutes or hours";
+        every.ok_or_else(|| {
+            Error::config("--checkpoint-every", expected, format!("'{text}'"), "give for example 500, 30s, 10m or 2h")
+        })
+    }
+}
+
+impl Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steps(steps) => write!(f, "{steps}"),
+            Self::Time(time) => write!(f, "{}s", time.as_secs()),
+        }
+    }
+}
+
+/// What is known of an epoch that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Within {
+    /// Steps done of the epoch.
+    pub step: usize,
+    /// Rows of features that were read, and those that were all zero.
+    pub rows_read: usize,
+    pub zero_rows: usize,
+}
+
+/// The tensor with the statistics of the steps of the epoch, and its width.
+pub(super) const RECORDS: (&str, usize) = ("epoch.records", 5);
+
+/// The statistics as the values of this tensor; none between epochs.
+pub(super) fn values_of(records: &[StepStats]) -> Option<(String, Vec<usize>, Vec<f32>)> {
+    let values = |r: &StepStats| {
+        [r.loss, r.positive, r.hardest, r.gradient_norm, f32::from(u8::from(r.clipped))]
+    };
+    let shape = vec![records.len(), RECORDS.1];
+    (!records.is_empty()).then(|| (RECORDS.0.into(), shape, records.iter().flat_map(values).collect()))
+}
+
+/// The statistics in the values of this tensor.
+pub(super) fn records_of(values: &[f32]) -> Vec<StepStats> {
+    let record = |row: &[f32]| StepStats {
+        loss: row[0],
+        positive: row[1],
+        hardest: row[2],
+        gradient_norm: row[3],
+        clipped: row[4] > 0.0,
+    };
+    values.chunks_exact(RECORDS.1).map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_and_times_are_told_by_their_unit() {
+        let every = |text: &str| text.parse::<Every>().unwrap();
+        assert_eq!(every("500"), Every::Steps(500));
+        for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7200)] {
+            assert_eq!(every(text), Every::Time(Duration::from_secs(seconds)));
+            assert_eq!(every(&every(text).to_string()), every(text));
+        }
+        for wrong in ["", "0", "m", "0h", "-1", "1.5m", "10 m", "10d", "99999999999"] {
+            let error = wrong.parse::<Every>().unwrap_err().to_string();
+            let expected = "--checkpoint-every: expected a number of steps above 0, or of seconds, minutes or hours, found '";
+            assert!(error.starts_with(expected), "{error}");
+        }
+        assert!(every("3").is_due(3, Duration::ZERO) && !every("3").is_due(2, Duration::MAX));
+        assert!(every("3s").is_due(0, Duration::from_secs(3)) && !every("3s").is_due(9, Duration::from_secs(2)));
+    }
+}
