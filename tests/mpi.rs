@@ -109,6 +109,16 @@ fn an_error_is_printed_once() {
     }
 }
 
+/// The processes that `mpirun` has started.
+#[cfg(target_os = "linux")]
+fn processes(job: &Child) -> Vec<String> {
+    // Any thread of mpirun may have started them.
+    let threads = fs::read_dir(format!("/proc/{}/task", job.id())).unwrap();
+    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+    let children = children.collect::<Vec<_>>().join(" ");
+    children.split_whitespace().map(String::from).collect()
+}
+
 /// Waits until a file is there.
 fn wait_for(path: &Path, job: &mut Child) {
     let began = Instant::now();
@@ -129,11 +139,7 @@ fn a_job_ends_if_one_of_its_processes_is_killed_and_can_be_resumed() {
     let mut command = mpirun(3, &options(10_000), &killed);
     let mut job = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for(&killed.join("last.safetensors"), &mut job);
-    // Any thread of mpirun may have started them.
-    let threads = fs::read_dir(format!("/proc/{}/task", job.id())).unwrap();
-    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
-    let children = children.collect::<Vec<_>>().join(" ");
-    let child = children.split_whitespace().last().unwrap().to_string();
+    let child = processes(&job).pop().unwrap();
     assert!(Command::new("kill").args(["-KILL", &child]).status().unwrap().success());
     let output = job.wait_with_output().unwrap();
     assert!(!output.status.success());
@@ -154,4 +160,86 @@ fn a_job_ends_if_one_of_its_processes_is_killed_and_can_be_resumed() {
             .collect::<Vec<_>>()
     };
     assert!(weights(&whole) == weights(&killed));
+}
+
+/// The steps of the epoch under way in the checkpoint of a run.
+#[cfg(target_os = "linux")]
+fn step(run: &Path) -> usize {
+    wgoal::Checkpoint::load(run.join("last.safetensors")).map_or(0, |checkpoint| checkpoint.step())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_job_killed_within_an_epoch_continues_on_another_number_of_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
+    let options = "--objective hinge --memory-bank 128 --batch 32 --checkpoint-every 1";
+    let mut command = mpirun(3, &train(options).replace("--epochs 2", "--epochs 10000"), &killed);
+    let mut sizes = [2, 4, 3, 2, 4].into_iter();
+    loop {
+        let mut job = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for(&killed.join("last.safetensors"), &mut job);
+        thread::sleep(Duration::from_millis(300));
+        let child = processes(&job).swap_remove(0);
+        assert!(Command::new("kill").args(["-KILL", &child]).status().unwrap().success());
+        assert!(!job.wait().unwrap().success());
+        if step(&killed) > 0 {
+            break;
+        }
+        let size = sizes.next().expect("a kill within an epoch");
+        command = mpirun(size, "train --resume --checkpoint-every 1 --no-baselines --no-report", &killed);
+    }
+    let checkpoint = wgoal::Checkpoint::load(killed.join("last.safetensors")).unwrap();
+    let epochs = checkpoint.epoch() + 1;
+    finished(mpirun(2, &train(options).replace("--epochs 2", &format!("--epochs {epochs}")), &whole));
+    let resume = format!("train --resume --epochs {epochs} --no-baselines --no-report");
+    finished(mpirun(4, &resume, &killed));
+    let weights = |run: &Path| {
+        let checkpoint = wgoal::Checkpoint::load(run.join("last.safetensors")).unwrap();
+        let head = checkpoint.head();
+        head.parameters().into_iter().map(|(name, _)| head.parameter(&name).unwrap()).collect::<Vec<_>>()
+    };
+    assert!(weights(&whole) == weights(&killed), "killed after step {} of epoch {epochs}", checkpoint.step());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_log_names_a_process_that_the_others_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let options =
+        train("--objective con:con --batch 16 --checkpoint-every 1").replace("--epochs 2", "--epochs 200");
+    let mut command = mpirun(2, &options, &run);
+    let mut job = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&run.join("last.safetensors"), &mut job);
+    let is_second = |process: &String| {
+        let variables = fs::read(format!("/proc/{process}/environ")).unwrap();
+        variables.split(|&byte| byte == 0).any(|variable| variable == b"OMPI_COMM_WORLD_RANK=1")
+    };
+    let second = processes(&job).into_iter().find(is_second).unwrap();
+    let send =
+        |signal: &str| assert!(Command::new("kill").args([signal, &second]).status().unwrap().success());
+    send("-STOP");
+    thread::sleep(Duration::from_secs(3));
+    send("-CONT");
+    let lines = |run: &Path| fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let done = lines(&run).lines().count();
+    while lines(&run).lines().count() < done + 2 {
+        assert!(job.try_wait().unwrap().is_none(), "the job has ended");
+        thread::sleep(Duration::from_millis(50));
+    }
+    // All ranks stop at a signal that one of them gets.
+    send("-TERM");
+    let output = job.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let slow = text.lines().find(|line| {
+        line.starts_with("note: process 1 on ") && line.contains(" was slow: the others waited ")
+    });
+    assert!(slow.is_some(), "{text}");
+    assert!(text.contains("stopped by SIGTERM"), "{text}");
+    let waited = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["waited"]["process"] == 1 && line["waited"]["seconds"].as_f64().unwrap() > 2.0
+    };
+    assert!(lines(&run).lines().any(waited), "{}", lines(&run));
 }

@@ -49,29 +49,62 @@ pub fn note_doubts(trainer: &Trainer, best: Best, collapsed: bool) {
     }
 }
 
+/// How far a run that was stopped has come.
+pub fn reached(trainer: &Trainer) -> String {
+    let (epoch, epochs) = (trainer.epoch(), trainer.config().epochs);
+    match trainer.step() {
+        0 if epoch == 0 => "in the first epoch".into(),
+        0 => format!("after epoch {epoch} of {epochs}"),
+        step => {
+            format!("after step {step} of {} in epoch {} of {epochs}", trainer.steps_per_epoch(), epoch + 1)
+        }
+    }
+}
+
 /// What a run that ended early has saved in `out`, and the command that continues it, with the folder `top`.
-pub fn saved(done: usize, [out, top]: [&Path; 2]) -> String {
-    let epochs = match done {
-        0 => "no epoch is saved yet".to_string(),
-        1 => format!("1 epoch is saved in {}", out.display()),
-        done => format!("{done} epochs are saved in {}", out.display()),
+pub fn saved(trainer: &Trainer, folders: [&Path; 2]) -> String {
+    saved_of([trainer.epoch(), trainer.step()], folders)
+}
+
+/// The same of these epochs, and of these steps of the next one.
+fn saved_of([epochs, steps]: [usize; 2], [out, top]: [&Path; 2]) -> String {
+    let number = |n: usize, what: &str| match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
     };
-    let verb = if done == 0 { "start again" } else { "continue" };
-    format!("{epochs}: {verb} with `wgoal train --resume --out {}`", quoted(top))
+    let parts: Vec<_> = [(epochs, "epoch"), (steps, "step")].into_iter().filter(|(n, _)| *n > 0).collect();
+    let is = if parts.iter().map(|(n, _)| n).sum::<usize>() == 1 { "is" } else { "are" };
+    let named: Vec<_> = parts.into_iter().map(|(n, what)| number(n, what)).collect();
+    let (what, verb) = match named.is_empty() {
+        true => ("no epoch is saved yet".to_string(), "start again"),
+        false => (format!("{} {is} saved in {}", named.join(" and "), out.display()), "continue"),
+    };
+    format!("{what}: {verb} with `wgoal train --resume --out {}`", quoted(top))
 }
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::saved;
+    use super::saved_of;
     use crate::cli::train::TrainArgs;
     use clap::FromArgMatches;
     use std::path::Path;
+
+    #[test]
+    fn what_is_saved_is_counted() {
+        let saved = |counts| saved_of(counts, [Path::new("run"); 2]);
+        let rest = " with `wgoal train --resume --out run`";
+        assert_eq!(saved([0, 0]), format!("no epoch is saved yet: start again{rest}"));
+        assert_eq!(saved([1, 0]), format!("1 epoch is saved in run: continue{rest}"));
+        assert_eq!(saved([0, 1]), format!("1 step is saved in run: continue{rest}"));
+        assert_eq!(saved([2, 0]), format!("2 epochs are saved in run: continue{rest}"));
+        assert_eq!(saved([1, 7]), format!("1 epoch and 7 steps are saved in run: continue{rest}"));
+    }
 
     /// The advised command, copied into a shell, resumes the run in its folder.
     #[test]
     fn the_advised_command_names_the_folder() {
         for out in ["runs/a", "my runs/it's $HOME"] {
-            let advice = saved(3, [Path::new(out); 2]);
+            let advice = saved_of([3, 0], [Path::new(out); 2]);
             let (_, command) = advice.split_once("`wgoal ").unwrap();
             let (command, _) = command.rsplit_once('`').unwrap();
             let script = format!("printf '%s\\n' {command}");

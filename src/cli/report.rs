@@ -91,7 +91,10 @@ impl Recorder {
             };
             let of_this = |sample: &Sample| sample.epoch <= trainer.epoch() && Sample::is_due(sample.epoch);
             recorder.samples = Some(kept.into_iter().filter(of_this).collect());
-            recorder.epoch(trainer);
+            // Within an epoch, the head is that of no epoch.
+            if trainer.step() == 0 {
+                recorder.epoch(trainer);
+            }
         }
         recorder
     }

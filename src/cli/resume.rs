@@ -58,6 +58,11 @@ pub fn checkpoint(checkpoint: Checkpoint, config: &TrainConfig) -> Result<Checkp
         let expected = format!("at least {done}, the epochs that the run has done");
         return Err(refuse("--epochs", expected, epochs, "give this number, or more to continue"));
     }
+    let step = checkpoint.step();
+    if step > 0 && done == epochs {
+        let expected = format!("at least {}, because the run is within this epoch", done + 1);
+        return Err(refuse("--epochs", expected, epochs, "give this number, or more to continue"));
+    }
     let best = checkpoint.best().map_or(0, |best| best.epoch);
     let stale = done - best;
     if done < epochs && patience > 0 && stale >= patience {
@@ -70,6 +75,8 @@ pub fn checkpoint(checkpoint: Checkpoint, config: &TrainConfig) -> Result<Checkp
             return Err(refuse("--resume", "a run that can continue", found, &advice));
         }
         note!("note: --patience {patience} ended the run after epoch {done} of {epochs}; {advice}");
+    } else if step > 0 {
+        note!("resuming after step {step} in epoch {} of {epochs}", done + 1);
     } else {
         note!("resuming after epoch {done} of {epochs}");
     }

@@ -1,7 +1,8 @@
 //! The folder of a run: config.json, metrics.jsonl, best.safetensors, last.safetensors.
 //!
 //! An epoch writes best, then metrics, then last. Only last counts: a run that is killed in between repeats the epoch
-//! and writes the same files again. A start that is not random, epoch 0, writes best and metrics.
+//! and writes the same files again. A start that is not random, epoch 0, writes best and metrics. Checkpoints within an
+//! epoch write last alone.
 
 mod origin;
 
@@ -14,7 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use wgoal::io::{self as files, Obstacle};
-use wgoal::train::{Epoch, Start};
+use wgoal::train::{Epoch, Every, Start};
 use wgoal::{Checkpoint, Device, Error, ErrorKind, Result, TrainConfig, Trainer};
 
 const CONFIG: &str = "config.json";
@@ -195,18 +196,18 @@ impl RunFolder {
             None => new_run(name)?,
         };
         let lock = lock.map_or_else(|| Lock::of(&path), Ok)?;
-        if trainer.epoch() == 0 && path.join(LAST).exists() {
+        let resumed = trainer.epoch() > 0 || trainer.step() > 0;
+        if !resumed && path.join(LAST).exists() {
             // Another process has used the folder in the meantime.
             Self::refuse_if_used(&path)?;
         }
         files::remove_partial(&path).map_err(obstructed(&path))?;
-        let resumed = trainer.epoch() > 0;
         let start = Started { dataset, device, recipe, resumed, changes };
         origin::write(&path, start, trainer.config())?;
 
         let metrics_path = path.join(METRICS);
         // A run from the start records its start again.
-        let from = u64::from(trainer.epoch() == 0);
+        let from = u64::from(!resumed);
         let kept: String = read_metrics(&metrics_path)?
             .lines()
             .filter(|line| {
@@ -267,6 +268,19 @@ impl RunFolder {
         }
         self.add_line(epoch)?;
         trainer.checkpoint()?.save(self.path.join(LAST))
+    }
+
+    /// Writes checkpoints within an epoch too.
+    pub fn checkpoint_every(&self, trainer: &mut Trainer, every: Option<Every>) {
+        let last = self.path.join(LAST);
+        if let Some(every) = every {
+            trainer.checkpoint_every(every, move |checkpoint| checkpoint.save(&last));
+        }
+    }
+
+    /// Writes the checkpoint of a run that was stopped within an epoch.
+    pub fn save_within(&self, trainer: &Trainer) -> Result<()> {
+        if trainer.step() == 0 { Ok(()) } else { trainer.checkpoint()?.save(self.path.join(LAST)) }
     }
 
     fn add_line(&mut self, result: &impl Serialize) -> Result<()> {

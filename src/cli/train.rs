@@ -8,7 +8,7 @@ use super::corrected::Corrected;
 use super::data::warn_of_data;
 use super::interrupt::Interrupt;
 use super::job::Job;
-use super::notes::{note_doubts, note_start, saved};
+use super::notes::{note_doubts, note_start, reached, saved};
 use super::options::{RunOptions, note_init, warn};
 use super::outcome::{Baselines, baselines, chance, reported};
 use super::progress::Spinner;
@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use wgoal::train::Best;
+use wgoal::train::{Best, Every};
 use wgoal::{
     Checkpoint, Dataset, Device, Error, ErrorKind, Plain, Recall, Result, Split, TrainConfig, Trainer,
 };
@@ -72,6 +72,12 @@ pub struct TrainArgs {
     #[arg(long, requires = "out", num_args = 0..=1, require_equals = true, value_name = "auto")]
     #[arg(hide_possible_values = true, help_heading = "Output")]
     pub resume: Option<Option<Resume>>,
+    /// Write a checkpoint also within an epoch: every so many steps (500), or 30s, 10m, 2h [default: after each epoch]
+    ///
+    /// It replaces last.safetensors. A run that is resumed from it ends with the same bits as one without an interruption.
+    /// A run that Ctrl-C or SIGTERM stops writes a checkpoint in any case.
+    #[arg(long, value_name = "STEPS|TIME", help_heading = "Output")]
+    checkpoint_every: Option<Every>,
     /// Do not compare with the closed forms CCA and ridge regression
     #[arg(long, help_heading = "Output")]
     no_baselines: bool,
@@ -266,14 +272,12 @@ impl TrainArgs {
         let out = folder.path().to_path_buf();
         let mut recorder = self.begin(&trainer, &mut folder)?;
         let watch = (&interrupt, job);
+        folder.checkpoint_every(&mut trainer, self.checkpoint_every);
         let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, watch, &out)?;
         if let Some(signal) = job.signal(&interrupt)? {
-            let place = match trainer.epoch() {
-                0 => "in the first epoch".to_string(),
-                epoch => format!("after epoch {epoch} of {}", trainer.config().epochs),
-            };
-            let saved = saved(trainer.epoch(), [folder.path(); 2]);
-            always!("stopped by {} {place}; {}", signal.name(), Plain(saved));
+            folder.save_within(&trainer)?;
+            let saved = saved(&trainer, [folder.path(); 2]);
+            always!("stopped by {} {}; {}", signal.name(), reached(&trainer), Plain(saved));
             return Ok(signal.exit_code());
         }
         drop(interrupt);

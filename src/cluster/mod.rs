@@ -8,12 +8,18 @@ mod alone;
 mod mpi;
 mod slices;
 mod tree;
+#[cfg(feature = "native")]
+mod waiting;
 
 pub use alone::Alone;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use slices::{SLICES, Slices};
 pub(crate) use tree::{Node, Tree};
+#[cfg(feature = "native")]
+pub(crate) use waiting::Measured;
+#[cfg(feature = "native")]
+pub use waiting::Waited;
 
 use crate::{Error, Result};
 use bytemuck::Pod;
@@ -28,6 +34,11 @@ pub trait Communicator: Send + Sync {
 
     /// The number of this process among those of its machine, from 0, and their number.
     fn local(&self) -> [usize; 2];
+
+    /// The name of the machine of this process; empty if it is not known.
+    fn machine(&self) -> String {
+        String::new()
+    }
 
     /// Joins the bytes of all ranks in the order of the ranks, on every rank. Rank r gives `lens[r]` bytes. `whole` has
     /// room for all of them.

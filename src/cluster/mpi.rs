@@ -77,6 +77,10 @@ impl Communicator for Mpi {
         self.local
     }
 
+    fn machine(&self) -> String {
+        mpi::environment::processor_name().unwrap_or_default()
+    }
+
     fn gather(&self, own: &[u8], lens: &[usize], whole: &mut [u8]) -> Result<()> {
         let piece = (AT_ONCE / self.size).max(1);
         let places = starts(lens);

@@ -158,7 +158,8 @@ impl Batches {
                 waiting = read_ahead.due(&dataset);
             }
             if slice == 0 && (waiting || in_blocks.is_some()) {
-                let first = if step == begin { order.first(until(step)) } else { order.told(until(step + 1)) };
+                let first =
+                    if step == begin { order.first(until(step)) } else { order.told(until(step + 1)) };
                 let next = first..order.told(until(step + 2));
                 // A batch without blocks is announced in its own order, of which only the own slices are read.
                 let next = match &slices {

@@ -84,7 +84,8 @@ impl Source {
         match path.is_dir() {
             true => Folder::paths(path),
             false => {
-                let listed = PositionedFile::open(path, "").ok().and_then(|file| Manifest::open(path, &file).ok()?);
+                let listed =
+                    PositionedFile::open(path, "").ok().and_then(|file| Manifest::open(path, &file).ok()?);
                 let listed = listed.filter(|_| path.extension().is_some_and(|ending| ending == "json"));
                 let listed = listed.map_or(Vec::new(), |manifest| manifest.paths());
                 std::iter::once(path.to_path_buf()).chain(listed).collect()

@@ -151,7 +151,9 @@ fn entry(label: &str, folder: &Path, value: Value) -> Result<Vec<Listed>> {
         Value::String(name) => (name, None),
         Value::Object(entry) => match (entry.get("file"), entry.get("rows"), entry.len()) {
             (Some(Value::String(name)), None, 1) => (name, None),
-            (Some(Value::String(name)), Some(Value::Number(rows)), 2) if rows.is_u64() => (name, rows.as_u64()),
+            (Some(Value::String(name)), Some(Value::Number(rows)), 2) if rows.is_u64() => {
+                (name, rows.as_u64())
+            }
             _ => return wrong(&value),
         },
         _ => return wrong(&value),

@@ -227,7 +227,11 @@ impl Checkpoint {
             }
             tensors.extend(values_of(&state.records));
             for (name, rows) in BANK_ROWS.into_iter().zip(state.bank.iter().flatten()) {
-                tensors.push((name.into(), vec![rows.len() / self.head.dim(), self.head.dim()], rows.clone()));
+                tensors.push((
+                    name.into(),
+                    vec![rows.len() / self.head.dim(), self.head.dim()],
+                    rows.clone(),
+                ));
             }
         }
         tensors.extend(self.head.standardizers());
@@ -302,7 +306,17 @@ impl Checkpoint {
 
 impl Progress {
     pub fn new(config: TrainConfig, dataset: String, dims: [usize; 2]) -> Self {
-        Self { format: FORMAT, config, dataset, dims, epoch: 0, step: 0, within: None, best: None, correction: None }
+        Self {
+            format: FORMAT,
+            config,
+            dataset,
+            dims,
+            epoch: 0,
+            step: 0,
+            within: None,
+            best: None,
+            correction: None,
+        }
     }
 }
 

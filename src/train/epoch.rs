@@ -1,6 +1,7 @@
 //! The result of an epoch: its numbers, and whether the run has collapsed or diverged.
 
 use super::{Init, StepStats, TrainConfig};
+use crate::cluster::Waited;
 use crate::eval::Recall;
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
@@ -39,8 +40,11 @@ pub struct Epoch {
     /// A message if training has collapsed: what to check and what to change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collapse: Option<String>,
-    /// Time spent on it, validation included.
+    /// Time spent on it, validation included. Of an epoch that was resumed, the time since then.
     pub seconds: f64,
+    /// The process of the job that the others waited for while they trained. `None` without other processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited: Option<Waited>,
 }
 
 impl fmt::Display for Epoch {

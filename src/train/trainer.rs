@@ -10,10 +10,8 @@ use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::features::Part;
 use super::within::{Every, Within};
 use super::{Init, Pipeline, StepStats, TrainConfig};
-use crate::cluster::{Communicator, gather};
-use crate::data::{
-    Batches, Dataset, Preprocess, Side, Split, SplitRows, rows_of_steps, steps_per_epoch,
-};
+use crate::cluster::{Communicator, Measured, gather};
+use crate::data::{Batches, Dataset, Preprocess, Side, Split, SplitRows, rows_of_steps, steps_per_epoch};
 use crate::device::Device;
 use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::gradient::Bank;
@@ -66,7 +64,7 @@ pub struct Trainer {
     preprocess: Arc<Preprocess>,
     pipeline: Pipeline,
     /// The other processes of the job, if there are any.
-    ranks: Option<Arc<dyn Communicator>>,
+    ranks: Option<Arc<Measured>>,
     progress: Progress,
     /// The statistics of the steps of an epoch that has not ended, as far as they were fetched.
     records: Vec<StepStats>,
@@ -340,6 +338,7 @@ impl Trainer {
     /// # Errors
     /// A configuration without slices, or more processes than a batch has slices.
     pub fn share(&mut self, ranks: Arc<dyn Communicator>) -> Result<()> {
+        let ranks = Arc::new(Measured::new(ranks));
         self.pipeline.share(ranks.clone())?;
         self.ranks = (ranks.size() > 1).then_some(ranks);
         Ok(())
@@ -576,8 +575,10 @@ impl Trainer {
         let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
         let steps = self.steps_per_epoch();
         let objective = config.objective_of(epoch);
+        self.ranks.iter().for_each(|ranks| ranks.restart());
         let (lr, within) = self.train_steps()?;
         self.keep(within)?;
+        let waited = self.ranks.as_ref().map(|ranks| ranks.waited()).transpose()?;
         let asked = self.tell(Event::Validating { epoch: epoch + 1 });
         if self.any_rank([asked])? == [true] {
             return Err(self.stopped(steps, steps));
@@ -611,6 +612,7 @@ impl Trainer {
             best,
             collapse: None,
             seconds: 0.0,
+            waited,
         };
         let chance = self.val.chance();
         // The number of local rows is unknown if the host pools them.

@@ -41,7 +41,12 @@ impl FromStr for Every {
         };
         let expected = "a number of steps above 0, or of seconds, minutes or hours";
         every.ok_or_else(|| {
-            Error::config("--checkpoint-every", expected, format!("'{text}'"), "give for example 500, 30s, 10m or 2h")
+            Error::config(
+                "--checkpoint-every",
+                expected,
+                format!("'{text}'"),
+                "give for example 500, 30s, 10m or 2h",
+            )
         })
     }
 }
@@ -70,9 +75,8 @@ pub(super) const RECORDS: (&str, usize) = ("epoch.records", 5);
 
 /// The statistics as the values of this tensor; none between epochs.
 pub(super) fn values_of(records: &[StepStats]) -> Option<(String, Vec<usize>, Vec<f32>)> {
-    let values = |r: &StepStats| {
-        [r.loss, r.positive, r.hardest, r.gradient_norm, f32::from(u8::from(r.clipped))]
-    };
+    let values =
+        |r: &StepStats| [r.loss, r.positive, r.hardest, r.gradient_norm, f32::from(u8::from(r.clipped))];
     let shape = vec![records.len(), RECORDS.1];
     (!records.is_empty()).then(|| (RECORDS.0.into(), shape, records.iter().flat_map(values).collect()))
 }
@@ -92,6 +96,42 @@ pub(super) fn records_of(values: &[f32]) -> Vec<StepStats> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Checkpoint, Dataset, Device, TrainConfig, Trainer};
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn a_checkpoint_that_does_not_fit_its_epoch_is_refused() {
+        let config = TrainConfig::default().with(|c| {
+            (c.embed, c.batch, c.memory_bank) = (4, 128, 256);
+            c.objective = "hinge".parse().unwrap();
+        });
+        let dataset = Arc::new(Dataset::open("data/clipart-mini").unwrap());
+        let mut trainer = Trainer::new(&Device::cpu(), dataset.clone(), config).unwrap();
+        let (steps, taken) = (trainer.steps_per_epoch(), Arc::new(Mutex::new(None)));
+        let to = taken.clone();
+        trainer.checkpoint_every(Every::Steps(2), move |checkpoint| {
+            to.lock().unwrap().get_or_insert_with(|| checkpoint.clone());
+            Ok(())
+        });
+        trainer.run_epoch().unwrap();
+        let checkpoint = taken.lock().unwrap().take().unwrap();
+        let refused = |change: &dyn Fn(&mut Checkpoint)| {
+            let mut changed = checkpoint.clone();
+            change(&mut changed);
+            let resumed = Trainer::resume(&Device::cpu(), dataset.clone(), changed);
+            resumed.map(|trainer| trainer.step()).map_err(|error| error.to_string())
+        };
+        assert_eq!(refused(&|_| ()), Ok(2));
+        let advice = "resume from the run's last.safetensors";
+        let step = |step| refused(&|c: &mut Checkpoint| c.progress.within.as_mut().unwrap().step = step);
+        let of = |found: &str| format!("checkpoint: expected {found}; {advice}");
+        assert_eq!(step(1), Err(of(&format!("1 steps in 0 epochs of {steps} steps and 1 more, found 2"))));
+        let beyond = steps + 1;
+        let expected = format!("{beyond} steps in 0 epochs of {steps} steps and {beyond} more, found 2");
+        assert_eq!(step(beyond), Err(of(&expected)));
+        let bank = refused(&|c: &mut Checkpoint| c.state.as_mut().unwrap().bank = None);
+        assert_eq!(bank, Err(of("256 pairs in the memory bank, found 0")));
+    }
 
     #[test]
     fn steps_and_times_are_told_by_their_unit() {
@@ -107,6 +147,8 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
         }
         assert!(every("3").is_due(3, Duration::ZERO) && !every("3").is_due(2, Duration::MAX));
-        assert!(every("3s").is_due(0, Duration::from_secs(3)) && !every("3s").is_due(9, Duration::from_secs(2)));
+        assert!(
+            every("3s").is_due(0, Duration::from_secs(3)) && !every("3s").is_due(9, Duration::from_secs(2))
+        );
     }
 }

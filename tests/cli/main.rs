@@ -39,3 +39,4 @@ mod terminal;
 mod threads;
 mod unused;
 mod weights;
+mod within;

@@ -47,9 +47,19 @@ fn a_signal_ends_a_run_between_steps_and_the_advice_continues_it() {
         assert_eq!(stdout, "");
         let done = place.metrics("run").len() - 1;
         let last = stderr.lines().last().unwrap();
-        let saved = if done == 1 { "1 epoch is".into() } else { format!("{done} epochs are") };
+        let epochs = if done == 1 { "1 epoch".into() } else { format!("{done} epochs") };
+        let step = wgoal::Checkpoint::load(place.path("run/last.safetensors")).unwrap().step();
+        // An epoch has three steps.
+        let (reached, saved) = match step {
+            0 if done == 1 => (format!("epoch {done}"), format!("{epochs} is")),
+            0 => (format!("epoch {done}"), format!("{epochs} are")),
+            1 => (format!("step 1 of 3 in epoch {}", done + 1), format!("{epochs} and 1 step are")),
+            step => {
+                (format!("step {step} of 3 in epoch {}", done + 1), format!("{epochs} and {step} steps are"))
+            }
+        };
         let expected = format!(
-            "stopped by {name} after epoch {done} of 1000000; {saved} saved in run: continue with `wgoal train --resume \
+            "stopped by {name} after {reached} of 1000000; {saved} saved in run: continue with `wgoal train --resume \
              --out run`"
         );
         assert_eq!(last, expected);
@@ -65,24 +75,31 @@ fn a_signal_ends_a_run_between_steps_and_the_advice_continues_it() {
 }
 
 #[test]
-fn a_signal_in_the_first_epoch_says_that_none_is_saved() {
+fn a_signal_in_the_first_epoch_saves_its_steps() {
     let place = Place::new();
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
     // An epoch of many steps.
-    let options = "--recipe goal --batch 1 --objective infonce --embed 64 --device cpu --no-baselines";
+    let options =
+        "--recipe goal --batch 1 --objective infonce --embed 64 --device cpu --no-baselines --no-report";
     let mut child = place.start(&format!("train {data} {options} --out run"), Stdio::piped);
     wait_until(&mut child, || place.path("run/metrics.jsonl").exists());
     send(&child, Signal::INT);
     let stderr = text(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(130), "{stderr}");
     let last = stderr.lines().last().unwrap();
-    assert_eq!(
-        last,
-        "stopped by Ctrl-C in the first epoch; no epoch is saved yet: start again with `wgoal train --resume --out run`"
-    );
-    assert_eq!(place.names("run"), ["config.json", "metrics.jsonl", "run.toml"]);
+    let checkpoint = wgoal::Checkpoint::load(place.path("run/last.safetensors")).unwrap();
+    let step = checkpoint.step();
+    assert!(checkpoint.epoch() == 0 && step > 0);
+    assert!(last.starts_with(&format!("stopped by Ctrl-C after step {step} of ")), "{last}");
+    let saved = if step == 1 { "1 step is".into() } else { format!("{step} steps are") };
+    let advice =
+        format!(" in epoch 1 of 30; {saved} saved in run: continue with `wgoal train --resume --out run`");
+    assert!(last.ends_with(&advice), "{last}");
+    assert_eq!(place.names("run"), ["config.json", "last.safetensors", "metrics.jsonl", "run.toml"]);
     place.ok(&format!("{} --epochs 1 --no-baselines", advised(last)));
+    place.ok(&format!("train {data} {options} --epochs 1 --out whole"));
     assert_eq!(place.metrics("run").len(), 1);
+    assert!(place.read("run/last.safetensors") == place.read("whole/last.safetensors"));
 }
 
 /// What a run writes to a terminal on standard error, and whether it succeeds.

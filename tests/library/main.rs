@@ -17,3 +17,4 @@ mod hubs;
 mod kernel_cca;
 mod landmarks;
 mod ranks;
+mod within;

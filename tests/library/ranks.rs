@@ -75,7 +75,7 @@ impl Communicator for Thread {
 }
 
 /// Runs `work` on every rank. Each has its own pool, because a rank that waits for others keeps a thread.
-fn on_ranks<T: Send>(size: usize, work: impl Fn(Arc<dyn Communicator>) -> T + Sync) -> Vec<T> {
+pub fn on_ranks<T: Send>(size: usize, work: impl Fn(Arc<dyn Communicator>) -> T + Sync) -> Vec<T> {
     let table = Arc::new((Mutex::new(Table { parts: vec![None; size], taken: 0 }), Condvar::new()));
     std::thread::scope(|scope| {
         let ranks: Vec<_> = (0..size)

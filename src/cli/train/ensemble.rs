@@ -88,10 +88,12 @@ fn train_member(
     trained: &mut Trained,
 ) -> Result<Option<u8>> {
     let mut recorder = args.begin(&trainer, &mut run)?;
+    run.checkpoint_every(&mut trainer, args.checkpoint_every);
     let collapsed = epochs(&mut trainer, &mut run, &mut recorder, (interrupt, &Job::alone()), top)?;
     if let Some(signal) = interrupt.signal() {
-        let (number, saved) = (trained.heads.len() + 1, saved(trainer.epoch(), [run.path(), top]));
-        always!("stopped by {} in member {number}; {}", signal.name(), Plain(saved));
+        run.save_within(&trainer)?;
+        let (number, saved) = (trained.heads.len() + 1, saved(&trainer, [run.path(), top]));
+        always!("stopped by {} in member {number} {}; {}", signal.name(), reached(&trainer), Plain(saved));
         return Ok(Some(signal.exit_code()));
     }
     let (Some(best), Some(checkpoint)) = (trainer.best_epoch(), trainer.best()) else {

@@ -8,8 +8,8 @@ use crate::cli::progress::{Progress, Spinner};
 use crate::cli::report::Recorder;
 use std::path::Path;
 use std::sync::Arc;
-use wgoal::train::Init;
-use wgoal::{Checkpoint, Dataset, Device, ErrorKind, Result, TrainConfig, Trainer};
+use wgoal::train::{Epoch, Init};
+use wgoal::{Checkpoint, Dataset, Device, ErrorKind, Plain, Result, TrainConfig, Trainer};
 
 /// The trainer of a run that starts, or that goes on from a checkpoint.
 pub(super) fn trainer(
@@ -62,7 +62,7 @@ pub(super) fn epochs(
             Err(error) if error.kind() == ErrorKind::Stopped => break,
             // Add to the error of a failed device how to continue the run.
             Err(error) if error.kind() == ErrorKind::Device => {
-                let saved = saved(trainer.epoch(), [folder.path(), top]);
+                let saved = saved(trainer, [folder.path(), top]);
                 return Err(
                     error.with_advice(format!("{saved}, or with another --device if it happens again"))
                 );
@@ -73,12 +73,29 @@ pub(super) fn epochs(
         recorder.epoch(trainer);
         progress.epoch_ended();
         progress.above(|| note!("{epoch}"));
+        if let Some(wait) = long_wait(&epoch) {
+            progress.above(|| note!("{wait}"));
+        }
         if let Some(collapse) = epoch.collapse.filter(|_| !collapsed) {
             collapsed = true;
             progress.above(|| note!("warning: {collapse}"));
         }
     }
     Ok(collapsed)
+}
+
+/// Names the process that the others waited for, if that took a second and a tenth of the epoch.
+fn long_wait(epoch: &Epoch) -> Option<String> {
+    let is_long = |seconds: f64| seconds >= 1.0 && seconds > 0.1 * epoch.seconds;
+    let waited = epoch.waited.as_ref().filter(|waited| is_long(waited.seconds))?;
+    let machine = match waited.machine.as_str() {
+        "" => String::new(),
+        machine => format!(" on {}", Plain(machine)),
+    };
+    let (process, seconds) = (waited.process, waited.seconds);
+    let share = 100.0 * seconds / epoch.seconds;
+    let wait = format!("the others waited {seconds:.1} s for it ({share:.0} % of the epoch)");
+    Some(format!("note: process {process}{machine} was slow: {wait}"))
 }
 
 /// Trains in a process that is not the first of its job. It writes and prints nothing.

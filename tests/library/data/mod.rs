@@ -8,6 +8,7 @@ mod divide;
 mod faults;
 mod formats;
 mod local;
+mod shards;
 mod summary;
 
 use std::collections::BTreeMap;
