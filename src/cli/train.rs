@@ -77,7 +77,7 @@ pub struct TrainArgs {
     /// It replaces last.safetensors. A run that is resumed from it ends with the same bits as one without an interruption.
     /// A run that Ctrl-C or SIGTERM stops writes a checkpoint in any case.
     #[arg(long, value_name = "STEPS|TIME", help_heading = "Output")]
-    checkpoint_every: Option<Every>,
+    checkpoint_every: Option<String>,
     /// Do not compare with the closed forms CCA and ridge regression
     #[arg(long, help_heading = "Output")]
     no_baselines: bool,
@@ -198,6 +198,7 @@ impl TrainArgs {
     /// reported.
     fn plan(&self, job: &Job) -> Result<Plan> {
         wgoal::check_environment()?;
+        self.every()?;
         // Lock the folder before reading it, because another process may be writing there.
         let out = self.out.as_deref().filter(|out| job.is_first() && out.is_dir());
         let lock = out.map(Lock::of).transpose()?;
@@ -246,6 +247,11 @@ impl TrainArgs {
         Ok(Plan { lock, earlier, path, dataset, config, recipe, device })
     }
 
+    /// How often checkpoints within an epoch are due.
+    fn every(&self) -> Result<Option<Every>> {
+        self.checkpoint_every.as_deref().map(str::parse).transpose()
+    }
+
     /// Everything else before the first step.
     fn ready(&self, plan: Plan, job: &Job) -> Result<Ready> {
         let Plan { lock, earlier, path, dataset, config, recipe, device } = plan;
@@ -272,7 +278,7 @@ impl TrainArgs {
         let out = folder.path().to_path_buf();
         let mut recorder = self.begin(&trainer, &mut folder)?;
         let watch = (&interrupt, job);
-        folder.checkpoint_every(&mut trainer, self.checkpoint_every);
+        folder.checkpoint_every(&mut trainer, self.every()?);
         let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, watch, &out)?;
         if let Some(signal) = job.signal(&interrupt)? {
             folder.save_within(&trainer)?;

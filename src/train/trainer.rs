@@ -204,7 +204,13 @@ impl Trainer {
         if within > steps || has_checksum && progress.step != expected {
             return Err(Error::checkpoint(
                 "checkpoint",
-                format!("{expected} steps in {} epochs of {steps} steps and {within} more", progress.epoch),
+                match within {
+                    0 => format!("{expected} steps in {} epochs", progress.epoch),
+                    _ => format!(
+                        "{expected} steps in {} epochs of {steps} steps and {within} more",
+                        progress.epoch
+                    ),
+                },
                 progress.step,
                 "resume from the run's last.safetensors",
             ));

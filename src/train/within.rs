@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_checkpoint_that_does_not_fit_its_epoch_is_refused() {
         let config = TrainConfig::default().with(|c| {
-            (c.embed, c.batch, c.memory_bank) = (4, 128, 256);
+            (c.embed, c.batch, c.memory_bank, c.bank_warmup) = (4, 128, 256, 0);
             c.objective = "hinge".parse().unwrap();
         });
         let dataset = Arc::new(Dataset::open("data/clipart-mini").unwrap());

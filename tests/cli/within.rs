@@ -6,8 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A run of epochs of 48 steps, some of which carry a memory bank.
-const RUN: &str = "train data --recipe goal --objective hinge --memory-bank 8 --ema 0.9 --batch 1 --lr 0.01 --embed 4 \
+const RUN: &str = "train data --recipe goal --objective hinge --memory-bank 8 --bank-warmup 0 --ema 0.9 --batch 1 --lr 0.01 --embed 4 \
                    --epochs 3 --patience 0 --device cpu --no-baselines --no-report";
+
+/// The run with another number of epochs.
+fn with_epochs(epochs: usize) -> String {
+    RUN.replace("--epochs 3", &format!("--epochs {epochs}"))
+}
 
 /// The files of a finished run that do not depend on the time.
 fn files(place: &Place, run: &str) -> [Vec<u8>; 2] {
@@ -63,7 +68,7 @@ fn a_checkpoint_within_an_epoch_asks_for_that_epoch() {
     let place = Place::new();
     // The process ends at its second epoch: its metrics cannot be written any more.
     let mut child =
-        place.start(&format!("{RUN} --epochs 100000 --checkpoint-every 5 --out run"), Stdio::null);
+        place.start(&format!("{} --checkpoint-every 5 --out run", with_epochs(100_000)), Stdio::null);
     let (last, began) = (place.path("run/last.safetensors"), Instant::now());
     let within = || wgoal::Checkpoint::load(&last).is_ok_and(|checkpoint| checkpoint.step() > 0);
     while !within() {
@@ -92,7 +97,7 @@ fn a_checkpoint_within_an_epoch_asks_for_that_epoch() {
         assert_eq!(output.code, 0, "{}", output.stderr);
         let said = format!("resuming after step {step} in epoch {next} of {next}");
         assert!(output.stderr.lines().any(|line| line == said), "{}", output.stderr);
-        place.ok(&format!("{RUN} --epochs {next} --out whole"));
+        place.ok(&format!("{} --out whole", with_epochs(next)));
         assert!(files(&place, "run") == files(&place, "whole"));
     }
 }
@@ -156,8 +161,8 @@ fn the_example_for_slurm_puts_a_stopped_run_into_the_queue_again() {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
-    let options = RUN.strip_prefix("train data ").unwrap();
-    let mut first = job(&format!("{options} --epochs 5000")).spawn().unwrap();
+    let options = with_epochs(5000);
+    let mut first = job(options.strip_prefix("train data ").unwrap()).spawn().unwrap();
     let began = Instant::now();
     while !place.path("run/last.safetensors").exists() {
         assert!(began.elapsed() < HANGS && first.try_wait().unwrap().is_none());
@@ -172,7 +177,7 @@ fn the_example_for_slurm_puts_a_stopped_run_into_the_queue_again() {
     // The next time, the run goes on with its own options. It has reached its last epoch when these are fewer.
     let next = checkpoint.epoch() + 1;
     place.ok(&format!("train --resume --epochs {next} --no-baselines --no-report --out run"));
-    place.ok(&format!("{RUN} --epochs {next} --out whole"));
+    place.ok(&format!("{} --out whole", with_epochs(next)));
     assert!(files(&place, "run") == files(&place, "whole"));
     assert!(job("").status().unwrap().success(), "a run that has ended prints its result");
     assert_eq!(place.read("queue"), b"requeue 417\n");

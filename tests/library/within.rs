@@ -80,13 +80,15 @@ type Change = fn(&mut TrainConfig);
 const CASES: [(&str, Change); 5] = [
     ("con:con", |c| c.dropout = 0.2),
     ("hinge", |c| {
-        (c.memory_bank, c.ema, c.equal_captions) = (300, 0.9, EqualCaptions::Mask);
+        (c.memory_bank, c.bank_warmup, c.ema) = (300, 0, 0.9);
+        c.equal_captions = EqualCaptions::Mask;
     }),
     ("cir:sig-ms", |c| {
         (c.memory_bank, c.bank_warmup, c.warmup_epochs) = (256, 1, 1);
     }),
     ("siglip", |c| {
-        (c.shuffle, c.l2_sp) = (Shuffle::Blocks { window: Some(200) }, 0.1);
+        (c.batch, c.l2_sp) = (24, 0.1);
+        c.shuffle = Shuffle::Blocks { window: Some(400) };
     }),
     ("infonce", |c| c.text_encoder = EncoderKind::ResidualMlp),
 ];
@@ -128,7 +130,7 @@ fn a_run_resumed_within_an_epoch_ends_with_the_same_bits() {
 
 #[test]
 fn ranks_resume_within_an_epoch_on_another_number_of_ranks() {
-    let config = config("hinge", |c| (c.memory_bank, c.slices) = (300, SLICES));
+    let config = config("hinge", |c| (c.memory_bank, c.bank_warmup, c.slices) = (300, 0, SLICES));
     let (whole, alone) = run(&config, None);
     let (of_ranks, shared) = on_ranks(3, |ranks| run(&config, Some(ranks))).swap_remove(0);
     assert!(of_ranks == whole && shared == alone, "a checkpoint does not depend on the number of ranks");

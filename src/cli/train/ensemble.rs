@@ -88,7 +88,7 @@ fn train_member(
     trained: &mut Trained,
 ) -> Result<Option<u8>> {
     let mut recorder = args.begin(&trainer, &mut run)?;
-    run.checkpoint_every(&mut trainer, args.checkpoint_every);
+    run.checkpoint_every(&mut trainer, args.every()?);
     let collapsed = epochs(&mut trainer, &mut run, &mut recorder, (interrupt, &Job::alone()), top)?;
     if let Some(signal) = interrupt.signal() {
         run.save_within(&trainer)?;

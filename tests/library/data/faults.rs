@@ -142,8 +142,7 @@ fn a_path_that_is_no_dataset_is_refused() {
     let dir = write(&Files::from([("notes.txt", vec![])]));
     fs::create_dir(dir.path().join("images.npy")).unwrap();
     let open = |name| message(&dir, Dataset::open(dir.path().join(name)));
-    let expected =
-        "expected a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow or .feather file, found";
+    let expected = "expected a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow, .feather or .json file, found";
     assert_eq!(
         open("nowhere"),
         format!("DIR/nowhere: {expected} no such file; check the path and that the dataset is complete")

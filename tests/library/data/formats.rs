@@ -547,8 +547,7 @@ fn other_formats_are_refused_with_a_command_that_converts_them() {
         write_more(&dir, &[(name, vec![1])]);
         message(&dir, Dataset::open(dir.path().join(name)))
     };
-    let expected =
-        "expected a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow or .feather file, found";
+    let expected = "expected a dataset: a folder, or a .safetensors, .npz, .parquet, .arrow, .feather or .json file, found";
     assert_eq!(
         open("it's.h5"),
         format!(

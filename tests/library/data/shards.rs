@@ -70,7 +70,7 @@ fn numbered(array: &str, file: Option<usize>) -> String {
 /// The head that a dataset trains to.
 fn trained(path: &Path, change: impl FnOnce(&mut TrainConfig)) -> Vec<f32> {
     let config = TrainConfig::default().with(|c| {
-        (c.embed, c.epochs, c.batch) = (4, 2, 32);
+        (c.embed, c.epochs, c.batch) = (4, 2, 8);
         c.shuffle = Shuffle::Blocks { window: Some(128) };
         change(c);
     });
