@@ -2,7 +2,7 @@
 //! 2020). They are constants: no gradient goes to them.
 
 use super::relation::{LeftOut, Relation};
-use crate::device::{Backend, Buffer, Commands, Device, Mat, Matrix, Slice, pad_rows, padded};
+use crate::device::{Backend, Buffer, Commands, Device, Mat, Matrix, Slice, padded};
 use crate::kernels::accumulate;
 use crate::{Error, Result};
 
@@ -169,7 +169,7 @@ impl Bank {
     ) -> Result<()> {
         self.clear();
         for (matrix, rows) in [&mut self.images, &mut self.texts].into_iter().zip(rows) {
-            let values = pad_rows(rows, matrix.cols);
+            let values = crate::device::pad_rows(rows, matrix.cols);
             matrix.buffer.write(device, 0, &values)?;
         }
         self.next = self.batches(steps).start * self.pairs % self.capacity;
