@@ -72,9 +72,9 @@ pub struct TrainArgs {
     #[arg(long, requires = "out", num_args = 0..=1, require_equals = true, value_name = "auto")]
     #[arg(hide_possible_values = true, help_heading = "Output")]
     pub resume: Option<Option<Resume>>,
-    /// Write a checkpoint also within an epoch: every so many steps (500), or 30s, 10m, 2h [default: after each epoch]
+    /// Write checkpoints within epochs too, after so many steps (500) or a time (30s, 10m, 2h) [default: none]
     ///
-    /// It replaces last.safetensors. A run that is resumed from it ends with the same bits as one without an interruption.
+    /// Each replaces last.safetensors. A run that is resumed from it ends with the same bits as one without an interruption.
     /// A run that Ctrl-C or SIGTERM stops writes a checkpoint in any case.
     #[arg(long, value_name = "STEPS|TIME", help_heading = "Output")]
     checkpoint_every: Option<String>,
