@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use wgoal::train::{Best, Every};
+use wgoal::train::Best;
 use wgoal::{
     Checkpoint, Dataset, Device, Error, ErrorKind, Plain, Recall, Result, Split, TrainConfig, Trainer,
 };
@@ -245,11 +245,6 @@ impl TrainArgs {
             Some(earlier) => earlier.recipe.clone(),
         };
         Ok(Plan { lock, earlier, path, dataset, config, recipe, device })
-    }
-
-    /// How often checkpoints within an epoch are due.
-    fn every(&self) -> Result<Option<Every>> {
-        self.checkpoint_every.as_deref().map(str::parse).transpose()
     }
 
     /// Everything else before the first step.

@@ -165,42 +165,6 @@ impl Pipeline {
         self.bank.iter_mut().for_each(Bank::clear);
     }
 
-    /// Continues an epoch after `steps` steps, with the rows of its memory bank. `ids` gives the image rows and the text
-    /// rows of the pairs of these steps.
-    ///
-    /// # Errors
-    /// Another number of rows than the bank has after so many steps.
-    #[cfg(feature = "native")]
-    pub(crate) fn resume_epoch(
-        &mut self,
-        (epoch, steps): (usize, usize),
-        rows: Option<&[Vec<f32>; 2]>,
-        ids: impl FnOnce(std::ops::Range<usize>) -> Vec<[Vec<u32>; 2]>,
-    ) -> Result<()> {
-        self.start_epoch(epoch);
-        let Some(bank) = self.bank.as_mut().filter(|_| self.banking) else { return Ok(()) };
-        let batches = bank.batches(steps);
-        let expected = batches.len() * self.pairs * self.layout.embed;
-        let none = [const { Vec::new() }; 2];
-        let rows = rows.unwrap_or(&none);
-        if rows.iter().any(|rows| rows.len() != expected) {
-            let expected = format!("{} pairs in the memory bank", batches.len() * self.pairs);
-            let found = rows[0].len().min(rows[1].len()) / self.layout.embed;
-            let advice = "resume from the run's last.safetensors";
-            return Err(Error::checkpoint("checkpoint", expected, found, advice));
-        }
-        bank.restore(&self.device, steps, [&rows[0], &rows[1]], &ids(batches))
-    }
-
-    /// The rows of the memory bank, if there are any.
-    #[cfg(feature = "native")]
-    pub(crate) async fn bank_rows(&self) -> Result<Option<[Vec<f32>; 2]>> {
-        match self.bank.as_ref().filter(|bank| self.banking && bank.filled() > 0) {
-            Some(bank) => Ok(Some(bank.read(&self.device).await?)),
-            None => Ok(None),
-        }
-    }
-
     /// [`Pipeline::step`] without waiting.
     ///
     /// # Errors

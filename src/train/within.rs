@@ -1,6 +1,6 @@
 //! Checkpoints within an epoch: when they are due, and what of an epoch goes into them.
 
-use super::StepStats;
+use super::{Pipeline, StepStats};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
@@ -70,6 +70,42 @@ pub(crate) struct Within {
     pub zero_rows: usize,
 }
 
+impl Pipeline {
+    /// Continues an epoch after `steps` steps, with the rows of its memory bank. `ids` gives the image rows and the text
+    /// rows of the pairs of these steps.
+    ///
+    /// # Errors
+    /// Another number of rows than the bank has after so many steps.
+    pub(crate) fn resume_epoch(
+        &mut self,
+        (epoch, steps): (usize, usize),
+        rows: Option<&[Vec<f32>; 2]>,
+        ids: impl FnOnce(std::ops::Range<usize>) -> Vec<[Vec<u32>; 2]>,
+    ) -> Result<()> {
+        self.start_epoch(epoch);
+        let Some(bank) = self.bank.as_mut().filter(|_| self.banking) else { return Ok(()) };
+        let batches = bank.batches(steps);
+        let expected = batches.len() * self.pairs * self.layout.embed;
+        let none = [const { Vec::new() }; 2];
+        let rows = rows.unwrap_or(&none);
+        if rows.iter().any(|rows| rows.len() != expected) {
+            let expected = format!("{} pairs in the memory bank", batches.len() * self.pairs);
+            let found = rows[0].len().min(rows[1].len()) / self.layout.embed;
+            let advice = "resume from the run's last.safetensors";
+            return Err(Error::checkpoint("checkpoint", expected, found, advice));
+        }
+        bank.restore(&self.device, steps, [&rows[0], &rows[1]], &ids(batches))
+    }
+
+    /// The rows of the memory bank, if there are any.
+    pub(crate) async fn bank_rows(&self) -> Result<Option<[Vec<f32>; 2]>> {
+        match self.bank.as_ref().filter(|bank| self.banking && bank.filled() > 0) {
+            Some(bank) => Ok(Some(bank.read(&self.device).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
 /// The tensor with the statistics of the steps of the epoch, and its width.
 pub(super) const RECORDS: (&str, usize) = ("epoch.records", 5);
 
@@ -96,7 +132,9 @@ pub(super) fn records_of(values: &[f32]) -> Vec<StepStats> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Checkpoint, Dataset, Device, TrainConfig, Trainer};
+    use crate::data::Dataset;
+    use crate::device::Device;
+    use crate::train::{Checkpoint, TrainConfig, Trainer};
     use std::sync::{Arc, Mutex};
 
     #[test]

@@ -1,6 +1,6 @@
 //! What every run consists of: its trainer, its epochs and its correction for hubs.
 
-use super::{Interrupt, Job, Plan, RunFolder, resume};
+use super::{Interrupt, Job, Plan, RunFolder, TrainArgs, resume};
 use crate::cli::corrected::{self, Corrected};
 use crate::cli::interrupt::Signal;
 use crate::cli::notes::saved;
@@ -8,8 +8,15 @@ use crate::cli::progress::{Progress, Spinner};
 use crate::cli::report::Recorder;
 use std::path::Path;
 use std::sync::Arc;
-use wgoal::train::{Epoch, Init};
+use wgoal::train::{Epoch, Every, Init};
 use wgoal::{Checkpoint, Dataset, Device, ErrorKind, Plain, Result, TrainConfig, Trainer};
+
+impl TrainArgs {
+    /// How often checkpoints within an epoch are due.
+    pub(super) fn every(&self) -> Result<Option<Every>> {
+        self.checkpoint_every.as_deref().map(str::parse).transpose()
+    }
+}
 
 /// The trainer of a run that starts, or that goes on from a checkpoint.
 pub(super) fn trainer(
