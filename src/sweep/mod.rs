@@ -356,3 +356,53 @@ fn to_go_on(error: Error, done: usize, total: usize, out: &Path) -> Error {
          again"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Arrays;
+
+    /// A dataset of random features with a text per image.
+    fn dataset(pairs: usize) -> Dataset {
+        const WIDTH: usize = 6;
+        let rows: Vec<u32> = (0..pairs as u32 + 16).collect();
+        let values = |shift: f32| -> Vec<f32> {
+            (0..rows.len() * WIDTH).map(|k| (k as f32 * 1.7 + shift * (k % 5) as f32).sin()).collect()
+        };
+        let shape = [rows.len(), WIDTH];
+        let arrays = Arrays::new()
+            .with_features("images", &shape, &values(0.0))
+            .with_features("texts", &shape, &values(0.2))
+            .with_rows("text_to_image", &rows)
+            .with_rows("split_train", &rows[..pairs])
+            .with_rows("split_val", &rows[pairs..pairs + 8])
+            .with_rows("split_test", &rows[pairs + 8..]);
+        Dataset::from_arrays("made", arrays).unwrap()
+    }
+
+    /// The objectives of a recipe differ in how they train, not in what they start from.
+    #[test]
+    fn a_recipe_is_fitted_once_per_seed_for_all_objectives() {
+        let (device, data) = (Device::cpu(), dataset(48));
+        let mut fits = Fits::default();
+        let mut trained = Vec::new();
+        for name in ["infonce", "infonce-masked", "siglip", "cir:sig-ms", "hinge"] {
+            for seed in [0, 1] {
+                let options = |config: TrainConfig| {
+                    Ok(config.with(|c| (c.objective, c.seed) = (name.parse().unwrap(), seed)))
+                };
+                let (config, _) = TrainConfig::recipe_with("wgoal", &data, options).unwrap();
+                let shared = fits.start(&device, &data, &config).unwrap();
+                let alone = fit_start(&device, &data, &config).unwrap();
+                assert!(
+                    shared.values == alone.values,
+                    "{name} {seed}: another head than that of the run alone"
+                );
+                trained.push((config.lr, config.centre_kernel));
+            }
+        }
+        assert_eq!(fits.0.len(), 2, "one closed form per seed");
+        let [infonce, others] = [(3e-5, false), (3e-6, true)];
+        assert_eq!(trained, [[infonce; 4].as_slice(), &[others; 6]].concat());
+    }
+}
