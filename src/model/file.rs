@@ -102,12 +102,9 @@ impl Head {
 impl Layout {
     fn tensors(&self, values: &[f32], prefix: &str, wanted: impl Fn(&Segment) -> bool) -> Tensors {
         let absent = |values: &[f32]| values.iter().all(|&x| x == 0.0);
-        let wanted = |segment: &Segment| {
-            wanted(segment) && (!segment.may_be_absent() || !absent(&segment.get(values)))
-        };
-        let segments = self.segments().into_iter().filter(wanted);
+        let wanted = |s: &Segment| wanted(s) && (!s.may_be_absent() || !absent(&s.get(values)));
         let tensor = |s: Segment| (format!("{prefix}{}", s.name), s.shape(), s.get(values));
-        segments.map(tensor).collect()
+        self.segments().into_iter().filter(wanted).map(tensor).collect()
     }
 }
 
