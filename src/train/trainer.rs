@@ -200,7 +200,8 @@ impl Trainer {
         }
         let steps = steps_per_epoch(dataset.split(Split::Train).texts.len(), progress.config.batch);
         let within = progress.within.map_or(0, |within| within.step);
-        let expected = (progress.epoch * steps + within) as u64;
+        // A file may hold any numbers.
+        let expected = progress.epoch.saturating_mul(steps).saturating_add(within) as u64;
         if within > steps || has_checksum && progress.step != expected {
             return Err(Error::checkpoint(
                 "checkpoint",
@@ -567,7 +568,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Gives a checkpoint to who asked for it.
+    /// Calls the function of [`Trainer::checkpoint_every`] with a checkpoint.
     fn save(&mut self) -> Result<()> {
         let Some((every, mut save)) = self.every.take() else { return Ok(()) };
         let saved = self.state().and_then(|checkpoint| save(&checkpoint));
