@@ -8,11 +8,12 @@
 //
 // A linear value of exactly 0 leaves its set. An exponential leaves its set if it would underflow to 0 in double
 // precision. If it underflows only in single precision, it stays and counts as e^-87, the smallest number in use.
-// Blocks and strides are those of hardest.wgsl. The sums of several blocks add up.
+// Blocks and strides are those of hardest.wgsl. The sums of V over several blocks add up. U has anchors j, not candidates,
+// so the first block sums all of it.
 //
 //   similarity  block of S                      read
 //   ids         [pairs] as in hardest.wgsl      read
-//   positive    [pairs] p                       read
+//   positive    [pairs] p                       read; j runs over the first `all_anchors`
 //   value       [pairs] n                       read
 //   index       [pairs] h                       read
 //   sums        [pairs] sum over U, size of U, sum over V, size of V; overwritten by the first block, then added to
@@ -27,7 +28,7 @@ struct Params {
     anchor_offset: u32,
     candidate_offset: u32,
     mask: u32,
-    pairs: u32,
+    all_anchors: u32,
     exponential: u32,
     alpha: f32,
     beta: f32,
@@ -61,7 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let anchor = group.x + params.anchor_offset;
     let start = group.x * params.anchor_stride;
     var low = 3.4e38;
-    for (var j = lane; j < params.pairs; j += LANES) {
+    for (var j = lane; j < params.all_anchors; j += LANES) {
         low = min(low, positive[j]);
     }
     lowest[lane] = low;
@@ -77,13 +78,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let n = value[anchor];
     let h = index[anchor];
     var sum = vec4f(0.0);
+    let first = params.candidate_offset == 0u;
+    for (var j = lane; first && j < params.all_anchors; j += LANES) {
+        if (j != anchor && positive[j] <= n + params.threshold) {
+            sum += vec4f(member(p - positive[j], params.alpha), 0.0, 0.0);
+        }
+    }
     for (var c = lane; c < params.candidates; c += LANES) {
         let candidate = c + params.candidate_offset;
         if (candidate == anchor) {
             continue;
-        }
-        if (positive[candidate] <= n + params.threshold) {
-            sum += vec4f(member(p - positive[candidate], params.alpha), 0.0, 0.0);
         }
         var masked = false;
         if (params.mask != 0u) {

@@ -1,7 +1,7 @@
 //! Batches with several texts per image: M images and N texts, and the image of every text.
 
 use super::Gradients;
-use crate::objective::{InfonceParams, Objective, PairWeight, Positives, SiglipParams};
+use crate::objective::{InfonceParams, Objective, Positives, SiglipParams};
 use crate::{Error, Result};
 
 /// The order in which the texts of a batch are computed: one text of every image first, in the order of the images, then
@@ -81,8 +81,7 @@ impl Captions {
 /// The objective at such a batch. Where an objective has one positive per anchor, an image has the mean of its texts.
 ///
 /// # Errors
-/// An objective for which one text of an image is different from the others, or whose relative sets compare the
-/// positives of all pairs.
+/// An objective for which one text of an image is different from the others.
 pub(super) fn with_captions(objective: &Objective) -> Result<Objective> {
     let of = |term: &Objective| -> Result<Objective> {
         for part in term.terms() {
@@ -91,12 +90,9 @@ pub(super) fn with_captions(objective: &Objective) -> Result<Objective> {
                 Objective::Infonce(InfonceParams { leave_out: true, .. })
                     | Objective::Siglip(SiglipParams { leave_out: true, .. })
             );
-            let sets = matches!(part.objective, Objective::Goal(_, PairWeight::LinMs | PairWeight::SigMs, _));
-            if masked || sets {
-                let (expected, advice) = match masked {
-                    true => ("an objective that uses all texts of an image", "use infonce or siglip"),
-                    false => ("a pair weight without relative sets", "use the pair weight lin or sig"),
-                };
+            if masked {
+                let (expected, advice) =
+                    ("an objective that uses all texts of an image", "use infonce or siglip");
                 return Err(Error::config("objective beside text_image", expected, term, advice));
             }
         }

@@ -106,7 +106,7 @@ impl GradientContext {
     ///
     /// # Errors
     /// Those of [`GradientContext::new`]; fewer texts than images; an objective that tells one text of an image from the
-    /// others (`infonce-masked`, `siglip-masked`), or with relative sets (`lin-ms`, `sig-ms`).
+    /// others (`infonce-masked`, `siglip-masked`).
     pub fn with_captions(
         device: &Device,
         objective: &Objective,

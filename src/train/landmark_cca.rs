@@ -87,7 +87,11 @@ impl LandmarkCca {
             block = orthonormal(&text.apply(&image.apply(&block)))?;
         }
         let mapped = image.apply(&block);
-        let (values, vectors) = ritz(&block, &mapped, &text.apply(&mapped), width)?;
+        // The kernel is computed in f32. Independent errors of epsilon in its elements move its eigenvalues by about
+        // epsilon sqrt(n), and so those of P by this.
+        let floor = f64::from(f32::EPSILON) / (regularization * (n as f64).sqrt());
+        let (values, vectors) = ritz(&block, &mapped, &text.apply(&mapped), (width, floor))?;
+        let width = values.len();
         let correlations: Vec<f64> = values.iter().map(|x| x.sqrt()).collect();
         let scaled = |by: &dyn Fn(f64) -> f64| {
             Mat::from_fn(vectors.nrows(), width, |i, j| vectors[(i, j)] * by(correlations[j]))
@@ -230,23 +234,24 @@ impl Projector {
     }
 }
 
-/// The `width` leading solutions of (Aᵀ Q A) z = s² (Cᵀ A) z in the span of the block C, with zᵀ (Cᵀ A) z = 1: the
-/// squares s², and the vectors z as columns. `mapped` is A = P C, and `twice` is Q A.
-fn ritz(block: &Mat<f64>, mapped: &Mat<f64>, twice: &Mat<f64>, width: usize) -> Result<(Vec<f64>, Mat<f64>)> {
-    let count = block.ncols();
-    let mut metric = times(block.transpose(), mapped.as_ref());
-    let mut whole = times(mapped.transpose(), twice.as_ref());
-    // Directions without variance, such as the constant one, would make the metric singular.
-    let floor = 1e-10 * (0..count).map(|i| metric[(i, i)]).fold(0.0, f64::max);
-    (0..count).for_each(|i| metric[(i, i)] += floor);
-    let factor = cholesky(metric)?;
-    solve_lower(&factor, &mut whole);
-    let mut whole = whole.transpose().to_owned();
-    solve_lower(&factor, &mut whole);
-    let symmetric = Mat::from_fn(count, count, |i, j| (whole[(i, j)] + whole[(j, i)]) / 2.0);
-    let (vectors, mut values) = eigen(&symmetric)?;
-    let mut vectors = vectors.subcols(0, width).to_owned();
-    solve_upper(&factor, &mut vectors);
+/// The leading solutions, at most `width`, of (Aᵀ Q A) z = s² (Cᵀ A) z in the span of the block C, with
+/// zᵀ (Cᵀ A) z = 1: the squares s², and the vectors z as columns. `mapped` is A = P C, and `twice` is Q A. `floor` is
+/// the rounding error of the eigenvalues of P.
+fn ritz(
+    block: &Mat<f64>,
+    mapped: &Mat<f64>,
+    twice: &Mat<f64>,
+    (width, floor): (usize, f64),
+) -> Result<(Vec<f64>, Mat<f64>)> {
+    let halved = |x: &Mat<f64>| Mat::from_fn(x.nrows(), x.nrows(), |i, j| (x[(i, j)] + x[(j, i)]) / 2.0);
+    // Directions without variance, such as the constant one, have only rounding errors in the metric Cᵀ A.
+    let (directions, variances) = eigen(&halved(&times(block.transpose(), mapped.as_ref())))?;
+    let kept = variances.iter().take_while(|&&variance| variance > floor).count();
+    let whitened = Mat::from_fn(directions.nrows(), kept, |i, j| directions[(i, j)] / variances[j].sqrt());
+    let whole = times(mapped.transpose(), twice.as_ref());
+    let whole = times(whitened.transpose(), times(whole.as_ref(), whitened.as_ref()).as_ref());
+    let (vectors, mut values) = eigen(&halved(&whole))?;
+    let width = width.min(kept);
     values.truncate(width);
-    Ok((values, vectors))
+    Ok((values, times(whitened.as_ref(), vectors.subcols(0, width))))
 }

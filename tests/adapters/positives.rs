@@ -243,6 +243,96 @@ fn one_positive(device: &Device) -> Outcome {
     Ok(())
 }
 
+/// The field of a GOAL combination with relative sets, in f64. `anchors` has a list per direction, as
+/// [`by_differences`] takes it.
+fn with_relative_sets(
+    s: &[f64],
+    triplet: &str,
+    pair: &str,
+    anchors: [&[(f64, Vec<(usize, bool)>)]; 2],
+) -> Vec<f64> {
+    let (tau, alpha, beta, lambda, kappa, m) = (1.0, 2.0, 10.0, 0.5, f64::from(0.1f32), 0.5);
+    let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+    let mean = |values: Vec<f64>| match values.len() {
+        0 => 0.0,
+        len => values.iter().sum::<f64>() / len as f64,
+    };
+    let mut field = vec![0.0; s.len()];
+    for anchors in anchors {
+        let of = |candidates: &[(usize, bool)], positive: bool| -> Vec<usize> {
+            candidates.iter().filter(|(_, own)| *own == positive).map(|&(at, _)| at).collect()
+        };
+        let p: Vec<f64> = anchors
+            .iter()
+            .map(|(_, candidates)| mean(of(candidates, true).into_iter().map(|at| s[at]).collect()))
+            .collect();
+        let floor = p.iter().copied().fold(f64::INFINITY, f64::min) - kappa;
+        for (i, (_, candidates)) in anchors.iter().enumerate() {
+            let (own, others) = (of(candidates, true), of(candidates, false));
+            let Some(h) = others.iter().copied().max_by(|&a, &b| s[a].total_cmp(&s[b])) else { continue };
+            let (n, p_i) = (s[h], p[i]);
+            let u = p
+                .iter()
+                .enumerate()
+                .filter(|&(j, p_j)| j != i && *p_j <= n + kappa)
+                .map(|(_, p_j)| p_i - p_j);
+            let v = others.iter().filter(|&&at| at != h && s[at] >= floor).map(|&at| n - s[at]);
+            let (strong, weak) = match pair {
+                "lin-ms" => {
+                    let inside = |x: &f64| *x != 0.0;
+                    let [r_p, r_n] = [u.filter(inside).collect(), v.filter(inside).collect()].map(mean);
+                    ((1.0 - r_p) * (1.0 - p_i), (1.0 + r_n) * n)
+                }
+                _ => {
+                    let r_p = mean(u.map(|u| (alpha * u).exp()).collect());
+                    let r_n = mean(v.map(|v| (-beta * v).exp()).collect());
+                    let of_p = 1.0 / ((alpha * (p_i - lambda)).exp() + r_p);
+                    (of_p, 1.0 / ((-beta * (n - lambda)).exp() + r_n))
+                }
+            };
+            let t = match triplet {
+                "con" => 1.0,
+                "nca" => sigmoid(tau * (n - p_i)),
+                _ => sigmoid(tau * ((1.0 - p_i).powi(2) + n * n - 2.0 * m * m)),
+            };
+            own.iter().for_each(|&at| field[at] -= t * strong / own.len() as f64);
+            field[h] += t * weak;
+        }
+    }
+    field
+}
+
+/// M images and N texts under the pair weights with relative sets: U has the anchors of one direction, which are fewer
+/// than the candidates for images, and more for texts.
+fn relative_sets_of_several_texts(device: &Device) -> Outcome {
+    const DIM: usize = 6;
+    for [images, texts] in [[13, 37], [70, 131], [2, 40], [21, 21]] {
+        let mut random = Random::new(26);
+        let (x, y) = (unit(&mut random, images, DIM), unit(&mut random, texts, DIM));
+        // 11 has no divisor in common with a number of images, so every image has a text.
+        let text_image: Vec<u32> = (0..texts).map(|j| ((texts - j) * 11 % images) as u32).collect();
+        let s = products(&x, &y, DIM);
+        let right = |i: usize, j: usize| text_image[j] as usize == i;
+        let of_images: Vec<_> = (0..images)
+            .map(|i| (1.0, (0..texts).map(|j| (i * texts + j, right(i, j))).collect::<Vec<_>>()))
+            .collect();
+        let of_texts: Vec<_> = (0..texts)
+            .map(|j| (1.0, (0..images).map(|i| (i * texts + j, right(i, j))).collect::<Vec<_>>()))
+            .collect();
+        let options = GradientOptions::default().with(|c| c.text_image = Some(&text_image));
+        for triplet in ["con", "nca", "cir"] {
+            for pair in ["lin-ms", "sig-ms"] {
+                let name = format!("{triplet}:{pair}");
+                let field = with_relative_sets(&s, triplet, pair, [&of_images, &of_texts]);
+                let found = name.parse::<Objective>()?.gradients(device, (&x, DIM), (&y, DIM), options)?;
+                let what = format!("{name}, {images} images and {texts} texts");
+                agrees(&what, [&found.images, &found.texts], &field, [&x, &y], DIM)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// M images and N texts, several of one image, against loops over anchors. Where an objective has one positive per anchor,
 /// the positive of an image is the mean of its texts.
 fn several_texts(device: &Device) -> Outcome {
@@ -397,13 +487,6 @@ fn refused(device: &Device) -> Outcome {
             "ids: expected none beside text_image, found some numbers; leave one of the two out",
         ),
         (
-            "cir:sig-ms",
-            &[0, 1, 1],
-            None,
-            "objective beside text_image: expected a pair weight without relative sets, found cir:sig-ms; use the pair \
-             weight lin or sig",
-        ),
-        (
             "infonce-masked",
             &[0, 1, 1],
             None,
@@ -427,6 +510,7 @@ pub fn tests(suite: &mut Suite) {
     suite.each("several", several);
     suite.each("one_positive", one_positive);
     suite.each("several_texts", several_texts);
+    suite.each("relative_sets_of_several_texts", relative_sets_of_several_texts);
     suite.each("one_text_each", one_text_each);
     suite.each("refused", refused);
 }

@@ -1,5 +1,6 @@
 //! Heads with landmarks, and exact kernel CCA, against formulas in f64.
 
+use crate::baseline::dataset_with;
 use crate::kernel_cca::{dual, wide, worst};
 use crate::random::Random;
 use faer::Mat;
@@ -284,6 +285,33 @@ fn kernel_cca_with_all_training_images_is_exact() {
     let truth: Vec<u32> = split.text_image.clone();
     let recall = Recall::of(&device, &images, &texts, embed, &truth).unwrap();
     assert!((recall.rsum - found.val.rsum).abs() <= 5.0, "{} {}", recall.rsum, found.val.rsum);
+}
+
+/// Unit rows of two features lie on a circle, so few directions of the kernel exceed the rounding of f32.
+#[test]
+fn kernel_cca_of_features_of_low_rank_has_fewer_directions() {
+    let mut turn = 0.0f32;
+    let data = dataset_with(80, 8, [2, 2], |_, x, y| {
+        turn += 2.4;
+        x.copy_from_slice(&[turn.cos(), turn.sin()]);
+        y.copy_from_slice(&[(turn + 0.5).cos(), (turn + 0.5).sin()]);
+    });
+    let device = Device::cpu();
+    let config = TrainConfig::default().with(|c| (c.embed, c.landmarks) = (64, 64));
+    for r in LANDMARK_REGULARIZATIONS {
+        let found = Baseline::kernel_cca(&device, &data, &config, &[2.0], &[r]).unwrap();
+        let width = found.correlations.len();
+        assert!((2..40).contains(&width), "{width}");
+        assert_eq!(found.head.dim(), width);
+        assert!(found.correlations.iter().all(|s| (0.0..=1.001).contains(s)), "{:?}", found.correlations);
+        assert_eq!(found.val.rsum, 600.0);
+    }
+    // Training keeps the width that was asked for.
+    let config = config.with(|c| (c.init, c.batch, c.epochs) = (Init::KernelCca, 16, 1));
+    let mut trainer = Trainer::new(&device, data, config).unwrap();
+    let epoch = trainer.run_epoch().unwrap();
+    assert!(epoch.val.rsum > 500.0, "{}", epoch.val.rsum);
+    assert_eq!(trainer.head().unwrap().dim(), 64);
 }
 
 #[test]

@@ -211,6 +211,7 @@ pub fn relative(device: &Device) -> Outcome {
             let (alpha, beta) = rates.unwrap_or_default();
             let from = Relative {
                 positive: positive.get(),
+                all_anchors: pairs,
                 value: value.get(),
                 index: index.get(),
                 ids: ids.as_ref().map(Array::get),
