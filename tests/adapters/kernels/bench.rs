@@ -33,6 +33,8 @@ const GUARD: usize = 64;
 pub struct Bench<'a> {
     device: &'a Device,
     variant: Variant,
+    /// The variant and the case, counted.
+    turn: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,15 +54,16 @@ fn each<C: Copy + Debug>(
     test: impl Fn(&Bench, &mut Random, C) -> Outcome,
 ) -> Outcome {
     let variants = if device.adapter().is_none() { &[Variant::Native] } else { variants };
-    for &variant in variants {
+    for (place, &variant) in variants.iter().enumerate() {
         for (seed, &case) in cases.iter().enumerate() {
-            test(&Bench { device, variant }, &mut Random::new(seed as u64), case).map_err(|e| {
-                let what = match variant {
-                    Variant::Matmul(variant) => variant.name.to_string(),
-                    other => format!("{other:?}"),
-                };
-                format!("{what}, case {case:?}, seed {seed}: {}", e.message().unwrap_or_default())
-            })?;
+            test(&Bench { device, variant, turn: place + seed }, &mut Random::new(seed as u64), case)
+                .map_err(|e| {
+                    let what = match variant {
+                        Variant::Matmul(variant) => variant.name.to_string(),
+                        other => format!("{other:?}"),
+                    };
+                    format!("{what}, case {case:?}, seed {seed}: {}", e.message().unwrap_or_default())
+                })?;
         }
     }
     Ok(())
@@ -143,6 +146,16 @@ impl Array<f32> {
 
 impl Bench<'_> {
     /// The matrix product to use, if the variant is one.
+    /// Parameters of a kernel to test: all with 8 lanes, and with other numbers of lanes a third, by turns. The lanes
+    /// change the reduction, not what is reduced. Over the cases, every variant has all parameters.
+    pub fn share<T>(&self, parameters: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+        let all = matches!(self.variant, Variant::Native | Variant::Lanes(8));
+        let turn = self.turn;
+        // Neighbours in lists of lists of three are not of one turn.
+        let due = move |at: usize| all || (at + at / 3 + turn).is_multiple_of(3);
+        parameters.into_iter().enumerate().filter(move |(at, _)| due(*at)).map(|(_, item)| item)
+    }
+
     pub fn product(&self) -> Option<&'static MatmulVariant> {
         if let Variant::Matmul(variant) = self.variant { Some(variant) } else { None }
     }

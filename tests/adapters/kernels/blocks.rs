@@ -371,36 +371,36 @@ pub fn log_sum_exp(device: &Device) -> Outcome {
         let pairs = batch.pairs;
         let similarity = bench.array(&batch.similarity)?;
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
-        for (direction, same_image) in DIRECTIONS.into_iter().flat_map(|d| SAME_IMAGE.map(|same| (d, same))) {
-            for t in TEMPERATURES {
-                let [state, distance] = batch.states(direction, same_image, t);
-                let temperature = bench.array(&[t])?;
-                for &rows in batch.cuts() {
-                    let (mut found, mut away) = (bench.poisoned(4 * pairs)?, bench.poisoned(pairs)?);
-                    bench.run(|commands| {
-                        batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
-                            let s = similarity.mat(pairs, pairs).part(&strip);
-                            let (ids, t) = ((ids.as_ref().map(Array::get), same_image), temperature.get());
-                            let (state, distance) = (found.get_mut(), away.get_mut());
-                            kernels::log_sum_exp(commands, &block, s, ids, t, state, distance)
-                        })
-                    })?;
-                    // An exponent is the difference of two z. None of them is larger than 1.1 / t.
-                    let z = 1.1 / f64::from(t);
-                    let relative = exp_error(2.0 * z) + sum_error(pairs);
-                    let summed = same_image == SameImage::Summed && ids.is_some();
-                    let allowed = |k: usize| match k % 4 {
-                        1 => relative * state[k],
-                        3 if summed => relative * state[k],
-                        2 if summed => 0.0,
-                        // The summand of a target is e^x − 1, that of the others e^x.
-                        2 => relative * (state[k - 1] + state[k + 1]),
-                        _ => 0.0,
-                    };
-                    bench.near("state", &found, &state, allowed)?;
-                    let allowed = |i: usize| (4.0 * ROUNDING + sum_error(pairs)) * distance[i];
-                    bench.near("distance", &away, &distance, allowed)?;
-                }
+        let kinds = DIRECTIONS.into_iter().flat_map(|d| SAME_IMAGE.map(|same| (d, same)));
+        let all = kinds.flat_map(|(d, same)| TEMPERATURES.map(|t| (d, same, t)));
+        for (direction, same_image, t) in bench.share(all) {
+            let [state, distance] = batch.states(direction, same_image, t);
+            let temperature = bench.array(&[t])?;
+            for &rows in batch.cuts() {
+                let (mut found, mut away) = (bench.poisoned(4 * pairs)?, bench.poisoned(pairs)?);
+                bench.run(|commands| {
+                    batch.blocks(direction, rows).into_iter().try_for_each(|(block, strip)| {
+                        let s = similarity.mat(pairs, pairs).part(&strip);
+                        let (ids, t) = ((ids.as_ref().map(Array::get), same_image), temperature.get());
+                        let (state, distance) = (found.get_mut(), away.get_mut());
+                        kernels::log_sum_exp(commands, &block, s, ids, t, state, distance)
+                    })
+                })?;
+                // An exponent is the difference of two z. None of them is larger than 1.1 / t.
+                let z = 1.1 / f64::from(t);
+                let relative = exp_error(2.0 * z) + sum_error(pairs);
+                let summed = same_image == SameImage::Summed && ids.is_some();
+                let allowed = |k: usize| match k % 4 {
+                    1 => relative * state[k],
+                    3 if summed => relative * state[k],
+                    2 if summed => 0.0,
+                    // The summand of a target is e^x − 1, that of the others e^x.
+                    2 => relative * (state[k - 1] + state[k + 1]),
+                    _ => 0.0,
+                };
+                bench.near("state", &found, &state, allowed)?;
+                let allowed = |i: usize| (4.0 * ROUNDING + sum_error(pairs)) * distance[i];
+                bench.near("distance", &away, &distance, allowed)?;
             }
         }
         Ok(())
@@ -435,7 +435,7 @@ pub fn exponential_sum(device: &Device) -> Outcome {
             (ExponentialLoss::Circle, 80.0, None),
         ];
         let all = DIRECTIONS.into_iter().flat_map(|direction| losses.map(|loss| (direction, loss)));
-        for (direction, (loss, rate, reach)) in all {
+        for (direction, (loss, rate, reach)) in bench.share(all) {
             let params = ExponentialParams { reach, ..exponential(loss, rate) };
             let (p, n, _) = batch.mined_without(direction, true);
             let single = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();

@@ -63,7 +63,8 @@ pub fn infonce(device: &Device) -> Outcome {
         let (pairs, stride, scale) = (batch.pairs, padded(batch.pairs), 0.75);
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
         let cases = SAME_IMAGE.into_iter().flat_map(|same| TEMPERATURES.map(|t| (same, t)));
-        for ((same_image, t), images) in cases.flat_map(|case| batch.images().map(|images| (case, images))) {
+        let cases = cases.flat_map(|case| batch.images().map(|images| (case, images)));
+        for ((same_image, t), images) in bench.share(cases) {
             // Reference and device read the same states, rounded once.
             let rounded = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
             let found = DIRECTIONS.map(|direction| batch.states(direction, same_image, t));
@@ -174,9 +175,8 @@ pub fn siglip(device: &Device) -> Outcome {
         // With the last bias most logits of negatives are far below 0, and with the first many are far above.
         let logits = TEMPERATURES.into_iter().flat_map(|t| [3.5, -1.0 / t].map(|b| (t, b)));
         let cases = logits.flat_map(|logits| SAME_IMAGE.map(|same| (logits, same)));
-        for (((t, b), same_image), images) in
-            cases.flat_map(|case| batch.images().map(|images| (case, images)))
-        {
+        let cases = cases.flat_map(|case| batch.images().map(|images| (case, images)));
+        for (((t, b), same_image), images) in bench.share(cases) {
             let mut field = wide(&batch.similarity[..images * stride]);
             let [mut dt, mut db] = [vec![f64::NAN; 4 * images], vec![f64::NAN; 4 * images]];
             let [mut loss_it, mut loss_ti] = [vec![f64::NAN; images], vec![f64::NAN; pairs]];
@@ -338,9 +338,8 @@ pub fn exponential_field(device: &Device) -> Outcome {
         let batch = Batch::new(random, case);
         let (pairs, stride) = (batch.pairs, padded(batch.pairs));
         let ids = batch.ids.as_ref().map(|ids| bench.array(ids)).transpose()?;
-        for (params, images) in
-            exponentials().into_iter().flat_map(|p| batch.images().map(|images| (p, images)))
-        {
+        let cases = exponentials().into_iter().flat_map(|p| batch.images().map(|images| (p, images)));
+        for (params, images) in bench.share(cases) {
             // Reference and device read the same states, rounded once.
             let states = DIRECTIONS.map(|direction| -> Vec<f32> {
                 batch.exponential_states(direction, &params).into_iter().map(|x| x as f32).collect()

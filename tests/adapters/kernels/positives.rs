@@ -34,9 +34,8 @@ pub fn positives(device: &Device) -> Outcome {
         let batch = Batch::new(random, case);
         let (pairs, ids) = (batch.pairs, ids_of(&batch));
         let (similarity, device_ids) = (bench.array(&batch.similarity)?, bench.array(&ids)?);
-        for (direction, params) in
-            DIRECTIONS.into_iter().flat_map(|d| cases().into_iter().map(move |p| (d, p)))
-        {
+        let all = DIRECTIONS.into_iter().flat_map(|d| cases().into_iter().map(move |p| (d, p)));
+        for (direction, params) in bench.share(all) {
             let (_, n, _) = batch.mined(direction);
             let (mut state, mut p) = (vec![f64::NAN; 4 * pairs], vec![f64::NAN; pairs]);
             let mut lowest = vec![f64::NAN; pairs];
@@ -85,7 +84,7 @@ pub fn positive_field(device: &Device) -> Outcome {
         let batch = Batch::new(random, case);
         let (pairs, stride, ids) = (batch.pairs, padded(batch.pairs), ids_of(&batch));
         let device_ids = bench.array(&ids)?;
-        for params in cases() {
+        for params in bench.share(cases()) {
             // Reference and device read the same states, rounded once.
             let rounded = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
             let s = wide(&batch.similarity);
