@@ -54,6 +54,8 @@ pub mod sweep;
 pub mod train;
 
 pub use device::Device;
+#[cfg(feature = "native")]
+pub use device::start_threads;
 pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use error::{Plain, is_unsafe};

@@ -74,7 +74,7 @@ impl Job {
 
     /// Runs the work of this process. If it fails, one process prints the error, and all processes end.
     pub fn run(self, work: impl FnOnce(&Self) -> Result<u8>) -> Result<u8> {
-        match work(&self) {
+        match super::start_threads().and_then(|()| work(&self)) {
             Err(error) if self.size() > 1 => {
                 let rank = self.ranks.rank();
                 if rank > 0 {

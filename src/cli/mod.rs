@@ -246,6 +246,10 @@ impl Cli {
         if self.quiet {
             output::set_quiet();
         }
+        // The processes of a job share the cores of a machine, so they start their threads themselves.
+        if !matches!(self.command, Command::Train(_)) {
+            start_threads()?;
+        }
         match self.command {
             Command::Train(args) => return Job::find()?.run(|job| args.run(job)),
             Command::Baseline(args) => args.run(),
@@ -269,6 +273,18 @@ impl Cli {
         }?;
         Ok(0)
     }
+}
+
+/// Starts the threads that compute, and says if there are fewer than wanted.
+///
+/// # Errors
+/// The system allows none.
+fn start_threads() -> Result<()> {
+    match wgoal::start_threads()? {
+        0 => {}
+        missing => note!("note: the system refused {missing} of the threads, so this takes longer"),
+    }
+    Ok(())
 }
 
 /// An option that is on or off.

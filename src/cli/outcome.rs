@@ -1,10 +1,11 @@
 //! The end of a run: recall of the best head, the closed forms beside it, and what training gained.
 
 use serde::Serialize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgoal::model::Side;
 use wgoal::report::Reference;
 use wgoal::train::{Baseline, ClosedForm, Init, REGULARIZATIONS};
-use wgoal::{Dataset, Result, Split, Trainer};
+use wgoal::{Dataset, Error, ErrorKind, Result, Split, Trainer};
 
 /// Rsum of methods without training.
 #[derive(Serialize)]
@@ -41,7 +42,17 @@ pub fn chance(trainer: &Trainer, split: Split) -> f64 {
 }
 
 /// The rsum of the closed forms on the same features. Those whose computation would take long are left out, with a note.
+///
+/// # Errors
+/// Those of the closed forms. Their libraries may panic where memory is short, and that is an error too.
 pub fn baselines(trainer: &Trainer) -> Result<Baselines> {
+    catch_unwind(AssertUnwindSafe(|| compute(trainer))).unwrap_or_else(|_| {
+        let advice = "give --no-baselines";
+        Err(Error::new(ErrorKind::Config, "closed forms", "a result", "a panic", advice))
+    })
+}
+
+fn compute(trainer: &Trainer) -> Result<Baselines> {
     // The work grows with the cube of the width and linearly with the pairs.
     const WIDTH: usize = 2048;
     const PAIRS: usize = 200_000;

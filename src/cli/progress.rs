@@ -57,10 +57,23 @@ impl Spinner {
         let spinner = bar(0, "{spinner} {msg}  {elapsed}");
         if !spinner.is_hidden() {
             spinner.set_message(message.to_string());
-            spinner.enable_steady_tick(TURN);
+            turn(&spinner);
         }
         Self(spinner)
     }
+}
+
+/// Lets a spinner turn, if the system allows another thread. indicatif would panic where it does not.
+fn turn(spinner: &ProgressBar) {
+    let turning = spinner.downgrade();
+    let turn = move || {
+        while let Some(spinner) = turning.upgrade().filter(|spinner| !spinner.is_finished()) {
+            spinner.tick();
+            drop(spinner);
+            std::thread::sleep(TURN);
+        }
+    };
+    let _ = std::thread::Builder::new().name("spinner".into()).spawn(turn);
 }
 
 impl Drop for Spinner {

@@ -139,6 +139,23 @@ impl Recorder {
         write_regular(&self.folder.join(SAMPLES), text.as_bytes())
     }
 
+    /// Writes what is known of the outcome before the closed forms are computed, which may fail.
+    pub fn outcome(&self, best: &Checkpoint, test: Option<Recall>, corrected: Option<Corrected>) {
+        if let Some(of) = best.best() {
+            let mut outcome = Outcome::new(of, test);
+            outcome.corrected = corrected;
+            self.write(&outcome);
+        }
+    }
+
+    fn write(&self, outcome: &Outcome) {
+        let path = self.folder.join(OUTCOME);
+        let written = to_json(outcome).and_then(|text| write_regular(&path, (text + "\n").as_bytes()));
+        if let Err(error) = written {
+            note!("note: the outcome is not saved: {error}");
+        }
+    }
+
     /// Writes the outcome and the report of a run that has ended. Returns where the report is.
     pub fn finish(
         mut self,
@@ -162,11 +179,7 @@ impl Recorder {
             Ok(())
         });
         let folder = self.folder.clone();
-        let written =
-            to_json(&outcome).and_then(|text| write_regular(&folder.join(OUTCOME), (text + "\n").as_bytes()));
-        if let Err(error) = written {
-            note!("note: the outcome is not saved: {error}");
-        }
+        self.write(&outcome);
         let page = folder.join(PAGE);
         self.guarded(|_| write_regular(&page, Run::open(&folder)?.to_html()?.as_bytes()));
         self.samples.map(|_| page)

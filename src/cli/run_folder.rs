@@ -3,19 +3,26 @@
 //! An epoch writes best, then metrics, then last. Only last counts: a run that is killed in between repeats the epoch
 //! and writes the same files again. A start that is not random, epoch 0, writes best and metrics. Checkpoints within an
 //! epoch write last alone.
+//!
+//! All four carry the id of the run. A file of another run is refused. A file that is deleted while the run trains is
+//! written again.
 
+mod kept;
+mod lock;
 mod origin;
+mod parts;
 
 use super::checkpoint::read_checkpoint;
 use super::{make_folder, shown};
+use kept::Kept;
+pub use lock::Lock;
 use origin::Origin;
-pub use origin::Started;
+pub use origin::{Started, is_same_device};
 use serde::Serialize;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use wgoal::io::{self as files, Obstacle};
-use wgoal::train::{Epoch, Every, Start};
+use wgoal::train::{Epoch, Every, Init, Start};
 use wgoal::{Checkpoint, Device, Error, ErrorKind, Result, TrainConfig, Trainer};
 
 const CONFIG: &str = "config.json";
@@ -28,36 +35,12 @@ pub const MEMBERS: &str = "members";
 /// An open run folder.
 pub struct RunFolder {
     path: PathBuf,
-    metrics: fs::File,
+    /// The id of the run.
+    run: String,
+    kept: Kept,
+    /// The heads that are there.
+    heads: Vec<&'static str>,
     _lock: Lock,
-}
-
-/// Keeps other processes out of a folder until this process ends. Does nothing where folders cannot be locked, as on
-/// Windows.
-pub struct Lock(#[allow(dead_code, reason = "held open")] Option<fs::File>);
-
-impl Lock {
-    /// # Errors
-    /// If another process holds the lock.
-    pub fn of(folder: &Path) -> Result<Self> {
-        #[cfg(unix)]
-        {
-            use rustix::fs::{FlockOperation, flock};
-            let file = fs::File::open(folder).map_err(unwritable(folder))?;
-            // On a file system without locks, there is no such guard.
-            if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
-                let expected = "a folder that no other process writes to";
-                let advice = "wait until that process ends, or choose another --out";
-                return Err(fault(folder, expected, "another process", advice));
-            }
-            Ok(Self(Some(file)))
-        }
-        #[cfg(not(unix))]
-        {
-            let _ = folder;
-            Ok(Self(None))
-        }
-    }
 }
 
 /// An earlier run to resume.
@@ -122,7 +105,10 @@ impl RunFolder {
             ));
         }
         let checkpoint = last.exists().then(|| read_checkpoint(&last)).transpose()?;
-        let (Origin { dataset, recipe, device, .. }, config) = origin::read(&config)?;
+        let (Origin { run, dataset, recipe, device, .. }, config) = origin::read(&config)?;
+        if config.ensemble == 1 {
+            parts::check(out, &run, &config, checkpoint.as_ref())?;
+        }
         // The members of an ensemble have their own checkpoints.
         if checkpoint.is_none() && config.ensemble == 1 {
             // A run that was killed in its first epoch has written at most the line of that epoch.
@@ -203,7 +189,7 @@ impl RunFolder {
         }
         files::remove_partial(&path).map_err(obstructed(&path))?;
         let start = Started { dataset, device, recipe, resumed, changes };
-        origin::write(&path, start, trainer.config())?;
+        origin::write(&path, trainer.run_id(), start, trainer.config())?;
 
         let metrics_path = path.join(METRICS);
         // A run from the start records its start again.
@@ -215,12 +201,23 @@ impl RunFolder {
             })
             .map(|line| format!("{line}\n"))
             .collect();
+        if resumed {
+            // A start that is not random has a line of its own, and so has its best head.
+            let first = u64::from(trainer.config().init == Init::Xavier);
+            parts::note_lost(&path, &kept, first, trainer.epoch() as u64);
+        }
         files::write_regular(&metrics_path, kept.as_bytes())?;
-        let metrics =
-            fs::OpenOptions::new().append(true).open(&metrics_path).map_err(unwritable(&metrics_path))?;
-        let mut folder = Self { path, metrics, _lock: lock };
-        folder.restore_best(trainer)?;
+        let mut kept = Kept::open(&path, kept)?;
+        kept.keep(&path, CONFIG);
+        let heads = if resumed { vec![LAST] } else { Vec::new() };
+        let mut folder = Self { path, run: trainer.run_id().into(), kept, heads, _lock: lock };
+        folder.restore_best(trainer, resumed)?;
         Ok(folder)
+    }
+
+    /// Keeps a file that was written after the folder was opened, to write it again if it is deleted.
+    pub fn keep(&mut self, name: &'static str) {
+        self.kept.keep(&self.path, name);
     }
 
     pub fn path(&self) -> &Path {
@@ -246,14 +243,29 @@ impl RunFolder {
             return Err(fault(&members, "no folder, because the run will make one", "a folder", advice));
         }
         files::remove_partial(&path).map_err(obstructed(&path))?;
-        origin::write(&path, start, config)?;
+        origin::write(&path, "", start, config)?;
         Ok((path, lock))
     }
 
     /// Writes the best head again. The file may be missing, or come from an epoch after the last checkpoint, which this
     /// run may not repeat exactly.
-    fn restore_best(&mut self, trainer: &Trainer) -> Result<()> {
-        trainer.best().map_or(Ok(()), |best| best.save(self.path.join(BEST)))
+    fn restore_best(&mut self, trainer: &Trainer, resumed: bool) -> Result<()> {
+        if resumed && trainer.best().is_some() {
+            parts::note_restored(&self.path.join(BEST));
+        }
+        self.save_best(trainer)
+    }
+
+    fn save_best(&mut self, trainer: &Trainer) -> Result<()> {
+        trainer.best().map_or(Ok(()), |best| self.save(&best, BEST))
+    }
+
+    fn save(&mut self, checkpoint: &Checkpoint, name: &'static str) -> Result<()> {
+        checkpoint.save(self.path.join(name))?;
+        if !self.heads.contains(&name) {
+            self.heads.push(name);
+        }
+        Ok(())
     }
 
     /// Writes the results of the start: epoch 0. Its head is there since the folder was opened.
@@ -263,11 +275,39 @@ impl RunFolder {
 
     /// Writes the results of an epoch.
     pub fn record(&mut self, trainer: &Trainer, epoch: &Epoch) -> Result<()> {
-        if let (true, Some(best)) = (epoch.best, trainer.best()) {
-            best.save(self.path.join(BEST))?;
+        self.restore_deleted(trainer)?;
+        if epoch.best {
+            self.save_best(trainer)?;
         }
         self.add_line(epoch)?;
-        trainer.checkpoint()?.save(self.path.join(LAST))
+        self.save(&trainer.checkpoint()?, LAST)
+    }
+
+    /// Writes again what was deleted from the folder, or the whole folder, and says so.
+    ///
+    /// # Errors
+    /// Another text in the place of the metrics, or a file that cannot be written.
+    pub fn restore_deleted(&mut self, trainer: &Trainer) -> Result<()> {
+        if !self.path.is_dir() {
+            make_folder(&self.path)?;
+            self._lock = Lock::of(&self.path)?;
+        }
+        let mut restored = self.kept.restore(&self.path)?;
+        for name in self.heads.clone() {
+            if self.path.join(name).symlink_metadata().is_ok() {
+                continue;
+            }
+            match name {
+                BEST => self.save_best(trainer)?,
+                _ => self.save(&trainer.checkpoint()?, LAST)?,
+            }
+            restored.push(name);
+        }
+        for name in restored {
+            let path = self.path.join(name);
+            always!("warning: {} was deleted while the run trained; it is written again", shown(&path));
+        }
+        Ok(())
     }
 
     /// Writes checkpoints within an epoch too.
@@ -284,9 +324,15 @@ impl RunFolder {
     }
 
     fn add_line(&mut self, result: &impl Serialize) -> Result<()> {
-        let line = super::to_json(result)? + "\n";
-        let written = self.metrics.write_all(line.as_bytes()).and_then(|()| self.metrics.sync_data());
-        written.map_err(unwritable(&self.path.join(METRICS)))
+        #[derive(Serialize)]
+        struct Line<'a, T> {
+            #[serde(flatten)]
+            result: &'a T,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            run: &'a str,
+        }
+        let line = super::to_json(&Line { result, run: &self.run })? + "\n";
+        self.kept.add_line(&self.path, &line)
     }
 }
 

@@ -159,7 +159,11 @@ impl SweepArgs {
             &device,
             Arc::clone(&dataset),
             &self.out,
-            |SweepProgress { run, done, total, .. }| {
+            |SweepProgress { run, lost, done, total, .. }| {
+                if let Some(head) = lost {
+                    let what = if head.exists() { "damaged" } else { "missing" };
+                    return always!("warning: {} is {what}; it is trained again", shown(head));
+                }
                 let Some(run) = run else {
                     first = done;
                     // Now it is known that the folder is of this sweep. Its runs do not need the file.

@@ -14,7 +14,7 @@ use super::outcome::{Baselines, baselines, chance, reported};
 use super::progress::Spinner;
 use super::report::Recorder;
 use super::resume;
-use super::run_folder::{BEST, Earlier, Lock, RunFolder};
+use super::run_folder::{BEST, Earlier, Lock, RunFolder, is_same_device};
 use super::{DeviceArg, print_json, say, shown};
 use clap::{Args, ValueEnum};
 use run::{epochs, fit_correction, follow, name, trainer};
@@ -231,7 +231,7 @@ impl TrainArgs {
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
         let device = self.device.open_in(job, before)?;
         job.check_makes(&device, self.mixed)?;
-        if let Some(before) = before.filter(|before| *before != device.to_string()) {
+        if let Some(before) = before.filter(|before| !is_same_device(before, &device.to_string())) {
             note!(
                 "note: the run was started on {}; results differ in rounding between devices",
                 Plain(before)
@@ -261,9 +261,10 @@ impl TrainArgs {
         let name = name(&dataset, &config);
         // From here on there is a run to continue.
         let interrupt = Interrupt::watch()?;
-        let folder = RunFolder::open(self.out.clone(), lock, &name, &trainer, &device, &path, &recipe, &[])?;
-        let data = (&*dataset, &*path);
-        config::save(folder.path(), &recipe, trainer.config(), data, self.device.name())?;
+        let mut folder =
+            RunFolder::open(self.out.clone(), lock, &name, &trainer, &device, &path, &recipe, &[])?;
+        config::save(folder.path(), &recipe, trainer.config(), (&*dataset, &*path), self.device.name())?;
+        folder.keep(config::RUN);
         Ok(Ready { trainer, folder, recipe, interrupt })
     }
 
@@ -275,6 +276,7 @@ impl TrainArgs {
         let watch = (&interrupt, job);
         folder.checkpoint_every(&mut trainer, self.every()?);
         let collapsed = epochs(&mut trainer, &mut folder, &mut recorder, watch, &out)?;
+        folder.restore_deleted(&trainer)?;
         if let Some(signal) = job.signal(&interrupt)? {
             folder.save_within(&trainer)?;
             let saved = saved(&trainer, [folder.path(); 2]);
@@ -292,8 +294,7 @@ impl TrainArgs {
         if corrected.is_some() {
             checkpoint.save(folder.path().join(BEST))?;
         }
-        let (members, start) = (Vec::new(), None);
-        let ended = Ended { best, checkpoint, corrected, seconds_training, members, start };
+        let ended = Ended { best, checkpoint, corrected, seconds_training, members: Vec::new(), start: None };
         self.report(&trainer, ended, folder.path(), recorder, &recipe)?;
         Ok(0)
     }
@@ -348,9 +349,10 @@ impl TrainArgs {
             0 => note!("\nbest epoch {} by validation rsum {:.1}; {on}", best.epoch, best.recall.rsum),
             count => note!("\nensemble of {count}, validation rsum {:.1}; {on}", best.recall.rsum),
         }
-        let baselines = self.closed_forms(trainer, start);
         let test = (split == Split::Test).then_some(recall);
         let with_correction = corrected.as_ref().map(Corrected::recall);
+        recorder.outcome(&checkpoint, test, with_correction);
+        let baselines = self.closed_forms(trainer, start);
         let references = baselines.as_ref().map_or(Vec::new(), Baselines::references);
         if let Some(page) = recorder.finish(trainer, &checkpoint, test, with_correction, references) {
             note!("report: {}", shown(&page));

@@ -24,6 +24,8 @@ mod staged;
 mod staging;
 mod submit;
 #[cfg(feature = "native")]
+mod threads;
+#[cfg(feature = "native")]
 mod timing;
 #[cfg(feature = "native")]
 mod wait;
@@ -48,6 +50,8 @@ pub(crate) use spec::section_lines;
 pub use spec::{Access, KernelSpec, specialise};
 #[doc(hidden)]
 pub use staged::Staged;
+#[cfg(feature = "native")]
+pub use threads::start_threads;
 #[cfg(feature = "native")]
 pub(crate) use wait::wait;
 

@@ -3,6 +3,7 @@
 #[cfg(feature = "parquet")]
 mod columns;
 mod matrix;
+mod partial;
 mod place;
 mod quoted;
 mod read;
@@ -12,7 +13,6 @@ use crate::{Error, ErrorKind, Result};
 use place::{Place, place};
 use safetensors::tensor::{Dtype, TensorView};
 use std::borrow::Cow;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -22,35 +22,12 @@ pub use columns::{Column, write_arrow, write_parquet};
 #[cfg(feature = "bench")]
 pub(crate) use matrix::write_npy_header;
 pub use matrix::{write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};
+pub use partial::remove_partial;
 pub use place::{is_standard_output, same_file};
 pub use quoted::{quoted, shell_word};
 pub use read::{LINES, SMALL, open, read, read_text};
 pub(crate) use read::{MAX_SAFETENSORS_HEADER, read_safetensors, read_start};
 pub use words::Obstacle;
-
-/// The start and the end of a temporary name, around its random part.
-const PARTIAL: (&str, &str) = (".wgoal-partial-", ".tmp");
-const RANDOM: usize = 12;
-
-/// Whether this is the name of a temporary file. A killed process may leave such files behind.
-fn is_partial(name: &OsStr) -> bool {
-    let random = name.to_str().and_then(|name| name.strip_prefix(PARTIAL.0)?.strip_suffix(PARTIAL.1));
-    random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|b| b.is_ascii_alphanumeric()))
-}
-
-/// Removes the temporary files that killed processes left in a folder. No other process may write into the folder at
-/// the same time.
-///
-/// # Errors
-/// The folder cannot be listed.
-pub fn remove_partial(folder: &Path) -> Result<(), Obstacle> {
-    for entry in fs::read_dir(folder)?.flatten() {
-        if is_partial(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-    Ok(())
-}
 
 /// What a path may lead to, other than a regular file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +79,6 @@ fn replace(
 ) -> Result<(), Obstacle> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    builder.prefix(PARTIAL.0).suffix(PARTIAL.1).rand_bytes(RANDOM);
     #[cfg(unix)]
     if there.is_some() {
         // A rename needs no permission to write the file that it replaces, so this checks it.
@@ -111,7 +87,7 @@ fn replace(
         // A temporary file is private by default. This one needs the permissions of any new file.
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(folder).map_err(|e| match Obstacle::from(e) {
+    let mut file = partial::create(folder, &mut builder).map_err(|e| match Obstacle::from(e) {
         missing if missing.is_missing() => Obstacle::new("no such folder", Some("make the folder first")),
         other => other,
     })?;

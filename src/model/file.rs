@@ -2,6 +2,7 @@
 //!
 //! Checkpoints of runs are such files with more tensors and metadata.
 
+use super::checksum::{CHECKSUM, DIGITS, checksum, digits};
 use super::ensemble::{MAX_MEMBERS, prefix as member};
 use super::segment::Segment;
 use super::{Head, HeadConfig, Layout, Standardizer};
@@ -12,24 +13,13 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::ops::Range;
 use std::path::Path;
-use xxhash_rust::xxh3::Xxh3Default;
 
 /// Version of the file's layout. Files of [`WITHOUT_CHECKSUM`] are read too.
 pub(crate) const FORMAT: u32 = 2;
 
 /// The layout before files had a checksum.
 const WITHOUT_CHECKSUM: u32 = 1;
-
-/// The metadata begin with these words and the digits of the checksum.
-const CHECKSUM: &str = r#"{"checksum":""#;
-
-/// The same words in the bytes of a file, where the metadata are a JSON string.
-const ESCAPED: &[u8] = br#"{\"checksum\":\""#;
-
-/// The hexadecimal digits of a checksum.
-const DIGITS: usize = 32;
 
 /// The advice for a file that holds no head.
 const ADVICE: &str = "give a best.safetensors or last.safetensors that wgoal wrote";
@@ -139,23 +129,6 @@ pub(crate) fn write(
     let checksum = checksum(&bytes, digits.clone());
     bytes[digits].copy_from_slice(checksum.as_bytes());
     write_whole(path, Streams::Refused, |out| out.write_all(&bytes))
-}
-
-/// Where the digits of the checksum are in the bytes of a file.
-fn digits(bytes: &[u8]) -> Option<Range<usize>> {
-    let header = bytes.first_chunk().map_or(0, |&length| u64::from_le_bytes(length));
-    let header = bytes.get(..usize::try_from(header).ok()?.checked_add(8)?)?;
-    let at = header.windows(ESCAPED.len()).position(|found| found == ESCAPED)? + ESCAPED.len();
-    (at + DIGITS <= header.len()).then_some(at..at + DIGITS)
-}
-
-/// The checksum of a file: XXH3 with 128 bits, over all bytes, with zeros for the digits of the checksum.
-fn checksum(bytes: &[u8], digits: Range<usize>) -> String {
-    let mut hash = Xxh3Default::new();
-    hash.update(&bytes[..digits.start]);
-    hash.update(&[b'0'; DIGITS]);
-    hash.update(&bytes[digits.end..]);
-    format!("{:032x}", hash.digest128())
 }
 
 const WHOLE: &str = "a whole safetensors file";
@@ -286,6 +259,14 @@ impl<'a> HeadFile<'a> {
     /// Reads the tensors whose names begin with `prefix`, and arranges them like the parameters of a head. Takes what
     /// never changes from `fixed`, which is arranged like that; without it, all tensors are expected.
     pub fn values(&self, layout: &Layout, prefix: &str, fixed: Option<&[f32]>) -> Result<Vec<f32>> {
+        // A file may claim any widths. Its tensors must have them before as much memory is allocated.
+        for segment in layout.segments() {
+            let name = format!("{prefix}{}", segment.name);
+            let needed = !segment.is_fixed() || fixed.is_none();
+            if needed && !segment.may_be_absent() && self.shape(&name) != Some(segment.shape()) {
+                self.read(&name, &segment.shape())?;
+            }
+        }
         let mut values = vec![0.0; layout.len()];
         for segment in layout.segments() {
             let name = format!("{prefix}{}", segment.name);

@@ -1,5 +1,7 @@
 //! The joint head: its options, where its parameters lie, and its encoders on the device.
 
+#[cfg(feature = "native")]
+mod checksum;
 mod config;
 mod encoder;
 mod ensemble;

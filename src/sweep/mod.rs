@@ -4,6 +4,7 @@
 //! only. Their heads get the correction for hubs. Each finished run is a line of `results.jsonl`, so an interrupted sweep continues and ends with the same table. A run
 //! depends only on its configuration.
 
+mod heads;
 mod results;
 mod table;
 
@@ -41,8 +42,10 @@ impl Variant {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SweepProgress<'a> {
-    /// The run that has just finished; `None` at the start.
+    /// The run that has just finished; `None` at the start, and where a head is lost.
     pub run: Option<&'a Run>,
+    /// The head of a finished run that is missing or damaged, and is now trained again.
+    pub lost: Option<&'a Path>,
     /// Finished runs, including those of earlier starts.
     pub done: usize,
     /// Runs in all.
@@ -134,7 +137,8 @@ impl Sweep {
     }
 
     /// Trains what `out/results.jsonl` does not hold yet, evaluates the chosen points, and calls `on_progress` at the start
-    /// and after every run. `out/heads` keeps the heads of the chosen points. A run that diverges rules its point out.
+    /// and after every run. `out/heads` keeps the heads of the chosen points. One that is missing or damaged is trained
+    /// again. A run that diverges rules its point out.
     ///
     /// # Errors
     /// Results of another sweep in `out`, files that cannot be written or read, a bad value in a row, a failing device.
@@ -154,7 +158,7 @@ impl Sweep {
         let mut results = Results::open(out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
         let total = self.variants.len() * self.seeds.len();
         let mut fits = Fits::default();
-        on_progress(SweepProgress { run: None, done: results.runs.len(), total });
+        on_progress(SweepProgress { run: None, lost: None, done: results.runs.len(), total });
         for objective in self.objectives() {
             let points = self.points(&objective);
             for (number, variant) in points.iter().enumerate() {
@@ -167,11 +171,21 @@ impl Sweep {
                         .map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
                     results.add_run(run)?;
                     let run = results.runs.last();
-                    on_progress(SweepProgress { run, done: results.runs.len(), total });
+                    on_progress(SweepProgress { run, lost: None, done: results.runs.len(), total });
                 }
             }
             let chosen = self.choose(&results, &objective);
             if let Some(number) = chosen {
+                let lost = |path: &Path| {
+                    on_progress(SweepProgress {
+                        run: None,
+                        lost: Some(path),
+                        done: results.runs.len(),
+                        total,
+                    });
+                };
+                let at = (out, &objective[..], number);
+                self.restore_heads(device, &dataset, at, points[number], &results, &mut fits, lost)?;
                 self.test(device, &dataset, out, (&objective, number, &points[number].point), &mut results)?;
             }
             // Only the heads of the chosen point are kept. No point is chosen if every point has a run that diverged.

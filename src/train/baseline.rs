@@ -10,6 +10,7 @@
 use super::algebra::{add_product, eigen, times};
 use super::kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS, KernelCca};
 use super::landmark_cca::{LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS, LandmarkCca};
+use super::memory::check_covariances;
 use super::{Init, TrainConfig};
 use crate::data::{Dataset, Side, Split};
 use crate::device::{Device, padded};
@@ -104,6 +105,7 @@ impl Moments {
     fn of(dataset: &Dataset, head: &Head) -> Result<Self> {
         let (split, preprocess) = (dataset.split(Split::Train), head.preprocess(0.0)?);
         let dims = head.layout.dims;
+        check_covariances(dims)?;
         let mut sums = dims.map(|dim| vec![0.0; dim]);
         let [p, q] = dims;
         let [mut images, mut texts, mut cross] =

@@ -48,6 +48,9 @@ pub struct Best {
 pub(crate) struct Progress {
     /// Version of the file's layout.
     pub format: u32,
+    /// The run that the file is a part of; empty in files of older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
     pub config: TrainConfig,
     /// The dataset's shapes, captions and splits, hashed; empty where a head was saved alone.
     #[serde(default)]
@@ -111,6 +114,17 @@ impl Checkpoint {
     /// The run's configuration.
     pub fn config(&self) -> &TrainConfig {
         &self.progress.config
+    }
+
+    /// The id of the run that the checkpoint comes from ([`TrainConfig::run_id`]); empty in a file of an older version.
+    pub fn run(&self) -> &str {
+        &self.progress.run
+    }
+
+    /// Whether the checkpoint can be of the run with this id and these options. Files of older versions have no id.
+    pub fn is_of(&self, run: &str, config: &TrainConfig) -> bool {
+        let same_id = run.is_empty() || self.run().is_empty() || run == self.run();
+        same_id && self.config().is_same_run(config)
     }
 
     /// Epochs that the head was trained for.
@@ -308,6 +322,7 @@ impl Progress {
     pub fn new(config: TrainConfig, dataset: String, dims: [usize; 2]) -> Self {
         Self {
             format: FORMAT,
+            run: config.run_id(&dataset),
             config,
             dataset,
             dims,

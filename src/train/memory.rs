@@ -1,5 +1,10 @@
-//! Whether the matrices of exact kernel CCA fit into the memory.
+//! Whether what a run will hold fits into the memory: the copies of its head, and the matrices of closed forms.
+//!
+//! The needs are lower bounds. They follow from options and files alone, so they are checked before anything is allocated.
 
+use super::TrainConfig;
+use crate::data::{Dataset, Side};
+use crate::model::Layout;
 use crate::{Error, Result};
 use sysinfo::{MemoryRefreshKind, System};
 
@@ -8,6 +13,9 @@ const SQUARES: u64 = 4;
 
 /// Blocks of as many columns as the embedding is wide.
 const BLOCKS: u64 = 10;
+
+/// Bytes that each thread takes to multiply matrices.
+const PACKED: u64 = 1 << 26;
 
 const GB: f64 = 1e9;
 
@@ -23,9 +31,66 @@ fn available() -> Option<u64> {
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
     let limit =
         system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
-    let free = system.available_memory().min(limit);
+    let free = system.available_memory().min(limit).min(address_space());
     // Systems that sysinfo does not know report 0.
     (free > 0).then_some(free)
+}
+
+/// The bytes that a limit of this process (`ulimit -v`) leaves.
+#[cfg(target_os = "linux")]
+fn address_space() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    let Some(most) = getrlimit(Resource::As).current else { return u64::MAX };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let taken = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse().ok());
+    most.saturating_sub(1024 * taken.unwrap_or(0u64))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_space() -> u64 {
+    u64::MAX
+}
+
+/// Checks that the memory holds a run: its head, gradient, optimiser and best head; and beside them a checkpoint, which is
+/// copied into tensors and then into the bytes of a file.
+///
+/// # Errors
+/// It does not.
+pub(super) fn check_run(dataset: &Dataset, config: &TrainConfig) -> Result<()> {
+    let [image, text] = config.pooling();
+    let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
+    // The counts of landmarks are those of the dataset. Here a head without them is a lower bound.
+    let head = config.head();
+    let layout = Layout::of(dims, &head);
+    // A head of these sizes would overflow the sums below.
+    let parameters = if layout.largest() >= 1 << 40 { u64::MAX } else { layout.len() as u64 };
+    let states = config.optimizer.state().len() as u64;
+    let copies = 5 + states + 3 * (states + 3);
+    let need = parameters.saturating_mul(4 * copies);
+    let what = format!("for the {copies} copies of {parameters} parameters that a run holds");
+    available().map_or(Ok(()), |free| compare("training", need, free, &what, "lower --embed, or free memory"))
+}
+
+/// Checks that the memory holds the covariances of features of these widths, with two more matrices of their size.
+///
+/// # Errors
+/// It does not.
+pub(super) fn check_covariances([p, q]: [usize; 2]) -> Result<()> {
+    let [p, q] = [p as u64, q as u64];
+    let need = 3 * 8 * (p * p + q * q + p * q) + PACKED * rayon::current_num_threads() as u64;
+    let what = format!("for the covariances of {p} and {q} features");
+    let advice = "lower --random-features if it is given, or free memory";
+    available().map_or(Ok(()), |free| compare("closed form", need, free, &what, advice))
+}
+
+fn compare(thing: &str, need: u64, free: u64, what: &str, advice: &str) -> Result<()> {
+    if need <= free {
+        return Ok(());
+    }
+    let [need, free] = [need, free].map(|bytes| format!("{:.1} GB", bytes as f64 / GB));
+    Err(Error::config(thing, format!("{need} of memory {what}"), format!("{free} available"), advice))
 }
 
 /// Checks that the memory holds kernel CCA of so many landmark images with blocks of so many columns.
@@ -66,6 +131,14 @@ mod tests {
         assert_eq!(error, expected);
         check(6600, 1088, free).unwrap();
         assert!(check(3, 1088, 0).unwrap_err().to_string().contains("--landmarks 1,"));
+    }
+
+    #[test]
+    fn a_need_above_the_memory_names_both() {
+        compare("training", 5, 5, "for it", "free memory").unwrap();
+        let error = compare("training", 34_200_000_000, 4_000_000_000, "for it", "free memory").unwrap_err();
+        let expected = "training: expected 34.2 GB of memory for it, found 4.0 GB available; free memory";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

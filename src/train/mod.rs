@@ -30,6 +30,8 @@ mod pipeline;
 mod point;
 #[cfg(feature = "native")]
 mod recipe;
+#[cfg(feature = "native")]
+mod run_id;
 mod shuffle;
 mod slices;
 mod stats;

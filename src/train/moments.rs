@@ -1,6 +1,7 @@
 //! Second moments of the training pairs in the features of kernel CCA: the input of each side beside the cosines of its
 //! random features. The device computes the cosines and the products.
 
+use super::memory::check_covariances;
 use crate::data::{Dataset, Preprocess, Side, Split};
 use crate::device::{Buffer, Device, Matrix, padded};
 use crate::eval::sample_mean;
@@ -226,6 +227,7 @@ fn ranges(n: usize) -> impl Iterator<Item = Range<usize>> {
 impl Moments {
     /// Computes the moments in one pass over the training pairs. Each caption counts as one pair.
     pub fn of(device: &Device, dataset: &Dataset, head: &Head) -> Result<Self> {
+        check_covariances(head.layout.dims.map(|dim| dim + head.layout.random_features))?;
         let split = dataset.split(Split::Train);
         let mut pass = Pass::new(device, dataset, head)?;
         let strips = split.texts.chunks(STRIP).zip(split.text_image.chunks(STRIP));

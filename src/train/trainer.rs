@@ -8,6 +8,7 @@ use super::baseline::{start as fit_start, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
 use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::features::Part;
+use super::memory::check_run;
 use super::within::{Every, Within};
 use super::{Init, Pipeline, StepStats, TrainConfig};
 use crate::cluster::{Communicator, Measured, gather};
@@ -161,6 +162,7 @@ impl Trainer {
         if config.memory_bank > 0 {
             Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
         }
+        check_run(dataset, config)?;
         let landmarks = LandmarkItems::of(dataset, config.landmarks, config.seed);
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
             let derived = config.random_features.max(landmarks.items(side).len());
@@ -675,6 +677,11 @@ impl Trainer {
     /// The best epoch so far. It is 0 if no epoch was better than what the run started from.
     pub fn best_epoch(&self) -> Option<Best> {
         self.progress.best
+    }
+
+    /// The id of the run ([`TrainConfig::run_id`]); empty if an older version has started it.
+    pub fn run_id(&self) -> &str {
+        &self.progress.run
     }
 
     /// The best head so far with the run it comes from, without the optimiser's state; `None` before the first epoch

@@ -41,7 +41,7 @@ fn train_writes_a_run_and_a_summary() {
     let epochs: Vec<_> = metrics.iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
     assert_eq!(epochs, [1, 2, 3, 4, 5]);
     for line in &metrics {
-        let expected = "best clipped epoch gradient_norm hardest loss lr positive seconds val zero_rows";
+        let expected = "best clipped epoch gradient_norm hardest loss lr positive run seconds val zero_rows";
         assert_eq!(keys(line).join(" "), expected);
         assert_recall(&line["val"]);
     }
@@ -57,7 +57,7 @@ fn train_writes_a_run_and_a_summary() {
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
     let expected = "bandwidth bank_warmup batch centre_kernel clip command correction dataset decay_biases device dropout ema embed ensemble epochs equal_captions \
                     gated_width image_encoder image_pooling init l2_sp landmarks lr lr_drop lr_linear lr_mlp lr_random_features lr_warmup mask_same_image memory_bank objective optimizer \
-                    patience random_features recipe regularization schedule seed shuffle signed_root \
+                    patience random_features recipe regularization run schedule seed shuffle signed_root \
                     size_augment slices standardize structure structure_temperature \
                     text_encoder text_pooling token_dropout warmup_epochs weight_decay wgoal";
     assert_eq!(keys(&config).join(" "), expected);

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use wgoal::Result;
 
 /// The name of the file in the folder of a run.
-const RUN: &str = "run.toml";
+pub const RUN: &str = "run.toml";
 /// The name of the file in the folder of a sweep.
 const SWEEP: &str = "sweep.toml";
 

@@ -11,6 +11,9 @@ use wgoal::{Device, ErrorKind, Result, TrainConfig};
 #[derive(Serialize, Deserialize)]
 pub(super) struct Origin {
     wgoal: String,
+    /// The id of the run, which its other files carry too; empty if an older version wrote the folder, and of an ensemble.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
     #[serde(with = "any_path")]
     pub dataset: PathBuf,
     /// The recipe that the run was started with, if any.
@@ -82,7 +85,7 @@ pub struct Started<'a> {
 }
 
 /// Writes config.json.
-pub(super) fn write(folder: &Path, start: Started, config: &TrainConfig) -> Result<()> {
+pub(super) fn write(folder: &Path, run: &str, start: Started, config: &TrainConfig) -> Result<()> {
     #[derive(Serialize)]
     struct Config<'a> {
         #[serde(flatten)]
@@ -92,6 +95,7 @@ pub(super) fn write(folder: &Path, start: Started, config: &TrainConfig) -> Resu
     }
     let origin = Origin {
         wgoal: env!("CARGO_PKG_VERSION").into(),
+        run: run.into(),
         dataset: std::path::absolute(start.dataset).unwrap_or_else(|_| start.dataset.into()),
         recipe: Some(start.recipe.into()),
         earlier_devices: devices(folder, &start),
@@ -111,7 +115,7 @@ pub(super) fn read(path: &Path) -> Result<(Origin, TrainConfig)> {
         .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), expected, advice))?;
     let mut config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).map_err(|e| unreadable(&e))?;
-    let origin = ["wgoal", "dataset", "recipe", "device", "command", "earlier_devices"]
+    let origin = ["wgoal", "run", "dataset", "recipe", "device", "command", "earlier_devices"]
         .iter()
         .filter_map(|key| config.remove_entry(*key))
         .collect();
@@ -120,11 +124,16 @@ pub(super) fn read(path: &Path) -> Result<(Origin, TrainConfig)> {
     Ok((origin, config))
 }
 
+/// Whether two names are of the same device. The name of the CPU has its number of threads, which changes no bit.
+pub fn is_same_device(one: &str, other: &str) -> bool {
+    one == other || [one, other].iter().all(|name| name.ends_with("(native)"))
+}
+
 /// The other devices of a resumed run. Empty for a new run.
 fn devices(folder: &Path, start: &Started) -> Vec<String> {
     let before = read(&folder.join(CONFIG)).ok().filter(|_| start.resumed);
     let Some((Origin { device: last, mut earlier_devices, .. }, _)) = before else { return Vec::new() };
-    if last != start.device.to_string() && !earlier_devices.contains(&last) {
+    if !is_same_device(&last, &start.device.to_string()) && !earlier_devices.contains(&last) {
         earlier_devices.push(last);
     }
     earlier_devices

@@ -52,8 +52,9 @@ pub(super) fn train(args: &TrainArgs, plan: Plan) -> Result<u8> {
         let own = folder.join(MEMBERS).join(number.to_string());
         let trainer = trainer(&device, &dataset, member, earlier_member(&own, member)?)?;
         let changes = changes(member);
-        let run = RunFolder::open(Some(own), None, "", &trainer, &device, &path, &recipe, &changes)?;
+        let mut run = RunFolder::open(Some(own), None, "", &trainer, &device, &path, &recipe, &changes)?;
         config::save(run.path(), &recipe, member, (&*dataset, &*path), args.device.name())?;
+        run.keep(config::RUN);
         if let Some(code) = train_member(args, (trainer, run), &folder, &interrupt, &mut trained)? {
             return Ok(code);
         }
@@ -90,6 +91,7 @@ fn train_member(
     let mut recorder = args.begin(&trainer, &mut run)?;
     run.checkpoint_every(&mut trainer, args.every()?);
     let collapsed = epochs(&mut trainer, &mut run, &mut recorder, (interrupt, &Job::alone()), top)?;
+    run.restore_deleted(&trainer)?;
     if let Some(signal) = interrupt.signal() {
         run.save_within(&trainer)?;
         let (number, saved) = (trained.heads.len() + 1, saved(&trainer, [run.path(), top]));

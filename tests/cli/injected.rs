@@ -1,0 +1,192 @@
+//! Commands that are killed at a system call, or whose system call fails: the same command then ends as if nothing had
+//! happened.
+//!
+//! `WGOAL_FAULTS` is the number of calls of each kind to try; `scripts/faults` sets it. The short form tries two.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use super::place::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A kind of call, and the errors that it can have: too many open files, no space, input or output error, no thread, no
+/// locks.
+const KINDS: [(&str, &[u8]); 6] = [
+    ("open", &[24, 28]),
+    ("write", &[28]),
+    ("sync", &[5]),
+    ("rename", &[5]),
+    ("clone", &[11]),
+    ("lock", &[37]),
+];
+
+/// The number of calls of each kind that are tried.
+fn points() -> usize {
+    std::env::var("WGOAL_FAULTS").map_or(2, |text| text.parse().expect("WGOAL_FAULTS is a number"))
+}
+
+/// The program that makes calls fail. `None` without a C compiler.
+fn injector() -> Option<&'static PathBuf> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/injected/inject.c");
+        let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("inject");
+        match Command::new("cc").args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).status() {
+            Ok(status) => {
+                assert!(status.success(), "cc {source}");
+                Some(program)
+            }
+            Err(_) => None,
+        }
+    });
+    assert!(built.is_some() || std::env::var_os("WGOAL_REQUIRE_COMPILERS").is_none(), "no cc");
+    built.as_ref()
+}
+
+struct Injected {
+    code: i32,
+    stderr: String,
+    counts: BTreeMap<String, usize>,
+}
+
+/// Runs a command whose call `at` of a kind has this end.
+fn run(place: &Place, args: &str, (kind, at, end): (&str, usize, &str)) -> Injected {
+    let counts = place.path("counts");
+    let output = Command::new(injector().unwrap())
+        .arg(&counts)
+        .args([kind, &at.to_string(), end, env!("CARGO_BIN_EXE_wgoal")])
+        .args(args.split_whitespace())
+        .current_dir(place.path(""))
+        .env("RAYON_NUM_THREADS", "2")
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
+    let text = fs::read_to_string(&counts).unwrap();
+    fs::remove_file(&counts).unwrap();
+    let pair =
+        |line: &str| line.split_once(' ').map(|(kind, n)| (kind.to_string(), n.parse().unwrap())).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let code = output.status.code().unwrap_or(-1);
+    assert_ne!(code, 125, "{stderr}");
+    Injected { code, stderr, counts: text.lines().map(pair).collect() }
+}
+
+/// Takes the times and the device out of a line of results.
+fn untimed(value: &mut serde_json::Value) {
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("seconds");
+        fields.remove("device");
+        fields.values_mut().for_each(untimed);
+    } else if let Some(items) = value.as_array_mut() {
+        items.iter_mut().for_each(untimed);
+    }
+}
+
+/// The files of a folder. Times are taken out, and pages with times are named only.
+fn files(place: &Place, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for (path, bytes) in place.listing() {
+        let Ok(path) = path.strip_prefix(out) else { continue };
+        let name = path.file_name().map_or("", |name| name.to_str().unwrap());
+        let bytes = match name {
+            "metrics.jsonl" | "results.jsonl" => {
+                let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+                let lines = lines.map(|line| {
+                    let mut line = serde_json::from_slice(line).unwrap();
+                    untimed(&mut line);
+                    line.to_string()
+                });
+                lines.collect::<Vec<_>>().join("\n").into_bytes()
+            }
+            // A run that is killed loses the similarities of its last epoch.
+            "report.html" | "similarities.jsonl" => Vec::new(),
+            // A system that refuses threads has a device with fewer of them.
+            "config.json" | "table.md" | "table.json" => {
+                String::from_utf8(bytes).unwrap().replace("CPU, 1 threads", "CPU, 2 threads").into_bytes()
+            }
+            _ => bytes,
+        };
+        found.insert(path.to_path_buf(), bytes);
+    }
+    found
+}
+
+/// Which files differ, for messages.
+fn differences(one: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<PathBuf> {
+    let names = one.keys().chain(other.keys().filter(|name| !one.contains_key(*name)));
+    names.filter(|name| one.get(*name) != other.get(*name)).cloned().collect()
+}
+
+/// Tries all faults on a command that writes into `out`. The same command is then given again, and its files must be those of
+/// a command without a fault.
+fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) {
+    if injector().is_none() {
+        return println!("skipped: no cc");
+    }
+    let place = Place::new();
+    prepare(&place);
+    let whole = run(&place, args, ("none", 0, "kill"));
+    assert_eq!(whole.code, 0, "{args}\n{}", whole.stderr);
+    let expected = files(&place, out);
+    let (mut wrong, mut tried) = (Vec::new(), 0);
+    for (kind, errors) in KINDS {
+        let count = whole.counts[kind];
+        let wanted = points().min(count);
+        // Spread over all calls, the last one included: most files are written at the end.
+        for at in (1..=wanted).map(|k| k * count / wanted) {
+            for end in std::iter::once("kill".to_string()).chain(errors.iter().map(u8::to_string)) {
+                fs::remove_dir_all(place.path(out)).unwrap();
+                let broken = run(&place, args, (kind, at, &end));
+                tried += 1;
+                let fault = format!("{kind} {at} of {count}: {end}");
+                let last = broken.stderr.lines().last().unwrap_or_default();
+                let sound = match (&end[..], broken.code) {
+                    ("kill", 137) => true,
+                    // The number of calls depends on the timing. The call may not have come.
+                    ("kill", 0) => broken.counts[kind] < at,
+                    (_, 0) => true,
+                    (_, 1) => last.starts_with("error: "),
+                    _ => false,
+                };
+                if !sound || broken.stderr.contains("panicked") {
+                    wrong.push(format!("{fault}: exit code {}\n{}", broken.code, broken.stderr));
+                }
+                let again = run(&place, args, ("none", 0, "kill"));
+                let found = files(&place, out);
+                if again.code != 0 || found != expected {
+                    let differ = differences(&expected, &found);
+                    wrong.push(format!("{fault}: again {}, differ {differ:?}\n{}", again.code, again.stderr));
+                }
+                fs::create_dir_all(place.path(out)).unwrap();
+            }
+        }
+    }
+    println!("{tried} faults in wgoal {args}");
+    assert!(wrong.is_empty(), "wgoal {args}\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn train_survives_faults() {
+    let args = "train data --recipe goal --epochs 2 --batch 16 --embed 4 --device cpu --checkpoint-every 1 --resume=auto \
+                --out run";
+    try_all(|_| (), args, "run");
+}
+
+#[test]
+fn sweep_survives_faults() {
+    let args = "sweep data --objectives con:con,hinge --seeds 0 --epochs 1 --batch 16 --embed 4 --device cpu --out sweep";
+    try_all(|_| (), args, "sweep");
+}
+
+#[test]
+fn embed_survives_faults() {
+    let args = "embed run data --device cpu --out vectors";
+    try_all(|place| drop(place.train("run", "--no-baselines")), args, "vectors");
+}
+
+#[test]
+fn baseline_survives_faults() {
+    try_all(|_| (), "baseline cca data --embed 4 --device cpu --out cca", "cca");
+}

@@ -1,0 +1,295 @@
+//! The files of a run folder belong together: those of another run are refused, those that are lost are written again.
+
+use super::place::*;
+use std::fs;
+#[cfg(unix)]
+use std::{
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+const RESUME: &str = "train --resume --no-baselines --device cpu --epochs 4 --out run";
+
+/// Two runs of other options, `run` and `other`.
+fn two_runs() -> Place {
+    let place = Place::new();
+    place.train("run", "--epochs 3 --no-baselines");
+    place.train("other", "--epochs 3 --no-baselines --lr 0.02");
+    place
+}
+
+/// Takes the id out of a JSON text.
+fn id(place: &Place, run: &str) -> String {
+    let config: serde_json::Value =
+        serde_json::from_slice(&place.read(&format!("{run}/config.json"))).unwrap();
+    config["run"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn every_part_carries_the_id_of_the_run() {
+    let place = two_runs();
+    let run = id(&place, "run");
+    assert_ne!(run, id(&place, "other"));
+    assert!(place.metrics("run").iter().all(|line| line["run"] == run.as_str()));
+    for name in ["best", "last"] {
+        let head = wgoal::Checkpoint::load(place.path(&format!("run/{name}.safetensors"))).unwrap();
+        assert_eq!(head.run(), run, "{name}");
+    }
+    // A longer run is the same run.
+    place.ok(RESUME);
+    assert_eq!(id(&place, "run"), run);
+    assert!(
+        place.metrics("run").len() == 4
+            && place.metrics("run").iter().all(|line| line["run"] == run.as_str())
+    );
+}
+
+#[test]
+fn a_part_of_another_run_is_refused() {
+    let place = two_runs();
+    let [run, other] = ["run", "other"].map(|name| id(&place, name));
+    let back = "put back the file of this run, or start a new run in another --out";
+    for (name, message) in [
+        (
+            "last.safetensors",
+            format!(
+                "expected the checkpoint of the run in config.json ({run}), found that of run {other}; {back}"
+            ),
+        ),
+        (
+            "best.safetensors",
+            format!(
+                "expected the head of the run in config.json ({run}), found that of run {other}; move it elsewhere; the run then writes its own"
+            ),
+        ),
+        ("metrics.jsonl line 1", format!("expected an epoch of run {run}, found one of run {other}; {back}")),
+    ] {
+        let file = name.split(' ').next().unwrap();
+        let own = place.read(&format!("run/{file}"));
+        fs::copy(place.path(&format!("other/{file}")), place.path(&format!("run/{file}"))).unwrap();
+        let before = place.listing();
+        let output = place.run(RESUME);
+        assert_eq!(output.code, 1, "{name}");
+        assert!(output.stderr.ends_with(&format!("error: run/{name}: {message}\n")), "{}", output.stderr);
+        assert!(place.listing() == before, "{name}");
+        fs::write(place.path(&format!("run/{file}")), own).unwrap();
+    }
+    place.ok(RESUME);
+}
+
+/// A folder of an older version has no ids. Its options and figures are compared.
+#[test]
+fn a_foreign_part_without_an_id_is_refused_too() {
+    let place = two_runs();
+    let without_id = |name: &str| {
+        let text = String::from_utf8(place.read(name)).unwrap();
+        let text: String = text
+            .lines()
+            .map(|line| {
+                let at = line.find("\"run\":");
+                let kept =
+                    at.map_or(line.to_string(), |at| line[..at].trim_end_matches(',').to_string() + "}");
+                kept + "\n"
+            })
+            .collect();
+        fs::write(place.path(name), text).unwrap();
+    };
+    let own = place.read("run/metrics.jsonl");
+    fs::copy(place.path("other/metrics.jsonl"), place.path("run/metrics.jsonl")).unwrap();
+    without_id("run/metrics.jsonl");
+    let output = place.run(RESUME);
+    let expected = "expected the validation rsum of last.safetensors, ";
+    assert!(output.code == 1 && output.stderr.contains(expected), "{}", output.stderr);
+    fs::write(place.path("run/metrics.jsonl"), own).unwrap();
+    without_id("run/metrics.jsonl");
+
+    let without = |path: String| {
+        let (tensors, mut metadata) = read_tensors(&place.read(&path));
+        let mut fields: serde_json::Value = serde_json::from_str(&metadata["wgoal"]).unwrap();
+        fields.as_object_mut().unwrap().remove("run");
+        metadata.insert("wgoal".into(), fields.to_string());
+        fs::write(place.path(&path), write_tensors(&tensors, metadata)).unwrap();
+    };
+    ["run", "other"].iter().for_each(|run| without(format!("{run}/last.safetensors")));
+    let own = place.read("run/last.safetensors");
+    fs::copy(place.path("other/last.safetensors"), place.path("run/last.safetensors")).unwrap();
+    let output = place.run(RESUME);
+    assert!(output.code == 1 && output.stderr.contains("found that of other options"), "{}", output.stderr);
+    fs::write(place.path("run/last.safetensors"), own).unwrap();
+    place.ok(RESUME);
+}
+
+#[test]
+fn what_is_lost_is_written_again_with_a_warning() {
+    let place = two_runs();
+    let best = place.read("run/best.safetensors");
+    let mut damaged = best.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    for (bytes, word) in [(None, "missing"), (Some(damaged), "damaged")] {
+        let path = place.path("run/best.safetensors");
+        fs::remove_file(&path).unwrap();
+        bytes.iter().for_each(|bytes| fs::write(&path, bytes).unwrap());
+        let output = place.run("train --resume --no-baselines --device cpu --out run");
+        let warning =
+            format!("warning: run/best.safetensors is {word}; it is written again from last.safetensors\n");
+        assert!(output.code == 0 && output.stderr.contains(&warning), "{}", output.stderr);
+        assert!(place.read("run/best.safetensors") == best);
+    }
+    // Lines that are lost cannot be written again.
+    let text = String::from_utf8(place.read("run/metrics.jsonl")).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    for (kept, lost) in
+        [(vec![lines[0], lines[2]], "the line of epoch 2"), (vec![], "3 lines of the epochs 1 to 3")]
+    {
+        fs::write(place.path("run/metrics.jsonl"), kept.concat()).unwrap();
+        let output = place.run("train --resume --no-baselines --device cpu --out run");
+        let warning = format!("warning: run/metrics.jsonl has lost {lost}; the run goes on\n");
+        assert!(output.code == 0 && output.stderr.contains(&warning), "{}", output.stderr);
+    }
+    fs::write(place.path("run/metrics.jsonl"), &text).unwrap();
+    let output = place.run("train --resume --no-baselines --device cpu --out run");
+    assert!(output.code == 0 && !output.stderr.contains("warning"), "{}", output.stderr);
+}
+
+#[cfg(unix)]
+fn until(child: &mut Child, reached: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(began.elapsed() < HANGS && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Files are deleted one by one from a run that trains.
+#[cfg(unix)]
+#[test]
+fn files_that_are_deleted_while_a_run_trains_come_back() {
+    let place = Place::new();
+    let args = "train data --recipe goal --device cpu --embed 4 --batch 16 --epochs 1000000 --lr 1e-9 --no-baselines --no-report --quiet --out run";
+    let mut child = place.start(args, Stdio::piped);
+    let exists = |name: &str| place.path(&format!("run/{name}")).exists();
+    until(&mut child, || exists("last.safetensors"));
+    let names = ["metrics.jsonl", "config.json", "run.toml", "best.safetensors", "last.safetensors"];
+    for name in names {
+        fs::remove_file(place.path(&format!("run/{name}"))).unwrap();
+        until(&mut child, || exists(name));
+    }
+    fs::OpenOptions::new().write(true).open(place.path("run/metrics.jsonl")).unwrap().set_len(7).unwrap();
+    until(&mut child, || fs::metadata(place.path("run/metrics.jsonl")).is_ok_and(|found| found.len() > 7));
+    // Standard error is read only now. With --quiet it has the warnings alone, which fit into the pipe.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{stderr}");
+    // The last checkpoint may have been deleted while its successor was written.
+    for name in &names[..4] {
+        let warning = format!("warning: run/{name} was deleted while the run trained; it is written again\n");
+        assert!(stderr.contains(&warning), "{name}\n{stderr}");
+    }
+    // The folder is whole: a run that goes on finds nothing to say.
+    let done = place.metrics("run").len();
+    let output = place.run(&format!(
+        "train --resume --no-baselines --no-report --device cpu --epochs {} --out run",
+        done + 1
+    ));
+    assert!(output.code == 0 && !output.stderr.contains("warning: run/"), "{}", output.stderr);
+}
+
+/// The folder of a run is moved while it trains. The run makes a new one, or it ends with an error if it was just writing.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_moved_while_a_run_trains_is_noticed() {
+    let place = Place::new();
+    let args = "train data --recipe goal --device cpu --embed 4 --batch 16 --epochs 1000000 --lr 1e-9 --no-baselines \
+                --no-report --quiet --out run";
+    let mut child = place.start(&args.split_whitespace().collect::<Vec<_>>().join(" "), Stdio::piped);
+    let names = ["metrics.jsonl", "config.json", "run.toml", "best.safetensors", "last.safetensors"];
+    let is_whole = || names.iter().all(|name| place.path("run").join(name).exists());
+    until(&mut child, is_whole);
+    fs::rename(place.path("run"), place.path("moved")).unwrap();
+    let began = Instant::now();
+    while !is_whole() && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < HANGS);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let is_whole = is_whole();
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let noticed = if is_whole { "it is written again" } else { "error: run" };
+    assert!(stderr.contains(noticed), "{is_whole}: {stderr}");
+}
+
+/// A finished sweep trains a head again that is missing or damaged: the chosen ones, with their correction for hubs.
+#[test]
+fn a_sweep_trains_a_lost_head_again() {
+    let place = Place::new();
+    let sweep = "sweep data --objectives con:con,hinge --seeds 0,1 --epochs 2 --embed 4 --batch 16 --device cpu \
+                 --correction csls --out sweep";
+    place.ok(sweep);
+    let whole = place.listing();
+    let head = |name: &str| place.path(&format!("sweep/heads/{name}"));
+    fs::remove_file(head("con-con-1-s1.safetensors")).unwrap();
+    let mut damaged = place.read("sweep/heads/hinge-1-s0.safetensors");
+    damaged[200] ^= 4;
+    fs::write(head("hinge-1-s0.safetensors"), damaged).unwrap();
+    let output = place.run(sweep);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    for (name, what) in [("con-con-1-s1", "missing"), ("hinge-1-s0", "damaged")] {
+        let warning = format!("warning: sweep/heads/{name}.safetensors is {what}; it is trained again\n");
+        assert!(output.stderr.contains(&warning), "{}", output.stderr);
+    }
+    assert!(place.listing() == whole);
+    // The head of another run is not overwritten.
+    fs::copy(head("hinge-1-s1.safetensors"), head("hinge-1-s0.safetensors")).unwrap();
+    let output = place.run(sweep);
+    let message = "error: sweep/heads/hinge-1-s0.safetensors: expected the head of this sweep, found that of another run; \
+                   move it elsewhere; the same command then trains the head again\n";
+    assert!(output.code == 1 && output.stderr.ends_with(message), "{}", output.stderr);
+}
+
+/// What a killed command leaves under a temporary name goes with the next command that writes into the folder.
+#[cfg(unix)]
+#[test]
+fn temporary_files_of_killed_commands_go_with_the_next_command() {
+    let place = Place::new();
+    place.train("run", "--no-baselines");
+    let small = "--epochs 1 --embed 4 --batch 16 --device cpu";
+    for (args, folders) in [
+        ("embed run data --device cpu --out vectors".to_string(), vec!["vectors"]),
+        (
+            format!("sweep data --objectives hinge --seeds 0 {small} --out sweep"),
+            vec!["sweep", "sweep/heads"],
+        ),
+        ("baseline cca data --embed 4 --out cca --device cpu".to_string(), vec!["cca"]),
+        ("report run".to_string(), vec!["run"]),
+    ] {
+        place.ok(&args);
+        let before = place.listing();
+        for folder in folders {
+            fs::write(place.path(folder).join(".wgoal-partial-x1y2z3X1Y2Z3.tmp"), "half").unwrap();
+        }
+        place.ok(&args);
+        assert!(place.listing().keys().eq(before.keys()), "{args}: {:?}", place.listing().keys());
+    }
+}
+
+/// A lock that comes free within a second is no error.
+#[cfg(unix)]
+#[test]
+fn a_lock_that_is_just_being_released_is_waited_for() {
+    use rustix::fs::{FlockOperation, flock};
+    let place = Place::new();
+    place.train("run", "--no-baselines");
+    let lock = fs::File::open(place.path("run")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let output = place.run(RESUME);
+    assert!(output.code == 1 && output.stderr.contains("no other process"), "{}", output.stderr);
+    let held = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(400));
+        drop(lock);
+    });
+    place.ok(RESUME);
+    held.join().unwrap();
+}
