@@ -8,6 +8,7 @@ mod array;
 mod arrays;
 mod batch;
 mod columns;
+mod content;
 mod divide;
 mod embeddings;
 mod file;
@@ -162,6 +163,9 @@ pub struct Dataset {
     captions: OnceLock<Result<Option<Vec<String>>>>,
     image_names: OnceLock<Result<Option<Vec<String>>>>,
     fingerprint: u64,
+    /// Where the dataset is, if it was opened from a path.
+    path: Option<PathBuf>,
+    content: OnceLock<Result<u64>>,
 }
 
 /// The splits that training needs. It reports the recall on the test split if there is one.
@@ -207,11 +211,15 @@ impl Dataset {
     /// alone.
     pub fn open_sides(path: impl AsRef<Path>, only: Option<Side>, needed: &[Split]) -> Result<Self> {
         let path = path.as_ref();
-        Self::of_sides(&Source::open(path)?, name(path), only, needed)
+        Ok(Self::of_sides(&Source::open(path)?, name(path), only, needed)?.at(path))
     }
 
     fn open_with(path: &Path, needed: &[Split], optional: &[Split]) -> Result<Self> {
-        Self::of(&Source::open(path)?, name(path), needed, optional)
+        Ok(Self::of(&Source::open(path)?, name(path), needed, optional)?.at(path))
+    }
+
+    fn at(self, path: &Path) -> Self {
+        Self { path: Some(path.to_path_buf()), ..self }
     }
 
     /// A dataset in memory: the arrays that a folder would have as files, of the same names and shapes.
@@ -344,6 +352,8 @@ impl Dataset {
             folder: source.folder().map(Path::to_path_buf),
             captions: OnceLock::new(),
             image_names: OnceLock::new(),
+            path: None,
+            content: OnceLock::new(),
             text_to_image: text_image,
             pairs,
             right_pairs,

@@ -1,5 +1,6 @@
 //! Files. Only regular files are read. A written file appears whole or not at all.
 
+mod cache;
 #[cfg(feature = "parquet")]
 mod columns;
 mod matrix;
@@ -8,6 +9,8 @@ mod place;
 mod quoted;
 mod read;
 mod words;
+
+pub(crate) use cache::cache_folder;
 
 use crate::{Error, ErrorKind, Result};
 use place::{Place, place};

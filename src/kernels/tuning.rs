@@ -7,7 +7,7 @@
 
 use super::product::{MATMUL_VARIANTS, MatmulVariant, Product, candidates};
 use crate::device::{Backend, Commands, Device, Gpu, MatMut, Matrix};
-use crate::io::{self, write_regular};
+use crate::io::{self, cache_folder, write_regular};
 use crate::{Error, Plain, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -191,20 +191,6 @@ fn file_name(gpu: &Gpu) -> String {
         (variant.name, variant.shader(false, false, false).0.source).hash(&mut hasher);
     }
     format!("matmul-{:016x}.json", hasher.finish())
-}
-
-/// `WGOAL_CACHE_DIR`, or the platform's cache folder.
-fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    let variable = |name| variable(name).filter(|path| !path.as_os_str().is_empty());
-    let platform = || match () {
-        () if cfg!(windows) => variable("LOCALAPPDATA"),
-        () if cfg!(target_os = "macos") => variable("HOME").map(|home| home.join("Library/Caches")),
-        // Relative paths must be ignored (XDG Base Directory Specification).
-        () => variable("XDG_CACHE_HOME")
-            .filter(|path| path.is_absolute())
-            .or_else(|| variable("HOME").map(|home| home.join(".cache"))),
-    };
-    variable("WGOAL_CACHE_DIR").or_else(|| platform().map(|folder| folder.join("wgoal")))
 }
 
 /// The choices in a cache file. A file that cannot be read or parsed has none.

@@ -5,7 +5,7 @@ use crate::data::Dataset;
 use crate::eval::Recall;
 use crate::io as files;
 use crate::io::{Obstacle, write_regular};
-use crate::train::{Best, Point, TrainConfig};
+use crate::train::{Best, Point, TrainConfig, is_same_dataset};
 use crate::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -119,7 +119,7 @@ impl Results {
         match lines.next() {
             None if plan.as_bytes().starts_with(written) => write_regular(&path, plan.as_bytes())?,
             None => return Err(other_plan(&path, &String::from_utf8_lossy(written), &plan)),
-            Some(earlier) if earlier == plan => {
+            Some(earlier) if is_same_plan(earlier, &plan) => {
                 if whole > start || whole < written.len() {
                     write_regular(&path, &written[..whole])?;
                 }
@@ -190,6 +190,22 @@ fn refuse_foreign(files: Vec<PathBuf>) -> Result<()> {
         let advice = "move it elsewhere, or choose another --out";
         Err(Error::checkpoint(path.display(), "no file yet: this sweep begins", "a file", advice))
     })
+}
+
+/// Whether two plans are the same. A plan of an older version names no hash of all features.
+fn is_same_plan(earlier: &str, plan: &str) -> bool {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let older = || {
+        let (mut earlier, plan) = (parse(earlier)?, parse(plan)?);
+        let dataset = |plan: &Value| {
+            let (name, fingerprint) = plan["dataset"].as_str()?.rsplit_once(' ')?;
+            Some((name.to_string(), fingerprint.to_string()))
+        };
+        let (old, new) = (dataset(&earlier)?, dataset(&plan)?);
+        earlier["dataset"] = plan["dataset"].clone();
+        Some(old.0 == new.0 && is_same_dataset(&old.1, &new.1) && earlier == plan)
+    };
+    earlier == plan || older() == Some(true)
 }
 
 /// Names the first thing in which two plans differ.

@@ -1,7 +1,7 @@
 //! The members of an ensemble, and the head that they make (docs/math.md, "Ensembles").
 
 use super::checkpoint::{Best, Checkpoint, Progress};
-use super::{Init, TrainConfig};
+use super::{Init, TrainConfig, is_same_dataset};
 use crate::data::{Dataset, Split};
 use crate::device::Device;
 use crate::model::Head;
@@ -47,7 +47,8 @@ impl Checkpoint {
         config: TrainConfig,
     ) -> Result<Self> {
         let found = super::fingerprint(dataset)?;
-        if let Some(at) = members.iter().position(|member| member.progress.dataset != found) {
+        if let Some(at) = members.iter().position(|member| !is_same_dataset(&member.progress.dataset, &found))
+        {
             let expected = format!("the dataset that member {} was trained on", at + 1);
             let advice = "give the features, captions and splits of the members";
             return Err(Error::checkpoint(dataset.name(), expected, "another one", advice));

@@ -68,9 +68,9 @@ pub use recipe::{RECIPES, Recipe};
 pub use shuffle::Shuffle;
 pub use stats::StepStats;
 #[cfg(feature = "native")]
-pub(crate) use trainer::fingerprint;
-#[cfg(feature = "native")]
 pub use trainer::{Event, Trainer};
+#[cfg(feature = "native")]
+pub(crate) use trainer::{fingerprint, is_same_dataset};
 #[cfg(feature = "native")]
 pub use warm_start::WarmStart;
 #[cfg(feature = "native")]

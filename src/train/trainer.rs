@@ -192,7 +192,7 @@ impl Trainer {
         head.check_dataset(&dataset)?;
         Self::check(device, &dataset, &progress.config)?;
         let found = fingerprint(&dataset)?;
-        if progress.dataset != found {
+        if !is_same_dataset(&progress.dataset, &found) {
             return Err(Error::checkpoint(
                 dataset.name(),
                 format!("the dataset that the run was started on ({})", progress.dataset),
@@ -752,9 +752,15 @@ impl From<Head> for Checkpoint {
     }
 }
 
-/// The identity of a dataset: a hash of its rows and a hash of a sample of its features.
+/// The identity of a dataset: a hash of its row numbers, a hash of a sample of its features, and a hash of all of them.
 pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
-    Ok(format!("{:016x}-{:016x}", dataset.fingerprint(), dataset.sample_hash()?))
+    let (rows, sample, all) = (dataset.fingerprint(), dataset.sample_hash()?, dataset.content_hash()?);
+    Ok(format!("{rows:016x}-{sample:016x}-{all:016x}"))
+}
+
+/// Whether a dataset has the identity that a file names. Files of older versions name no hash of all features.
+pub(crate) fn is_same_dataset(named: &str, found: &str) -> bool {
+    named == found || named.len() == 33 && found.strip_prefix(named).is_some_and(|rest| rest.starts_with('-'))
 }
 
 #[cfg(test)]

@@ -151,6 +151,94 @@ fn what_is_lost_is_written_again_with_a_warning() {
     assert!(output.code == 0 && !output.stderr.contains("warning"), "{}", output.stderr);
 }
 
+/// Changes a value of an image row, and nothing else.
+fn change_row(place: &Place, row: usize) {
+    let mut bytes = place.read("data/images.npy");
+    let width = (bytes.len() - 128) / IMAGES as usize;
+    bytes[128 + row * width] ^= 1;
+    fs::write(place.path("data/images.npy"), bytes).unwrap();
+}
+
+/// A resumed run and a sweep notice any row that has changed.
+#[test]
+fn a_changed_row_is_noticed() {
+    let place = Place::new();
+    place.train("run", "--no-baselines");
+    let sweep =
+        "sweep data --objectives hinge --seeds 0 --epochs 1 --embed 4 --batch 16 --device cpu --out sweep";
+    place.ok(sweep);
+    for row in [1, 38] {
+        change_row(&place, row);
+        for (args, words) in
+            [(RESUME, "the dataset that the run was started on"), (sweep, "expected dataset = ")]
+        {
+            let output = place.run(args);
+            assert!(output.code == 1 && output.stderr.contains(words), "{row} {args}\n{}", output.stderr);
+        }
+        change_row(&place, row);
+    }
+    place.ok(RESUME);
+    place.ok(sweep);
+}
+
+/// Files of an older version name a hash of 16 rows. Their runs and sweeps go on.
+#[test]
+fn a_fingerprint_of_an_older_version_is_enough() {
+    let place = Place::new();
+    place.train("run", "--no-baselines");
+    let (tensors, mut metadata) = read_tensors(&place.read("run/last.safetensors"));
+    let mut fields: serde_json::Value = serde_json::from_str(&metadata["wgoal"]).unwrap();
+    let dataset = fields["dataset"].as_str().unwrap().to_string();
+    assert_eq!(dataset.len(), 50);
+    fields["dataset"] = dataset[..33].into();
+    fields.as_object_mut().unwrap().remove("run");
+    metadata.insert("wgoal".into(), fields.to_string());
+    fs::write(place.path("run/last.safetensors"), write_tensors(&tensors, metadata)).unwrap();
+    place.ok(RESUME);
+
+    let sweep =
+        "sweep data --objectives hinge --seeds 0 --epochs 1 --embed 4 --batch 16 --device cpu --out sweep";
+    place.ok(sweep);
+    let results = String::from_utf8(place.read("sweep/results.jsonl")).unwrap();
+    assert!(results.contains(&dataset));
+    fs::write(place.path("sweep/results.jsonl"), results.replace(&dataset, &dataset[..33])).unwrap();
+    assert!(place.run(sweep).stderr.contains("1 of 1 runs are in sweep"));
+    fs::write(place.path("sweep/results.jsonl"), results.replace(&dataset, &dataset[1..34])).unwrap();
+    assert_eq!(place.run(sweep).code, 1);
+}
+
+/// The hash of large features is cached until the size or the time of a file changes.
+#[cfg(unix)]
+#[test]
+fn the_hash_of_large_features_is_cached() {
+    const WIDTH: usize = 440_000;
+    let place = Place::new();
+    let images: Vec<f32> = numbers(5).take(IMAGES as usize * WIDTH).collect();
+    write_npy(&place.path("data/images.npy"), &[IMAGES.into(), WIDTH as u64], &images);
+    let run = |args: &str| {
+        let mut command = place.command();
+        command.env("WGOAL_CACHE_DIR", place.path("cache")).args(args.split_whitespace());
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let train = "train data --recipe goal --epochs 1 --embed 2 --batch 48 --device cpu --no-baselines --no-report \
+                 --correction none --out run";
+    assert_eq!(run(train).0, 0);
+    let cached: serde_json::Value = serde_json::from_slice(&place.read("cache/features.json")).unwrap();
+    assert_eq!(cached.as_object().unwrap().len(), 1);
+    let path = place.path("data/images.npy");
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    change_row(&place, 1);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    let resume = "train --resume --no-baselines --no-report --out run";
+    // The cache knows only the size and the time, so this shows that it is used.
+    file.set_modified(time).unwrap();
+    assert_eq!(run(resume).0, 0);
+    file.set_modified(time + Duration::from_secs(1)).unwrap();
+    let (code, stderr) = run(resume);
+    assert!(code == 1 && stderr.contains("the dataset that the run was started on"), "{stderr}");
+}
+
 #[cfg(unix)]
 fn until(child: &mut Child, reached: impl Fn() -> bool) {
     let began = Instant::now();
