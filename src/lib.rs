@@ -28,7 +28,6 @@ pub mod bench;
 #[doc(hidden)]
 pub mod cli;
 pub mod cluster;
-#[cfg(feature = "native")]
 pub mod data;
 pub mod device;
 #[cfg(feature = "native")]
@@ -38,7 +37,6 @@ mod draw;
 mod error;
 pub mod eval;
 pub mod gradient;
-#[cfg(feature = "native")]
 pub mod io;
 #[doc(hidden)]
 pub mod kernels;
@@ -53,6 +51,7 @@ pub mod similarity;
 pub mod sweep;
 pub mod train;
 
+pub use data::{Dataset, Split};
 pub use device::Device;
 #[cfg(feature = "native")]
 pub use device::start_threads;
@@ -62,12 +61,7 @@ pub use error::{Plain, is_unsafe};
 pub use eval::Recall;
 pub use model::Head;
 pub use objective::Objective;
-pub use train::{Pipeline, TrainConfig};
-#[cfg(feature = "native")]
-pub use {
-    data::{Dataset, Split},
-    train::{Checkpoint, Trainer},
-};
+pub use train::{Checkpoint, Pipeline, TrainConfig, Trainer};
 
 /// Pooling of local features on host arrays: the generalised pooling operator and a head's encoders, forward and backward.
 #[cfg(feature = "native")]

@@ -4,7 +4,6 @@
 //! than memory. It knows nothing of splits or captions.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -12,7 +11,6 @@ use half::{bf16, f16};
 
 use super::file::Source;
 use super::header::{Kind, Type, Wanted};
-use super::npy::npy_header;
 use super::positioned::{Header, PositionedFile};
 use crate::{Error, Result};
 
@@ -101,10 +99,6 @@ impl<E: Element> Array<E> {
         Self::from_header(source.header(name)?, E::AXES, |shape| reshape::<E>(name, shape))
     }
 
-    pub fn open_npy(path: &Path) -> Result<Self> {
-        Self::from_header(npy_header(path)?, E::AXES, |shape| reshape::<E>("", shape))
-    }
-
     /// Checks type and shape. The first two of three axes are the items and their rows. `advice` is for a wrong number
     /// of axes.
     pub fn from_header(header: Header, axes: &[&str], advice: impl FnOnce(&[u64]) -> String) -> Result<Self> {
@@ -151,7 +145,7 @@ impl<E: Element> Array<E> {
 }
 
 /// The advice for the array `name` if its shape has too few or too many axes.
-fn reshape<E: Element>(name: &str, shape: &[u64]) -> String {
+pub(super) fn reshape<E: Element>(name: &str, shape: &[u64]) -> String {
     let long: Vec<u64> = shape.iter().copied().filter(|&n| n != 1).collect();
     let same = |shape: &[u64]| {
         let shape: Vec<_> = shape.iter().map(u64::to_string).collect();
@@ -360,39 +354,4 @@ fn decode_f16(bytes: &[u8], out: &mut [f32]) -> u32 {
         bits.reinterpret_cast::<f16>().convert_to_f32_slice(out);
     }
     f16::from_bits(largest as u16).to_f32().to_bits()
-}
-
-/// Reads a whole `.npy` file of features `[rows, cols]`, of any type that a dataset may have. Returns `(rows, cols, values)`, row-major.
-///
-/// # Errors
-/// A file that is missing, malformed or not such an array, or a value that is not a finite f32.
-pub fn read_matrix_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
-    read_whole(FeatureFile::open_npy(path)?)
-}
-
-/// Like [`read_matrix_npy`], but takes an array of one axis as one row.
-///
-/// # Errors
-/// Those of [`read_matrix_npy`].
-pub fn read_rows_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
-    let mut header = npy_header(path)?;
-    if let [columns] = header.shape[..] {
-        header.shape = vec![1, columns];
-    }
-    read_whole(FeatureFile::from_header(header, Feature::AXES, |shape| reshape::<Feature>("", shape))?)
-}
-
-fn read_whole(array: FeatureFile) -> Result<(usize, usize, Vec<f32>)> {
-    let (rows, cols) = (array.rows, array.cols);
-    let mut values = Vec::new();
-    if rows.checked_mul(cols).is_none_or(|n| values.try_reserve_exact(n).is_err()) {
-        let found = format!("shape [{rows}, {cols}]");
-        return Err(Error::data(array.label, "a matrix that fits in memory", found, "use fewer rows"));
-    }
-    let mut scratch = Vec::new();
-    for row in 0..rows {
-        values.resize((row + 1) * cols, 0.0);
-        array.read_row(row, &mut scratch, &mut values[row * cols..])?;
-    }
-    Ok((rows, cols, values))
 }

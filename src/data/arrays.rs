@@ -4,7 +4,6 @@ use super::header::Type;
 use super::positioned::{Header, PositionedFile};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The arrays of a dataset, in memory or in files. They have the names of a dataset's files: see [`crate::Dataset::from_arrays`].
@@ -72,10 +71,11 @@ impl Arrays {
     ///
     /// # Errors
     /// A file that cannot be opened, or that ends before the array does.
+    #[cfg(feature = "native")]
     pub fn with_file(
         mut self,
         name: &str,
-        path: impl AsRef<Path>,
+        path: impl AsRef<std::path::Path>,
         start: u64,
         dtype: &'static str,
         shape: &[usize],

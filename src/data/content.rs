@@ -1,28 +1,13 @@
-//! A hash of all feature values. It is kept in the cache folder for large files that do not change.
+//! A hash of all feature values.
 
 use super::Dataset;
 use super::array::FeatureFile;
-use super::file::Source;
 use crate::Result;
-use crate::io::{self, cache_folder};
-use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use xxhash_rust::xxh3::Xxh3Default;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 1 << 22;
-
-/// Features of fewer bytes are read again each time. That takes a few milliseconds.
-const SMALL: u64 = 1 << 26;
-
-/// The most datasets that the cache remembers.
-const MOST: usize = 256;
-
-/// The file in the cache folder: hashes by the state of the files of a dataset.
-const CACHE: &str = "features.json";
 
 impl Dataset {
     /// A hash (XXH3) of the values of every row of every array of features. It changes when any value changes. It is the
@@ -32,41 +17,15 @@ impl Dataset {
     /// # Errors
     /// A file that can no longer be read.
     pub fn content_hash(&self) -> Result<u64> {
-        self.content.get_or_init(|| self.cached_hash()).clone()
-    }
-
-    fn cached_hash(&self) -> Result<u64> {
-        let bytes: u64 = self.files().map(|file| file.rows as u64 * file.row_bytes() as u64).sum();
-        let folder = cache_folder(|name| std::env::var_os(name).map(PathBuf::from));
-        let (Some(folder), Some(path), SMALL..) = (folder, &self.path, bytes) else { return self.hashed() };
-        let file = folder.join(CACHE);
-        let state = || state(path, self.fingerprint());
-        let before = state();
-        let mut known: BTreeMap<String, String> = io::read(&file, io::SMALL)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
-        if let Some(hash) = known.get(&before).and_then(|hash| u64::from_str_radix(hash, 16).ok()) {
-            return Ok(hash);
-        }
-        let hash = self.hashed()?;
-        // Files that changed while they were read have no hash.
-        if state() == before {
-            while known.len() >= MOST {
-                known.pop_first();
-            }
-            known.insert(before, format!("{hash:016x}"));
-            // A run does not depend on the cache.
-            if let Ok(text) = serde_json::to_vec_pretty(&known) {
-                let _ = fs::create_dir_all(&folder);
-                let _ = io::write_regular(&file, &text);
-            }
-        }
-        Ok(hash)
+        #[cfg(feature = "native")]
+        let hash = || self.cached_hash();
+        #[cfg(not(feature = "native"))]
+        let hash = || self.hashed();
+        self.content.get_or_init(hash).clone()
     }
 
     /// Reads all rows.
-    fn hashed(&self) -> Result<u64> {
+    pub(super) fn hashed(&self) -> Result<u64> {
         let (mut hash, mut piece) = (Xxh3Default::new(), Vec::new());
         for file in self.files() {
             let rows = (PIECE / file.row_bytes().max(1)).max(1);
@@ -83,16 +42,4 @@ impl Dataset {
 fn read_rows(file: &FeatureFile, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
     out.resize(rows.len() * file.row_bytes(), 0);
     file.read_values(|| file.place(rows.start), out, rows.start as u64 * file.row_bytes() as u64)
-}
-
-/// The state of the files at a path: their names, sizes and times, and what the dataset takes from them.
-fn state(path: &Path, fingerprint: u64) -> String {
-    let mut text = format!("{fingerprint:016x}");
-    for path in Source::paths(path) {
-        let Ok(found) = fs::metadata(&path) else { continue };
-        let time = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let path = std::path::absolute(&path).unwrap_or(path);
-        text += &format!("\n{} {} {:?}", path.display(), found.len(), time);
-    }
-    format!("{:016x}", xxh3_64(text.as_bytes()))
 }

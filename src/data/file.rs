@@ -4,16 +4,23 @@
 //! and shape fit their use, and it reads no values.
 
 use super::arrays::Arrays;
-use super::columns::{self, Table};
-use super::folder::Folder;
-use super::foreign;
+use super::files::Files;
 use super::lines::Lines;
-use super::manifest::Manifest;
-use super::npz::Archive;
-use super::positioned::{Header, PositionedFile};
-use super::tensors::Tensors;
+use super::positioned::Header;
+#[cfg(feature = "native")]
+use super::{
+    columns::{self, Table},
+    folder::Folder,
+    foreign,
+    manifest::Manifest,
+    npz::Archive,
+    positioned::PositionedFile,
+    tensors::Tensors,
+};
 use crate::Result;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "native")]
+use std::path::PathBuf;
 
 /// All arrays that a dataset may hold.
 pub(super) const ARRAYS: [&str; 13] = [
@@ -36,14 +43,110 @@ pub(super) const TEXTS: [&str; 2] = ["captions.txt", "image_names.txt"];
 
 /// The place of a dataset's arrays.
 pub(super) enum Source {
+    #[cfg(feature = "native")]
     Folder(Folder),
+    #[cfg(feature = "native")]
     Safetensors(Tensors),
+    #[cfg(feature = "native")]
     Npz(Archive),
+    #[cfg(feature = "native")]
     Table(Table),
+    #[cfg(feature = "native")]
     Manifest(Manifest),
     Memory(Arrays),
+    /// The contents of files.
+    Files(Files),
 }
 
+impl Source {
+    /// The name of the array in messages: its file, and its tensor if the file holds several.
+    pub fn label(&self, name: &str) -> String {
+        match self {
+            #[cfg(feature = "native")]
+            Self::Folder(folder) => folder.label(name),
+            #[cfg(feature = "native")]
+            Self::Safetensors(tensors) => format!("{} tensor {name}", tensors.label),
+            #[cfg(feature = "native")]
+            Self::Npz(archive) => archive.label(name),
+            #[cfg(feature = "native")]
+            Self::Table(table) => table.label(name),
+            #[cfg(feature = "native")]
+            Self::Manifest(manifest) => manifest.label(name),
+            Self::Memory(_) => format!("array {name}"),
+            Self::Files(files) => files.label(name),
+        }
+    }
+
+    /// The folder, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            #[cfg(feature = "native")]
+            Self::Folder(folder) => Some(folder.path()),
+            _ => None,
+        }
+    }
+
+    /// Whether there is an array `name`, valid or not.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            #[cfg(feature = "native")]
+            Self::Folder(folder) => folder.has(name),
+            #[cfg(feature = "native")]
+            Self::Safetensors(tensors) => tensors.metadata.info(name).is_some(),
+            #[cfg(feature = "native")]
+            Self::Npz(archive) => archive.has(name),
+            #[cfg(feature = "native")]
+            Self::Table(table) => table.has(name),
+            #[cfg(feature = "native")]
+            Self::Manifest(manifest) => manifest.has(name),
+            Self::Memory(arrays) => arrays.has(name),
+            Self::Files(files) => files.has(name),
+        }
+    }
+
+    /// The header of the array `name`.
+    pub fn header(&self, name: &str) -> Result<Header> {
+        match self {
+            #[cfg(feature = "native")]
+            Self::Folder(folder) => folder.header(name),
+            #[cfg(feature = "native")]
+            Self::Safetensors(tensors) => tensors.header(name, self.label(name)),
+            #[cfg(feature = "native")]
+            Self::Npz(archive) => archive.header(name),
+            #[cfg(feature = "native")]
+            Self::Table(table) => table.header(name),
+            #[cfg(feature = "native")]
+            Self::Manifest(manifest) => manifest.header(name),
+            Self::Memory(arrays) => arrays.header(name, self.label(name)),
+            Self::Files(files) => files.header(name),
+        }
+    }
+
+    /// Where the captions of texts and the names of images are.
+    pub fn lines(&self) -> [Lines; 2] {
+        match self {
+            #[cfg(feature = "native")]
+            Self::Folder(folder) => folder.lines(),
+            #[cfg(feature = "native")]
+            Self::Table(table) => table.lines(),
+            #[cfg(feature = "native")]
+            Self::Manifest(manifest) => manifest.lines(),
+            Self::Files(files) => files.lines(),
+            _ => [const { Lines::None }; 2],
+        }
+    }
+
+    /// What the user should know about how the dataset is read.
+    pub fn notes(&self) -> &[String] {
+        match self {
+            #[cfg(feature = "native")]
+            Self::Folder(folder) => folder.notes(),
+            _ => &[],
+        }
+    }
+}
+
+#[cfg(feature = "native")]
 impl Source {
     /// Opens a folder, or opens a file and reads its header.
     pub fn open(path: &Path) -> Result<Self> {
@@ -67,18 +170,6 @@ impl Source {
         }
     }
 
-    /// The name of the array in messages: its file, and its tensor if the file holds several.
-    pub fn label(&self, name: &str) -> String {
-        match self {
-            Self::Folder(folder) => folder.label(name),
-            Self::Safetensors(tensors) => format!("{} tensor {name}", tensors.label),
-            Self::Npz(archive) => archive.label(name),
-            Self::Table(table) => table.label(name),
-            Self::Manifest(manifest) => manifest.label(name),
-            Self::Memory(_) => format!("array {name}"),
-        }
-    }
-
     /// Every file that a dataset at `path` may consist of, whether it exists or not.
     pub fn paths(path: &Path) -> Vec<PathBuf> {
         match path.is_dir() {
@@ -90,56 +181,6 @@ impl Source {
                 let listed = listed.map_or(Vec::new(), |manifest| manifest.paths());
                 std::iter::once(path.to_path_buf()).chain(listed).collect()
             }
-        }
-    }
-
-    /// The folder, if it is one.
-    pub fn folder(&self) -> Option<&Path> {
-        match self {
-            Self::Folder(folder) => Some(folder.path()),
-            _ => None,
-        }
-    }
-
-    /// Whether there is an array `name`, valid or not.
-    pub fn has(&self, name: &str) -> bool {
-        match self {
-            Self::Folder(folder) => folder.has(name),
-            Self::Safetensors(tensors) => tensors.metadata.info(name).is_some(),
-            Self::Npz(archive) => archive.has(name),
-            Self::Table(table) => table.has(name),
-            Self::Manifest(manifest) => manifest.has(name),
-            Self::Memory(arrays) => arrays.has(name),
-        }
-    }
-
-    /// The header of the array `name`.
-    pub fn header(&self, name: &str) -> Result<Header> {
-        match self {
-            Self::Folder(folder) => folder.header(name),
-            Self::Safetensors(tensors) => tensors.header(name, self.label(name)),
-            Self::Npz(archive) => archive.header(name),
-            Self::Table(table) => table.header(name),
-            Self::Manifest(manifest) => manifest.header(name),
-            Self::Memory(arrays) => arrays.header(name, self.label(name)),
-        }
-    }
-
-    /// Where the captions of texts and the names of images are.
-    pub fn lines(&self) -> [Lines; 2] {
-        match self {
-            Self::Folder(folder) => folder.lines(),
-            Self::Table(table) => table.lines(),
-            Self::Manifest(manifest) => manifest.lines(),
-            _ => [Lines::None, Lines::None],
-        }
-    }
-
-    /// What the user should know about how the dataset is read.
-    pub fn notes(&self) -> &[String] {
-        match self {
-            Self::Folder(folder) => folder.notes(),
-            _ => &[],
         }
     }
 }

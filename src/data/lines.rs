@@ -1,8 +1,11 @@
 //! Captions of texts and names of images: one line of text per item.
 
+#[cfg(feature = "native")]
 use super::columns;
-use crate::io;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
+#[cfg(feature = "native")]
+use crate::{ErrorKind, io};
+#[cfg(feature = "native")]
 use std::path::{Path, PathBuf};
 
 /// Where the lines are.
@@ -10,25 +13,40 @@ use std::path::{Path, PathBuf};
 pub(super) enum Lines {
     /// The dataset has none.
     None,
+    /// The name and the bytes of a text file.
+    Bytes(String, Vec<u8>),
     /// A text file, which may be missing.
+    #[cfg(feature = "native")]
     File(PathBuf),
     /// Text files, one after another. Those that are missing have no lines.
+    #[cfg(feature = "native")]
     Files(Vec<PathBuf>),
     /// Text files, one after another. None of them may be missing.
+    #[cfg(feature = "native")]
     Listed(Vec<PathBuf>),
     /// The first column with one of these names in Parquet or Arrow files, one after another.
+    #[cfg(feature = "native")]
     Column(Vec<PathBuf>, &'static [&'static str]),
 }
 
 impl Lines {
     /// Reads one line for each of `items`. `counted` says what the items are, for messages.
     pub fn read(&self, items: usize, counted: &str) -> Result<Option<Vec<String>>> {
-        let (label, lines) = match self {
+        let (label, lines): (String, Vec<String>) = match self {
             Self::None => return Ok(None),
+            Self::Bytes(label, bytes) => match str::from_utf8(bytes) {
+                Ok(text) => (label.clone(), text.lines().map(str::to_string).collect()),
+                Err(e) => {
+                    let found = format!("another encoding at byte {}", e.valid_up_to());
+                    return Err(Error::data(label, "UTF-8 text", found, "save the file as UTF-8"));
+                }
+            },
+            #[cfg(feature = "native")]
             Self::File(path) => match read_file(path, items)? {
                 None => return Ok(None),
                 Some(lines) => (path.display().to_string(), lines),
             },
+            #[cfg(feature = "native")]
             Self::Files(paths) => {
                 let mut lines = Vec::new();
                 for path in paths {
@@ -36,6 +54,7 @@ impl Lines {
                 }
                 (label(paths), lines)
             }
+            #[cfg(feature = "native")]
             Self::Listed(paths) => {
                 let mut lines = Vec::new();
                 for path in paths {
@@ -47,6 +66,7 @@ impl Lines {
                 }
                 (label(paths), lines)
             }
+            #[cfg(feature = "native")]
             Self::Column(paths, names) => match columns::read_lines(paths, names)? {
                 None => return Ok(None),
                 Some(lines) => (label(paths), lines),
@@ -62,6 +82,7 @@ impl Lines {
 }
 
 /// The files in messages.
+#[cfg(feature = "native")]
 fn label(paths: &[PathBuf]) -> String {
     match paths {
         [first, .., last] => format!("{} to {}", first.display(), last.display()),
@@ -70,6 +91,7 @@ fn label(paths: &[PathBuf]) -> String {
 }
 
 /// The lines of an optional text file.
+#[cfg(feature = "native")]
 fn read_file(path: &Path, items: usize) -> Result<Option<Vec<String>>> {
     // A line may be long, but not every line.
     const LINE: u64 = 1 << 12;

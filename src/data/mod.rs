@@ -7,38 +7,64 @@
 mod array;
 mod arrays;
 mod batch;
+#[cfg(feature = "native")]
 mod columns;
 mod content;
+#[cfg(feature = "native")]
+mod content_cache;
+#[cfg(feature = "native")]
+mod disk;
 mod divide;
+#[cfg(feature = "native")]
 mod embeddings;
 mod file;
+mod files;
+#[cfg(feature = "native")]
 mod folder;
+#[cfg(feature = "native")]
 mod foreign;
 mod hash;
 mod header;
+#[cfg_attr(not(feature = "native"), path = "held_in_memory.rs")]
 mod held;
+#[cfg(feature = "native")]
 mod inspect;
 mod lines;
 mod local;
+#[cfg(feature = "native")]
 mod look;
+#[cfg(feature = "native")]
 mod manifest;
 mod npy;
+#[cfg(feature = "native")]
 mod npz;
 mod numbers;
+#[cfg(not(feature = "native"))]
+mod one_by_one;
 mod order;
+#[cfg(feature = "native")]
 mod parts;
+#[cfg(feature = "native")]
 mod pool;
 mod positioned;
 mod preprocess;
 mod relation;
+#[cfg(feature = "native")]
 mod scan;
+#[cfg(feature = "native")]
 mod shards;
 mod splits;
+#[cfg(feature = "native")]
 mod summary;
+#[cfg(feature = "native")]
 mod suspicions;
 #[cfg(feature = "parquet")]
 mod tables;
 mod tensors;
+#[cfg(feature = "native")]
+mod whole;
+#[cfg(feature = "native")]
+mod worker;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -53,26 +79,36 @@ use local::Local;
 use splits::{Opened, TEXT_TO_IMAGE, purpose, stored, text_to_image};
 
 pub use crate::gradient::Relation;
+#[cfg(feature = "native")]
 pub use crate::io::{
     Values, write_file, write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors,
 };
 pub use crate::model::{Side, Standardizer};
 pub use crate::objective::EqualCaptions;
-pub use array::{read_matrix_npy, read_rows_npy};
 pub use arrays::Arrays;
-pub(crate) use batch::rows_of_steps;
-pub use batch::{Batch, Batches, read_batches_alone, steps_per_epoch};
+pub use batch::{Batch, Batches, steps_per_epoch};
+pub(crate) use batch::{Epoch as BatchesOf, rows_of_steps};
 pub use divide::Division;
+#[cfg(feature = "native")]
 pub use embeddings::Embeddings;
+#[cfg(feature = "native")]
 pub(crate) use embeddings::make_unit;
+#[cfg(feature = "native")]
 pub use inspect::{ArrayInspection, Found, Inspection, SharedRows};
+#[cfg(feature = "native")]
 pub use numbers::read_ids_npy;
 pub use order::{block_order, pair_order};
 pub(crate) use preprocess::ReadAhead;
 pub use preprocess::{Preprocess, row_stride};
 pub use splits::{Split, SplitRows};
+#[cfg(feature = "native")]
 pub use summary::{SideSummary, SplitSummary, Spread, Summary};
+#[cfg(feature = "native")]
 pub use suspicions::Suspicion;
+#[cfg(feature = "native")]
+pub use whole::{read_matrix_npy, read_rows_npy};
+#[cfg(feature = "native")]
+pub use worker::read_batches_alone;
 
 /// The features of one side: one row per item, several rows per item (regions, tokens), or both.
 #[derive(Debug)]
@@ -188,6 +224,7 @@ impl Dataset {
     /// # Errors
     /// Anything that is missing, malformed or inconsistent. The error names the file (or tensor), the position, and
     /// what to do.
+    #[cfg(feature = "native")]
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), &TRAINING, &[Split::Test])
     }
@@ -196,6 +233,7 @@ impl Dataset {
     ///
     /// # Errors
     /// Those of [`Dataset::open`].
+    #[cfg(feature = "native")]
     pub fn open_for(path: impl AsRef<Path>, needed: &[Split]) -> Result<Self> {
         Self::open_with(path.as_ref(), needed, &[])
     }
@@ -209,15 +247,18 @@ impl Dataset {
     /// # Errors
     /// Those of [`Dataset::open_for`] for the sides and splits that are opened; no features at all; a split of texts
     /// alone.
+    #[cfg(feature = "native")]
     pub fn open_sides(path: impl AsRef<Path>, only: Option<Side>, needed: &[Split]) -> Result<Self> {
         let path = path.as_ref();
         Ok(Self::of_sides(&Source::open(path)?, name(path), only, needed)?.at(path))
     }
 
+    #[cfg(feature = "native")]
     fn open_with(path: &Path, needed: &[Split], optional: &[Split]) -> Result<Self> {
         Ok(Self::of(&Source::open(path)?, name(path), needed, optional)?.at(path))
     }
 
+    #[cfg(feature = "native")]
     fn at(self, path: &Path) -> Self {
         Self { path: Some(path.to_path_buf()), ..self }
     }
@@ -247,6 +288,26 @@ impl Dataset {
         Self::of(&Source::Memory(arrays), Plain(name).to_string(), &TRAINING, &[Split::Test])
     }
 
+    /// A dataset in the contents of files: `images.npy`, `texts.npy` and the other `.npy` files that a folder may have, or
+    /// one `.safetensors` file with arrays of the same names; beside them `captions.txt` and `image_names.txt`. Of the
+    /// name of a file, only what follows the last slash counts. Other files are ignored.
+    ///
+    /// ```
+    /// use wgoal::Dataset;
+    /// let read = |name: &str| (name.to_string(), std::fs::read(format!("data/clipart-mini/{name}")).unwrap());
+    /// let names = ["images.npy", "texts.npy", "text_to_image.npy", "split_train.npy", "split_val.npy"];
+    /// let dataset = Dataset::from_files("clipart-mini", names.map(read).into())?;
+    /// assert_eq!(dataset.texts(), Dataset::open("data/clipart-mini")?.texts());
+    /// # Ok::<(), wgoal::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`]; two files of the same kind; no array.
+    pub fn from_files(name: &str, files: Vec<(String, Vec<u8>)>) -> Result<Self> {
+        let source = Source::Files(files::Files::open(files)?);
+        Self::of(&source, Plain(name).to_string(), &TRAINING, &[Split::Test])
+    }
+
     /// One side in memory, for [`crate::Head::embed`]: an array `images` or `image_regions` (or `texts` or
     /// `text_tokens`), or both.
     ///
@@ -258,6 +319,7 @@ impl Dataset {
     }
 
     /// Opens a dataset whose splits may have faults, and keeps these.
+    #[cfg(feature = "native")]
     fn open_leniently(path: &Path) -> Result<Self> {
         let (source, name) = (Source::open(path)?, name(path));
         // A gallery of images, or texts alone. With splits or text_to_image, the other side is missing by mistake.
@@ -365,6 +427,7 @@ impl Dataset {
     }
 
     /// Every file that a dataset at `path` may consist of, whether it exists or not. Outputs must not overwrite them.
+    #[cfg(feature = "native")]
     pub fn paths(path: impl AsRef<Path>) -> Vec<PathBuf> {
         Source::paths(path.as_ref())
     }
@@ -634,6 +697,7 @@ impl Dataset {
 }
 
 /// The name of a dataset's folder or file, for messages.
+#[cfg(feature = "native")]
 fn name(path: &Path) -> String {
     Plain(path.file_name().unwrap_or(path.as_os_str()).display()).to_string()
 }

@@ -4,14 +4,14 @@ use super::header::NpyHeader;
 use super::held::Held;
 use super::positioned::{Header, PositionedFile};
 use crate::{Error, Result};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Length of the longest `.npy` header that is read, in bytes. numpy writes about 118.
 const MAX_NPY_HEADER: usize = 65_535;
 
 /// The header of the `.npy` file `path`, versions 1 to 3.
-pub(super) fn npy_header(path: &Path) -> Result<Header> {
+#[cfg(feature = "native")]
+pub(super) fn npy_header(path: &std::path::Path) -> Result<Header> {
     let file = PositionedFile::open(path, "an .npy file")?;
     npy_in(file, path.display().to_string())
 }

@@ -2,8 +2,6 @@
 //!
 //! Reads whole arrays of any type. It checks only that the values are row numbers.
 
-use std::path::Path;
-
 use super::array::{Array, Element, Feature, decode_features};
 use super::header::{Kind, Type, Wanted};
 use crate::{Error, Result};
@@ -125,7 +123,8 @@ impl Array<Integer> {
 ///
 /// # Errors
 /// A file that is missing, malformed or not such an array, or a value below 0 or above `u32::MAX`.
-pub fn read_ids_npy(path: &Path) -> Result<Vec<u32>> {
+#[cfg(feature = "native")]
+pub fn read_ids_npy(path: &std::path::Path) -> Result<Vec<u32>> {
     let array = Array::<Integer>::open_npy(path)?;
     if array.is_mask() {
         let advice = "write a number for every row, or save array.astype('int64') for the numbers 0 and 1";

@@ -3,25 +3,25 @@
 //! Files are read, not memory-mapped. So a file that is cut short while in use leads to an error, not to a crash of the
 //! process.
 
+#[cfg(feature = "native")]
+use super::disk::Disk;
 use super::header::Type;
+#[cfg(feature = "native")]
 use super::parts::Parts;
 use crate::io as files;
 use crate::{Error, ErrorKind, Result};
 use std::cmp::Ordering;
-use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool, AtomicU64};
 
 /// The place of the bytes.
 #[derive(Debug)]
 enum Backing {
-    #[cfg(any(unix, windows))]
-    Disk(File),
-    #[cfg(not(any(unix, windows)))]
-    Disk(std::sync::Mutex<File>),
+    #[cfg(feature = "native")]
+    Disk(Disk),
     Memory(Vec<u8>),
+    #[cfg(feature = "native")]
     Parts(Parts),
 }
 
@@ -38,42 +38,15 @@ pub(super) struct PositionedFile {
 }
 
 impl PositionedFile {
-    /// Opens `path`; `expected` is the expectation in an error.
-    pub(super) fn open(path: &Path, expected: &str) -> Result<Self> {
-        let (file, bytes) = files::open(path).map_err(|obstacle| {
-            let advice = "check the path and that the dataset is complete";
-            obstacle.error(ErrorKind::Data, path.display(), expected, advice)
-        })?;
-        Ok(Self::of_file(file, bytes))
-    }
-
-    /// An open file of `bytes` bytes.
-    pub(super) fn of_file(file: File, bytes: u64) -> Self {
-        #[cfg(not(any(unix, windows)))]
-        let file = file.into();
-        Self { backing: Backing::Disk(file), bytes, missed: false.into(), bytes_read: 0.into() }
-    }
-
-    /// Pieces of files, one after another.
-    pub(super) fn parts(parts: Parts) -> Self {
-        Self {
-            bytes: parts.bytes(),
-            backing: Backing::Parts(parts),
-            missed: false.into(),
-            bytes_read: 0.into(),
-        }
-    }
-
-    /// Whether it is a file that can be opened again by its path.
-    pub(super) fn is_disk(&self) -> bool {
-        matches!(self.backing, Backing::Disk(_))
-    }
-
     /// The file in which the byte at `position` lies, and the item of this file; `None` unless there are several files.
     pub(super) fn item_at(&self, position: u64) -> Option<(&str, u64)> {
         match &self.backing {
+            #[cfg(feature = "native")]
             Backing::Parts(parts) => parts.item_at(position),
-            _ => None,
+            _ => {
+                let _ = position;
+                None
+            }
         }
     }
 
@@ -105,31 +78,29 @@ impl PositionedFile {
     /// Announces to the system that bytes will be read, so that it fetches many places at once. Systems without such a
     /// call, or that ignore it, are not affected.
     pub(super) fn will_need(&self, position: u64, bytes: u64) {
-        /// Most bytes that the system fetches per call. From a longer range it fetches only the beginning.
-        #[cfg(target_os = "linux")]
-        const PIECE: u64 = 1 << 17;
-        #[cfg(target_os = "linux")]
-        if let Backing::Disk(file) = &self.backing {
-            for start in (0..bytes).step_by(PIECE as usize) {
-                let piece = std::num::NonZeroU64::new(PIECE.min(bytes - start));
-                let _ = rustix::fs::fadvise(file, position + start, piece, rustix::fs::Advice::WillNeed);
+        match &self.backing {
+            #[cfg(feature = "native")]
+            Backing::Disk(disk) => disk.will_need(position, bytes),
+            #[cfg(feature = "native")]
+            Backing::Parts(parts) => parts.will_need(position, bytes),
+            // Nothing has to be fetched.
+            Backing::Memory(_) => {
+                let _ = (position, bytes);
             }
-        }
-        if let Backing::Parts(parts) = &self.backing {
-            parts.will_need(position, bytes);
         }
     }
 
     /// Sets whether the system fetches the bytes that follow a read. Turn it off to read in blocks: when the system has
     /// dropped a part of a block, it would take the reads of the rest for a file that is read from end to end.
     pub(super) fn reads_on(&self, on: bool) {
-        #[cfg(target_os = "linux")]
-        if let Backing::Disk(file) = &self.backing {
-            use rustix::fs::Advice;
-            let _ = rustix::fs::fadvise(file, 0, None, if on { Advice::Normal } else { Advice::Random });
-        }
-        if let Backing::Parts(parts) = &self.backing {
-            parts.reads_on(on);
+        match &self.backing {
+            #[cfg(feature = "native")]
+            Backing::Disk(disk) => disk.reads_on(on),
+            #[cfg(feature = "native")]
+            Backing::Parts(parts) => parts.reads_on(on),
+            Backing::Memory(_) => {
+                let _ = on;
+            }
         }
     }
 
@@ -152,13 +123,20 @@ impl PositionedFile {
     /// Fills `out` from `position`.
     pub(super) fn read_exact_at(&self, out: &mut [u8], position: u64) -> io::Result<()> {
         match &self.backing {
-            Backing::Disk(file) => self.read_disk(file, out, position),
+            #[cfg(feature = "native")]
+            Backing::Disk(disk) => {
+                if disk.read_exact_at(out, position)? {
+                    self.missed.store(true, atomic::Ordering::Relaxed);
+                }
+                Ok(())
+            }
             Backing::Memory(bytes) => {
                 let start = usize::try_from(position).unwrap_or(usize::MAX);
                 let found = bytes.get(start..).and_then(|rest| rest.get(..out.len()));
                 out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
                 Ok(())
             }
+            #[cfg(feature = "native")]
             Backing::Parts(parts) => {
                 if parts.read_exact_at(out, position)? {
                     self.missed.store(true, atomic::Ordering::Relaxed);
@@ -167,46 +145,37 @@ impl PositionedFile {
             }
         }
     }
+}
 
-    #[cfg(unix)]
-    fn read_disk(&self, file: &File, out: &mut [u8], position: u64) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        {
-            use rustix::io::{ReadWriteFlags, preadv2};
-            // Read from the cache without waiting. If the file system does not support this, count the read as one that
-            // waits.
-            let ready = preadv2(file, &mut [io::IoSliceMut::new(out)], position, ReadWriteFlags::NOWAIT);
-            if ready == Ok(out.len()) {
-                return Ok(());
-            }
-            self.missed.store(true, atomic::Ordering::Relaxed);
-        }
-        std::os::unix::fs::FileExt::read_exact_at(file, out, position)
+#[cfg(feature = "native")]
+impl PositionedFile {
+    /// Opens `path`; `expected` is the expectation in an error.
+    pub(super) fn open(path: &std::path::Path, expected: &str) -> Result<Self> {
+        let (file, bytes) = files::open(path).map_err(|obstacle| {
+            let advice = "check the path and that the dataset is complete";
+            obstacle.error(ErrorKind::Data, path.display(), expected, advice)
+        })?;
+        Ok(Self::of_file(file, bytes))
     }
 
-    #[cfg(windows)]
-    fn read_disk(&self, file: &File, mut out: &mut [u8], mut position: u64) -> io::Result<()> {
-        use std::os::windows::fs::FileExt;
-        while !out.is_empty() {
-            match file.seek_read(out, position) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    out = &mut out[read..];
-                    position += read as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
+    /// An open file of `bytes` bytes.
+    pub(super) fn of_file(file: super::disk::File, bytes: u64) -> Self {
+        Self { backing: Backing::Disk(Disk::new(file)), bytes, missed: false.into(), bytes_read: 0.into() }
     }
 
-    #[cfg(not(any(unix, windows)))]
-    fn read_disk(&self, file: &std::sync::Mutex<File>, out: &mut [u8], position: u64) -> io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut file = file.lock().map_err(|_| io::Error::other("another reader failed"))?;
-        file.seek(SeekFrom::Start(position))?;
-        file.read_exact(out)
+    /// Pieces of files, one after another.
+    pub(super) fn parts(parts: Parts) -> Self {
+        Self {
+            bytes: parts.bytes(),
+            backing: Backing::Parts(parts),
+            missed: false.into(),
+            bytes_read: 0.into(),
+        }
+    }
+
+    /// Whether it is a file that can be opened again by its path.
+    pub(super) fn is_disk(&self) -> bool {
+        matches!(self.backing, Backing::Disk(_))
     }
 }
 

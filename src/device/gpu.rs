@@ -15,6 +15,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+/// What to do when a device fails.
+const LOST: &str = match cfg!(feature = "native") {
+    true => "resume from the last checkpoint with --resume, with a smaller --batch or on another --device",
+    false => {
+        "open the device again and continue from the last checkpoint, with a smaller batch if it fails again"
+    }
+};
+
 /// A GPU (or a software adapter) opened through wgpu.
 #[derive(Clone)]
 pub struct Gpu(pub(super) Arc<Inner>);
@@ -126,10 +134,15 @@ impl Gpu {
         let faults = Arc::new(Mutex::new(Faults::default()));
         let seen = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| lock(&seen).tell(error.to_string())));
+        let flight = Flight::new(info.work_per_submit());
         let seen = faults.clone();
+        #[cfg(not(feature = "native"))]
+        let ends = flight.held.ends();
         device.set_device_lost_callback(move |reason, message| {
             let fault = format!("the device was lost ({reason:?}): {message}");
             lock(&seen).lost.get_or_insert(fault);
+            #[cfg(not(feature = "native"))]
+            ends.wake();
         });
         let make = |label, size, usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -142,7 +155,6 @@ impl Gpu {
         use wgpu::BufferUsages as Use;
         let params = make("params", PARAMS, Use::UNIFORM | Use::COPY_DST);
         let nothing = make("nothing", 16, Use::STORAGE | Use::COPY_SRC);
-        let flight = Flight::new(info.work_per_submit());
         #[cfg_attr(
             target_arch = "wasm32",
             allow(clippy::arc_with_non_send_sync, reason = "a browser's device stays on its thread")
@@ -219,7 +231,7 @@ impl Gpu {
                 format!("{}, last given kernel {}", self.0.info, lock(&self.0.last)),
                 "work without a driver error",
                 fault.trim(),
-                "resume from the last checkpoint with --resume, with a smaller --batch or on another --device",
+                LOST,
             )),
         }
     }
@@ -275,6 +287,8 @@ impl Gpu {
     /// Copies bytes back after all work handed over has finished.
     pub(super) async fn read(&self, memory: &Memory, offset: u64, size: usize) -> Result<Vec<u8>> {
         self.flush()?;
+        #[cfg(not(feature = "native"))]
+        self.keep_up().await?;
         self.read_buffer(&memory.buffer, offset, size).await
     }
 
@@ -301,10 +315,8 @@ impl Gpu {
             let _ = sender.send(result);
         });
         self.poll(None)?;
-        let refused = |found: String| {
-            let advice = "resume from the last checkpoint with --resume, or choose another --device";
-            Error::device(&self.0.info.name, "a result that can be read back", found, advice)
-        };
+        let refused =
+            |found: String| Error::device(&self.0.info.name, "a result that can be read back", found, LOST);
         match receiver.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return self.check().and(Err(refused(error.to_string()))),

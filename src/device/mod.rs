@@ -11,6 +11,8 @@ mod environment;
 mod faults;
 #[doc(hidden)]
 mod gpu;
+#[cfg(not(feature = "native"))]
+mod held_back;
 mod image;
 mod pipeline;
 mod profile;
@@ -206,6 +208,28 @@ impl Device {
             Self(Backend::Cpu(_), ..) => Ok(()),
             Self(Backend::Gpu(gpu), ..) => gpu.wait(),
         }
+    }
+
+    /// The result of work on this device. Without a browser this waits on the calling thread, and CPU work runs on a thread
+    /// of rayon's pool.
+    #[cfg(feature = "native")]
+    pub(crate) async fn done<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        self.wait(work)
+    }
+
+    /// The result of work on this device.
+    #[cfg(not(feature = "native"))]
+    pub(crate) async fn done<T>(&self, work: impl Future<Output = T>) -> T {
+        work.await
+    }
+
+    /// In a browser, waits until the device can take more work. Elsewhere a submission itself waits.
+    pub(crate) async fn keep_up(&self) -> Result<()> {
+        #[cfg(not(feature = "native"))]
+        if let Self(Backend::Gpu(gpu), ..) = self {
+            gpu.keep_up().await?;
+        }
+        Ok(())
     }
 
     /// Prepares elements for an [`Upload`], on any thread. `None` if the device gains nothing by it, or cannot do it.

@@ -104,7 +104,8 @@ impl DeviceInfo {
         };
         Self {
             index,
-            name: info.name,
+            // A browser does not tell it.
+            name: if info.name.is_empty() { "GPU".into() } else { info.name },
             backend: info.backend.to_string(),
             kind,
             driver: [info.driver, info.driver_info].join(" ").trim().to_string(),

@@ -3,8 +3,11 @@
 use super::faults::lock;
 use super::gpu::{Gpu, Memory};
 use super::staged::{STAGED, Staged};
-use super::work::{Item, MAX_IN_FLIGHT, PARAMS, Submission, TOGETHER, Upload, Work};
+use super::work::{Item, PARAMS, TOGETHER, Upload, Work};
+#[cfg(feature = "native")]
+use super::work::{MAX_IN_FLIGHT, Submission};
 use crate::Result;
+#[cfg(feature = "native")]
 use web_time::Instant;
 
 impl Gpu {
@@ -13,12 +16,21 @@ impl Gpu {
         if !self.stages() {
             self.flush()?;
         }
-        if lock(&self.0.pending).items.is_empty() {
+        if self.is_idle() {
             // wgpu runs this write before the next submission.
             self.0.queue.write_buffer(&memory.buffer, offset, bytes);
             return self.check();
         }
         self.upload(memory, offset, self.stage(bytes.len(), |mut to| to.copy_from_slice(bytes))?)
+    }
+
+    /// Whether no work waits for its submission.
+    fn is_idle(&self) -> bool {
+        #[cfg(not(feature = "native"))]
+        if self.holds_back() {
+            return false;
+        }
+        lock(&self.0.pending).items.is_empty()
     }
 
     /// Copies staged bytes to their place after all work handed over earlier.
@@ -51,14 +63,29 @@ impl Gpu {
     /// Gives work to the driver, and waits if too many submissions are in flight. The caller holds the lock of
     /// `pending`. This keeps submissions in order, and no other thread can write parameters between this write and its
     /// submission.
+    #[cfg(feature = "native")]
     fn submit(&self, work: Work) -> Result<()> {
         if work.items.is_empty() {
             return self.check();
         }
-        #[cfg(feature = "native")]
         if lock(&self.0.profile).is_some() {
             return self.submit_timed(&work);
         }
+        let cost = work.cost;
+        let index = self.give(work);
+        let oldest = {
+            let mut flight = lock(&self.0.flight);
+            flight.submissions.push_back(Submission { index, cost, begun: Instant::now() });
+            if flight.submissions.len() > MAX_IN_FLIGHT { flight.submissions.pop_front() } else { None }
+        };
+        match oldest {
+            Some(submission) => self.finish(submission),
+            None => self.check(),
+        }
+    }
+
+    /// Gives work to the driver.
+    pub(super) fn give(&self, work: Work) -> wgpu::SubmissionIndex {
         let inner = &self.0;
         let mut encoder = inner.device.create_command_encoder(&Default::default());
         for items in work.items.chunk_by(|item, next| item.is_dispatch() && next.is_dispatch()) {
@@ -76,16 +103,8 @@ impl Gpu {
                 self.recycle(from);
             }
         }
-        let oldest = {
-            let mut flight = lock(&inner.flight);
-            flight.count += 1;
-            flight.submissions.push_back(Submission { index, cost: work.cost, begun: Instant::now() });
-            if flight.submissions.len() > MAX_IN_FLIGHT { flight.submissions.pop_front() } else { None }
-        };
-        match oldest {
-            Some(submission) => self.finish(submission),
-            None => self.check(),
-        }
+        lock(&inner.flight).count += 1;
+        index
     }
 
     /// Number of submissions of work so far.
@@ -94,17 +113,10 @@ impl Gpu {
     }
 
     /// Waits for a submission and updates the estimate of the device's speed.
+    #[cfg(feature = "native")]
     fn finish(&self, submission: Submission) -> Result<()> {
         self.poll(Some(submission.index))?;
-        let mut flight = lock(&self.0.flight);
-        let now = Instant::now();
-        let seconds = now.duration_since(submission.begun.max(flight.ended)).as_secs_f64();
-        flight.ended = now;
-        // A short submission says more about overhead than about speed. Half of the old estimate stays, because one
-        // slow submission, which may include compilation, must not make the next ones tiny.
-        if seconds > 1e-3 && submission.cost > 1e6 {
-            flight.rate = (0.5 * flight.rate + 0.5 * submission.cost / seconds).clamp(1e8, 1e14);
-        }
+        lock(&self.0.flight).measure(submission.cost, submission.begun);
         Ok(())
     }
 

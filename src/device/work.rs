@@ -64,9 +64,13 @@ pub(super) struct Flight {
     pub rate: f64,
     /// When the last submission was seen to end.
     pub ended: Instant,
+    /// In a browser: work that waits until fewer submissions are in flight, and who waits for that.
+    #[cfg(not(feature = "native"))]
+    pub held: super::held_back::HeldBack,
 }
 
 pub(super) struct Submission {
+    #[cfg(feature = "native")]
     pub index: wgpu::SubmissionIndex,
     pub cost: f64,
     pub begun: Instant,
@@ -80,6 +84,22 @@ impl Flight {
             count: 0,
             rate: work_per_submit / SUBMISSION,
             ended: Instant::now(),
+            #[cfg(not(feature = "native"))]
+            held: Default::default(),
+        }
+    }
+}
+
+impl Flight {
+    /// Updates the estimate of the device's speed with a submission that has ended now.
+    pub fn measure(&mut self, cost: f64, begun: Instant) {
+        let now = Instant::now();
+        let seconds = now.duration_since(begun.max(self.ended)).as_secs_f64();
+        self.ended = now;
+        // A short submission says more about overhead than about speed. Half of the old estimate stays, because one
+        // slow submission, which may include compilation, must not make the next ones tiny.
+        if seconds > 1e-3 && cost > 1e6 {
+            self.rate = (0.5 * self.rate + 0.5 * cost / seconds).clamp(1e8, 1e14);
         }
     }
 }

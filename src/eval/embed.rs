@@ -49,14 +49,38 @@ impl Head {
     ///
     /// # Errors
     /// A dataset of another width, a bad value in a row, features far too large or too small for f32, a failing device.
+    #[cfg(feature = "native")]
     pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
+        crate::device::wait(self.embed_async(device, dataset, side, rows))
+    }
+
+    /// Embeds rows of one side of a dataset, as `Head::embed` does. In a browser it does not block.
+    ///
+    /// # Errors
+    /// Those of `Head::embed`.
+    pub async fn embed_async(
+        &self,
+        device: &Device,
+        dataset: &Dataset,
+        side: Side,
+        rows: &[u32],
+    ) -> Result<Vec<f32>> {
         self.check_sides(dataset)?;
-        let each = self.each().map(|member| member.embed_alone(device, dataset, side, rows));
-        Ok(self.side_by_side(each.collect::<Result<_>>()?))
+        let mut each = Vec::new();
+        for member in self.each() {
+            each.push(member.embed_alone(device, dataset, side, rows).await?);
+        }
+        Ok(self.side_by_side(each))
     }
 
     /// [`Head::embed`] of this member of an ensemble.
-    fn embed_alone(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
+    async fn embed_alone(
+        &self,
+        device: &Device,
+        dataset: &Dataset,
+        side: Side,
+        rows: &[u32],
+    ) -> Result<Vec<f32>> {
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let pooling = self.layout.pooling;
         let preprocess = self.preprocess(0.0)?;
@@ -78,7 +102,7 @@ impl Head {
             let mut commands = device.commands();
             encoder.forward(&mut commands, &values, false)?;
             commands.submit()?;
-            out.extend(device.wait(encoder.unit.to_rows(device))?);
+            out.extend(device.done(encoder.unit.to_rows(device)).await?);
         }
         Ok(out)
     }
@@ -122,7 +146,23 @@ impl Head {
     ///
     /// # Errors
     /// Those of [`Head::embed`], [`Truth::of_split`] and [`Recall::folds`], and a split without images.
+    #[cfg(feature = "native")]
     pub fn recall(
+        &self,
+        device: &Device,
+        dataset: &Dataset,
+        split: Split,
+        folds: usize,
+        equal: EqualCaptions,
+    ) -> Result<Recall> {
+        crate::device::wait(self.recall_async(device, dataset, split, folds, equal))
+    }
+
+    /// Recall on a split of a dataset, as `Head::recall` computes it. In a browser it does not block.
+    ///
+    /// # Errors
+    /// Those of `Head::recall`.
+    pub async fn recall_async(
         &self,
         device: &Device,
         dataset: &Dataset,
@@ -132,9 +172,10 @@ impl Head {
     ) -> Result<Recall> {
         dataset.need(split)?;
         let rows = dataset.split(split);
-        let images = self.embed(device, dataset, Side::Image, &rows.images)?;
-        let texts = self.embed(device, dataset, Side::Text, &rows.texts)?;
+        let images = self.embed_async(device, dataset, Side::Image, &rows.images).await?;
+        let texts = self.embed_async(device, dataset, Side::Text, &rows.texts).await?;
         let truth = Truth::of_split(dataset, split, equal)?;
-        Ok(Evaluation::folds(device, &images, &texts, self.dim(), &truth, folds, &[])?.recall)
+        let found = Evaluation::folds_async(device, &images, &texts, self.dim(), &truth, folds, &[]);
+        Ok(device.done(found).await?.recall)
     }
 }

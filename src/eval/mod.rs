@@ -1,17 +1,12 @@
 //! What a head is worth: embeddings of a dataset, recall and other measures, two-stage retrieval.
 
-#[cfg(feature = "native")]
 mod bandwidth;
 mod correction;
-#[cfg(feature = "native")]
 mod embed;
-#[cfg(feature = "native")]
 mod hubness;
-#[cfg(feature = "native")]
 mod landmarks;
 mod measures;
 mod ranks;
-#[cfg(feature = "native")]
 mod raw;
 mod recall;
 #[cfg(feature = "native")]
@@ -22,8 +17,8 @@ mod truth;
 pub(crate) use bandwidth::sample_mean;
 pub use correction::Correction;
 #[cfg(feature = "native")]
-pub use hubness::{BANK, Fitted, Hubness, HubnessCorrection};
-#[cfg(feature = "native")]
+pub use hubness::{BANK, Fitted};
+pub use hubness::{Hubness, HubnessCorrection};
 pub(crate) use landmarks::LandmarkItems;
 pub use measures::{Evaluation, Measures};
 pub use ranks::Ranks;

@@ -1,8 +1,13 @@
 //! What is right in a dataset, and features that are compared as they are, without a head.
 
 use super::Truth;
-use crate::data::{Dataset, Embeddings, EqualCaptions, Side, Split, make_unit};
-use crate::{Error, Result};
+use crate::Result;
+use crate::data::{Dataset, EqualCaptions, Split};
+#[cfg(feature = "native")]
+use crate::{
+    Error,
+    data::{Embeddings, Side, make_unit},
+};
 
 impl Truth {
     /// What is right in a split: every text for its own image, the dataset's `pairs`, and with
@@ -20,6 +25,7 @@ impl Truth {
     }
 }
 
+#[cfg(feature = "native")]
 impl Embeddings {
     /// What is right among the embeddings.
     ///
@@ -34,6 +40,7 @@ impl Embeddings {
     }
 }
 
+#[cfg(feature = "native")]
 impl Dataset {
     /// Rows of one side as unit vectors `[rows, width]`, row-major. Rows of zeros stay.
     ///

@@ -134,19 +134,16 @@ impl Bank {
     }
 
     /// The number of pairs in it.
-    #[cfg(feature = "native")]
     pub fn filled(&self) -> usize {
         self.filled
     }
 
     /// The batches that it holds after `steps` steps.
-    #[cfg(feature = "native")]
     pub fn batches(&self, steps: usize) -> std::ops::Range<usize> {
         steps.saturating_sub(self.capacity / self.pairs)..steps
     }
 
     /// The rows in it, images and texts, in the order of their places.
-    #[cfg(feature = "native")]
     pub async fn read(&self, device: &Device) -> Result<[Vec<f32>; 2]> {
         let mut both = [const { Vec::new() }; 2];
         for (from, to) in [&self.images, &self.texts].into_iter().zip(&mut both) {
@@ -159,7 +156,6 @@ impl Bank {
 
     /// Continues with the rows that [`Bank::read`] gave after `steps` steps. `ids` are the image rows and the text rows of
     /// [`Bank::batches`].
-    #[cfg(feature = "native")]
     pub fn restore(
         &mut self,
         device: &Device,

@@ -1,6 +1,7 @@
 //! Finds where a path leads for writing, and whether two paths lead to the same file.
 
-use super::words::{Obstacle, kind_of};
+use super::Obstacle;
+use super::kind::kind_of;
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Reads regular files, up to a size that suits their use.
 
-use super::words::{Obstacle, kind_of};
+use super::kind::kind_of;
+use super::{MAX_SAFETENSORS_HEADER, Obstacle};
 use safetensors::SafeTensorError;
 use safetensors::tensor::Metadata;
 use std::fs::{self, File, OpenOptions};
@@ -11,8 +12,6 @@ use std::path::Path;
 pub const SMALL: u64 = 1 << 24;
 /// Most bytes of a text with one line per item.
 pub const LINES: u64 = 1 << 30;
-/// Longest safetensors header in bytes: the limit of the format.
-pub(crate) const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
 
 /// Opens a file for reading and returns its length in bytes. Never waits.
 ///

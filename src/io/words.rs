@@ -3,9 +3,7 @@
 use crate::{Error, ErrorKind};
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::fs::FileType;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why a file cannot be opened, read or written, and advice if the cause suggests any.
@@ -29,6 +27,7 @@ impl Obstacle {
     }
 
     /// Whether this process has as many open files as it may have.
+    #[cfg(feature = "native")]
     pub(crate) fn is_of_limit(&self) -> bool {
         #[cfg(unix)]
         {
@@ -55,7 +54,10 @@ impl Obstacle {
         advice: impl Display,
     ) -> Error {
         let thing = thing.to_string();
-        let near = if self.missing { nearest(Path::new(&thing)) } else { None };
+        #[cfg(feature = "native")]
+        let near = if self.missing { super::nearest::nearest(std::path::Path::new(&thing)) } else { None };
+        #[cfg(not(feature = "native"))]
+        let near: Option<std::path::PathBuf> = None;
         let mut error = match near {
             Some(near) => {
                 let advice = format!("did you mean {}?", near.display());
@@ -93,26 +95,9 @@ impl From<io::Error> for Obstacle {
     }
 }
 
-/// The file with the name that is spelled most like that of `path`, which is missing, if one in its folder is close.
-fn nearest(path: &Path) -> Option<PathBuf> {
-    /// A folder of more files is not searched.
-    const FILES: usize = 10_000;
-    let (folder, name) = (path.parent()?, path.file_name()?.to_str()?);
-    let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let stem = name.split('.').next()?.chars().count();
-    if stem < 2 {
-        return None;
-    }
-    let most = (stem / 4).max(1);
-    let names = std::fs::read_dir(listed).ok()?.take(FILES).flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let near = names.map(|other| (strsim::damerau_levenshtein(name, &other), other));
-    near.filter(|(distance, _)| *distance <= most).min().map(|(_, other)| folder.join(other))
-}
-
 /// The meaning of a system error, and advice. If the advice is empty, the caller's advice is used.
 fn words(e: &io::Error) -> Option<(&'static str, &'static str)> {
-    #[cfg(unix)]
+    #[cfg(all(unix, feature = "native"))]
     {
         use rustix::io::Errno;
         let code = e.raw_os_error().map(Errno::from_raw_os_error);
@@ -166,29 +151,6 @@ fn words(e: &io::Error) -> Option<(&'static str, &'static str)> {
         _ => return None,
     };
     Some(found)
-}
-
-/// The kind of a file in words.
-pub(super) fn kind_of(kind: FileType) -> &'static str {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        if kind.is_fifo() {
-            return "a pipe";
-        }
-        if kind.is_socket() {
-            return "a socket";
-        }
-        if kind.is_char_device() || kind.is_block_device() {
-            return "a device";
-        }
-    }
-    match () {
-        () if kind.is_dir() => "a folder",
-        () if kind.is_file() => "a file",
-        () if kind.is_symlink() => "a link that leads nowhere",
-        () => "a special file",
-    }
 }
 
 #[cfg(all(test, unix))]

@@ -55,7 +55,6 @@ impl Head {
     }
 
     /// The rows of an embedding from those of the members, `[rows, width]` each.
-    #[cfg(feature = "native")]
     pub(crate) fn side_by_side(&self, mut parts: Vec<Vec<f32>>) -> Vec<f32> {
         if parts.len() == 1 {
             return parts.pop().unwrap_or_default();

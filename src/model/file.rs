@@ -6,8 +6,9 @@ use super::checksum::{CHECKSUM, DIGITS, checksum, digits};
 use super::ensemble::{MAX_MEMBERS, prefix as member};
 use super::segment::Segment;
 use super::{Head, HeadConfig, Layout, Standardizer};
+#[cfg(feature = "native")]
 use crate::io::{Streams, read_safetensors, write_whole};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -41,17 +42,27 @@ impl Head {
     ///
     /// # Errors
     /// Any failure to write, also if `path` is a pipe or a device. An older file then stays as it is.
+    #[cfg(feature = "native")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        write(path.as_ref(), &self.to_bytes()?)
+    }
+
+    /// The bytes of the file that [`Head::save`] writes.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let description = Description { format: FORMAT, config: self.config(), dims: self.layout.dims };
         let mut tensors = self.tensors("");
         tensors.extend(self.standardizers());
-        write(path.as_ref(), &tensors, &Vec::new(), &description)
+        encode(&tensors, &Vec::new(), &description)
     }
 
     /// Reads the head of a file that [`Head::save`] wrote, or of a checkpoint.
     ///
     /// # Errors
     /// A missing, damaged or foreign file; the message says what is wrong with it.
+    #[cfg(feature = "native")]
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let bytes = read_bytes(path.as_ref())?;
         let file = HeadFile::open(path.as_ref(), &bytes)?;
@@ -98,15 +109,16 @@ impl Layout {
     }
 }
 
-/// Writes tensors, `halves` as F16, and `metadata` as JSON.
-pub(crate) fn write(
-    path: &Path,
-    tensors: &Tensors,
-    halves: &Tensors,
-    metadata: &impl Serialize,
-) -> Result<()> {
+/// Writes the bytes of a head as a file that appears whole or not at all.
+#[cfg(feature = "native")]
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, Streams::Refused, |out| out.write_all(bytes))
+}
+
+/// The bytes of a file with tensors, with `halves` as F16, and with `metadata` as JSON.
+pub(crate) fn encode(tensors: &Tensors, halves: &Tensors, metadata: &impl Serialize) -> Result<Vec<u8>> {
     let unwritable = |e: &dyn Display| {
-        Error::checkpoint(path.display(), "a checkpoint that can be written", e, "report this as a bug")
+        Error::checkpoint("checkpoint", "one that can be written", e, "report this as a bug")
     };
     let metadata = serde_json::to_string(metadata).map_err(|e| unwritable(&e))?;
     let fields = metadata.strip_prefix('{').ok_or_else(|| unwritable(&"metadata without fields"))?;
@@ -128,7 +140,7 @@ pub(crate) fn write(
     let digits = digits(&bytes).ok_or_else(|| unwritable(&"no place for the checksum"))?;
     let checksum = checksum(&bytes, digits.clone());
     bytes[digits].copy_from_slice(checksum.as_bytes());
-    write_whole(path, Streams::Refused, |out| out.write_all(&bytes))
+    Ok(bytes)
 }
 
 const WHOLE: &str = "a whole safetensors file";
@@ -137,9 +149,10 @@ const WHOLE: &str = "a whole safetensors file";
 ///
 /// # Errors
 /// A file that cannot be read.
+#[cfg(feature = "native")]
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     read_safetensors(path)
-        .map_err(|obstacle| obstacle.error(ErrorKind::Checkpoint, path.display(), WHOLE, ADVICE))
+        .map_err(|obstacle| obstacle.error(crate::ErrorKind::Checkpoint, path.display(), WHOLE, ADVICE))
 }
 
 /// An open file that holds a head.

@@ -146,7 +146,6 @@ impl Head {
     }
 
     /// The standardisation of a side's features, if the head has one.
-    #[cfg(feature = "native")]
     pub fn standardizer(&self, side: Side) -> Option<&Standardizer> {
         self.standardize.as_ref().map(|sides| &sides[side as usize])
     }
@@ -170,7 +169,6 @@ impl Head {
     }
 
     /// Multiplies the frequencies of one side's random features.
-    #[cfg(feature = "native")]
     pub(crate) fn scale_frequencies(&mut self, side: Side, factor: f64) -> Result<()> {
         let Some(fourier) = self.layout.side(side).fourier else { return Ok(()) };
         let scaled: Vec<f32> =
@@ -179,7 +177,6 @@ impl Head {
     }
 
     /// Multiplies the exponents of one side's landmarks: the bandwidth is divided by the square root of `factor`.
-    #[cfg(feature = "native")]
     pub(crate) fn scale_landmarks(&mut self, side: Side, factor: f64) {
         let Some(landmarks) = self.layout.side(side).landmarks else { return };
         for segment in [landmarks.rows, landmarks.shift] {
@@ -188,7 +185,6 @@ impl Head {
     }
 
     /// Sets one side's landmarks: their unit rows, row-major, and the square of the bandwidth.
-    #[cfg(feature = "native")]
     pub(crate) fn set_landmarks(&mut self, side: Side, rows: &[f32], square: f64) -> Result<()> {
         let Some(landmarks) = self.layout.side(side).landmarks else { return Ok(()) };
         let rows: Vec<f32> = rows.iter().map(|&x| (f64::from(x) / square) as f32).collect();

@@ -118,7 +118,6 @@ pub(crate) const GPO: [usize; 2] = [32, 32];
 pub(crate) const BANDWIDTH: f64 = 0.7;
 
 /// The bandwidth of the kernel of fresh landmarks, as a multiple of the typical distance between unit rows.
-#[cfg(feature = "native")]
 pub(crate) const LANDMARK_BANDWIDTH: f64 = 0.5;
 
 /// The standard deviation of the frequencies, in turns, for a Gaussian kernel. Its bandwidth is that multiple of

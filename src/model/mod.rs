@@ -1,11 +1,9 @@
 //! The joint head: its options, where its parameters lie, and its encoders on the device.
 
-#[cfg(feature = "native")]
 mod checksum;
 mod config;
 mod encoder;
 mod ensemble;
-#[cfg(feature = "native")]
 mod file;
 mod fourier;
 mod gated;
@@ -25,16 +23,18 @@ pub(crate) use config::GATED_WIDTH;
 pub use config::{EncoderKind, HeadConfig, Pooling, SignedRoot};
 pub(crate) use encoder::Encoder;
 pub(crate) use ensemble::MAX_MEMBERS;
+pub(crate) use file::{FORMAT, HeadFile, encode};
 #[cfg(feature = "native")]
-pub(crate) use file::{FORMAT, HeadFile, read_bytes, write};
+pub(crate) use file::{read_bytes, write};
 pub use head::{Head, Side};
 #[cfg(feature = "native")]
 pub use host::{EncoderGradients, Gpo, GpoGradients, Pooled};
 #[cfg(feature = "native")]
 pub(crate) use landmarks::Landmarks;
+pub(crate) use layout::LANDMARK_BANDWIDTH;
 pub(crate) use layout::Layout;
 #[cfg(feature = "native")]
-pub(crate) use layout::{BANDWIDTH, FourierLayout, LANDMARK_BANDWIDTH};
+pub(crate) use layout::{BANDWIDTH, FourierLayout};
 pub(crate) use segment::{Kind, Segment};
 pub use standardizer::Standardizer;
 #[cfg(feature = "native")]

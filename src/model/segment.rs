@@ -78,7 +78,6 @@ impl Segment {
     }
 
     /// Whether it never changes: the frequencies and phases of random features, and the landmarks.
-    #[cfg(feature = "native")]
     pub fn is_fixed(&self) -> bool {
         let part = self.name.rsplit('.').next();
         self.kind() == Kind::RandomFeatures && part != Some("weight")

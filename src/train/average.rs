@@ -42,7 +42,6 @@ impl Average {
     }
 
     /// Continues with an earlier average.
-    #[cfg(feature = "native")]
     pub fn write(&mut self, device: &Device, values: &[f32]) -> Result<()> {
         self.values.write(device, 0, values)
     }

@@ -5,11 +5,15 @@
 
 use super::within::{RECORDS, Within, records_of, values_of};
 use super::{StepStats, TrainConfig};
-use crate::data::{Dataset, Split};
-use crate::device::Device;
-use crate::eval::{BANK, Evaluation, Fitted, Hubness, HubnessCorrection, Recall, Truth};
-use crate::model::{FORMAT, Head, HeadFile, Side, read_bytes, write};
+use crate::eval::{Hubness, HubnessCorrection, Recall};
+use crate::model::{FORMAT, Head, HeadFile, Side, encode};
 use crate::{Error, Result};
+#[cfg(feature = "native")]
+use crate::{
+    data::{Dataset, Split},
+    device::Device,
+    eval::{BANK, Evaluation, Fitted, Truth},
+};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -170,6 +174,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`HubnessCorrection::fit`].
+    #[cfg(feature = "native")]
     pub fn fit_correction(&mut self, device: &Device, dataset: &Dataset) -> Result<Fitted> {
         let TrainConfig { equal_captions: equal, correction: choice, seed, .. } = self.progress.config;
         let fitted = HubnessCorrection::fit(device, &self.head, dataset, equal, choice, BANK, seed)?;
@@ -182,6 +187,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`Head::embed`].
+    #[cfg(feature = "native")]
     pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
         let embeddings = self.head.embed(device, dataset, side, rows)?;
         match &self.correction {
@@ -194,6 +200,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`Head::recall`].
+    #[cfg(feature = "native")]
     pub fn recall(&self, device: &Device, dataset: &Dataset, split: Split, folds: usize) -> Result<Recall> {
         dataset.need(split)?;
         let rows = dataset.split(split);
@@ -228,7 +235,16 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Any failure to write, also to a pipe or a device; an older file is then still there.
+    #[cfg(feature = "native")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        crate::model::write(path.as_ref(), &self.to_bytes()?)
+    }
+
+    /// The bytes of the file that [`Checkpoint::save`] writes.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut tensors = self.head.tensors("");
         if let Some(state) = &self.state {
             let names = self.progress.config.optimizer.state().iter();
@@ -257,21 +273,28 @@ impl Checkpoint {
             }
             Penalties { hubness: correction.hubness(), weights: correction.weights() }
         });
-        write(
-            path.as_ref(),
-            &tensors,
-            &halves,
-            &Progress { format: FORMAT, correction, ..self.progress.clone() },
-        )
+        encode(&tensors, &halves, &Progress { format: FORMAT, correction, ..self.progress.clone() })
     }
 
     /// Reads a checkpoint that [`Checkpoint::save`] wrote, or a head that [`Head::save`] wrote, as one of no epochs.
     ///
     /// # Errors
     /// A missing, damaged or foreign file; the message says what is wrong with it.
+    #[cfg(feature = "native")]
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let bytes = read_bytes(path.as_ref())?;
-        let file = HeadFile::open(path.as_ref(), &bytes)?;
+        Self::of_file(path.as_ref(), &crate::model::read_bytes(path.as_ref())?)
+    }
+
+    /// Reads the bytes of a file that [`Checkpoint::save`] or [`Head::save`] wrote. `name` is for messages.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::load`].
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self> {
+        Self::of_file(Path::new(name), bytes)
+    }
+
+    fn of_file(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let file = HeadFile::open(path, bytes)?;
         let progress: Progress = file.metadata()?;
         let config = progress.config.head();
         let layout = file.layout(progress.dims, &config, "")?;

@@ -1,6 +1,7 @@
 //! The result of an epoch: its numbers, and whether the run has collapsed or diverged.
 
 use super::{Init, StepStats, TrainConfig};
+#[cfg(feature = "native")]
 use crate::cluster::Waited;
 use crate::eval::Recall;
 use crate::{Error, ErrorKind, Result};
@@ -43,6 +44,7 @@ pub struct Epoch {
     /// Time spent on it, validation included. Of an epoch that was resumed, the time since then.
     pub seconds: f64,
     /// The process of the job that the others waited for while they trained. `None` without other processes.
+    #[cfg(feature = "native")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waited: Option<Waited>,
 }

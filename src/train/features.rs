@@ -25,7 +25,6 @@ pub(crate) struct Part<'a> {
     pub offsets: [&'a [u32]; 2],
 }
 
-#[cfg(feature = "native")]
 impl<'a> Part<'a> {
     /// A batch, or a slice of it, that is ready for upload.
     pub fn of(batch: &'a mut crate::data::Batch) -> Self {

@@ -5,12 +5,10 @@ mod algebra;
 mod average;
 #[cfg(feature = "native")]
 mod baseline;
-#[cfg(feature = "native")]
 mod checkpoint;
 mod config;
 #[cfg(feature = "native")]
 mod ensemble;
-#[cfg(feature = "native")]
 mod epoch;
 mod features;
 mod groups;
@@ -26,33 +24,28 @@ mod moments;
 #[cfg(feature = "native")]
 mod ours;
 mod pipeline;
-#[cfg(feature = "native")]
 mod point;
+mod ranks;
 #[cfg(feature = "native")]
 mod recipe;
-#[cfg(feature = "native")]
 mod run_id;
 mod shuffle;
 mod slices;
 mod stats;
 mod step;
-#[cfg(feature = "native")]
 mod trainer;
 #[cfg(feature = "native")]
 mod warm_start;
-#[cfg(feature = "native")]
 mod within;
 
 #[cfg(feature = "native")]
 pub(crate) use baseline::start as fit_start;
 #[cfg(feature = "native")]
 pub use baseline::{Baseline, ClosedForm, REGULARIZATIONS};
-#[cfg(feature = "native")]
 pub use checkpoint::{Best, Checkpoint};
 pub use config::{LANDMARKS, TrainConfig};
 #[cfg(feature = "native")]
 pub use ensemble::ENSEMBLE_BANDWIDTHS;
-#[cfg(feature = "native")]
 pub use epoch::{Epoch, Start};
 pub use features::{External, Features};
 pub use init::{Init, InitFile};
@@ -61,17 +54,14 @@ pub use kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS};
 #[cfg(feature = "native")]
 pub use landmark_cca::{LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS};
 pub use pipeline::Pipeline;
-#[cfg(feature = "native")]
 pub use point::Point;
 #[cfg(feature = "native")]
 pub use recipe::{RECIPES, Recipe};
 pub use shuffle::Shuffle;
 pub use stats::StepStats;
-#[cfg(feature = "native")]
 pub use trainer::{Event, Trainer};
 #[cfg(feature = "native")]
 pub(crate) use trainer::{fingerprint, is_same_dataset};
 #[cfg(feature = "native")]
 pub use warm_start::WarmStart;
-#[cfg(feature = "native")]
 pub use within::Every;

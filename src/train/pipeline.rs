@@ -4,7 +4,6 @@
 
 use super::TrainConfig;
 use super::average::Average;
-#[cfg(feature = "native")]
 use super::checkpoint::State;
 use super::features::{External, Features, Part};
 use super::groups::{Group, Pull, groups};
@@ -270,7 +269,6 @@ impl Pipeline {
     }
 
     /// The optimiser's state. Each array has the layout of the parameters.
-    #[cfg(feature = "native")]
     pub(crate) async fn state(&self) -> Result<Vec<Vec<f32>>> {
         let mut state = Vec::new();
         for array in &self.state {
@@ -280,14 +278,12 @@ impl Pipeline {
     }
 
     /// What the parameters are pulled to, if they are.
-    #[cfg(feature = "native")]
     pub(crate) async fn start(&self) -> Result<Option<Vec<f32>>> {
         let Some(pull) = &self.pull else { return Ok(None) };
         Ok(Some(pull.start.read(&self.device, 0..self.layout.len()).await?))
     }
 
     /// Continues with the state of an earlier training.
-    #[cfg(feature = "native")]
     pub(crate) fn restore(
         &mut self,
         state: &State,

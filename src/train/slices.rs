@@ -30,7 +30,6 @@ impl Pipeline {
     ///
     /// # Errors
     /// A configuration without slices, more processes than slices, or too little memory.
-    #[cfg(feature = "native")]
     pub(crate) fn share(&mut self, ranks: Arc<dyn Communicator>) -> Result<()> {
         if self.slices == 0 {
             let advice = "set TrainConfig::slices, for example to cluster::SLICES";
@@ -47,7 +46,6 @@ impl Pipeline {
     }
 
     /// The slices of a batch and those of this process, if batches are divided.
-    #[cfg(feature = "native")]
     pub(super) fn slices(&self) -> Option<(Slices, Range<usize>)> {
         self.sliced.as_ref().map(|sliced| (sliced.slices.clone(), sliced.own.clone()))
     }

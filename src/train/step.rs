@@ -68,7 +68,8 @@ impl Pipeline {
         )?;
         self.update(&mut commands, objective, given.is_some(), learning_rate)?;
         commands.submit()?;
-        self.finish(objective, given, ids)
+        self.finish(objective, given, ids)?;
+        self.device.keep_up().await
     }
 
     /// Passes the features to the encoders.

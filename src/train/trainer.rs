@@ -4,15 +4,20 @@
 //! so a run resumed from any checkpoint, also one within an epoch, goes on to the same bits.
 //! The file is long because it is one type, the training run, with the docs of all that a caller may ask of it.
 
+#[cfg(feature = "native")]
 use super::baseline::{start as fit_start, start_from};
 use super::checkpoint::{Best, Checkpoint, Progress, State};
 use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::features::Part;
+#[cfg(feature = "native")]
 use super::memory::check_run;
 use super::within::{Every, Within};
 use super::{Init, Pipeline, StepStats, TrainConfig};
-use crate::cluster::{Communicator, Measured, gather};
-use crate::data::{Batches, Dataset, Preprocess, Side, Split, SplitRows, rows_of_steps, steps_per_epoch};
+#[cfg(feature = "native")]
+use crate::cluster::Measured;
+use crate::data::{
+    Batches, BatchesOf, Dataset, Preprocess, Side, Split, SplitRows, rows_of_steps, steps_per_epoch,
+};
 use crate::device::Device;
 use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::gradient::Bank;
@@ -22,7 +27,7 @@ use crate::{Error, ErrorKind, Result};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use web_time::Instant;
 
 /// What a training run reports while it goes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,9 +68,10 @@ pub struct Trainer {
     device: Device,
     dataset: Arc<Dataset>,
     preprocess: Arc<Preprocess>,
-    pipeline: Pipeline,
+    pub(super) pipeline: Pipeline,
     /// The other processes of the job, if there are any.
-    ranks: Option<Arc<Measured>>,
+    #[cfg(feature = "native")]
+    pub(super) ranks: Option<Arc<Measured>>,
     progress: Progress,
     /// The statistics of the steps of an epoch that has not ended, as far as they were fetched.
     records: Vec<StepStats>,
@@ -94,11 +100,30 @@ impl Trainer {
     ///
     /// # Errors
     /// An option out of range, a dataset that cannot be read, a device without the memory.
+    #[cfg(feature = "native")]
     pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
         Self::with_fit(device, dataset.into(), config, |dataset, config| fit_start(device, dataset, config))
     }
 
+    /// A run from random weights, in a browser.
+    ///
+    /// # Errors
+    /// An option out of range, a dataset that cannot be read, a device without the memory, a start that is not random.
+    #[cfg(not(feature = "native"))]
+    pub fn new(device: &Device, dataset: impl Into<Arc<Dataset>>, config: TrainConfig) -> Result<Self> {
+        let dataset = dataset.into();
+        if config.init != Init::Xavier {
+            let advice = "leave it out, or train with the command line";
+            return Err(Error::config("--init", "xavier, in a browser", "another start", advice));
+        }
+        Self::check_start(device, &dataset, &config)?;
+        let head = Head::for_dataset(&dataset, &config.head(), config.seed)?;
+        let progress = Progress::new(config, fingerprint(&dataset)?, head.layout.dims);
+        Self::assemble(device, dataset, head, progress)
+    }
+
     /// [`Trainer::new`], but `fit` computes the closed form that the run starts from, if the configuration asks for one.
+    #[cfg(feature = "native")]
     pub(crate) fn with_fit(
         device: &Device,
         dataset: Arc<Dataset>,
@@ -122,7 +147,7 @@ impl Trainer {
         let progress = Progress::new(config, fingerprint(&dataset)?, dims);
         let mut trainer = Self::assemble(device, dataset, head.clone(), progress)?;
         if init != Init::Xavier {
-            let (val, _) = trainer.validate(&head)?;
+            let (val, _) = crate::device::wait(trainer.validate(&head))?;
             let start = Start { epoch: 0, init, val, best: true, seconds: began.elapsed().as_secs_f64() };
             trainer.progress.best = Some(Best { epoch: 0, recall: val });
             trainer.best = Some(head.clone());
@@ -137,6 +162,7 @@ impl Trainer {
     /// Those of [`Trainer::check`], and a file that the run cannot start from.
     pub(crate) fn check_start(device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<()> {
         config.validate()?;
+        #[cfg(feature = "native")]
         if let Init::File(file) = &config.init {
             file.fitting(dataset, config)?;
         }
@@ -162,6 +188,7 @@ impl Trainer {
         if config.memory_bank > 0 {
             Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
         }
+        #[cfg(feature = "native")]
         check_run(dataset, config)?;
         let landmarks = LandmarkItems::of(dataset, config.landmarks, config.seed);
         for (side, pooling) in [Side::Image, Side::Text].into_iter().zip(config.pooling()) {
@@ -266,6 +293,7 @@ impl Trainer {
             device: device.clone(),
             preprocess: Arc::new(preprocess),
             pipeline,
+            #[cfg(feature = "native")]
             ranks: None,
             dataset,
             progress,
@@ -325,34 +353,6 @@ impl Trainer {
         self.on_event.as_mut().map(|on_event| on_event(event)) == Some(ControlFlow::Break(()))
     }
 
-    /// For each question whether a process of the job says yes. Without other processes, what this one says.
-    fn any_rank<const N: usize>(&self, yes: [bool; N]) -> Result<[bool; N]> {
-        let Some(ranks) = &self.ranks else { return Ok(yes) };
-        let all = gather(&**ranks, &yes.map(u8::from), &vec![N; ranks.size()])?;
-        Ok(std::array::from_fn(|k| all.iter().skip(k).step_by(N).any(|&yes| yes > 0)))
-    }
-
-    /// The sums over the processes of the job.
-    fn of_all_ranks(&self, own: [usize; 2]) -> Result<[usize; 2]> {
-        let Some(ranks) = &self.ranks else { return Ok(own) };
-        let all = gather(&**ranks, &own.map(|n| n as u64), &vec![2; ranks.size()])?;
-        Ok([0, 1].map(|k| all.iter().skip(k).step_by(2).sum::<u64>() as usize))
-    }
-
-    /// Shares the run with the other processes of a job. Every process has the same dataset and configuration, and calls
-    /// this before its first epoch, and then the same methods in the same order. Each computes its slices of every batch
-    /// ([`TrainConfig::slices`]). All of them end with the same head, the same bits as those of one process with these
-    /// slices on the same kind of device.
-    ///
-    /// # Errors
-    /// A configuration without slices, or more processes than a batch has slices.
-    pub fn share(&mut self, ranks: Arc<dyn Communicator>) -> Result<()> {
-        let ranks = Arc::new(Measured::new(ranks));
-        self.pipeline.share(ranks.clone())?;
-        self.ranks = (ranks.size() > 1).then_some(ranks);
-        Ok(())
-    }
-
     /// What the run started from, as validated: epoch 0. `None` if the start was random, or if the run was resumed.
     pub fn start(&self) -> Option<&Start> {
         self.start.as_ref().map(|(start, _)| start)
@@ -401,6 +401,7 @@ impl Trainer {
     }
 
     /// The epochs still to come.
+    #[cfg(feature = "native")]
     pub fn epochs(&mut self) -> impl Iterator<Item = Result<Epoch>> + '_ {
         let mut failed = false;
         std::iter::from_fn(move || {
@@ -434,6 +435,7 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of [`Trainer::run_epoch`] and of `each`.
+    #[cfg(feature = "native")]
     pub fn train(&mut self, mut each: impl FnMut(&Self, &Epoch) -> Result<()>) -> Result<()> {
         while !self.finished() {
             let epoch = self.run_epoch()?;
@@ -447,7 +449,17 @@ impl Trainer {
     /// # Errors
     /// A bad value in a row, a loss that is no longer finite, a failing device, a request to stop; an epoch beyond the last,
     /// or after an error.
+    #[cfg(feature = "native")]
     pub fn run_epoch(&mut self) -> Result<Epoch> {
+        crate::device::wait(self.run_epoch_async())
+    }
+
+    /// Trains one epoch and validates. In a browser it does not block: while the device works, other tasks of the page run.
+    /// Elsewhere it waits for the device on the calling thread, as `Trainer::run_epoch` does.
+    ///
+    /// # Errors
+    /// Those of `Trainer::run_epoch`.
+    pub async fn run_epoch_async(&mut self) -> Result<Epoch> {
         if self.progress.epoch >= self.progress.config.epochs || self.broken.is_some() {
             let found = self.broken.unwrap_or("one that has ended");
             let advice = "resume from its last checkpoint, with more epochs if it has ended";
@@ -455,7 +467,7 @@ impl Trainer {
         }
         // Until the epoch has succeeded, the state on the device belongs to no epoch.
         self.broken = Some(FAILED);
-        let epoch = self.train_and_validate();
+        let epoch = self.train_and_validate().await;
         self.broken = match &epoch {
             Ok(_) => None,
             Err(error) if error.kind() == ErrorKind::Stopped => Some(STOPPED),
@@ -474,7 +486,7 @@ impl Trainer {
     }
 
     /// The steps of an epoch that are left. Returns the learning rate of the last step, and what is known of the epoch.
-    fn train_steps(&mut self) -> Result<(f64, Within)> {
+    async fn train_steps(&mut self) -> Result<(f64, Within)> {
         let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
         let steps = self.steps_per_epoch();
         let total = (steps * config.epochs) as u64;
@@ -487,14 +499,18 @@ impl Trainer {
             &self.device,
             self.dataset.clone(),
             self.preprocess.clone(),
-            (config.batch, config.shuffle.window(config.batch)),
-            self.pipeline.slices(),
-            ([config.seed, epoch as u64], within.step),
+            BatchesOf {
+                batch: config.batch,
+                window: config.shuffle.window(config.batch),
+                slices: self.pipeline.slices(),
+                seeds: [config.seed, epoch as u64],
+                begin: within.step,
+            },
         )?;
         let (mut saved, mut saved_at) = (within.step, Instant::now());
         while within.step < steps {
             let lr = config.learning_rate(epoch, self.progress.step, total);
-            self.train_step(&mut batches, &objective, lr, &mut within)?;
+            self.train_step(&mut batches, &objective, lr, &mut within).await?;
             let step = within.step;
             let asked = self.tell(Event::Step { epoch: epoch + 1, step, steps });
             let stop = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
@@ -503,12 +519,12 @@ impl Trainer {
             let [asked, stop, due] = self.any_rank([asked, stop, due])?;
             // After the last step, the epoch is validated.
             if asked || stop && step < steps {
-                self.keep(within)?;
+                self.keep(within).await?;
                 return Err(self.stopped(step, steps));
             }
             if due && step < steps {
-                self.keep(within)?;
-                self.save()?;
+                self.keep(within).await?;
+                self.save().await?;
                 within = self.begin();
                 (saved, saved_at) = (step, Instant::now());
             }
@@ -519,7 +535,7 @@ impl Trainer {
     }
 
     /// One step.
-    fn train_step(
+    async fn train_step(
         &mut self,
         batches: &mut Batches,
         objective: &Objective,
@@ -540,8 +556,9 @@ impl Trainer {
             false => [&mut batch.ids, &mut batch.text_rows].map(std::mem::take),
         };
         let (own, [images, texts]) = (parts.iter_mut().map(Part::of).collect(), &ids);
+        let device = self.device.clone();
         let work = self.pipeline.step_padded(own, [images, texts], objective, lr, None);
-        self.device.wait(work)?;
+        device.done(work).await?;
         if !divided {
             // Their memory goes back to the worker.
             [parts[0].ids, parts[0].text_rows] = ids;
@@ -555,45 +572,48 @@ impl Trainer {
     /// of all processes are those of the first.
     fn begin(&mut self) -> Within {
         let within = self.progress.within.take().unwrap_or_default();
-        match &self.ranks {
-            Some(ranks) if ranks.rank() > 0 => Within { step: within.step, ..Default::default() },
-            _ => within,
+        match self.is_first() {
+            true => within,
+            false => Within { step: within.step, ..Default::default() },
         }
     }
 
     /// Keeps what is known of the epoch so far, of all processes, so that a checkpoint can follow.
-    fn keep(&mut self, within: Within) -> Result<()> {
+    async fn keep(&mut self, within: Within) -> Result<()> {
         let [rows_read, zero_rows] = self.of_all_ranks([within.rows_read, within.zero_rows])?;
-        self.records.extend(self.pipeline.records()?);
+        let records = self.pipeline.records_async().await?;
+        self.records.extend(records);
         check_finite(&self.records, self.progress.epoch + 1)?;
         self.progress.within = Some(Within { rows_read, zero_rows, ..within });
         Ok(())
     }
 
     /// Calls the function of [`Trainer::checkpoint_every`] with a checkpoint.
-    fn save(&mut self) -> Result<()> {
+    async fn save(&mut self) -> Result<()> {
         let Some((every, mut save)) = self.every.take() else { return Ok(()) };
-        let saved = self.state().and_then(|checkpoint| save(&checkpoint));
+        let saved = self.state().await.and_then(|checkpoint| save(&checkpoint));
         self.every = Some((every, save));
         saved
     }
 
     /// The function is long because it is one epoch from its first batch to its report.
-    fn train_and_validate(&mut self) -> Result<Epoch> {
+    async fn train_and_validate(&mut self) -> Result<Epoch> {
         let start = Instant::now();
         let (config, epoch) = (self.progress.config.clone(), self.progress.epoch);
         let steps = self.steps_per_epoch();
         let objective = config.objective_of(epoch);
+        #[cfg(feature = "native")]
         self.ranks.iter().for_each(|ranks| ranks.restart());
-        let (lr, within) = self.train_steps()?;
-        self.keep(within)?;
+        let (lr, within) = self.train_steps().await?;
+        self.keep(within).await?;
+        #[cfg(feature = "native")]
         let waited = self.ranks.as_ref().map(|ranks| ranks.waited()).transpose()?;
         let asked = self.tell(Event::Validating { epoch: epoch + 1 });
         if self.any_rank([asked])? == [true] {
             return Err(self.stopped(steps, steps));
         }
-        let head = self.pipeline.averaged()?;
-        let (val, spreads) = self.validate(&head)?;
+        let head = self.pipeline.averaged_async().await?;
+        let (val, spreads) = self.validate(&head).await?;
         // From here on, nothing fails.
         let records = std::mem::take(&mut self.records);
         let Within { zero_rows, rows_read, .. } = self.progress.within.take().unwrap_or_default();
@@ -621,6 +641,7 @@ impl Trainer {
             best,
             collapse: None,
             seconds: 0.0,
+            #[cfg(feature = "native")]
             waited,
         };
         let chance = self.val.chance();
@@ -633,11 +654,12 @@ impl Trainer {
     }
 
     /// Recall on the validation split, and the spread of its images and of its texts.
-    fn validate(&self, head: &Head) -> Result<(Recall, [f64; 2])> {
+    async fn validate(&self, head: &Head) -> Result<(Recall, [f64; 2])> {
         let (dataset, rows, dim) = (&self.dataset, self.dataset.split(Split::Val), head.dim());
-        let images = head.embed(&self.device, dataset, Side::Image, &rows.images)?;
-        let texts = head.embed(&self.device, dataset, Side::Text, &rows.texts)?;
-        let recall = Evaluation::folds(&self.device, &images, &texts, dim, &self.val, 1, &[])?.recall;
+        let images = head.embed_async(&self.device, dataset, Side::Image, &rows.images).await?;
+        let texts = head.embed_async(&self.device, dataset, Side::Text, &rows.texts).await?;
+        let found = Evaluation::folds_async(&self.device, &images, &texts, dim, &self.val, 1, &[]);
+        let recall = self.device.done(found).await?.recall;
         Ok((recall, [spread(&images, dim), spread(&texts, dim)]))
     }
 
@@ -646,14 +668,24 @@ impl Trainer {
     ///
     /// # Errors
     /// A failing device.
+    #[cfg(feature = "native")]
     pub fn head(&self) -> Result<Head> {
         self.pipeline.averaged()
+    }
+
+    /// The head as it is now, as `Trainer::head`. In a browser it does not block.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub async fn head_async(&self) -> Result<Head> {
+        self.pipeline.averaged_async().await
     }
 
     /// Recall of the head as it is now.
     ///
     /// # Errors
     /// A bad value in a row, a failing device.
+    #[cfg(feature = "native")]
     pub fn recall(&self, split: Split) -> Result<Recall> {
         self.recall_of(&self.pipeline.averaged()?, split)
     }
@@ -662,6 +694,7 @@ impl Trainer {
     ///
     /// # Errors
     /// A bad value in a row, a failing device.
+    #[cfg(feature = "native")]
     pub fn recall_of(&self, head: &Head, split: Split) -> Result<Recall> {
         head.recall(&self.device, &self.dataset, split, 1, self.progress.config.equal_captions)
     }
@@ -699,25 +732,36 @@ impl Trainer {
     ///
     /// # Errors
     /// A failing device, or an epoch that has failed: the device then holds only a part of a step.
+    #[cfg(feature = "native")]
     pub fn checkpoint(&self) -> Result<Checkpoint> {
+        crate::device::wait(self.checkpoint_async())
+    }
+
+    /// Everything needed to go on from here, as `Trainer::checkpoint`. In a browser it does not block.
+    ///
+    /// # Errors
+    /// Those of `Trainer::checkpoint`.
+    pub async fn checkpoint_async(&self) -> Result<Checkpoint> {
         match self.broken {
             Some(found) if found == FAILED || self.progress.within.is_none() => {
                 let advice = "resume from the last checkpoint";
                 Err(Error::config("checkpoint", "a run of whole steps", found, advice))
             }
-            _ => self.state(),
+            _ => self.state().await,
         }
     }
 
-    fn state(&self) -> Result<Checkpoint> {
-        let head = self.pipeline.averaged()?;
-        let averages = self.progress.config.ema > 0.0;
-        let weights = averages.then(|| Ok(self.pipeline.head()?.values)).transpose()?;
+    async fn state(&self) -> Result<Checkpoint> {
+        let head = self.pipeline.averaged_async().await?;
+        let weights = match self.progress.config.ema > 0.0 {
+            true => Some(self.pipeline.head_async().await?.values),
+            false => None,
+        };
         let best = self.best.as_ref().map_or_else(|| head.values.clone(), |best| best.values.clone());
         let (optimizer, start) = (self.pipeline.state(), self.pipeline.start());
-        let (optimizer, start) = (self.device.wait(optimizer)?, self.device.wait(start)?);
+        let (optimizer, start) = (self.device.done(optimizer).await?, self.device.done(start).await?);
         let bank = match self.progress.within {
-            Some(_) => self.device.wait(self.pipeline.bank_rows())?,
+            Some(_) => self.device.done(self.pipeline.bank_rows()).await?,
             None => None,
         };
         let state = State { optimizer, weights, start, best, records: self.records.clone(), bank };

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::str::FromStr;
-use std::time::Duration;
+use web_time::Duration;
 
 /// How often a checkpoint within an epoch is due. Parsed from steps (`500`), or from seconds, minutes or hours (`30s`,
 /// `10m`, `2h`).

@@ -16,5 +16,6 @@ mod gradients;
 mod hubs;
 mod kernel_cca;
 mod landmarks;
+mod memory;
 mod ranks;
 mod within;

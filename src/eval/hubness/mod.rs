@@ -5,18 +5,24 @@
 //! similarities to the training images. The corrected score is s − a − b. A penalty depends on its own item and on the
 //! training items of the bank, and on no other item. So a corrected score stays the same if the gallery changes.
 
+#[cfg(feature = "native")]
 mod choose;
+#[cfg(feature = "native")]
 mod fit;
+#[cfg(feature = "native")]
 mod scale;
 
+#[cfg(feature = "native")]
 use crate::device::Device;
 use crate::model::Side;
+#[cfg(feature = "native")]
 use crate::similarity::Strips;
 use crate::{Error, Result};
 use half::f16;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+#[cfg(feature = "native")]
 pub use fit::Fitted;
 
 /// The most items of each side in a bank.
@@ -129,6 +135,7 @@ impl HubnessCorrection {
     ///
     /// # Errors
     /// Embeddings of another width, a failing device.
+    #[cfg(feature = "native")]
     pub fn penalties(&self, device: &Device, side: Side, embeddings: &[f32]) -> Result<Vec<f32>> {
         if !embeddings.len().is_multiple_of(self.dim) {
             let found = format!("{} values", embeddings.len());
@@ -147,6 +154,7 @@ impl HubnessCorrection {
     ///
     /// # Errors
     /// Those of [`HubnessCorrection::penalties`].
+    #[cfg(feature = "native")]
     pub fn vectors(&self, device: &Device, side: Side, embeddings: &[f32]) -> Result<Vec<f32>> {
         let penalties = self.penalties(device, side, embeddings)?;
         Ok(widened(side, embeddings, self.dim, &penalties))
@@ -154,6 +162,7 @@ impl HubnessCorrection {
 }
 
 /// Appends the two columns of a correction to embeddings.
+#[cfg(feature = "native")]
 fn widened(side: Side, embeddings: &[f32], dim: usize, penalties: &[f32]) -> Vec<f32> {
     let mut vectors = Vec::with_capacity(embeddings.len() + 2 * penalties.len());
     for (row, &penalty) in embeddings.chunks_exact(dim).zip(penalties) {
@@ -164,6 +173,7 @@ fn widened(side: Side, embeddings: &[f32], dim: usize, penalties: &[f32]) -> Vec
 }
 
 /// The hubness of each of `queries` among `bank`, both `[rows, dim]`, by each of `kinds`.
+#[cfg(feature = "native")]
 fn measure(
     device: &Device,
     queries: &[f32],
