@@ -1,0 +1,327 @@
+// The page in Chromium, on WebGPU with SwiftShader. `scripts/web test` runs this.
+const assert = require("node:assert/strict");
+const { execFileSync } = require("node:child_process");
+const fs = require("node:fs");
+const http = require("node:http");
+const os = require("node:os");
+const path = require("node:path");
+const { after, before, test } = require("node:test");
+const { chromium } = require("playwright-core");
+const npz = require("./npz.cjs");
+
+const { OUT, WGOAL } = process.env;
+const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--disable-background-networking", "--no-first-run"];
+const KINDS = { html: "text/html", css: "text/css", js: "text/javascript", wasm: "application/wasm" };
+
+let browser, server, address, folder;
+
+before(async () => {
+    folder = fs.mkdtempSync(path.join(os.tmpdir(), "wgoal-web-"));
+    server = http.createServer((request, answer) => {
+        const name = new URL(request.url, "http://x").pathname;
+        const file = path.join(OUT, path.normalize(name === "/" ? "/index.html" : name));
+        fs.readFile(file, (error, bytes) => {
+            answer.writeHead(error ? 404 : 200, { "content-type": KINDS[file.split(".").pop()] ?? "application/octet-stream" });
+            answer.end(bytes);
+        });
+    });
+    await new Promise((done) => server.listen(0, "127.0.0.1", done));
+    address = `http://localhost:${server.address().port}/`;
+    browser = await launch(FLAGS);
+});
+
+after(async () => {
+    await browser?.close();
+    server?.close();
+    fs.rmSync(folder, { recursive: true, force: true });
+});
+
+function launch(args) {
+    return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
+}
+
+// A page that is ready to train. What it says on the console, and what it asks of other servers, fails the test.
+async function open(options = {}, of = browser) {
+    const page = await of.newPage({ viewport: { width: 1280, height: 900 }, ...options });
+    page.faults = [];
+    page.on("console", (message) => message.type() === "error" && page.faults.push(message.text()));
+    page.on("pageerror", (error) => page.faults.push(String(error)));
+    page.on("request", (request) => !/^(http:\/\/localhost:|data:|blob:)/.test(request.url()) && page.faults.push(request.url()));
+    await page.goto(address);
+    return page;
+}
+
+async function ready(options) {
+    const page = await open(options);
+    await page.waitForFunction(() => !document.getElementById("train").disabled || !document.getElementById("error").hidden, null, { timeout: 60_000 });
+    assert.equal(await page.textContent("#error"), "");
+    return page;
+}
+
+const status = (page) => page.textContent("#status");
+
+// Trains to the end, and returns the results of the epochs.
+async function trained(page, button = "#train") {
+    await page.click(button);
+    await page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 180_000 });
+    return page.evaluate(() => window.wgoal.state.epochs);
+}
+
+async function downloaded(page, button, name) {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click(button)]);
+    const file = path.join(folder, name);
+    await download.saveAs(file);
+    return file;
+}
+
+const run = (...args) => execFileSync(WGOAL, args, { encoding: "utf8", cwd: path.join(__dirname, "../.."), stdio: ["ignore", "pipe", "pipe"] });
+
+// What the command line says when it refuses.
+run.fails = (...args) => {
+    try {
+        run(...args);
+    } catch (error) {
+        return `${error.stdout}${error.stderr}`;
+    }
+    return "";
+};
+
+test("five epochs exceed twenty times chance, and the command line agrees with the page", async () => {
+    const page = await ready();
+    const device = await page.evaluate(() => window.wgoal.state.device);
+    assert.equal(device.backend, "webgpu");
+    assert.notEqual(device.kind, "cpu");
+    // The longest time between two frames while it trains.
+    await page.evaluate(() => {
+        window.gap = 0;
+        let last = performance.now();
+        const frame = (now) => {
+            window.gap = Math.max(window.gap, now - last);
+            last = now;
+            requestAnimationFrame(frame);
+        };
+        requestAnimationFrame(frame);
+    });
+    const epochs = await trained(page);
+    assert.equal(await page.textContent("#error"), "");
+    assert.equal(epochs.length, 5);
+    const gap = await page.evaluate(() => window.gap);
+    console.log(`longest time between two frames: ${gap.toFixed(0)} ms`);
+    assert.ok(gap <= 200, `${gap} ms between two frames`);
+    const best = epochs.reduce((a, b) => (b.val.rsum > a.val.rsum ? b : a));
+    // Of 150 images, and of their captions, of which at most two are right.
+    const { splits } = await page.evaluate(() => window.wgoal.state.data);
+    assert.equal(splits[1], 150);
+    const chance = 100 / 150;
+    console.log(`R@1 ${best.val.i2t.r1.toFixed(1)} and ${best.val.t2i.r1.toFixed(1)}, rsum ${best.val.rsum.toFixed(2)}, chance ${chance.toFixed(2)}`);
+    assert.ok(best.val.i2t.r1 > 20 * chance && best.val.t2i.r1 > 20 * chance, JSON.stringify(best.val));
+    const head = await downloaded(page, "#save-head", "best.safetensors");
+    const found = JSON.parse(run("eval", head, "data/clipart-mini", "--split", "val", "--device", "cpu", "--json"));
+    const rsum = found.rsum ?? found.recall?.rsum ?? found.val?.rsum;
+    assert.ok(Math.abs(rsum - best.val.rsum) <= 0.1, `${JSON.stringify(found)}, page ${best.val.rsum}`);
+    const metrics = fs.readFileSync(await downloaded(page, "#save-metrics", "metrics.jsonl"), "utf8");
+    assert.deepEqual(metrics.trim().split("\n").map(JSON.parse), epochs);
+    // The same run on the same driver, without a browser.
+    const out = path.join(folder, "native");
+    run("train", "data/clipart-mini", "--recipe", "goal", "--standardize", "--lr", "0.001", "--epochs", "1", "--device", "swiftshader", "--out", out);
+    const native = JSON.parse(fs.readFileSync(path.join(out, "metrics.jsonl"), "utf8").trim().split("\n")[0]);
+    const error = Math.abs(native.loss - epochs[0].loss) / Math.abs(native.loss);
+    console.log(`loss of the first epoch: ${epochs[0].loss} in the page, ${native.loss} without it`);
+    assert.ok(error <= 1e-4, `${epochs[0].loss}, native ${native.loss}`);
+    assert.deepEqual(page.faults, []);
+    await page.close();
+});
+
+test("the gradients are those of the golden vectors", async () => {
+    const page = await ready();
+    const golden = (name) => npz.read(path.join(__dirname, "../../tests/golden", name));
+    // The gradient at images and texts, and the loss, of the page's own program on WebGPU.
+    const gradient = async (options, x, y, dim) => {
+        const found = await page.evaluate(async ([options, x, y, dim]) => {
+            return [...(await window.wgoal.ask("gradient", [JSON.stringify(options), new Float32Array(x), new Float32Array(y), dim]))];
+        }, [options, [...x], [...y], dim]);
+        return [found.slice(0, x.length), found.slice(x.length, 2 * x.length), found.at(-1)];
+    };
+    const near = (what, found, expected, allowed) => {
+        const largest = Math.max(...expected.map(Math.abs)) || 1;
+        const error = Math.max(...found.map((v, k) => Math.abs(v - expected[k]))) / largest;
+        assert.equal(found.length, expected.length, what);
+        assert.ok(error <= allowed, `${what}: relative error ${error}, allowed ${allowed}`);
+    };
+    let compared = 0;
+    for (const file of ["goal_N37_D64_s0.npz", "goal_N8_D64_s0_alt.npz", "goal_N3_D5_s0.npz"]) {
+        const { x, y, params, G_img, G_txt, loss } = golden(file);
+        const [tau, alpha, beta, lambda] = params;
+        const names = ["con", "nca", "cir"].flatMap((t) => ["con", "lin", "lin-ms", "sig", "sig-ms"].map((p) => `${t}:${p}`));
+        for (const [k, objective] of names.entries()) {
+            const [images, texts, value] = await gradient({ objective, parameters: { tau, alpha, beta, lambda } }, x, y, x.shape[1]);
+            // A parameter in f32 changes exponentials by more than the sums round.
+            near(`${file} ${objective} images`, images, G_img.slice(k * x.length, (k + 1) * x.length), 5e-5);
+            near(`${file} ${objective} texts`, texts, G_txt.slice(k * x.length, (k + 1) * x.length), 5e-5);
+            near(`${file} ${objective} loss`, [value], loss, 1e-5);
+            compared += 1;
+        }
+    }
+    assert.equal(compared, 45);
+    const hinge = golden("hinge_N8_D64.npz");
+    const of = await gradient({ objective: "hinge", parameters: { margin: hinge.margin[0] } }, hinge.x, hinge.y, 64);
+    near("hinge images", of[0], hinge.G_img_max, 2e-6);
+    near("hinge texts", of[1], hinge.G_txt_max, 2e-6);
+    near("hinge loss", [of[2]], hinge.loss_max, 1e-6);
+    const infonce = golden("infonce_N8_D64.npz");
+    const nce = await gradient({ objective: "infonce", parameters: { temperature: infonce.temperature[0] } }, infonce.x, infonce.y, 64);
+    near("infonce images", nce[0], infonce.G_img, 5e-6);
+    near("infonce texts", nce[1], infonce.G_txt, 5e-6);
+    assert.deepEqual(page.faults, []);
+    await page.close();
+});
+
+test("a run stops and goes on, with at most three submissions in flight", async () => {
+    const page = await ready();
+    // Counts submissions in the worker, apart from what the program counts.
+    await page.workers()[0].evaluate(() => {
+        self.flight = { now: 0, most: 0, all: 0 };
+        const submit = GPUQueue.prototype.submit;
+        GPUQueue.prototype.submit = function (...work) {
+            const result = submit.apply(this, work);
+            self.flight.all += 1;
+            self.flight.now += 1;
+            self.flight.most = Math.max(self.flight.most, self.flight.now);
+            this.onSubmittedWorkDone().then(() => (self.flight.now -= 1));
+            return result;
+        };
+    });
+    await page.fill("#epochs-wanted", "40");
+    await page.fill("#embed", "64");
+    await page.click("#train");
+    await page.waitForFunction(() => window.wgoal.state.epochs.length >= 1, null, { timeout: 60_000 });
+    await page.click("#stop");
+    await page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 60_000 });
+    const before = await page.evaluate(() => window.wgoal.state.epochs.length);
+    assert.ok(before < 40);
+    assert.match(await status(page), /^Stopped after \d+ whole epochs/);
+    const flight = await page.workers()[0].evaluate(() => self.flight);
+    console.log(`submissions: ${flight.all}, at most ${flight.most} in flight`);
+    assert.ok(flight.all > 10 && flight.most <= 3, JSON.stringify(flight));
+    await page.fill("#epochs-wanted", String(before + 1));
+    await page.click("#continue");
+    await page.waitForFunction((n) => window.wgoal.state.epochs.length > n, before, { timeout: 60_000 });
+    await page.click("#stop");
+    await page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 60_000 });
+    const numbers = await page.evaluate(() => window.wgoal.state.epochs.map((e) => e.epoch));
+    assert.deepEqual(numbers, numbers.map((_, k) => k + 1));
+    assert.deepEqual(page.faults, []);
+    await page.close();
+});
+
+test("a lost device is told, and one click goes on", async () => {
+    const page = await ready();
+    await page.fill("#epochs-wanted", "4");
+    await page.fill("#embed", "32");
+    await page.click("#train");
+    await page.waitForFunction(() => window.wgoal.state.epochs.length >= 2, null, { timeout: 60_000 });
+    await page.evaluate(() => window.wgoal.ask("loseDevice"));
+    await page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 60_000 });
+    assert.equal(await status(page), "The device was lost.");
+    assert.match(await page.textContent("#error"), /the device was lost .* Press Continue/);
+    const before = await page.evaluate(() => window.wgoal.state.epochs);
+    const epochs = await trained(page, "#continue");
+    assert.equal(await page.textContent("#error"), "");
+    assert.deepEqual(epochs.slice(0, before.length), before);
+    assert.deepEqual(epochs.map((e) => e.epoch), [1, 2, 3, 4]);
+    // The same as without the loss.
+    const whole = await trained(page);
+    assert.deepEqual(whole.map((e) => [e.loss, e.val]), epochs.map((e) => [e.loss, e.val]));
+    await page.close();
+});
+
+test("files of the reader are opened, and a damaged one gives its message", async () => {
+    const page = await ready();
+    const data = path.join(__dirname, "../../data/clipart-mini");
+    const images = fs.readFileSync(path.join(data, "images.npy"));
+    const bad = path.join(folder, "bad");
+    fs.mkdirSync(bad);
+    fs.writeFileSync(path.join(bad, "images.npy"), images.subarray(0, images.length - 3));
+    const texts = path.join(data, "texts.npy");
+    await page.setInputFiles("#files", [path.join(bad, "images.npy"), texts]);
+    await page.waitForFunction(() => !document.getElementById("error").hidden);
+    const message = `images.npy: expected ${images.length} bytes, found ${images.length - 3} bytes; the file is cut short: copy or write it again`;
+    assert.equal(await page.textContent("#error"), message);
+    assert.ok(run.fails("inspect", bad).includes(message.replace("images.npy: ", "")), "the command line says the same");
+    // The dataset before it is still open, and good files take its place.
+    assert.equal(await page.isEnabled("#train"), true);
+    await page.setInputFiles("#files", ["images.npy", "texts.npy", "text_to_image.npy"].map((name) => path.join(data, name)));
+    await page.waitForFunction(() => window.wgoal.state.data.captions.length === 0);
+    assert.equal(await page.textContent("#error"), "");
+    assert.match(await page.textContent("#data-summary"), /1400 images of 1280 numbers, 2719 captions/);
+    await page.fill("#epochs-wanted", "1");
+    assert.equal((await trained(page)).length, 1);
+    await page.close();
+});
+
+test("a fault in a gradient is marked by line and column", async () => {
+    const page = await ready();
+    await page.selectOption("#objective", "custom");
+    await page.waitForSelector("#parameter-gamma");
+    const good = await page.inputValue("#weights");
+    await page.fill("#weights", good.replace("1.0 - p,", "1.0 - q,"));
+    await page.waitForSelector("#gutter .bad");
+    assert.equal(await page.textContent("#gutter .bad"), "3");
+    assert.match(await page.textContent("#weights-error"), /^your weights, line 3, column \d+: expected WGSL, found .*\n.*1\.0 - q.*\n.*\^/);
+    assert.equal(await page.getAttribute("#weights", "aria-invalid"), "true");
+    await page.fill("#weights", good);
+    await page.waitForSelector("#parameter-gamma");
+    assert.equal(await page.textContent("#weights-error"), "");
+    await page.fill("#epochs-wanted", "1");
+    assert.equal((await trained(page)).length, 1);
+    assert.equal(await page.textContent("#error"), "");
+    await page.close();
+});
+
+test("the page works by keyboard, at phone width and in dark mode, and says what it is", async () => {
+    for (const [width, colorScheme] of [[1280, "light"], [390, "light"], [390, "dark"]]) {
+        const page = await ready({ viewport: { width, height: 844 }, colorScheme, reducedMotion: "reduce" });
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        assert.ok(wide <= 0, `${wide} pixels wider than ${width}`);
+        const paper = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number));
+        assert.equal(paper[0] < 60, colorScheme === "dark");
+        // Each control has a name, and each field a line of explanation.
+        const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, select, textarea")].filter((one) => !one.labels?.length && !one.textContent.trim()).map((one) => one.id));
+        assert.deepEqual(nameless, []);
+        const unexplained = await page.evaluate(() => [...document.querySelectorAll("#options input, #options select")].filter((one) => !document.getElementById(one.getAttribute("aria-describedby"))?.textContent).map((one) => one.id));
+        assert.deepEqual(unexplained, []);
+        await page.fill("#epochs-wanted", "2");
+        await page.fill("#embed", "32");
+        // From the top of the page, Tab reaches the button, and Enter presses it.
+        await page.evaluate(() => document.activeElement.blur());
+        for (let k = 0; k < 10 && (await page.evaluate(() => document.activeElement.id)) !== "train"; k++) {
+            await page.keyboard.press("Tab");
+        }
+        await page.keyboard.press("Enter");
+        await page.waitForFunction(() => window.wgoal.state.epochs.length === 2 && !window.wgoal.state.running, null, { timeout: 60_000 });
+        assert.match(await page.getAttribute("#chart-loss", "aria-label"), /^Loss, 2 epochs\. Last: loss /);
+        assert.match(await page.getAttribute("#map-positive", "aria-label"), /weights from .* 128 triplets/);
+        assert.equal(await page.locator("#found-after li").count(), 5);
+        assert.equal(await page.locator("#found-before li").count(), 5);
+        const after = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        assert.ok(after <= 0, `${after} pixels wider than ${width} after training`);
+        if (process.env.PICTURES) {
+            await page.screenshot({ path: path.join(process.env.PICTURES, `page-${width}-${colorScheme}.png`), fullPage: true });
+        }
+        assert.deepEqual(page.faults, []);
+        await page.close();
+    }
+});
+
+test("a browser without WebGPU is told what to do", async () => {
+    const without = await launch(["--no-sandbox", "--disable-gpu", "--disable-features=WebGPU", "--disable-background-networking", "--no-first-run"]);
+    try {
+        const page = await open({}, without);
+        await page.waitForSelector("#no-webgpu:not([hidden])", { timeout: 30_000 });
+        assert.match(await page.textContent("#no-webgpu-why"), /^browser: expected WebGPU, found /);
+        assert.equal(await page.isEnabled("#train"), false);
+        assert.equal(await status(page), "This browser cannot train.");
+    } finally {
+        await without.close();
+    }
+});
