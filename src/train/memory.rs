@@ -29,8 +29,9 @@ fn needed(images: usize, columns: usize) -> u64 {
 fn available() -> Option<u64> {
     let mut system = System::new();
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-    let limit =
-        system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
+    // sysinfo panics at the second call if the first one could not read the memory.
+    let limits = if system.total_memory() > 0 { system.cgroup_limits() } else { None };
+    let limit = limits.map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
     let free = system.available_memory().min(limit).min(address_space());
     // Systems that sysinfo does not know report 0.
     (free > 0).then_some(free)

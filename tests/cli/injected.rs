@@ -190,3 +190,66 @@ fn embed_survives_faults() {
 fn baseline_survives_faults() {
     try_all(|_| (), "baseline cca data --embed 4 --device cpu --out cca", "cca");
 }
+
+/// A small file system, which is unmounted when it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None` where this process may not mount one.
+    fn new(path: PathBuf, limit: &str) -> Option<Self> {
+        fs::create_dir_all(&path).unwrap();
+        let mounted = Self::mount(&path, &format!("mode=777,{limit}"));
+        mounted.then_some(Self(path))
+    }
+
+    fn mount(path: &std::path::Path, options: &str) -> bool {
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+
+    fn without_limit(&self) {
+        assert!(Self::mount(&self.0, "remount,size=64m,nr_inodes=10000"));
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A full disk, or one without room for another file, is an error of one line. With more room, the same command ends as
+/// if nothing had happened.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let train = "train data --recipe goal --epochs 2 --batch 16 --embed 4 --device cpu --no-baselines --resume=auto \
+                 --out full/run";
+    let sweep = "sweep data --objectives con:con,hinge --seeds 0 --epochs 1 --batch 16 --embed 4 --device cpu \
+                 --out full/run";
+    for (args, sizes) in [(train, [4, 12, 24, 40]), (sweep, [4, 16, 32, 48])] {
+        let place = Place::new();
+        fs::create_dir(place.path("full")).unwrap();
+        place.ok(args);
+        let whole = files(&place, "full/run");
+        fs::remove_dir_all(place.path("full/run")).unwrap();
+        let limits = sizes.map(|size| format!("size={size}k")).into_iter();
+        let mut refused = 0;
+        for limit in limits.chain([3, 5, 7].map(|files| format!("nr_inodes={files}"))) {
+            let Some(full) = Mounted::new(place.path("full"), &limit) else {
+                return println!("skipped: no right to mount a file system");
+            };
+            let output = place.run(args);
+            let last = output.stderr.lines().last().unwrap_or_default();
+            assert!(output.code == 0 || last.starts_with("error: full/run"), "{limit}\n{}", output.stderr);
+            refused += usize::from(output.code == 1);
+            let left = place.listing();
+            let left = left.keys().filter(|path| path.to_string_lossy().contains(".wgoal-"));
+            assert_eq!(left.count(), 0, "{limit}: temporary files are left");
+            full.without_limit();
+            place.ok(args);
+            let found = files(&place, "full/run");
+            assert!(found == whole, "{limit}: {:?}", differences(&whole, &found));
+        }
+        assert!(refused > 2, "{refused} commands met a full disk");
+    }
+}

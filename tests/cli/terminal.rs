@@ -103,6 +103,29 @@ fn a_signal_in_the_first_epoch_saves_its_steps() {
     assert!(place.read("run/last.safetensors") == place.read("whole/last.safetensors"));
 }
 
+/// The second signal does not wait for the end of a step, which takes seconds here.
+#[test]
+fn a_second_signal_ends_a_run_at_once() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini");
+    let options = "--recipe goal --batch 1895 --embed 8192 --device cpu --no-baselines --no-report";
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        // Signals that come between two steps end the run as one signal does. Then they come a little later.
+        let within_a_step = [300, 700, 1200, 2000, 3000].into_iter().any(|wait| {
+            let place = Place::new();
+            let mut child = place.start(&format!("train {data} {options} --out run"), Stdio::piped);
+            wait_until(&mut child, || place.path("run/run.toml").exists());
+            std::thread::sleep(Duration::from_millis(wait));
+            send(&child, signal);
+            std::thread::sleep(Duration::from_millis(20));
+            send(&child, signal);
+            let stderr = text(child.stderr.take());
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{stderr}");
+            !stderr.contains("stopped by")
+        });
+        assert!(within_a_step, "every run finished its step");
+    }
+}
+
 /// What a run writes to a terminal on standard error, and whether it succeeds.
 fn in_a_terminal(place: &Place, args: &str) -> (String, bool) {
     let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();

@@ -365,3 +365,33 @@ fn every_reader_ends_with_one_line() {
     }
     assert!(findings.is_empty(), "{}", findings.join("\n"));
 }
+
+/// Every bit of the first 64 bytes, and a sample of all others: a file with one flipped bit is refused. `WGOAL_FUZZ_FLIPS` is the size
+/// of the sample per file.
+#[test]
+fn flipped_bits_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    dataset(&place.path().join("data"));
+    let config = TrainConfig::default().with(|c| (c.embed, c.epochs, c.batch) = (2, 1, 4));
+    let data = Dataset::open(place.path().join("data")).unwrap();
+    let mut trainer = Trainer::new(&Device::cpu(), data, config).unwrap();
+    trainer.run_epoch().unwrap();
+    let (path, mut random) = (place.path().join("head"), Random(7));
+    let sample = variable("WGOAL_FUZZ_FLIPS", 300.0) as usize;
+    for checkpoint in [trainer.best().unwrap(), trainer.checkpoint().unwrap()] {
+        checkpoint.save(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        // The first bytes have the length of the header and the place of the checksum.
+        let flips = (0..64 * 8).chain((0..sample).map(|_| random.below(8 * whole.len())));
+        for bit in flips.collect::<Vec<_>>() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bytes).unwrap();
+            let error =
+                Checkpoint::load(&path).map(drop).expect_err(&format!("bit {bit} of {}", whole.len()));
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+        println!("{} bits of {} flipped, one by one", 64 * 8 + sample, 8 * whole.len());
+        fs::remove_file(&path).unwrap();
+    }
+}
