@@ -352,7 +352,8 @@ fn every_reader_ends_with_one_line() {
                 }
             }
             if shapes.insert(shape(target.name, &message)) && !inputs.contains(&input) {
-                if let Some(keep) = &keep {
+                // A corpus that stays small is read in the short form too.
+                if let Some(keep) = keep.as_ref().filter(|_| shapes.len() <= 40) {
                     let folder = keep.join(target.name);
                     fs::create_dir_all(&folder).unwrap();
                     fs::write(folder.join(format!("{:02}-{tried}", inputs.len())), &input).unwrap();
