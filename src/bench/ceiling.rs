@@ -11,8 +11,8 @@ use std::time::Instant;
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Ceiling {
-    /// Floating-point operations per second. On a GPU: multiply and add in registers. On the CPU: the rate of the
-    /// `gemm` crate.
+    /// Floating-point operations per second. On a GPU: multiply and add in registers. On the CPU: the rate of a
+    /// large matrix product.
     pub flops: f64,
     /// Bytes per second, read and written, of a copy that is larger than the caches.
     pub bytes: f64,
@@ -60,7 +60,7 @@ impl Ceiling {
                 let (rounds, seconds) = lengthen(512, |rounds| many.time(device, rounds, 1))?;
                 8.0 * f64::from(rounds) * many.len as f64 / seconds
             }
-            _ => gemm_rate(device)?,
+            _ => product_rate(device)?,
         };
         let one = small.time(device, 0, 1)?;
         let many = small.time(device, 0, 65)?;
@@ -153,7 +153,7 @@ impl Copy {
 }
 
 /// The floating-point operations per second of a large matrix product on the CPU.
-fn gemm_rate(device: &Device) -> Result<f64> {
+fn product_rate(device: &Device) -> Result<f64> {
     const N: usize = 1024;
     let values: Vec<f32> = (0..N * N).map(|k| (k % 7) as f32 - 3.0).collect();
     let a = Matrix::from_rows(device, "a", N, N, &values)?;

@@ -1,15 +1,16 @@
-//! The matrix product on the CPU, by the `gemm` crate. Its bits depend on nothing but the operands.
+//! The matrix product on the CPU, by the crate `faer`, which uses the widest vectors of the processor. Its bits depend on
+//! nothing but the operands and the kind of processor. A browser has one thread and no such vectors, so the crate `gemm`
+//! computes the product there.
 //!
 //! An element of C has the same bits for any number of threads, for any number of rows and columns of C, and at any
 //! place in C. Equal rows of features therefore get equal embeddings, and a row gets the same embedding alone as among
 //! others.
 //!
-//! The crate splits C by its shape and by the number of threads, and chooses a kernel for each part. Most of its
-//! kernels sum an element in one chain: they start at 0, add the products in the order of the inner dimension, and add
-//! C last. Two things break the chain, and this file avoids both:
+//! The crates choose a kernel for each part of C. Most kernels sum an element in one chain: they start at 0, add the
+//! products in the order of the inner dimension, and add C last. Two things break the chain, and this file avoids both:
 //!
-//! - The crate splits the inner dimension depending on the shape of C. It never splits one of [`INNER`] or less.
-//! - The crate sums by inner products if C is tiny, or if it has one row or one column.
+//! - `gemm` splits the inner dimension depending on the shape of C. It never splits one of [`INNER`] or less.
+//! - Both have other kernels for thin and for small products.
 
 use super::chunks;
 use rayon::prelude::*;
@@ -17,10 +18,14 @@ use std::ops::Range;
 
 /// Largest inner dimension that the crate never splits, whatever the shape of C.
 const INNER: usize = 512;
-/// Largest number of elements of C for which the crate may sum by inner products.
+/// Largest number of elements of C for which `gemm` may sum by inner products.
 const TINY: usize = 256;
+/// Largest number of multiplications for which `faer` has kernels for small products.
+const SMALL: usize = 16 * 16 * 16;
 /// The number of rows or columns per thread is a multiple of this.
 const SHARE: usize = 64;
+/// The least number of multiplications for which starting threads pays.
+const SHARED: usize = 64 * 64 * 64;
 
 /// An operand: its values and its strides along the inner dimension and across it.
 type Operand<'a> = (&'a [f32], isize, isize);
@@ -43,27 +48,30 @@ pub(super) fn cpu_product(
         c.chunks_mut(stride).take(rows).for_each(|row| row[..cols].fill(0.0));
     }
     let target = Target(c.as_mut_ptr());
-    let part = |r: Range<usize>, k: Range<usize>, threads: gemm::Parallelism| {
+    let part = |r: Range<usize>, k: Range<usize>| {
         let c = Part { c: &target, stride, rows: r, cols: k };
         for inner in chunks(inner, INNER) {
             let accumulate = accumulate || inner.start > 0;
-            if c.has_chains(a, b) {
+            if c.has_chains(inner.len(), a, b) {
                 // SAFETY: the caller guarantees the shapes; no other thread writes an element of this part.
-                unsafe { c.multiply(&inner, [a, b], c.place(), accumulate, threads) };
+                unsafe { c.multiply(&inner, [a, b], c.place(), accumulate) };
             } else {
                 c.multiply_thin(&inner, [a, b], accumulate);
             }
         }
     };
     let threads = rayon::current_num_threads();
-    let share = |n: usize| n.div_ceil(threads).next_multiple_of(SHARE);
-    let parts = |n: usize| chunks(n, share(n)).collect::<Vec<_>>().into_par_iter();
-    if threads > 1 && cols >= threads * SHARE {
-        parts(cols).for_each(|k| part(0..rows, k, gemm::Parallelism::None));
-    } else if threads > 1 && rows >= threads * SHARE {
-        parts(rows).for_each(|r| part(r, 0..cols, gemm::Parallelism::None));
+    let parts = |n: usize, share: usize| {
+        let share = n.div_ceil(threads).next_multiple_of(share);
+        chunks(n, share).collect::<Vec<_>>().into_par_iter()
+    };
+    // Each thread packs the operands of its own share.
+    if threads == 1 || rows * cols * inner < SHARED {
+        part(0..rows, 0..cols);
+    } else if cols >= threads * SHARE || (cols >= rows && rows < threads * SHARE) {
+        parts(cols, SHARE.min(cols.div_ceil(threads))).for_each(|k| part(0..rows, k));
     } else {
-        part(0..rows, 0..cols, gemm::Parallelism::Rayon(0));
+        parts(rows, SHARE.min(rows.div_ceil(threads))).for_each(|r| part(r, 0..cols));
     }
 }
 
@@ -82,11 +90,11 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Whether the crate sums every element of this part in one chain.
-    fn has_chains(&self, a: Operand, b: Operand) -> bool {
+    /// Whether the crates sum every element of this part in one chain.
+    fn has_chains(&self, inner: usize, a: Operand, b: Operand) -> bool {
         let (rows, cols) = (self.rows.len(), self.cols.len());
         let inner_products = a.1 == 1 && b.1 == 1 && rows * cols <= TINY;
-        rows > 1 && cols > 1 && !inner_products
+        rows > 1 && cols > 1 && inner > 1 && rows * cols * inner > SMALL && !inner_products
     }
 
     /// Address of the first element, with the strides from column to column and from row to row.
@@ -106,19 +114,28 @@ impl Part<'_> {
         [(a, a_along, a_across), (b, b_along, b_across)]: [Operand; 2],
         (c, c_cs, c_rs): (*mut f32, isize, isize),
         accumulate: bool,
-        threads: gemm::Parallelism,
     ) {
         let a =
             a.as_ptr().wrapping_offset(self.rows.start as isize * a_across + inner.start as isize * a_along);
         let b =
             b.as_ptr().wrapping_offset(self.cols.start as isize * b_across + inner.start as isize * b_along);
-        let (rows, cols) = (self.rows.len(), self.cols.len());
+        let (rows, cols, inner) = (self.rows.len(), self.cols.len(), inner.len());
+        #[cfg(feature = "native")]
+        // SAFETY: the caller guarantees what this function demands.
+        unsafe {
+            use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
+            let c = MatMut::from_raw_parts_mut(c, rows, cols, c_rs, c_cs);
+            let a = MatRef::from_raw_parts(a, rows, inner, a_across, a_along);
+            let b = MatRef::from_raw_parts(b, inner, cols, b_along, b_across);
+            matmul(c, if accumulate { Accum::Add } else { Accum::Replace }, a, b, 1.0, Par::Seq);
+        }
+        #[cfg(not(feature = "native"))]
         // SAFETY: the caller guarantees what this function demands.
         unsafe {
             gemm::gemm(
                 rows,
                 cols,
-                inner.len(),
+                inner,
                 c,
                 c_cs,
                 c_rs,
@@ -134,13 +151,13 @@ impl Part<'_> {
                 false,
                 false,
                 false,
-                threads,
+                gemm::Parallelism::None,
             );
         }
     }
 
-    /// The same for a part that the crate would not sum in one chain. It copies the operands, one inner step after the
-    /// other, and adds a row or a column of zeros if there is only one.
+    /// The same for a part that the crates would not sum in one chain. It copies the operands, one inner step after the
+    /// other. It adds a row or a column of zeros if there is only one, and steps of zeros if there are few.
     fn multiply_thin(&self, inner: &Range<usize>, [a, b]: [Operand; 2], accumulate: bool) {
         let padded = Part {
             c: self.c,
@@ -148,9 +165,10 @@ impl Part<'_> {
             rows: 0..self.rows.len().max(2),
             cols: 0..self.cols.len().max(2),
         };
+        let steps = (SMALL / (padded.rows.len() * padded.cols.len()) + 1).max(2).max(inner.len());
         let (a, b) = (
-            copied(a, &self.rows, inner, padded.rows.len()),
-            copied(b, &self.cols, inner, padded.cols.len()),
+            copied(a, &self.rows, inner, [steps, padded.rows.len()]),
+            copied(b, &self.cols, inner, [steps, padded.cols.len()]),
         );
         let mut c = vec![0.0; padded.rows.len() * padded.stride];
         // SAFETY: the part lies within C, and no other thread uses an element of it.
@@ -162,13 +180,12 @@ impl Part<'_> {
                 c[..self.cols.len()].copy_from_slice(row(r));
             }
         }
-        let of = |operand: &'_ [f32], across: usize| (operand.len() / across, across as isize);
-        let ((steps, a_along), (_, b_along)) = (of(&a, padded.rows.len()), of(&b, padded.cols.len()));
+        let [a_along, b_along] = [&padded.rows, &padded.cols].map(|part| part.len() as isize);
         let place = (c.as_mut_ptr(), 1, padded.stride as isize);
         // SAFETY: the copies hold `steps` steps of all rows and columns, and only this call uses `c`.
         unsafe {
             let operands = [(&a[..], a_along, 1), (&b[..], b_along, 1)];
-            padded.multiply(&(0..steps), operands, place, accumulate, gemm::Parallelism::None);
+            padded.multiply(&(0..steps), operands, place, accumulate);
         }
         for (r, c) in c.chunks_exact(padded.stride).take(self.rows.len()).enumerate() {
             row(r).copy_from_slice(&c[..self.cols.len()]);
@@ -176,14 +193,14 @@ impl Part<'_> {
     }
 }
 
-/// Copies some rows of A, or columns of B, over the steps `inner` to `[inner, width]`. The rest is zero.
+/// Copies some rows of A, or columns of B, over the steps `inner` to `[steps, width]`. The rest is zero.
 fn copied(
     (values, along, across): Operand,
     places: &Range<usize>,
     inner: &Range<usize>,
-    width: usize,
+    [steps, width]: [usize; 2],
 ) -> Vec<f32> {
-    let mut out = vec![0.0; inner.len() * width];
+    let mut out = vec![0.0; steps * width];
     for (step, out) in inner.clone().zip(out.chunks_exact_mut(width)) {
         for (place, out) in places.clone().zip(out) {
             *out = values[(place as isize * across + step as isize * along) as usize];

@@ -57,8 +57,8 @@ fn agreement(objective: &str) -> Outcome {
     check(high - low <= 1.0, format!("rsums from {low} to {high}"))
 }
 
-/// On a GPU, the embedding of a row does not depend on the rows beside it, so a query matches its copy in an index. On
-/// the CPU, the order of sums in `gemm` depends on the number of rows.
+/// On a GPU, the embedding of a row does not depend on the rows beside it, so a query matches its copy in an index. The
+/// products of the CPU keep to this too.
 fn embeddings_stand_alone(device: &Device) -> Outcome {
     let dataset = Dataset::open(concat!(env!("CARGO_MANIFEST_DIR"), "/data/clipart-mini"))?;
     let (p, q, embed) = (dataset.image_dim(), dataset.text_dim(), 60);
