@@ -116,7 +116,8 @@ impl GradientContext {
         check_pairs(texts)?;
         if !(1..=texts).contains(&images) {
             let expected = format!("1 to {texts}, the number of texts");
-            return Err(Error::config("images of a batch", expected, images, "give every image a text"));
+            let advice = "give every image a text, or swap images and texts if texts have several images";
+            return Err(Error::config("images of a batch", expected, images, advice));
         }
         let workspace = |dim| Workspace::with_captions(device, [images, texts], dim);
         let context = Self::with_workspace(device, with_captions(objective)?, workspace, (texts, dim))?;

@@ -498,6 +498,11 @@ fn refused(device: &Device) -> Outcome {
         check(found == expected, found)?;
     }
     let hinge: Objective = "hinge".parse()?;
+    let options = GradientOptions::default().with(|c| c.text_image = Some(&[0, 1]));
+    let found = hinge.gradients(device, (&y, 2), (&x, 2), options).err().map(|error| error.to_string());
+    let expected = "images of a batch: expected 1 to 2, the number of texts, found 3; give every image a text, or swap \
+                    images and texts if texts have several images";
+    check(found.as_deref() == Some(expected), format!("{found:?}"))?;
     let mut pairs = GradientContext::new(device, &hinge, 2, 2)?;
     let options = GradientOptions::default().with(|c| c.text_image = Some(&[0, 1]));
     let (mut dx, mut dy) = ([0.0; 4], [0.0; 4]);
