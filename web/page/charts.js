@@ -91,10 +91,8 @@ export class WeightMap {
         const { canvas, weights, shown } = this;
         const context = canvas.getContext("2d");
         const [width, height] = [canvas.width, canvas.height];
-        const style = getComputedStyle(document.documentElement);
         const ink = getComputedStyle(document.body).color;
-        const probe = getComputedStyle(canvas);
-        context.fillStyle = probe.backgroundColor;
+        context.fillStyle = getComputedStyle(canvas).backgroundColor;
         context.fillRect(0, 0, width, height);
         const most = Math.max(1e-9, ...weights.map(Math.abs));
         const cell = width / SIDE;
@@ -124,6 +122,5 @@ export class WeightMap {
         }
         const range = weights.length ? `weights from ${round(Math.min(...weights))} to ${round(Math.max(...weights))}` : "no weights of single triplets";
         canvas.setAttribute("aria-label", `${this.title} over p and n: ${range}, ${shown.length / 2} triplets.`);
-        void style;
     }
 }

@@ -255,12 +255,22 @@ async function train() {
     }
 }
 
+// Opens the device again if it was lost.
+async function reopen(failed) {
+    if (failed?.kind === "device") {
+        say("Opening the device again.");
+        await open();
+    }
+}
+
 at("train").onclick = async () => {
+    const { failed } = state;
     try {
         show(null);
         const wanted = options();
         state.running = true;
         refresh();
+        await reopen(failed);
         say("Preparing.");
         await ask("start", [wanted]);
         [state.epochs, state.lines, state.started] = [[], [], true];
@@ -285,15 +295,12 @@ at("stop").onclick = () => {
 };
 
 at("continue").onclick = async () => {
+    const { failed } = state;
     try {
-        const lost = state.failed?.kind === "device";
         show(null);
         state.running = true;
         refresh();
-        if (lost) {
-            say("Opening the device again.");
-            await open();
-        }
+        await reopen(failed);
         const wanted = number("epochs-wanted");
         const more = state.epochs.length >= state.wanted && !(wanted > state.wanted);
         state.wanted = more ? state.epochs.length + 5 : Math.max(state.wanted, Number.isSafeInteger(wanted) ? wanted : 1);

@@ -123,11 +123,15 @@ test("five epochs exceed twenty times chance, and the command line agrees with t
     assert.deepEqual(metrics.trim().split("\n").map(JSON.parse), epochs);
     // The same run on the same driver, without a browser.
     const out = path.join(folder, "native");
-    run("train", "data/clipart-mini", "--recipe", "goal", "--standardize", "--lr", "0.001", "--epochs", "1", "--device", "swiftshader", "--out", out);
-    const native = JSON.parse(fs.readFileSync(path.join(out, "metrics.jsonl"), "utf8").trim().split("\n")[0]);
+    run("train", "data/clipart-mini", "--recipe", "goal", "--standardize", "--lr", "0.001", "--epochs", "3", "--device", "swiftshader", "--out", out);
+    const natives = fs.readFileSync(path.join(out, "metrics.jsonl"), "utf8").trim().split("\n").map(JSON.parse);
+    const native = natives[0];
     const error = Math.abs(native.loss - epochs[0].loss) / Math.abs(native.loss);
     console.log(`loss of the first epoch: ${epochs[0].loss} in the page, ${native.loss} without it`);
     assert.ok(error <= 1e-4, `${epochs[0].loss}, native ${native.loss}`);
+    // The first epoch compiles shaders. The best of the others, because the machine may have other work.
+    const [here, there] = [epochs, natives].map((all) => Math.min(...all.slice(1).map((e) => e.seconds)));
+    console.log(`an epoch of 14 steps with its validation: ${here.toFixed(2)} s in the page, ${there.toFixed(2)} s without it, ratio ${(here / there).toFixed(2)}`);
     assert.deepEqual(page.faults, []);
     await page.close();
 });
@@ -214,6 +218,22 @@ test("a run stops and goes on, with at most three submissions in flight", async 
     await page.close();
 });
 
+test("a hidden tab trains on, and shows the result when it is seen again", async () => {
+    const page = await ready();
+    // A hidden page gets no frames.
+    await page.evaluate(() => {
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+        window.requestAnimationFrame = () => 0;
+    });
+    await page.fill("#epochs-wanted", "2");
+    await page.fill("#embed", "32");
+    assert.equal((await trained(page)).length, 2);
+    assert.match(await page.getAttribute("#chart-loss", "aria-label"), /^Loss, 2 epochs/);
+    assert.match(await page.getAttribute("#map-negative", "aria-label"), /128 triplets/);
+    assert.match(await status(page), /^Done: 2 epochs/);
+    await page.close();
+});
+
 test("a lost device is told, and one click goes on", async () => {
     const page = await ready();
     await page.fill("#epochs-wanted", "4");
@@ -230,6 +250,10 @@ test("a lost device is told, and one click goes on", async () => {
     assert.deepEqual(epochs.slice(0, before.length), before);
     assert.deepEqual(epochs.map((e) => e.epoch), [1, 2, 3, 4]);
     // The same as without the loss.
+    await page.evaluate(() => window.wgoal.ask("loseDevice"));
+    await page.click("#train");
+    await page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 60_000 });
+    assert.match(await page.textContent("#error"), /the device was lost/);
     const whole = await trained(page);
     assert.deepEqual(whole.map((e) => [e.loss, e.val]), epochs.map((e) => [e.loss, e.val]));
     await page.close();
