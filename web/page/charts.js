@@ -100,7 +100,9 @@ export class WeightMap {
             const [p, n] = [Math.floor(k / SIDE), k % SIDE];
             const strength = Math.min(1, Math.abs(weight) / most);
             context.fillStyle = weight >= 0 ? `rgba(60, 130, 220, ${0.85 * strength})` : `rgba(220, 70, 60, ${0.85 * strength})`;
-            context.fillRect(p * cell, height - (n + 1) * cell, cell + 0.5, cell + 0.5);
+            // Edges at whole pixels leave no seams.
+            const [left, right, top, bottom] = [p, p + 1, SIDE - 1 - n, SIDE - n].map((edge) => Math.round(edge * cell));
+            context.fillRect(left, top, right - left, bottom - top);
         });
         context.strokeStyle = ink;
         context.globalAlpha = 0.4;

@@ -40,7 +40,12 @@ const KNOWN = /\.(npy|safetensors|txt|npz|parquet|arrow|feather|json|pt)$/;
 export async function contents(files) {
     const all = [];
     for (const { path, file } of files.filter(({ path }) => KNOWN.test(path))) {
-        all.push(path, new Uint8Array(await file.arrayBuffer()));
+        try {
+            all.push(path, new Uint8Array(await file.arrayBuffer()));
+        } catch (error) {
+            const advice = "choose it again, or use the command line if it has more than 2 GB";
+            throw { kind: "data", message: `${path}: expected a file that the browser can read, found ${error.message}; ${advice}` };
+        }
     }
     return all;
 }

@@ -37,7 +37,7 @@ fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0 / (1.0 + exp(-gamma * (n -
 fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, max(n, 0.0)); }
 `;
 
-const state = { data: null, device: null, running: false, started: false, epochs: [], lines: [], failed: null };
+const state = { data: null, device: null, running: false, started: false, epochs: [], lines: [], failed: null, lost: false, stopping: false, shown: null, kept: new Map() };
 const maps = [
     new WeightMap(at("map-positive"), "T P⁺, the pull on the positive"),
     new WeightMap(at("map-negative"), "T P⁻, the push on the negative"),
@@ -54,7 +54,10 @@ function show(failure) {
     box.hidden = !failure;
     box.textContent = failure ? (failure.message ?? String(failure)) : "";
     if (failure?.kind === "device") {
-        box.textContent += " Press Continue: the page opens the device again and goes on from the last checkpoint.";
+        state.lost = true;
+        box.textContent += state.started
+            ? " Press Continue: the page opens the device again and goes on from the last checkpoint."
+            : " Press Train: the page opens the device again.";
     }
     if (failure) {
         box.focus();
@@ -105,6 +108,9 @@ function objective() {
     const name = at("objective").value;
     const parameters = {};
     for (const input of at("parameters").querySelectorAll("input")) {
+        if (input.validity.badInput) {
+            throw { kind: "config", message: `${input.dataset.name}: expected a number or nothing, found other text; change it` };
+        }
         if (input.value.trim() !== "" && Number.isFinite(Number(input.value))) {
             parameters[input.dataset.name] = Number(input.value);
         }
@@ -115,6 +121,11 @@ function objective() {
 // Fields for the parameters of the objective, empty, with their defaults shown.
 async function showParameters() {
     at("weights-field").hidden = at("objective").value !== "custom";
+    // What was typed stays while the same objective is edited.
+    const same = state.shown === at("objective").value;
+    const typed = same ? [...at("parameters").querySelectorAll("input")].map((input) => [input.dataset.name, input.value]) : [];
+    const kept = new Map([...(same ? state.kept : []), ...typed]);
+    [state.shown, state.kept] = [at("objective").value, kept];
     at("parameters").replaceChildren();
     let found = [];
     try {
@@ -129,6 +140,7 @@ async function showParameters() {
         const label = Object.assign(document.createElement("label"), { htmlFor: id, textContent: name });
         const input = Object.assign(document.createElement("input"), { id, type: "number", step: "any", placeholder: value === null ? "off" : String(Number(value.toPrecision(6))) });
         input.dataset.name = name;
+        input.value = kept.get(name) ?? "";
         input.setAttribute("aria-describedby", `${id}-help`);
         const help = Object.assign(document.createElement("small"), { id: `${id}-help`, textContent: EXPLAINED[name] ?? "A parameter of your weights." });
         field.append(label, input, help);
@@ -219,10 +231,13 @@ worker.onmessage = ({ data }) => {
         state.epochs.push(epoch);
         state.lines.push(data.line);
         drawCharts();
-        showPoints(data.points);
         const note = epoch.collapse ? ` ${epoch.collapse}` : "";
         say(`Epoch ${epoch.epoch} of ${state.wanted}: loss ${epoch.loss.toFixed(3)}, R@1 ${epoch.val.i2t.r1.toFixed(1)} and ${epoch.val.t2i.r1.toFixed(1)} percent.${note}`);
         refresh();
+        return;
+    }
+    if (data.event === "points") {
+        showPoints(data.points);
         return;
     }
     const { done, failed } = waiting.get(data.id);
@@ -239,6 +254,10 @@ async function train() {
     state.running = true;
     refresh();
     try {
+        if (state.stopping) {
+            // The request came before the run had begun.
+            ask("stop");
+        }
         await ask("train");
         say(`Done: ${state.epochs.length} epochs. Download the head below, or search.`);
         await search();
@@ -255,22 +274,13 @@ async function train() {
     }
 }
 
-// Opens the device again if it was lost.
-async function reopen(failed) {
-    if (failed?.kind === "device") {
-        say("Opening the device again.");
-        await open();
-    }
-}
-
 at("train").onclick = async () => {
-    const { failed } = state;
     try {
         show(null);
         const wanted = options();
-        state.running = true;
+        [state.running, state.stopping] = [true, false];
         refresh();
-        await reopen(failed);
+        await reopen();
         say("Preparing.");
         await ask("start", [wanted]);
         [state.epochs, state.lines, state.started] = [[], [], true];
@@ -291,16 +301,16 @@ at("train").onclick = async () => {
 
 at("stop").onclick = () => {
     say("Stopping after this step.");
+    state.stopping = true;
     ask("stop");
 };
 
 at("continue").onclick = async () => {
-    const { failed } = state;
     try {
         show(null);
-        state.running = true;
+        [state.running, state.stopping] = [true, false];
         refresh();
-        await reopen(failed);
+        await reopen();
         const wanted = number("epochs-wanted");
         const more = state.epochs.length >= state.wanted && !(wanted > state.wanted);
         state.wanted = more ? state.epochs.length + 5 : Math.max(state.wanted, Number.isSafeInteger(wanted) ? wanted : 1);
@@ -340,6 +350,9 @@ async function search() {
     const row = at("captions").value;
     if (row === "" || !state.started) {
         return;
+    }
+    if (!state.running) {
+        await reopen();
     }
     const [before, after] = await ask("search", [Number(row)]);
     for (const [id, found] of [["found-before", before], ["found-after", after]]) {
@@ -386,8 +399,15 @@ async function load(name, files) {
     refresh();
 }
 
-async function loadFiles({ name, files }) {
-    await load(name, await contents(files));
+// Opens the files that `choose` gives.
+async function loadFiles(choose) {
+    try {
+        const { name, files } = await choose;
+        await load(name, await contents(files));
+    } catch (failure) {
+        show(failure);
+        say("The data was not opened.");
+    }
 }
 
 at("files").onchange = async (event) => {
@@ -412,12 +432,13 @@ drop.ondrop = async (event) => {
     event.preventDefault();
     drop.classList.remove("over");
     if (!state.running) {
-        await loadFiles(await dropped(event.dataTransfer));
+        await loadFiles(dropped(event.dataTransfer));
     }
 };
 
 async function open() {
     state.device = await ask("open", ["gpu"]);
+    state.lost = false;
     const { backend, adapter, limits } = state.device;
     const rows = [
         ["Device", adapter || "not told by the browser"],
@@ -432,6 +453,14 @@ async function open() {
         Object.assign(document.createElement("dt"), { textContent: name }),
         Object.assign(document.createElement("dd"), { textContent: value }),
     ]));
+}
+
+// Opens the device again if it was lost.
+async function reopen() {
+    if (state.lost) {
+        say("Opening the device again.");
+        await open();
+    }
 }
 
 at("options").onsubmit = (event) => event.preventDefault();

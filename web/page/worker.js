@@ -51,7 +51,9 @@ const calls = {
             if (line === undefined) {
                 return null;
             }
-            self.postMessage({ event: "epoch", line, points: await session.triplets() });
+            // The epoch counts, even if the device is lost before the points are there.
+            self.postMessage({ event: "epoch", line });
+            self.postMessage({ event: "points", points: await session.triplets() });
         }
     },
 

@@ -259,6 +259,73 @@ test("a lost device is told, and one click goes on", async () => {
     await page.close();
 });
 
+test("a device that is lost between runs is opened again, with Train and with Continue", async () => {
+    const page = await ready();
+    const idle = () => page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 60_000 });
+    // Presses a button that fails, because the device is gone.
+    const fails = async (button) => {
+        await page.evaluate(() => window.wgoal.ask("loseDevice"));
+        await page.click(button);
+        await page.waitForSelector("#error:not([hidden])");
+        await idle();
+        assert.match(await page.textContent("#error"), /the device was lost/);
+    };
+    await page.fill("#epochs-wanted", "1");
+    await page.fill("#embed", "32");
+    await fails("#train");
+    assert.match(await page.textContent("#error"), /Press Train: the page opens the device again\.$/);
+    // Other messages and other data do not hide that the device is lost.
+    await page.click("#own-example");
+    await page.waitForSelector("#error", { state: "hidden" });
+    assert.equal((await trained(page)).length, 1);
+    assert.equal(await page.textContent("#error"), "");
+    await fails("#continue");
+    const epochs = await trained(page, "#continue");
+    assert.equal(await page.textContent("#error"), "");
+    assert.deepEqual(epochs.map((e) => e.epoch), [1, 2, 3, 4, 5, 6]);
+    await page.close();
+});
+
+test("Stop counts while a run is prepared", async () => {
+    const page = await ready();
+    await page.fill("#epochs-wanted", "2");
+    await page.fill("#embed", "32");
+    await page.evaluate(() => ["train", "stop"].forEach((id) => document.getElementById(id).click()));
+    await page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 60_000 });
+    assert.equal(await status(page), "Stopped after 0 whole epochs. Continue goes on from here.");
+    assert.equal((await trained(page, "#continue")).length, 2);
+    await page.close();
+});
+
+test("a file that the browser cannot read gives a message", async () => {
+    const page = await ready();
+    await page.evaluate(() => {
+        const file = new File([new Uint8Array(10)], "images.npy");
+        file.arrayBuffer = () => Promise.reject(new DOMException("the file is gone", "NotReadableError"));
+        Object.defineProperty(document.getElementById("files"), "files", { value: [file] });
+        document.getElementById("files").dispatchEvent(new Event("change"));
+    });
+    await page.waitForSelector("#error:not([hidden])");
+    assert.match(await page.textContent("#error"), /^images\.npy: expected a file that the browser can read, found the file is gone; choose it again/);
+    assert.equal(await page.isEnabled("#train"), true);
+    assert.deepEqual(page.faults, []);
+    await page.close();
+});
+
+test("parameters stay while a gradient is edited", async () => {
+    const page = await ready();
+    await page.selectOption("#objective", "custom");
+    await page.fill("#parameter-gamma", "7");
+    await page.evaluate(() => {
+        document.getElementById("weights").value += "// more\n";
+        document.getElementById("weights").dispatchEvent(new Event("input"));
+        document.getElementById("parameter-gamma").dataset.old = "old";
+    });
+    await page.waitForSelector("#parameter-gamma:not([data-old])");
+    assert.equal(await page.inputValue("#parameter-gamma"), "7");
+    await page.close();
+});
+
 test("files of the reader are opened, and a damaged one gives its message", async () => {
     const page = await ready();
     const data = path.join(__dirname, "../../data/clipart-mini");
