@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 /// The largest number of lines of README.
 const README_LINES: usize = 150;
 /// The folders whose comments may cite documents.
-const CODE: [&str; 6] = ["src", "shaders", "tests", "examples", "benches", "python"];
+const CODE: [&str; 7] = ["src", "shaders", "tests", "examples", "benches", "python", "web"];
 /// The documents that wgoal writes for its user.
 const WRITTEN: [&str; 1] = ["table.md"];
 /// The endings of files with comments.
