@@ -1,8 +1,8 @@
 //! The matrix product on the CPU. Its bits depend on nothing but the operands.
 //!
-//! The crate `faer` computes it with the widest vectors of the processor. It reserves twice the L3 cache of address space
-//! for each thread, and aborts if there is none. So the crate `gemm` takes its place where the address space is limited
-//! (`ulimit -v`), and in a browser. Both give the same bits.
+//! Two crates compute it, with the same bits. `private-gemm-x86`, the one that `faer` multiplies with, uses the widest
+//! vectors of an x86-64 processor. It reserves twice the L3 cache of address space for each thread, and aborts if there
+//! is none. So `gemm` computes where the address space is limited (`ulimit -v`), and on all other processors.
 //!
 //! An element of C has the same bits for any number of threads, for any number of rows and columns of C, and at any
 //! place in C. Equal rows of features therefore get equal embeddings, and a row gets the same embedding alone as among
@@ -12,7 +12,9 @@
 //! products in the order of the inner dimension, and add C last. Two things break the chain, and this file avoids both:
 //!
 //! - `gemm` splits the inner dimension depending on the shape of C. It never splits one of [`INNER`] or less.
-//! - Both have other kernels for thin and for small products.
+//! - It has other kernels for thin, short and tiny products.
+//!
+//! The file is long because a third of it is the test of these bits.
 
 use super::chunks;
 use rayon::prelude::*;
@@ -22,9 +24,7 @@ use std::ops::Range;
 const INNER: usize = 512;
 /// Largest number of elements of C for which `gemm` may sum by inner products.
 const TINY: usize = 256;
-/// Largest number of multiplications for which `faer` has kernels for small products.
-const SMALL: usize = 16 * 16 * 16;
-/// Smallest inner dimension for which the crates have no kernels of their own.
+/// Smallest inner dimension for which `gemm` has no kernels of their own.
 const SHORTEST: usize = 3;
 /// The number of rows or columns per thread is a multiple of this.
 const SHARE: usize = 64;
@@ -34,28 +34,44 @@ const SHARED: usize = 64 * 64 * 64;
 /// The crate that multiplies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Crate {
-    #[cfg(feature = "native")]
-    Faer,
+    #[cfg(all(feature = "native", target_arch = "x86_64"))]
+    Wide(private_gemm_x86::InstrSet),
     Gemm,
 }
 
 impl Crate {
     fn of_process() -> Self {
-        #[cfg(all(feature = "native", unix))]
-        {
-            use rustix::process::{Resource, getrlimit};
-            use std::sync::OnceLock;
-            static LIMITED: OnceLock<bool> = OnceLock::new();
-            match LIMITED.get_or_init(|| getrlimit(Resource::As).current.is_some()) {
-                true => Self::Gemm,
-                false => Self::Faer,
-            }
+        use std::sync::OnceLock;
+        static CHOSEN: OnceLock<Crate> = OnceLock::new();
+        *CHOSEN.get_or_init(|| if address_space_is_limited() { Self::Gemm } else { Self::of_processor() })
+    }
+
+    #[cfg(all(feature = "native", target_arch = "x86_64"))]
+    fn of_processor() -> Self {
+        use private_gemm_x86::InstrSet::{Avx256, Avx512};
+        if is_x86_feature_detected!("avx512f") {
+            Self::Wide(Avx512)
+        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            Self::Wide(Avx256)
+        } else {
+            Self::Gemm
         }
-        #[cfg(all(feature = "native", not(unix)))]
-        return Self::Faer;
-        #[cfg(not(feature = "native"))]
+    }
+
+    #[cfg(not(all(feature = "native", target_arch = "x86_64")))]
+    fn of_processor() -> Self {
         Self::Gemm
     }
+}
+
+fn address_space_is_limited() -> bool {
+    #[cfg(all(feature = "native", unix))]
+    {
+        use rustix::process::{Resource, getrlimit};
+        getrlimit(Resource::As).current.is_some()
+    }
+    #[cfg(not(all(feature = "native", unix)))]
+    false
 }
 
 /// An operand: its values and its strides along the inner dimension and across it.
@@ -136,7 +152,7 @@ impl Part<'_> {
     fn has_chains(&self, inner: usize, a: Operand, b: Operand) -> bool {
         let (rows, cols) = (self.rows.len(), self.cols.len());
         let inner_products = a.1 == 1 && b.1 == 1 && rows * cols <= TINY;
-        rows > 1 && cols > 1 && inner >= SHORTEST && rows * cols * inner > SMALL && !inner_products
+        rows > 1 && cols > 1 && inner >= SHORTEST && !inner_products
     }
 
     /// Address of the first element, with the strides from column to column and from row to row.
@@ -165,13 +181,10 @@ impl Part<'_> {
         // SAFETY: the caller guarantees what this function demands.
         unsafe {
             match self.by {
-                #[cfg(feature = "native")]
-                Crate::Faer => {
-                    use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
-                    let c = MatMut::from_raw_parts_mut(c, rows, cols, c_rs, c_cs);
-                    let a = MatRef::from_raw_parts(a, rows, inner, a_across, a_along);
-                    let b = MatRef::from_raw_parts(b, inner, cols, b_along, b_across);
-                    matmul(c, if accumulate { Accum::Add } else { Accum::Replace }, a, b, 1.0, Par::Seq);
+                #[cfg(all(feature = "native", target_arch = "x86_64"))]
+                Crate::Wide(vectors) => {
+                    let operands = [(a, a_across, a_along), (b, b_across, b_along)];
+                    multiply_wide(vectors, [rows, cols, inner], operands, (c, c_rs, c_cs), accumulate);
                 }
                 Crate::Gemm => gemm::gemm(
                     rows,
@@ -208,7 +221,7 @@ impl Part<'_> {
             rows: 0..self.rows.len().max(2),
             cols: 0..self.cols.len().max(2),
         };
-        let steps = (SMALL / (padded.rows.len() * padded.cols.len()) + 1).max(SHORTEST).max(inner.len());
+        let steps = inner.len().max(SHORTEST);
         let (a, b) = (
             copied(a, &self.rows, inner, [steps, padded.rows.len()]),
             copied(b, &self.cols, inner, [steps, padded.cols.len()]),
@@ -233,6 +246,57 @@ impl Part<'_> {
         for (r, c) in c.chunks_exact(padded.stride).take(self.rows.len()).enumerate() {
             row(r).copy_from_slice(&c[..self.cols.len()]);
         }
+    }
+}
+
+/// The product by `private-gemm-x86`. Pointers come with their strides across the inner dimension and along it, and from
+/// row to row and from column to column.
+///
+/// # Safety
+/// The operands hold all that shape and strides reach. C has room for it, and nothing else uses it.
+#[cfg(all(feature = "native", target_arch = "x86_64"))]
+unsafe fn multiply_wide(
+    vectors: private_gemm_x86::InstrSet,
+    [rows, cols, inner]: [usize; 3],
+    [(a, a_across, a_along), (b, b_across, b_along)]: [(*const f32, isize, isize); 2],
+    (c, c_rs, c_cs): (*mut f32, isize, isize),
+    accumulate: bool,
+) {
+    use private_gemm_x86::{Accum, DType, DstKind, IType, gemm};
+    use std::ptr::{from_ref, null};
+    let before = if accumulate { Accum::Add } else { Accum::Replace };
+    // Neither C nor the inner dimension has a list of indices, and there is no diagonal between A and B.
+    let (one, indices, diagonal) = (from_ref(&1.0f32).cast(), null(), null());
+    let (a, b) = (a.cast(), b.cast());
+    // SAFETY: the caller guarantees what this function demands.
+    unsafe {
+        gemm(
+            DType::F32,
+            IType::U64,
+            vectors,
+            rows,
+            cols,
+            inner,
+            c.cast(),
+            c_rs,
+            c_cs,
+            indices,
+            indices,
+            DstKind::Full,
+            before,
+            a,
+            a_across,
+            a_along,
+            false,
+            diagonal,
+            0,
+            b,
+            b_along,
+            b_across,
+            false,
+            one,
+            1,
+        );
     }
 }
 
@@ -326,8 +390,9 @@ mod tests {
                 .into_iter()
                 .flat_map(|a| [(a, false), (a, true)])
             {
-                let all = product(Crate::Faer, &whole, inner, along, accumulate);
-                let by = pools.iter().map(|pool| (Crate::Faer, pool)).chain([(Crate::Gemm, &pools[1])]);
+                let all = product(Crate::of_processor(), &whole, inner, along, accumulate);
+                let by =
+                    pools.iter().map(|pool| (Crate::of_processor(), pool)).chain([(Crate::Gemm, &pools[1])]);
                 for ((by, pool), part) in by.flat_map(|by| parts.iter().map(move |part| (by, part))) {
                     let found = pool.install(|| product(by, part, inner, along, accumulate));
                     let [rows, cols] = part.clone();

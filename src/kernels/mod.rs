@@ -2,7 +2,7 @@
 //! function of the same name, and its reference.
 //!
 //! A reference is a plain loop, generic over `f32` and `f64`. Every adapter is tested against the reference in f64.
-//! With `--device cpu`, the reference runs in f32, except for matrix products, which use the crate `faer` (`gemm` in a browser).
+//! With `--device cpu`, the reference runs in f32, except for matrix products, which use other crates.
 //! [`crate::device::padded`] describes the layout of matrices.
 
 #[macro_use]

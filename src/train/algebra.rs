@@ -14,6 +14,18 @@ use rayon::prelude::*;
 /// Columns of a chunk.
 const COLUMNS: usize = 64;
 
+/// The matrix of `of(row, column)`.
+pub(super) fn filled(rows: usize, cols: usize, of: impl Fn(usize, usize) -> f64 + Sync) -> Mat<f64> {
+    let mut out = Mat::zeros(rows, cols);
+    out.par_col_chunks_mut(COLUMNS).enumerate().for_each(|(chunk, part)| {
+        for (column, values) in part.col_iter_mut().enumerate() {
+            let column = chunk * COLUMNS + column;
+            values.iter_mut().enumerate().for_each(|(row, value)| *value = of(row, column));
+        }
+    });
+    out
+}
+
 pub(super) fn times(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
     let mut out = Mat::zeros(a.nrows(), b.ncols());
     add_product(&mut out, a, b);

@@ -1,7 +1,7 @@
 //! Kernel CCA (Akaho, 2001; Bach and Jordan, 2002; Hardoon et al., 2004) in its dual form: the directions are sums of
 //! the kernel to landmarks. With all training images as landmarks it is exact. See docs/math.md, "Kernel CCA".
 
-use super::algebra::{cholesky, eigen, orthonormal, solve_lower, solve_upper, times};
+use super::algebra::{cholesky, eigen, filled, orthonormal, solve_lower, solve_upper, times};
 use super::memory::check_landmarks;
 use crate::data::{Dataset, Side};
 use crate::device::{Buffer, Device, Matrix};
@@ -186,7 +186,7 @@ impl Gram {
     fn new(sums: &Mat<f64>, counts: &[f64], side: Side) -> Result<Self> {
         let n = sums.nrows();
         // The two halves differ by rounding.
-        let kernel = Mat::from_fn(n, n, |i, j| (sums[(i, j)] + sums[(j, i)]) / (2.0 * counts[i] * counts[j]));
+        let kernel = filled(n, n, |i, j| (sums[(i, j)] + sums[(j, i)]) / (2.0 * counts[i] * counts[j]));
         let mean: Vec<f64> = kernel.col_iter().map(|column| column.iter().sum::<f64>() / n as f64).collect();
         let whole = mean.iter().sum::<f64>() / n as f64;
         let variance = (0..n).map(|i| kernel[(i, i)] - 2.0 * mean[i] + whole).sum::<f64>() / n as f64;
@@ -195,7 +195,7 @@ impl Gram {
             let advice = "give features that differ between items, or use --init cca";
             return Err(Error::data(format!("training {side}"), "rows that differ", "equal rows", advice));
         }
-        let centred = Mat::from_fn(n, n, |i, j| (kernel[(i, j)] - mean[i] - mean[j] + whole) / variance);
+        let centred = filled(n, n, |i, j| (kernel[(i, j)] - mean[i] - mean[j] + whole) / variance);
         Ok(Self { mean, centred })
     }
 }
