@@ -796,7 +796,8 @@ impl From<Head> for Checkpoint {
     }
 }
 
-/// The identity of a dataset: a hash of its row numbers, a hash of a sample of its features, and a hash of all of them.
+/// The identity of a dataset: a hash of its row numbers, a hash of a sample of its features, and a hash of all those of
+/// its splits.
 pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
     let (rows, sample, all) = (dataset.fingerprint(), dataset.sample_hash()?, dataset.content_hash()?);
     Ok(format!("{rows:016x}-{sample:016x}-{all:016x}"))
