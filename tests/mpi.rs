@@ -213,7 +213,9 @@ fn a_job_killed_within_an_epoch_continues_on_another_number_of_processes() {
 fn the_log_names_a_process_that_the_others_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
+    // A wide head, so that steps take most of an epoch.
     let options = train("--objective con:con --batch 32 --slices 2").replace("--epochs 2", "--epochs 2000");
+    let options = options.replace("--embed 8", "--embed 512");
     let mut command = mpirun(2, &options, &run);
     let mut job = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for(&run.join("last.safetensors"), &mut job);
@@ -230,7 +232,7 @@ fn the_log_names_a_process_that_the_others_waited_for() {
         line["waited"]["process"] == 1 && line["waited"]["seconds"].as_f64().unwrap() > 2.0
     };
     // Between two epochs, a wait is not measured.
-    for _ in 0..5 {
+    for _ in 0..12 {
         send("-STOP");
         thread::sleep(Duration::from_secs(3));
         send("-CONT");
