@@ -20,11 +20,11 @@ use super::chunks;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Largest inner dimension that the crate never splits, whatever the shape of C.
+/// Largest inner dimension that `gemm` never splits, whatever the shape of C.
 const INNER: usize = 512;
 /// Largest number of elements of C for which `gemm` may sum by inner products.
 const TINY: usize = 256;
-/// Smallest inner dimension for which `gemm` has no kernels of their own.
+/// Smallest inner dimension for which `gemm` uses no other kernel.
 const SHORTEST: usize = 3;
 /// The number of rows or columns per thread is a multiple of this.
 const SHARE: usize = 64;
@@ -123,7 +123,7 @@ fn product_by(
         chunks(n, share).collect::<Vec<_>>().into_par_iter()
     };
     // Each thread packs the operands of its own share.
-    if threads == 1 || rows * cols * inner < SHARED {
+    if threads == 1 || rows.saturating_mul(cols).saturating_mul(inner) < SHARED {
         part(0..rows, 0..cols);
     } else if cols >= threads * SHARE || (cols >= rows && rows < threads * SHARE) {
         parts(cols, SHARE.min(cols.div_ceil(threads))).for_each(|k| part(0..rows, k));
