@@ -85,7 +85,7 @@ def gradients(
 ) -> Gradients:
     """The gradient of an objective at a batch of embeddings (N, D), whose row i is a pair. See help(wgoal.gradients)."""
 
-def time_gradients(x: ArrayLike, y: ArrayLike, objective: str) -> float: ...
+def time_gradients(x: ArrayLike, y: ArrayLike, objective: str, out: Tuple[NDArray[np.float32], NDArray[np.float32]]) -> float: ...
 
 @final
 class Dataset:
