@@ -19,10 +19,39 @@ create_exception!(
     "No fitting device, a driver that refuses, or a device that is lost."
 );
 
+/// A text in which options of the command line, such as `--lr-drop`, have the names of arguments, such as `lr_drop`.
+/// Commands in backticks, and parts of paths, stay as they are.
+fn with_arguments(text: &str) -> String {
+    let in_command = |at: usize| text[..at].matches('`').count() % 2 == 1;
+    let (mut found, mut copied) = (String::with_capacity(text.len()), 0);
+    for (at, dashes) in text.match_indices("--") {
+        let begins = text[..at]
+            .chars()
+            .next_back()
+            .is_none_or(|before| !(before.is_alphanumeric() || "-/_.".contains(before)));
+        let after = &text[at + dashes.len()..];
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let name = &after[..after.find(|c| !is_name(c)).unwrap_or(after.len())];
+        if begins && name.starts_with(|c: char| c.is_ascii_lowercase()) && !in_command(at) {
+            found.push_str(&text[copied..at]);
+            found.push_str(&name.replace('-', "_"));
+            // `lambda` is a word of Python.
+            found.push_str(if name == "lambda" { "_" } else { "" });
+            copied = at + dashes.len() + name.len();
+        }
+    }
+    found + &text[copied..]
+}
+
+/// Warnings about options, with the names of arguments.
+pub fn as_arguments(warnings: &[String]) -> Vec<String> {
+    warnings.iter().map(|warning| with_arguments(warning)).collect()
+}
+
 /// The exception for an error: `DeviceError`, an `OSError` if the system refused a file, else `ValueError`. It has the
 /// attributes `kind`, `thing`, `expected`, `found` and `advice`.
 pub fn raised(py: Python<'_>, error: &Error) -> PyErr {
-    let mut text = error.to_string();
+    let mut text = with_arguments(&error.to_string());
     if let Some(excerpt) = error.excerpt() {
         text = format!("{text}\n{excerpt}");
     }
@@ -43,7 +72,7 @@ pub fn raised(py: Python<'_>, error: &Error) -> PyErr {
     ];
     for (name, part) in parts {
         // An exception without an attribute still has the text.
-        let _ = raised.value(py).setattr(name, part);
+        let _ = raised.value(py).setattr(name, with_arguments(part));
     }
     raised
 }

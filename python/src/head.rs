@@ -2,7 +2,7 @@
 
 use crate::arrays::matrix;
 use crate::data::{PyDataset, arrays, side, split};
-use crate::errors::{guarded, raised, refused, result};
+use crate::errors::{as_arguments, guarded, raised, refused, result};
 use crate::{device, threads};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
@@ -223,6 +223,6 @@ pub fn baseline(
             "val": found.val,
             "correlations": found.correlations,
         });
-        Ok((PyHead { inner }, json.to_string(), warnings))
+        Ok((PyHead { inner }, json.to_string(), as_arguments(&warnings)))
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::data::{PyDataset, split};
 use crate::device;
-use crate::errors::{guarded, result};
+use crate::errors::{as_arguments, guarded, result};
 use crate::head::PyHead;
 use crate::threads::{self, Place};
 use pyo3::exceptions::PyRuntimeError;
@@ -98,7 +98,7 @@ impl Run {
                 None => {
                     let options = library::train_config(data, &options)?;
                     let trainer = Trainer::new(&device, data.clone(), options.config)?;
-                    Ok((trainer, options.recipe, options.warnings))
+                    Ok((trainer, options.recipe, as_arguments(&options.warnings)))
                 }
             })?;
             let raised = Raised::default();
@@ -227,6 +227,6 @@ pub fn train_config(
 ) -> PyResult<(String, String, Vec<String>)> {
     guarded(|| {
         let found = result(py, library::train_config(&dataset.inner, &options))?;
-        Ok((crate::json(&found.config)?, found.recipe, found.warnings))
+        Ok((crate::json(&found.config)?, found.recipe, as_arguments(&found.warnings)))
     })
 }

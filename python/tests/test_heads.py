@@ -195,13 +195,15 @@ def test_an_exception_of_a_callback_reaches_the_caller(folder):
 
 
 def test_options_are_those_of_the_command_line(folder):
-    with pytest.raises(ValueError, match="use --lr"):
+    with pytest.raises(ValueError, match="found learning_rate: .*; use lr;"):
         wgoal.Trainer(folder, learning_rate=1)
     with pytest.raises(ValueError, match="invalid value 'many'"):
         wgoal.Trainer(folder, epochs="many")
-    with pytest.raises(ValueError, match="--out: expected an option of `wgoal train` that changes the result"):
+    with pytest.raises(ValueError, match="^out: expected an option of `wgoal train` that changes the result"):
         wgoal.JointHead(out="x").fit(folder)
-    with pytest.warns(UserWarning, match="--tau has no effect"):
+    with pytest.raises(ValueError, match="^mixed: expected an option of `wgoal train` that changes the result"):
+        wgoal.JointHead(mixed=True).fit(folder)
+    with pytest.warns(UserWarning, match="^tau has no effect"):
         wgoal.Trainer(folder, {**OPTIONS, "tau": 2.0}, device="cpu")
     with pytest.raises(ValueError, match="is not|expected"):
         wgoal.Trainer(folder, objective="nothing")

@@ -51,7 +51,7 @@ def test_recall_refuses_what_it_cannot_use(device):
         ((x, y, [0, 1, 2, 3, 4, 6]), {}, "6"),
         ((x, y, [0, 1, 2, 3, 4, -1]), {}, "text_to_image: expected row numbers of 0 or more, found -1"),
         ((x, y[:, :3]), {}, "embeddings: expected two matrices of one width, found widths 4 and 3"),
-        ((x, y), dict(folds=4), "--folds: expected a divisor"),
+        ((x, y), dict(folds=4), "^folds: expected a divisor"),
         ((x, y), dict(folds=2, ranks=True), "ranks: expected one fold"),
         ((x, y), dict(ks=[0]), "ks: expected numbers of 1 or more"),
         ((x * np.nan, y), {}, "recall: expected finite embeddings"),

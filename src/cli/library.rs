@@ -15,13 +15,14 @@ use wgoal::{Checkpoint, Dataset, Device, Error, ErrorKind, Result, TrainConfig};
 pub type Given = (String, String);
 
 /// Options that say where a command reads, computes and prints, so they are not among those of a library.
-const LEFT_OUT: [&str; 12] = [
+const LEFT_OUT: [&str; 13] = [
     "checkpoint-every",
     "color",
     "config",
     "device",
     "help",
     "json",
+    "mixed",
     "no-baselines",
     "no-report",
     "out",
