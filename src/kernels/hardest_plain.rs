@@ -202,13 +202,15 @@ mod tests {
     /// out, in blocks that continue each other.
     #[test]
     fn it_finds_what_the_scan_with_masks_finds() {
-        for pairs in [1, 2, 31, 32, 33, 100] {
+        // Multiples of 1/4 have ties, also with -1. Multiples of 1e-5 have none that matters, so each lane counts.
+        for (pairs, unit) in
+            [1, 2, 31, 32, 33, 100].into_iter().flat_map(|pairs| [(pairs, 0.25), (pairs, 1e-5)])
+        {
             let stride = padded(pairs);
             let similarity: Vec<f32> = (0..pairs * stride)
                 .map(|at| match at % 13 {
                     3 => NOTHING,
-                    // Multiples of 1/4 have ties, also with -1.
-                    _ => ((at * at) as f32).sin().mul_add(6.0, -4.0).round() / 4.0,
+                    _ => (((at * at) as f32).sin().mul_add(1.5, -1.0) / unit).round() * unit,
                 })
                 .collect();
             let ids: Vec<u32> = (0..pairs as u32).collect();
@@ -228,7 +230,10 @@ mod tests {
                         }
                         (p, n, h)
                     });
-                    assert!(plain == masked, "{pairs} pairs, {rows} rows, {exclude_own}, texts {texts}");
+                    assert!(
+                        plain == masked,
+                        "{pairs} pairs, {rows} rows, {exclude_own}, texts {texts}, multiples of {unit}"
+                    );
                 }
             }
         }
