@@ -1,22 +1,37 @@
 //! Benchmarks of a step, an epoch, an evaluation and a gradient. Each is compared with matrix products, or with the
 //! peak rates of the device, timed in the same run.
 //!
-//! The data are synthetic. Every benchmark checks its result.
+//! The data are synthetic. Every benchmark checks its result. In a browser there is only that of a step, without a
+//! profile.
 
+#[cfg(feature = "native")]
 mod ceiling;
+#[cfg(feature = "native")]
 mod epoch;
+#[cfg(feature = "native")]
 mod eval;
+#[cfg(feature = "native")]
 mod pairs;
+#[cfg(feature = "native")]
 mod products;
 mod step;
 
+#[cfg(feature = "native")]
 pub use ceiling::{Ceiling, Row};
+#[cfg(feature = "native")]
 pub use epoch::{EpochTimes, epoch};
+#[cfg(feature = "native")]
 pub use eval::{EvalTimes, eval};
+#[cfg(feature = "native")]
 pub use pairs::{PairsTimes, pairs, plot};
-pub use step::{Profiled, StepProfile, StepTimes, roofline, step};
+#[cfg(feature = "native")]
+pub use step::{Profiled, StepProfile, roofline, step};
+pub use step::{StepTimes, step_async};
 
-use crate::{Error, ErrorKind, Result};
+#[cfg(feature = "native")]
+use crate::Result;
+use crate::{Error, ErrorKind};
+#[cfg(feature = "native")]
 use std::time::Instant;
 
 /// Numbers in [−1, 1), the same in every call.
@@ -28,6 +43,7 @@ fn numbers() -> impl Iterator<Item = f32> {
     })
 }
 
+#[cfg(feature = "native")]
 fn unit_rows(values: &mut [f32], dim: usize) {
     for row in values.chunks_exact_mut(dim) {
         let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
@@ -36,6 +52,7 @@ fn unit_rows(values: &mut [f32], dim: usize) {
 }
 
 /// The median time of `work` in seconds. It runs at least three times, for about two seconds.
+#[cfg(feature = "native")]
 fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let (start, mut samples) = (Instant::now(), Vec::new());
     while samples.len() < 3 || (start.elapsed().as_secs_f64() < 2.0 && samples.len() < 51) {
@@ -48,6 +65,7 @@ fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 /// The largest resident memory of this process so far, in MB; `None` if the system does not report it.
+#[cfg(feature = "native")]
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

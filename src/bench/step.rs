@@ -1,13 +1,16 @@
-//! Times one training step: forward, gradient, backward, update.
+//! Times one training step: forward, gradient, backward, update. This is the one benchmark that runs in a browser too.
 
+#[cfg(feature = "native")]
 use super::ceiling::{Ceiling, Row};
 use super::{numbers, wrong};
 use crate::Result;
-use crate::device::{Device, Profile};
+use crate::device::Device;
+#[cfg(feature = "native")]
+use crate::device::Profile;
 use crate::model::Head;
 use crate::train::{Features, Pipeline, StepStats, TrainConfig};
 use serde::Serialize;
-use std::time::Instant;
+use web_time::Instant;
 
 /// The seconds to spend on samples, and the fewest and the most samples.
 const SECONDS: f64 = 3.0;
@@ -18,9 +21,11 @@ const SAMPLE_MS: f64 = 20.0;
 /// The fewest and the most steps in a sample.
 const STEPS: std::ops::RangeInclusive<usize> = 4..=256;
 /// The number of steps in a profile.
+#[cfg(feature = "native")]
 const PROFILED: usize = 16;
 
 /// Which steps are timed kernel by kernel.
+#[cfg(feature = "native")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StepProfile {
@@ -43,12 +48,16 @@ pub struct StepTimes {
     pub first_step_ms: f64,
     /// The number of timed steps.
     pub steps: usize,
+    /// The values of the objective in the first steps, to compare one device with another.
+    pub losses: Vec<f32>,
     /// The time of each kernel, if requested.
+    #[cfg(feature = "native")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profiled>,
 }
 
 /// The kernels of a step, compared with the peak rates of the device.
+#[cfg(feature = "native")]
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Profiled {
@@ -62,79 +71,79 @@ pub struct Profiled {
 ///
 /// # Errors
 /// An option is out of range, the device fails, or its first step differs from that of the CPU.
+#[cfg(feature = "native")]
 pub fn step(
     device: &Device,
     config: &TrainConfig,
     shape: [usize; 4],
     profile: StepProfile,
 ) -> Result<StepTimes> {
-    let (mut bench, mut pipeline, first) = prepare(device, config, shape, profile == StepProfile::First)?;
-    let mut sample = |steps: usize| -> Result<f64> {
-        let start = Instant::now();
-        for _ in 0..steps {
-            bench.step(&mut pipeline)?;
-        }
-        pipeline.records()?;
-        Ok(1e3 * start.elapsed().as_secs_f64() / steps as f64)
-    };
-    let steps = (SAMPLE_MS / sample(*STEPS.start())?) as usize;
-    let steps = steps.clamp(*STEPS.start(), *STEPS.end());
-    let mut samples = Vec::new();
-    let start = Instant::now();
-    while samples.len() < *SAMPLES.start()
-        || (start.elapsed().as_secs_f64() < SECONDS && samples.len() < *SAMPLES.end())
-    {
-        samples.push(sample(steps)?);
-    }
-    samples.sort_by(f64::total_cmp);
-    let profile = match profile {
+    let (bench, mut pipeline, first) = prepare(device, config, shape, profile == StepProfile::First)?;
+    let mut times = crate::device::wait(bench.times(&mut pipeline, first.step))?;
+    times.profile = match profile {
         StepProfile::None => None,
-        StepProfile::Steps => Some(bench.profile(device, &mut pipeline)?),
+        StepProfile::Steps => Some(bench.profile(&mut pipeline)?),
         StepProfile::First => {
             let ceiling = Ceiling::of(device)?;
             Some(Profiled { kernels: ceiling.rows(&first.profile, 1), ceiling })
         }
     };
-    let (median_ms, steps) = (samples[samples.len() / 2], samples.len() * steps);
-    Ok(StepTimes { median_ms, first_step_ms: first.ms, steps, profile })
+    Ok(times)
+}
+
+/// [`step`] without waiting and without a profile.
+///
+/// # Errors
+/// The same as those of [`step`].
+pub async fn step_async(device: &Device, config: &TrainConfig, shape: [usize; 4]) -> Result<StepTimes> {
+    let bench = Bench::new(device, config, shape)?;
+    let (mut pipeline, first) = bench.first().await?;
+    bench.check(&first.records).await?;
+    bench.times(&mut pipeline, first).await
 }
 
 /// Measures the peak rates of the device and compares the kernels of a step with them. `shape` is that of [`step`].
 ///
 /// # Errors
 /// The same as those of [`step`].
+#[cfg(feature = "native")]
 pub fn roofline(device: &Device, config: &TrainConfig, shape: [usize; 4]) -> Result<Profiled> {
-    let (mut bench, mut pipeline, _) = prepare(device, config, shape, false)?;
-    bench.profile(device, &mut pipeline)
+    let (bench, mut pipeline, _) = prepare(device, config, shape, false)?;
+    bench.profile(&mut pipeline)
 }
 
-/// The time of the first step.
+/// The first step: its time, and what it recorded.
 struct FirstStep {
     ms: f64,
-    /// The time of each kernel, if requested.
+    records: Vec<StepStats>,
+}
+
+/// The first step, with the time of each kernel if requested.
+#[cfg(feature = "native")]
+struct ProfiledFirst {
+    step: FirstStep,
     profile: Profile,
 }
 
-/// Makes the data and a pipeline, runs and checks the first step, and returns its time.
+/// Makes the data and a pipeline, and runs and checks the first step.
+#[cfg(feature = "native")]
 fn prepare(
     device: &Device,
     config: &TrainConfig,
     shape: [usize; 4],
     profile: bool,
-) -> Result<(Bench, Pipeline, FirstStep)> {
-    let mut bench = Bench::new(config, shape)?;
+) -> Result<(Bench, Pipeline, ProfiledFirst)> {
+    let bench = Bench::new(device, config, shape)?;
     device.profile(profile);
-    let start = Instant::now();
-    let mut pipeline = bench.pipeline(device)?;
-    bench.step(&mut pipeline)?;
-    let first = pipeline.records()?;
-    let ms = 1e3 * start.elapsed().as_secs_f64();
+    let first = crate::device::wait(bench.first());
     let profile = device.profile(false);
-    bench.check(&first)?;
-    Ok((bench, pipeline, FirstStep { ms, profile }))
+    let (pipeline, step) = first?;
+    crate::device::wait(bench.check(&step.records))?;
+    Ok((bench, pipeline, ProfiledFirst { step, profile }))
 }
 
 struct Bench {
+    device: Device,
     config: TrainConfig,
     head: Head,
     pairs: usize,
@@ -144,44 +153,82 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(config: &TrainConfig, [pairs, p, q, d]: [usize; 4]) -> Result<Self> {
+    fn new(device: &Device, config: &TrainConfig, [pairs, p, q, d]: [usize; 4]) -> Result<Self> {
         let head = Head::new(p, q, d, config.seed)?;
         let mut numbers = numbers();
         let images = numbers.by_ref().take(pairs * p).collect();
         let texts = numbers.take(pairs * q).collect();
-        Ok(Self { config: config.clone(), head, pairs, images, texts, ids: (0..pairs as u32).collect() })
+        let ids = (0..pairs as u32).collect();
+        Ok(Self { device: device.clone(), config: config.clone(), head, pairs, images, texts, ids })
     }
 
     fn pipeline(&self, device: &Device) -> Result<Pipeline> {
         Pipeline::new(device, self.head.clone(), &self.config, self.pairs)
     }
 
-    fn step(&mut self, pipeline: &mut Pipeline) -> Result<()> {
+    async fn step(&self, device: &Device, pipeline: &mut Pipeline) -> Result<()> {
         let batch = Features { images: &self.images, texts: &self.texts, ids: &self.ids };
-        pipeline.step(batch, &self.config.objective, self.config.lr)
+        device.done(pipeline.step_async(batch, &self.config.objective, self.config.lr)).await
+    }
+
+    /// A pipeline, and its first step.
+    async fn first(&self) -> Result<(Pipeline, FirstStep)> {
+        let start = Instant::now();
+        let mut pipeline = self.pipeline(&self.device)?;
+        self.step(&self.device, &mut pipeline).await?;
+        let records = pipeline.records_async().await?;
+        Ok((pipeline, FirstStep { ms: 1e3 * start.elapsed().as_secs_f64(), records }))
+    }
+
+    /// The time of a step in milliseconds, as the mean of some steps, and what they recorded.
+    async fn sample(&self, pipeline: &mut Pipeline, steps: usize) -> Result<(f64, Vec<StepStats>)> {
+        let start = Instant::now();
+        for _ in 0..steps {
+            self.step(&self.device, pipeline).await?;
+        }
+        let records = pipeline.records_async().await?;
+        Ok((1e3 * start.elapsed().as_secs_f64() / steps as f64, records))
+    }
+
+    /// Times the steps after the first.
+    async fn times(&self, pipeline: &mut Pipeline, first: FirstStep) -> Result<StepTimes> {
+        let (ms, second) = self.sample(pipeline, *STEPS.start()).await?;
+        let steps = ((SAMPLE_MS / ms) as usize).clamp(*STEPS.start(), *STEPS.end());
+        let mut samples = Vec::new();
+        let start = Instant::now();
+        while samples.len() < *SAMPLES.start()
+            || (start.elapsed().as_secs_f64() < SECONDS && samples.len() < *SAMPLES.end())
+        {
+            samples.push(self.sample(pipeline, steps).await?.0);
+        }
+        samples.sort_by(f64::total_cmp);
+        Ok(StepTimes {
+            median_ms: samples[samples.len() / 2],
+            first_step_ms: first.ms,
+            steps: samples.len() * steps,
+            losses: first.records.iter().chain(&second).map(|record| record.loss).collect(),
+            #[cfg(feature = "native")]
+            profile: None,
+        })
     }
 
     /// Profiles some steps and compares their kernels with the peak rates.
-    fn profile(&mut self, device: &Device, pipeline: &mut Pipeline) -> Result<Profiled> {
-        let ceiling = Ceiling::of(device)?;
-        device.profile(true);
-        let mut steps = || {
-            for _ in 0..PROFILED {
-                self.step(pipeline)?;
-            }
-            pipeline.records()
-        };
-        let ran = steps();
-        let profile = device.profile(false);
+    #[cfg(feature = "native")]
+    fn profile(&self, pipeline: &mut Pipeline) -> Result<Profiled> {
+        let ceiling = Ceiling::of(&self.device)?;
+        self.device.profile(true);
+        let ran = crate::device::wait(self.sample(pipeline, PROFILED));
+        let profile = self.device.profile(false);
         ran?;
         Ok(Profiled { kernels: ceiling.rows(&profile, PROFILED), ceiling })
     }
 
     /// Checks that the first step agrees with that of the CPU.
-    fn check(&mut self, found: &[StepStats]) -> Result<()> {
-        let mut pipeline = self.pipeline(&Device::cpu())?;
-        self.step(&mut pipeline)?;
-        let expected = pipeline.records()?;
+    async fn check(&self, found: &[StepStats]) -> Result<()> {
+        let cpu = Device::cpu();
+        let mut pipeline = self.pipeline(&cpu)?;
+        self.step(&cpu, &mut pipeline).await?;
+        let expected = pipeline.records_async().await?;
         let near = |a: f32, b: f32| (a - b).abs() <= 1e-3 * b.abs().max(1.0);
         match (found, &expected[..]) {
             ([found], [expected])

@@ -8,7 +8,7 @@ use super::pipeline::{Bound, Constant, Part, Pipeline};
 use super::profile::Profile;
 use super::select::DeviceInfo;
 use super::staged::Free;
-use super::work::{Flight, PARAMS, Work};
+use super::work::{Flight, Item, PARAMS, ReadBack, Work};
 use crate::{Error, Result};
 use std::any::Any;
 use std::collections::HashMap;
@@ -284,34 +284,46 @@ impl Gpu {
         lock(&self.0.bound).retain(|bound, _| !bound.parts.iter().any(&gone));
     }
 
-    /// Copies bytes back after all work handed over has finished.
+    /// Copies bytes back after all work handed over has finished. The copy is the last item of that work, so it counts
+    /// among the submissions in flight.
     pub(super) async fn read(&self, memory: &Memory, offset: u64, size: usize) -> Result<Vec<u8>> {
-        self.flush()?;
-        #[cfg(not(feature = "native"))]
-        self.keep_up().await?;
-        self.read_buffer(&memory.buffer, offset, size).await
-    }
-
-    pub(super) async fn read_buffer(
-        &self,
-        buffer: &wgpu::Buffer,
-        offset: u64,
-        size: usize,
-    ) -> Result<Vec<u8>> {
         if size == 0 {
+            self.flush()?;
             return Ok(Vec::new());
         }
-        let staging = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+        let to = self.read_back_buffer(size);
+        let copy = Item::ReadBack(ReadBack { from: memory.buffer.clone(), offset, to: to.clone() });
+        self.submit_with(Work { items: vec![copy], ..Work::default() })?;
+        // A buffer can be mapped once its copy is submitted.
+        #[cfg(not(feature = "native"))]
+        self.keep_up().await?;
+        self.map(&to).await
+    }
+
+    /// Copies all of a buffer back, apart from other work.
+    #[cfg(feature = "native")]
+    pub(super) async fn read_buffer(&self, buffer: &wgpu::Buffer, size: usize) -> Result<Vec<u8>> {
+        let to = self.read_back_buffer(size);
+        let mut encoder = self.0.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &to, 0, size as u64);
+        self.0.queue.submit([encoder.finish()]);
+        self.map(&to).await
+    }
+
+    /// Memory that the device writes and the host reads.
+    fn read_back_buffer(&self, size: usize) -> wgpu::Buffer {
+        self.0.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read-back"),
             size: size as u64,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        let mut encoder = self.0.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size as u64);
-        self.0.queue.submit([encoder.finish()]);
+        })
+    }
+
+    /// The contents of a buffer, after the work submitted so far.
+    async fn map(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>> {
         let (sender, receiver) = futures_channel::oneshot::channel();
-        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+        buffer.slice(..).map_async(wgpu::MapMode::Read, move |result| {
             let _ = sender.send(result);
         });
         self.poll(None)?;
@@ -322,7 +334,7 @@ impl Gpu {
             Ok(Err(error)) => return self.check().and(Err(refused(error.to_string()))),
             Err(_) => return self.check().and(Err(refused("a device that stopped answering".into()))),
         }
-        let mapped = staging.slice(..).get_mapped_range().map_err(|e| refused(e.to_string()))?;
+        let mapped = buffer.slice(..).get_mapped_range().map_err(|e| refused(e.to_string()))?;
         let bytes = mapped.to_vec();
         self.check()?;
         Ok(bytes)

@@ -56,7 +56,13 @@ impl Gpu {
 
     /// Submits all work handed over.
     pub(super) fn flush(&self) -> Result<()> {
+        self.submit_with(Work::default())
+    }
+
+    /// Submits all work handed over, and more work without dispatches after it.
+    pub(super) fn submit_with(&self, more: Work) -> Result<()> {
         let mut pending = lock(&self.0.pending);
+        pending.append(more);
         self.submit(std::mem::take(&mut pending))
     }
 

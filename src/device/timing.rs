@@ -68,7 +68,7 @@ impl Gpu {
                 }),
             };
             let (mut begin, end) = (Some(2 * i), Some(2 * i + 1));
-            if rest.len() > 1 {
+            if rest.iter().any(|item| !item.is_dispatch()) {
                 // Copies must lie between passes, so an empty pass before them takes the first timestamp.
                 drop(encoder.begin_compute_pass(&pass(begin.take(), None)));
                 rest.iter().for_each(|item| item.encode_copy(&mut encoder));
@@ -78,7 +78,7 @@ impl Gpu {
         }
         encoder.resolve_query_set(&queries, 0..count, &times, 0);
         inner.queue.submit([encoder.finish()]);
-        let times = super::wait::wait(self.read_buffer(&times, 0, 8 * count as usize))?;
+        let times = super::wait::wait(self.read_buffer(&times, 8 * count as usize))?;
         let times: Vec<u64> = bytemuck::pod_collect_to_vec(&times);
         let period = f64::from(inner.queue.get_timestamp_period()) * 1e-9;
         Ok(times.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * period).collect())

@@ -34,6 +34,14 @@ pub(super) enum Item {
     Upload(Upload),
     Image(ImageCopy),
     Dispatch(Dispatch),
+    ReadBack(ReadBack),
+}
+
+/// A copy to memory that the host reads.
+pub(super) struct ReadBack {
+    pub from: wgpu::Buffer,
+    pub offset: u64,
+    pub to: wgpu::Buffer,
 }
 
 /// A copy to a buffer from memory that the host has written.
@@ -134,13 +142,16 @@ impl Item {
         matches!(self, Self::Dispatch(_))
     }
 
-    /// Encodes an upload or an image copy. Dispatches are skipped, because they need a pass.
+    /// Encodes a copy. Dispatches are skipped, because they need a pass.
     pub fn encode_copy(&self, encoder: &mut wgpu::CommandEncoder) {
         match self {
             Self::Upload(Upload { from, to, offset }) => {
                 encoder.copy_buffer_to_buffer(from.buffer(), 0, to, *offset, from.len() as u64);
             }
             Self::Image(copy) => copy.encode(encoder),
+            Self::ReadBack(ReadBack { from, offset, to }) => {
+                encoder.copy_buffer_to_buffer(from, *offset, to, 0, to.size());
+            }
             Self::Dispatch(_) => {}
         }
     }

@@ -27,7 +27,7 @@ mod write;
 pub(crate) use cache::cache_folder;
 #[cfg(feature = "parquet")]
 pub use columns::{Column, write_arrow, write_parquet};
-#[cfg(feature = "bench")]
+#[cfg(all(feature = "bench", feature = "native"))]
 pub(crate) use matrix::write_npy_header;
 #[cfg(feature = "native")]
 pub use matrix::{write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy};

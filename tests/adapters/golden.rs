@@ -1,156 +1,41 @@
 //! Compares with golden vectors of the published code (tests/golden), through the public API, on every device.
 
+#[path = "../golden/vectors.rs"]
+mod vectors;
+
 use crate::common::{Outcome, Suite, check};
 use libtest_mimic::Failed;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::PathBuf;
+use vectors::Golden;
 use wgoal::data::Side;
-use wgoal::gradient::{GradientOptions, Gradients};
+use wgoal::gradient::GradientOptions;
 use wgoal::model::{EncoderKind, Pooling};
 use wgoal::objective::{GoalParams, InfonceParams, PairWeight, SiglipParams, TripletWeight};
 use wgoal::optim::Optimizer;
 use wgoal::pooling::Gpo;
 use wgoal::train::Features;
 use wgoal::{Device, Head, Objective, Pipeline, TrainConfig};
-use zip::ZipArchive;
 
-/// An .npz file. Arrays are read as f64, whatever type they are stored as.
-pub struct Golden(ZipArchive<BufReader<File>>);
-
-impl Golden {
-    fn open(name: &str) -> Result<Self, Failed> {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-        Ok(Self(ZipArchive::new(BufReader::new(File::open(path)?))?))
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0.file_names().filter_map(|name| name.strip_suffix(".npy")).map(str::to_string).collect()
-    }
-
-    fn array(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f64>), Failed> {
-        let npy = npyz::NpyFile::new(self.0.by_name(&format!("{name}.npy"))?)?;
-        let shape = npy.shape().iter().map(|&n| n as usize).collect();
-        let values = match npy.dtype() {
-            npyz::DType::Plain(t) => match (t.type_char(), t.size_field()) {
-                (npyz::TypeChar::Float, 4) => npy.into_vec::<f32>()?.into_iter().map(f64::from).collect(),
-                (npyz::TypeChar::Float, 8) => npy.into_vec::<f64>()?,
-                (npyz::TypeChar::Int, 8) => npy.into_vec::<i64>()?.into_iter().map(|x| x as f64).collect(),
-                other => return Err(format!("{name} has type {other:?}").into()),
-            },
-            other => return Err(format!("{name} has type {other:?}").into()),
-        };
-        Ok((shape, values))
-    }
-
-    fn values(&mut self, name: &str) -> Result<Vec<f64>, Failed> {
-        Ok(self.array(name)?.1)
-    }
-
-    fn floats(&mut self, name: &str) -> Result<Vec<f32>, Failed> {
-        Ok(self.values(name)?.into_iter().map(|x| x as f32).collect())
-    }
-
-    fn scalar(&mut self, name: &str) -> Result<f64, Failed> {
-        Ok(self.values(name)?[0])
-    }
-}
-
-/// The largest error relative to the largest expected value. It is infinite if any value is not finite.
-fn error(found: &[f32], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-    let worst = found.iter().zip(expected).map(|(&f, &e)| (f64::from(f) - e).abs());
-    let worst = worst.fold(0.0, |m: f64, x| if x.is_finite() { m.max(x) } else { f64::INFINITY });
-    if largest == 0.0 { worst } else { worst / largest }
+/// Opens a file of tests/golden.
+fn open(name: &str) -> Result<Golden, Failed> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    Ok(Golden::of(std::fs::read(path)?)?)
 }
 
 fn near(what: &str, found: &[f32], expected: &[f64], allowed: f64) -> Outcome {
-    let error = error(found, expected);
-    check(error <= allowed, format!("{what}: relative error {error:.2e}, allowed {allowed:.0e}"))
-}
-
-/// The allowed error of a combination. It depends on what its weights use.
-fn allowed(triplet: TripletWeight, pair: PairWeight) -> f64 {
-    match (triplet, pair) {
-        (_, PairWeight::SigMs) => 5e-5,
-        (TripletWeight::Con, PairWeight::Con | PairWeight::Lin | PairWeight::LinMs) => 2e-6,
-        _ => 1e-5,
-    }
+    Ok(vectors::near(what, found, expected, allowed)?)
 }
 
 fn goal(device: &Device, file: &str) -> Outcome {
-    let mut golden = Golden::open(file)?;
-    let (shape, _) = golden.array("x")?;
-    let (x, y) = (golden.floats("x")?, golden.floats("y")?);
-    let params = golden.values("params")?;
-    let [tau, alpha, beta, lambda] = [params[0], params[1], params[2], params[3]].map(|x| x as f32);
-    let (expected_images, expected_texts) = (golden.values("G_img")?, golden.values("G_txt")?);
-    let raw = if golden.names().iter().any(|name| name == "raw_img") {
-        let (raw_x, raw_y) = (golden.floats("raw_img")?, golden.floats("raw_txt")?);
-        let (shape, images) = golden.array("Graw_img")?;
-        let subset = if shape[0] == 15 { (0..15).collect() } else { vec![0, 5, 11, 4, 12] };
-        Some((raw_x, raw_y, images, golden.values("Graw_txt")?, subset))
-    } else {
-        None
-    };
-    let size = x.len();
-    for (c, combination) in Objective::goal_combinations().enumerate() {
-        let Objective::Goal(triplet, pair, _) = combination else { continue };
-        let params = GoalParams::default().with(|c| {
-            c.tau = tau;
-            c.alpha = alpha;
-            c.beta = beta;
-            c.lambda = lambda;
-        });
-        let objective = Objective::Goal(triplet, pair, params);
-        let allowed = allowed(triplet, pair);
-        let g = objective.gradients(device, (&x, shape[1]), (&y, shape[1]), GradientOptions::default())?;
-        near(&format!("{objective} images"), &g.images, &expected_images[c * size..][..size], allowed)?;
-        near(&format!("{objective} texts"), &g.texts, &expected_texts[c * size..][..size], allowed)?;
-        indices(&mut golden, &g)?;
-        let loss = golden.scalar("loss")?;
-        check(
-            (f64::from(g.loss) - loss).abs() <= 1e-5 * loss.abs().max(1.0),
-            format!("loss {} {loss}", g.loss),
-        )?;
-        if let Some((raw_x, raw_y, images, texts, subset)) = &raw
-            && let Some(at) = subset.iter().position(|&s| s == c)
-        {
-            let options = GradientOptions::default().with(|c| c.normalize = true);
-            let g = objective.gradients(device, (raw_x, shape[1]), (raw_y, shape[1]), options)?;
-            near(&format!("{objective} raw images"), &g.images, &images[at * size..][..size], allowed)?;
-            near(&format!("{objective} raw texts"), &g.texts, &texts[at * size..][..size], allowed)?;
-        }
-    }
-    Ok(())
-}
-
-fn indices(golden: &mut Golden, g: &Gradients) -> Outcome {
-    near("positive", &g.positive, &golden.values("pos")?, 1e-6)?;
-    near("hardest text", &g.hardest_text, &golden.values("neg_txt")?, 1e-6)?;
-    near("hardest image", &g.hardest_image, &golden.values("neg_img")?, 1e-6)?;
-    for (found, name) in [(&g.hardest_text_index, "idx_txt"), (&g.hardest_image_index, "idx_img")] {
-        let expected: Vec<u32> = golden.values(name)?.into_iter().map(|x| x as u32).collect();
-        check(*found == expected, format!("{name}: {found:?}, expected {expected:?}"))?;
-    }
-    Ok(())
+    Ok(device.wait(vectors::goal(device, open(file)?))?)
 }
 
 fn hinge(device: &Device) -> Outcome {
-    let mut golden = Golden::open("hinge_N8_D64.npz")?;
-    let margin = golden.scalar("margin")? as f32;
-    for (objective, form) in [(Objective::Hinge { margin }, "max"), (Objective::HingeSum { margin }, "sum")] {
-        for (x, y, prefix, normalize) in [("x", "y", "G", false), ("raw_img", "raw_txt", "Graw", true)] {
-            let (x, y) = (golden.floats(x)?, golden.floats(y)?);
-            let options = GradientOptions::default().with(|c| c.normalize = normalize);
-            let g = objective.gradients(device, (&x, 64), (&y, 64), options)?;
-            near(form, &g.images, &golden.values(&format!("{prefix}_img_{form}"))?, 2e-6)?;
-            near(form, &g.texts, &golden.values(&format!("{prefix}_txt_{form}"))?, 2e-6)?;
-            near("loss", &[g.loss], &[golden.scalar(&format!("loss_{form}"))?], 1e-6)?;
-        }
-    }
-    Ok(())
+    Ok(device.wait(vectors::hinge(device, open("hinge_N8_D64.npz")?))?)
+}
+
+fn infonce(device: &Device) -> Outcome {
+    Ok(device.wait(vectors::infonce(device, open("infonce_N8_D64.npz")?))?)
 }
 
 /// With two pairs there is only one negative, so the hinge on the hardest negative equals the hinge over all. This also
@@ -184,38 +69,9 @@ fn hinge_far_negatives(device: &Device) -> Outcome {
     Ok(())
 }
 
-fn infonce(device: &Device) -> Outcome {
-    let mut golden = Golden::open("infonce_N8_D64.npz")?;
-    let temperature = golden.scalar("temperature")? as f32;
-    let objective = Objective::Infonce(InfonceParams::default().with(|c| c.temperature = temperature));
-    let ids: Vec<u32> = golden.values("idx")?.into_iter().map(|x| x as u32).collect();
-    let (x, y) = (golden.floats("x")?, golden.floats("y")?);
-    for (ids, suffix) in [(None, ""), (Some(&ids[..]), "_idx")] {
-        let g = objective.gradients(
-            device,
-            (&x, 64),
-            (&y, 64),
-            GradientOptions::default().with(|c| c.ids = ids),
-        )?;
-        near("images", &g.images, &golden.values(&format!("G_img{suffix}"))?, 5e-6)?;
-        near("texts", &g.texts, &golden.values(&format!("G_txt{suffix}"))?, 5e-6)?;
-        near("loss", &[g.loss], &[golden.scalar(&format!("loss{suffix}"))?], 5e-6)?;
-        near("temperature", &[g.temperature], &[golden.scalar(&format!("G_temp{suffix}"))?], 5e-6)?;
-    }
-    let (x, y) = (golden.floats("raw_img")?, golden.floats("raw_txt")?);
-    let g = objective.gradients(
-        device,
-        (&x, 64),
-        (&y, 64),
-        GradientOptions::default().with(|c| c.normalize = true),
-    )?;
-    near("raw images", &g.images, &golden.values("Graw_img")?, 5e-6)?;
-    near("raw texts", &g.texts, &golden.values("Graw_txt")?, 5e-6)
-}
-
 /// The vectors are those of open_clip's SigLipLoss. With several captions of an image, its labels are 1 for all of them.
 fn siglip(device: &Device) -> Outcome {
-    let mut golden = Golden::open("siglip_N8_D64.npz")?;
+    let mut golden = open("siglip_N8_D64.npz")?;
     let ids: Vec<u32> = golden.values("idx")?.into_iter().map(|x| x as u32).collect();
     let (x, y) = (golden.floats("x")?, golden.floats("y")?);
     let (raw_x, raw_y) = (golden.floats("raw_img")?, golden.floats("raw_txt")?);
@@ -246,7 +102,7 @@ fn siglip(device: &Device) -> Outcome {
 
 /// Ten training steps from given weights end where the reference ends, with the same losses and norms on the way.
 fn ten_steps(device: &Device) -> Outcome {
-    let mut golden = Golden::open("ten_steps.npz")?;
+    let mut golden = open("ten_steps.npz")?;
     let given = golden.values("config")?;
     let (shape, images) = golden.array("images")?;
     let [steps, pairs, p] = shape[..] else { return Err("images are not of rank 3".into()) };
@@ -313,7 +169,7 @@ fn lengths(golden: &mut Golden) -> Result<Vec<u32>, Failed> {
 
 /// The pooling operator: its value, its weights, and its gradients at features and parameters.
 fn gpo(device: &Device) -> Outcome {
-    let mut golden = Golden::open("gpo_small.npz")?;
+    let mut golden = open("gpo_small.npz")?;
     let dim = golden.array("features")?.0[2];
     let (features, lengths) = (golden.floats("features")?, lengths(&mut golden)?);
     let shape = golden.array("W_gru_weight_ih_l0")?.0;
@@ -372,7 +228,7 @@ fn stacked(golden: &mut Golden, prefix: &str, names: [&str; 2]) -> Result<Vec<f6
 
 /// VSE-infinity's image encoder: evaluation, training, gradients and running statistics.
 fn image_encoder(device: &Device) -> Outcome {
-    let mut golden = Golden::open("image_encoder_small.npz")?;
+    let mut golden = open("image_encoder_small.npz")?;
     let shape = golden.array("W_fc_weight")?.0;
     let config = TrainConfig::default().with(|c| {
         c.embed = shape[0];

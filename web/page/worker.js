@@ -63,7 +63,7 @@ const calls = {
     search: async (text) => JSON.parse(await session.search(text)),
 
     // For tests.
-    gradient: (options, images, texts, dim) => wgoal.gradient(session, options, images, texts, dim),
+    bench: async (options, shape) => JSON.parse(await wgoal.bench_step(session, options, new Uint32Array(shape))),
     loseDevice: () => session.lose_device(),
 };
 

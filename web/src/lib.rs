@@ -10,7 +10,6 @@ mod session;
 mod words;
 
 use wasm_bindgen::prelude::wasm_bindgen;
-use wgoal::gradient::GradientOptions;
 
 pub use session::Session;
 pub use words::Failure;
@@ -46,22 +45,21 @@ pub fn parameters(options: &str) -> Result<String, Failure> {
     Ok(serde_json::to_string(&options::parameters(&objective))?)
 }
 
-/// The gradient of an objective at unit embeddings of images and texts, `[pairs, dim]` row-major each, on the device of the
-/// session: the gradient at the images, then at the texts, then the objective's value.
+/// Times training steps on random batches, as `wgoal bench step` does. `shape` has the pairs, the width of images and of texts,
+/// and the width of embeddings. Returns the fields of [`wgoal::bench::StepTimes`] in JSON.
 ///
 /// # Errors
-/// Those of [`weight_map`]; shapes that disagree; a session without a device; a failing device.
+/// Those of [`weight_map`]; a shape of other than four numbers; a session without a device; a failing device; a first step that
+/// differs from that of the CPU.
 #[wasm_bindgen]
-pub async fn gradient(
-    session: &Session,
-    options: String,
-    images: Vec<f32>,
-    texts: Vec<f32>,
-    dim: usize,
-) -> Result<Vec<f32>, Failure> {
+pub async fn bench_step(session: &Session, options: String, shape: Vec<usize>) -> Result<String, Failure> {
     let objective = options::parse(&options)?.objective()?;
+    let config = wgoal::TrainConfig::default().with(|config| {
+        config.objective = objective;
+        config.mask_same_image = false;
+    });
     let device = session.device()?;
-    let options = GradientOptions::default();
-    let found = objective.gradients_async(&device, (&images, dim), (&texts, dim), options).await?;
-    Ok([found.images, found.texts, vec![found.loss]].concat())
+    let shape =
+        shape.try_into().map_err(|_| Failure::early("a benchmark", "give a shape of four numbers"))?;
+    Ok(serde_json::to_string(&wgoal::bench::step_async(&device, &config, shape).await?)?)
 }

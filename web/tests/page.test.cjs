@@ -1,33 +1,18 @@
 // The page in Chromium, on WebGPU with SwiftShader. `scripts/web test` runs this.
 const assert = require("node:assert/strict");
-const { execFileSync } = require("node:child_process");
 const fs = require("node:fs");
-const http = require("node:http");
 const os = require("node:os");
 const path = require("node:path");
 const { after, before, test } = require("node:test");
-const { chromium } = require("playwright-core");
-const npz = require("./npz.cjs");
+const chromium = require("./chromium.cjs");
 
-const { OUT, WGOAL } = process.env;
-const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--disable-background-networking", "--no-first-run"];
-const KINDS = { html: "text/html", css: "text/css", js: "text/javascript", wasm: "application/wasm" };
-
-let browser, server, address, folder;
+const { run } = chromium;
+let browser, server, folder;
 
 before(async () => {
     folder = fs.mkdtempSync(path.join(os.tmpdir(), "wgoal-web-"));
-    server = http.createServer((request, answer) => {
-        const name = new URL(request.url, "http://x").pathname;
-        const file = path.join(OUT, path.normalize(name === "/" ? "/index.html" : name));
-        fs.readFile(file, (error, bytes) => {
-            answer.writeHead(error ? 404 : 200, { "content-type": KINDS[file.split(".").pop()] ?? "application/octet-stream" });
-            answer.end(bytes);
-        });
-    });
-    await new Promise((done) => server.listen(0, "127.0.0.1", done));
-    address = `http://localhost:${server.address().port}/`;
-    browser = await launch(FLAGS);
+    server = await chromium.serve();
+    browser = await chromium.launch();
 });
 
 after(async () => {
@@ -36,27 +21,8 @@ after(async () => {
     fs.rmSync(folder, { recursive: true, force: true });
 });
 
-function launch(args) {
-    return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
-}
-
-// A page that is ready to train. What it says on the console, and what it asks of other servers, fails the test.
-async function open(options = {}, of = browser) {
-    const page = await of.newPage({ viewport: { width: 1280, height: 900 }, ...options });
-    page.faults = [];
-    page.on("console", (message) => message.type() === "error" && page.faults.push(message.text()));
-    page.on("pageerror", (error) => page.faults.push(String(error)));
-    page.on("request", (request) => !/^(http:\/\/localhost:|data:|blob:)/.test(request.url()) && page.faults.push(request.url()));
-    await page.goto(address);
-    return page;
-}
-
-async function ready(options) {
-    const page = await open(options);
-    await page.waitForFunction(() => !document.getElementById("train").disabled || !document.getElementById("error").hidden, null, { timeout: 60_000 });
-    assert.equal(await page.textContent("#error"), "");
-    return page;
-}
+// A page that is ready to train.
+const ready = async (options) => chromium.ready(await chromium.open(browser, server.page, options));
 
 const status = (page) => page.textContent("#status");
 
@@ -73,18 +39,6 @@ async function downloaded(page, button, name) {
     await download.saveAs(file);
     return file;
 }
-
-const run = (...args) => execFileSync(WGOAL, args, { encoding: "utf8", cwd: path.join(__dirname, "../.."), stdio: ["ignore", "pipe", "pipe"] });
-
-// What the command line says when it refuses.
-run.fails = (...args) => {
-    try {
-        run(...args);
-    } catch (error) {
-        return `${error.stdout}${error.stderr}`;
-    }
-    return "";
-};
 
 test("five epochs exceed twenty times chance, and the command line agrees with the page", async () => {
     const page = await ready();
@@ -136,50 +90,6 @@ test("five epochs exceed twenty times chance, and the command line agrees with t
     await page.close();
 });
 
-test("the gradients are those of the golden vectors", async () => {
-    const page = await ready();
-    const golden = (name) => npz.read(path.join(__dirname, "../../tests/golden", name));
-    // The gradient at images and texts, and the loss, of the page's own program on WebGPU.
-    const gradient = async (options, x, y, dim) => {
-        const found = await page.evaluate(async ([options, x, y, dim]) => {
-            return [...(await window.wgoal.ask("gradient", [JSON.stringify(options), new Float32Array(x), new Float32Array(y), dim]))];
-        }, [options, [...x], [...y], dim]);
-        return [found.slice(0, x.length), found.slice(x.length, 2 * x.length), found.at(-1)];
-    };
-    const near = (what, found, expected, allowed) => {
-        const largest = Math.max(...expected.map(Math.abs)) || 1;
-        const error = Math.max(...found.map((v, k) => Math.abs(v - expected[k]))) / largest;
-        assert.equal(found.length, expected.length, what);
-        assert.ok(error <= allowed, `${what}: relative error ${error}, allowed ${allowed}`);
-    };
-    let compared = 0;
-    for (const file of ["goal_N37_D64_s0.npz", "goal_N8_D64_s0_alt.npz", "goal_N3_D5_s0.npz"]) {
-        const { x, y, params, G_img, G_txt, loss } = golden(file);
-        const [tau, alpha, beta, lambda] = params;
-        const names = ["con", "nca", "cir"].flatMap((t) => ["con", "lin", "lin-ms", "sig", "sig-ms"].map((p) => `${t}:${p}`));
-        for (const [k, objective] of names.entries()) {
-            const [images, texts, value] = await gradient({ objective, parameters: { tau, alpha, beta, lambda } }, x, y, x.shape[1]);
-            // A parameter in f32 changes exponentials by more than the sums round.
-            near(`${file} ${objective} images`, images, G_img.slice(k * x.length, (k + 1) * x.length), 5e-5);
-            near(`${file} ${objective} texts`, texts, G_txt.slice(k * x.length, (k + 1) * x.length), 5e-5);
-            near(`${file} ${objective} loss`, [value], loss, 1e-5);
-            compared += 1;
-        }
-    }
-    assert.equal(compared, 45);
-    const hinge = golden("hinge_N8_D64.npz");
-    const of = await gradient({ objective: "hinge", parameters: { margin: hinge.margin[0] } }, hinge.x, hinge.y, 64);
-    near("hinge images", of[0], hinge.G_img_max, 2e-6);
-    near("hinge texts", of[1], hinge.G_txt_max, 2e-6);
-    near("hinge loss", [of[2]], hinge.loss_max, 1e-6);
-    const infonce = golden("infonce_N8_D64.npz");
-    const nce = await gradient({ objective: "infonce", parameters: { temperature: infonce.temperature[0] } }, infonce.x, infonce.y, 64);
-    near("infonce images", nce[0], infonce.G_img, 5e-6);
-    near("infonce texts", nce[1], infonce.G_txt, 5e-6);
-    assert.deepEqual(page.faults, []);
-    await page.close();
-});
-
 test("a run stops and goes on, with at most three submissions in flight", async () => {
     const page = await ready();
     // Counts submissions in the worker, apart from what the program counts.
@@ -199,6 +109,8 @@ test("a run stops and goes on, with at most three submissions in flight", async 
     await page.fill("#embed", "64");
     await page.click("#train");
     await page.waitForFunction(() => window.wgoal.state.epochs.length >= 1, null, { timeout: 60_000 });
+    // Searches read results back while steps run.
+    await page.evaluate(() => Promise.all(Array.from({ length: 8 }, () => window.wgoal.ask("search", [window.wgoal.state.data.captions[0][0]]))));
     await page.click("#stop");
     await page.waitForFunction(() => !window.wgoal.state.running, null, { timeout: 60_000 });
     const before = await page.evaluate(() => window.wgoal.state.epochs.length);
@@ -405,9 +317,9 @@ test("the page works by keyboard, at phone width and in dark mode, and says what
 });
 
 test("a browser without WebGPU is told what to do", async () => {
-    const without = await launch(["--no-sandbox", "--disable-gpu", "--disable-features=WebGPU", "--disable-background-networking", "--no-first-run"]);
+    const without = await chromium.launch(["--no-sandbox", "--disable-gpu", "--disable-features=WebGPU", "--disable-background-networking", "--no-first-run"]);
     try {
-        const page = await open({}, without);
+        const page = await chromium.open(without, server.page);
         await page.waitForSelector("#no-webgpu:not([hidden])", { timeout: 30_000 });
         assert.match(await page.textContent("#no-webgpu-why"), /^browser: expected WebGPU, found /);
         assert.equal(await page.isEnabled("#train"), false);
