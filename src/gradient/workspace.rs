@@ -234,6 +234,11 @@ impl Workspace {
         [&self.images, &self.texts].map(|direction| direction.rounds.hardest().value.view())
     }
 
+    /// p and n of both directions, images against texts first, to read back.
+    pub fn triplets(&self) -> [&Buffer<f32>; 3] {
+        [&self.positive, &self.images.rounds.hardest().value, &self.texts.rounds.hardest().value]
+    }
+
     /// Losses of both directions; their sum is the objective's value.
     pub fn losses(&self) -> [Slice<'_, f32>; 2] {
         [self.images.loss.view(), self.texts.loss.view()]

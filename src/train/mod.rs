@@ -36,6 +36,7 @@ mod step;
 mod trainer;
 #[cfg(feature = "native")]
 mod warm_start;
+mod watch;
 mod within;
 
 #[cfg(feature = "native")]
@@ -64,4 +65,5 @@ pub use trainer::{Event, Trainer};
 pub(crate) use trainer::{fingerprint, is_same_dataset};
 #[cfg(feature = "native")]
 pub use warm_start::WarmStart;
+pub use watch::Watched;
 pub use within::Every;

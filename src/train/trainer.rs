@@ -11,6 +11,7 @@ use super::epoch::{Epoch, Signs, Start, check_finite, collapse, spread};
 use super::features::Part;
 #[cfg(feature = "native")]
 use super::memory::check_run;
+use super::watch::Watch;
 use super::within::{Every, Within};
 use super::{Init, Pipeline, StepStats, TrainConfig};
 #[cfg(feature = "native")]
@@ -74,7 +75,7 @@ pub struct Trainer {
     pub(super) ranks: Option<Arc<Measured>>,
     progress: Progress,
     /// The statistics of the steps of an epoch that has not ended, as far as they were fetched.
-    records: Vec<StepStats>,
+    pub(super) records: Vec<StepStats>,
     best: Option<Head>,
     /// What is right in validation.
     val: Truth,
@@ -86,6 +87,8 @@ pub struct Trainer {
     on_event: Option<Box<dyn FnMut(Event) -> ControlFlow<()> + Send>>,
     /// How often a checkpoint within an epoch is due, and who takes it.
     every: Option<(Every, Save)>,
+    /// Who looks at the run within an epoch.
+    pub(super) watch: Option<Watch>,
 }
 
 /// Takes a checkpoint.
@@ -304,6 +307,7 @@ impl Trainer {
             stop: None,
             on_event: None,
             every: None,
+            watch: None,
         })
     }
 
@@ -512,6 +516,7 @@ impl Trainer {
             let lr = config.learning_rate(epoch, self.progress.step, total);
             self.train_step(&mut batches, &objective, lr, &mut within).await?;
             let step = within.step;
+            self.look(epoch + 1, step, steps).await?;
             let asked = self.tell(Event::Step { epoch: epoch + 1, step, steps });
             let stop = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
             let since = (step - saved) as u64;

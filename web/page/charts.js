@@ -15,39 +15,44 @@ function element(name, attributes, text) {
 
 const round = (x) => (Math.abs(x) >= 100 ? x.toFixed(0) : Math.abs(x) >= 1 ? x.toFixed(1) : x.toFixed(3));
 
-// Draws one or two lines over the epochs. `series` has names and values; a null value is left out.
-export function lines(svg, title, series) {
+// Draws one or two lines over the epochs from 0 to `end`. `series` has names and points [place, value]; a value that is no
+// number is left out. `whole` is the number of epochs that have ended.
+export function lines(svg, title, whole, end, series) {
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     svg.replaceChildren();
-    const values = series.flatMap((one) => one.values).filter(Number.isFinite);
-    const count = Math.max(2, ...series.map((one) => one.values.length));
+    const drawn = series.map((one) => ({ name: one.name, points: one.points.filter(([, value]) => Number.isFinite(value)) }));
+    const values = drawn.flatMap((one) => one.points.map(([, value]) => value));
     let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
     if (low === high) {
         [low, high] = [low - 0.5, high + 0.5];
     }
-    const last = series.map((one) => `${one.name} ${one.values.length ? round(one.values.at(-1)) : "none yet"}`).join(", ");
-    const label = `${title}, ${series[0].values.length} epochs. Last: ${last}.`;
+    const last = drawn.map((one) => `${one.name} ${one.points.length ? round(one.points.at(-1)[1]) : "none yet"}`).join(", ");
+    const label = `${title}, ${whole} epochs. Last: ${last}.`;
     svg.setAttribute("aria-label", label);
     svg.append(element("title", {}, label));
-    const x = (k) => LEFT + (k / (count - 1)) * (WIDTH - LEFT - RIGHT);
-    const y = (v) => TOP + ((high - v) / (high - low)) * (HEIGHT - TOP - BOTTOM);
+    const x = (place) => LEFT + (place / end) * (WIDTH - LEFT - RIGHT);
+    const y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - BOTTOM);
     svg.append(element("path", { class: "axis", fill: "none", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - RIGHT}` }));
     svg.append(element("text", { x: LEFT - 4, y: TOP + 8, "text-anchor": "end" }, round(high)));
     svg.append(element("text", { x: LEFT - 4, y: HEIGHT - BOTTOM, "text-anchor": "end" }, round(low)));
-    svg.append(element("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, "epoch"));
-    series.forEach((one, at) => {
+    svg.append(element("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${Math.ceil(end)}`));
+    drawn.forEach((one, at) => {
         const kind = at === 0 ? "one" : "two";
-        const points = one.values.map((v, k) => [x(k), y(v)]).filter(([, v]) => Number.isFinite(v));
+        const points = one.points.map(([place, value]) => [x(place), y(value)]);
         svg.append(element("polyline", { class: kind, points: points.map((p) => p.join(",")).join(" ") }));
-        points.forEach(([cx, cy]) => svg.append(element("circle", { class: kind, cx, cy, r: 3 })));
-        svg.append(element("text", { class: kind, x: LEFT + 4 + at * 110, y: HEIGHT - 6 }, one.name));
+        // Dots show where few values are; many would hide the line.
+        if (points.length <= 20) {
+            points.forEach(([cx, cy]) => svg.append(element("circle", { class: kind, cx, cy, r: 3 })));
+        }
+        svg.append(element("text", { class: kind, x: LEFT + 4 + at * 80, y: HEIGHT - 6 }, one.name));
     });
 }
 
 // The side of the map in points.
 export const SIDE = 41;
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+// Whether people want little motion.
+export const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 // The map of one weight over p (to the right) and n (upward), with triplets as points.
 export class WeightMap {
@@ -55,7 +60,7 @@ export class WeightMap {
         this.canvas = canvas;
         this.title = title;
         this.weights = [];
-        this.from = this.shown = [];
+        this.from = this.shown = this.target = [];
         this.frame = 0;
         matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
         this.draw();
@@ -69,6 +74,7 @@ export class WeightMap {
     // Moves the points to new places.
     setPoints(points) {
         cancelAnimationFrame(this.frame);
+        this.target = points;
         this.from = this.shown.length === points.length ? this.shown : points;
         if (still.matches || document.hidden || this.from === points) {
             this.shown = points;
@@ -77,7 +83,8 @@ export class WeightMap {
         }
         const begun = performance.now();
         const move = (now) => {
-            const t = Math.min(1, Math.max(0, now - begun) / 400);
+            // A clock of frames may begin before this moment.
+            const t = Math.min(1, Math.max(0, now - begun) / 250);
             this.shown = points.map((v, k) => this.from[k] + (v - this.from[k]) * t);
             this.draw();
             if (t < 1) {

@@ -1,18 +1,51 @@
-// The page: its controls, its charts, and what it asks of the worker.
-import { SIDE, WeightMap, lines } from "./charts.js";
+// The page: its controls, its charts, and what it asks of the program.
+import { SIDE, WeightMap, lines, still } from "./charts.js";
 import { chosen, contents, dropped, example, save } from "./files.js";
 
 const at = (id) => document.getElementById(id);
-const worker = new Worker("worker.js", { type: "module" });
-const waiting = new Map();
-let calls = 0;
 
-// Asks the worker. `moved` lists the memory that goes to it.
-function ask(name, args = [], moved = []) {
-    const id = ++calls;
-    worker.postMessage({ id, name, args }, moved);
-    return new Promise((done, failed) => waiting.set(id, { done, failed }));
-}
+// Who answers: a worker, or this thread if only the page has WebGPU. In the page training goes in short pieces, because it
+// waits for the device after every few steps.
+const answering = new Promise((decided) => {
+    const waiting = new Map();
+    let [calls, here] = [0, false];
+    const worker = new Worker("worker.js", { type: "module" });
+    const fromWorker = (name, args, moved) => {
+        const id = ++calls;
+        worker.postMessage({ id, name, args }, moved);
+        return new Promise((done, failed) => waiting.set(id, { done, failed }));
+    };
+    const fromPage = async () => {
+        worker.terminate();
+        const { call, listen } = await import("./engine.js");
+        listen(heard);
+        state.place = "this page, because a worker has no WebGPU here";
+        decided(call);
+    };
+    worker.onmessage = ({ data }) => {
+        if (data.event === "here") {
+            here = true;
+            data.gpu || !navigator.gpu ? decided(fromWorker) : fromPage();
+        } else if (data.event) {
+            heard(data);
+        } else {
+            const { done, failed } = waiting.get(data.id);
+            waiting.delete(data.id);
+            data.error ? failed(data.error) : done(data.result);
+        }
+    };
+    worker.onerror = (event) => {
+        if (!here && navigator.gpu) {
+            // Such as an older browser, whose workers read no modules.
+            fromPage();
+            return;
+        }
+        show({ kind: "page", message: `this page: expected its worker to start, found ${event.message || "a failure"}; use a current browser and reload the page` });
+    };
+});
+
+// Asks for something. `moved` lists the memory that goes to the worker.
+const ask = async (name, args = [], moved = []) => (await answering)(name, args, moved);
 
 const OBJECTIVES = [
     ["GOAL gradients", ["con", "nca", "cir"].flatMap((t) => ["con", "lin", "lin-ms", "sig", "sig-ms"].map((p) => `${t}:${p}`))],
@@ -37,7 +70,7 @@ fn triplet_weight(p: f32, n: f32) -> f32 { return 1.0 / (1.0 + exp(-gamma * (n -
 fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, max(n, 0.0)); }
 `;
 
-const state = { data: null, device: null, running: false, started: false, epochs: [], lines: [], failed: null, lost: false, stopping: false, shown: null, kept: new Map() };
+const state = { data: null, device: null, running: false, started: false, epochs: [], lines: [], curve: [], place: "a worker", failed: null, lost: false, stopping: false, shown: null, kept: new Map() };
 const maps = [
     new WeightMap(at("map-positive"), "T P⁺, the pull on the positive"),
     new WeightMap(at("map-negative"), "T P⁻, the push on the negative"),
@@ -191,17 +224,19 @@ function markWeights(failure) {
     }
 }
 
+// The curves: loss and similarities a few times per second, recall after each epoch.
+function drawCurves() {
+    const of = (name, field) => ({ name, points: state.curve.map((one) => [one.at, one[field]]) });
+    const recall = (name, side) => ({ name, points: state.epochs.map((one) => [one.epoch, one.val[side].r1]) });
+    const whole = state.epochs.length;
+    const end = Math.max(1, whole, state.curve.at(-1)?.at ?? 0);
+    lines(at("chart-loss"), "Loss", whole, end, [of("loss", "loss")]);
+    lines(at("chart-similarities"), "Similarities", whole, end, [of("positive", "positive"), of("hardest negative", "hardest")]);
+    lines(at("chart-recall"), "Recall on validation, in percent", whole, end, [recall("caption R@1", "i2t"), recall("picture R@1", "t2i")]);
+}
+
 function drawCharts() {
-    const of = (field) => state.epochs.map(field);
-    lines(at("chart-loss"), "Loss", [{ name: "loss", values: of((e) => e.loss) }]);
-    lines(at("chart-similarities"), "Similarities", [
-        { name: "positive", values: of((e) => e.positive) },
-        { name: "hardest negative", values: of((e) => e.hardest) },
-    ]);
-    lines(at("chart-recall"), "Recall on validation, in percent", [
-        { name: "caption R@1", values: of((e) => e.val.i2t.r1) },
-        { name: "picture R@1", values: of((e) => e.val.t2i.r1) },
-    ]);
+    drawCurves();
     const last = state.epochs.at(-1);
     const tile = (id, value, digits) => (at(id).textContent = Number.isFinite(value) ? value.toFixed(digits) : "–");
     tile("i2t", last?.val.i2t.r1, 1);
@@ -220,13 +255,20 @@ function showPoints(points) {
     maps.forEach((map) => map.setPoints([...points]));
 }
 
-worker.onmessage = ({ data }) => {
+// What a run tells while it goes on.
+function heard(data) {
     if (data.event === "step") {
         const { epoch, step, steps } = data;
         at("progress").value = (epoch - 1 + step / steps) / Math.max(state.wanted, epoch);
-        return;
-    }
-    if (data.event === "epoch") {
+    } else if (data.event === "look") {
+        // A run that goes on from a checkpoint repeats steps.
+        state.curve = thinned([...state.curve.filter((one) => one.at < data.at), data]);
+        drawCurves();
+        // With reduced motion the points move once per epoch.
+        if (!still.matches || Number.isInteger(data.at)) {
+            showPoints(data.points);
+        }
+    } else if (data.event === "epoch") {
         const epoch = JSON.parse(data.line);
         state.epochs.push(epoch);
         state.lines.push(data.line);
@@ -234,20 +276,18 @@ worker.onmessage = ({ data }) => {
         const note = epoch.collapse ? ` ${epoch.collapse}` : "";
         say(`Epoch ${epoch.epoch} of ${state.wanted}: loss ${epoch.loss.toFixed(3)}, R@1 ${epoch.val.i2t.r1.toFixed(1)} and ${epoch.val.t2i.r1.toFixed(1)} percent.${note}`);
         refresh();
-        return;
     }
-    if (data.event === "points") {
-        showPoints(data.points);
-        return;
-    }
-    const { done, failed } = waiting.get(data.id);
-    waiting.delete(data.id);
-    data.error ? failed(data.error) : done(data.result);
-};
+}
 
-worker.onerror = (event) => {
-    show({ kind: "page", message: `this page: expected its worker to start, found ${event.message || "a failure"}; use a current browser and reload the page` });
-};
+// The points of a curve, at most 1000: where there are more, the mean of each two.
+function thinned(points) {
+    if (points.length <= 1000) {
+        return points;
+    }
+    const mean = (k, field) => (points[k][field] + points[k + 1][field]) / 2;
+    const pair = (k) => ({ at: points[k + 1].at, loss: mean(k, "loss"), positive: mean(k, "positive"), hardest: mean(k, "hardest") });
+    return Array.from({ length: points.length >> 1 }, (_, half) => pair(2 * half));
+}
 
 // Trains until the run ends, is stopped or fails.
 async function train() {
@@ -283,11 +323,11 @@ at("train").onclick = async () => {
         await reopen();
         say("Preparing.");
         await ask("start", [wanted]);
-        [state.epochs, state.lines, state.started] = [[], [], true];
+        [state.epochs, state.lines, state.curve, state.started] = [[], [], [], true];
         state.wanted = JSON.parse(wanted).epochs;
         at("progress").value = 0;
         drawCharts();
-        showPoints(await ask("triplets"));
+        showPoints([]);
         say("Training.");
     } catch (failure) {
         state.running = false;
@@ -385,7 +425,7 @@ async function load(name, files) {
         state.data = await ask("load", [name, files], moved);
         const { images, texts, widths, splits, chance } = state.data;
         at("data-summary").textContent = `${state.data.name}: ${images} images of ${widths[0]} numbers, ${texts} captions of ${widths[1]} numbers; ${splits[0]} images for training, ${splits[1]} for validation, ${splits[2]} for the test. Chance reaches a sum of recalls of ${chance.toFixed(1)}.`;
-        [state.started, state.epochs, state.lines] = [false, [], []];
+        [state.started, state.epochs, state.lines, state.curve] = [false, [], [], []];
         drawCharts();
         showPoints([]);
         at("found-before").replaceChildren();
@@ -443,6 +483,7 @@ async function open() {
     const rows = [
         ["Device", adapter || "not told by the browser"],
         ["Interface", backend],
+        ["The program runs in", state.place],
         ["Largest buffer", `${(limits.buffer / 2 ** 20).toFixed(0)} MiB`],
         ["Largest binding", `${(state.device.max_binding / 2 ** 20).toFixed(0)} MiB`],
         ["Workgroup memory", `${(limits.workgroup_memory / 1024).toFixed(0)} KiB`],
@@ -481,8 +522,8 @@ for (const [label, names] of OBJECTIVES) {
 }
 at("objective").value = "cir:sig-ms";
 
-// For tests: what the page knows, and the worker.
-window.wgoal = { state, ask };
+// For tests: what the page knows, and the program.
+window.wgoal = { state, ask, maps };
 
 async function begin() {
     drawCharts();

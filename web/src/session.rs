@@ -7,13 +7,18 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
-use wgoal::train::Event;
+use wgoal::train::{Event, Every, StepStats, Watched};
 use wgoal::{Checkpoint, Dataset, Device, ErrorKind, Head, Split, Trainer};
 
+/// How often the page looks at a run within an epoch. A look waits for the device, so it must be rare beside steps.
+const LOOK: Every = Every::Time(Duration::from_millis(250));
+
 thread_local! {
-    /// The function of the page that is told of every step.
-    static LISTENER: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
+    /// The functions of the page that are told of every step, and of every look.
+    static ON_STEP: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
+    static ON_LOOK: RefCell<Option<js_sys::Function>> = const { RefCell::new(None) };
 }
 
 /// What a session has.
@@ -62,7 +67,14 @@ impl Session {
 
     /// Calls `listener` with the epoch, the step and the number of steps after every step.
     pub fn on_step(&self, listener: js_sys::Function) {
-        LISTENER.with_borrow_mut(|own| *own = Some(listener));
+        ON_STEP.with_borrow_mut(|own| *own = Some(listener));
+    }
+
+    /// Calls `listener` a few times per second, and after the last step of an epoch, with two values. The first is a JSON
+    /// text: the place in the run, counted in epochs, and the means of loss and similarities over the steps since the last
+    /// call. The second has the triplets of the current batch: see [`pairs::points`].
+    pub fn on_look(&self, listener: js_sys::Function) {
+        ON_LOOK.with_borrow_mut(|own| *own = Some(listener));
     }
 
     /// Opens a dataset in the contents of files. `files` has names and bytes in turn. Returns its size, and the captions of
@@ -174,20 +186,6 @@ impl Session {
         self.state.borrow().best.clone().ok_or_else(|| Failure::early("the head", "train an epoch"))
     }
 
-    /// The points (p, n) of a batch: see [`pairs::triplets`].
-    ///
-    /// # Errors
-    /// No run; a failing device.
-    pub async fn triplets(&self) -> Result<Vec<f32>, Failure> {
-        let (device, dataset) = (self.device()?, self.dataset()?);
-        let head = {
-            let state = self.state.borrow();
-            state.after.clone().or_else(|| state.before.clone())
-        };
-        let head = head.ok_or_else(|| Failure::early("triplets", "start a run"))?;
-        Ok(pairs::triplets(&device, &dataset, &head).await?)
-    }
-
     /// The pictures nearest to a caption, a row of the texts, before training and after the last epoch, in JSON.
     ///
     /// # Errors
@@ -237,17 +235,35 @@ impl Session {
     fn listened(&self, mut trainer: Trainer) -> Trainer {
         self.stop.store(false, Ordering::Relaxed);
         trainer.stop_when(self.stop.clone());
+        // What the page does with a call cannot fail the run.
         trainer.on_event(|event| {
             if let Event::Step { epoch, step, steps } = event {
-                LISTENER.with_borrow(|listener| {
-                    let Some(listener) = listener else { return };
+                ON_STEP.with_borrow(|listener| {
                     let [epoch, step, steps] = [epoch, step, steps].map(|n| JsValue::from(n as u32));
-                    // What the page does with it cannot fail the run.
-                    let _ = listener.call3(&JsValue::NULL, &epoch, &step, &steps);
+                    listener.as_ref().map(|listener| listener.call3(&JsValue::NULL, &epoch, &step, &steps))
                 });
             }
             ControlFlow::Continue(())
         });
+        trainer.watch(LOOK, |seen| {
+            ON_LOOK.with_borrow(|listener| {
+                let points = js_sys::Float32Array::from(&pairs::points(seen)[..]);
+                let place = JsValue::from_str(&look(seen).to_string());
+                listener.as_ref().map(|listener| listener.call2(&JsValue::NULL, &place, &points))
+            });
+        });
         trainer
     }
+}
+
+/// The place of a look, and the means of what the steps since the last look recorded.
+fn look(seen: &Watched) -> serde_json::Value {
+    let mean = |field: fn(&StepStats) -> f32| {
+        seen.stats.iter().map(|stats| f64::from(field(stats))).sum::<f64>() / seen.stats.len().max(1) as f64
+    };
+    json!({
+        "at": (seen.epoch - 1) as f64 + seen.step as f64 / seen.steps as f64,
+        "loss": mean(|stats| stats.loss), "positive": mean(|stats| stats.positive),
+        "hardest": mean(|stats| stats.hardest),
+    })
 }

@@ -1,6 +1,6 @@
 // What the tests and the benchmark share: a server of the page, Chromium with WebGPU on SwiftShader, and the command line.
 const assert = require("node:assert/strict");
-const { execFileSync } = require("node:child_process");
+const { execFileSync, spawn } = require("node:child_process");
 const fs = require("node:fs");
 const http = require("node:http");
 const path = require("node:path");
@@ -47,6 +47,38 @@ async function ready(page) {
     return page;
 }
 
+// A browser that chromedriver drives. Playwright keeps every tab visible; here a tab behind another is hidden, as for people.
+// Returns a function that sends a command of the WebDriver protocol, and one that ends the browser.
+async function drive() {
+    const driver = spawn("chromedriver", ["--port=0"], { stdio: ["ignore", "pipe", "inherit"] });
+    const port = await new Promise((done, failed) => {
+        let text = "";
+        driver.stdout.on("data", (more) => {
+            text += more;
+            const found = /started successfully on port (\d+)/.exec(text);
+            found && done(found[1]);
+        });
+        driver.on("exit", () => failed(new Error(`chromedriver: expected to start, found ${text}`)));
+    });
+    let session = "/session";
+    const send = async (method, name, body) => {
+        const answer = await fetch(`http://127.0.0.1:${port}${session}${name}`, { method, body: body && JSON.stringify(body) });
+        const { value } = await answer.json();
+        if (value?.error) {
+            throw new Error(`${name}: ${value.error}: ${value.message}`);
+        }
+        return value;
+    };
+    const args = [...FLAGS, "--headless", "--window-size=1280,900"];
+    const { sessionId } = await send("POST", "", { capabilities: { alwaysMatch: { "goog:chromeOptions": { args } } } });
+    session += `/${sessionId}`;
+    const end = async () => {
+        await send("DELETE", "");
+        driver.kill();
+    };
+    return { send, end };
+}
+
 // What a command prints.
 const run = (...args) => execFileSync(WGOAL, args, { encoding: "utf8", cwd: path.join(__dirname, "../.."), stdio: ["ignore", "pipe", "pipe"] });
 
@@ -60,4 +92,4 @@ run.fails = (...args) => {
     return "";
 };
 
-module.exports = { launch, open, ready, run, serve };
+module.exports = { drive, launch, open, ready, run, serve };

@@ -24,6 +24,18 @@ after(async () => {
 // A page that is ready to train.
 const ready = async (options) => chromium.ready(await chromium.open(browser, server.page, options));
 
+// Keeps the longest time between two frames.
+const COUNT_FRAMES = () => {
+    window.gap = 0;
+    let last = performance.now();
+    const frame = (now) => {
+        window.gap = Math.max(window.gap, now - last);
+        last = now;
+        requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+};
+
 const status = (page) => page.textContent("#status");
 
 // Trains to the end, and returns the results of the epochs.
@@ -46,16 +58,7 @@ test("five epochs exceed twenty times chance, and the command line agrees with t
     assert.equal(device.backend, "webgpu");
     assert.notEqual(device.kind, "cpu");
     // The longest time between two frames while it trains.
-    await page.evaluate(() => {
-        window.gap = 0;
-        let last = performance.now();
-        const frame = (now) => {
-            window.gap = Math.max(window.gap, now - last);
-            last = now;
-            requestAnimationFrame(frame);
-        };
-        requestAnimationFrame(frame);
-    });
+    await page.evaluate(COUNT_FRAMES);
     const epochs = await trained(page);
     assert.equal(await page.textContent("#error"), "");
     assert.equal(epochs.length, 5);
@@ -131,19 +134,115 @@ test("a run stops and goes on, with at most three submissions in flight", async 
 });
 
 test("a hidden tab trains on, and shows the result when it is seen again", async () => {
+    const { send, end } = await chromium.drive();
+    try {
+        const script = (text, ...args) => send("POST", "/execute/sync", { script: text, args });
+        const until = async (text) => {
+            for (const begin = Date.now(); !(await script(`return ${text}`)); ) {
+                assert.ok(Date.now() - begin < 60_000, text);
+                await new Promise((done) => setTimeout(done, 50));
+            }
+        };
+        await send("POST", "/url", { url: server.page });
+        const own = await send("GET", "/window");
+        const other = (await send("POST", "/window/new", { type: "tab" })).handle;
+        await until("!document.getElementById('train')?.disabled");
+        // Notes how far training is, and how many frames were drawn, whenever the tab is hidden or seen.
+        await script(`
+            window.frames = 0;
+            window.seen = [];
+            const frame = () => { window.frames += 1; requestAnimationFrame(frame); };
+            frame();
+            document.addEventListener("visibilitychange", () => window.seen.push([document.visibilityState, window.frames, window.wgoal.state.epochs.length]));
+            document.getElementById("epochs-wanted").value = 4;
+            document.getElementById("embed").value = 32;
+            document.getElementById("train").click();
+        `);
+        await until("window.wgoal.state.epochs.length >= 1");
+        await send("POST", "/window", { handle: other });
+        await new Promise((done) => setTimeout(done, 6_000));
+        await send("POST", "/window", { handle: own });
+        await until("!window.wgoal.state.running");
+        const [[hidden, before, first], [visible, after, last]] = await script("return window.seen");
+        assert.deepEqual([hidden, visible], ["hidden", "visible"]);
+        assert.ok(after - before <= 2, `${after - before} frames while hidden`);
+        assert.ok(last > first, `${first} epochs, and ${last} after a while in a hidden tab`);
+        const label = (id) => script("return document.getElementById(arguments[0]).getAttribute('aria-label')", id);
+        assert.match(await label("chart-loss"), /^Loss, 4 epochs/);
+        assert.match(await label("map-negative"), /256 triplets/);
+        assert.match(await script("return document.getElementById('status').textContent"), /^Done: 4 epochs/);
+    } finally {
+        await end();
+    }
+});
+
+test("curves and triplets move within an epoch", async () => {
     const page = await ready();
-    // A hidden page gets no frames.
+    // Each new set of points on the map, with what the curves have then.
     await page.evaluate(() => {
-        Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
-        window.requestAnimationFrame = () => 0;
+        window.looks = [];
+        let last = null;
+        const { state, maps } = window.wgoal;
+        const look = () => {
+            if (maps[0].target !== last && maps[0].target.length) {
+                last = maps[0].target;
+                const drawn = document.querySelector("#chart-loss polyline").getAttribute("points").split(" ").length;
+                window.looks.push({ epochs: state.epochs.length, points: last, drawn, map: maps[0].canvas.toDataURL(), ...state.curve.at(-1) });
+            }
+            requestAnimationFrame(look);
+        };
+        look();
     });
     await page.fill("#epochs-wanted", "2");
-    await page.fill("#embed", "32");
-    assert.equal((await trained(page)).length, 2);
-    assert.match(await page.getAttribute("#chart-loss", "aria-label"), /^Loss, 2 epochs/);
-    assert.match(await page.getAttribute("#map-negative", "aria-label"), /128 triplets/);
-    assert.match(await status(page), /^Done: 2 epochs/);
+    const epochs = await trained(page);
+    const looks = await page.evaluate(() => window.looks);
+    const within = looks.filter((look) => look.epochs === 0 && look.at < 1);
+    assert.ok(within.length >= 2, `${within.length} looks within the first epoch`);
+    assert.deepEqual(looks.map((look) => look.drawn), looks.map((_, k) => k + 1));
+    assert.equal(new Set(looks.map((look) => look.points.join())).size, looks.length);
+    // The points glide, so the map of a look shows those before it.
+    assert.ok(new Set(looks.map((look) => look.map)).size >= looks.length - 1);
+    const seconds = epochs.reduce((sum, epoch) => sum + epoch.seconds, 0);
+    assert.ok(looks.length <= 4 * seconds + epochs.length, `${looks.length} looks in ${seconds} seconds`);
+    for (const { points, positive } of looks) {
+        // Of 128 pairs, p with the hardest caption and with the hardest picture.
+        assert.equal(points.length, 2 * 2 * 128);
+        assert.ok(points.every((one) => Math.abs(one) <= 1.0001));
+        const p = points.filter((_, k) => k % 2 === 0);
+        const mean = p.reduce((sum, one) => sum + one, 0) / p.length;
+        assert.ok(Math.abs(mean - positive) < 0.15, `p ${mean}, of the steps since the last look ${positive}`);
+    }
+    assert.deepEqual(page.faults, []);
     await page.close();
+});
+
+test("without WebGPU in its worker the page trains itself, and still draws", async () => {
+    const page = await chromium.open(browser, "about:blank");
+    await page.route("**/worker.js", async (route) => {
+        const answer = await route.fetch();
+        await route.fulfill({ response: answer, body: `Object.defineProperty(self.navigator, "gpu", { value: undefined });\n${await answer.text()}` });
+    });
+    await page.goto(server.page);
+    await chromium.ready(page);
+    assert.match(await page.textContent("#device"), /The program runs inthis page, because a worker has no WebGPU here/);
+    assert.equal(page.workers().length, 0);
+    await page.evaluate(COUNT_FRAMES);
+    await page.fill("#epochs-wanted", "2");
+    const epochs = await trained(page);
+    const gap = await page.evaluate(() => window.gap);
+    console.log(`longest time between two frames on one thread: ${gap.toFixed(0)} ms`);
+    assert.ok(gap <= 200, `${gap} ms between two frames`);
+    assert.equal(await page.textContent("#error"), "");
+    // The same as in a worker, but for the time.
+    const usual = await ready();
+    await usual.fill("#epochs-wanted", "2");
+    const same = (found) => found.map((epoch) => ({ ...epoch, seconds: 0 }));
+    assert.deepEqual(same(epochs), same(await trained(usual)));
+    assert.match(await usual.textContent("#device"), /The program runs ina worker/);
+    assert.equal(usual.workers().length, 1);
+    assert.deepEqual([...page.faults, ...usual.faults], []);
+    await page.close();
+    await usual.close();
 });
 
 test("a lost device is told, and one click goes on", async () => {
@@ -262,6 +361,37 @@ test("files of the reader are opened, and a damaged one gives its message", asyn
     await page.close();
 });
 
+test("a folder that is dropped is opened", async () => {
+    const page = await ready();
+    const mine = path.join(folder, "mine");
+    fs.mkdirSync(path.join(mine, "pictures"), { recursive: true });
+    for (const name of ["images.npy", "texts.npy", "text_to_image.npy"]) {
+        fs.copyFileSync(path.join(__dirname, "../../data/clipart-mini", name), path.join(mine, name));
+    }
+    fs.writeFileSync(path.join(mine, "pictures", "one.jpg"), "not read");
+    // The browser's own drag of a folder from outside, as with a mouse.
+    const devtools = await page.context().newCDPSession(page);
+    const drag = async (...paths) => {
+        await page.locator("#drop").scrollIntoViewIfNeeded();
+        const { x, y } = await page.locator("#drop").boundingBox();
+        const data = { items: [], files: paths, dragOperationsMask: 1 };
+        for (const type of ["dragEnter", "dragOver", "drop"]) {
+            await devtools.send("Input.dispatchDragEvent", { type, x: x + 20, y: y + 20, data });
+        }
+    };
+    await drag(mine);
+    await page.waitForFunction(() => window.wgoal.state.data.name === "mine");
+    assert.match(await page.textContent("#data-summary"), /^mine: 1400 images of 1280 numbers, 2719 captions/);
+    assert.equal(await page.textContent("#error"), "");
+    // Single files, one of which is damaged.
+    fs.truncateSync(path.join(mine, "texts.npy"), 1000);
+    await drag(path.join(mine, "images.npy"), path.join(mine, "texts.npy"));
+    await page.waitForSelector("#error:not([hidden])");
+    assert.match(await page.textContent("#error"), /^texts\.npy: expected \d+ bytes, found 1000 bytes; the file is cut short/);
+    assert.deepEqual(page.faults, []);
+    await page.close();
+});
+
 test("a fault in a gradient is marked by line and column", async () => {
     const page = await ready();
     await page.selectOption("#objective", "custom");
@@ -303,7 +433,7 @@ test("the page works by keyboard, at phone width and in dark mode, and says what
         await page.keyboard.press("Enter");
         await page.waitForFunction(() => window.wgoal.state.epochs.length === 2 && !window.wgoal.state.running, null, { timeout: 60_000 });
         assert.match(await page.getAttribute("#chart-loss", "aria-label"), /^Loss, 2 epochs\. Last: loss /);
-        assert.match(await page.getAttribute("#map-positive", "aria-label"), /weights from .* 128 triplets/);
+        assert.match(await page.getAttribute("#map-positive", "aria-label"), /weights from .* 256 triplets/);
         assert.equal(await page.locator("#found-after li").count(), 5);
         assert.equal(await page.locator("#found-before li").count(), 5);
         const after = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
