@@ -36,6 +36,7 @@ export function lines(svg, title, whole, end, series) {
     svg.append(element("text", { x: LEFT - 4, y: TOP + 8, "text-anchor": "end" }, round(high)));
     svg.append(element("text", { x: LEFT - 4, y: HEIGHT - BOTTOM, "text-anchor": "end" }, round(low)));
     svg.append(element("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `epoch ${Math.ceil(end)}`));
+    let name = LEFT + 4;
     drawn.forEach((one, at) => {
         const kind = at === 0 ? "one" : "two";
         const points = one.points.map(([place, value]) => [x(place), y(value)]);
@@ -44,7 +45,8 @@ export function lines(svg, title, whole, end, series) {
         if (points.length <= 20) {
             points.forEach(([cx, cy]) => svg.append(element("circle", { class: kind, cx, cy, r: 3 })));
         }
-        svg.append(element("text", { class: kind, x: LEFT + 4 + at * 80, y: HEIGHT - 6 }, one.name));
+        svg.append(element("text", { class: kind, x: name, y: HEIGHT - 6 }, one.name));
+        name += 16 + 6.6 * one.name.length;
     });
 }
 
@@ -120,15 +122,17 @@ export class WeightMap {
         context.globalAlpha = 1;
         context.fillStyle = ink;
         context.font = "12px system-ui, sans-serif";
-        context.fillText("n 1", 4, 14);
+        context.fillText("n = 1", 4, 14);
         context.fillText("−1", 4, height - 6);
-        context.fillText("p 1", width - 24, height - 6);
+        context.fillText("p = 1", width - 36, height - 6);
+        // Points that overlap look darker, so that many of them still show where most are.
+        context.globalAlpha = 0.5;
         for (let k = 0; k < shown.length; k += 2) {
             context.beginPath();
-            context.arc(((shown[k] + 1) / 2) * width, ((1 - shown[k + 1]) / 2) * height, 3, 0, 2 * Math.PI);
-            context.fillStyle = ink;
+            context.arc(((shown[k] + 1) / 2) * width, ((1 - shown[k + 1]) / 2) * height, 2.5, 0, 2 * Math.PI);
             context.fill();
         }
+        context.globalAlpha = 1;
         const range = weights.length ? `weights from ${round(Math.min(...weights))} to ${round(Math.max(...weights))}` : "no weights of single triplets";
         canvas.setAttribute("aria-label", `${this.title} over p and n: ${range}, ${shown.length / 2} triplets.`);
     }

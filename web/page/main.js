@@ -54,12 +54,12 @@ const OBJECTIVES = [
 ];
 
 const EXPLAINED = {
-    margin: "A triplet counts while its negative is nearer than this below the positive. Empty: each counts.",
+    margin: "A triplet counts while n is above p minus this margin. Without a margin every triplet counts.",
     tau: "How sharply the triplet weight changes.",
     alpha: "How sharply the pull on the positive changes.",
     beta: "How sharply the push on the negative changes.",
-    lambda: "The similarity at which pull and push are at half of their strength.",
-    threshold: "How near other pairs must be to count in the relative sets.",
+    lambda: "The similarity at which pull and push have half of their strength.",
+    threshold: "How far a triplet looks for other pairs of the batch to compare with.",
     "circle-margin": "The margin of the circle weight.",
     temperature: "Lower values weigh the hardest negatives more.",
     "logit-bias": "What is added to each scaled similarity.",
@@ -214,9 +214,17 @@ function markWeights(failure) {
         return line;
     }));
     text.setAttribute("aria-invalid", failure ? "true" : "false");
-    const excerpt = failure?.excerpt ? `\n${failure.excerpt}` : "";
     const custom = at("objective").value === "custom";
-    at("weights-error").textContent = failure && custom ? failure.message + excerpt : "";
+    const told = failure && custom ? [["p", failure.message], ["pre", failure.excerpt]] : [];
+    const parts = told.filter(([, words]) => words).map(([kind, words]) => Object.assign(document.createElement(kind), { textContent: words }));
+    at("weights-error").replaceChildren(...parts);
+    // On a narrow screen the mark may be beyond the edge.
+    const shown = at("weights-error").querySelector("pre");
+    if (shown) {
+        const all = shown.textContent.split("\n");
+        const share = all.at(-1).length / Math.max(...all.map((line) => line.length));
+        shown.scrollLeft = share * shown.scrollWidth - shown.clientWidth / 2;
+    }
     if (failure && !custom) {
         show(failure);
     } else if (!failure && state.failed?.kind === "config") {
@@ -394,7 +402,9 @@ async function search() {
     if (!state.running) {
         await reopen();
     }
+    const caption = at("captions").selectedOptions[0].textContent;
     const [before, after] = await ask("search", [Number(row)]);
+    at("found-for").textContent = `Found for “${caption}”:`;
     for (const [id, found] of [["found-before", before], ["found-after", after]]) {
         at(id).replaceChildren(...(found ?? []).map(({ name, captions, similarity, right }) => {
             const item = document.createElement("li");
@@ -428,6 +438,7 @@ async function load(name, files) {
         [state.started, state.epochs, state.lines, state.curve] = [false, [], [], []];
         drawCharts();
         showPoints([]);
+        at("found-for").textContent = "";
         at("found-before").replaceChildren();
         at("found-after").replaceChildren();
         listCaptions();

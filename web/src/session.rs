@@ -86,6 +86,7 @@ impl Session {
         let mut contents = Vec::new();
         for pair in files.chunks_exact(2) {
             let file = pair[0].as_string().unwrap_or_default();
+            // The only copy: a program in WebAssembly reads its own memory alone.
             contents.push((file, js_sys::Uint8Array::new(&pair[1]).to_vec()));
         }
         let dataset = Dataset::from_files(name, contents)?;

@@ -400,7 +400,7 @@ test("a fault in a gradient is marked by line and column", async () => {
     await page.fill("#weights", good.replace("1.0 - p,", "1.0 - q,"));
     await page.waitForSelector("#gutter .bad");
     assert.equal(await page.textContent("#gutter .bad"), "3");
-    assert.match(await page.textContent("#weights-error"), /^your weights, line 3, column \d+: expected WGSL, found .*\n.*1\.0 - q.*\n.*\^/);
+    assert.match(await page.innerText("#weights-error"), /^your weights, line 3, column \d+: expected WGSL, found .*\n+.*1\.0 - q.*\n.*\^/);
     assert.equal(await page.getAttribute("#weights", "aria-invalid"), "true");
     await page.fill("#weights", good);
     await page.waitForSelector("#parameter-gamma");
@@ -436,6 +436,8 @@ test("the page works by keyboard, at phone width and in dark mode, and says what
         assert.match(await page.getAttribute("#map-positive", "aria-label"), /weights from .* 256 triplets/);
         assert.equal(await page.locator("#found-after li").count(), 5);
         assert.equal(await page.locator("#found-before li").count(), 5);
+        const caption = await page.evaluate(() => document.getElementById("captions").selectedOptions[0].textContent);
+        assert.equal(await page.textContent("#found-for"), `Found for “${caption}”:`);
         const after = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
         assert.ok(after <= 0, `${after} pixels wider than ${width} after training`);
         if (process.env.PICTURES) {
