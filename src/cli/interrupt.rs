@@ -1,5 +1,7 @@
 //! Ctrl-C and requests to end while a run trains: the step is finished, and the caller says what is saved.
 
+#[cfg(unix)]
+use signal_hook::consts::SIGXFSZ;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::Arc;
@@ -54,6 +56,13 @@ impl Drop for Interrupt {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
     }
+}
+
+/// A file beyond the limit of files (`ulimit -f`) is an error of the call that writes it. Without this, a signal would end
+/// the process.
+pub fn keep_going_at_the_limit_of_files() {
+    #[cfg(unix)]
+    let _ = flag::register(SIGXFSZ, Arc::default());
 }
 
 /// A signal that asks a process to end.

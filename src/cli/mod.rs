@@ -185,6 +185,7 @@ fn given() -> Vec<OsString> {
 
 /// Runs the command line with these arguments, the name of the program first. Returns the exit code.
 pub fn main(arguments: Vec<OsString>) -> u8 {
+    interrupt::keep_going_at_the_limit_of_files();
     GIVEN.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&arguments);
     let run = parse(arguments).and_then(|parsed| match parsed {
         Parsed::Command(command) => command.run(),

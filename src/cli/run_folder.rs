@@ -261,7 +261,16 @@ impl RunFolder {
     }
 
     fn save(&mut self, checkpoint: &Checkpoint, name: &'static str) -> Result<()> {
-        checkpoint.save(self.path.join(name))?;
+        let path = self.path.join(name);
+        if let Err(error) = checkpoint.save(&path) {
+            // The folder may be moved while the file is written. The next epoch writes the other files again.
+            if self.path.is_dir() {
+                return Err(error);
+            }
+            make_folder(&self.path)?;
+            self._lock = Lock::of(&self.path)?;
+            checkpoint.save(&path)?;
+        }
         if !self.heads.contains(&name) {
             self.heads.push(name);
         }
@@ -275,7 +284,13 @@ impl RunFolder {
 
     /// Writes the results of an epoch.
     pub fn record(&mut self, trainer: &Trainer, epoch: &Epoch) -> Result<()> {
-        self.restore_deleted(trainer)?;
+        if let Err(error) = self.restore_deleted(trainer) {
+            // The folder may be moved while it is looked at.
+            if self.path.is_dir() {
+                return Err(error);
+            }
+            self.restore_deleted(trainer)?;
+        }
         if epoch.best {
             self.save_best(trainer)?;
         }

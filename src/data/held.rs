@@ -4,7 +4,7 @@
 //! when the process ends. So features may be larger than memory in every format.
 
 use super::positioned::PositionedFile;
-use crate::io::Obstacle;
+use crate::io::{Obstacle, may_fail};
 use crate::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::io::{self, Write};
@@ -38,7 +38,7 @@ impl Held {
         self.bytes += bytes.len() as u64;
         let fits = self.file.is_none()
             && self.memory.len() + bytes.len() <= self.limit
-            && self.memory.try_reserve(bytes.len()).is_ok();
+            && may_fail(|| self.memory.try_reserve(bytes.len())).is_ok();
         if fits {
             self.memory.extend_from_slice(bytes);
             return Ok(());

@@ -1,6 +1,7 @@
 //! Values that cannot be read in place, because they are stored in another order. Without files they are held in memory.
 
 use super::positioned::PositionedFile;
+use crate::io::may_fail;
 use crate::{Error, Result};
 
 /// Bytes that arrive one after another.
@@ -18,7 +19,7 @@ impl Held {
 
     /// Adds bytes.
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.memory.try_reserve(bytes.len()).is_err() {
+        if may_fail(|| self.memory.try_reserve(bytes.len())).is_err() {
             let found = format!("none for {} more", bytes.len());
             return Err(Error::data(
                 &self.label,

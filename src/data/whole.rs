@@ -2,6 +2,7 @@
 
 use super::array::{Array, Element, Feature, FeatureFile, reshape};
 use super::npy::npy_header;
+use crate::io::may_fail;
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -34,7 +35,7 @@ pub fn read_rows_npy(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
 fn read_whole(array: FeatureFile) -> Result<(usize, usize, Vec<f32>)> {
     let (rows, cols) = (array.rows, array.cols);
     let mut values = Vec::new();
-    if rows.checked_mul(cols).is_none_or(|n| values.try_reserve_exact(n).is_err()) {
+    if rows.checked_mul(cols).is_none_or(|n| may_fail(|| values.try_reserve_exact(n)).is_err()) {
         let found = format!("shape [{rows}, {cols}]");
         return Err(Error::data(array.label, "a matrix that fits in memory", found, "use fewer rows"));
     }

@@ -2,6 +2,7 @@
 //!
 //! In a browser there are no files. There, only the words of messages are left.
 
+mod allocator;
 #[cfg(feature = "native")]
 mod cache;
 #[cfg(feature = "parquet")]
@@ -23,6 +24,9 @@ mod words;
 #[cfg(feature = "native")]
 mod write;
 
+#[cfg(feature = "native")]
+pub use allocator::Allocator;
+pub(crate) use allocator::may_fail;
 #[cfg(feature = "native")]
 pub(crate) use cache::cache_folder;
 #[cfg(feature = "parquet")]

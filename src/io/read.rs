@@ -1,7 +1,7 @@
 //! Reads regular files, up to a size that suits their use.
 
 use super::kind::kind_of;
-use super::{MAX_SAFETENSORS_HEADER, Obstacle};
+use super::{MAX_SAFETENSORS_HEADER, Obstacle, may_fail};
 use safetensors::SafeTensorError;
 use safetensors::tensor::Metadata;
 use std::fs::{self, File, OpenOptions};
@@ -120,6 +120,7 @@ pub(crate) fn read_start(path: &Path, bytes: usize) -> Result<Vec<u8>, Obstacle>
 
 /// Appends the next bytes of a file.
 fn read_on(file: &mut File, bytes: &mut Vec<u8>, more: u64) -> io::Result<()> {
-    bytes.try_reserve_exact(more.try_into().unwrap_or(usize::MAX)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let more_bytes = more.try_into().unwrap_or(usize::MAX);
+    may_fail(|| bytes.try_reserve_exact(more_bytes)).map_err(|_| io::ErrorKind::OutOfMemory)?;
     file.take(more).read_to_end(bytes).map(drop)
 }

@@ -68,7 +68,7 @@ fn address_space_is_limited() -> bool {
     #[cfg(all(feature = "native", unix))]
     {
         use rustix::process::{Resource, getrlimit};
-        getrlimit(Resource::As).current.is_some()
+        [Resource::As, Resource::Data].into_iter().any(|limit| getrlimit(limit).current.is_some())
     }
     #[cfg(not(all(feature = "native", unix)))]
     false

@@ -37,16 +37,18 @@ fn available() -> Option<u64> {
     (free > 0).then_some(free)
 }
 
-/// The bytes that a limit of this process (`ulimit -v`) leaves.
+/// The bytes that the limits of this process (`ulimit -v`, `ulimit -d`) leave.
 #[cfg(target_os = "linux")]
 fn address_space() -> u64 {
     use rustix::process::{Resource, getrlimit};
-    let Some(most) = getrlimit(Resource::As).current else { return u64::MAX };
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let taken = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse().ok());
-    most.saturating_sub(1024 * taken.unwrap_or(0u64))
+    let left = |limit, name| {
+        let Some(most) = getrlimit(limit).current else { return u64::MAX };
+        let taken =
+            status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
+        most.saturating_sub(1024 * taken.unwrap_or(0u64))
+    };
+    left(Resource::As, "VmSize:").min(left(Resource::Data, "VmData:"))
 }
 
 #[cfg(not(target_os = "linux"))]

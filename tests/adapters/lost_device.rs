@@ -35,13 +35,18 @@ fn lost(device: &Device) -> Outcome {
     });
     trainer.run_epoch()?;
     trainer.checkpoint()?.save(&last)?;
+    let saved = std::fs::read(&last)?;
     let error = trainer.run_epoch().err().ok_or("a destroyed device should be an error")?;
     let message = error.to_string();
     check(error.kind() == ErrorKind::Device, message.clone())?;
-    check(message.contains("last given kernel") && message.contains("resume"), message)?;
+    check(message.contains("last given kernel") && message.contains("resume"), message.clone())?;
+    check(!message.contains('\n'), message)?;
     // Every later call gives an error too, not a panic.
     check(trainer.run_epoch().is_err() && trainer.checkpoint().is_err(), "the device is gone")?;
     drop(trainer);
+    // The last good checkpoint stands, with nothing beside it.
+    check(std::fs::read(&last)? == saved, "the checkpoint has changed")?;
+    check(std::fs::read_dir(folder.path())?.count() == 1, "a file is left beside the checkpoint")?;
 
     let mut resumed = Trainer::resume(&open()?, data, wgoal::Checkpoint::load(&last)?)?;
     resumed.epochs().try_for_each(|epoch| epoch.map(|_| ()))?;

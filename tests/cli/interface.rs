@@ -240,7 +240,7 @@ fn gradient_is_the_one_known_by_hand() {
 fn bench_and_devices_report() {
     let place = Place::new();
     let bench = place.json("bench step --shape 8:6:5:4 --objective nca:lin-ms --device cpu --json");
-    let expected = ["device", "first_step_ms", "median_ms", "objective", "shape", "steps"];
+    let expected = ["device", "first_step_ms", "losses", "median_ms", "objective", "shape", "steps"];
     assert_eq!(keys(&bench), expected);
     assert!(bench["median_ms"].as_f64().unwrap() > 0.0 && bench["steps"].as_u64().unwrap() > 0);
     assert_eq!((&bench["shape"], &bench["objective"]), (&json!("8:6:5:4"), &json!("nca:lin-ms")));

@@ -15,7 +15,6 @@ mod guards;
 mod help;
 mod hubs;
 mod init;
-mod injected;
 mod inspect;
 mod interface;
 mod kcca;

@@ -1,5 +1,9 @@
 //! A weight file gives the same result on every device, also for operations whose result WGSL or a driver leaves open.
 
+#[path = "../common/programs.rs"]
+mod generated;
+
+use crate::common::random::Random;
 use crate::common::{Outcome, check};
 use wgoal::gradient::GradientOptions;
 use wgoal::objective::CustomWeights;
@@ -112,10 +116,8 @@ fn file(before: &str, positive: &str, negative: &str) -> String {
     )
 }
 
-/// All similarities are products of eighths, which every device computes exactly.
+/// The files above.
 pub fn operations(device: &Device) -> Outcome {
-    let images: Vec<f32> = (0..16).map(|k| (k as f32 - 7.0) / 8.0).collect();
-    let texts: Vec<f32> = (0..16).map(|k| if k % 3 == 0 { -1.0 } else { 1.0 }).collect();
     let exact = CASES.iter().map(|case| (case, 1e-6));
     let approximate = FUNCTIONS.iter().map(|case| (case, 2e-4));
     let cases = exact
@@ -124,17 +126,53 @@ pub fn operations(device: &Device) -> Outcome {
     let all = include_str!("../common/operations.wgsl").to_string();
     for (source, tolerance) in cases.chain([(all, 2e-4)]) {
         let weights = CustomWeights::new("case.wgsl", &source, []).map_err(|e| format!("{source}\n{e}"))?;
-        let objective = Objective::Custom { weights, margin: None };
-        let options = GradientOptions::default().with(|c| c.normalize = false);
-        let [expected, found] =
-            [&Device::cpu(), device].map(|d| objective.gradients(d, (&images, 1), (&texts, 1), options));
-        let (expected, found) = (expected?, found?);
-        for (a, b) in [(&expected.images, &found.images), (&expected.texts, &found.texts)] {
-            let size = a.iter().fold(0.0f32, |size, x| size.max(x.abs()));
-            check(size > 0.0, format!("no gradient of\n{source}"))?;
-            let near = a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance * size);
-            check(near, format!("{source}\n{a:?}\n{b:?}"))?;
-        }
+        let has_gradient = compare(device, weights, tolerance).map_err(|e| format!("{source}\n{e}"))?;
+        check(has_gradient, format!("no gradient of\n{source}"))?;
     }
     Ok(())
+}
+
+/// Generated files. `WGOAL_PROGRAMS` is how many; the short form tries a few.
+pub fn programs(device: &Device) -> Outcome {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a whole number"))
+    };
+    let (wanted, mut random) = (number("WGOAL_PROGRAMS", 6), Random::new(number("WGOAL_FUZZ_SEED", 5)));
+    let (mut tried, mut accepted, mut with_gradient) = (0, 0, 0);
+    while accepted < wanted {
+        let choices: Vec<u8> = (0..40 + random.below(400)).map(|_| random.below(256) as u8).collect();
+        let source = generated::program(&choices);
+        tried += 1;
+        check(tried < 40 + 8 * wanted, format!("{accepted} of {tried} programs are accepted:\n{source}"))?;
+        // A program may divide constants by zero, or give no positive weights.
+        let Ok(weights) = CustomWeights::new("generated.wgsl", &source, []) else { continue };
+        accepted += 1;
+        let has_gradient = compare(device, weights, 2e-4).map_err(|e| format!("{source}\n{e}"))?;
+        with_gradient += u64::from(has_gradient);
+    }
+    let name = &device.info().name;
+    println!("{name}: {accepted} of {tried} programs are accepted, {with_gradient} have a gradient");
+    check(2 * with_gradient >= accepted, format!("{with_gradient} of {accepted} programs have a gradient"))
+}
+
+/// Compares gradients with these weights in the interpreter and on a device. Returns whether one is not zero. All similarities are products of eighths, which every
+/// device computes exactly.
+fn compare(device: &Device, weights: CustomWeights, tolerance: f32) -> Result<bool, String> {
+    let images: Vec<f32> = (0..16).map(|k| (k as f32 - 7.0) / 8.0).collect();
+    let texts: Vec<f32> = (0..16).map(|k| if k % 3 == 0 { -1.0 } else { 1.0 }).collect();
+    let objective = Objective::Custom { weights, margin: None };
+    let options = GradientOptions::default().with(|c| c.normalize = false);
+    let [expected, found] = [&Device::cpu(), device]
+        .map(|d| objective.gradients(d, (&images, 1), (&texts, 1), options).map_err(|e| e.to_string()));
+    let (expected, found) = (expected?, found?);
+    let mut has_gradient = true;
+    for (a, b) in [(&expected.images, &found.images), (&expected.texts, &found.texts)] {
+        let size = a.iter().fold(0.0f32, |size, x| size.max(x.abs()));
+        has_gradient &= size > 0.0;
+        let near = a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance * size);
+        if !near {
+            return Err(format!("the interpreter gives {a:?}\n{} gives {b:?}", device.info().name));
+        }
+    }
+    Ok(has_gradient)
 }

@@ -263,6 +263,7 @@ fn main() {
     suite.module("custom");
     suite.each("combinations", combinations);
     suite.each("operations", agreement::operations);
+    suite.each("programs", agreement::programs);
     suite.once("parameters", parameters);
     suite.once("defaults", defaults);
     suite.once("refused", refused);

@@ -5,6 +5,9 @@
 //! inputs with `WGOAL_FUZZ_KEEP`. `WGOAL_FUZZ_SEED` is the seed. The short form has always the same seed.
 #![cfg(feature = "native")]
 
+#[path = "../common/programs.rs"]
+mod programs;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use wgoal::objective::CustomWeights;
 use wgoal::report::Run;
+use wgoal::sweep::{Sweep, Variant};
 use wgoal::{Checkpoint, Dataset, Device, Error, Objective, Split, TrainConfig, Trainer};
 
 /// The system's allocator. It counts the bytes that are held.
@@ -42,6 +46,8 @@ static ALLOCATOR: Counting = Counting;
 
 /// The longest time of an input. On a busy machine a process may wait, so the time that counts is the shortest of three.
 const TIME: Duration = Duration::from_secs(1);
+/// The most inputs that are kept to change them.
+const INPUTS: usize = 4000;
 /// The most memory that an input may take.
 const MEMORY: usize = 200_000_000;
 
@@ -125,8 +131,10 @@ fn change(random: &mut Random, input: &[u8], other: &[u8]) -> Vec<u8> {
 fn shape(target: &str, message: &str) -> String {
     let start = message.find("expected").unwrap_or(0);
     let (expected, found) = message[start..].split_once(", found ").unwrap_or((message, ""));
-    let repeats = ["objective", "option", "weights"].contains(&target);
-    let found: String = if repeats { String::new() } else { found.chars().take(24).collect() };
+    let repeats = ["objective", "option", "weights", "grammar"].contains(&target);
+    // What is quoted from the input says nothing new.
+    let own = found.chars().take_while(|c| !"`'\"{[(".contains(*c));
+    let found: String = if repeats { String::new() } else { own.take(24).collect() };
     let text = expected.to_string() + &found;
     text.chars().filter(|c| c.is_ascii_lowercase() || *c == ' ').take(90).collect()
 }
@@ -277,15 +285,51 @@ fn targets(place: &Path) -> Vec<Target> {
         Target {
             name: "weights",
             seeds: texts(&[weights]),
-            read: Box::new(move |input| {
-                let weights = CustomWeights::new("mine.wgsl", &text(input), [])?;
-                for (p, n) in [(0.0f32, 0.0f32), (0.9, -0.3), (-1.0, 1.0)] {
-                    weights.at(p, n)?;
-                }
-                Ok(())
-            }),
+            read: Box::new(move |input| evaluate(&text(input))),
         },
+        // The bytes choose the program, so each input is a program of the grammar.
+        Target {
+            name: "grammar",
+            seeds: vec![vec![], long_program()],
+            read: Box::new(|input| evaluate(&programs::program(input))),
+        },
+        sweep(place),
     ]
+}
+
+/// The choices of a long program that is accepted. Others divide constants by zero, for example.
+fn long_program() -> Vec<u8> {
+    let mut random = Random(9);
+    let mut choices = || (0..300).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    let is_accepted = |choices: &Vec<u8>| evaluate(&programs::program(choices)).is_ok();
+    std::iter::repeat_with(&mut choices).take(100).find(is_accepted).expect("an accepted program")
+}
+
+/// Reads a weight file and evaluates it.
+fn evaluate(source: &str) -> Result<(), Error> {
+    let weights = CustomWeights::new("mine.wgsl", source, [])?;
+    for (p, n) in [(0.0f32, 0.0f32), (0.9, -0.3), (-1.0, 1.0)] {
+        weights.at(p, n)?;
+    }
+    Ok(())
+}
+
+/// The results of a sweep of two points. A sweep that goes on from a changed file trains what the file does not have.
+fn sweep(place: &Path) -> Target {
+    // Another target changes the other dataset.
+    let data = place.join("other");
+    dataset(&data);
+    let variants = [0.01, 0.02].map(|lr| {
+        let config = TrainConfig::default().with(|c| (c.embed, c.epochs, c.batch, c.lr) = (2, 1, 8, lr));
+        Variant { point: format!("lr={lr}"), config }
+    });
+    let sweep = Sweep::new(variants.to_vec(), vec![0], None).unwrap();
+    let (out, data) = (place.join("sweep"), std::sync::Arc::new(Dataset::open(data).unwrap()));
+    let run = move |out: &Path| sweep.run(&Device::cpu(), data.clone(), out, |_| ()).map(drop);
+    run(&out).unwrap();
+    let results = out.join("results.jsonl");
+    let seeds = vec![fs::read(&results).unwrap()];
+    Target { name: "results", seeds, read: through_file(results, move |_| run(&out)) }
 }
 
 /// The bytes of a head as a version wrote it that knew no checksum.
@@ -311,6 +355,12 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
+/// The time that a processor gave to this thread, where the system tells it. Otherwise 0.
+fn processor_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0))
+}
+
 fn variable(name: &str, default: f64) -> f64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
@@ -333,7 +383,7 @@ fn every_reader_ends_with_one_line() {
         }
         inputs.extend(corpus(target.name));
         let mut shapes: BTreeSet<String> = BTreeSet::new();
-        let (began, mut tried) = (Instant::now(), 0);
+        let (began, processor, mut tried) = (Instant::now(), processor_time(), 0);
         // The kept inputs come first, unchanged.
         let mut kept = inputs.clone().into_iter();
         while began.elapsed() < seconds || kept.len() > 0 {
@@ -351,7 +401,8 @@ fn every_reader_ends_with_one_line() {
                     break;
                 }
             }
-            if shapes.insert(shape(target.name, &message)) && !inputs.contains(&input) {
+            let is_new = shapes.insert(shape(target.name, &message));
+            if is_new && inputs.len() < INPUTS && !inputs.contains(&input) {
                 // A corpus that stays small is read in the short form too.
                 if let Some(keep) = keep.as_ref().filter(|_| shapes.len() <= 40) {
                     let folder = keep.join(target.name);
@@ -361,7 +412,8 @@ fn every_reader_ends_with_one_line() {
                 inputs.push(input);
             }
         }
-        println!("{}: {tried} inputs, {} messages", target.name, shapes.len());
+        let took = (processor_time() - processor).as_secs_f64();
+        println!("{}: {tried} inputs, {} messages, {took:.1} s of a processor", target.name, shapes.len());
         assert!(tried > 20, "{}: {tried} inputs", target.name);
     }
     assert!(findings.is_empty(), "{}", findings.join("\n"));

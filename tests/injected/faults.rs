@@ -2,9 +2,9 @@
 //! happened.
 //!
 //! `WGOAL_FAULTS` is the number of calls of each kind to try; `scripts/faults` sets it. The short form tries two.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use super::place::*;
+use crate::place::*;
+use libtest_mimic::{Completion, Failed, Trial};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -27,22 +27,50 @@ fn points() -> usize {
     std::env::var("WGOAL_FAULTS").map_or(2, |text| text.parse().expect("WGOAL_FAULTS is a number"))
 }
 
-/// The program that makes calls fail. `None` without a C compiler.
-fn injector() -> Option<&'static PathBuf> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+/// The program that makes calls fail, or why there is none.
+fn injector() -> Result<&'static PathBuf, &'static str> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/injected/inject.c");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/injected/inject.c");
         let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("inject");
-        match Command::new("cc").args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).status() {
-            Ok(status) => {
-                assert!(status.success(), "cc {source}");
-                Some(program)
-            }
-            Err(_) => None,
+        let built =
+            Command::new("cc").args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).status();
+        match built {
+            Ok(status) => assert!(status.success(), "cc {source}"),
+            Err(_) if std::env::var_os("WGOAL_REQUIRE_COMPILERS").is_some() => panic!("no cc"),
+            Err(_) => return Err("no cc here".into()),
+        }
+        let counts = tempfile::tempdir().unwrap();
+        let (code, stderr) = injected(Command::new(&program).arg(counts.path().join("counts")));
+        if code == 125 {
+            Err(format!("this system forbids ptrace or seccomp ({stderr})"))
+        } else {
+            Ok(program)
         }
     });
-    assert!(built.is_some() || std::env::var_os("WGOAL_REQUIRE_COMPILERS").is_none(), "no cc");
-    built.as_ref()
+    built.as_ref().map_err(String::as_str)
+}
+
+/// Gives `true` to a command of the injector, without a fault. Its exit code and its message.
+fn injected(command: &mut Command) -> (i32, String) {
+    let output = command.args(["none", "0", "kill", "/bin/true"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_string();
+    (output.status.code().unwrap_or(-1), stderr)
+}
+
+/// A process that is traced cannot be traced by another. So an injector in an injector sees a system that forbids it.
+fn a_system_that_forbids_tracing_is_noticed() -> Result<Completion, Failed> {
+    let injector = match injector() {
+        Ok(injector) => injector,
+        Err(why) => return Ok(Completion::ignored_with(why)),
+    };
+    let place = tempfile::tempdir()?;
+    let [outer, inner] = ["outer", "inner"].map(|name| place.path().join(name));
+    let mut command = Command::new(injector);
+    command.arg(outer).args(["none", "0", "kill"]).arg(injector).arg(inner);
+    let (code, stderr) = injected(&mut command);
+    assert!(code == 125 && stderr.starts_with("ptrace: "), "exit code {code}: {stderr}");
+    Ok(Completion::Completed)
 }
 
 struct Injected {
@@ -54,7 +82,7 @@ struct Injected {
 /// Runs a command whose call `at` of a kind has this end.
 fn run(place: &Place, args: &str, (kind, at, end): (&str, usize, &str)) -> Injected {
     let counts = place.path("counts");
-    let output = Command::new(injector().unwrap())
+    let output = Command::new(injector().expect("try_all has looked"))
         .arg(&counts)
         .args([kind, &at.to_string(), end, env!("CARGO_BIN_EXE_wgoal")])
         .args(args.split_whitespace())
@@ -74,7 +102,7 @@ fn run(place: &Place, args: &str, (kind, at, end): (&str, usize, &str)) -> Injec
 }
 
 /// Takes the times and the device out of a line of results.
-fn untimed(value: &mut serde_json::Value) {
+pub fn untimed(value: &mut serde_json::Value) {
     if let Some(fields) = value.as_object_mut() {
         fields.remove("seconds");
         fields.remove("device");
@@ -85,7 +113,7 @@ fn untimed(value: &mut serde_json::Value) {
 }
 
 /// The files of a folder. Times are taken out, and pages with times are named only.
-fn files(place: &Place, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn files(place: &Place, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for (path, bytes) in place.listing() {
         let Ok(path) = path.strip_prefix(out) else { continue };
@@ -114,23 +142,23 @@ fn files(place: &Place, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Which files differ, for messages.
-fn differences(one: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<PathBuf> {
+pub fn differences(one: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<PathBuf> {
     let names = one.keys().chain(other.keys().filter(|name| !one.contains_key(*name)));
     names.filter(|name| one.get(*name) != other.get(*name)).cloned().collect()
 }
 
 /// Tries all faults on a command that writes into `out`. The same command is then given again, and its files must be those of
 /// a command without a fault.
-fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) {
-    if injector().is_none() {
-        return println!("skipped: no cc");
+fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion, Failed> {
+    if let Err(why) = injector() {
+        return Ok(Completion::ignored_with(why));
     }
     let place = Place::new();
     prepare(&place);
     let whole = run(&place, args, ("none", 0, "kill"));
     assert_eq!(whole.code, 0, "{args}\n{}", whole.stderr);
     let expected = files(&place, out);
-    let (mut wrong, mut tried) = (Vec::new(), 0);
+    let (mut wrong, mut kills, mut errors_tried) = (Vec::new(), 0, 0);
     for (kind, errors) in KINDS {
         let count = whole.counts[kind];
         let wanted = points().min(count);
@@ -139,7 +167,10 @@ fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) {
             for end in std::iter::once("kill".to_string()).chain(errors.iter().map(u8::to_string)) {
                 fs::remove_dir_all(place.path(out)).unwrap();
                 let broken = run(&place, args, (kind, at, &end));
-                tried += 1;
+                match broken.code {
+                    137 => kills += 1,
+                    _ => errors_tried += usize::from(end != "kill"),
+                }
                 let fault = format!("{kind} {at} of {count}: {end}");
                 let last = broken.stderr.lines().last().unwrap_or_default();
                 let sound = match (&end[..], broken.code) {
@@ -163,32 +194,29 @@ fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) {
             }
         }
     }
-    println!("{tried} faults in wgoal {args}");
+    println!("{kills} kills and {errors_tried} errors in wgoal {args}");
     assert!(wrong.is_empty(), "wgoal {args}\n{}", wrong.join("\n"));
+    Ok(Completion::Completed)
 }
 
-#[test]
-fn train_survives_faults() {
+fn train_survives_faults() -> Result<Completion, Failed> {
     let args = "train data --recipe goal --epochs 2 --batch 16 --embed 4 --device cpu --checkpoint-every 1 --resume=auto \
                 --out run";
-    try_all(|_| (), args, "run");
+    try_all(|_| (), args, "run")
 }
 
-#[test]
-fn sweep_survives_faults() {
+fn sweep_survives_faults() -> Result<Completion, Failed> {
     let args = "sweep data --objectives con:con,hinge --seeds 0 --epochs 1 --batch 16 --embed 4 --device cpu --out sweep";
-    try_all(|_| (), args, "sweep");
+    try_all(|_| (), args, "sweep")
 }
 
-#[test]
-fn embed_survives_faults() {
+fn embed_survives_faults() -> Result<Completion, Failed> {
     let args = "embed run data --device cpu --out vectors";
-    try_all(|place| drop(place.train("run", "--no-baselines")), args, "vectors");
+    try_all(|place| drop(place.train("run", "--no-baselines")), args, "vectors")
 }
 
-#[test]
-fn baseline_survives_faults() {
-    try_all(|_| (), "baseline cca data --embed 4 --device cpu --out cca", "cca");
+fn baseline_survives_faults() -> Result<Completion, Failed> {
+    try_all(|_| (), "baseline cca data --embed 4 --device cpu --out cca", "cca")
 }
 
 /// A small file system, which is unmounted when it is dropped.
@@ -220,8 +248,7 @@ impl Drop for Mounted {
 
 /// A full disk, or one without room for another file, is an error of one line. With more room, the same command ends as
 /// if nothing had happened.
-#[test]
-fn a_full_disk_loses_nothing() {
+fn a_full_disk_loses_nothing() -> Result<Completion, Failed> {
     let train = "train data --recipe goal --epochs 2 --batch 16 --embed 4 --device cpu --no-baselines --resume=auto \
                  --out full/run";
     let sweep = "sweep data --objectives con:con,hinge --seeds 0 --epochs 1 --batch 16 --embed 4 --device cpu \
@@ -236,7 +263,7 @@ fn a_full_disk_loses_nothing() {
         let mut refused = 0;
         for limit in limits.chain([3, 5, 7].map(|files| format!("nr_inodes={files}"))) {
             let Some(full) = Mounted::new(place.path("full"), &limit) else {
-                return println!("skipped: no right to mount a file system");
+                return Ok(Completion::ignored_with("no right to mount a file system"));
             };
             let output = place.run(args);
             let last = output.stderr.lines().last().unwrap_or_default();
@@ -252,4 +279,19 @@ fn a_full_disk_loses_nothing() {
         }
         assert!(refused > 2, "{refused} commands met a full disk");
     }
+    Ok(Completion::Completed)
+}
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        Trial::ignorable_test("train_survives_faults", train_survives_faults),
+        Trial::ignorable_test("sweep_survives_faults", sweep_survives_faults),
+        Trial::ignorable_test("embed_survives_faults", embed_survives_faults),
+        Trial::ignorable_test("baseline_survives_faults", baseline_survives_faults),
+        Trial::ignorable_test("a_full_disk_loses_nothing", a_full_disk_loses_nothing),
+        Trial::ignorable_test(
+            "a_system_that_forbids_tracing_is_noticed",
+            a_system_that_forbids_tracing_is_noticed,
+        ),
+    ]
 }
