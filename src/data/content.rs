@@ -1,6 +1,7 @@
 //! A hash of all feature values that a run can see.
 
 use super::array::FeatureFile;
+use super::local::Local;
 use super::{Dataset, Features, Side, Split};
 use crate::Result;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 const PIECE: usize = 1 << 22;
 
 impl Dataset {
-    /// A hash (XXH3) of the feature values of every row that a split has, and of all local features. It changes when any
+    /// A hash (XXH3) of the feature values of every row that a split has: pooled and local ones. It changes when any
     /// of these values changes. It is the same for a folder and a safetensors file. The first call reads these rows, at
     /// the speed of the disk. For features of 64 MiB or more, the result is cached in a file, until the size or the time
     /// of a file changes.
@@ -30,9 +31,12 @@ impl Dataset {
         let (mut hash, mut piece) = (Xxh3Default::new(), Vec::new());
         for side in [Side::Image, Side::Text] {
             let Features { pooled, local, .. } = &self.sides[side as usize];
-            let pooled = pooled.iter().map(|file| (file, self.runs(side)));
-            let whole = |file: &FeatureFile| std::iter::once(0..file.rows).collect::<Vec<_>>();
-            let local = local.iter().map(|local| (&local.rows, whole(&local.rows)));
+            let items = self.runs(side);
+            let pooled = pooled.iter().map(|file| (file, items.clone()));
+            // Padding between the items of a run may hold anything.
+            let rows =
+                |local: &Local| joined(items.iter().cloned().flatten().map(|item| local.rows_of(item)));
+            let local = local.iter().map(|local| (&local.rows, rows(local)));
             for (file, runs) in pooled.chain(local) {
                 let most = (PIECE / file.row_bytes().max(1)).max(1);
                 for run in runs {
@@ -57,6 +61,18 @@ impl Dataset {
     }
 }
 
+/// Ranges that ascend, those joined that touch.
+fn joined(ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+    let mut joined: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
 /// Reads rows one after the other, as they are in the file, with little-endian values.
 fn read_rows(file: &FeatureFile, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
     out.resize(rows.len() * file.row_bytes(), 0);
@@ -69,17 +85,24 @@ mod tests {
     use crate::data::Arrays;
 
     /// Rows 3 and 8 of the images, and text 9, are in no split.
-    fn hash_with(side: Side, at: usize, value: f32) -> u64 {
-        let mut features = [[0.5; 20], [0.25; 20]];
-        features[side as usize][at] = value;
-        let arrays = Arrays::new()
-            .with_features("images", &[10, 2], &features[0])
-            .with_features("texts", &[10, 2], &features[1])
+    fn splits(arrays: Arrays) -> u64 {
+        let arrays = arrays
             .with_rows("text_to_image", &[0, 1, 2, 4, 5, 6, 7, 9, 9, 3])
             .with_rows("split_train", &[4, 0, 1, 2])
             .with_rows("split_val", &[5, 6])
             .with_rows("split_test", &[9, 7]);
         Dataset::from_arrays("made", arrays).unwrap().content_hash().unwrap()
+    }
+
+    fn hash_with(side: Side, at: usize, value: f32) -> u64 {
+        let mut features = [[0.5; 20], [0.25; 20]];
+        features[side as usize][at] = value;
+        let [images, texts] = &features;
+        splits(Arrays::new().with_features("images", &[10, 2], images).with_features(
+            "texts",
+            &[10, 2],
+            texts,
+        ))
     }
 
     #[test]
@@ -92,6 +115,41 @@ mod tests {
                     Side::Text => at / 2 == 9,
                 };
                 assert_eq!(hash_with(side, at, 0.75) == same, is_unused, "{side:?} {at}");
+            }
+        }
+    }
+
+    /// Ten images with 2 regions each; texts with 1 and 3 tokens in turn; and the same texts padded to 3 tokens.
+    fn local_hash(name: &str, at: usize, value: f32) -> u64 {
+        let offsets = [0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20];
+        let mut features = vec![0.5; if name == "padded" { 30 } else { 20 }];
+        features[at] = value;
+        let other = [0.25; 20];
+        let arrays = Arrays::new().with_features("texts", &[10, 2], &other);
+        splits(match name {
+            "regions" => arrays.with_features("image_regions", &[10, 2, 1], &features),
+            "tokens" => arrays
+                .with_features("images", &[10, 2], &other)
+                .with_features("text_tokens", &[20, 1], &features)
+                .with_rows("text_offsets", &offsets),
+            _ => arrays
+                .with_features("images", &[10, 2], &other)
+                .with_features("text_tokens", &[10, 3, 1], &features)
+                .with_rows("text_offsets", &offsets),
+        })
+    }
+
+    #[test]
+    fn the_hash_covers_the_local_features_of_the_splits() {
+        for (name, count, unused) in [
+            ("regions", 20, &[6, 7, 16, 17][..]),
+            ("tokens", 20, &[17, 18, 19]),
+            // Texts with one token have two rows of padding.
+            ("padded", 30, &[1, 2, 7, 8, 13, 14, 19, 20, 25, 26, 27, 28, 29]),
+        ] {
+            let same = local_hash(name, 0, 0.5);
+            for at in 0..count {
+                assert_eq!(local_hash(name, at, 0.75) == same, unused.contains(&at), "{name} {at}");
             }
         }
     }

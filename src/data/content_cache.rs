@@ -53,7 +53,8 @@ impl Dataset {
 
 /// The state of the files at a path: their names, sizes and times, and what the dataset takes from them.
 fn state(path: &Path, fingerprint: u64) -> String {
-    let mut text = format!("{fingerprint:016x}");
+    // The number changes with what is hashed.
+    let mut text = format!("2 {fingerprint:016x}");
     for path in Source::paths(path) {
         let Ok(found) = fs::metadata(&path) else { continue };
         let time = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
