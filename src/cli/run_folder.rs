@@ -32,6 +32,9 @@ const LAST: &str = "last.safetensors";
 /// The folder of the members of an ensemble.
 pub const MEMBERS: &str = "members";
 
+/// How often a folder is written again that goes while it is written.
+const TURNS: usize = 10;
+
 /// An open run folder.
 pub struct RunFolder {
     path: PathBuf,
@@ -261,16 +264,7 @@ impl RunFolder {
     }
 
     fn save(&mut self, checkpoint: &Checkpoint, name: &'static str) -> Result<()> {
-        let path = self.path.join(name);
-        if let Err(error) = checkpoint.save(&path) {
-            // The folder may be moved while the file is written. The next epoch writes the other files again.
-            if self.path.is_dir() {
-                return Err(error);
-            }
-            make_folder(&self.path)?;
-            self._lock = Lock::of(&self.path)?;
-            checkpoint.save(&path)?;
-        }
+        checkpoint.save(self.path.join(name))?;
         if !self.heads.contains(&name) {
             self.heads.push(name);
         }
@@ -284,18 +278,12 @@ impl RunFolder {
 
     /// Writes the results of an epoch.
     pub fn record(&mut self, trainer: &Trainer, epoch: &Epoch) -> Result<()> {
-        if let Err(error) = self.restore_deleted(trainer) {
-            // The folder may be moved while it is looked at.
-            if self.path.is_dir() {
-                return Err(error);
-            }
-            self.restore_deleted(trainer)?;
-        }
+        self.restore_deleted(trainer)?;
         if epoch.best {
-            self.save_best(trainer)?;
+            self.unless_gone(trainer, |folder| folder.save_best(trainer))?;
         }
         self.add_line(epoch)?;
-        self.save(&trainer.checkpoint()?, LAST)
+        self.unless_gone(trainer, |folder| folder.save(&trainer.checkpoint()?, LAST))
     }
 
     /// Writes again what was deleted from the folder, or the whole folder, and says so.
@@ -303,6 +291,31 @@ impl RunFolder {
     /// # Errors
     /// Another text in the place of the metrics, or a file that cannot be written.
     pub fn restore_deleted(&mut self, trainer: &Trainer) -> Result<()> {
+        // The folder may go while its files are looked at.
+        let mut result = self.restore(trainer);
+        for _ in 0..TURNS {
+            if result.is_ok() || self.path.is_dir() {
+                break;
+            }
+            result = self.restore(trainer);
+        }
+        result
+    }
+
+    /// Writes into the folder. If that fails because the folder has just been moved or deleted, writes the folder again first.
+    fn unless_gone(&mut self, trainer: &Trainer, write: impl Fn(&mut Self) -> Result<()>) -> Result<()> {
+        let mut result = write(self);
+        for _ in 0..TURNS {
+            if result.is_ok() || self.path.is_dir() {
+                break;
+            }
+            self.restore_deleted(trainer)?;
+            result = write(self);
+        }
+        result
+    }
+
+    fn restore(&mut self, trainer: &Trainer) -> Result<()> {
         if !self.path.is_dir() {
             make_folder(&self.path)?;
             self._lock = Lock::of(&self.path)?;
@@ -327,15 +340,22 @@ impl RunFolder {
 
     /// Writes checkpoints within an epoch too.
     pub fn checkpoint_every(&self, trainer: &mut Trainer, every: Option<Every>) {
-        let last = self.path.join(LAST);
+        let (folder, last) = (self.path.clone(), self.path.join(LAST));
         if let Some(every) = every {
-            trainer.checkpoint_every(every, move |checkpoint| checkpoint.save(&last));
+            trainer.checkpoint_every(every, move |checkpoint| match checkpoint.save(&last) {
+                // The folder has been moved or deleted. It comes again with the other files when the epoch ends.
+                Err(_) if !folder.is_dir() => Ok(()),
+                result => result,
+            });
         }
     }
 
     /// Writes the checkpoint of a run that was stopped within an epoch.
-    pub fn save_within(&self, trainer: &Trainer) -> Result<()> {
-        if trainer.step() == 0 { Ok(()) } else { trainer.checkpoint()?.save(self.path.join(LAST)) }
+    pub fn save_within(&mut self, trainer: &Trainer) -> Result<()> {
+        if trainer.step() == 0 {
+            return Ok(());
+        }
+        self.unless_gone(trainer, |folder| folder.save(&trainer.checkpoint()?, LAST))
     }
 
     fn add_line(&mut self, result: &impl Serialize) -> Result<()> {

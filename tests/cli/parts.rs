@@ -4,6 +4,7 @@ use super::place::*;
 use std::fs;
 #[cfg(unix)]
 use std::{
+    io::Read,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -243,7 +244,12 @@ fn the_hash_of_large_features_is_cached() {
 fn until(child: &mut Child, reached: impl Fn() -> bool) {
     let began = Instant::now();
     while !reached() {
-        assert!(began.elapsed() < HANGS && child.try_wait().unwrap().is_none());
+        if child.try_wait().unwrap().is_some() {
+            let mut stderr = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+            panic!("the run has ended\n{stderr}");
+        }
+        assert!(began.elapsed() < HANGS);
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -284,28 +290,46 @@ fn files_that_are_deleted_while_a_run_trains_come_back() {
     assert!(output.code == 0 && !output.stderr.contains("warning: run/"), "{}", output.stderr);
 }
 
-/// The folder of a run is moved while it trains, also while it writes. The run makes a new one and goes on.
+/// The folder of a run is moved while it trains, at whatever moment: the run writes a new one, says so, and goes on. With
+/// checkpoints after each step, most moves come while a file is being written.
 #[cfg(unix)]
 #[test]
-fn a_folder_that_is_moved_while_a_run_trains_is_noticed() {
-    let place = Place::new();
-    let args = "train data --recipe goal --device cpu --embed 4 --batch 16 --epochs 1000000 --lr 1e-9 --no-baselines \
-                --no-report --quiet --out run";
-    let mut child = place.start(&args.split_whitespace().collect::<Vec<_>>().join(" "), Stdio::piped);
+fn a_folder_that_is_moved_while_a_run_trains_is_written_again() {
     let names = ["metrics.jsonl", "config.json", "run.toml", "best.safetensors", "last.safetensors"];
-    let is_whole = || names.iter().all(|name| place.path("run").join(name).exists());
-    until(&mut child, is_whole);
-    fs::rename(place.path("run"), place.path("moved")).unwrap();
-    until(&mut child, is_whole);
-    // The next line comes after the warnings.
-    let length = || fs::metadata(place.path("run/metrics.jsonl")).unwrap().len();
-    let before = length();
-    until(&mut child, || length() > before);
-    let _ = child.kill();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let warning = "warning: run/config.json was deleted while the run trained; it is written again\n";
-    assert!(stderr.contains(warning), "{stderr}");
+    for every in ["1", "1000"] {
+        let place = Place::new();
+        let mut child = place.start(
+            &format!(
+                "train data --recipe goal --device cpu --embed 4 --batch 8 --epochs 1000000 --lr 1e-9 --no-baselines \
+                 --no-report --quiet --checkpoint-every {every} --out run"
+            ),
+            Stdio::piped,
+        );
+        let is_whole = || names.iter().all(|name| place.path("run").join(name).exists());
+        for k in 0..10 {
+            until(&mut child, is_whole);
+            fs::rename(place.path("run"), place.path(&format!("moved{k}"))).unwrap();
+        }
+        until(&mut child, is_whole);
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(143), "{stderr}");
+        for name in &names[..4] {
+            let warning =
+                format!("warning: run/{name} was deleted while the run trained; it is written again\n");
+            assert_eq!(stderr.matches(&warning).count(), 10, "{name}\n{stderr}");
+        }
+        let done = place.metrics("run").len();
+        place.ok(&format!(
+            "train --resume --no-baselines --no-report --device cpu --epochs {} --out run",
+            done + 1
+        ));
+        let epochs: Vec<u64> =
+            place.metrics("run").iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+        assert!(epochs.iter().zip(1..).all(|(&epoch, expected)| epoch == expected), "{epochs:?}");
+    }
 }
 
 /// A finished sweep trains a head again that is missing or damaged: the chosen ones, with their correction for hubs.
