@@ -14,6 +14,8 @@ mod eval;
 mod pairs;
 #[cfg(feature = "native")]
 mod products;
+#[cfg(feature = "native")]
+mod ranks;
 mod step;
 
 #[cfg(feature = "native")]
@@ -24,6 +26,8 @@ pub use epoch::{EpochTimes, epoch};
 pub use eval::{EvalTimes, eval};
 #[cfg(feature = "native")]
 pub use pairs::{PairsTimes, pairs, plot};
+#[cfg(feature = "native")]
+pub use ranks::{RanksTimes, ranks};
 #[cfg(feature = "native")]
 pub use step::{Profiled, StepProfile, roofline, step};
 pub use step::{StepTimes, step_async};

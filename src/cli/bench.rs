@@ -1,11 +1,13 @@
 //! `wgoal bench`: times training steps, gradients, epochs and evaluations on synthetic data, and measures the peak
 //! rates of the device. Every result is checked.
 
+use super::job::Job;
 use super::{DeviceArg, ObjectiveArgs, make_folder, print_json, refuse_overwriting, say};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
 use wgoal::bench::{self, Ceiling, Row, StepProfile};
+use wgoal::cluster::SLICES;
 use wgoal::data::write_file;
 use wgoal::device::KernelTime;
 use wgoal::{Error, ErrorKind, Result, TrainConfig};
@@ -32,6 +34,8 @@ pub enum BenchCommand {
     Pairs(Box<PairsBench>),
     /// Time an epoch over a large dataset of f16 features, and compare it with its matrix products
     Epoch(Box<EpochBench>),
+    /// Time steps of a batch that the processes of `mpirun` share, and what they exchange
+    Ranks(RanksBench),
     /// Time the recall of many images and captions, and compare it with its matrix products
     Eval(EvalBench),
 }
@@ -67,6 +71,26 @@ pub struct EpochBench {
     /// Folder for the temporary feature files [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct RanksBench {
+    /// Pairs in the batch, image width, text width and embedding width
+    #[arg(long, value_name = "N:P:Q:D", default_value = "4096:1280:384:256")]
+    shape: String,
+    /// Slices of the batch, as on `wgoal train`
+    #[arg(long, default_value_t = SLICES as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    slices: u32,
+    /// Also time each kernel of the first process
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     objective: ObjectiveArgs,
     #[command(flatten)]
@@ -125,7 +149,8 @@ struct Measured<T> {
 }
 
 impl BenchCommand {
-    pub fn run(self) -> Result<()> {
+    /// Returns the exit code.
+    pub fn run(self) -> Result<u8> {
         match self {
             Self::Step { bench, profile, profile_first } => bench.step(match (profile, profile_first) {
                 (true, _) => StepProfile::Steps,
@@ -135,8 +160,10 @@ impl BenchCommand {
             Self::Roofline { bench } => bench.roofline(),
             Self::Pairs(bench) => bench.run(),
             Self::Epoch(bench) => bench.run(),
+            Self::Ranks(bench) => return Job::find()?.run(|job| bench.run(job)),
             Self::Eval(bench) => bench.run(),
         }
+        .map(|()| 0)
     }
 }
 
@@ -204,6 +231,44 @@ impl EpochBench {
              {:.2}{peak}",
             self.shape, times.seconds, times.steps, times.products, times.ratio
         ))
+    }
+}
+
+impl RanksBench {
+    fn run(self, job: &Job) -> Result<u8> {
+        let mut config = TrainConfig::default().with(|c| {
+            c.mask_same_image = false;
+            c.slices = self.slices as usize;
+        });
+        config.objective = self.objective.apply(config.objective)?;
+        let shape = parse_shape(&self.shape)?;
+        let device = self.device.open_in(job, None)?;
+        job.check_makes(&device, false)?;
+        let times = bench::ranks(&device, &config, shape, job.ranks(), self.profile)?;
+        if !job.is_first() {
+            return Ok(0);
+        }
+        let (device, objective) = (device.to_string(), config.objective.to_string());
+        if self.json {
+            print_json(&Measured { device, shape: self.shape, objective: Some(objective), times })?;
+            return Ok(0);
+        }
+        say(format!(
+            "{objective} {} on {device}, {} processes with {} threads each: {:.2} ms per step (median of {} steps)",
+            self.shape, times.ranks, times.threads, times.median_ms, times.steps
+        ))?;
+        let share = |ms: f64| format!("{ms:.2} ms ({:.1} %)", 100.0 * ms / times.median_ms);
+        say(format!(
+            "exchange: {}, and {} of waiting for the slowest; {} exchanges bring {:.2} MB to each process",
+            share(times.moving_ms),
+            share(times.waiting_ms),
+            times.exchanges,
+            times.received as f64 / 1e6
+        ))?;
+        say(format!("memory at most: {:?} MB, {:?} MB before", times.peak_mb, times.before_mb))?;
+        say(format!("same bits: gradient of the first step {}, head {}", times.gradient, times.head))?;
+        times.profile.map_or(Ok(()), |profile| print_rows(&profile.kernels))?;
+        Ok(0)
     }
 }
 

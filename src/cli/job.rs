@@ -89,6 +89,11 @@ impl Job {
         }
     }
 
+    /// What joins the processes.
+    pub fn ranks(&self) -> Arc<dyn Communicator> {
+        self.ranks.clone()
+    }
+
     /// The number of processes.
     pub fn size(&self) -> usize {
         self.ranks.size()

@@ -248,7 +248,11 @@ impl Cli {
             output::set_quiet();
         }
         // The processes of a job share the cores of a machine, so they start their threads themselves.
-        if !matches!(self.command, Command::Train(_)) {
+        let is_shared = matches!(
+            self.command,
+            Command::Train(_) | Command::Bench { what: bench::BenchCommand::Ranks(_) }
+        );
+        if !is_shared {
             start_threads()?;
         }
         match self.command {
@@ -265,7 +269,7 @@ impl Cli {
             Command::Split(args) => args.run(),
             Command::Gradient(args) => args.run(),
             Command::Analyze(args) => args.run(),
-            Command::Bench { what } => what.run(),
+            Command::Bench { what } => return what.run(),
             Command::Doctor(args) => args.run(),
             Command::Config(args) => args.run(),
             Command::Completions(args) => args.run(),

@@ -25,6 +25,11 @@ impl Communicator for Alone {
         Ok(())
     }
 
+    fn exchange(&self, own: &[u8], _: &[usize], _: &[usize], whole: &mut [u8]) -> Result<()> {
+        whole.copy_from_slice(own);
+        Ok(())
+    }
+
     fn abort(&self, code: u8) -> u8 {
         code
     }

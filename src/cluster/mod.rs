@@ -47,6 +47,14 @@ pub trait Communicator: Send + Sync {
     /// The network fails.
     fn gather(&self, own: &[u8], lens: &[usize], whole: &mut [u8]) -> Result<()>;
 
+    /// Sends a part to every rank. `own` has the parts for the ranks in their order, that of rank r with `to[r]` bytes.
+    /// `whole` receives the parts from all ranks in their order, `from[r]` bytes from rank r. Neither has more than 2^31 - 1
+    /// bytes.
+    ///
+    /// # Errors
+    /// The network fails.
+    fn exchange(&self, own: &[u8], to: &[usize], from: &[usize], whole: &mut [u8]) -> Result<()>;
+
     /// Ends all processes of the job at once, with this exit code. What they were doing is lost. A process alone goes on,
     /// and returns the code to end with.
     fn abort(&self, code: u8) -> u8;
@@ -63,6 +71,19 @@ pub(crate) fn gather<T: Pod>(ranks: &dyn Communicator, own: &[T], lens: &[usize]
     let mut whole = vec![T::zeroed(); lens.iter().sum()];
     let bytes: Vec<_> = lens.iter().map(|len| len * size_of::<T>()).collect();
     ranks.gather(bytemuck::cast_slice(own), &bytes, bytemuck::cast_slice_mut(&mut whole))?;
+    Ok(whole)
+}
+
+/// Sends parts of `own` to the ranks, `to[r]` elements to rank r, and joins those from the ranks, `from[r]` elements from
+/// rank r.
+pub(crate) fn exchange<T: Pod>(
+    ranks: &dyn Communicator,
+    own: &[T],
+    [to, from]: [&[usize]; 2],
+) -> Result<Vec<T>> {
+    let mut whole = vec![T::zeroed(); from.iter().sum()];
+    let [to, from] = [to, from].map(|lens| lens.iter().map(|len| len * size_of::<T>()).collect::<Vec<_>>());
+    ranks.exchange(bytemuck::cast_slice(own), &to, &from, bytemuck::cast_slice_mut(&mut whole))?;
     Ok(whole)
 }
 

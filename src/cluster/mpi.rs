@@ -2,7 +2,7 @@
 
 use super::Communicator;
 use crate::{Error, Result};
-use mpi::datatype::PartitionMut;
+use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::{Threading, Universe};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator as _, CommunicatorCollectives};
@@ -59,9 +59,19 @@ impl Mpi {
     }
 }
 
-/// The first bytes of the parts, if each had these lengths.
-fn starts(lens: &[usize]) -> Vec<usize> {
-    lens.iter().scan(0, |start, len| Some(std::mem::replace(start, *start + len))).collect()
+/// Where each part begins, if the parts have these lengths.
+fn starts<T: Copy + Default + std::ops::Add<Output = T>>(lens: &[T]) -> Vec<T> {
+    let mut next = T::default();
+    let mut start = |len| {
+        let sum = next + len;
+        std::mem::replace(&mut next, sum)
+    };
+    lens.iter().map(|&len| start(len)).collect()
+}
+
+/// Lengths as MPI counts them.
+fn counts(lens: &[usize]) -> Vec<i32> {
+    lens.iter().map(|&len| len as i32).collect()
 }
 
 impl Communicator for Mpi {
@@ -82,17 +92,23 @@ impl Communicator for Mpi {
     }
 
     fn gather(&self, own: &[u8], lens: &[usize], whole: &mut [u8]) -> Result<()> {
+        let inner = self.inner();
+        if whole.len() <= AT_ONCE {
+            let counts = counts(lens);
+            let mut whole = PartitionMut::new(whole, &counts[..], starts(&counts));
+            inner.world.all_gather_varcount_into(own, &mut whole);
+            return Ok(());
+        }
         let piece = (AT_ONCE / self.size).max(1);
         let places = starts(lens);
         let most = lens.iter().copied().max().unwrap_or(0);
-        let inner = self.inner();
         for first in (0..most).step_by(piece) {
             let now: Vec<usize> = lens.iter().map(|len| len.saturating_sub(first).min(piece)).collect();
             let mut joined = vec![0; now.iter().sum()];
-            let counts: Vec<i32> = now.iter().map(|&len| len as i32).collect();
-            let at: Vec<i32> = starts(&now).into_iter().map(|start| start as i32).collect();
+            let counts = counts(&now);
             let part = &own[first.min(own.len())..(first + piece).min(own.len())];
-            inner.world.all_gather_varcount_into(part, &mut PartitionMut::new(&mut joined[..], counts, at));
+            let mut into = PartitionMut::new(&mut joined[..], &counts[..], starts(&counts));
+            inner.world.all_gather_varcount_into(part, &mut into);
             let mut rest = joined.as_slice();
             for (place, len) in places.iter().zip(now) {
                 let (part, after) = rest.split_at(len);
@@ -100,6 +116,19 @@ impl Communicator for Mpi {
                 rest = after;
             }
         }
+        Ok(())
+    }
+
+    fn exchange(&self, own: &[u8], to: &[usize], from: &[usize], whole: &mut [u8]) -> Result<()> {
+        let largest = own.len().max(whole.len());
+        if i32::try_from(largest).is_err() {
+            let advice = "report this as a bug of wgoal";
+            return Err(Error::config("an exchange of ranks", "below 2^31 bytes", largest, advice));
+        }
+        let [to, from] = [counts(to), counts(from)];
+        let own = Partition::new(own, &to[..], starts(&to));
+        let mut whole = PartitionMut::new(whole, &from[..], starts(&from));
+        self.inner().world.all_to_all_varcount_into(&own, &mut whole);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! all slices are added in one order.
 
 use super::{Pipeline, TrainConfig};
-use crate::cluster::{Communicator, Node, Slices, Tree, gather};
+use crate::cluster::{Communicator, Node, Slices, Tree, exchange, gather};
 use crate::device::{Buffer, Commands, Device, Matrix, padded};
 use crate::gradient::Shard;
 use crate::kernels::accumulate;
@@ -10,6 +10,9 @@ use crate::model::{Encoder, EncoderKind, Head, Layout, Side};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The most numbers that one exchange of sums sends from a rank, or to it.
+const AT_ONCE: usize = 1 << 28;
 
 /// What a rank has of a batch.
 pub(super) struct Sliced {
@@ -20,9 +23,11 @@ pub(super) struct Sliced {
     /// The unit rows of the whole batch, and the gradients at them.
     pub unit: [Matrix; 2],
     pub d_unit: [Matrix; 2],
-    /// Memory for gradients of the parameters, and their number.
+    /// Memory for gradients of the parameters, and their number. Where no parameter has its place, the elements stay 0.
     spare: Vec<Buffer<f32>>,
     parameters: usize,
+    /// Memory for the part of a gradient that this rank adds.
+    spare_parts: Vec<Buffer<f32>>,
 }
 
 impl Pipeline {
@@ -46,7 +51,7 @@ impl Pipeline {
     }
 
     /// The slices of a batch and those of this process, if batches are divided.
-    pub(super) fn slices(&self) -> Option<(Slices, Range<usize>)> {
+    pub(crate) fn slices(&self) -> Option<(Slices, Range<usize>)> {
         self.sliced.as_ref().map(|sliced| (sliced.slices.clone(), sliced.own.clone()))
     }
 }
@@ -101,7 +106,16 @@ impl Sliced {
         let matrix = |name| Matrix::new(device, name, pairs, layout.embed);
         let unit = [matrix("batch.images")?, matrix("batch.texts")?];
         let d_unit = [matrix("batch.d_images")?, matrix("batch.d_texts")?];
-        Ok(Self { ranks, slices, own, unit, d_unit, spare: Vec::new(), parameters: layout.len() })
+        Ok(Self {
+            ranks,
+            slices,
+            own,
+            unit,
+            d_unit,
+            spare: Vec::new(),
+            parameters: layout.len(),
+            spare_parts: Vec::new(),
+        })
     }
 
     /// The rows whose gradients this rank computes.
@@ -158,7 +172,8 @@ impl Sliced {
                 accumulate(commands, (own.data, values_of), 1.0, (to, 0), false)?;
                 encoder.backward((device, commands), values, &mut sum)?;
             }
-            self.add(commands, &mut tree, ((0, slice), sum), len)?;
+            let right = add(commands, &mut tree, ((0, slice), sum), len)?;
+            self.spare.extend(right);
         }
         let mut roots = tree.roots();
         if self.ranks.size() > 1 {
@@ -171,34 +186,25 @@ impl Sliced {
         Ok(())
     }
 
-    /// Memory for a gradient. Its elements are arbitrary where no parameter has its place.
+    /// Memory for a gradient.
     fn spare(&mut self, device: &Device) -> Result<Buffer<f32>> {
         self.spare.pop().map_or_else(|| Buffer::new(device, "d.slice", self.parameters), Ok)
     }
 
-    fn add(
-        &mut self,
-        commands: &mut Commands,
-        tree: &mut Tree<Buffer<f32>>,
-        (node, sum): (Node, Buffer<f32>),
-        len: usize,
-    ) -> Result<()> {
-        tree.push(node, sum, |left, right| {
-            let added = (right.part(0..len), len);
-            accumulate(commands, added, 1.0, (left.view_mut(), 0), true)?;
-            self.spare.push(right);
-            Ok(())
-        })
+    /// Memory for so many numbers at most of a part.
+    fn spare_part(&mut self, device: &Device, most: usize) -> Result<Buffer<f32>> {
+        self.spare_parts.pop().map_or_else(|| Buffer::new(device, "d.part", most), Ok)
     }
 
-    /// Adds the sums of all ranks.
+    /// Adds the sums of all ranks. Each rank adds one part of the parameters, in the order of the tree, and the parts are
+    /// joined. So a rank receives the parameters about twice, whatever the number of ranks.
     async fn of_all_ranks(
         &mut self,
         (device, commands): (&Device, &mut Commands),
         own: Vec<(Node, Buffer<f32>)>,
         len: usize,
     ) -> Result<Vec<(Node, Buffer<f32>)>> {
-        let (size, count) = (self.ranks.size(), self.slices.count());
+        let (rank, size, count) = (self.ranks.rank(), self.ranks.size(), self.slices.count());
         let mut nodes = Vec::new();
         for rank in 0..size {
             let mut tree = Tree::new(count);
@@ -209,19 +215,85 @@ impl Sliced {
         }
         let mut sums = Vec::new();
         for (_, sum) in own {
-            sums.extend(sum.read(device, 0..len).await?);
+            sums.push(sum.read(device, 0..len).await?);
             self.spare.push(sum);
         }
-        let lens: Vec<_> = nodes.iter().map(|nodes| nodes.len() * len).collect();
-        let sums = gather(&*self.ranks, &sums, &lens)?;
-        let mut tree = Tree::new(count);
-        for (node, values) in nodes.into_iter().flatten().zip(sums.chunks_exact(len)) {
-            let mut sum = self.spare(device)?;
-            // Work that is queued may still read this memory.
+        let mut whole = self.spare(device)?;
+        let widest = parts(0..len.min(AT_ONCE), size)[0].len();
+        let most = nodes.iter().map(Vec::len).max().unwrap_or(1).max(1);
+        for first in (0..len).step_by(AT_ONCE / most) {
+            let block = first..len.min(first + AT_ONCE / most);
+            let parts = parts(block.clone(), size);
+            // For each rank its part of every own sum.
+            let sent: Vec<f32> = parts
+                .iter()
+                .flat_map(|part| sums.iter().flat_map(|sum| &sum[part.clone()]))
+                .copied()
+                .collect();
+            let to: Vec<_> = parts.iter().map(|part| sums.len() * part.len()).collect();
+            let width = parts[rank].len();
+            let from: Vec<_> = nodes.iter().map(|nodes| nodes.len() * width).collect();
+            let received = exchange(&*self.ranks, &sent, [&to, &from])?;
+            let mut tree = Tree::new(count);
+            // An empty part has nothing to add, and its rank sends nothing.
+            for (node, values) in nodes.iter().flatten().zip(received.chunks_exact(width.max(1))) {
+                let mut sum = self.spare_part(device, widest)?;
+                // Work that is queued may still read this memory.
+                commands.submit()?;
+                sum.write(device, 0, values)?;
+                let right = add(commands, &mut tree, (*node, sum), width)?;
+                self.spare_parts.extend(right);
+            }
             commands.submit()?;
-            sum.write(device, 0, values)?;
-            self.add(commands, &mut tree, (node, sum), len)?;
+            let mut added = Vec::new();
+            for (_, sum) in tree.roots() {
+                added = sum.read(device, 0..width).await?;
+                self.spare_parts.push(sum);
+            }
+            let lens: Vec<_> = parts.iter().map(Range::len).collect();
+            whole.write(device, first, &gather(&*self.ranks, &added, &lens)?)?;
         }
-        Ok(tree.roots())
+        Ok(vec![((0, 0), whole)])
+    }
+}
+
+/// Puts a sum of `len` numbers into the tree. Returns memory that has become free.
+fn add(
+    commands: &mut Commands,
+    tree: &mut Tree<Buffer<f32>>,
+    (node, sum): (Node, Buffer<f32>),
+    len: usize,
+) -> Result<Vec<Buffer<f32>>> {
+    let mut free = Vec::new();
+    tree.push(node, sum, |left, right| {
+        accumulate(commands, (right.part(0..len), len), 1.0, (left.view_mut(), 0), true)?;
+        free.push(right);
+        Ok::<_, Error>(())
+    })?;
+    Ok(free)
+}
+
+/// The parts of a range that the ranks add, each a multiple of four numbers long except the last that is not empty.
+fn parts(range: Range<usize>, size: usize) -> Vec<Range<usize>> {
+    let step = range.len().div_ceil(size).next_multiple_of(4);
+    let bound = |rank: usize| range.end.min(range.start + rank * step);
+    (0..size).map(|rank| bound(rank)..bound(rank + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_a_range_in_order() {
+        for (range, size) in [(0..0, 3), (0..3, 2), (8..100, 1), (8..100, 3), (0..8, 5), (4..4_099, 8)] {
+            let parts = parts(range.clone(), size);
+            assert_eq!(parts.len(), size);
+            assert_eq!(
+                parts.iter().cloned().flatten().collect::<Vec<_>>(),
+                range.clone().collect::<Vec<_>>()
+            );
+            assert!(parts.iter().all(|part| part.is_empty() || (part.start - range.start).is_multiple_of(4)));
+        }
     }
 }

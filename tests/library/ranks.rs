@@ -69,6 +69,25 @@ impl Communicator for Thread {
         Ok(())
     }
 
+    fn exchange(&self, own: &[u8], to: &[usize], from: &[usize], whole: &mut [u8]) -> Result<()> {
+        let numbers: Vec<u8> = to.iter().flat_map(|&len| (len as u64).to_le_bytes()).collect();
+        let mut all = vec![0; 8 * self.size * self.size];
+        self.gather(&numbers, &vec![8 * self.size; self.size], &mut all)?;
+        let all: Vec<usize> = all.as_chunks().0.iter().map(|len| u64::from_le_bytes(*len) as usize).collect();
+        let sent: Vec<usize> = all.chunks(self.size).map(|to| to.iter().sum()).collect();
+        let mut joined = vec![0; sent.iter().sum()];
+        self.gather(own, &sent, &mut joined)?;
+        let (mut rest, mut into) = (&joined[..], whole);
+        for (to, from) in all.chunks(self.size).zip(from) {
+            assert_eq!(to[self.rank], *from, "ranks disagree");
+            let before = to[..self.rank].iter().sum();
+            let (part, after) = into.split_at_mut(*from);
+            part.copy_from_slice(&rest[before..][..*from]);
+            (rest, into) = (&rest[to.iter().sum()..], after);
+        }
+        Ok(())
+    }
+
     fn abort(&self, code: u8) -> u8 {
         panic!("rank {} ends the job with {code}", self.rank)
     }
