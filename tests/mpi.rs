@@ -257,3 +257,37 @@ fn the_log_names_a_process_that_the_others_waited_for() {
     assert!(text.contains("stopped by SIGTERM"), "{text}");
     assert!(lines(&run).lines().any(waited), "{}", lines(&run));
 }
+
+/// The measurements of `wgoal bench ranks` on so many processes.
+fn measured(size: usize, shape: &str, folder: &Path) -> serde_json::Value {
+    let mut command = mpirun(size, &format!("bench ranks --json --device cpu --shape {shape}"), folder);
+    // `mpirun` here ends with --out, which this command has not.
+    let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+    let environment: Vec<_> =
+        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+    command = Command::new("mpirun");
+    command.args(&arguments[..arguments.len() - 2]).envs(environment);
+    serde_json::from_slice(&finished(command).stdout).unwrap()
+}
+
+#[test]
+fn what_a_step_exchanges_is_what_the_documentation_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pairs, d] = [256, 16];
+    let alone = measured(1, "256:24:20:16", folder.path());
+    assert_eq!(alone["received"], 0);
+    for size in [2, 4] {
+        let found = measured(size, "256:24:20:16", folder.path());
+        for what in ["gradient", "head", "parameters"] {
+            assert_eq!(found[what], alone[what], "{what} on {size} processes");
+        }
+        // Unit rows of both sides; the roots of one rank, in parts, and the parts of the sum; numbers per pair.
+        let others = (pairs - pairs / size) * 4;
+        let parameters = 4 * (24 + 20) * d;
+        let part = parameters / size;
+        let sums = 2 * (size - 1) * part;
+        let received = found["received"].as_u64().unwrap() as usize;
+        let per_pair = received - 2 * d * others - sums;
+        assert!(per_pair.is_multiple_of(others) && per_pair / others < 32, "{per_pair} of {others}");
+    }
+}

@@ -10,7 +10,7 @@ use super::groups::{Group, Pull, groups};
 use super::slices::Sliced;
 use super::stats::StepStats;
 use crate::cluster::Alone;
-use crate::device::{Buffer, Device, Matrix, Upload, pad_rows, padded};
+use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, LeftOut, Relation, Structure, Workspace, check_pairs};
 use crate::kernels::{PARTS, RECORD};
 use crate::model::{Encoder, Head, Layout, Side};
@@ -324,7 +324,7 @@ impl Pipeline {
             let rows = from..from + slices.pairs(slice).len();
             from = rows.end;
             let part = |side: usize| {
-                let stride = padded(self.layout.dims[side]);
+                let stride = crate::device::padded(self.layout.dims[side]);
                 Upload::Borrowed(&own[side][rows.start * stride..rows.end * stride])
             };
             parts.push(Part { rows: [part(0), part(1)], offsets: [&[], &[]] });
