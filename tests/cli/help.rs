@@ -21,6 +21,7 @@ const COMMANDS: [&str; 23] = [
     "bench pairs",
     "bench epoch",
     "bench eval",
+    "bench ranks",
     "doctor",
     "config",
     "completions",
