@@ -2,7 +2,7 @@
 
 use super::place::*;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "",
     "train",
     "baseline",
