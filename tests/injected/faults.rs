@@ -54,7 +54,7 @@ fn injector() -> Result<&'static PathBuf, &'static str> {
 /// Gives `true` to a command of the injector, without a fault. Its exit code and its message.
 fn injected(command: &mut Command) -> (i32, String) {
     let output = command.args(["none", "0", "kill", "/bin/true"]).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_string();
+    let stderr = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_string();
     (output.status.code().unwrap_or(-1), stderr)
 }
 
