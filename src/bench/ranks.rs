@@ -61,7 +61,8 @@ pub struct RanksTimes {
 }
 
 /// Times steps of `config` on batches of `[pairs, image width, text width, embedding width]` that all processes share.
-/// Each has the features of its own pairs only. All processes call it together.
+/// Each has the features of its own pairs only. All processes call it together. The function is long because it fills
+/// one table, row by row.
 ///
 /// # Errors
 /// An option is out of range, the device fails, or the processes end with different heads.

@@ -309,40 +309,6 @@ impl Pipeline {
 
 #[cfg(feature = "native")]
 impl Pipeline {
-    /// Runs one step on a batch that is divided into slices. `own` has the padded features of the own pairs, of images and
-    /// of texts; every pair has an image of its own.
-    pub(crate) fn step_slices(
-        &mut self,
-        own: [&mut Vec<f32>; 2],
-        objective: &Objective,
-        learning_rate: f64,
-    ) -> Result<()> {
-        let Some((slices, range)) = self.slices() else { return Ok(()) };
-        let mut from = 0;
-        let mut parts = Vec::new();
-        for slice in range {
-            let rows = from..from + slices.pairs(slice).len();
-            from = rows.end;
-            let part = |side: usize| {
-                let stride = crate::device::padded(self.layout.dims[side]);
-                Upload::Borrowed(&own[side][rows.start * stride..rows.end * stride])
-            };
-            parts.push(Part { rows: [part(0), part(1)], offsets: [&[], &[]] });
-        }
-        let device = self.device();
-        device.wait(self.step_padded(parts, [&[], &[]], objective, learning_rate, None))
-    }
-
-    /// The gradient of the last step, in the layout of the parameters: of those that were trained.
-    pub(crate) fn gradient(&self) -> Result<Vec<f32>> {
-        self.device.wait(self.gradients.read(&self.device, 0..self.layout.logits().start))
-    }
-
-    /// The number of parameters.
-    pub(crate) fn parameters(&self) -> usize {
-        self.layout.len()
-    }
-
     /// Runs one step on a batch, with a learning rate. On a GPU the step is queued; on the CPU it is done on return. A
     /// step that fails changes nothing: later steps give the same bits as without it.
     ///

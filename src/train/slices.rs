@@ -1,12 +1,18 @@
 //! A batch in slices, which several processes share (docs/scaling.md): each rank encodes its own slices, and the sums of
 //! all slices are added in one order.
 
+#[cfg(feature = "native")]
+use super::features::Part;
 use super::{Pipeline, TrainConfig};
 use crate::cluster::{Communicator, Node, Slices, Tree, exchange, gather};
+#[cfg(feature = "native")]
+use crate::device::Upload;
 use crate::device::{Buffer, Commands, Device, Matrix, padded};
 use crate::gradient::Shard;
 use crate::kernels::accumulate;
 use crate::model::{Encoder, EncoderKind, Head, Layout, Side};
+#[cfg(feature = "native")]
+use crate::objective::Objective;
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,6 +59,44 @@ impl Pipeline {
     /// The slices of a batch and those of this process, if batches are divided.
     pub(crate) fn slices(&self) -> Option<(Slices, Range<usize>)> {
         self.sliced.as_ref().map(|sliced| (sliced.slices.clone(), sliced.own.clone()))
+    }
+}
+
+/// A step alone, for measurements.
+#[cfg(feature = "native")]
+impl Pipeline {
+    /// Runs one step on a batch that is divided into slices. `own` has the padded features of the own pairs, of images and
+    /// of texts; every pair has an image of its own.
+    pub(crate) fn step_slices(
+        &mut self,
+        own: [&mut Vec<f32>; 2],
+        objective: &Objective,
+        learning_rate: f64,
+    ) -> Result<()> {
+        let Some((slices, range)) = self.slices() else { return Ok(()) };
+        let mut from = 0;
+        let mut parts = Vec::new();
+        for slice in range {
+            let rows = from..from + slices.pairs(slice).len();
+            from = rows.end;
+            let part = |side: usize| {
+                let stride = padded(self.layout.dims[side]);
+                Upload::Borrowed(&own[side][rows.start * stride..rows.end * stride])
+            };
+            parts.push(Part { rows: [part(0), part(1)], offsets: [&[], &[]] });
+        }
+        let device = self.device();
+        device.wait(self.step_padded(parts, [&[], &[]], objective, learning_rate, None))
+    }
+
+    /// The gradient of the last step, in the layout of the parameters: of those that were trained.
+    pub(crate) fn gradient(&self) -> Result<Vec<f32>> {
+        self.device.wait(self.gradients.read(&self.device, 0..self.layout.logits().start))
+    }
+
+    /// The number of parameters.
+    pub(crate) fn parameters(&self) -> usize {
+        self.layout.len()
     }
 }
 
