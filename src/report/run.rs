@@ -2,6 +2,7 @@
 
 use super::{Outcome, Sample};
 use crate::io::{LINES, read, read_text, shell_word};
+use crate::model::MAX_MEMBERS;
 use crate::objective::Objective;
 use crate::train::{Point, TrainConfig};
 use crate::{Error, Plain, Result, is_unsafe};
@@ -62,7 +63,12 @@ impl Run {
         let options = options.as_object().cloned().unwrap_or_default();
         let config: Map<String, Value> =
             options.keys().filter_map(|key| Some((key.clone(), all.remove(key)?))).collect();
-        let config = serde_json::from_value(Value::Object(config)).map_err(unreadable)?;
+        let config: TrainConfig = serde_json::from_value(Value::Object(config)).map_err(unreadable)?;
+        // The page has a line per member.
+        if config.ensemble > MAX_MEMBERS {
+            let found = format!("an ensemble of {} heads; the most are {MAX_MEMBERS}", config.ensemble);
+            return Err(Error::checkpoint(path.display(), expected, found, advice));
+        }
         let text = |key: &str| all.get(key).and_then(Value::as_str).map(String::from);
         let texts = |key: &str| -> Vec<String> {
             let values = all.get(key).and_then(Value::as_array).into_iter().flatten();

@@ -69,6 +69,21 @@ fn report_writes_the_page_again() {
     assert_eq!((output.code, output.stderr.trim_end()), (1, expected));
 }
 
+/// The page has a line per member, so their number is limited.
+#[test]
+fn a_config_that_claims_many_members_is_refused() {
+    let place = Place::new();
+    place.train("run", "--epochs 1 --no-report");
+    let text = String::from_utf8(place.read("run/config.json")).unwrap();
+    let claims = text.replace("\"ensemble\": 1,", "\"ensemble\": 9000000000,");
+    assert!(claims != text, "{text}");
+    fs::write(place.path("run/config.json"), claims).unwrap();
+    let output = place.run("report run");
+    let expected = "error: run/config.json: expected the folder of a run, found an ensemble of 9000000000 heads; the most are \
+                    64; give a folder that `wgoal train` has written";
+    assert_eq!((output.code, output.stderr.trim_end()), (1, expected));
+}
+
 #[test]
 fn a_run_without_a_report_has_the_same_head() {
     let place = Place::new();

@@ -17,7 +17,7 @@ const LIMITS: [(&str, f64, f64); 6] = [
     // Kilobytes of addresses.
     ("-v", 68_000.0, 300_000.0),
     // Kilobytes of data.
-    ("-d", 3_000.0, 200_000.0),
+    ("-d", 9_400.0, 200_000.0),
     // Open files.
     ("-n", 4.0, 24.0),
     // Processes and threads of the user.
