@@ -1,17 +1,17 @@
 //! A batch in slices, which several processes share (docs/scaling.md): each rank encodes its own slices, and the sums of
 //! all slices are added in one order.
 
-#[cfg(feature = "native")]
+#[cfg(all(feature = "native", feature = "bench"))]
 use super::features::Part;
 use super::{Pipeline, TrainConfig};
 use crate::cluster::{Communicator, Node, Slices, Tree, exchange, gather};
-#[cfg(feature = "native")]
+#[cfg(all(feature = "native", feature = "bench"))]
 use crate::device::Upload;
 use crate::device::{Buffer, Commands, Device, Matrix, padded};
 use crate::gradient::Shard;
 use crate::kernels::accumulate;
 use crate::model::{Encoder, EncoderKind, Head, Layout, Side};
-#[cfg(feature = "native")]
+#[cfg(all(feature = "native", feature = "bench"))]
 use crate::objective::Objective;
 use crate::{Error, Result};
 use std::ops::Range;
@@ -63,7 +63,7 @@ impl Pipeline {
 }
 
 /// A step alone, for measurements.
-#[cfg(feature = "native")]
+#[cfg(all(feature = "native", feature = "bench"))]
 impl Pipeline {
     /// Runs one step on a batch that is divided into slices. `own` has the padded features of the own pairs, of images and
     /// of texts; every pair has an image of its own.
