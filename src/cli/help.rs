@@ -75,6 +75,12 @@ Examples:
   wgoal bench epoch
   wgoal bench epoch --shape 29000:145000:2048:768:1024 --shuffle blocks --cold"
         }
+        "ranks" => {
+            "\
+Examples:
+  wgoal bench ranks  (after `mpirun -n 4`, on four processes)
+  wgoal bench ranks --shape 16384:512:512:512 --objective infonce --profile"
+        }
         _ => {
             "\
 Examples:

@@ -107,7 +107,10 @@ fn is_not_loaded(output: &Output) -> bool {
 fn fault(output: &Output) -> Option<&'static str> {
     let errors = output.stderr.lines().filter(|line| line.starts_with("error: ")).count();
     let last = output.stderr.lines().last().unwrap_or_default();
+    // Rust itself panics where a thread gets a stack and no other memory. The caller of the thread then has an error.
+    let is_rust = output.stderr.contains("failed to allocate an alternative stack");
     match output.code {
+        1 if is_rust => None,
         _ if output.stderr.contains("panicked") => Some("a panic"),
         0 if errors == 0 => None,
         1 if errors == 1 && last.starts_with("error: ") => None,
