@@ -147,6 +147,7 @@ mod tests {
     #[test]
     fn the_system_says_how_much_memory_is_available() {
         assert!(available().is_none_or(|free| free > 1 << 20));
+        assert!(available().is_some() || cfg!(not(target_os = "linux")));
         check_landmarks(2, 64).unwrap();
     }
 }

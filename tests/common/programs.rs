@@ -34,8 +34,17 @@ impl Kind {
     }
 }
 
-/// The most expressions of a program.
-const SIZE: usize = 400;
+/// The most expressions of a function.
+const SIZE: usize = 150;
+
+/// A whole number or a truth as a float: the last bits of a number, so that no bit of a wrong one is without effect.
+fn as_float(value: &str, kind: Kind) -> String {
+    match kind {
+        Int => format!("(f32({value} & 31) / 8.0)"),
+        Unsigned => format!("(f32({value} & 31u) / 8.0)"),
+        _ => format!("f32({value})"),
+    }
+}
 
 struct Program<'a> {
     choices: std::slice::Iter<'a, u8>,
@@ -63,15 +72,15 @@ pub fn program(choices: &[u8]) -> String {
     for helper in 0..p.below(3) {
         // A helper has no loop in a loop, and neither do those that it calls, so programs stay short.
         let body = p.body(&[("a", Float), ("k", Int)], 1);
-        let value = p.value(Float, 3);
+        let value = p.result();
         text += &format!("fn f{helper}(a: number, k: i32) -> f32 {{\n{body}return {value};\n}}\n");
         p.helpers += 1;
     }
     let body = p.body(&[("p", Float), ("n", Float)], 0);
-    let value = p.value(Float, 4);
+    let value = p.result();
     text += &format!("fn triplet_weight(p: f32, n: f32) -> f32 {{\n{body}return 1.0 + q({value});\n}}\n");
     let body = p.body(&[("p", Float), ("n", Float)], 0);
-    let sides: Vec<String> = (0..2).map(|_| format!("{}{}", p.value(Float, 4), p.approximate())).collect();
+    let sides: Vec<String> = (0..2).map(|_| format!("{}{}", p.result(), p.approximate())).collect();
     let sides = sides.join(", ");
     text + &format!("fn pair_weights(p: f32, n: f32) -> vec2f {{\n{body}return vec2f({sides});\n}}\n")
 }
@@ -96,7 +105,27 @@ impl Program<'_> {
         self.scope.push(("g".into(), Float, false));
         self.scope.push(("C".into(), Float, false));
         self.loops = loops;
-        (0..self.below(6)).map(|_| self.statement(2)).collect()
+        self.left = SIZE;
+        let first = parameters[0].0;
+        self.scope.push(("whole".into(), Int, false));
+        self.scope.push(("count".into(), Unsigned, false));
+        let statements: String = (0..self.below(6)).map(|_| self.statement(2)).collect();
+        format!(
+            "var zero = 0;\nvar nothing = 0u;\nlet whole = i32({first} * 8.0);\nlet count = u32(whole + 16);\n{statements}"
+        )
+    }
+
+    /// The last sum of a function. It has every name, so that no statement is without effect.
+    fn result(&mut self) -> String {
+        let names = self.scope.clone().into_iter().map(|(name, kind, _)| match kind {
+            Float => name,
+            Int | Unsigned | Bool => as_float(&name, kind),
+            // The components count differently.
+            Pair => format!("q(dot({name}, vec2f(0.5, 2.0)))"),
+            Triple => format!("q(dot({name}, vec3f(0.5, 1.0, 2.0)))"),
+        });
+        let names = names.collect::<Vec<_>>().join(" + ");
+        format!("q({names} + {})", self.value(Float, 4))
     }
 
     /// Statements in braces. What they declare ends with them.
@@ -166,9 +195,9 @@ impl Program<'_> {
         let Some((name, kind)) =
             (!variables.is_empty()).then(|| variables[self.below(variables.len())].clone())
         else {
-            let name = self.fresh();
+            let (value, name) = (self.value(Float, 2), self.fresh());
             self.scope.push((name.clone(), Float, true));
-            return format!("var {name} = {};\n", self.value(Float, 2));
+            return format!("var {name} = {value};\n");
         };
         match (kind, self.below(4)) {
             (Pair | Triple, 0) => {
@@ -200,12 +229,14 @@ impl Program<'_> {
         let number = self.below(32);
         match kind {
             Float => format!("{:?}", number as f32 / 8.0),
+            // A sum with a variable is not known in advance. A constant that overflows would be refused.
             Int if choice == names.len() => {
-                ["2147483647", "(-2147483647 - 1)", "-7", "40"][number % 4].into()
+                ["(zero + 2147483647)", "(zero - 2147483647 - 1)", "(zero - 7)", "(zero + 40)"][number % 4]
+                    .into()
             }
-            Int => format!("{}", number as i32 - 16),
-            Unsigned if choice == names.len() => "4294967295u".into(),
-            Unsigned => format!("{number}u"),
+            Int => format!("(zero + {})", number as i32 - 16),
+            Unsigned if choice == names.len() => "(nothing + 4294967295u)".into(),
+            Unsigned => format!("(nothing + {number}u)"),
             Bool => ["true", "false"][number % 2].into(),
             Pair => format!("vec2f({:?}, 0.5)", number as f32 / 8.0),
             Triple => format!("vec3f(1.0, {:?}, -0.5)", number as f32 / 8.0),
@@ -255,7 +286,10 @@ impl Program<'_> {
                 format!("q({} {operator} {})", self.value(Float, d), self.value(Float, d))
             }
             3 => format!("(-{})", self.value(Float, d)),
-            4 => format!("q(f32({}))", { self.value([Int, Unsigned, Bool][d % 3], d) }),
+            4 => {
+                let kind = [Int, Unsigned, Bool][self.below(3)];
+                as_float(&self.value(kind, d), kind)
+            }
             5 => {
                 format!("select({}, {}, {})", self.value(Float, d), self.value(Float, d), self.value(Bool, d))
             }
@@ -272,7 +306,7 @@ impl Program<'_> {
             // An index may be outside.
             9 => format!("{}[{}]", self.value(Pair, d), self.index()),
             10 => format!("q(dot({}, {}))", self.value(Triple, d), self.value(Triple, d)),
-            11 => format!("q(clamp({}, {}, 0.5))", self.value(Float, d), self.value(Float, d)),
+            11 => format!("q(clamp({}, {}, g))", self.value(Float, d), self.value(Float, d)),
             _ if self.helpers > 0 => {
                 let helper = self.below(self.helpers);
                 format!("f{helper}({}, {})", self.value(Float, d), self.value(Int, d))

@@ -137,10 +137,10 @@ pub fn programs(device: &Device) -> Outcome {
     let number = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().expect("a whole number"))
     };
-    let (wanted, mut random) = (number("WGOAL_PROGRAMS", 20), Random::new(number("WGOAL_FUZZ_SEED", 5)));
+    let (wanted, mut random) = (number("WGOAL_PROGRAMS", 10), Random::new(number("WGOAL_FUZZ_SEED", 5)));
     let (mut tried, mut accepted, mut with_gradient) = (0, 0, 0);
     while accepted < wanted {
-        let choices: Vec<u8> = (0..40 + random.below(400)).map(|_| random.below(256) as u8).collect();
+        let choices: Vec<u8> = (0..100 + random.below(1500)).map(|_| random.below(256) as u8).collect();
         let source = generated::program(&choices);
         tried += 1;
         check(tried < 40 + 8 * wanted, format!("{accepted} of {tried} programs are accepted:\n{source}"))?;
