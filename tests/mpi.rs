@@ -9,15 +9,22 @@ use std::{fs, thread};
 const WGOAL: &str = env!("CARGO_BIN_EXE_wgoal");
 
 /// `mpirun` with so many processes, on any number of cores and as any user.
-fn mpirun(size: usize, arguments: &str, out: &Path) -> Command {
+fn job(size: usize, arguments: &str) -> Command {
     let mut command = Command::new("mpirun");
     command.args(["--oversubscribe", "--bind-to", "none", "-n"]).arg(size.to_string()).arg(WGOAL);
-    command.args(arguments.split(' ')).arg("--out").arg(out);
+    command.args(arguments.split(' '));
     for name in ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] {
         command.env(name, "1");
     }
     // One thread each: the processes share few cores, and threads change no bits.
     command.env("RAYON_NUM_THREADS", "1");
+    command
+}
+
+/// [`job`] of a command that writes into a folder.
+fn mpirun(size: usize, arguments: &str, out: &Path) -> Command {
+    let mut command = job(size, arguments);
+    command.arg("--out").arg(out);
     command
 }
 
@@ -259,25 +266,18 @@ fn the_log_names_a_process_that_the_others_waited_for() {
 }
 
 /// The measurements of `wgoal bench ranks` on so many processes.
-fn measured(size: usize, shape: &str, folder: &Path) -> serde_json::Value {
-    let mut command = mpirun(size, &format!("bench ranks --json --device cpu --shape {shape}"), folder);
-    // `mpirun` here ends with --out, which this command has not.
-    let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
-    let environment: Vec<_> =
-        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
-    command = Command::new("mpirun");
-    command.args(&arguments[..arguments.len() - 2]).envs(environment);
-    serde_json::from_slice(&finished(command).stdout).unwrap()
+fn measured(size: usize, shape: &str) -> serde_json::Value {
+    let output = finished(job(size, &format!("bench ranks --json --device cpu --shape {shape}")));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
 fn what_a_step_exchanges_is_what_the_documentation_says() {
-    let folder = tempfile::tempdir().unwrap();
     let [pairs, d] = [256, 16];
-    let alone = measured(1, "256:24:20:16", folder.path());
+    let alone = measured(1, "256:24:20:16");
     assert_eq!(alone["received"], 0);
     for size in [2, 4] {
-        let found = measured(size, "256:24:20:16", folder.path());
+        let found = measured(size, "256:24:20:16");
         for what in ["gradient", "head", "parameters"] {
             assert_eq!(found[what], alone[what], "{what} on {size} processes");
         }

@@ -21,7 +21,7 @@ create_exception!(
 
 /// A text in which options of the command line, such as `--lr-drop`, have the names of arguments, such as `lr_drop`.
 /// Commands in backticks, and parts of paths, stay as they are.
-fn with_arguments(text: &str) -> String {
+pub fn with_arguments(text: &str) -> String {
     let in_command = |at: usize| text[..at].matches('`').count() % 2 == 1;
     let (mut found, mut copied) = (String::with_capacity(text.len()), 0);
     for (at, dashes) in text.match_indices("--") {

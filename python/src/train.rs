@@ -2,7 +2,7 @@
 
 use crate::data::{PyDataset, split};
 use crate::device;
-use crate::errors::{as_arguments, guarded, result};
+use crate::errors::{as_arguments, guarded, result, with_arguments};
 use crate::head::PyHead;
 use crate::threads::{self, Place};
 use pyo3::exceptions::PyRuntimeError;
@@ -152,6 +152,7 @@ impl Run {
                 }
             })?;
             let (best, warning) = found;
+            let warning = warning.map(|warning| with_arguments(&warning));
             Ok((best.map(|inner| PyHead { inner }), warning))
         })
     }

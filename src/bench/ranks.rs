@@ -1,6 +1,5 @@
 //! Times training steps of a batch that several processes share, and counts what they exchange.
 
-use super::ceiling::Ceiling;
 use super::step::Profiled;
 use super::{peak_memory, wrong};
 use crate::cluster::{Communicator, gather};
@@ -25,7 +24,7 @@ const PROFILED: usize = 4;
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct RanksTimes {
-    /// The number of processes, and of threads of this one.
+    /// The number of processes.
     pub ranks: usize,
     /// Threads of this process.
     pub threads: usize,
@@ -45,15 +44,13 @@ pub struct RanksTimes {
     pub received: u64,
     /// The numbers of a gradient of the head.
     pub parameters: usize,
-    /// The largest resident memory of each process, in MB, and that before the pipeline was made; empty if the system
-    /// does not report it.
+    /// The largest resident memory of each process, in MB; empty if the system does not report it.
     pub peak_mb: Vec<u64>,
-    /// Resident memory before the pipeline was made.
+    /// The same before the pipeline was made.
     pub before_mb: Vec<u64>,
-    /// Hashes of the gradient of the first step, and of the head after three steps. They do not depend on the number of
-    /// processes.
+    /// A hash of the gradient of the first step. It does not depend on the number of processes.
     pub gradient: String,
-    /// The head after three steps.
+    /// A hash of the head after three steps. It does not depend on the number of processes.
     pub head: String,
     /// The time of each kernel on this process, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,7 +118,8 @@ pub fn ranks(
         Ok(if mb.is_some() { all } else { Vec::new() })
     };
     let (before_mb, peak_mb) = (peaks(before)?, peaks(peak_memory())?);
-    let profile = if profile { Some(profiled(device, || step(&mut pipeline))?) } else { None };
+    let mut some = || (0..PROFILED).try_for_each(|_| step(&mut pipeline));
+    let profile = if profile { Some(Profiled::of(device, PROFILED, &mut some)?) } else { None };
     let [exchanges, received] = [times[0].1.exchanges, times[0].1.received];
     let median = |of: fn(&(f64, Taken)) -> f64| {
         let mut all: Vec<f64> = times.iter().map(of).collect();
@@ -145,16 +143,6 @@ pub fn ranks(
         head: format!("{head:016x}"),
         profile,
     })
-}
-
-/// The kernels of some steps.
-fn profiled(device: &Device, mut step: impl FnMut() -> Result<()>) -> Result<Profiled> {
-    let ceiling = Ceiling::of(device)?;
-    device.profile(true);
-    let ran = (0..PROFILED).try_for_each(|_| step());
-    let profile = device.profile(false);
-    ran?;
-    Ok(Profiled { kernels: ceiling.rows(&profile, PROFILED), ceiling })
 }
 
 /// Padded rows of numbers in [−1, 1). A row has the same numbers whichever rows are asked for.
@@ -238,10 +226,6 @@ impl Communicator for Counted {
 
     fn local(&self) -> [usize; 2] {
         self.ranks.local()
-    }
-
-    fn machine(&self) -> String {
-        self.ranks.machine()
     }
 
     fn gather(&self, own: &[u8], lens: &[usize], whole: &mut [u8]) -> Result<()> {

@@ -67,6 +67,19 @@ pub struct Profiled {
     pub kernels: Vec<Row>,
 }
 
+#[cfg(feature = "native")]
+impl Profiled {
+    /// Measures the device, runs so many steps, and compares their kernels with it.
+    pub(super) fn of(device: &Device, steps: usize, run: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let ceiling = Ceiling::of(device)?;
+        device.profile(true);
+        let ran = run();
+        let profile = device.profile(false);
+        ran?;
+        Ok(Self { kernels: ceiling.rows(&profile, steps), ceiling })
+    }
+}
+
 /// Times steps of `config` on batches of `[pairs, image width, text width, embedding width]`.
 ///
 /// # Errors
@@ -215,12 +228,9 @@ impl Bench {
     /// Profiles some steps and compares their kernels with the peak rates.
     #[cfg(feature = "native")]
     fn profile(&self, pipeline: &mut Pipeline) -> Result<Profiled> {
-        let ceiling = Ceiling::of(&self.device)?;
-        self.device.profile(true);
-        let ran = crate::device::wait(self.sample(pipeline, PROFILED));
-        let profile = self.device.profile(false);
-        ran?;
-        Ok(Profiled { kernels: ceiling.rows(&profile, PROFILED), ceiling })
+        Profiled::of(&self.device, PROFILED, || {
+            crate::device::wait(self.sample(pipeline, PROFILED)).map(drop)
+        })
     }
 
     /// Checks that the first step agrees with that of the CPU.

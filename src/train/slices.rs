@@ -263,11 +263,11 @@ impl Sliced {
             self.spare.push(sum);
         }
         let mut whole = self.spare(device)?;
-        let widest = parts(0..len.min(AT_ONCE), size)[0].len();
         let most = nodes.iter().map(Vec::len).max().unwrap_or(1).max(1);
-        for first in (0..len).step_by(AT_ONCE / most) {
-            let block = first..len.min(first + AT_ONCE / most);
-            let parts = parts(block.clone(), size);
+        let block = AT_ONCE / most;
+        let widest = parts(0..len.min(block), size)[0].len();
+        for first in (0..len).step_by(block) {
+            let parts = parts(first..len.min(first + block), size);
             // For each rank its part of every own sum.
             let sent: Vec<f32> = parts
                 .iter()
