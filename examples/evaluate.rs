@@ -5,7 +5,7 @@
 //! Without arguments it makes up 200 images with two noisy captions each.
 
 use std::path::Path;
-use wgoal::data::{read_ids_npy, read_matrix_npy};
+use wgoal::data::{read_matrix_npy, read_positions_npy};
 use wgoal::{Device, Recall};
 
 fn main() -> wgoal::Result<()> {
@@ -15,7 +15,7 @@ fn main() -> wgoal::Result<()> {
         [images, texts, text_image] => {
             let (_, dim, images) = read_matrix_npy(Path::new(images))?;
             let (_, _, texts) = read_matrix_npy(Path::new(texts))?;
-            (images, texts, dim, read_ids_npy(Path::new(text_image))?)
+            (images, texts, dim, read_positions_npy(Path::new(text_image))?)
         }
         _ => made_up(200, 32),
     };

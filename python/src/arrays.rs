@@ -3,6 +3,7 @@
 use crate::errors::{raised, refused};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use wgoal::data::RowList;
 
 /// A matrix of float32 in C order.
 pub struct Matrix<'py> {
@@ -96,7 +97,14 @@ fn wrong(py: Python<'_>, name: &str, found: &Bound<'_, PyAny>) -> PyErr {
     raised(py, &refused(name, "a matrix of float32 in C order", found, "report this as a bug"))
 }
 
-/// Row numbers of an argument: what `wgoal._arrays` converts to uint32 with its function `with`.
+/// Row numbers of an argument.
+pub fn rows(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+    let converted = value.py().import("wgoal._arrays")?.call_method1("rows", (name, value))?;
+    let array = converted.cast::<PyArray1<u64>>()?;
+    Ok(array.readonly().as_array().to_vec())
+}
+
+/// Numbers of an argument: what `wgoal._arrays` converts to uint32 with its function `with`.
 pub fn numbers(name: &str, with: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let converted = value.py().import("wgoal._arrays")?.call_method1(with, (name, value))?;
     let array = converted.cast::<PyArray1<u32>>()?;
@@ -106,6 +114,11 @@ pub fn numbers(name: &str, with: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec
 /// Indices as int64, the type that indexes arrays.
 pub fn indices<'py>(py: Python<'py>, values: &[u32]) -> Bound<'py, PyArray1<i64>> {
     PyArray1::from_vec(py, values.iter().map(|&value| i64::from(value)).collect())
+}
+
+/// Row numbers as int64.
+pub fn row_numbers<'py>(py: Python<'py>, rows: &RowList) -> Bound<'py, PyArray1<i64>> {
+    PyArray1::from_vec(py, rows.iter().map(|row| row as i64).collect())
 }
 
 /// A matrix of these values.

@@ -1,6 +1,6 @@
 //! `wgoal.Dataset`: cached features from files, or from arrays.
 
-use crate::arrays::{indices, matrix, numbers};
+use crate::arrays::{self, matrix, row_numbers, rows};
 use crate::errors::{guarded, raised, refused, result};
 use crate::threads;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use wgoal::Split;
-use wgoal::data::{Arrays, Side};
+use wgoal::data::{Arrays, RowList, Side};
 
 /// Cached features of images and texts, and which text belongs to which image. Make one with `open` or `from_arrays`.
 #[pyclass(frozen, name = "Dataset", module = "wgoal")]
@@ -63,10 +63,10 @@ pub fn arrays(py: Python<'_>, given: &Bound<'_, PyDict>) -> PyResult<Arrays> {
                 };
                 result(py, arrays.with_file(&name, path, start, dtype, &shape))?
             }
-            "rows" => arrays.with_rows(&name, &numbers(&name, "rows", &value)?),
+            "rows" => arrays.with_rows(&name, &rows(&name, &value)?),
             "pairs" => {
-                let flat = numbers(&name, "rows", &value)?;
-                let pairs: Vec<[u32; 2]> = flat.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+                let flat = rows(&name, &value)?;
+                let pairs: Vec<[u64; 2]> = flat.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
                 arrays.with_pairs(&pairs)
             }
             _ => {
@@ -197,7 +197,7 @@ impl PyDataset {
     /// The image row of every text, int64 (M,).
     #[getter]
     fn text_to_image<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        indices(py, self.inner.text_to_image())
+        row_numbers(py, self.inner.text_to_image())
     }
 
     /// A split, "train", "val" or "test": the image rows, the text rows, and for every text row the position of its image
@@ -205,7 +205,7 @@ impl PyDataset {
     fn split<'py>(&self, py: Python<'py>, name: &str) -> PyResult<[Bound<'py, PyArray1<i64>>; 3]> {
         guarded(|| {
             let rows = self.inner.split(split(py, name)?);
-            Ok([&rows.images, &rows.texts, &rows.text_image].map(|rows| indices(py, rows)))
+            Ok([&rows.images, &rows.texts, &rows.text_image].map(|rows| row_numbers(py, rows)))
         })
     }
 
@@ -220,12 +220,12 @@ impl PyDataset {
         guarded(|| {
             let side = self::side(py, side)?;
             let rows = match rows {
-                Some(rows) => numbers("rows", "rows", rows)?,
-                None => (0..self.inner.items(side) as u32).collect(),
+                Some(rows) => arrays::rows("rows", rows)?.into(),
+                None => RowList::from(0..self.inner.items(side) as u64),
             };
             let dataset = &self.inner;
             let items = dataset.items(side);
-            if let Some(row) = rows.iter().find(|&&row| row as usize >= items) {
+            if let Some(row) = rows.iter().find(|&row| row >= items as u64) {
                 let expected = format!("row numbers below {items}");
                 return Err(raised(py, &refused("rows", expected, row, "give rows of the dataset")));
             }
@@ -233,7 +233,7 @@ impl PyDataset {
             let values = threads::long(py, &AtomicBool::new(false), || {
                 let mut values = vec![0.0; rows.len() * dim];
                 let mut scratch = Vec::new();
-                for (&row, out) in rows.iter().zip(values.chunks_exact_mut(dim.max(1))) {
+                for (row, out) in rows.iter().zip(values.chunks_exact_mut(dim.max(1))) {
                     dataset.read_row(side, row as usize, &mut scratch, out)?;
                 }
                 Ok(values)

@@ -229,7 +229,7 @@ pub fn gradients<'py>(
     let parameters = [margin, tau, alpha, beta, lambda_, threshold, circle_margin, temperature, logit_bias];
     guarded(|| {
         let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
-        let text_image = text_image.map(|rows| numbers("text_image", "rows", rows)).transpose()?;
+        let text_image = text_image.map(|rows| numbers("text_image", "positions", rows)).transpose()?;
         let shapes = [[x.rows, x.cols], [y.rows, y.cols]];
         if x.cols != y.cols || (x.rows != y.rows && text_image.is_none()) {
             let found = format!("{:?} and {:?}", shapes[0], shapes[1]);

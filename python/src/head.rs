@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use wgoal::data::Side;
+use wgoal::data::{RowList, Side};
 use wgoal::{Checkpoint, Dataset};
 
 /// Maps image features and text features into one space.
@@ -81,10 +81,10 @@ impl PyHead {
                 Err(_) => Arc::new(side_of(py, own, features)?),
             };
             let rows = match rows {
-                Some(rows) => crate::arrays::numbers("rows", "rows", rows)?,
-                None => (0..dataset.items(own) as u32).collect(),
+                Some(rows) => crate::arrays::rows("rows", rows)?.into(),
+                None => RowList::from(0..dataset.items(own) as u64),
             };
-            if let Some(row) = rows.iter().find(|&&row| row as usize >= dataset.items(own)) {
+            if let Some(row) = rows.iter().find(|&row| row >= dataset.items(own) as u64) {
                 let expected = format!("row numbers below {}", dataset.items(own));
                 return Err(raised(py, &refused("rows", expected, row, "give rows of the dataset")));
             }

@@ -49,7 +49,7 @@ pub fn recall<'py>(
     guarded(|| {
         let (x, y) = (Matrix::of("x", x)?, Matrix::of("y", y)?);
         check_widths(py, &x, &y)?;
-        let owners = numbers("text_to_image", "rows", text_to_image)?;
+        let owners = numbers("text_to_image", "positions", text_to_image)?;
         if owners.len() != y.rows {
             let (expected, advice) =
                 (format!("{} numbers, one per text", y.rows), "give the image row of every text");

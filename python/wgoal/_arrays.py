@@ -66,16 +66,25 @@ def _integers(name, value):
     return found
 
 
-def rows(name, value):
-    """Row numbers as uint32, flattened."""
+def _rows(name, value, dtype, most):
     found = _integers(name, value).reshape(-1)
     if found.dtype.kind == "b":
         # A mask of rows.
-        return np.flatnonzero(found).astype(np.uint32)
-    if found.size and (found.min() < 0 or found.max() >= 2**32 - 1):
-        bad = found[(found < 0) | (found >= 2**32 - 1)][0]
+        return np.flatnonzero(found).astype(dtype)
+    if found.size and (found.min() < 0 or found.max() >= most):
+        bad = found[(found < 0) | (found >= most)][0]
         raise ValueError(f"{name}: expected row numbers of 0 or more, found {bad}; give rows of the other side")
-    return np.require(found, np.uint32, ["C", "A"])
+    return np.require(found, dtype, ["C", "A"])
+
+
+def rows(name, value):
+    """Row numbers of a dataset as uint64, flattened."""
+    return _rows(name, value, np.uint64, 2**63)
+
+
+def positions(name, value):
+    """Positions among the rows of a matrix as uint32, flattened."""
+    return _rows(name, value, np.uint32, 2**32 - 1)
 
 
 def ids(name, value):

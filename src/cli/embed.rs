@@ -7,7 +7,7 @@ use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use wgoal::data::{
-    Side, SplitRows, Values, read_ids_npy, write_ids_npy, write_matrix_fbin, write_matrix_fvecs,
+    RowList, Side, SplitRows, Values, read_ids_npy, write_ids_npy, write_matrix_fbin, write_matrix_fvecs,
     write_matrix_npy, write_tensors,
 };
 use wgoal::{Dataset, Error, ErrorKind, Result};
@@ -117,7 +117,7 @@ pub struct EmbedArgs {
 /// The embeddings of one side, with their rows in the dataset.
 struct Embedded<'a> {
     side: Side,
-    rows: &'a [u32],
+    rows: &'a RowList,
     values: Vec<f32>,
 }
 
@@ -228,7 +228,7 @@ impl Outputs<'_> {
         };
         let differ = |&&side: &&Side| {
             let path = self.npy(names(side)[1]);
-            path.exists() && read_ids_npy(&path).ok().as_deref() != Some(self.rows.of(side))
+            path.exists() && read_ids_npy(&path).ok().as_ref() != Some(self.rows.of(side))
         };
         match self.sides.iter().find(differ) {
             None => Ok(()),
@@ -294,9 +294,9 @@ impl Outputs<'_> {
             columns.push((TRUTH, Column::Rows(&self.rows.text_image)));
         }
         columns.push(("embedding", Column::Vectors(values, dim)));
-        let text = |row: &u32| match side {
-            Side::Image => dataset.image_name(*row as usize),
-            Side::Text => dataset.caption(*row as usize),
+        let text = |row: u64| match side {
+            Side::Image => dataset.image_name(row as usize),
+            Side::Text => dataset.caption(row as usize),
         };
         let texts: Option<Vec<&str>> = rows.iter().map(text).collect::<Result<_>>()?;
         columns.extend(texts.map(|texts| (what, Column::Texts(texts))));
@@ -334,10 +334,10 @@ impl Outputs<'_> {
 pub fn check<'a>(
     dataset: &Dataset,
     side: Side,
-    rows: &[u32],
+    rows: &RowList,
     embeddings: impl Iterator<Item = &'a [f32]>,
 ) -> Result<()> {
-    for (&row, embedding) in rows.iter().zip(embeddings) {
+    for (row, embedding) in rows.iter().zip(embeddings) {
         let (kind, found, advice) = if embedding.iter().all(|&x| x == 0.0) {
             let advice = "compute the features of this row again, or leave the row out; if they are not zero, the head \
                           maps them to zero: train another head";

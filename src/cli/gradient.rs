@@ -4,8 +4,8 @@ use super::options::{Unused, all_differ, warn};
 use super::{DeviceArg, ObjectiveArgs, refuse_overwriting, say, shown};
 use clap::Args;
 use std::path::PathBuf;
-use wgoal::data::{Values, read_ids_npy, read_matrix_npy, write_tensors};
-use wgoal::gradient::GradientOptions;
+use wgoal::data::{Values, read_ids_npy, read_matrix_npy, read_positions_npy, write_tensors};
+use wgoal::gradient::{GradientOptions, numbers};
 use wgoal::similarity::{HardNegatives, NegativeOptions, hard_negatives};
 use wgoal::{Device, Error, ErrorKind, Objective, Result, TrainConfig};
 
@@ -74,7 +74,8 @@ impl GradientArgs {
         let (text_rows, text_dim, texts) = read_matrix_npy(&self.texts)?;
         self.check_shapes([rows, dim], [text_rows, text_dim])?;
         let ids = self.ids.as_deref().map(read_ids_npy).transpose()?;
-        let text_image = self.text_image.as_deref().map(read_ids_npy).transpose()?;
+        let ids = ids.map(|ids| numbers(&ids.to_vec()));
+        let text_image = self.text_image.as_deref().map(read_positions_npy).transpose()?;
         self.warn_of_rows(&self.images, &images, dim);
         self.warn_of_rows(&self.texts, &texts, dim);
         self.warn_unused(&objective, ids.as_deref(), rows);
@@ -97,15 +98,15 @@ impl GradientArgs {
             ("positive", &per_text, Values::F32(&g.positive)),
             ("hardest_text", &vector, Values::F32(&g.hardest_text)),
             ("hardest_image", &per_text, Values::F32(&g.hardest_image)),
-            ("hardest_text_index", &vector, Values::Rows(&g.hardest_text_index)),
-            ("hardest_image_index", &per_text, Values::Rows(&g.hardest_image_index)),
+            ("hardest_text_index", &vector, Values::Positions(&g.hardest_text_index)),
+            ("hardest_image_index", &per_text, Values::Positions(&g.hardest_image_index)),
             ("loss", &[], Values::F32(&loss)),
             ("grad_temperature", &[], Values::F32(&temperature)),
             ("grad_logit_bias", &[], Values::F32(&logit_bias)),
         ];
         if let Some(sampled) = &sampled {
-            tensors.push(("sampled_text_index", &vector, Values::Rows(&sampled.texts)));
-            tensors.push(("sampled_image_index", &vector, Values::Rows(&sampled.images)));
+            tensors.push(("sampled_text_index", &vector, Values::Positions(&sampled.texts)));
+            tensors.push(("sampled_image_index", &vector, Values::Positions(&sampled.images)));
         }
         write_tensors(&self.out, &tensors)?;
         let count = match text_image {

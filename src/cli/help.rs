@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn the_defaults_of_train_are_those_of_its_recipe() {
         let numbers = |n: usize| -> Vec<f32> { (0..n).map(|k| (k as f32).sin().abs()).collect() };
-        let rows: Vec<u32> = (0..4400).collect();
+        let rows: Vec<u64> = (0..4400).collect();
         let arrays = Arrays::new()
             .with_features("images", &[4400, 400], &numbers(4400 * 400))
             .with_features("texts", &[4400, 390], &numbers(4400 * 390))

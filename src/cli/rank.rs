@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use wgoal::data::{Side, SplitRows, read_ids_npy, write_file};
+use wgoal::data::{RowList, Side, SplitRows, read_ids_npy, write_file};
 use wgoal::rerank::TopK;
 use wgoal::{Dataset, Error, ErrorKind, Result};
 
@@ -105,7 +105,7 @@ impl RankArgs {
         let device = self.device.open()?;
         let (sides, width) = (self.direction.sides(), checkpoint.width());
         let results = rows.of(sides[1]);
-        let embed = |side, rows: &[u32]| -> Result<Vec<f32>> {
+        let embed = |side, rows: &RowList| -> Result<Vec<f32>> {
             let vectors = checkpoint.embed(&device, &dataset, side, rows)?;
             let dim = checkpoint.head().dim();
             check(&dataset, side, rows, vectors.chunks_exact(width).map(|row| &row[..dim]))?;
@@ -114,17 +114,19 @@ impl RankArgs {
         let (embedded, candidates) = (embed(sides[0], &queries)?, embed(sides[1], results)?);
         let top = TopK::of(&device, (&embedded, width), (&candidates, width), self.top)?;
 
-        let id = |side: Side, row: u32| ids[side as usize][row as usize];
-        let query_ids: Vec<u32> = queries.iter().map(|&row| id(sides[0], row)).collect();
-        let result_ids = |at: &u32| id(sides[1], results[*at as usize]);
-        let found: Vec<u32> = top.index.iter().map(result_ids).collect();
+        let id = |side: Side, row: u64| -> u64 {
+            ids[side as usize].as_ref().and_then(|ids| ids.get(row as usize)).unwrap_or(row)
+        };
+        let query_ids: Vec<u64> = queries.iter().map(|row| id(sides[0], row)).collect();
+        let result_ids = |at: &u32| id(sides[1], results.get(*at as usize).unwrap_or_default());
+        let found: Vec<u64> = top.index.iter().map(result_ids).collect();
         let ranking = match self.format {
             Format::Trec => trec(&query_ids, &found, &top),
             Format::Json => json(query_ids.iter().zip(found.chunks_exact(top.k.max(1)))),
         };
         write_file(&self.out, ranking.as_bytes())?;
         if let Some(path) = &self.qrels {
-            let right: Vec<Vec<u32>> =
+            let right: Vec<Vec<u64>> =
                 right.iter().map(|right| right.iter().map(result_ids).collect()).collect();
             let text = match self.format {
                 Format::Trec => qrels(&query_ids, &right),
@@ -164,19 +166,21 @@ impl RankArgs {
 }
 
 /// The rows of the queries, and for each query the positions of its right results in the split.
-fn queries(rows: &SplitRows, direction: Direction) -> (Vec<u32>, Vec<Vec<u32>>) {
+fn queries(rows: &SplitRows, direction: Direction) -> (RowList, Vec<Vec<u32>>) {
     if direction == Direction::T2i {
-        return (rows.texts.clone(), rows.text_image.iter().map(|&image| vec![image]).collect());
+        return (rows.texts.clone(), rows.text_image.iter().map(|image| vec![image as u32]).collect());
     }
     let mut captions = vec![Vec::new(); rows.images.len()];
-    rows.text_image.iter().zip(0..).for_each(|(&image, text)| captions[image as usize].push(text));
-    rows.images.iter().copied().zip(captions).filter(|(_, captions)| !captions.is_empty()).unzip()
+    rows.text_image.iter().zip(0..).for_each(|(image, text)| captions[image as usize].push(text));
+    let captioned = rows.images.iter().zip(captions).filter(|(_, captions)| !captions.is_empty());
+    let (images, captions): (Vec<u64>, _) = captioned.unzip();
+    (images.into(), captions)
 }
 
-/// The id of every item of a side.
-fn ids(dataset: &Dataset, side: Side, path: Option<&Path>) -> Result<Vec<u32>> {
+/// The id of every item of a side; `None` if the rows are the ids.
+fn ids(dataset: &Dataset, side: Side, path: Option<&Path>) -> Result<Option<RowList>> {
     let items = dataset.items(side);
-    let Some(path) = path else { return Ok((0..items as u32).collect()) };
+    let Some(path) = path else { return Ok(None) };
     let ids = read_ids_npy(path)?;
     let what = if side == Side::Image { "image" } else { "text" };
     if ids.len() != items {
@@ -190,18 +194,18 @@ fn ids(dataset: &Dataset, side: Side, path: Option<&Path>) -> Result<Vec<u32>> {
         ));
     }
     let mut seen = HashSet::new();
-    match ids.iter().position(|id| !seen.insert(*id)) {
-        None => Ok(ids),
-        Some(at) => {
+    match ids.iter().enumerate().find(|(_, id)| !seen.insert(*id)) {
+        None => Ok(Some(ids)),
+        Some((at, id)) => {
             let thing = format!("{} position {at}", path.display());
             let advice = format!("give every {what} its own id");
-            Err(Error::new(ErrorKind::Data, thing, "an id not listed before", ids[at], advice))
+            Err(Error::new(ErrorKind::Data, thing, "an id not listed before", id, advice))
         }
     }
 }
 
 /// A TREC run: one line per result.
-fn trec(queries: &[u32], found: &[u32], top: &TopK) -> String {
+fn trec(queries: &[u64], found: &[u64], top: &TopK) -> String {
     let mut text = String::new();
     let lists = found.chunks_exact(top.k.max(1)).zip(top.score.chunks_exact(top.k.max(1)));
     for (query, (ids, scores)) in queries.iter().zip(lists) {
@@ -217,7 +221,7 @@ fn trec(queries: &[u32], found: &[u32], top: &TopK) -> String {
 }
 
 /// TREC relevance judgements: one line per right result.
-fn qrels(queries: &[u32], right: &[Vec<u32>]) -> String {
+fn qrels(queries: &[u64], right: &[Vec<u64>]) -> String {
     let mut text = String::new();
     for (query, ids) in queries.iter().zip(right) {
         for id in ids {
@@ -228,11 +232,11 @@ fn qrels(queries: &[u32], right: &[Vec<u32>]) -> String {
 }
 
 /// One JSON object: lists of ids by the id of the query.
-fn json<'a>(lists: impl Iterator<Item = (&'a u32, &'a [u32])>) -> String {
+fn json<'a>(lists: impl Iterator<Item = (&'a u64, &'a [u64])>) -> String {
     let mut text = String::from("{");
     for (query, ids) in lists {
         let start = if text.len() > 1 { ",\n" } else { "" };
-        let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+        let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
         let _ = write!(text, "{start}\"{query}\": [{}]", ids.join(", "));
     }
     text + "}\n"

@@ -3,7 +3,7 @@
 use super::{make_folder, refuse_overwriting, say, shown};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use wgoal::data::{Division, write_ids_npy};
+use wgoal::data::{Division, RowList, write_ids_npy};
 use wgoal::{Dataset, Error, ErrorKind, Result, Split};
 
 const EXAMPLES: &str = "\
@@ -107,15 +107,14 @@ impl SplitArgs {
     }
 
     /// New splits of all images.
-    fn of_all(&self, dataset: &Dataset) -> Result<Vec<(Split, Vec<u32>)>> {
-        let all: Vec<u32> = (0..dataset.images() as u32).collect();
-        let splits = dataset.divide(&all, &self.division())?;
+    fn of_all(&self, dataset: &Dataset) -> Result<Vec<(Split, RowList)>> {
+        let splits = dataset.divide(&dataset.all_rows().images, &self.division())?;
         Ok(Split::ALL.into_iter().zip(splits).filter(|(_, rows)| !rows.is_empty()).collect())
     }
 
     /// The splits that are missing, and the training split that is left. The new splits come first: if writing fails in
     /// between, the next command finds images that are in two splits and reports it.
-    fn of_missing(&self, dataset: &Dataset) -> Result<Vec<(Split, Vec<u32>)>> {
+    fn of_missing(&self, dataset: &Dataset) -> Result<Vec<(Split, RowList)>> {
         let stored: Vec<Split> = Split::ALL.into_iter().filter(|&split| dataset.stores(split)).collect();
         if stored.len() == Split::ALL.len() {
             let advice = "leave --missing out to make new splits";
@@ -127,15 +126,15 @@ impl SplitArgs {
             ));
         }
         let opened = Dataset::open_for(&self.dataset, &stored)?;
-        let pool: Vec<u32> = match dataset.stores(Split::Train) {
+        let pool: RowList = match dataset.stores(Split::Train) {
             true => opened.split(Split::Train).images.clone(),
             false => {
                 let mut free = vec![true; dataset.images()];
                 stored
                     .iter()
                     .flat_map(|&split| &opened.split(split).images)
-                    .for_each(|&row| free[row as usize] = false);
-                (0..dataset.images() as u32).filter(|&row| free[row as usize]).collect()
+                    .for_each(|row| free[row as usize] = false);
+                (0..dataset.images() as u64).filter(|&row| free[row as usize]).collect()
             }
         };
         let mut division = self.division();
@@ -144,11 +143,14 @@ impl SplitArgs {
             division.shares[split as usize] = 0.0;
         }
         let [_, val, test] = dataset.divide(&pool, &division)?;
-        let taken: std::collections::HashSet<u32> = val.iter().chain(&test).copied().collect();
-        let train: Vec<u32> = pool.iter().copied().filter(|row| !taken.contains(row)).collect();
+        let taken: std::collections::HashSet<u64> = val.iter().chain(&test).collect();
+        let train: RowList = pool.iter().filter(|row| !taken.contains(row)).collect();
         let keeps = dataset.stores(Split::Train) && taken.is_empty();
-        let splits =
-            [(Split::Val, val), (Split::Test, test), (Split::Train, if keeps { Vec::new() } else { train })];
+        let splits = [
+            (Split::Val, val),
+            (Split::Test, test),
+            (Split::Train, if keeps { RowList::default() } else { train }),
+        ];
         let splits: Vec<_> = splits.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
         if splits.is_empty() {
             let advice = "give --val or --test a percentage above 0";

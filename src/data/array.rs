@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// Most columns of a feature array. A damaged header must not ask for a row larger than memory.
 const MAX_COLUMNS: u64 = 1 << 20;
 
+/// Most rows of an array. Bytes of so many rows of [`MAX_COLUMNS`] numbers are still counted in 64 bits.
+const MAX_ROWS: u64 = 1 << 40;
+
 /// The types that the values of an array may have, and the array's dimensions.
 pub(super) trait Element: Copy {
     /// The accepted types, for messages.
@@ -121,8 +124,8 @@ impl<E: Element> Array<E> {
             [rows, cols] => (rows, cols, None),
             _ => (shape[0], 1, None),
         };
-        if rows > u32::MAX.into() || cols > MAX_COLUMNS {
-            let limits = format!("at most {} rows and {MAX_COLUMNS} columns", u32::MAX);
+        if rows > MAX_ROWS || cols > MAX_COLUMNS || usize::try_from(rows * cols).is_err() {
+            let limits = format!("at most {MAX_ROWS} rows and {MAX_COLUMNS} columns");
             return fault(limits, "check how the array was made, or use a part of it".into());
         }
         if alone {

@@ -38,14 +38,14 @@ impl Arrays {
     /// Adds row numbers: `text_to_image`, `split_train`, `split_val`, `split_test`, `region_offsets`,
     /// `region_lengths`, `text_offsets` or `text_lengths`.
     #[must_use]
-    pub fn with_rows(self, name: &str, rows: &[u32]) -> Self {
-        self.with(name, "U32", &[rows.len()], rows.len(), bytemuck::cast_slice(rows))
+    pub fn with_rows(self, name: &str, rows: &[u64]) -> Self {
+        self.with(name, "U64", &[rows.len()], rows.len(), bytemuck::cast_slice(rows))
     }
 
     /// Adds `pairs`: right pairs (image row, text row) beside those of `text_to_image`.
     #[must_use]
-    pub fn with_pairs(self, pairs: &[[u32; 2]]) -> Self {
-        self.with("pairs", "U32", &[pairs.len(), 2], 2 * pairs.len(), bytemuck::cast_slice(pairs))
+    pub fn with_pairs(self, pairs: &[[u64; 2]]) -> Self {
+        self.with("pairs", "U64", &[pairs.len(), 2], 2 * pairs.len(), bytemuck::cast_slice(pairs))
     }
 
     /// Adds an array that stays in its file: values in C order, little-endian, from the byte `start` on. `dtype` is the
@@ -59,7 +59,7 @@ impl Arrays {
     /// write_matrix_npy(&path, 10, 4, &[0.5; 40])?;
     /// # let start = std::fs::metadata(&path).unwrap().len() - 160;
     /// let arrays = Arrays::new().with_file("images", &path, start, "F32", &[10, 4])?;
-    /// # let rows: Vec<u32> = (0..10).collect();
+    /// # let rows: Vec<u64> = (0..10).collect();
     /// # let arrays = arrays.with_file("texts", &path, start, "F32", &[10, 4])?.with_rows("text_to_image", &rows);
     /// # let arrays = arrays.with_rows("split_train", &[0, 1]).with_rows("split_val", &[2, 3]);
     /// # let dataset = wgoal::Dataset::from_arrays("mine", arrays)?;
@@ -98,7 +98,11 @@ impl Arrays {
     fn with(mut self, name: &str, dtype: &'static str, shape: &[usize], values: usize, bytes: &[u8]) -> Self {
         // Values are little-endian, as in files.
         let little = if cfg!(target_endian = "big") {
-            bytes.chunks_exact(4).flat_map(|value| value.iter().rev()).copied().collect()
+            bytes
+                .chunks_exact(Type::of_safetensors(dtype).size)
+                .flat_map(|value| value.iter().rev())
+                .copied()
+                .collect()
         } else {
             bytes.to_vec()
         };

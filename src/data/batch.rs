@@ -40,16 +40,16 @@ pub struct Batch {
     /// one row per pair.
     pub offsets: [Vec<u32>; 2],
     /// Image row of each pair in the dataset; equal for captions of one image.
-    pub ids: Vec<u32>,
+    pub ids: Vec<u64>,
     /// Text row of each pair in the dataset.
-    pub text_rows: Vec<u32>,
+    pub text_rows: Vec<u64>,
     /// How many of the feature rows that were read were all zero in the dataset.
     pub zero_rows: usize,
     /// Pairs.
     pub rows: usize,
     /// The image rows and the text rows of all pairs of the batch, if this is the first of several slices that a process
     /// takes of it.
-    pub(crate) whole: [Vec<u32>; 2],
+    pub(crate) whole: [Vec<u64>; 2],
     /// The features of both sides, already prepared for upload, if the device supports it.
     pub(crate) staged: [Option<Upload<'static, f32>>; 2],
     pub(super) home: Option<Sender<Batch>>,
@@ -117,7 +117,8 @@ pub(super) fn filler(
         let (step, slice) = (begin + number / count, number % count);
         let split = dataset.split(Split::Train);
         let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
-        let image = |&pair: &u32| split.images[split.text_image[pair as usize] as usize];
+        let image = |&pair: &u32| split.image_of(pair as usize);
+        let text = |&pair: &u32| split.texts.at(pair as usize);
         // Announce one batch ahead, or one window of blocks: the system fetches uncached rows while this batch is
         // preprocessed and computed. Blocks need few calls.
         if slice == 0 {
@@ -135,11 +136,11 @@ pub(super) fn filler(
             };
             let pairs = &order.announced[next];
             preprocess.will_need(&dataset, Side::Image, pairs.iter().map(image));
-            preprocess.will_need(&dataset, Side::Text, pairs.iter().map(|&pair| split.texts[pair as usize]));
+            preprocess.will_need(&dataset, Side::Text, pairs.iter().map(text));
         }
         let pairs = &order.pairs[step * batch..until(step + 1)];
-        let texts: Vec<u32> = pairs.iter().map(|&pair| split.texts[pair as usize]).collect();
-        let images: Vec<u32> = pairs.iter().map(image).collect();
+        let texts: Vec<u64> = pairs.iter().map(text).collect();
+        let images: Vec<u64> = pairs.iter().map(image).collect();
         let part = slices.as_ref().map_or(0..pairs.len(), |(slices, own)| slices.pairs(own.start + slice));
         out.rows = part.len();
         out.zero_rows = 0;
@@ -178,19 +179,19 @@ pub(crate) fn rows_of_steps(
     (batch, window): (usize, Option<usize>),
     [seed, epoch]: [u64; 2],
     steps: Range<usize>,
-) -> Vec<[Vec<u32>; 2]> {
+) -> Vec<[Vec<u64>; 2]> {
     let split = dataset.split(Split::Train);
     let order = Order::new(split.texts.len(), window, seed, epoch).pairs;
     let rows = |step: usize| {
         let pairs = order.iter().skip(step.saturating_mul(batch)).take(batch).map(|&pair| pair as usize);
-        let image = |pair: usize| split.images[split.text_image[pair] as usize];
-        [pairs.clone().map(image).collect(), pairs.map(|pair| split.texts[pair]).collect()]
+        let image = |pair: usize| split.image_of(pair);
+        [pairs.clone().map(image).collect(), pairs.map(|pair| split.texts.at(pair)).collect()]
     };
     steps.map(rows).collect()
 }
 
 /// Overwrites a vector, in the memory that it has.
-fn replace(old: &mut Vec<u32>, new: &[u32]) {
+fn replace(old: &mut Vec<u64>, new: &[u64]) {
     old.clear();
     old.extend_from_slice(new);
 }

@@ -207,7 +207,7 @@ impl Table {
         let Some((_, first)) = headers.first() else { return Err(no_column(path, &columns)) };
         let rows = first.shape[0];
         if headers.len() == 2 {
-            let rows = (0..u32::try_from(rows).unwrap_or(u32::MAX)).collect::<Vec<_>>();
+            let rows = (0..rows).collect::<Vec<_>>();
             derived = derived.with_rows("text_to_image", &rows);
         }
         for (split, rows) in splits(path, &columns)? {
@@ -249,7 +249,7 @@ impl Table {
 }
 
 /// The rows of each split, if a column of text named `split` has their names.
-fn splits(path: &Path, columns: &[(String, Kind)]) -> Result<Vec<(Split, Vec<u32>)>> {
+fn splits(path: &Path, columns: &[(String, Kind)]) -> Result<Vec<(Split, Vec<u64>)>> {
     const NAMES: [(Split, &[&str]); 3] = [
         (Split::Train, &["train", "training"]),
         (Split::Val, &["val", "dev", "valid", "validation"]),
@@ -260,7 +260,7 @@ fn splits(path: &Path, columns: &[(String, Kind)]) -> Result<Vec<(Split, Vec<u32
     }
     let named = read_lines(&[path.to_path_buf()], &["split"])?.unwrap_or_default();
     let rows_of = |(split, names): (Split, &[&str])| {
-        let rows: Vec<u32> =
+        let rows: Vec<u64> =
             (0..).zip(&named).filter(|(_, name)| names.contains(&&name[..])).map(|(row, _)| row).collect();
         (!rows.is_empty()).then_some((split, rows))
     };

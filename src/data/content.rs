@@ -52,7 +52,7 @@ impl Dataset {
 
     /// The rows of a side that a split has, ascending, as runs of neighbours.
     fn runs(&self, side: Side) -> Vec<Range<usize>> {
-        let of = |split| self.split(split).of(side).iter().map(|&row| row as usize);
+        let of = |split| self.split(split).of(side).iter().map(|row| row as usize);
         let mut rows: Vec<usize> = [Split::Train, Split::Val, Split::Test].into_iter().flat_map(of).collect();
         rows.sort_unstable();
         rows.dedup();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::hash::Hash;
 use super::{Dataset, Features, Split};
+use crate::io::RowList;
 use crate::{Error, Result};
 
 /// How to divide images into splits.
@@ -57,8 +58,8 @@ impl Division {
     }
 
     /// The number by which images are put in order: the finalizer of SplitMix64, at a distance from the seed.
-    fn key(&self, image: u32) -> u64 {
-        let mut x = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(u64::from(image) + 1));
+    fn key(&self, image: u64) -> u64 {
+        let mut x = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(image + 1));
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
@@ -78,8 +79,7 @@ impl Dataset {
     /// ```
     /// use wgoal::data::Division;
     /// let data = wgoal::Dataset::open("data/clipart-mini")?;
-    /// let all: Vec<u32> = (0..data.images() as u32).collect();
-    /// let [train, val, test] = data.divide(&all, &Division::default())?;
+    /// let [train, val, test] = data.divide(&data.all_rows().images, &Division::default())?;
     /// assert_eq!((train.len() + val.len() + test.len(), val.len(), test.len()), (1400, 140, 140));
     /// # Ok::<(), wgoal::Error>(())
     /// ```
@@ -87,8 +87,8 @@ impl Dataset {
     /// # Errors
     /// Those of [`Division::validate`], a row that is no image, a file that can no longer be read, and too few images
     /// with captions to give every split one.
-    pub fn divide(&self, images: &[u32], division: &Division) -> Result<[Vec<u32>; 3]> {
-        if let Some(row) = images.iter().find(|&&row| row as usize >= self.images()) {
+    pub fn divide(&self, images: &RowList, division: &Division) -> Result<[RowList; 3]> {
+        if let Some(row) = images.iter().find(|&row| row >= self.images() as u64) {
             let expected = format!("image rows below {}", self.images());
             return Err(Error::data(&self.name, expected, row, "give rows of this dataset"));
         }
@@ -99,7 +99,7 @@ impl Dataset {
 /// Images with the same features.
 #[derive(Default)]
 struct Group {
-    images: Vec<u32>,
+    images: Vec<u64>,
     captioned: bool,
 }
 
@@ -107,17 +107,17 @@ struct Group {
 pub(super) fn divide(
     name: &str,
     features: &Features,
-    text_to_image: &[u32],
-    images: &[u32],
+    text_to_image: &RowList,
+    images: &RowList,
     division: &Division,
-) -> Result<[Vec<u32>; 3]> {
+) -> Result<[RowList; 3]> {
     division.validate()?;
     let mut captioned = vec![false; features.items];
-    text_to_image.iter().for_each(|&image| captioned[image as usize] = true);
+    text_to_image.iter().for_each(|image| captioned[image as usize] = true);
     let mut images = images.to_vec();
     images.sort_unstable();
     images.dedup();
-    let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
+    let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
     for (&image, first) in images.iter().zip(first_equal(features, &images)?) {
         let group = groups.entry(first).or_default();
         group.images.push(image);
@@ -132,16 +132,16 @@ pub(super) fn divide(
         fill(name, order, with_captions, division, &mut splits)?;
     }
     splits.iter_mut().for_each(|rows| rows.sort_unstable());
-    Ok(splits)
+    Ok(splits.map(RowList::from))
 }
 
 /// Adds groups of images, in their order, to the splits. Every split with a share gets a group if `each` is set.
 fn fill(
     name: &str,
-    groups: Vec<&Vec<u32>>,
+    groups: Vec<&Vec<u64>>,
     each: bool,
     division: &Division,
-    splits: &mut [Vec<u32>; 3],
+    splits: &mut [Vec<u64>; 3],
 ) -> Result<()> {
     let images: usize = groups.iter().map(|group| group.len()).sum();
     let whole = division.shares.iter().sum::<f64>() >= 100.0;
@@ -184,9 +184,9 @@ fn fill(
 
 /// For every one of `images`, the first of them with the same features: the same row of `images`, or the same regions.
 /// Images whose features are all zero are the same as none.
-fn first_equal(features: &Features, images: &[u32]) -> Result<Vec<u32>> {
+fn first_equal(features: &Features, images: &[u64]) -> Result<Vec<u64>> {
     let mut bytes = Vec::new();
-    let mut hash = |image: u32, whole: bool| -> Result<Option<u128>> {
+    let mut hash = |image: u64, whole: bool| -> Result<Option<u128>> {
         let (mut hash, mut zero) = (Hash::default(), true);
         let mut add = |file: &super::FeatureFile, row: usize| {
             file.read_bytes(row, &mut bytes)?;
@@ -219,8 +219,8 @@ fn first_equal(features: &Features, images: &[u32]) -> Result<Vec<u32>> {
             .map(|(&image, start)| if alone(start) { Ok(None) } else { hash(image, true) })
             .collect::<Result<Vec<_>>>()?
     };
-    let mut first: HashMap<u128, u32> = HashMap::new();
+    let mut first: HashMap<u128, u64> = HashMap::new();
     let of_image =
-        |(&image, hash): (&u32, Option<u128>)| hash.map_or(image, |hash| *first.entry(hash).or_insert(image));
+        |(&image, hash): (&u64, Option<u128>)| hash.map_or(image, |hash| *first.entry(hash).or_insert(image));
     Ok(images.iter().zip(whole).map(of_image).collect())
 }

@@ -63,10 +63,17 @@ impl Embeddings {
             let advice = "give embeddings of one model";
             return Err(Error::data(&texts.label, expected, texts.cols, advice));
         }
+        for file in &files {
+            if file.rows > u32::MAX as usize {
+                let expected = format!("at most {} embeddings, because memory holds all of them", u32::MAX);
+                return Err(Error::data(&file.label, expected, file.rows, "give a part of the rows"));
+            }
+        }
         let text_image = match owners {
             Some(array) => {
                 let counted = format!("row of {}", texts.label);
-                Some(splits::owners(array, images.rows, (texts.rows, counted))?)
+                let owners = splits::owners(array, images.rows, (texts.rows, counted))?;
+                Some(owners.iter().map(|image| image as u32).collect())
             }
             None if images.rows == texts.rows => Some((0..texts.rows as u32).collect()),
             None if more.is_some() => None,
@@ -78,6 +85,7 @@ impl Embeddings {
             }
         };
         let pairs = more.map(|header| relation::pairs_of(header, images.rows, texts.rows)).transpose()?;
+        let pairs = pairs.map(|pairs| pairs.iter().map(|pair| pair.map(|row| row as u32)).collect());
         let (image_rows, other_images) = unit_rows(images)?;
         let (text_rows, other_texts) = unit_rows(texts)?;
         let (dim, pairs) = (images.cols, pairs.unwrap_or_default());

@@ -214,7 +214,7 @@ impl Folder {
         if let [images, texts] = &sides[..] {
             pairs(images, texts)?;
             if !self.places.contains_key("text_to_image") {
-                let rows = images.2.iter().sum::<u64>().try_into().unwrap_or(u32::MAX);
+                let rows = images.2.iter().sum::<u64>();
                 self.derived = Arrays::new().with_rows("text_to_image", &(0..rows).collect::<Vec<_>>());
             }
         }

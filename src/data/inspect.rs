@@ -129,7 +129,7 @@ impl Dataset {
             remarks: Vec::new(),
         };
         for side in [Side::Image, Side::Text] {
-            let items: Vec<u32> = (0..self.items(side) as u32).collect();
+            let items = (0..self.items(side) as u64).into();
             for look in self.looks(&Scope { side, items: &items, most: None }, true, true) {
                 inspection.faults.extend(self.bad_row(&look));
                 inspection.remarks.extend(look.remarks(self, false));
@@ -162,8 +162,8 @@ impl Dataset {
         };
         let shared = |(from, into): (Split, Split)| {
             let mut inside = vec![false; self.images()];
-            self.split(from).images.iter().for_each(|&image| inside[image as usize] = true);
-            let same = self.split(into).images.iter().filter(|&&image| inside[image as usize]).count();
+            self.split(from).images.iter().for_each(|image| inside[image as usize] = true);
+            let same = self.split(into).images.iter().filter(|&image| inside[image as usize]).count();
             let splits = [from, into].map(|split| split.to_string());
             SharedRows { splits, same_images: same, equal_images: 0, equal_captions: 0 }
         };
@@ -186,7 +186,7 @@ impl SharedRows {
 impl ArrayInspection {
     fn of(look: &Look) -> Self {
         let FeatureFile { label, rows, cols, type_name, .. } = look.file;
-        let items = |pairs: &[(u32, u32)]| Found::of(pairs.iter().map(|(item, _)| *item as usize));
+        let items = |pairs: &[(u64, u64)]| Found::of(pairs.iter().map(|(item, _)| *item as usize));
         let is_constant = |low: f32, high: f32| low == high;
         let is_near = |low: f32, high: f32| low < high && high - low <= VARIES * low.abs().max(high.abs());
         let columns = |is: &dyn Fn(f32, f32) -> bool| {

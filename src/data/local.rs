@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::array::{Array, FeatureFile};
 use super::file::Source;
 use super::numbers::Integer;
+use crate::io::RowList;
 use crate::model::Side;
 use crate::{Error, Result};
 
@@ -37,9 +38,9 @@ enum Items {
     /// The number of rows per item.
     Even(usize),
     /// Where the rows of every item start, then the number of rows.
-    Ragged(Vec<u32>),
+    Ragged(RowList),
     /// The number of rows per item with padding, and how many rows of each item are not padding.
-    Padded(usize, Vec<u32>),
+    Padded(usize, RowList),
 }
 
 impl Local {
@@ -63,7 +64,7 @@ impl Local {
         let offsets = if by_lengths { read_lengths(&array, &rows)? } else { read_offsets(&array, &rows)? };
         let items = match rows.group {
             None => Items::Ragged(offsets),
-            Some(group) => Items::Padded(group, offsets.windows(2).map(|pair| pair[1] - pair[0]).collect()),
+            Some(group) => Items::Padded(group, lengths_of(&offsets).collect()),
         };
         Ok(Some(Self { rows, items, label: array.label, more: usize::from(by_offsets) }))
     }
@@ -82,14 +83,20 @@ impl Local {
         }
     }
 
+    /// The number of rows of every item, if it is the same without a list.
+    pub fn even(&self) -> Option<usize> {
+        match self.items {
+            Items::Even(rows) => Some(rows),
+            _ => None,
+        }
+    }
+
     /// The largest number of rows of an item.
     pub fn longest(&self) -> usize {
         match &self.items {
             Items::Even(rows) => *rows,
-            Items::Ragged(offsets) => {
-                offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0)
-            }
-            Items::Padded(_, lengths) => lengths.iter().copied().max().unwrap_or(0) as usize,
+            Items::Ragged(offsets) => lengths_of(offsets).max().unwrap_or(0) as usize,
+            Items::Padded(_, lengths) => lengths.iter().max().unwrap_or(0) as usize,
         }
     }
 
@@ -100,8 +107,8 @@ impl Local {
         }
         match &self.items {
             Items::Even(rows) => item * rows..(item + 1) * rows,
-            Items::Ragged(offsets) => offsets[item] as usize..offsets[item + 1] as usize,
-            Items::Padded(rows, lengths) => item * rows..item * rows + lengths[item] as usize,
+            Items::Ragged(offsets) => offsets.at(item) as usize..offsets.at(item + 1) as usize,
+            Items::Padded(rows, lengths) => item * rows..item * rows + lengths.at(item) as usize,
         }
     }
 
@@ -121,33 +128,43 @@ impl Local {
     /// The numbers that the fingerprint covers.
     pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         let (rows, offsets) = match &self.items {
-            Items::Even(rows) => (*rows as u64, &[][..]),
-            Items::Ragged(offsets) => (0, &offsets[..]),
-            Items::Padded(rows, lengths) => (*rows as u64, &lengths[..]),
+            Items::Even(rows) => (*rows as u64, None),
+            Items::Ragged(offsets) => (0, Some(offsets)),
+            Items::Padded(rows, lengths) => (*rows as u64, Some(lengths)),
         };
-        self.rows.shape().into_iter().chain([rows]).chain(offsets.iter().map(|&offset| offset.into()))
+        self.rows.shape().into_iter().chain([rows]).chain(offsets.into_iter().flatten())
     }
+}
+
+/// The numbers of rows of items that start at these offsets, which rise.
+fn lengths_of(offsets: &RowList) -> impl Iterator<Item = u64> + '_ {
+    offsets.iter().zip(offsets.iter().skip(1)).map(|(start, end)| end - start)
 }
 
 /// Checks offsets: they start at 0 and increase, up to the number of rows. If items are padded to the same number of
 /// rows, each offset exceeds the one before by at most that number.
-fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> {
+fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
     const ADVICE: &str = "write where the rows of every item start, and after the last item their number";
     const CUMULATE: &str =
         "if these are the numbers of rows of the items, save numpy.r_[0, numpy.cumsum(array)]";
     let offsets = array.read_all(ADVICE)?;
-    let sum = || offsets.iter().map(|&offset| u64::from(offset)).sum::<u64>();
+    let sum = || offsets.iter().fold(0u64, u64::saturating_add);
     let items = rows.group.map(|group| rows.rows / group);
     // Lengths in place of offsets are recognised by their count or their sum.
     let lengths = match (items, rows.group) {
         (Some(items), Some(group)) => {
-            offsets.len() == items && offsets.iter().all(|&n| (1..=group).contains(&(n as usize)))
+            offsets.len() == items && offsets.iter().all(|n| (1..=group).contains(&(n as usize)))
         }
-        _ => offsets[0] != 0 && sum() == rows.rows as u64,
+        _ => offsets.at(0) != 0 && sum() == rows.rows as u64,
     };
     let advice = if lengths { CUMULATE } else { ADVICE };
     let fault = |position: usize, expected: String, advice: &str| {
-        Err(Error::data(format!("{} position {position}", array.label), expected, offsets[position], advice))
+        Err(Error::data(
+            format!("{} position {position}", array.label),
+            expected,
+            offsets.at(position),
+            advice,
+        ))
     };
     match items {
         Some(items) if offsets.len() != items + 1 => {
@@ -159,25 +176,27 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> 
         }
         _ => {}
     }
-    if offsets[0] != 0 {
+    if offsets.at(0) != 0 {
         return fault(0, "0, where the first item starts".into(), advice);
     }
-    if let Some(item) = offsets.windows(2).position(|pair| pair[1] <= pair[0]) {
+    let neighbours = || offsets.iter().zip(offsets.iter().skip(1));
+    if let Some(item) = neighbours().position(|(start, end)| end <= start) {
         let empty = format!("give item {item} a row, or leave it out of the dataset; offsets must rise");
-        let expected = format!("more than {}, a row at least for item {item}", offsets[item]);
-        return fault(item + 1, expected, if offsets[item + 1] == offsets[item] { &empty } else { ADVICE });
+        let expected = format!("more than {}, a row at least for item {item}", offsets.at(item));
+        let equal = offsets.at(item + 1) == offsets.at(item);
+        return fault(item + 1, expected, if equal { &empty } else { ADVICE });
     }
     let last = offsets.len() - 1;
     match rows.group {
-        Some(group) => match offsets.windows(2).position(|pair| (pair[1] - pair[0]) as usize > group) {
-            Some(item) => {
-                let expected =
-                    format!("at most {}, the {group} rows of item {item}", offsets[item] as usize + group);
-                fault(item + 1, expected, ADVICE)
-            }
-            None => Ok(offsets),
-        },
-        None if offsets[last] as usize != rows.rows => {
+        Some(group) => {
+            let Some(item) = neighbours().position(|(start, end)| end - start > group as u64) else {
+                return Ok(offsets);
+            };
+            let expected =
+                format!("at most {}, the {group} rows of item {item}", offsets.at(item) as usize + group);
+            fault(item + 1, expected, ADVICE)
+        }
+        None if offsets.at(last) as usize != rows.rows => {
             fault(last, format!("{}, the rows of {}", rows.rows, rows.label), ADVICE)
         }
         None => Ok(offsets),
@@ -186,7 +205,7 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> 
 
 /// Checks the numbers of rows of the items, and returns where the rows of every item start. Their sum is the number of
 /// rows, unless items are padded to the same number of rows.
-fn read_lengths(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> {
+fn read_lengths(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
     const ADVICE: &str = "write the number of rows of every item, without padding";
     let lengths = array.read_all(ADVICE)?;
     let most = rows.group.unwrap_or(rows.rows);
@@ -196,20 +215,25 @@ fn read_lengths(array: &Array<Integer>, rows: &FeatureFile) -> Result<Vec<u32>> 
         let expected = format!("{items} values, one for each item of {}", rows.label);
         return Err(Error::data(&array.label, expected, lengths.len(), ADVICE));
     }
-    if let Some(item) = lengths.iter().position(|&length| !(1..=most).contains(&(length as usize))) {
-        let advice = match lengths[item] {
+    if let Some(item) = lengths.iter().position(|length| !(1..=most).contains(&(length as usize))) {
+        let advice = match lengths.at(item) {
             0 => format!("give item {item} a row, or leave it out of the dataset"),
             _ => ADVICE.into(),
         };
         let expected = format!("a number of rows from 1 to {most}");
-        return Err(Error::data(format!("{} position {item}", array.label), expected, lengths[item], advice));
+        return Err(Error::data(
+            format!("{} position {item}", array.label),
+            expected,
+            lengths.at(item),
+            advice,
+        ));
     }
-    let sum: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+    let sum = lengths.iter().fold(0, u64::saturating_add);
     if rows.group.is_none() && sum != rows.rows as u64 {
         let expected = format!("lengths that add up to {}, the rows of {}", rows.rows, rows.label);
         return Err(Error::data(&array.label, expected, sum, ADVICE));
     }
-    // The sum fits: it is at most the number of rows.
+    // The sum is at most the number of rows, with padding or without.
     let mut end = 0;
     let ends = lengths.iter().map(|length| {
         end += length;

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::hash::Hash;
 use super::{Dataset, FeatureFile, Side, Split};
+use crate::io::RowList;
 use crate::math::dot;
 
 /// Items per run of neighbours in a sample.
@@ -30,16 +31,16 @@ pub(super) struct Look<'a> {
     /// How many items are not zero.
     pub items: usize,
     /// Items that are equal to an earlier one, each with the first such one.
-    pub equal: Vec<(u32, u32)>,
+    pub equal: Vec<(u64, u64)>,
     /// Those of them that repeat an image, or a caption of another image.
-    pub repeated: Vec<(u32, u32)>,
+    pub repeated: Vec<(u64, u64)>,
     /// Items of a split that are equal to one of an earlier split.
     pub leaks: Vec<Leak>,
     /// The lowest value of every column, over the rows in use that are not zero. `highest` likewise.
     pub lowest: Vec<f32>,
     pub highest: Vec<f32>,
     /// The rows in use that are not zero, and their lengths.
-    pub lengths: Vec<(u32, f32)>,
+    pub lengths: Vec<(u64, f32)>,
 }
 
 /// Items of the split `into` that are equal to an item of the split `from`.
@@ -48,13 +49,13 @@ pub(super) struct Leak {
     pub into: Split,
     pub count: usize,
     /// The first such item of `into`, and the first item of `from` that is equal to it.
-    pub first: (u32, u32),
+    pub first: (u64, u64),
 }
 
 /// Equal items: the first of all, and the first of every split.
 struct Equal {
-    first: u32,
-    of_split: [Option<u32>; 3],
+    first: u64,
+    of_split: [Option<u64>; 3],
 }
 
 /// What to look at.
@@ -62,7 +63,7 @@ pub(super) struct Scope<'a> {
     pub side: Side,
     /// Zero rows, columns and lengths count only among these items. Equal rows count everywhere, because they are a
     /// fault of the whole array.
-    pub items: &'a [u32],
+    pub items: &'a RowList,
     /// Most bytes of an array to read; more are sampled.
     pub most: Option<usize>,
 }
@@ -86,7 +87,7 @@ impl Dataset {
         let mut of = vec![None; self.items(side)];
         for (rows, split) in self.splits.iter().zip(0..) {
             let items = if side == Side::Image { &rows.images } else { &rows.texts };
-            items.iter().for_each(|&item| of[item as usize] = Some(split));
+            items.iter().for_each(|item| of[item as usize] = Some(split));
         }
         of
     }
@@ -102,12 +103,12 @@ impl Dataset {
         let most = scope.most.map_or(usize::MAX, |bytes| {
             (bytes / (file.row_bytes() * file.rows.div_ceil(all.max(1))).max(1)).max(RUN)
         });
-        let looked_at: Vec<u32> = if all <= most { (0..all as u32).collect() } else { sample(items, most) };
+        let looked_at = if all <= most { (0..all as u64).into() } else { sample(items, most) };
         let mut look = Look::new(scope.side, local, file, looked_at.len() < items.len());
         let (mut bytes, mut values) = (Vec::new(), vec![0.0; file.cols]);
         let mut hashes = Vec::new();
-        for item in looked_at {
-            let used = items.binary_search(&item).is_ok();
+        for item in &looked_at {
+            let used = items.position_in_ascending(item).is_some();
             let (mut hash, mut zero, mut whole) = (Hash::default(), true, true);
             for row in own(item as usize) {
                 let read = file.read_bytes(row, &mut bytes).map(|()| file.decode_row(&bytes, &mut values));
@@ -132,10 +133,10 @@ impl Dataset {
     }
 
     /// Finds equal items by their hashes.
-    fn compare(&self, look: &mut Look, hashes: &[(u32, u128)]) {
+    fn compare(&self, look: &mut Look, hashes: &[(u64, u128)]) {
         let of = self.split_of(look.side);
         let mut groups: HashMap<u128, Equal> = HashMap::with_capacity(hashes.len());
-        let text_image = |text: u32| self.text_to_image.get(text as usize);
+        let text_image = |text: u64| self.text_to_image.get(text as usize);
         for &(item, hash) in hashes {
             let group = groups.entry(hash).or_insert(Equal { first: item, of_split: [None; 3] });
             if let Some(split) = of[item as usize] {
@@ -199,7 +200,7 @@ impl<'a> Look<'a> {
         } else {
             values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32
         };
-        self.lengths.push((row as u32, length));
+        self.lengths.push((row as u64, length));
     }
 
     /// The smallest, the median and the largest length of the rows; `None` if there are none.
@@ -210,7 +211,7 @@ impl<'a> Look<'a> {
     }
 
     /// The rows whose length is more than `times` the median, or less than the median by this factor.
-    pub fn extreme(&self, times: f32) -> Vec<u32> {
+    pub fn extreme(&self, times: f32) -> Vec<u64> {
         let Some([_, median, _]) = self.spread() else { return Vec::new() };
         let is = |length: f32| length > times * median || length * times < median;
         self.lengths.iter().filter(|(_, length)| is(*length)).map(|(row, _)| *row).collect()
@@ -229,13 +230,13 @@ impl<'a> Look<'a> {
 }
 
 /// At most `most` of `items`, in runs of neighbours that are spread from the first to the last.
-fn sample(items: &[u32], most: usize) -> Vec<u32> {
+fn sample(items: &RowList, most: usize) -> RowList {
     if items.len() <= most {
-        return items.to_vec();
+        return items.clone();
     }
     let (runs, last) = ((most / RUN).max(1), items.len() - RUN.min(items.len()));
     let start = |run: usize| if runs > 1 { run * last / (runs - 1) } else { 0 };
-    (0..runs).flat_map(|run| &items[start(run)..][..RUN.min(items.len())]).copied().collect()
+    (0..runs).flat_map(|run| items.between(start(run)..start(run) + RUN)).collect()
 }
 
 #[cfg(test)]
@@ -244,11 +245,11 @@ mod tests {
 
     #[test]
     fn samples_are_runs_from_the_first_to_the_last() {
-        let items: Vec<u32> = (0..1000).map(|i| 3 * i).collect();
+        let items: RowList = (0..1000).map(|i| 3 * i).collect();
         assert_eq!(sample(&items, 1000), items);
         let some = sample(&items, 256);
-        assert_eq!((some.len(), some[0], some[255]), (256, 0, 2997));
+        assert_eq!((some.len(), some.at(0), some.at(255)), (256, 0, 2997));
         assert!(some.chunks(RUN).all(|run| run.windows(2).all(|pair| pair[1] == pair[0] + 3)));
-        assert_eq!(sample(&items, 64), items[..64]);
+        assert_eq!(sample(&items, 64), items.to_vec()[..64]);
     }
 }

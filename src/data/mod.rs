@@ -79,6 +79,7 @@ use local::Local;
 use splits::{Opened, TEXT_TO_IMAGE, purpose, stored, text_to_image};
 
 pub use crate::gradient::Relation;
+pub use crate::io::{RowIter, RowList};
 #[cfg(feature = "native")]
 pub use crate::io::{
     Values, write_file, write_ids_npy, write_matrix_fbin, write_matrix_fvecs, write_matrix_npy, write_tensors,
@@ -96,7 +97,7 @@ pub(crate) use embeddings::make_unit;
 #[cfg(feature = "native")]
 pub use inspect::{ArrayInspection, Found, Inspection, SharedRows};
 #[cfg(feature = "native")]
-pub use numbers::read_ids_npy;
+pub use numbers::{read_ids_npy, read_positions_npy};
 pub use order::{block_order, pair_order};
 pub(crate) use preprocess::ReadAhead;
 pub use preprocess::{Preprocess, row_stride};
@@ -178,11 +179,11 @@ fn pooled_name(side: Side) -> &'static str {
 pub struct Dataset {
     name: String,
     sides: [Features; 2],
-    text_to_image: Vec<u32>,
+    text_to_image: RowList,
     /// Whether there are pairs and no text_to_image.
     pairs: bool,
     /// Right pairs (image row, text row) beside those of `text_to_image`.
-    right_pairs: Vec<[u32; 2]>,
+    right_pairs: Vec<[u64; 2]>,
     /// The relations of [`Dataset::relation`].
     relations: [OnceLock<Result<Option<Arc<Relation>>>>; 2],
     splits: [SplitRows; 3],
@@ -344,7 +345,7 @@ impl Dataset {
     }
 
     /// Both sides, the image row of every text, and further right pairs.
-    fn features(source: &Source) -> Result<([Features; 2], Vec<u32>, Vec<[u32; 2]>)> {
+    fn features(source: &Source) -> Result<([Features; 2], RowList, Vec<[u64; 2]>)> {
         let sides = [Features::open(source, Side::Image)?, Features::open(source, Side::Text)?];
         let [images, texts] = &sides;
         let text_image = text_to_image(source, images.items, (texts.items, texts.counted()))?;
@@ -383,11 +384,11 @@ impl Dataset {
         let sides = [side(Side::Image, images)?, side(Side::Text, texts)?];
         let text_image = match images && texts {
             true => text_to_image(source, sides[0].items, (sides[1].items, sides[1].counted())),
-            false => Ok(Vec::new()),
+            false => Ok(RowList::default()),
         };
         let text_image = match text_image {
             // Without a split, nothing depends on it.
-            Err(_) if needed.is_empty() && !source.has(TEXT_TO_IMAGE) => Vec::new(),
+            Err(_) if needed.is_empty() && !source.has(TEXT_TO_IMAGE) => RowList::default(),
             read => read?,
         };
         let opened = Opened { source, name: &name, images: &sides[0], text_image: &text_image };
@@ -399,7 +400,7 @@ impl Dataset {
         source: &Source,
         name: String,
         sides: [Features; 2],
-        (text_image, right_pairs): (Vec<u32>, Vec<[u32; 2]>),
+        (text_image, right_pairs): (RowList, Vec<[u64; 2]>),
         splits: [SplitRows; 3],
     ) -> Self {
         let pairs = !source.has(TEXT_TO_IMAGE) && !text_image.is_empty();
@@ -510,15 +511,15 @@ impl Dataset {
 
     /// The image row of every text. Empty only if a side is missing, or if [`Dataset::open_sides`] found no
     /// `text_to_image`.
-    pub fn text_to_image(&self) -> &[u32] {
+    pub fn text_to_image(&self) -> &RowList {
         &self.text_to_image
     }
 
     /// All rows in the order of the dataset, in the form of a split.
     pub fn all_rows(&self) -> SplitRows {
         SplitRows {
-            images: (0..self.images() as u32).collect(),
-            texts: (0..self.texts() as u32).collect(),
+            images: (0..self.images() as u64).into(),
+            texts: (0..self.texts() as u64).into(),
             text_image: self.text_to_image.clone(),
         }
     }
@@ -725,21 +726,19 @@ fn assumptions(source: &Source, pairs: bool, divided: bool) -> Vec<String> {
 /// Hashes the numbers and the lengths of the lists. Local features come last, then pairs, and only if there are any.
 fn fingerprint(
     sides: &[Features; 2],
-    text_image: &[u32],
+    text_image: &RowList,
     splits: &[SplitRows; 3],
-    pairs: &[[u32; 2]],
+    pairs: &[[u64; 2]],
 ) -> u64 {
     let lists = [text_image, &splits[0].images, &splits[1].images, &splits[2].images];
-    let numbers = lists
-        .iter()
-        .flat_map(|list| std::iter::once(list.len() as u64).chain(list.iter().map(|&row| row.into())));
+    let numbers = lists.iter().flat_map(|list| std::iter::once(list.len() as u64).chain(*list));
     let local = sides.iter().zip(1u64..).filter_map(|(side, tag)| Some((side.local.as_ref()?, tag)));
     let bytes = sides
         .iter()
         .flat_map(Features::pooled_shape)
         .chain(numbers)
         .chain(local.flat_map(|(local, tag)| std::iter::once(tag).chain(local.numbers())))
-        .chain(pairs.iter().flatten().map(|&row| row.into()))
+        .chain(pairs.iter().flatten().copied())
         .flat_map(u64::to_le_bytes);
     fnv(FNV_OFFSET, bytes)
 }

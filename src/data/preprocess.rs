@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 use super::{Dataset, Side};
+use crate::io::RowList;
 use crate::model::Pooling;
 use crate::model::Standardizer;
 use crate::{Error, Result};
@@ -25,12 +26,12 @@ impl Standardizer {
     ///
     /// # Errors
     /// Those of [`Preprocess::items`].
-    pub fn fit(dataset: &Dataset, side: Side, preprocess: &Preprocess, rows: &[u32]) -> Result<Self> {
+    pub fn fit(dataset: &Dataset, side: Side, preprocess: &Preprocess, rows: &RowList) -> Result<Self> {
         let dim = dataset.width(side, preprocess.pooling[side as usize])?;
         let (mut values, mut offsets) = (Vec::new(), Vec::new());
         let (mut mean, mut squares, mut seen) = (vec![0f64; dim], vec![0f64; dim], 0u64);
         for item in rows.chunks(1) {
-            preprocess.items(dataset, side, item, &mut values, &mut offsets)?;
+            preprocess.items(dataset, side, &item, &mut values, &mut offsets)?;
             for row in values.chunks_exact(row_stride(dim)) {
                 // Welford's update is exact for a constant column, and accurate if the mean is far above the deviation.
                 seen += 1;
@@ -132,7 +133,7 @@ impl Preprocess {
     }
 
     /// Announces to the system that items will be read. Neighbours are announced together.
-    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, items: impl Iterator<Item = u32>) {
+    pub(crate) fn will_need(&self, dataset: &Dataset, side: Side, items: impl Iterator<Item = u64>) {
         let mut items: Vec<_> = items.map(|item| item as usize).collect();
         items.sort_unstable();
         for run in items.chunk_by(|a, b| b - a <= 1) {
@@ -178,7 +179,7 @@ impl Preprocess {
     ///
     /// # Errors
     /// Those of [`Preprocess::items`], and a side that the device pools, whose items have several rows.
-    pub fn rows(&self, dataset: &Dataset, side: Side, rows: &[u32], out: &mut Vec<f32>) -> Result<usize> {
+    pub fn rows(&self, dataset: &Dataset, side: Side, rows: &[u64], out: &mut Vec<f32>) -> Result<usize> {
         if self.pooling[side as usize] == Pooling::Gpo {
             let (expected, advice) = ("pooling on the host", "preprocess items, which gives offsets as well");
             return Err(Error::config("rows of a dataset", expected, "gpo", advice));
@@ -190,11 +191,11 @@ impl Preprocess {
     ///
     /// # Errors
     /// Those of [`Preprocess::items`].
-    pub(crate) fn check(&self, dataset: &Dataset, side: Side, items: &[u32]) -> Result<()> {
+    pub(crate) fn check(&self, dataset: &Dataset, side: Side, items: &RowList) -> Result<()> {
         let (mut values, mut offsets) = (Vec::new(), Vec::new());
         items.chunks(64).try_for_each(|items| {
-            self.items(dataset, side, items, &mut values, &mut offsets)?;
-            self.check_scale(dataset, side, items, &values)
+            self.items(dataset, side, &items, &mut values, &mut offsets)?;
+            self.check_scale(dataset, side, &items, &values)
         })
     }
 
@@ -207,7 +208,7 @@ impl Preprocess {
         &self,
         dataset: &Dataset,
         side: Side,
-        items: &[u32],
+        items: &[u64],
         values: &[f32],
     ) -> Result<()> {
         let pooling = self.pooling[side as usize];
@@ -251,7 +252,7 @@ impl Preprocess {
         &self,
         dataset: &Dataset,
         side: Side,
-        items: &[u32],
+        items: &[u64],
         out: &mut Vec<f32>,
         offsets: &mut Vec<u32>,
     ) -> Result<usize> {
@@ -271,7 +272,7 @@ impl Preprocess {
         &self,
         dataset: &Dataset,
         side: Side,
-        (items, part): (&[u32], Range<usize>),
+        (items, part): (&[u64], Range<usize>),
         rng: Option<ChaCha8Rng>,
         in_shares: bool,
         (out, offsets): (&mut Vec<f32>, &mut Vec<u32>),
@@ -359,13 +360,13 @@ impl Preprocess {
         &self,
         dataset: &Dataset,
         side: Side,
-        items: &[u32],
+        items: &[u64],
         mut rng: Option<ChaCha8Rng>,
         offsets: &mut Vec<u32>,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Vec<u64>> {
         let probability = self.row_dropout[side as usize];
         let threshold = (probability * 4_294_967_296.0).round() as u64;
-        let mut rows: Vec<u32> = Vec::new();
+        let mut rows: Vec<u64> = Vec::new();
         offsets.push(0);
         for &item in items {
             let own = dataset.local_rows(side, item as usize);
@@ -373,15 +374,15 @@ impl Preprocess {
                 let expected = format!("an item below {}", dataset.items(side));
                 return Err(Error::data(dataset.name(), expected, item, "ask for an item of this dataset"));
             }
-            let (first, before) = (own.start as u32, rows.len());
-            let own = first..own.end as u32;
+            let (first, before) = (own.start as u64, rows.len());
+            let own = first..own.end as u64;
             match rng.as_mut().filter(|_| threshold > 0) {
                 None => rows.extend(own),
                 Some(rng) => {
-                    let count = own.len() as u64;
+                    let count = own.end - first;
                     rows.extend(own.filter(|_| u64::from(rng.next_u32()) >= threshold));
                     if rows.len() == before {
-                        rows.push(first + ((u64::from(rng.next_u32()) * count) >> 32) as u32);
+                        rows.push(first + ((u64::from(rng.next_u32()) * count) >> 32));
                     }
                 }
             }
@@ -419,7 +420,7 @@ impl Preprocess {
 fn pool_item(
     dataset: &Dataset,
     pooling: Pooling,
-    (side, item, own): (Side, u32, &[u32]),
+    (side, item, own): (Side, u64, &[u64]),
     (scratch, values): (&mut Vec<u8>, &mut Vec<f32>),
     out: &mut [f32],
 ) -> Result<usize> {

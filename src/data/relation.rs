@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 impl Dataset {
     /// The right pairs (image row, text row) of the array `pairs`, beside each text with its own image.
-    pub fn right_pairs(&self) -> &[[u32; 2]] {
+    pub fn right_pairs(&self) -> &[[u64; 2]] {
         &self.right_pairs
     }
 
@@ -52,14 +52,14 @@ impl Dataset {
         let mut first: HashMap<u128, u32> = HashMap::new();
         let mut bytes = Vec::new();
         let rows = Split::ALL.iter().flat_map(|&split| &self.split(split).texts);
-        let mut texts: Vec<u32> = rows.copied().collect();
+        let mut texts: Vec<u64> = rows.collect();
         texts.sort_unstable();
         for text in texts {
             let mut hash = Hash::default();
             self.hash_item(Side::Text, text as usize, &mut bytes, &mut hash)?;
             class[text as usize] = match first.entry(hash.0) {
                 Entry::Occupied(earlier) => *earlier.get(),
-                Entry::Vacant(new) => *new.insert(text),
+                Entry::Vacant(new) => *new.insert(text as u32),
             };
         }
         Ok(class)
@@ -82,7 +82,7 @@ impl Dataset {
 }
 
 /// The pairs (image row, text row) of the array `pairs [K, 2]`, if there is one.
-pub(super) fn read_pairs(source: &Source, images: usize, texts: usize) -> Result<Vec<[u32; 2]>> {
+pub(super) fn read_pairs(source: &Source, images: usize, texts: usize) -> Result<Vec<[u64; 2]>> {
     match pairs_header(source)? {
         Some(header) => pairs_of(header, images, texts),
         None => Ok(Vec::new()),
@@ -96,7 +96,7 @@ pub(super) fn pairs_header(source: &Source) -> Result<Option<Header>> {
 }
 
 /// Reads an array of pairs, and checks its type, its shape and that its rows exist.
-pub(super) fn pairs_of(header: Header, images: usize, texts: usize) -> Result<Vec<[u32; 2]>> {
+pub(super) fn pairs_of(header: Header, images: usize, texts: usize) -> Result<Vec<[u64; 2]>> {
     let shape = header.shape.clone();
     let array = Array::<Integer>::from_header(header, &["pairs", "2"], |shape| match shape {
         [count] if count % 2 == 0 => "save array.reshape(-1, 2)".into(),
@@ -114,8 +114,8 @@ pub(super) fn pairs_of(header: Header, images: usize, texts: usize) -> Result<Ve
         return Err(Error::data(array.label, "whole numbers", array.type_name, advice));
     }
     let values = array.read_all("number the rows of images and of texts from 0")?;
-    let pairs: Vec<[u32; 2]> = values.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
-    let fits = |&[image, text]: &[u32; 2]| (image as usize) < images && (text as usize) < texts;
+    let pairs: Vec<[u64; 2]> = values.chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+    let fits = |&[image, text]: &[u64; 2]| image < images as u64 && text < texts as u64;
     let Some(at) = pairs.iter().position(|pair| !fits(pair)) else { return Ok(pairs) };
     let [image, text] = pairs[at];
     let turned = pairs.iter().all(|&[image, text]| fits(&[text, image]));

@@ -23,7 +23,7 @@ const GROUPS: u64 = 64;
 /// What the layout holds: arrays in files, arrays that follow, and captions.
 pub(super) struct Scan {
     pub headers: Vec<(&'static str, Header)>,
-    pub rows: Vec<(&'static str, Vec<u32>)>,
+    pub rows: Vec<(&'static str, Vec<u64>)>,
     pub captions: Lines,
 }
 
@@ -115,13 +115,12 @@ fn files(folder: &Path, entries: &[String]) -> Vec<Files> {
 }
 
 /// The rows of the splits, and the image row of every text.
-fn derived(files: &[Files], counts: &[(u64, u64)]) -> Vec<(&'static str, Vec<u32>)> {
+fn derived(files: &[Files], counts: &[(u64, u64)]) -> Vec<(&'static str, Vec<u64>)> {
     let (mut first, mut text_to_image, mut found) = (0, Vec::new(), Vec::new());
     for (Files { array, .. }, &(images, captions)) in files.iter().zip(counts) {
-        let row = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        found.push((*array, (first..first + images).map(row).collect()));
+        found.push((*array, (first..first + images).collect()));
         let each = captions / images;
-        text_to_image.extend((0..captions).map(|caption| row(first + caption / each)));
+        text_to_image.extend((0..captions).map(|caption| first + caption / each));
         first += images;
     }
     if !text_to_image.is_empty() {

@@ -5,7 +5,7 @@ use super::array::Array;
 use super::divide::{Division, divide};
 use super::file::Source;
 use super::numbers::Integer;
-use crate::io::quoted;
+use crate::io::{Collected, RowList, quoted};
 use crate::model::Side;
 use crate::{Error, Result};
 use std::fmt;
@@ -57,27 +57,38 @@ impl FromStr for Split {
 pub struct SplitRows {
     /// Image rows, in the order of the split's file (of the dataset, if the split is a mask); some may be without a
     /// caption.
-    pub images: Vec<u32>,
+    pub images: RowList,
     /// Text rows of the captions of these images, ascending.
-    pub texts: Vec<u32>,
+    pub texts: RowList,
     /// For every entry of `texts`, the position of its image in `images`.
-    pub text_image: Vec<u32>,
+    pub text_image: RowList,
 }
 
 impl SplitRows {
     /// The rows of one side.
-    pub fn of(&self, side: Side) -> &[u32] {
+    pub fn of(&self, side: Side) -> &RowList {
         match side {
             Side::Image => &self.images,
             Side::Text => &self.texts,
         }
     }
 
+    /// The image row of the caption at this position of `texts`.
+    ///
+    /// # Panics
+    /// A position beyond the last, as for a slice.
+    pub(crate) fn image_of(&self, caption: usize) -> u64 {
+        self.images.at(self.text_image.at(caption) as usize)
+    }
+
     /// The number of images without a caption. They are in the gallery of retrieval, but are neither queries nor
     /// trained on.
     pub fn uncaptioned(&self) -> usize {
+        if self.text_image.is_in_runs() {
+            return self.images.len() - self.text_image.count_distinct();
+        }
         let mut captioned = vec![false; self.images.len()];
-        self.text_image.iter().for_each(|&position| captioned[position as usize] = true);
+        self.text_image.iter().for_each(|position| captioned[position as usize] = true);
         captioned.iter().filter(|has| !**has).count()
     }
 }
@@ -90,11 +101,11 @@ pub(super) fn text_to_image(
     source: &Source,
     images: usize,
     (texts, counted): (usize, String),
-) -> Result<Vec<u32>> {
+) -> Result<RowList> {
     const NAME: &str = TEXT_TO_IMAGE;
     if !source.has(NAME) {
         if texts == images {
-            return Ok((0..images as u32).collect());
+            return Ok((0..images as u64).into());
         }
         let expected =
             format!("the image row of every text, because {images} images and {texts} texts are no pairs");
@@ -116,7 +127,7 @@ pub(super) fn owners(
     array: Array<Integer>,
     images: usize,
     (texts, counted): (usize, String),
-) -> Result<Vec<u32>> {
+) -> Result<RowList> {
     if array.rows != texts || array.is_mask() {
         let expected = format!("{texts} values, one for each {counted}");
         let found = if array.is_mask() { "a mask".into() } else { array.rows.to_string() };
@@ -125,28 +136,28 @@ pub(super) fn owners(
     let rows = array.read_all(
         "write the image row of every text, counted from 0; a text without an image has no place here",
     )?;
-    match rows.iter().position(|&row| row as usize >= images) {
+    match rows.iter().position(|row| row >= images as u64) {
         Some(position) => Err(out_of_range(&array.label, position, &rows, images, None)),
         None => Ok(rows),
     }
 }
 
 /// The error of a row at `position` that is not one of the `images`. `texts` is their number if text rows may be meant.
-fn out_of_range(label: &str, position: usize, rows: &[u32], images: usize, texts: Option<usize>) -> Error {
+fn out_of_range(label: &str, position: usize, rows: &RowList, images: usize, texts: Option<usize>) -> Error {
     let expected = format!("an image row from 0 to {}", images - 1);
-    let largest = rows.iter().copied().max().unwrap_or(0) as usize;
-    let advice = if largest == images && !rows.contains(&0) {
+    let largest = rows.iter().max().unwrap_or(0) as usize;
+    let advice = if largest == images && rows.iter().all(|row| row > 0) {
         "if the rows are counted from 1, save array - 1; they must be counted from 0"
     } else if texts.is_some_and(|texts| largest < texts) {
         "if these are rows of texts, save numpy.unique(text_to_image[array]); a split lists rows of images, counted from 0"
     } else {
         "number the images by their row in images, from 0"
     };
-    Error::data(format!("{label} position {position}"), expected, rows[position], advice)
+    Error::data(format!("{label} position {position}"), expected, rows.at(position), advice)
 }
 
 /// The image rows that a split lists, or that its mask over the images marks.
-fn read_split(source: &Source, split: Split, images: usize, text_image: &[u32]) -> Result<Vec<u32>> {
+fn read_split(source: &Source, split: Split, images: usize, text_image: &RowList) -> Result<RowList> {
     let array = Array::<Integer>::open(source, split.array())?;
     let as_mask = array.is_mask();
     if as_mask && array.rows != images {
@@ -159,18 +170,21 @@ fn read_split(source: &Source, split: Split, images: usize, text_image: &[u32]) 
     }
     let from_the_end =
         format!("rows are counted from 0; if those below 0 are counted from the end, save array % {images}");
-    let values = array.read_all(&from_the_end)?;
+    let values = if as_mask { array.marked()? } else { array.read_all(&from_the_end)? };
     // A list of this length cannot consist of the rows 0 and 1 alone, so these numbers are a mask.
-    if as_mask || (images > 2 && values.len() == images && values.iter().all(|&value| value < 2)) {
-        let rows: Vec<u32> =
-            (0..).zip(&values).filter(|(_, value)| **value == 1).map(|(row, _)| row).collect();
+    let by_numbers = !as_mask && images > 2 && values.len() == images && values.iter().all(|value| value < 2);
+    if as_mask || by_numbers {
+        let marked = |values: &RowList| {
+            (0..).zip(values).filter(|(_, value)| *value == 1).map(|(row, _)| row).collect()
+        };
+        let rows: RowList = if by_numbers { marked(&values) } else { values };
         if rows.is_empty() {
             let advice = "mark the images of the split";
             return Err(Error::data(array.label, "a mask that marks an image", "none marked", advice));
         }
         return Ok(rows);
     }
-    match values.iter().position(|&row| row as usize >= images) {
+    match values.iter().position(|row| row >= images as u64) {
         Some(position) => Err(out_of_range(&array.label, position, &values, images, Some(text_image.len()))),
         None => Ok(values),
     }
@@ -224,14 +238,14 @@ pub(super) struct Opened<'a> {
     pub source: &'a Source,
     pub name: &'a str,
     pub images: &'a Features,
-    pub text_image: &'a [u32],
+    pub text_image: &'a RowList,
 }
 
 impl Opened<'_> {
     /// Reads the splits `needed` and assigns the texts to them. Reads the splits `optional` if the dataset stores them.
     /// Other splits stay empty. If the dataset stores no split, its images are divided by the default [`Division`].
     pub fn splits(self, needed: &[Split], optional: &[Split]) -> Result<[SplitRows; 3]> {
-        let mut rows = [const { Vec::new() }; 3];
+        let mut rows = <[RowList; 3]>::default();
         if stored(self.source) == [false; 3] && !needed.is_empty() {
             let divided = self.divided()?;
             for (split, divided) in Split::ALL.into_iter().zip(divided) {
@@ -256,7 +270,7 @@ impl Opened<'_> {
     /// Reads all splits, and returns what is wrong with them. An image may then be in two splits.
     pub fn splits_and_faults(self, needed: &[Split]) -> ([SplitRows; 3], Vec<Error>) {
         let mut faults = Vec::new();
-        let mut rows = [const { Vec::new() }; 3];
+        let mut rows = <[RowList; 3]>::default();
         if stored(self.source) == [false; 3] {
             match self.divided() {
                 Ok(divided) => rows = divided,
@@ -282,7 +296,7 @@ impl Opened<'_> {
         // Each split alone.
         let mut splits = <[SplitRows; 3]>::default();
         for (split, images) in rows.into_iter().enumerate() {
-            let mut alone = [const { Vec::new() }; 3];
+            let mut alone = <[RowList; 3]>::default();
             alone[split] = images;
             if let Ok(mut assigned) = self.assign(alone) {
                 splits[split] = std::mem::take(&mut assigned[split]);
@@ -291,16 +305,16 @@ impl Opened<'_> {
         (splits, faults)
     }
 
-    fn divided(self) -> Result<[Vec<u32>; 3]> {
-        let all: Vec<u32> = (0..self.images.items as u32).collect();
+    fn divided(self) -> Result<[RowList; 3]> {
+        let all = RowList::from(0..self.images.items as u64);
         divide(self.name, self.images, self.text_image, &all, &Division::default())
     }
 
-    fn read(self, split: Split) -> Result<Vec<u32>> {
+    fn read(self, split: Split) -> Result<RowList> {
         read_split(self.source, split, self.images.items, self.text_image)
     }
 
-    fn assign(self, rows: [Vec<u32>; 3]) -> Result<[SplitRows; 3]> {
+    fn assign(self, rows: [RowList; 3]) -> Result<[SplitRows; 3]> {
         assign(self.source, rows, self.images.items, self.text_image)
     }
 }
@@ -311,15 +325,15 @@ impl Opened<'_> {
 /// The function is long because each check of a split needs what the checks above it found.
 fn assign(
     source: &Source,
-    splits: [Vec<u32>; 3],
+    splits: [RowList; 3],
     images: usize,
-    text_image: &[u32],
+    text_image: &RowList,
 ) -> Result<[SplitRows; 3]> {
     // For every image: the number of its split plus one (0 is no split), and its position in the split.
     let mut owner = vec![0u8; images];
-    let mut place = vec![0u32; images];
+    let mut place = vec![0usize; images];
     for (split, rows) in Split::ALL.into_iter().zip(&splits) {
-        for (position, &image) in rows.iter().enumerate() {
+        for (position, image) in rows.iter().enumerate() {
             let owned = &mut owner[image as usize];
             if *owned > 0 {
                 let first = Split::ALL[usize::from(*owned - 1)];
@@ -343,19 +357,24 @@ fn assign(
                 return Err(Error::data(thing, expected, found, advice));
             }
             *owned = split as u8 + 1;
-            place[image as usize] = position as u32;
+            place[image as usize] = position;
         }
     }
 
-    let mut splits = splits.map(|images| SplitRows { images, ..SplitRows::default() });
-    for (text, &image) in text_image.iter().enumerate() {
+    let mut captions = <[[Collected; 2]; 3]>::default();
+    for (text, image) in text_image.iter().enumerate() {
         let image = image as usize;
         if owner[image] > 0 {
-            let rows = &mut splits[usize::from(owner[image] - 1)];
-            rows.texts.push(text as u32);
-            rows.text_image.push(place[image]);
+            let [texts, places] = &mut captions[usize::from(owner[image] - 1)];
+            texts.push(text as u64);
+            places.push(place[image] as u64);
         }
     }
+    let mut captions = captions.into_iter();
+    let splits = splits.map(|images| {
+        let [texts, text_image] = captions.next().unwrap_or_default().map(Collected::finish);
+        SplitRows { images, texts, text_image }
+    });
     for (split, rows) in Split::ALL.iter().zip(&splits) {
         // Images alone have no texts at all.
         if !rows.images.is_empty() && rows.texts.is_empty() && !text_image.is_empty() {

@@ -75,8 +75,7 @@ impl Dataset {
     /// # Ok::<(), wgoal::Error>(())
     /// ```
     pub fn summary(&self) -> Summary {
-        let mut captions = vec![0usize; self.images()];
-        self.text_to_image.iter().for_each(|&image| captions[image as usize] += 1);
+        let (captions_per_image, uncaptioned) = self.captions_per_image();
         let opened = Split::ALL.into_iter().filter(|&split| !self.split(split).images.is_empty());
         let splits: Vec<_> = opened
             .map(|split| {
@@ -92,11 +91,24 @@ impl Dataset {
             name: self.name(),
             images: self.sides[Side::Image as usize].summary(),
             texts: self.sides[Side::Text as usize].summary(),
-            uncaptioned: captions.iter().filter(|&&count| count == 0).count(),
-            captions_per_image: Spread::of(captions.into_iter()),
+            uncaptioned,
+            captions_per_image,
             in_no_split: self.images().saturating_sub(splits.iter().map(|split| split.images).sum()),
             splits,
         }
+    }
+}
+
+impl Dataset {
+    /// How many captions an image has, and how many images have none.
+    fn captions_per_image(&self) -> (Spread, usize) {
+        if self.text_to_image.counts_up(self.images()) && self.has(Side::Image) {
+            return (Spread { min: 1, mean: 1.0, max: 1 }, 0);
+        }
+        let mut captions = vec![0usize; self.images()];
+        self.text_to_image.iter().for_each(|image| captions[image as usize] += 1);
+        let uncaptioned = captions.iter().filter(|&&count| count == 0).count();
+        (Spread::of(captions.into_iter()), uncaptioned)
     }
 }
 
@@ -107,8 +119,10 @@ impl Features {
             items: self.items,
             width: self.pooled.as_ref().map(|pooled| pooled.cols),
             local_width: local.map(|local| local.rows.cols),
-            local_rows: local
-                .map(|local| Spread::of((0..local.items()).map(|item| local.rows_of(item).len()))),
+            local_rows: local.map(|local| match local.even() {
+                Some(rows) => Spread { min: rows, mean: rows as f64, max: rows },
+                None => Spread::of((0..local.items()).map(|item| local.rows_of(item).len())),
+            }),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::look::{Leak, Look, Scope};
 use super::{Dataset, Preprocess, Side, Split};
-use crate::io::quoted;
+use crate::io::{RowList, quoted};
 use crate::model::{HeadConfig, Pooling};
 
 /// Most bytes of an array that are read. Reading as much from memory takes a tenth of a second.
@@ -62,17 +62,11 @@ impl Dataset {
     }
 
     /// The items of a side that belong to `splits`, ascending; all items if `splits` is empty.
-    fn items_of(&self, side: Side, splits: &[Split]) -> Vec<u32> {
+    fn items_of(&self, side: Side, splits: &[Split]) -> RowList {
         if splits.is_empty() {
-            return (0..self.items(side) as u32).collect();
+            return (0..self.items(side) as u64).into();
         }
-        let of = |split: &Split| match side {
-            Side::Image => self.split(*split).images.iter(),
-            Side::Text => self.split(*split).texts.iter(),
-        };
-        let mut items: Vec<u32> = splits.iter().flat_map(of).copied().collect();
-        items.sort_unstable();
-        items
+        RowList::of_runs(splits.iter().flat_map(|split| self.split(*split).of(side).runs())).sorted()
     }
 }
 

@@ -12,8 +12,8 @@ impl Head {
     /// At most 400 rows of one side's training items, evenly spaced, as the head takes them: padded, row-major.
     pub(crate) fn sample(&self, dataset: &Dataset, side: Side) -> Result<Vec<f32>> {
         let split = dataset.split(Split::Train);
-        let items = if side == Side::Image { &split.images } else { &split.texts };
-        let items: Vec<u32> = (0..items.len().min(ITEMS)).map(|i| items[spread(i, items.len())]).collect();
+        let items = split.of(side);
+        let items: Vec<u64> = (0..items.len().min(ITEMS)).map(|i| items.at(spread(i, items.len()))).collect();
         let (mut rows, mut offsets) = (Vec::new(), Vec::new());
         self.preprocess(0.0)?.items(dataset, side, &items, &mut rows, &mut offsets)?;
         let stride = padded(self.feature_dim(side));

@@ -1,7 +1,7 @@
 //! A head over a dataset: embeddings of its rows and recall on its splits.
 
 use super::{Evaluation, LandmarkItems, Recall, Truth};
-use crate::data::{Dataset, EqualCaptions, Preprocess, ReadAhead, Side, Split, Standardizer};
+use crate::data::{Dataset, EqualCaptions, Preprocess, ReadAhead, RowList, Side, Split, Standardizer};
 use crate::device::{Buffer, Device, Upload};
 use crate::model::{Encoder, Head, HeadConfig, Layout, Pooling};
 use crate::{Error, Result};
@@ -50,7 +50,7 @@ impl Head {
     /// # Errors
     /// A dataset of another width, a bad value in a row, features far too large or too small for f32, a failing device.
     #[cfg(feature = "native")]
-    pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
+    pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &RowList) -> Result<Vec<f32>> {
         crate::device::wait(self.embed_async(device, dataset, side, rows))
     }
 
@@ -63,7 +63,7 @@ impl Head {
         device: &Device,
         dataset: &Dataset,
         side: Side,
-        rows: &[u32],
+        rows: &RowList,
     ) -> Result<Vec<f32>> {
         self.check_sides(dataset)?;
         let mut each = Vec::new();
@@ -79,7 +79,7 @@ impl Head {
         device: &Device,
         dataset: &Dataset,
         side: Side,
-        rows: &[u32],
+        rows: &RowList,
     ) -> Result<Vec<f32>> {
         let values = Buffer::from_slice(device, "head", &self.values)?;
         let pooling = self.layout.pooling;
@@ -93,11 +93,11 @@ impl Head {
         while let Some(rows) = chunks.next() {
             device.check_stop()?;
             if read_ahead.due(dataset) {
-                let next = chunks.peek().copied().unwrap_or_default();
-                preprocess.will_need(dataset, side, next.iter().copied());
+                let next = chunks.peek().into_iter().flatten();
+                preprocess.will_need(dataset, side, next.copied());
             }
-            preprocess.items(dataset, side, rows, &mut host, &mut offsets)?;
-            preprocess.check_scale(dataset, side, rows, &host)?;
+            preprocess.items(dataset, side, &rows, &mut host, &mut offsets)?;
+            preprocess.check_scale(dataset, side, &rows, &host)?;
             encoder.upload(device, Upload::Owned(&mut host), &offsets)?;
             let mut commands = device.commands();
             encoder.forward(&mut commands, &values, false)?;

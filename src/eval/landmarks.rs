@@ -14,8 +14,8 @@ const CHUNK: usize = 1024;
 /// The training items that become landmarks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LandmarkItems {
-    pub images: Vec<u32>,
-    pub texts: Vec<u32>,
+    pub images: Vec<u64>,
+    pub texts: Vec<u64>,
     /// The place in `images` of the image of each text.
     pub owners: Vec<u32>,
 }
@@ -28,7 +28,7 @@ impl LandmarkItems {
         }
         let split = dataset.split(Split::Train);
         let mut described = vec![false; split.images.len()];
-        split.text_image.iter().for_each(|&place| described[place as usize] = true);
+        split.text_image.iter().for_each(|place| described[place as usize] = true);
         let mut places: Vec<u32> = (0..described.len() as u32).filter(|&i| described[i as usize]).collect();
         let count = places.len().min(most);
         if count < places.len() {
@@ -40,11 +40,11 @@ impl LandmarkItems {
             places.truncate(count);
             places.sort_unstable();
         }
-        let images = places.iter().map(|&place| split.images[place as usize]).collect();
+        let images = places.iter().map(|&place| split.images.at(place as usize)).collect();
         let mut texts = Vec::new();
         let mut owners = Vec::new();
-        for (&text, place) in split.texts.iter().zip(&split.text_image) {
-            if let Ok(owner) = places.binary_search(place) {
+        for (text, place) in split.texts.iter().zip(&split.text_image) {
+            if let Ok(owner) = places.binary_search(&(place as u32)) {
                 texts.push(text);
                 owners.push(owner as u32);
             }
@@ -52,7 +52,7 @@ impl LandmarkItems {
         Self { images, texts, owners }
     }
 
-    pub fn items(&self, side: Side) -> &[u32] {
+    pub fn items(&self, side: Side) -> &[u64] {
         if side == Side::Image { &self.images } else { &self.texts }
     }
 

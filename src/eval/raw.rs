@@ -1,13 +1,10 @@
 //! What is right in a dataset, and features that are compared as they are, without a head.
 
 use super::Truth;
-use crate::Result;
-use crate::data::{Dataset, EqualCaptions, Split};
+use crate::data::{Dataset, EqualCaptions, RowList, Split};
 #[cfg(feature = "native")]
-use crate::{
-    Error,
-    data::{Embeddings, Side, make_unit},
-};
+use crate::data::{Embeddings, Side, make_unit};
+use crate::{Error, Result};
 
 impl Truth {
     /// What is right in a split: every text for its own image, the dataset's `pairs`, and with
@@ -17,12 +14,26 @@ impl Truth {
     /// A split without texts; captions that cannot be read.
     pub fn of_split(dataset: &Dataset, split: Split, equal: EqualCaptions) -> Result<Self> {
         let rows = dataset.split(split);
-        let truth = Self::of_images(rows.images.len(), &rows.text_image)?;
+        let truth = Self::of_images(rows.images.len(), &places(&rows.text_image)?)?;
         match dataset.relation(equal)? {
-            Some(relation) => truth.with_pairs(&relation.pairs_among(&rows.images, &rows.texts)),
+            Some(relation) => {
+                truth.with_pairs(&relation.pairs_among(&rows.images.to_vec(), &rows.texts.to_vec()))
+            }
             None => Ok(truth),
         }
     }
+}
+
+/// Positions among the embeddings of a split, which are compared with each other.
+fn places(rows: &RowList) -> Result<Vec<u32>> {
+    let place = |row: u64| {
+        u32::try_from(row).map_err(|_| {
+            let expected = format!("at most {} images, because all are compared with all texts", u32::MAX);
+            let advice = "evaluate on a split with fewer images";
+            Error::data("evaluation", expected, format!("position {row}"), advice)
+        })
+    };
+    rows.iter().map(place).collect()
 }
 
 #[cfg(feature = "native")]
@@ -46,11 +57,11 @@ impl Dataset {
     ///
     /// # Errors
     /// A side with local features alone; a bad value in a row.
-    pub fn unit_rows(&self, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
+    pub fn unit_rows(&self, side: Side, rows: &RowList) -> Result<Vec<f32>> {
         let dim = self.dim(side);
         let mut values = vec![0.0; rows.len() * dim];
         let mut bytes = Vec::new();
-        for (&row, out) in rows.iter().zip(values.chunks_exact_mut(dim.max(1))) {
+        for (row, out) in rows.iter().zip(values.chunks_exact_mut(dim.max(1))) {
             self.read_row(side, row as usize, &mut bytes, out)?;
             make_unit(out);
         }

@@ -5,7 +5,7 @@
 
 use super::truth::Lists;
 use super::{Evaluation, Ranks, Recall, Truth};
-use crate::data::SplitRows;
+use crate::data::{RowList, SplitRows};
 use crate::device::Device;
 use crate::gradient::{Rows, check_rows};
 use crate::io::{Values, read_safetensors, write_tensors};
@@ -123,9 +123,8 @@ impl Candidates {
 
     fn save_as(&self, path: &Path, split: &SplitRows, scores: [&str; 2]) -> Result<()> {
         let (n, m) = (split.images.len(), split.texts.len());
-        let rows = |top: &TopK, rows: &[u32], queries: usize| -> Result<Vec<u32>> {
-            let found =
-                top.index.iter().map(|&index| rows.get(index as usize).copied()).collect::<Option<Vec<_>>>();
+        let rows = |top: &TopK, rows: &RowList, queries: usize| -> Result<RowList> {
+            let found = top.index.iter().map(|&index| rows.get(index as usize)).collect::<Option<RowList>>();
             found.filter(|found| found.len() == queries * top.k).ok_or_else(|| {
                 let expected = format!("candidates of {n} images and {m} texts");
                 Error::config("candidates", expected, "others", "give the split that they were chosen in")
@@ -249,11 +248,12 @@ impl Scored<'_> {
     }
 
     /// The candidates of `queries` among `others`, dataset rows both, by their positions there.
-    fn direction(&self, names: &Names, (name, queries): (&str, &[u32]), others: &[u32]) -> Result<TopK> {
+    fn direction(&self, names: &Names, (name, queries): (&str, &RowList), others: &RowList) -> Result<TopK> {
         let n = queries.len();
         let (_, found) = self.rows(name, &[Some(n)])?;
-        if let Some(at) = queries.iter().zip(&found).position(|(&query, &found)| i64::from(query) != found) {
-            let expected = format!("row {} of the dataset, as in the split", queries[at]);
+        if let Some(at) = queries.iter().zip(&found).position(|(query, &found)| query as i64 != found) {
+            let expected =
+                format!("row {} of the dataset, as in the split", queries.get(at).unwrap_or_default());
             return Err(self.fault(format!("{name} position {at}"), expected, found[at]));
         }
         let (k, rows) = self.rows(names.index, &[Some(n), None])?;
@@ -262,7 +262,7 @@ impl Scored<'_> {
         if let Some(at) = score.iter().position(|score| !score.is_finite()) {
             return Err(self.fault(place(names.score, at), "a finite number", score[at]));
         }
-        let positions: HashMap<i64, u32> = others.iter().map(|&row| row.into()).zip(0..).collect();
+        let positions: HashMap<i64, u32> = others.iter().map(|row| row as i64).zip(0..).collect();
         // The query that listed a candidate last.
         let mut listed = vec![None; others.len()];
         let index = rows.iter().enumerate().map(|(at, row)| match positions.get(row) {

@@ -1,6 +1,7 @@
 //! Memory bank: the embeddings of the last batches as further candidates for mining (cross-batch memory, Wang et al.,
 //! 2020). They are constants: no gradient goes to them.
 
+use super::numbers::numbers;
 use super::relation::{LeftOut, Relation};
 use crate::device::{Backend, Buffer, Commands, Device, Mat, Matrix, Slice, padded};
 use crate::kernels::accumulate;
@@ -11,7 +12,7 @@ use crate::{Error, Result};
 pub(crate) struct BankRows<'a> {
     pub images: Mat<'a>,
     pub texts: Mat<'a>,
-    /// Image ids of the batch's pairs, then of the bank's. Pairs with equal ids are never negatives.
+    /// Numbers of the images of the batch's pairs, then of the bank's. Pairs with equal ids are never negatives.
     pub ids: Slice<'a, u32>,
     /// Elements that are neither positive nor negative: of the batch's images against the bank's texts, and of the
     /// batch's texts against the bank's images.
@@ -22,10 +23,12 @@ pub(crate) struct BankRows<'a> {
 pub(crate) struct Bank {
     images: Matrix,
     texts: Matrix,
-    /// Image ids of the batch's pairs, then of the bank's.
+    /// Numbers of the images of the batch's pairs, then of the bank's.
     ids: Buffer<u32>,
-    /// Image row and text row of the bank's pairs, where a relation is followed, and what it leaves out.
-    rows: [Vec<u32>; 2],
+    /// Whether the numbers in `ids` are not the image rows.
+    renumbered: bool,
+    /// Image row of the bank's pairs; where a relation is followed, also the text row, and what it leaves out.
+    rows: [Vec<u64>; 2],
     left_out: Option<[LeftOut; 2]>,
     capacity: usize,
     pairs: usize,
@@ -44,6 +47,7 @@ impl Bank {
             images: Matrix::new(device, "bank.images", capacity, dim)?,
             texts: Matrix::new(device, "bank.texts", capacity, dim)?,
             ids: Buffer::new(device, "bank.ids", pairs + capacity)?,
+            renumbered: false,
             rows: Default::default(),
             left_out: None,
             capacity,
@@ -79,13 +83,20 @@ impl Bank {
         self.rows.iter_mut().for_each(Vec::clear);
     }
 
-    /// Stores the image ids of the batch that is mined next.
-    pub fn begin(&mut self, device: &Device, ids: &[u32]) -> Result<()> {
-        self.ids.write(device, 0, ids)
+    /// Stores the numbers of the image rows of the batch that is mined next. Where row numbers are beyond u32, those of
+    /// the bank are numbered again with them.
+    pub fn begin(&mut self, device: &Device, images: &[u64]) -> Result<()> {
+        let bank = &self.rows[0][..self.filled];
+        let far = images.iter().chain(bank).any(|&row| row > u32::MAX.into());
+        if far || self.renumbered {
+            self.renumbered = far;
+            return self.ids.write(device, 0, &numbers(&[images, bank].concat()));
+        }
+        self.ids.write(device, 0, &numbers(images))
     }
 
     /// Leaves out what `relation` says of the batch that is mined next, of these image rows and text rows.
-    pub fn leave_out(&mut self, device: &Device, relation: &Relation, rows: [&[u32]; 2]) -> Result<()> {
+    pub fn leave_out(&mut self, device: &Device, relation: &Relation, rows: [&[u64]; 2]) -> Result<()> {
         let lists = relation.left_out_of_bank(rows, [&self.rows[0], &self.rows[1]]);
         let new = || -> Result<_> {
             Ok([LeftOut::new(device, "bank.left_out_texts")?, LeftOut::new(device, "bank.left_out_images")?])
@@ -120,10 +131,10 @@ impl Bank {
         Ok(())
     }
 
-    /// Stores the image ids of the copied rows, after the work on the earlier rows is handed over. Where a relation is
+    /// Stores the image rows of the copied rows, after the work on the earlier rows is handed over. Where a relation is
     /// followed, also the text rows.
-    pub fn end(&mut self, device: &Device, [ids, texts]: [&[u32]; 2]) -> Result<()> {
-        self.ids.write(device, self.pairs + self.next, ids)?;
+    pub fn end(&mut self, device: &Device, [ids, texts]: [&[u64]; 2]) -> Result<()> {
+        self.ids.write(device, self.pairs + self.next, &numbers(ids))?;
         for (rows, new) in self.rows.iter_mut().zip([ids, texts]).filter(|(_, new)| !new.is_empty()) {
             rows.resize(rows.len().max(self.next + new.len()), 0);
             rows[self.next..self.next + new.len()].copy_from_slice(new);
@@ -161,7 +172,7 @@ impl Bank {
         device: &Device,
         steps: usize,
         rows: [&[f32]; 2],
-        ids: &[[Vec<u32>; 2]],
+        ids: &[[Vec<u64>; 2]],
     ) -> Result<()> {
         self.clear();
         for (matrix, rows) in [&mut self.images, &mut self.texts].into_iter().zip(rows) {
@@ -199,8 +210,8 @@ mod tests {
         let temperature = Buffer::from_slice(&device, "t", &[1.0]).unwrap();
         // Text i of the bank has the caption of text i of the batch.
         let class = (0..2 * N as u32).map(|text| text % N as u32).collect();
-        let own: Vec<u32> = (0..2 * N as u32).collect();
-        let relation = Relation::new(2 * N, class, &own, &[]);
+        let own: Vec<u64> = (0..2 * N as u64).collect();
+        let relation = Relation::new(2 * N, class, &own[..].into(), &[]);
         let mut mine = |relation: Option<&Relation>| -> [Vec<f32>; 2] {
             let mut bank = Bank::new(&device, N, N, N).unwrap();
             let (batch, earlier) = (&own[..N], &own[N..]);
@@ -233,5 +244,28 @@ mod tests {
         let all = |n: f32| [vec![n; N], vec![n; N]];
         assert_eq!(mine(None), all(10.0), "text i and image i of the bank");
         assert_eq!(mine(Some(&relation)), all(8.0), "text i - 1 and image i + 1 of the batch");
+    }
+
+    #[test]
+    fn numbers_are_equal_exactly_where_image_rows_are() {
+        let (device, far) = (Device::cpu(), 1u64 << 32);
+        let mut bank = Bank::new(&device, 4, 2, 1).unwrap();
+        let mut ring: Vec<u64> = Vec::new();
+        let batches =
+            [[1, 2], [far + 1, 2], [2, far + 2], [far + 1, 1], [5, 6], [1, 5], [6, 1], [1, far + 6]];
+        for (step, batch) in batches.into_iter().enumerate() {
+            bank.begin(&device, &batch).unwrap();
+            let rows = [&batch[..], &ring].concat();
+            let numbers = bank.ids.view().host().unwrap()[..rows.len()].to_vec();
+            for (a, x) in rows.iter().zip(&numbers) {
+                for (b, y) in rows.iter().zip(&numbers) {
+                    assert_eq!(x == y, a == b, "step {step}: {numbers:?} for {rows:?}");
+                }
+            }
+            bank.end(&device, [&batch, &[]]).unwrap();
+            let at = step % 2 * 2;
+            ring.resize(ring.len().max(at + 2), 0);
+            ring[at..at + 2].copy_from_slice(&batch);
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::Result;
 use crate::device::{Buffer, Commands, Device, MatMut};
+use crate::io::RowList;
 use crate::kernels::leave_out;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,9 +24,10 @@ pub struct Relation {
 
 impl Relation {
     /// From the class of every text, the image row of every text, and further right pairs (image row, text row).
-    pub(crate) fn new(images: usize, class: Vec<u32>, text_image: &[u32], pairs: &[[u32; 2]]) -> Self {
-        let own = text_image.iter().zip(&class).map(|(&image, &class)| [image, class]);
-        let added = pairs.iter().map(|&[image, text]| [image, class[text as usize]]);
+    /// All of them are below 2^32.
+    pub(crate) fn new(images: usize, class: Vec<u32>, text_image: &RowList, pairs: &[[u64; 2]]) -> Self {
+        let own = text_image.iter().zip(&class).map(|(image, &class)| [image as u32, class]);
+        let added = pairs.iter().map(|&[image, text]| [image as u32, class[text as usize]]);
         let mut all: Vec<_> = own.chain(added).collect();
         all.sort_unstable();
         all.dedup();
@@ -36,27 +38,27 @@ impl Relation {
     }
 
     /// The class of a text row.
-    fn class(&self, text: u32) -> u32 {
+    fn class(&self, text: u64) -> u32 {
         self.class[text as usize]
     }
 
     /// The classes of an image row, ascending.
-    fn classes(&self, image: u32) -> &[u32] {
+    fn classes(&self, image: u64) -> &[u32] {
         &self.classes[self.offsets[image as usize]..self.offsets[image as usize + 1]]
     }
 
     /// Whether a text row is right for an image row.
-    pub fn is_right(&self, image: u32, text: u32) -> bool {
+    pub fn is_right(&self, image: u64, text: u64) -> bool {
         self.classes(image).binary_search(&self.class(text)).is_ok()
     }
 
     /// The right pairs (image, text) among these rows, by their positions, ascending by image.
-    pub fn pairs_among(&self, images: &[u32], texts: &[u32]) -> Vec<[u32; 2]> {
+    pub fn pairs_among(&self, images: &[u64], texts: &[u64]) -> Vec<[u32; 2]> {
         let mut members: HashMap<u32, Vec<u32>> = HashMap::new();
         for (&text, position) in texts.iter().zip(0..) {
             members.entry(self.class(text)).or_default().push(position);
         }
-        let of = |(&image, position): (&u32, u32)| {
+        let of = |(&image, position): (&u64, u32)| {
             let texts = self.classes(image).iter().filter_map(|class| members.get(class)).flatten();
             texts.map(move |&text| [position, text]).collect::<Vec<_>>()
         };
@@ -66,7 +68,7 @@ impl Relation {
     /// The elements of S that are neither positive nor negative in a batch of the pairs of `rows`: right pairs of
     /// different images. With `same_image`, captions of one image may be negatives, and then equal ones are left out
     /// too.
-    pub(crate) fn left_out(&self, [images, texts]: [&[u32]; 2], same_image: bool) -> Vec<[u32; 2]> {
+    pub(crate) fn left_out(&self, [images, texts]: [&[u64]; 2], same_image: bool) -> Vec<[u32; 2]> {
         let mut found = self.pairs_among(images, texts);
         found.retain(|&[i, j]| {
             let (i, j) = (i as usize, j as usize);
@@ -80,8 +82,8 @@ impl Relation {
     /// image, and images of the bank for every text.
     pub(crate) fn left_out_of_bank(
         &self,
-        [images, texts]: [&[u32]; 2],
-        [bank_images, bank_texts]: [&[u32]; 2],
+        [images, texts]: [&[u64]; 2],
+        [bank_images, bank_texts]: [&[u64]; 2],
     ) -> [Vec<[u32; 2]>; 2] {
         let mut of_images = self.pairs_among(images, bank_texts);
         of_images.retain(|&[i, k]| images[i as usize] != bank_images[k as usize]);
@@ -134,7 +136,7 @@ mod tests {
     /// Images 0 and 1 share a caption (texts 0 and 2); image 1 has text 3 too; text 4 of image 2 is also right for
     /// image 0.
     fn relation() -> Relation {
-        Relation::new(3, vec![0, 1, 0, 3, 4], &[0, 0, 1, 1, 2], &[[0, 4]])
+        Relation::new(3, vec![0, 1, 0, 3, 4], &[0, 0, 1, 1, 2].into(), &[[0, 4]])
     }
 
     #[test]
@@ -152,7 +154,7 @@ mod tests {
         // Image 0 stands in two pairs, and has texts 2 and 4; image 1 in two, and has text 0.
         assert_eq!(found, [[0, 2], [0, 4], [1, 2], [1, 4], [2, 0], [3, 0]]);
         // The same caption twice, of one image.
-        let twice = Relation::new(1, vec![0, 0, 2], &[0, 0, 0], &[]);
+        let twice = Relation::new(1, vec![0, 0, 2], &[0, 0, 0].into(), &[]);
         assert_eq!(twice.left_out([&[0, 0, 0], &[0, 1, 2]], true), [[0, 1], [1, 0]]);
         assert!(twice.left_out([&[0, 0, 0], &[0, 1, 2]], false).is_empty());
     }

@@ -1,7 +1,7 @@
 //! Writes embeddings as a Parquet or an Arrow file: a column of row numbers, a column of fixed-size lists, a column of
 //! texts.
 
-use super::write_file;
+use super::{RowList, write_file};
 use crate::{Error, Result};
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray};
 use arrow_ipc::writer::FileWriter;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Column<'a> {
     /// Row numbers, as Int64.
-    Rows(&'a [u32]),
+    Rows(&'a RowList),
     /// Vectors of this width, row-major, as FixedSizeList of Float32.
     Vectors(&'a [f32], usize),
     /// Texts, as Utf8.
@@ -29,7 +29,7 @@ pub enum Column<'a> {
 impl Column<'_> {
     fn array(&self) -> std::result::Result<ArrayRef, Box<dyn StdError>> {
         Ok(match self {
-            Self::Rows(rows) => Arc::new(Int64Array::from_iter_values(rows.iter().map(|&row| row.into()))),
+            Self::Rows(rows) => Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row as i64))),
             Self::Vectors(values, width) => {
                 let values = Arc::new(Float32Array::from(values.to_vec()));
                 let item = Arc::new(Field::new("item", DataType::Float32, false));

@@ -1,6 +1,6 @@
 //! Writes matrices of f32 in file formats of other programs: npy, fvecs, fbin.
 
-use super::{Streams, write_whole};
+use super::{RowList, Streams, write_whole};
 use crate::{Error, Result};
 use std::io::Write;
 use std::path::Path;
@@ -20,10 +20,10 @@ pub fn write_matrix_npy(path: &Path, rows: usize, cols: usize, values: &[f32]) -
 ///
 /// # Errors
 /// The file cannot be written. An existing file then stays unchanged.
-pub fn write_ids_npy(path: &Path, rows: &[u32]) -> Result<()> {
+pub fn write_ids_npy(path: &Path, rows: &RowList) -> Result<()> {
     write_whole(path, Streams::Written, |out| {
         write_npy_header(out, "<i8", &format!("{},", rows.len()))?;
-        rows.iter().try_for_each(|&row| out.write_all(&i64::from(row).to_le_bytes()))
+        rows.iter().try_for_each(|row| out.write_all(&(row as i64).to_le_bytes()))
     })
 }
 

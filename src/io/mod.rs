@@ -20,6 +20,7 @@ mod place;
 mod quoted;
 #[cfg(feature = "native")]
 mod read;
+mod rows;
 mod words;
 #[cfg(feature = "native")]
 mod write;
@@ -46,6 +47,8 @@ pub use quoted::shell_word;
 pub use read::{LINES, SMALL, open, read, read_text};
 #[cfg(feature = "native")]
 pub(crate) use read::{read_safetensors, read_start};
+pub(crate) use rows::Collected;
+pub use rows::{RowIter, RowList};
 pub use words::Obstacle;
 #[cfg(feature = "native")]
 pub(crate) use write::{Streams, write_whole};

@@ -1,8 +1,8 @@
 //! Writes files that appear whole or not at all.
 
-use super::Obstacle;
 use super::partial;
 use super::place::{Place, place};
+use super::{Obstacle, RowList};
 use crate::{Error, ErrorKind, Result};
 use safetensors::tensor::{Dtype, TensorView};
 use std::borrow::Cow;
@@ -134,7 +134,9 @@ pub enum Values<'a> {
     /// Features, embeddings, scores.
     F32(&'a [f32]),
     /// Row numbers. The file holds them as I64, the type of indices in PyTorch and NumPy.
-    Rows(&'a [u32]),
+    Rows(&'a RowList),
+    /// Positions within a batch, also as I64.
+    Positions(&'a [u32]),
 }
 
 /// Writes tensors (name, shape, values) as a safetensors file, like [`write_file`].
@@ -149,8 +151,11 @@ pub fn write_tensors(path: &Path, tensors: &[(&str, &[usize], Values)]) -> Resul
     for &(name, shape, values) in tensors {
         let (dtype, bytes): (_, Cow<[u8]>) = match values {
             Values::F32(values) => (Dtype::F32, bytemuck::cast_slice(values).into()),
+            Values::Positions(positions) => {
+                (Dtype::I64, positions.iter().flat_map(|&at| i64::from(at).to_le_bytes()).collect())
+            }
             Values::Rows(rows) => {
-                (Dtype::I64, rows.iter().flat_map(|&row| i64::from(row).to_le_bytes()).collect())
+                (Dtype::I64, rows.iter().flat_map(|row| (row as i64).to_le_bytes()).collect())
             }
         };
         parts.push((name, dtype, shape, bytes));

@@ -142,17 +142,17 @@ impl Ranked {
         let answers: Vec<Answer> = queries_y.par_iter().map(of_text).collect();
         let example = |&at: &usize| {
             let (answer, text) = (&answers[at], queries_y[at] as usize);
-            let image = rows.text_image[text] as usize;
-            let name = |image: usize| name(dataset, rows.images[image] as usize);
-            let first = rows.text_image.iter().position(|&image| image as usize == answer.other);
+            let image = rows.text_image.at(text) as usize;
+            let name = |image: usize| name(dataset, rows.images.at(image) as usize);
+            let first = rows.text_image.iter().position(|image| image as usize == answer.other);
             Example {
-                caption: caption(dataset, rows.texts[text] as usize)
-                    .unwrap_or_else(|| format!("text row {}", rows.texts[text])),
+                caption: caption(dataset, rows.texts.at(text) as usize)
+                    .unwrap_or_else(|| format!("text row {}", rows.texts.at(text))),
                 image: name(image),
                 rank: answer.rank,
                 similarity: answer.similarity,
                 other: name(answer.other),
-                other_caption: first.and_then(|text| caption(dataset, rows.texts[text] as usize)),
+                other_caption: first.and_then(|text| caption(dataset, rows.texts.at(text) as usize)),
                 other_similarity: answer.other_similarity,
             }
         };

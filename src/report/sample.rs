@@ -1,6 +1,6 @@
 //! Similarities of a sample of validation pairs at some epochs of a run.
 
-use crate::data::{Dataset, Side, Split};
+use crate::data::{Dataset, RowList, Side, Split};
 use crate::device::Device;
 use crate::math::{dot, vectorized};
 use crate::model::Head;
@@ -45,13 +45,13 @@ impl Sample {
         let captions = split.texts.len();
         let count = captions.min(PAIRS);
         let chosen: Vec<usize> = (0..count).map(|k| k * captions / count.max(1)).collect();
-        let texts: Vec<u32> = chosen.iter().map(|&text| split.texts[text]).collect();
+        let texts = chosen.iter().map(|&text| split.texts.at(text)).collect();
         // Captions of one image share its row.
-        let mut positions: Vec<u32> = chosen.iter().map(|&text| split.text_image[text]).collect();
-        let of: Vec<u32> = positions.clone();
+        let mut positions: Vec<u64> = chosen.iter().map(|&text| split.text_image.at(text)).collect();
+        let of: Vec<u64> = positions.clone();
         positions.sort_unstable();
         positions.dedup();
-        let images: Vec<u32> = positions.iter().map(|&at| split.images[at as usize]).collect();
+        let images: RowList = positions.iter().map(|&at| split.images.at(at as usize)).collect();
         let of: Vec<usize> = of.iter().map(|at| positions.partition_point(|x| x < at)).collect();
         let (x, y) = (
             head.embed(device, dataset, Side::Image, &images)?,

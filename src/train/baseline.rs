@@ -112,8 +112,8 @@ impl Moments {
             [(p, p), (q, q), (p, q)].map(|(r, c)| Mat::<f64>::zeros(r, c));
         let mut host = Vec::new();
         for (captions, places) in split.texts.chunks(CHUNK).zip(split.text_image.chunks(CHUNK)) {
-            let own: Vec<u32> = places.iter().map(|&place| split.images[place as usize]).collect();
-            let mut read = |side: Side, rows: &[u32]| -> Result<Mat<f64>> {
+            let own: Vec<u64> = places.iter().map(|&place| split.images.at(place as usize)).collect();
+            let mut read = |side: Side, rows: &[u64]| -> Result<Mat<f64>> {
                 preprocess.rows(dataset, side, rows, &mut host)?;
                 let (dim, stride) = (dims[side as usize], padded(dims[side as usize]));
                 for row in host.chunks_exact(stride) {
@@ -121,7 +121,7 @@ impl Moments {
                 }
                 Ok(Mat::from_fn(rows.len(), dim, |i, j| f64::from(host[i * stride + j])))
             };
-            let (a, b) = (read(Side::Image, &own)?, read(Side::Text, captions)?);
+            let (a, b) = (read(Side::Image, &own)?, read(Side::Text, &captions)?);
             for (sum, x, y) in [(&mut images, &a, &a), (&mut texts, &b, &b), (&mut cross, &a, &b)] {
                 add_product(sum, x.transpose(), y.as_ref());
             }

@@ -10,7 +10,7 @@ use crate::model::{FORMAT, Head, HeadFile, Side, encode};
 use crate::{Error, Result};
 #[cfg(feature = "native")]
 use crate::{
-    data::{Dataset, Split},
+    data::{Dataset, RowList, Split},
     device::Device,
     eval::{BANK, Evaluation, Fitted, Truth},
 };
@@ -188,7 +188,7 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`Head::embed`].
     #[cfg(feature = "native")]
-    pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Vec<f32>> {
+    pub fn embed(&self, device: &Device, dataset: &Dataset, side: Side, rows: &RowList) -> Result<Vec<f32>> {
         let embeddings = self.head.embed(device, dataset, side, rows)?;
         match &self.correction {
             Some(correction) => correction.vectors(device, side, &embeddings),

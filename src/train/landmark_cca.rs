@@ -149,7 +149,7 @@ fn sums(
     dataset: &Dataset,
     head: &Head,
     side: Side,
-    (items, owners): (&[u32], &[u32]),
+    (items, owners): (&[u64], &[u32]),
     n: usize,
 ) -> Result<Mat<f64>> {
     let Some(layout) = head.layout.side(side).landmarks else { return Ok(Mat::zeros(n, n)) };

@@ -110,7 +110,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Adds the products of a strip of pairs.
-    fn add(&mut self, rows: [&[u32]; 2], first: bool) -> Result<()> {
+    fn add(&mut self, rows: [&[u64]; 2], first: bool) -> Result<()> {
         self.device.check_stop()?;
         let count = rows[0].len();
         let mut host = [Vec::new(), Vec::new()];
@@ -232,8 +232,8 @@ impl Moments {
         let mut pass = Pass::new(device, dataset, head)?;
         let strips = split.texts.chunks(STRIP).zip(split.text_image.chunks(STRIP));
         for (k, (captions, places)) in strips.enumerate() {
-            let images: Vec<u32> = places.iter().map(|&place| split.images[place as usize]).collect();
-            pass.add([&images, captions], k == 0)?;
+            let images: Vec<u64> = places.iter().map(|&place| split.images.at(place as usize)).collect();
+            pass.add([&images, &captions], k == 0)?;
         }
         let moments = pass.finish(split.texts.len())?;
         let diagonals = moments.own.iter().flat_map(|own| (0..own.nrows()).map(|i| own[(i, i)]));

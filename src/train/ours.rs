@@ -81,7 +81,7 @@ fn root(dataset: &Dataset, pooling: Pooling) -> Result<SignedRoot> {
     let local = pooling != Pooling::None;
     let width = if local { dataset.local_dim(Side::Image).unwrap_or(0) } else { dataset.dim(Side::Image) };
     let (mut scratch, mut row) = (Vec::new(), vec![0.0; width]);
-    for &image in images.iter().step_by(images.len().div_ceil(SAMPLE).max(1)) {
+    for image in images.iter().step_by(images.len().div_ceil(SAMPLE).max(1)) {
         let image = image as usize;
         match local {
             true => {
@@ -209,7 +209,7 @@ mod tests {
 
     /// A dataset with features of these widths: one row per image, regions, one row per caption, tokens; 0 for none.
     fn dataset(pairs: usize, [images, regions, texts, tokens]: [usize; 4], least: f32) -> Dataset {
-        let rows: Vec<u32> = (0..pairs as u32 + 8).collect();
+        let rows: Vec<u64> = (0..pairs as u64 + 8).collect();
         let mut arrays = Arrays::new()
             .with_rows("text_to_image", &rows)
             .with_rows("split_train", &rows[..pairs])

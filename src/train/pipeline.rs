@@ -214,7 +214,8 @@ impl Pipeline {
             ));
         }
         let parts = [Part { rows, offsets }];
-        self.step_padded(parts.into(), [batch.ids, &[]], objective, learning_rate, external).await
+        let ids: Vec<u64> = batch.ids.iter().map(|&id| id.into()).collect();
+        self.step_padded(parts.into(), [&ids, &[]], objective, learning_rate, external).await
     }
 
     pub(super) async fn fetch_records(&mut self) -> Result<()> {

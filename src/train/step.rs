@@ -12,7 +12,7 @@ use super::groups::Group;
 use super::pipeline::RECORDS;
 use super::slices::Sliced;
 use crate::device::{Commands, Matrix, pad_rows};
-use crate::gradient::Inputs;
+use crate::gradient::{Inputs, numbers};
 use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
 use crate::objective::{Logits, Objective};
 use crate::optim::Step;
@@ -36,7 +36,7 @@ impl Pipeline {
     pub(super) async fn step_padded(
         &mut self,
         parts: Vec<Part<'_>>,
-        ids: [&[u32]; 2],
+        ids: [&[u64]; 2],
         objective: &Objective,
         learning_rate: f64,
         external: Option<External<'_>>,
@@ -89,10 +89,10 @@ impl Pipeline {
     }
 
     /// Uploads the images of the pairs, for the mask and the bank, and what the relation leaves out.
-    fn upload_ids(&mut self, ids: [&[u32]; 2]) -> Result<()> {
+    fn upload_ids(&mut self, ids: [&[u64]; 2]) -> Result<()> {
         let [images, _] = ids;
         if self.mask {
-            self.ids.write(&self.device, 0, images)?;
+            self.ids.write(&self.device, 0, &numbers(images))?;
         }
         let relation = self.relation.as_deref();
         if let Some(relation) = relation {
@@ -283,7 +283,7 @@ impl Pipeline {
     }
 
     /// Updates the host's state after a step was submitted completely.
-    fn finish(&mut self, objective: &Objective, given: Option<Logits>, ids: [&[u32]; 2]) -> Result<()> {
+    fn finish(&mut self, objective: &Objective, given: Option<Logits>, ids: [&[u64]; 2]) -> Result<()> {
         self.encoders.iter_mut().flatten().for_each(crate::model::Encoder::keep_statistics);
         self.logits = given.or(self.logits);
         if let Some(logits) = objective.logits() {

@@ -285,7 +285,7 @@ impl Trainer {
         // A few training rows show whether the features have a usable magnitude.
         let SplitRows { images, texts, .. } = dataset.split(Split::Train);
         for (side, rows) in [(Side::Image, images), (Side::Text, texts)] {
-            let some: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(8).max(1)).copied().collect();
+            let some = rows.iter().step_by(rows.len().div_ceil(8).max(1)).collect();
             preprocess.check(&dataset, side, &some)?;
         }
         let val = Truth::of_split(&dataset, Split::Val, config.equal_captions)?;

@@ -80,7 +80,7 @@ impl Pipeline {
         &mut self,
         (epoch, steps): (usize, usize),
         rows: Option<&[Vec<f32>; 2]>,
-        ids: impl FnOnce(std::ops::Range<usize>) -> Vec<[Vec<u32>; 2]>,
+        ids: impl FnOnce(std::ops::Range<usize>) -> Vec<[Vec<u64>; 2]>,
     ) -> Result<()> {
         self.start_epoch(epoch);
         let Some(bank) = self.bank.as_mut().filter(|_| self.banking) else { return Ok(()) };

@@ -64,9 +64,9 @@ fn embeddings_stand_alone(device: &Device) -> Outcome {
     let (p, q, embed) = (dataset.image_dim(), dataset.text_dim(), 60);
     let head = Head::new(p, q, embed, 0)?;
     for side in [Side::Image, Side::Text] {
-        let all = head.embed(device, &dataset, side, &(0..1100).collect::<Vec<_>>())?;
+        let all = head.embed(device, &dataset, side, &(0..1100).into())?;
         for rows in [7..8, 1024..1100, 90..500] {
-            let some = head.embed(device, &dataset, side, &rows.clone().collect::<Vec<_>>())?;
+            let some = head.embed(device, &dataset, side, &rows.clone().into())?;
             let part = &all[rows.start as usize * embed..rows.end as usize * embed];
             let apart = some.iter().zip(part).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
             check(

@@ -76,8 +76,8 @@ fn embeddings_search_rank_and_candidates_use_corrected_scores() {
     let (image_rows, text_rows) =
         (ids(&place, "vectors/image_rows.npy"), ids(&place, "vectors/text_rows.npy"));
     // The score of an image and a text, both by their row in the dataset.
-    let score = |image: u32, text: u32| -> f32 {
-        let at = |rows: &[u32], row| rows.iter().position(|&own| own == row).unwrap() * width;
+    let score = |image: u64, text: u64| -> f32 {
+        let at = |rows: &[u64], row| rows.iter().position(|&own| own == row).unwrap() * width;
         let (x, y) = (&images[at(&image_rows, image)..][..width], &texts[at(&text_rows, text)..][..width]);
         x.iter().zip(y).map(|(x, y)| x * y).sum()
     };
@@ -86,7 +86,7 @@ fn embeddings_search_rank_and_candidates_use_corrected_scores() {
         assert!((found - expected).abs() < 1e-6, "image {image}, text {text}: {found} {expected}");
     };
     // The first images by the corrected score, and the first by the cosine alone.
-    let first = |text: u32, count: usize| -> Vec<u32> {
+    let first = |text: u64, count: usize| -> Vec<u64> {
         let mut order = image_rows.clone();
         order.sort_by(|&a, &b| score(b, text).total_cmp(&score(a, text)).then(a.cmp(&b)));
         order.truncate(count);
@@ -96,19 +96,19 @@ fn embeddings_search_rank_and_candidates_use_corrected_scores() {
     let found = place.json(&format!("search run data --text-row {query} --split test --device cpu --json"));
     let hits = found["results"].as_array().unwrap();
     for hit in hits {
-        close(hit["score"].as_f64().unwrap() as f32, hit["image"].as_u64().unwrap() as u32, query);
+        close(hit["score"].as_f64().unwrap() as f32, hit["image"].as_u64().unwrap(), query);
     }
-    let images_found: Vec<u32> = hits.iter().map(|hit| hit["image"].as_u64().unwrap() as u32).collect();
+    let images_found: Vec<u64> = hits.iter().map(|hit| hit["image"].as_u64().unwrap()).collect();
     assert_eq!(images_found, first(query, hits.len()), "search finds other images");
     place.ok("rank run data --device cpu --top 3 --out t2i.trec");
     let trec = String::from_utf8(place.read("t2i.trec")).unwrap();
     let lines: Vec<Vec<&str>> = trec.lines().map(|line| line.split(' ').collect()).collect();
     for ranked in lines.chunks(3) {
-        let text: u32 = ranked[0][0].parse().unwrap();
+        let text: u64 = ranked[0][0].parse().unwrap();
         for line in ranked {
             close(line[4].parse().unwrap(), line[2].parse().unwrap(), text);
         }
-        let images_ranked: Vec<u32> = ranked.iter().map(|line| line[2].parse().unwrap()).collect();
+        let images_ranked: Vec<u64> = ranked.iter().map(|line| line[2].parse().unwrap()).collect();
         assert_eq!(images_ranked, first(text, 3), "rank finds other images for text {text}");
     }
     place.ok("rank run data --device cpu --top 3 --direction i2t --out i2t.trec");
@@ -118,7 +118,7 @@ fn embeddings_search_rank_and_candidates_use_corrected_scores() {
     }
     place.ok("eval run data --device cpu --top 4 --write-candidates c.safetensors");
     let (tensors, _) = read_tensors(&place.read("c.safetensors"));
-    let (queries, found) = (rows(&tensors["texts"]), rows(&tensors["text_to_image"]));
+    let [queries, found] = ["texts", "text_to_image"].map(|name| wide_rows(&tensors[name]));
     let scores = floats(&tensors["text_to_image_corrected"]);
     for (at, (&image, found)) in found.iter().zip(scores).enumerate() {
         close(found, image, queries[at / 4]);
@@ -144,10 +144,10 @@ fn embeddings_search_rank_and_candidates_use_corrected_scores() {
 }
 
 /// The corrected scores of all pairs, by the rows of image and text.
-fn scores(place: &Place, dataset: &str) -> HashMap<(u32, u32), u32> {
+fn scores(place: &Place, dataset: &str) -> HashMap<(u64, u64), u32> {
     place.ok(&format!("eval run {dataset} --device cpu --top 9999 --write-candidates {dataset}.st"));
     let (tensors, _) = read_tensors(&place.read(&format!("{dataset}.st")));
-    let (images, index) = (rows(&tensors["images"]), rows(&tensors["image_to_text"]));
+    let (images, index) = (wide_rows(&tensors["images"]), wide_rows(&tensors["image_to_text"]));
     let k = tensors["image_to_text"].1[1];
     let scores = floats(&tensors["image_to_text_corrected"]);
     let pairs = index.iter().enumerate().map(|(at, &text)| (images[at / k], text));
@@ -158,10 +158,10 @@ fn scores(place: &Place, dataset: &str) -> HashMap<(u32, u32), u32> {
 fn a_corrected_score_is_the_same_when_other_test_items_are_removed() {
     let (place, _) = place();
     let all = scores(&place, "data");
-    let test: Vec<u32> = ids(&place, "data/split_test.npy");
+    let test: Vec<u64> = ids(&place, "data/split_test.npy");
     for (name, step) in [("third", 3), ("few", 40)] {
         copy(&place, name);
-        let some: Vec<u32> = test.iter().step_by(step).copied().collect();
+        let some: Vec<u64> = test.iter().step_by(step).copied().collect();
         write_npy(&place.path(name).join("split_test.npy"), &[some.len() as u64], &some);
         let found = scores(&place, name);
         assert!(!found.is_empty() && found.len() * step < all.len());
@@ -171,9 +171,14 @@ fn a_corrected_score_is_the_same_when_other_test_items_are_removed() {
     }
 }
 
+/// Row numbers of a tensor.
+fn wide_rows(tensor: &Tensor) -> Vec<u64> {
+    rows(tensor).into_iter().map(u64::from).collect()
+}
+
 /// The whole numbers of an .npy file of any type.
-fn ids(place: &Place, name: &str) -> Vec<u32> {
-    wgoal::data::read_ids_npy(&place.path(name)).unwrap()
+fn ids(place: &Place, name: &str) -> Vec<u64> {
+    wgoal::data::read_ids_npy(&place.path(name)).unwrap().to_vec()
 }
 
 #[test]

@@ -24,8 +24,8 @@ fn notes(stderr: &str) -> Vec<&str> {
     stderr.lines().filter(|line| line.starts_with("note: no ")).collect()
 }
 
-fn rows(place: &Place, file: &str) -> Vec<u32> {
-    wgoal::data::read_ids_npy(&place.path(file)).unwrap()
+fn rows(place: &Place, file: &str) -> Vec<u64> {
+    wgoal::data::read_ids_npy(&place.path(file)).unwrap().to_vec()
 }
 
 fn failure(place: &Place, args: &str) -> String {
@@ -179,7 +179,7 @@ fn missing_splits_come_from_the_training_split() {
     place.ok("split tested --missing");
     let [train, val, test] =
         ["train", "val", "test"].map(|name| rows(&place, &format!("tested/split_{name}.npy")));
-    assert_eq!((train.len(), val.len(), test), (29, 3, (32..40).collect::<Vec<u32>>()));
+    assert_eq!((train.len(), val.len(), test), (29, 3, (32..40).collect::<Vec<u64>>()));
     assert!(train.iter().chain(&val).all(|row| *row < 32));
     // Only a training split, in an order of its own: what is left keeps it.
     write_dataset(&place.path("trained"));

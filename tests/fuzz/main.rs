@@ -174,8 +174,7 @@ fn dataset(folder: &Path) {
         wgoal::data::write_matrix_npy(&path, 12, width, &rows(width)).unwrap();
     }
     for (name, rows) in [("split_train", 0..8), ("split_val", 8..10), ("split_test", 10..12)] {
-        let rows: Vec<u32> = rows.collect();
-        wgoal::data::write_ids_npy(&folder.join(format!("{name}.npy")), &rows).unwrap();
+        wgoal::data::write_ids_npy(&folder.join(format!("{name}.npy")), &rows.into()).unwrap();
     }
 }
 

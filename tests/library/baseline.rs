@@ -76,10 +76,10 @@ impl Moments {
         let width = dims[0] + dims[1];
         let split = dataset.split(Split::Train);
         let rows: Vec<Vec<f64>> = (split.texts.iter().zip(&split.text_image))
-            .map(|(&text, &image)| {
+            .map(|(text, image)| {
                 let mut row = vec![0f32; width];
                 let (x, y) = row.split_at_mut(dims[0]);
-                let image = split.images[image as usize] as usize;
+                let image = split.images.get(image as usize).unwrap() as usize;
                 dataset.read_row(Side::Image, image, &mut Vec::new(), x).unwrap();
                 dataset.read_row(Side::Text, text as usize, &mut Vec::new(), y).unwrap();
                 row.into_iter().map(f64::from).collect()

@@ -1,6 +1,7 @@
 //! The correction for hubs, through the public API.
 
 use std::sync::Arc;
+use wgoal::data::RowList;
 use wgoal::eval::{BANK, Correction, Evaluation, Hubness, HubnessCorrection, Truth};
 use wgoal::model::Side;
 use wgoal::objective::EqualCaptions;
@@ -29,8 +30,9 @@ fn the_inner_product_of_the_vectors_is_the_corrected_score() {
     let (device, dataset) = (Device::cpu(), example());
     let (head, dim) = (cca(&dataset), 24);
     let train = dataset.split(Split::Train);
-    let embed = |side, rows: &[u32]| head.embed(&device, &dataset, side, rows).unwrap();
-    let bank = [embed(Side::Image, &train.images[..50]), embed(Side::Text, &train.texts[..70])];
+    let embed = |side, rows: &RowList| head.embed(&device, &dataset, side, rows).unwrap();
+    let first = |rows: &RowList, count| rows.between(0..count).collect();
+    let bank = [embed(Side::Image, &first(&train.images, 50)), embed(Side::Text, &first(&train.texts, 70))];
     let test = dataset.split(Split::Test);
     let (images, texts) = (embed(Side::Image, &test.images), embed(Side::Text, &test.texts));
     let weights = [0.25, 0.5];
@@ -76,14 +78,14 @@ fn a_corrected_score_does_not_change_when_other_items_are_removed() {
     let correction = fitted.correction.expect("a correction that helps on validation");
     let width = correction.width();
     let test = dataset.split(Split::Test);
-    let vectors = |side, rows: &[u32]| {
+    let vectors = |side, rows: &RowList| {
         let embeddings = head.embed(&device, &dataset, side, rows).unwrap();
         correction.vectors(&device, side, &embeddings).unwrap()
     };
     let all = [vectors(Side::Image, &test.images), vectors(Side::Text, &test.texts)];
     for (side, rows) in [(Side::Image, &test.images), (Side::Text, &test.texts)] {
         for step in [2, 3, 50] {
-            let some: Vec<u32> = rows.iter().step_by(step).copied().collect();
+            let some = rows.iter().step_by(step).collect();
             let alone = vectors(side, &some);
             let expected = all[side as usize].chunks_exact(width).step_by(step);
             assert!(alone.chunks_exact(width).eq(expected), "{side:?}, every {step}th");
@@ -124,7 +126,7 @@ fn validation_chooses_the_correction_and_its_recall_is_that_of_the_vectors() {
     let checkpoint = Checkpoint::of(head.clone(), &dataset, TrainConfig::default()).unwrap();
     let checkpoint = checkpoint.with_correction(auto.correction.unwrap()).unwrap();
     let rows = dataset.split(Split::Val);
-    let embed = |side, rows: &[u32]| checkpoint.embed(&device, &dataset, side, rows).unwrap();
+    let embed = |side, rows: &RowList| checkpoint.embed(&device, &dataset, side, rows).unwrap();
     let (images, texts) = (embed(Side::Image, &rows.images), embed(Side::Text, &rows.texts));
     let truth = Truth::of_split(&dataset, Split::Val, EqualCaptions::default()).unwrap();
     let found = Evaluation::folds(&device, &images, &texts, checkpoint.width(), &truth, 1, &[]).unwrap();

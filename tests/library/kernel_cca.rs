@@ -130,7 +130,7 @@ fn nonlinear() -> Arc<Dataset> {
 fn features(data: &Dataset, side: Side, split: Split) -> Vec<Vec<f64>> {
     let rows = data.split(split);
     let items = if side == Side::Image { &rows.images } else { &rows.texts };
-    let read = |&item: &u32| {
+    let read = |item: u64| {
         let mut row = vec![0.0; data.dim(side)];
         data.read_row(side, item as usize, &mut Vec::new(), &mut row).unwrap();
         wide(&row)

@@ -29,10 +29,10 @@ fn data() -> Arc<Dataset> {
             let [a, b] = [1.7 * hidden[0], 1.7 * hidden[1]];
             let seen = [a.cos(), a.sin(), b.cos(), b.sin(), (a + b).cos()];
             y.extend(seen.map(|seen| seen + 0.05 * random.values(1)[0]));
-            owners.push(image as u32);
+            owners.push(image as u64);
         }
     }
-    let rows = |range: std::ops::Range<usize>| range.map(|i| i as u32).collect::<Vec<_>>();
+    let rows = |range: std::ops::Range<usize>| range.map(|i| i as u64).collect::<Vec<_>>();
     let arrays = Arrays::new()
         .with_features("images", &[images, DIMS[0]], &x)
         .with_features("texts", &[owners.len(), DIMS[1]], &y)
@@ -183,7 +183,7 @@ fn narrow(values: &[f64]) -> Vec<f32> {
 fn rows(data: &Dataset, side: Side, split: Split) -> Vec<Vec<f64>> {
     let rows = data.split(split);
     let items = if side == Side::Image { &rows.images } else { &rows.texts };
-    let read = |&item: &u32| {
+    let read = |item: u64| {
         let mut row = vec![0.0; data.dim(side)];
         data.read_row(side, item as usize, &mut Vec::new(), &mut row).unwrap();
         unit(&wide(&row))
@@ -214,8 +214,9 @@ fn landmarks_are_training_images_and_all_their_captions() {
     let images = places(&few, Side::Image, "image");
     assert_eq!(images.len(), 20);
     let texts = places(&few, Side::Text, "text");
-    let expected: Vec<usize> =
-        (0..split.texts.len()).filter(|&text| images.contains(&(split.text_image[text] as usize))).collect();
+    let expected: Vec<usize> = (0..split.texts.len())
+        .filter(|&text| images.contains(&(split.text_image.get(text).unwrap() as usize)))
+        .collect();
     assert_eq!(texts, expected);
     let all = Head::for_dataset(&data, &with_landmarks(1000), 3).unwrap();
     assert_eq!(places(&all, Side::Image, "image"), (0..TRAIN).collect::<Vec<_>>());
@@ -234,7 +235,7 @@ fn kernel(data: &Dataset, side: Side, bandwidth: f64) -> Mat<f64> {
     let (train, held) = (rows(data, side, Split::Train), rows(data, side, Split::Val));
     let owners: Vec<usize> = match side {
         Side::Image => (0..TRAIN).collect(),
-        Side::Text => split.text_image.iter().map(|&place| place as usize).collect(),
+        Side::Text => split.text_image.iter().map(|place| place as usize).collect(),
     };
     let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
     let pairs = train.iter().enumerate().flat_map(|(i, a)| train[..i].iter().map(|b| square(a, b)));
@@ -282,7 +283,7 @@ fn kernel_cca_with_all_training_images_is_exact() {
     let (own, exact) = (similarities(&own[0], &own[1]), similarities(&images, &texts));
     let worst = own.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(worst < 1e-3, "{worst}");
-    let truth: Vec<u32> = split.text_image.clone();
+    let truth: Vec<u32> = split.text_image.iter().map(|place| place as u32).collect();
     let recall = Recall::of(&device, &images, &texts, embed, &truth).unwrap();
     assert!((recall.rsum - found.val.rsum).abs() <= 5.0, "{} {}", recall.rsum, found.val.rsum);
 }

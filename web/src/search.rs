@@ -29,20 +29,20 @@ pub async fn nearest(
     device: &Device,
     dataset: &Dataset,
     head: &Head,
-    text: u32,
+    text: u64,
 ) -> wgoal::Result<Vec<Found>> {
     let rows = dataset.split(split(dataset));
     let images = head.embed_async(device, dataset, Side::Image, &rows.images).await?;
-    let query = head.embed_async(device, dataset, Side::Text, &[text]).await?;
+    let query = head.embed_async(device, dataset, Side::Text, &[text].into()).await?;
     let similarity = |row: &[f32]| row.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
     let mut order: Vec<_> = images.chunks_exact(head.dim()).map(similarity).zip(&rows.images).collect();
-    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    let own = dataset.text_to_image().get(text as usize).copied();
-    let found = order.into_iter().take(FOUND).map(|(similarity, &image)| {
+    order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let own = dataset.text_to_image().get(text as usize);
+    let found = order.into_iter().take(FOUND).map(|(similarity, image)| {
         let name = dataset.image_name(image as usize)?;
         let name = name.map_or_else(|| format!("image {image}"), str::to_string);
         let mut captions = Vec::new();
-        for (text, &of) in dataset.text_to_image().iter().enumerate() {
+        for (text, of) in dataset.text_to_image().iter().enumerate() {
             if of == image
                 && let Some(caption) = dataset.caption(text)?
             {

@@ -92,7 +92,7 @@ impl Session {
         let dataset = Dataset::from_files(name, contents)?;
         let split = search::split(&dataset);
         let mut captions = Vec::new();
-        for &text in &dataset.split(split).texts {
+        for text in &dataset.split(split).texts {
             if let Some(caption) = dataset.caption(text as usize)? {
                 captions.push(json!([text, caption]));
             }
@@ -200,7 +200,7 @@ impl Session {
         let mut found = Vec::new();
         for head in [before, after] {
             found.push(match head {
-                Some(head) => Some(search::nearest(&device, &dataset, &head, text).await?),
+                Some(head) => Some(search::nearest(&device, &dataset, &head, text.into()).await?),
                 None => None,
             });
         }

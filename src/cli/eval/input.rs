@@ -5,7 +5,7 @@ use super::super::data::{checkpoint_path, warn_of_data};
 use super::super::run_folder::BEST;
 use super::EvalArgs;
 use std::path::{Path, PathBuf};
-use wgoal::data::{Embeddings, EqualCaptions, SplitRows};
+use wgoal::data::{Embeddings, EqualCaptions, RowList, SplitRows};
 use wgoal::eval::Truth;
 use wgoal::model::Side;
 use wgoal::{Checkpoint, Dataset, Device, Error, ErrorKind, Result, Split, TrainConfig};
@@ -122,7 +122,7 @@ impl Source {
         match self {
             Self::Dataset { head, dataset, split, equal } => {
                 let rows = dataset.split(split).clone();
-                let embed = |side, rows: &[u32]| match &head {
+                let embed = |side, rows: &RowList| match &head {
                     Some(checkpoint) => checkpoint.head().embed(device, &dataset, side, rows),
                     None => dataset.unit_rows(side, rows),
                 };
@@ -148,11 +148,11 @@ impl Source {
             Self::Files(embeddings) => {
                 let truth = embeddings.truth()?;
                 let Embeddings { images, texts, dim, text_image, .. } = embeddings;
-                let count = |values: &[f32]| (0..(values.len() / dim) as u32).collect();
+                let count = |values: &[f32]| (0..(values.len() / dim) as u64).into();
                 let rows = SplitRows {
                     images: count(&images),
                     texts: count(&texts),
-                    text_image: text_image.unwrap_or_default(),
+                    text_image: text_image.unwrap_or_default().into_iter().map(u64::from).collect(),
                 };
                 warn_of_zeros(&rows.images, &images, |row| format!("image row {row}"));
                 warn_of_zeros(&rows.texts, &texts, |row| format!("text row {row}"));
@@ -163,10 +163,10 @@ impl Source {
 }
 
 /// Warns of embeddings of length 0, which have no direction.
-fn warn_of_zeros(rows: &[u32], embeddings: &[f32], place: impl Fn(usize) -> String) {
+fn warn_of_zeros(rows: &RowList, embeddings: &[f32], place: impl Fn(usize) -> String) {
     let values = embeddings.chunks_exact((embeddings.len() / rows.len().max(1)).max(1));
     let mut zero = rows.iter().zip(values).filter(|(_, row)| row.iter().all(|&x| x == 0.0));
-    if let Some((&first, _)) = zero.next() {
+    if let Some((first, _)) = zero.next() {
         let (count, all) = (1 + zero.count(), rows.len());
         let first = place(first as usize);
         note!(

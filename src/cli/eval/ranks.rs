@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use std::path::Path;
-use wgoal::data::{SplitRows, Values, write_file, write_tensors};
+use wgoal::data::{RowList, SplitRows, Values, write_file, write_tensors};
 use wgoal::eval::Ranks;
 use wgoal::{Error, ErrorKind, Result};
 
@@ -40,21 +40,22 @@ impl Format {
 #[derive(Serialize)]
 struct Line<'a> {
     query: &'a str,
-    row: u32,
+    row: u64,
     rank: u32,
     right: Vec<Right>,
 }
 
 #[derive(Serialize)]
 struct Right {
-    row: u32,
+    row: u64,
     rank: u32,
 }
 
 fn write_lines(path: &Path, ranks: &Ranks, rows: &SplitRows) -> Result<()> {
     let mut lines = String::new();
-    let mut add = |query, row, right: &mut dyn Iterator<Item = (u32, u32)>, others: &[u32]| -> Result<()> {
-        let right = right.map(|(at, rank)| Right { row: others[at as usize], rank: rank + 1 });
+    let mut add = |query, row, right: &mut dyn Iterator<Item = (u32, u32)>, others: &RowList| -> Result<()> {
+        let right =
+            right.filter_map(|(at, rank)| Some(Right { row: others.get(at as usize)?, rank: rank + 1 }));
         let mut right: Vec<_> = right.collect();
         right.sort_by_key(|right| right.rank);
         if let Some(first) = right.first() {
@@ -64,10 +65,10 @@ fn write_lines(path: &Path, ranks: &Ranks, rows: &SplitRows) -> Result<()> {
         }
         Ok(())
     };
-    for (at, &row) in rows.images.iter().enumerate() {
+    for (at, row) in rows.images.iter().enumerate() {
         add("image", row, &mut ranks.texts_of(at), &rows.texts)?;
     }
-    for (at, &row) in rows.texts.iter().enumerate() {
+    for (at, row) in rows.texts.iter().enumerate() {
         add("text", row, &mut ranks.images_of(at), &rows.images)?;
     }
     write_file(path, lines.as_bytes())
@@ -75,23 +76,24 @@ fn write_lines(path: &Path, ranks: &Ranks, rows: &SplitRows) -> Result<()> {
 
 fn write_arrays(path: &Path, ranks: &Ranks, rows: &SplitRows) -> Result<()> {
     // The queries that have a right candidate, and the rank of the first one.
-    let first = |rows: &[u32], best: &dyn Fn(usize) -> Option<u32>| -> [Vec<u32>; 2] {
-        let ranked = rows.iter().enumerate().filter_map(|(at, &row)| Some((row, best(at)? + 1)));
-        let (rows, ranks) = ranked.unzip();
-        [rows, ranks]
+    let first = |rows: &RowList, best: &dyn Fn(usize) -> Option<u32>| -> [RowList; 2] {
+        let ranked = rows.iter().enumerate().filter_map(|(at, row)| Some((row, u64::from(best(at)? + 1))));
+        let (rows, ranks): (Vec<u64>, Vec<u64>) = ranked.unzip();
+        [rows.into(), ranks.into()]
     };
     let [images, image_rank] = first(&rows.images, &|at| ranks.texts_of(at).map(|(_, rank)| rank).min());
     let [texts, text_rank] = first(&rows.texts, &|at| ranks.images_of(at).map(|(_, rank)| rank).min());
     let (mut pairs, mut text_ranks, mut image_ranks) = (Vec::new(), Vec::new(), Vec::new());
-    for (image, &row) in rows.images.iter().enumerate() {
+    for (image, row) in rows.images.iter().enumerate() {
         for (text, rank) in ranks.texts_of(image) {
-            pairs.extend([row, rows.texts[text as usize]]);
-            text_ranks.push(rank + 1);
+            pairs.extend([row, rows.texts.get(text as usize).unwrap_or_default()]);
+            text_ranks.push(u64::from(rank + 1));
             let back = ranks.images_of(text as usize).find(|&(other, _)| other as usize == image);
-            image_ranks.push(back.map_or(0, |(_, rank)| rank + 1));
+            image_ranks.push(back.map_or(0, |(_, rank)| u64::from(rank + 1)));
         }
     }
     let count = text_ranks.len();
+    let [pairs, text_ranks, image_ranks] = [pairs, text_ranks, image_ranks].map(RowList::from);
     write_tensors(
         path,
         &[

@@ -175,7 +175,7 @@ impl RunOptions {
         if self.patience.is_some() && config.patience > 0 && config.patience + first >= epochs {
             unused.push(Unused::new("patience", run));
         }
-        if self.mask_same_image.is_some() && all_differ(text_image) {
+        if self.mask_same_image.is_some() && text_image.count_distinct() == text_image.len() {
             unused.push(Unused::new("mask-same-image", "every training image has one caption"));
         }
         unused

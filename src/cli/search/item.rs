@@ -14,9 +14,9 @@ const CAPTIONS: usize = 5;
 pub struct Item {
     /// The row of the image; of a text, the row of its image, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<u32>,
+    pub image: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<u32>,
+    pub text: Option<u64>,
     /// The image's line of image_names.txt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -27,7 +27,7 @@ pub struct Item {
 
 impl Item {
     /// Its row on this side.
-    pub fn row(&self, side: Side) -> Option<u32> {
+    pub fn row(&self, side: Side) -> Option<u64> {
         match side {
             Side::Image => self.image,
             Side::Text => self.text,
@@ -52,25 +52,25 @@ impl Items {
     ///
     /// # Errors
     /// A file of captions or names that does not fit the dataset.
-    pub fn of(dataset: &Dataset, side: Side, rows: &[u32]) -> Result<Self> {
+    pub fn of(dataset: &Dataset, side: Side, rows: &[u64]) -> Result<Self> {
         let owned = |caption: Option<&str>| caption.map(str::to_string);
         if side == Side::Text {
-            let item = |&row: &u32| -> Result<Item> {
-                let image = dataset.text_to_image().get(row as usize).copied();
+            let item = |&row: &u64| -> Result<Item> {
+                let image = dataset.text_to_image().get(row as usize);
                 let name = image.map_or(Ok(None), |image| dataset.image_name(image as usize))?;
                 let captions = dataset.caption(row as usize)?.map(str::to_string).into_iter().collect();
                 Ok(Item { image, text: Some(row), name: owned(name), captions })
             };
             return rows.iter().map(item).collect::<Result<_>>().map(Self);
         }
-        let mut captions: HashMap<u32, Vec<String>> = rows.iter().map(|&row| (row, Vec::new())).collect();
+        let mut captions: HashMap<u64, Vec<String>> = rows.iter().map(|&row| (row, Vec::new())).collect();
         for (text, image) in dataset.text_to_image().iter().enumerate() {
-            let Some(known) = captions.get_mut(image).filter(|known| known.len() < CAPTIONS) else {
+            let Some(known) = captions.get_mut(&image).filter(|known| known.len() < CAPTIONS) else {
                 continue;
             };
             known.extend(owned(dataset.caption(text)?));
         }
-        let item = |&row: &u32| -> Result<Item> {
+        let item = |&row: &u64| -> Result<Item> {
             let name = owned(dataset.image_name(row as usize)?);
             Ok(Item {
                 image: Some(row),

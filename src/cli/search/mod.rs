@@ -123,10 +123,10 @@ impl SearchArgs {
         check(&dataset, side, candidates, vectors.chunks_exact(width).map(|row| &row[..dim]))?;
         let all = TopK::of(&device, (&vector, width), (&vectors, width), candidates.len())?;
 
-        let ranked: Vec<u32> = all.index.iter().map(|&at| candidates[at as usize]).collect();
+        let ranked: Vec<u64> = all.index.iter().filter_map(|&at| candidates.get(at as usize)).collect();
         let right = query.right(&dataset);
         let items = Items::of(&dataset, side, &ranked[..self.top.min(ranked.len())])?;
-        let is_right = |row: u32| right.as_ref().map(|right| right.binary_search(&row).is_ok());
+        let is_right = |row: u64| right.as_ref().map(|right| right.binary_search(&row).is_ok());
         let hits = ranked.iter().zip(&all.score).zip(items.0).zip(1..);
         let results =
             hits.map(|(((&row, &score), item), rank)| Hit { rank, score, item, right: is_right(row) });

@@ -29,10 +29,10 @@ pub struct QueryArgs {
 struct What {
     /// Search images with this text row of the dataset
     #[arg(long, value_name = "ROW", help_heading = "Query (one of these)")]
-    text_row: Option<u32>,
+    text_row: Option<u64>,
     /// Search texts with this image row of the dataset
     #[arg(long, value_name = "ROW", help_heading = "Query (one of these)")]
-    image_row: Option<u32>,
+    image_row: Option<u64>,
     /// Search images with the first caption that contains these words
     ///
     /// Upper and lower case are the same. Only captions of the rows of --split count. A note lists other captions that
@@ -58,7 +58,7 @@ pub struct Query {
     pub file: Option<PathBuf>,
     /// Other text rows whose captions contain the words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<u32>,
+    pub also: Vec<u64>,
 }
 
 fn side_name<S: serde::Serializer>(side: &Side, to: S) -> std::result::Result<S::Ok, S::Error> {
@@ -89,10 +89,10 @@ impl QueryArgs {
     }
 }
 
-fn of_row(dataset: &Dataset, side: Side, row: u32, also: Vec<u32>) -> Result<Query> {
+fn of_row(dataset: &Dataset, side: Side, row: u64, also: Vec<u64>) -> Result<Query> {
     let (option, items) =
         (if side == Side::Image { "--image-row" } else { "--text-row" }, dataset.items(side));
-    if row as usize >= items {
+    if row >= items as u64 {
         let what = if side == Side::Image { "images" } else { "texts" };
         let (expected, advice) = match items {
             0 => (format!("a dataset with {what}"), "search with --query"),
@@ -114,7 +114,7 @@ fn of_caption(dataset: &Dataset, rows: &Rows, words: &str) -> Result<Query> {
         return fault(expected, "none", "write this file, or search with --text-row");
     }
     let mut found = Vec::new();
-    for &row in &rows.of(dataset).texts {
+    for row in &rows.of(dataset).texts {
         if dataset.caption(row as usize)?.is_some_and(|caption| caption.to_lowercase().contains(&wanted)) {
             found.push(row);
         }
@@ -124,7 +124,7 @@ fn of_caption(dataset: &Dataset, rows: &Rows, words: &str) -> Result<Query> {
         return fault(expected, "none that contains them", "give fewer words, or another --split");
     };
     if !others.is_empty() {
-        let caption = |row: &u32| -> Result<String> {
+        let caption = |row: &u64| -> Result<String> {
             Ok(format!("row {row} \"{}\"", Plain(dataset.caption(*row as usize)?.unwrap_or_default())))
         };
         let listed: Vec<String> = others.iter().take(OTHERS).map(caption).collect::<Result<_>>()?;
@@ -148,23 +148,23 @@ impl Query {
     }
 
     /// Rows of the right results, ascending; none if they are not known.
-    pub fn right(&self, dataset: &Dataset) -> Option<Vec<u32>> {
+    pub fn right(&self, dataset: &Dataset) -> Option<Vec<u64>> {
         let row = self.item.row(self.side)?;
         let truth = dataset.text_to_image();
         match self.side {
             _ if truth.is_empty() => None,
             Side::Text => self.item.image.map(|image| vec![image]),
             Side::Image => {
-                Some((0..).zip(truth).filter(|(_, image)| **image == row).map(|(text, _)| text).collect())
+                Some((0..).zip(truth).filter(|(_, image)| *image == row).map(|(text, _)| text).collect())
             }
         }
     }
 
     /// The embedding of the query.
     pub fn embed(&self, checkpoint: &Checkpoint, device: &Device, dataset: &Dataset) -> Result<Vec<f32>> {
-        let of = |dataset: &Dataset, row: u32| {
-            let vector = checkpoint.embed(device, dataset, self.side, &[row])?;
-            check(dataset, self.side, &[row], std::iter::once(&vector[..checkpoint.head().dim()]))?;
+        let of = |dataset: &Dataset, row: u64| {
+            let vector = checkpoint.embed(device, dataset, self.side, &[row].into())?;
+            check(dataset, self.side, &[row].into(), std::iter::once(&vector[..checkpoint.head().dim()]))?;
             Ok(vector)
         };
         match (&self.file, self.item.row(self.side)) {

@@ -247,7 +247,7 @@ fn advice_works_when_it_is_followed() {
         (
             "split_train.npy",
             rows("<i8", &[-1, 0, 3, 2]),
-            "split_train.npy position 0: expected a value from 0 to 4294967295, found -1; rows are counted from 0; if those \
+            "split_train.npy position 0: expected a value from 0 to 9223372036854775807, found -1; rows are counted from 0; if those \
              below 0 are counted from the end, save array % 7"
                 .into(),
             train(),

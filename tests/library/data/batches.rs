@@ -19,7 +19,7 @@ fn plain() -> Arc<Preprocess> {
 }
 
 /// The contents of a batch, without its return channel.
-fn content(batch: &Batch) -> (Vec<f32>, Vec<f32>, Vec<u32>, usize, usize) {
+fn content(batch: &Batch) -> (Vec<f32>, Vec<f32>, Vec<u64>, usize, usize) {
     (batch.images.clone(), batch.texts.clone(), batch.ids.clone(), batch.zero_rows, batch.rows)
 }
 
@@ -68,8 +68,8 @@ fn a_batch_holds_its_pairs_in_padded_rows() {
             assert_eq!((batch.images.len(), batch.texts.len()), (batch.rows * 8, batch.rows * 4));
             for ((image, text), &id) in batch.images.chunks(8).zip(batch.texts.chunks(4)).zip(&batch.ids) {
                 let pair = pairs.next().unwrap();
-                let row = train.texts[pair] as usize;
-                assert_eq!(id, TEXT_TO_IMAGE[row]);
+                let row = train.texts.get(pair).unwrap() as usize;
+                assert_eq!(id, u64::from(TEXT_TO_IMAGE[row]));
                 assert_eq!(image, [&images[id as usize * P..][..P], &[0.0; 3]].concat());
                 assert_eq!(text, [&texts[row * Q..][..Q], &[0.0]].concat());
             }
@@ -81,7 +81,7 @@ fn a_batch_holds_its_pairs_in_padded_rows() {
 fn batches_do_not_depend_on_the_speed_of_their_consumer() {
     let dataset = clipart();
     let sides = [Side::Image, Side::Text]
-        .map(|side| Standardizer::fit(&dataset, side, &Preprocess::default(), &[1, 2, 3, 4]).unwrap());
+        .map(|side| Standardizer::fit(&dataset, side, &Preprocess::default(), &[1, 2, 3, 4].into()).unwrap());
     let preprocess = Arc::new(Preprocess::new(Some(sides), 0.3).unwrap());
     let run = |seed, epoch, pause| {
         let batches = Batches::new(dataset.clone(), preprocess.clone(), 200, seed, epoch).unwrap();
@@ -173,7 +173,7 @@ fn standardised_columns_have_mean_zero_and_deviation_one() {
     let text = Standardizer::fit(&dataset, Side::Text, &Preprocess::default(), texts).unwrap();
     let preprocess = Preprocess::new(Some([fitted.clone(), text]), 0.0).unwrap();
     let mut out = Vec::new();
-    preprocess.rows(&dataset, Side::Image, rows, &mut out).unwrap();
+    preprocess.rows(&dataset, Side::Image, &rows.to_vec(), &mut out).unwrap();
     let mut constant = 0;
     for (column, &inverse) in fitted.inverse_std.iter().enumerate() {
         let values = || out.iter().skip(column).step_by(1280).map(|&x| f64::from(x));
@@ -204,7 +204,7 @@ fn standardisation_is_safe_for_constant_and_far_columns() {
     let dir = write(&files);
     let dataset = Dataset::open(dir.path()).unwrap();
     let Standardizer { mean, inverse_std } =
-        Standardizer::fit(&dataset, Side::Image, &Preprocess::default(), &[0, 1, 2, 3, 4, 5]).unwrap();
+        Standardizer::fit(&dataset, Side::Image, &Preprocess::default(), &[0, 1, 2, 3, 4, 5].into()).unwrap();
     assert_eq!(mean, [7.1, 1e6, 0.1, 0.0, 2.5]);
     assert_eq!((inverse_std[0], inverse_std[1], inverse_std[2], inverse_std[3]), (0.0, 1.0, 0.0, 0.0));
     assert!((inverse_std[4] - (6.0f32 / 17.5).sqrt()).abs() < 1e-6);
@@ -269,8 +269,8 @@ fn a_file_far_larger_than_memory_is_read_by_row() {
     fs::write(dir.path().join("text_to_image.npy"), ids("<i8", &captions)).unwrap();
 
     let dataset = Dataset::open(dir.path()).unwrap();
-    let mut wanted: Vec<u32> = (0..2000).map(|i| i * 10_000).collect();
-    wanted.push(rows as u32 - 1);
+    let mut wanted: Vec<u64> = (0..2000).map(|i| i * 10_000).collect();
+    wanted.push(rows as u64 - 1);
     let mut out = Vec::new();
     let before = dataset.bytes_read();
     assert_eq!(plain().rows(&dataset, Side::Image, &wanted, &mut out).unwrap(), 2000);

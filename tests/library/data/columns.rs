@@ -154,7 +154,7 @@ fn one_file_holds_pairs_with_captions_names_and_splits() {
         assert_eq!(read_all(&dataset, Side::Image, M), images);
         assert_eq!(read_all(&dataset, Side::Text, M), features(M, Q));
         assert_eq!(dataset.split(Split::Val).texts, [1]);
-        assert_eq!(dataset.split(Split::Test).text_image, (0..M as u32 - 2).collect::<Vec<_>>());
+        assert_eq!(dataset.split(Split::Test).text_image, (0..M as u64 - 2).collect::<Vec<_>>());
         assert_eq!(dataset.caption(12).unwrap(), Some("caption 12"));
         assert_eq!(dataset.image_name(3).unwrap(), Some("3.jpg"));
     }

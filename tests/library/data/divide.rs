@@ -2,7 +2,7 @@
 
 use super::faults::message;
 use super::*;
-use wgoal::data::{Arrays, Division};
+use wgoal::data::{Arrays, Division, RowList};
 
 /// A folder of `images` and `texts`, and nothing else.
 fn two_files(images: usize, texts: usize) -> Files {
@@ -17,7 +17,7 @@ fn distinct(rows: usize) -> Vec<f32> {
     (0..rows * P).map(|k| (k + 1) as f32).collect()
 }
 
-fn arrays(images: &[f32], owners: &[u32]) -> Arrays {
+fn arrays(images: &[f32], owners: &[u64]) -> Arrays {
     let texts = distinct(owners.len());
     Arrays::new()
         .with_features("images", &[images.len() / P, P], images)
@@ -25,8 +25,8 @@ fn arrays(images: &[f32], owners: &[u32]) -> Arrays {
         .with_rows("text_to_image", owners)
 }
 
-fn splits(dataset: &Dataset) -> [Vec<u32>; 3] {
-    Split::ALL.map(|split| dataset.split(split).images.clone())
+fn splits(dataset: &Dataset) -> [Vec<u64>; 3] {
+    Split::ALL.map(|split| dataset.split(split).images.to_vec())
 }
 
 #[test]
@@ -76,20 +76,20 @@ fn images_are_divided_by_a_hash_that_is_the_same_everywhere() {
     assert_eq!(twenty.split(Split::Val).texts, [6, 18]);
     assert_eq!(splits(&open(5)), [&[0, 1, 3][..], &[4], &[2]]);
     let other = Division::default().with(|division| division.seed = 1);
-    let all: Vec<u32> = (0..20).rev().collect();
+    let all: RowList = (0..20).rev().collect();
     assert_eq!(twenty.divide(&all, &other).unwrap()[1..], [vec![10, 14], vec![8, 15]]);
     // A split alone is the same split, and the same numbers in files and in memory are the same dataset.
     let dir = write(&two_files(20, 20));
     let test = Dataset::open_for(dir.path(), &[Split::Test]).unwrap();
     assert_eq!(splits(&test), [&[][..], &[], &[2, 4]]);
     let mut files = two_files(20, 20);
-    files.insert("split_train.npy", ids("<i8", &train));
+    files.insert("split_train.npy", ids("<i8", &train.map(|row| row as u32)));
     files.insert("split_val.npy", ids("<i8", &[6, 18]));
     files.insert("split_test.npy", ids("<i8", &[2, 4]));
     let stored = Dataset::open(write(&files).path()).unwrap();
     assert!(!stored.is_divided() && stored.stores(Split::Test));
     assert_eq!(stored.fingerprint(), twenty.fingerprint());
-    let owners: Vec<u32> = (0..20).collect();
+    let owners: Vec<u64> = (0..20).collect();
     let memory = Dataset::from_arrays("memory", arrays(&distinct(20), &owners)).unwrap();
     assert_eq!(memory.fingerprint(), twenty.fingerprint());
     let path = dir.path().join("d.safetensors");
@@ -112,13 +112,13 @@ fn equal_images_stay_together() {
         let images: Vec<f32> =
             kind.iter().flat_map(|&k| (0..P).map(move |c| (k * 7 + c as u32 + 1) as f32)).collect();
         // The first kinds have captions, some of the others do not.
-        let owners: Vec<u32> = (0..n).filter(|&i| i < 3 || below(4) > 0).collect();
-        let captioned = |rows: &[u32]| rows.iter().filter(|row| owners.contains(row)).count();
+        let owners: Vec<u64> = (0..n).filter(|&i| i < 3 || below(4) > 0).map(u64::from).collect();
+        let captioned = |rows: &[u64]| rows.iter().filter(|row| owners.contains(row)).count();
         let dataset = Dataset::from_arrays("random", arrays(&images, &owners)).unwrap();
         let splits = splits(&dataset);
         let mut all = splits.concat();
         all.sort();
-        assert_eq!(all, (0..n).collect::<Vec<_>>());
+        assert_eq!(all, (0..n.into()).collect::<Vec<_>>());
         for (s, rows) in splits.iter().enumerate() {
             assert!(rows.is_sorted() && captioned(rows) > 0, "{n} images: {splits:?}");
             for (t, others) in splits.iter().enumerate().filter(|(t, _)| *t != s) {
@@ -137,7 +137,7 @@ fn equal_images_stay_together() {
 
 #[test]
 fn zero_rows_are_not_equal_and_regions_are() {
-    let owners: Vec<u32> = (0..40).collect();
+    let owners: Vec<u64> = (0..40).collect();
     let zero = Dataset::from_arrays("zero", arrays(&vec![0.0; 40 * P], &owners)).unwrap();
     assert_eq!(splits(&zero).map(|rows| rows.len()), [32, 4, 4]);
     // Images of two regions: the first region is that of all images, the second one that of every other image.
@@ -209,7 +209,7 @@ fn a_test_split_is_optional_and_the_others_are_not() {
 #[test]
 fn a_division_has_sensible_shares() {
     let dataset = Dataset::from_arrays("d", arrays(&distinct(50), &(0..50).collect::<Vec<_>>())).unwrap();
-    let all: Vec<u32> = (0..50).collect();
+    let all = RowList::from(0..50);
     let divide =
         |shares| dataset.divide(&all, &Division::default().with(|division| division.shares = shares));
     assert_eq!(divide([50.0, 20.0, 10.0]).unwrap().map(|rows| rows.len()), [25, 10, 5]);
@@ -229,5 +229,5 @@ fn a_division_has_sensible_shares() {
     assert!(
         refused([f64::NAN, 10.0, 10.0]).starts_with("--train: expected a number from 0 to 100, found NaN")
     );
-    assert!(dataset.divide(&[50], &Division::default()).is_err());
+    assert!(dataset.divide(&[50].into(), &Division::default()).is_err());
 }

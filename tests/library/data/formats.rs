@@ -398,7 +398,7 @@ fn scan_has_regions_and_a_large_test_split() {
     let mut row = [0.0; 4];
     dataset.read_local_row(Side::Image, 3 * 3 + 2, &mut Vec::new(), &mut row).unwrap();
     assert_eq!(row, features(6, 4)[5 * 4..]);
-    let test = dataset.split(Split::Test).texts[3] as usize;
+    let test = dataset.split(Split::Test).texts.get(3).unwrap() as usize;
     let mut row = [0.0; Q];
     dataset.read_row(Side::Text, test, &mut Vec::new(), &mut row).unwrap();
     assert_eq!(row, features(10, Q)[3 * Q..4 * Q], "testall comes before test");
