@@ -1,7 +1,8 @@
-//! `mpirun -n R wgoal train`: the same bits on any number of processes, and jobs that end with one message.
+//! `mpirun -n R wgoal ...`: the same bits on any number of processes, and jobs that end with one message.
 //! Needs the feature `mpi` and an MPI library; `scripts/mpi` installs it and runs this.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -290,4 +291,220 @@ fn what_a_step_exchanges_is_what_the_documentation_says() {
         let per_pair = received - 2 * d * others - sums;
         assert!(per_pair.is_multiple_of(others) && per_pair / others < 32, "{per_pair} of {others}");
     }
+}
+
+/// wgoal in one process, without MPI.
+fn alone(arguments: &str) -> Command {
+    let mut command = Command::new(WGOAL);
+    command.args(arguments.split(' ')).env("RAYON_NUM_THREADS", "1");
+    command
+}
+
+/// The files of a folder and of those in it, by their names, with their bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+/// [`files`], with names within the folder.
+fn left(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let within = |(path, bytes): (PathBuf, Vec<u8>)| (path.strip_prefix(folder).unwrap().into(), bytes);
+    files(folder).into_iter().map(within).collect()
+}
+
+#[test]
+fn a_run_from_a_closed_form_is_reported_as_in_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = "train data/clipart-mini --embed 8 --epochs 1 --init cca --objective con:con --device cpu";
+    let one = folder.path().join("one");
+    let mut command = alone(&format!("{options} --slices 8"));
+    command.arg("--out").arg(&one);
+    let output = finished(command);
+    let printed = |output: &Output, out: &Path| {
+        String::from_utf8_lossy(&output.stdout).replace(&out.display().to_string(), "OUT")
+    };
+    let out = folder.path().join("three");
+    let found = finished(mpirun(3, options, &out));
+    assert_eq!(printed(&found, &out), printed(&output, &one));
+    for file in ["best.safetensors", "last.safetensors", "similarities.jsonl"] {
+        assert!(fs::read(out.join(file)).unwrap() == fs::read(one.join(file)).unwrap(), "{file}");
+    }
+    assert!(out.join("report.html").is_file());
+}
+
+#[test]
+fn evaluation_and_embedding_are_divided_without_a_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut command = alone(&train("--objective con:con"));
+    command.arg("--out").arg(&run);
+    finished(command);
+    let run = run.display();
+    let own = |name: &str| folder.path().join(name);
+    let eval = |to: &Path| {
+        let (ranks, top) = (to.join("ranks.jsonl"), to.join("top.safetensors"));
+        let (ranks, top) = (ranks.display(), top.display());
+        format!(
+            "eval {run} data/clipart-mini --device cpu --json --write-ranks {ranks} --top 5 --write-candidates {top}"
+        )
+    };
+    let embed = format!("embed {run} data/clipart-mini --device cpu");
+    let to = own("alone");
+    fs::create_dir(&to).unwrap();
+    let output = finished(alone(&eval(&to)));
+    let mut command = alone(&embed);
+    command.arg("--out").arg(to.join("vectors"));
+    finished(command);
+    for size in [1, 2, 3] {
+        let out = own(&size.to_string());
+        fs::create_dir(&out).unwrap();
+        assert!(finished(job(size, &eval(&out))).stdout == output.stdout, "{size} processes");
+        finished(mpirun(size, &embed, &out.join("vectors")));
+        assert!(left(&out) == left(&to), "{size} processes: {:?}", left(&out).keys());
+    }
+}
+
+#[test]
+fn evaluation_is_divided_without_a_change_on_every_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut command = alone(&train("--objective con:con"));
+    command.arg("--out").arg(&run);
+    finished(command);
+    let devices = finished(alone("devices --json")).stdout;
+    let devices: Vec<serde_json::Value> = serde_json::from_slice(&devices).unwrap();
+    assert!(devices.iter().any(|device| device["kind"] == "cpu"));
+    for device in &devices {
+        let run = run.display();
+        let eval = format!("eval {run} data/clipart-mini --json --device {}", device["index"]);
+        assert!(finished(job(2, &eval)).stdout == finished(alone(&eval)).stdout, "{device}");
+    }
+}
+
+#[test]
+fn closed_forms_are_divided_without_a_change() {
+    let folder = tempfile::tempdir().unwrap();
+    for form in ["cca", "kcca --random-features 30 --standardize", "kcca --landmarks 600"] {
+        let own = |name: &str| folder.path().join(format!("{}-{name}", form.replace(' ', "")));
+        let mut arguments: Vec<_> = form.split(' ').collect();
+        let name = arguments.remove(0);
+        let options =
+            format!("baseline {name} data/clipart-mini --embed 8 --device cpu {}", arguments.join(" "));
+        let options = options.trim_end();
+        let mut command = alone(&format!("{options} --slices 8"));
+        command.arg("--out").arg(own("alone"));
+        let output = finished(command);
+        let sizes: &[usize] = if form == "cca" { &[1, 3] } else { &[2] };
+        for &size in sizes {
+            let found = finished(mpirun(size, options, &own(&size.to_string())));
+            assert!(found.stdout == output.stdout, "{form}: {size} processes print something else");
+            assert!(left(&own(&size.to_string())) == left(&own("alone")), "{form}: {size} processes");
+        }
+    }
+}
+
+/// The lines of a sweep's results without times.
+fn results(out: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(out.join("results.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if let Some(run) = line.get_mut("run") {
+            run["seconds"] = 0.into();
+            run["epochs"].as_array_mut().unwrap().iter_mut().for_each(|epoch| epoch["seconds"] = 0.into());
+        }
+        line
+    };
+    text.lines().map(line).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sweep_is_spread_over_processes_and_a_killed_one_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = |name: &str| folder.path().join(name);
+    let sweep = |epochs: &str| {
+        format!(
+            "sweep data/clipart-mini --objectives hinge,con:con --seeds 0,1 --grid lr=1e-3,5e-4 --embed 8 --epochs \
+             {epochs} --device cpu"
+        )
+    };
+    let mut command = alone(&sweep("2"));
+    command.arg("--out").arg(own("alone"));
+    let output = finished(command);
+    let found = finished(mpirun(3, &sweep("2"), &own("three")));
+    assert!(found.stdout == output.stdout);
+    let same = |out: &Path| {
+        assert_eq!(results(out), results(&own("alone")));
+        assert!(left(&out.join("heads")) == left(&own("alone/heads")));
+        let tables = ["table.md", "table.csv", "table.json"];
+        assert!(
+            tables
+                .iter()
+                .all(|name| fs::read(out.join(name)).unwrap() == fs::read(own("alone").join(name)).unwrap())
+        );
+    };
+    same(&own("three"));
+    let killed = own("killed");
+    let mut command = mpirun(2, &sweep("2"), &killed);
+    let mut job = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while fs::read_to_string(killed.join("results.jsonl")).map_or(0, |text| text.lines().count()) < 3 {
+        assert!(job.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(120));
+        thread::sleep(Duration::from_millis(2));
+    }
+    let child = processes(&job).pop().unwrap();
+    assert!(Command::new("kill").args(["-KILL", &child]).status().unwrap().success());
+    assert!(!job.wait().unwrap().success());
+    let done = results(&killed).len();
+    assert!(done < results(&own("alone")).len(), "killed too late: {done} lines");
+    finished(mpirun(4, &sweep("2"), &killed));
+    same(&killed);
+}
+
+#[test]
+fn an_error_in_the_part_of_one_process_is_printed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let [run, data] = ["run", "data"].map(|name| folder.path().join(name));
+    let mut command = alone(&train("--objective con:con"));
+    command.arg("--out").arg(&run);
+    finished(command);
+    fs::create_dir(&data).unwrap();
+    for (path, bytes) in left(Path::new("data/clipart-mini")) {
+        fs::write(data.join(path), bytes).unwrap();
+    }
+    // A NaN in a row that the third process embeds: 384 columns of f16.
+    let mut texts = fs::read(data.join("texts.npy")).unwrap();
+    let first = texts.len() - 2 * 384 * (2719 - 2600);
+    texts[first..first + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    fs::write(data.join("texts.npy"), texts).unwrap();
+    let out = folder.path().join("vectors");
+    let arguments = format!("embed {} {} --device cpu", run.display(), data.display());
+    let output = mpirun(3, &arguments, &out).output().unwrap();
+    assert!(!output.status.success());
+    let found = errors(&output);
+    assert!(found.len() == 1 && found[0].contains("2600"), "{output:?}");
+    assert!(!out.exists(), "nothing is written");
+}
+
+#[test]
+fn commands_that_are_not_divided_run_in_the_first_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = finished(job(3, "inspect data/clipart-mini"));
+    assert!(output.stdout == finished(alone("inspect data/clipart-mini")).stdout);
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    for file in ["images.npy", "texts.npy", "text_to_image.npy"] {
+        fs::copy(Path::new("data/clipart-mini").join(file), data.join(file)).unwrap();
+    }
+    let output = finished(job(3, &format!("split {}", data.display())));
+    assert!(errors(&output).is_empty() && data.join("split_train.npy").is_file(), "{output:?}");
+    let output = job(2, "inspect nowhere").output().unwrap();
+    assert!(!output.status.success() && errors(&output).len() == 1, "{output:?}");
 }

@@ -2,6 +2,7 @@
 
 use super::corrected::{self, Corrected};
 use super::data::warn_of_data;
+use super::job::Job;
 use super::options::{CorrectionName, InputArgs, Unused, fixed_poolings, warn};
 use super::progress::Spinner;
 use super::run_folder::{BEST, RunFolder};
@@ -80,6 +81,12 @@ pub struct BaselineArgs {
     /// Seed of the landmarks and random features of kcca [default: 0]
     #[arg(long, help_heading = "Head")]
     seed: Option<u64>,
+    /// Parts of the sums over the training pairs, for several processes; 0 for none [default: 0]
+    ///
+    /// `mpirun -n R wgoal baseline` divides the sums into these parts (8 if not given), and adds them in one order. So the
+    /// result has the same bits for every R. In one process, slices change only rounding.
+    #[arg(long, value_name = "N", help_heading = "Head")]
+    slices: Option<usize>,
     /// Correction for hubs, fitted to the head [default: auto]
     ///
     /// Hubs are items that are similar to most queries. Every item loses a part of its similarity to training items.
@@ -123,6 +130,7 @@ impl BaselineArgs {
             TrainConfig::default().with(|c| c.embed = self.embed.unwrap_or(TrainConfig::default().embed));
         let mut config = base;
         self.input.apply(&mut config);
+        config.slices = self.slices.unwrap_or(0);
         config.correction = self.correction.map_or(config.correction, Into::into);
         if form == ClosedForm::KernelCca {
             config.random_features = self.random_features.unwrap_or(0);
@@ -134,8 +142,9 @@ impl BaselineArgs {
         Ok((form, config))
     }
 
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, job: &Job) -> Result<u8> {
         let (form, config) = self.config()?;
+        let config = job.divided(config);
         if let Some(out) = &self.out {
             RunFolder::refuse_if_of_run(out)?;
             refuse_overwriting("--out", &out.join(BEST), Dataset::paths(&self.dataset))?;
@@ -143,7 +152,7 @@ impl BaselineArgs {
         warn(&self.unused(form));
         let dataset = Dataset::open(&self.dataset)?;
         warn_of_data(&dataset, &[&config], &Split::ALL);
-        let device = self.device.open()?;
+        let device = self.device.open_shared(job)?;
         let baseline = self.fit(form, &device, &dataset, &config)?;
         let Baseline { regularization, bandwidth, val, head, .. } = &baseline;
         let has_test = !dataset.split(Split::Test).images.is_empty();
@@ -160,7 +169,7 @@ impl BaselineArgs {
         );
         let mut checkpoint = Checkpoint::of(head.clone(), &dataset, config)?;
         let corrected = corrected::fit(&mut checkpoint, &device, &dataset)?;
-        if let Some(out) = &self.out {
+        if let Some(out) = self.out.as_ref().filter(|_| job.is_first()) {
             let file = make_folder(out)?.join(BEST);
             checkpoint.save(&file)?;
             note!("head: {}", shown(&file));
@@ -168,7 +177,7 @@ impl BaselineArgs {
         let recall = test.unwrap_or(*val);
         if self.json {
             note!("{recall}");
-            return print_json(&Summary {
+            print_json(&Summary {
                 form: form.to_string(),
                 regularization: *regularization,
                 bandwidth: *bandwidth,
@@ -177,10 +186,12 @@ impl BaselineArgs {
                 test,
                 corrected,
                 device: device.to_string(),
-            });
+            })?;
+            return Ok(0);
         }
         say(recall)?;
-        corrected.map_or(Ok(()), say)
+        corrected.map_or(Ok(()), say)?;
+        Ok(0)
     }
 
     /// The given options that the method does not have.

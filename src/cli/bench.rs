@@ -150,7 +150,15 @@ struct Measured<T> {
 
 impl BenchCommand {
     /// Returns the exit code.
-    pub fn run(self) -> Result<u8> {
+    pub fn run(self, job: Job) -> Result<u8> {
+        match self {
+            Self::Ranks(bench) => job.run(|job| bench.run(job)),
+            bench => job.run_first(|| bench.run_alone()),
+        }
+    }
+
+    /// A measurement of one process.
+    fn run_alone(self) -> Result<()> {
         match self {
             Self::Step { bench, profile, profile_first } => bench.step(match (profile, profile_first) {
                 (true, _) => StepProfile::Steps,
@@ -160,10 +168,9 @@ impl BenchCommand {
             Self::Roofline { bench } => bench.roofline(),
             Self::Pairs(bench) => bench.run(),
             Self::Epoch(bench) => bench.run(),
-            Self::Ranks(bench) => return Job::find()?.run(|job| bench.run(job)),
+            Self::Ranks(bench) => bench.run(&Job::alone()).map(|_| ()),
             Self::Eval(bench) => bench.run(),
         }
-        .map(|()| 0)
     }
 }
 
@@ -243,7 +250,7 @@ impl RanksBench {
         config.objective = self.objective.apply(config.objective)?;
         let shape = parse_shape(&self.shape)?;
         let device = self.device.open_in(job, None)?;
-        job.check_makes(&device, false)?;
+        job.check_makes(&device, Some(false))?;
         let times = bench::ranks(&device, &config, shape, job.ranks(), self.profile)?;
         if !job.is_first() {
             return Ok(0);

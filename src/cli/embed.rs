@@ -2,6 +2,7 @@
 
 use super::checkpoint::read_checkpoint;
 use super::data::{Rows, checkpoint_path, warn_of_data};
+use super::job::Job;
 use super::options::UsedCorrection;
 use super::{DeviceArg, make_folder, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
@@ -132,7 +133,7 @@ fn names(side: Side) -> [&'static str; 2] {
 const TRUTH: &str = "text_to_image";
 
 impl EmbedArgs {
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, job: &Job) -> Result<u8> {
         let asked: Rows = self.split.parse()?;
         self.format.require()?;
         let head = checkpoint_path(&self.checkpoint)?;
@@ -147,7 +148,7 @@ impl EmbedArgs {
         let outputs = Outputs { folder: &self.out, format: self.format, sides: &sides, rows: &rows };
         outputs.refuse(Dataset::paths(&self.dataset).into_iter().chain([head]))?;
         warn_of_data(&dataset, &[checkpoint.config()], asked.needed());
-        let device = self.device.open()?;
+        let device = self.device.open_shared(job)?;
         let (width, mut embedded) = (checkpoint.width(), Vec::new());
         for &side in &sides {
             let rows = rows.of(side);
@@ -155,6 +156,9 @@ impl EmbedArgs {
             let dim = checkpoint.head().dim();
             check(&dataset, side, rows, values.chunks_exact(width).map(|row| &row[..dim]))?;
             embedded.push(Embedded { side, rows, values });
+        }
+        if !job.is_first() {
+            return Ok(0);
         }
         make_folder(&self.out)?;
         outputs.write(&dataset, &embedded, width)?;
@@ -164,7 +168,7 @@ impl EmbedArgs {
                  with --correction none"
             );
         }
-        Ok(())
+        Ok(0)
     }
 }
 

@@ -4,6 +4,7 @@ mod input;
 mod output;
 mod ranks;
 
+use super::job::Job;
 use super::options::{EqualCaptionsName, UsedCorrection};
 use super::{DeviceArg, print_json, refuse_overwriting, say, shown};
 use clap::{Args, ValueEnum};
@@ -114,7 +115,7 @@ pub struct EvalArgs {
 }
 
 impl EvalArgs {
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, job: &Job) -> Result<u8> {
         self.check_k()?;
         let format = self.write_ranks.as_deref().map(ranks::Format::of).transpose()?;
         for (option, out) in
@@ -125,7 +126,7 @@ impl EvalArgs {
             }
         }
         let source = self.source()?;
-        let device = self.device.open()?;
+        let device = self.device.open_shared(job)?;
         self.check_folds()?;
         let (split, equal) = (source.split(), source.equal_captions());
         let input = source.embed(&device)?;
@@ -135,7 +136,7 @@ impl EvalArgs {
             let (evaluation, found) = self.evaluate(&device, vectors, &input.truth)?;
             (corrected, ranks) = (Some(evaluation), found);
         }
-        self.save_candidates(&device, &input)?;
+        self.save_candidates(&device, &input, job)?;
         let reranked = match &self.rerank {
             None => None,
             Some(path) => {
@@ -146,14 +147,16 @@ impl EvalArgs {
                 Some(evaluation)
             }
         };
-        if let (Some(path), Some(format), Some(ranks)) = (&self.write_ranks, format, &ranks) {
+        if let (Some(path), Some(format), Some(ranks)) = (&self.write_ranks, format, &ranks)
+            && job.is_first()
+        {
             format.write(path, ranks, &input.rows)?;
             note!("{}: ranks of {} right pairs", shown(path), input.truth.pairs().count());
         }
         if self.json {
             let first = corrected.as_ref().unwrap_or(&plain);
             let last = reranked.as_ref().unwrap_or(first);
-            return print_json(&Summary {
+            print_json(&Summary {
                 split: split.map(|split| split.to_string()),
                 folds: self.folds,
                 equal_captions: equal.map(|equal| equal.to_string()),
@@ -162,14 +165,15 @@ impl EvalArgs {
                 plain: corrected.as_ref().map(|_| plain.recall),
                 first_stage: reranked.as_ref().map(|_| first.recall),
                 device: device.to_string(),
-            });
+            })?;
+            return Ok(0);
         }
         let all = self.metrics == Metrics::All;
         say(Table { evaluation: &plain, corrected: corrected.as_ref(), all })?;
-        match &reranked {
-            Some(evaluation) => say(format!("\nre-ranked:\n{}", Table { evaluation, corrected: None, all })),
-            None => Ok(()),
+        if let Some(evaluation) = &reranked {
+            say(format!("\nre-ranked:\n{}", Table { evaluation, corrected: None, all }))?;
         }
+        Ok(0)
     }
 
     /// The evaluation of the embeddings, and their ranks if there is one gallery.
@@ -189,10 +193,13 @@ impl EvalArgs {
     }
 
     /// Writes the candidates, if they are asked for.
-    fn save_candidates(&self, device: &Device, input: &Input) -> Result<()> {
+    fn save_candidates(&self, device: &Device, input: &Input, job: &Job) -> Result<()> {
         let (Some(k), Some(path)) = (self.top, &self.write_candidates) else { return Ok(()) };
         let Vectors { images, texts, width } = input.corrected.as_ref().unwrap_or(&input.plain);
         let candidates = Candidates::top(device, (images, *width), (texts, *width), k)?;
+        if !job.is_first() {
+            return Ok(());
+        }
         match input.corrected {
             Some(_) => candidates.save_corrected(path, &input.rows)?,
             None => candidates.save(path, &input.rows)?,

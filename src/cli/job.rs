@@ -17,7 +17,7 @@ const LAUNCHERS: [[&str; 2]; 2] =
 /// How long a process waits before it reports an error, so that the first process can report the same one.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The processes that train together.
+/// The processes that do the work of a command together.
 pub struct Job {
     ranks: Arc<dyn Communicator>,
     /// Whether a launcher has started this process.
@@ -30,29 +30,30 @@ impl Job {
         Self { ranks: Arc::new(Alone), is_launched: false }
     }
 
-    /// The job of this process. Processes other than the first become silent.
+    /// The job of this process. Processes other than the first become silent. If the command is not `divided` among the
+    /// processes, the first does all of it, on all cores.
     ///
     /// # Errors
     /// Several processes without the feature `mpi`, or a failure of MPI.
-    pub fn find() -> Result<Self> {
+    pub fn find(divided: bool) -> Result<Self> {
         let number = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
         let launched = LAUNCHERS.iter().find_map(|[size, rank]| Some([number(size)?, number(rank)?]));
         let Some([size, rank]) = launched else {
             return match std::env::var_os("PMIX_RANK") {
-                Some(_) => Self::join(0),
+                Some(_) => Self::join(0, divided),
                 None => Ok(Self::alone()),
             };
         };
         set_silent(rank > 0);
-        Self::join(size)
+        Self::join(size, divided)
     }
 
     #[cfg(feature = "mpi")]
-    fn join(_: usize) -> Result<Self> {
+    fn join(_: usize, divided: bool) -> Result<Self> {
         let ranks = cluster::Mpi::join()?;
         set_silent(ranks.rank() > 0);
         let [_, here] = ranks.local();
-        if here > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        if divided && here > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
             // The processes of a machine share its cores.
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let pool = rayon::ThreadPoolBuilder::new().num_threads((cores / here).max(1));
@@ -63,7 +64,7 @@ impl Job {
     }
 
     #[cfg(not(feature = "mpi"))]
-    fn join(size: usize) -> Result<Self> {
+    fn join(size: usize, _: bool) -> Result<Self> {
         if size <= 1 {
             return Ok(Self::alone());
         }
@@ -74,6 +75,11 @@ impl Job {
 
     /// Runs the work of this process. If it fails, one process prints the error, and all processes end.
     pub fn run(self, work: impl FnOnce(&Self) -> Result<u8>) -> Result<u8> {
+        let work = |job: &Self| {
+            let code = work(job)?;
+            // A process that still waits for others would wait for ever.
+            cluster::end(&*job.ranks).map(|()| code)
+        };
         match super::start_threads().and_then(|()| work(&self)) {
             Err(error) if self.size() > 1 => {
                 let rank = self.ranks.rank();
@@ -87,6 +93,11 @@ impl Job {
             }
             done => done,
         }
+    }
+
+    /// [`Job::run`] of a command that the first process does alone.
+    pub fn run_first(self, work: impl FnOnce() -> Result<()>) -> Result<u8> {
+        self.run(|job| if job.is_first() { work().map(|()| 0) } else { Ok(0) })
     }
 
     /// What joins the processes.
@@ -108,6 +119,16 @@ impl Job {
     pub fn divided(&self, config: TrainConfig) -> TrainConfig {
         let slices = if self.is_launched && config.slices == 0 { SLICES } else { config.slices };
         config.with(|c| c.slices = slices)
+    }
+
+    /// The same device for work that the processes divide: all of them call the same functions with it. They must compute
+    /// on devices of the same make, unless they may be `mixed`; `None` if that cannot be allowed.
+    ///
+    /// # Errors
+    /// Devices of different makes.
+    pub fn share_work(&self, device: &Device, mixed: Option<bool>) -> Result<Device> {
+        self.check_makes(device, mixed)?;
+        Ok(device.with_ranks(self.ranks.clone()))
     }
 
     /// Shares a run among the processes.
@@ -172,7 +193,7 @@ impl Job {
     }
 
     /// Checks that all processes compute on devices of the same make, unless they may be `mixed`.
-    pub fn check_makes(&self, device: &Device, mixed: bool) -> Result<()> {
+    pub fn check_makes(&self, device: &Device, mixed: Option<bool>) -> Result<()> {
         let info = device.info();
         let own = match info.kind {
             DeviceKind::Cpu => "the CPU".to_string(),
@@ -180,10 +201,13 @@ impl Job {
         };
         let makes = cluster::texts(&*self.ranks, &own)?;
         match makes.iter().position(|make| *make != makes[0]) {
-            Some(other) if !mixed => {
+            Some(other) if mixed != Some(true) => {
                 let expected = format!("devices of one make, as {} of process 0", makes[0]);
                 let found = format!("{} of process {other}", makes[other]);
-                let advice = "name the devices with --device, or add --mixed, which gives other rounding";
+                let advice = match mixed {
+                    Some(_) => "name the devices with --device, or add --mixed, which gives other rounding",
+                    None => "name devices of one make with --device",
+                };
                 Err(Error::new(ErrorKind::Config, "--device", expected, found, advice))
             }
             _ => Ok(()),

@@ -247,36 +247,39 @@ impl Cli {
         if self.quiet {
             output::set_quiet();
         }
-        // The processes of a job share the cores of a machine, so they start their threads themselves.
-        let is_shared = matches!(
-            self.command,
-            Command::Train(_) | Command::Bench { what: bench::BenchCommand::Ranks(_) }
-        );
-        if !is_shared {
-            start_threads()?;
-        }
+        let job = Job::find(self.command.is_divided())?;
         match self.command {
-            Command::Train(args) => return Job::find()?.run(|job| args.run(job)),
-            Command::Baseline(args) => args.run(),
-            Command::Sweep(args) => args.run(),
-            Command::Compare(args) => args.run(),
-            Command::Report(args) => args.run(),
-            Command::Eval(args) => args.run(),
-            Command::Embed(args) => args.run(),
-            Command::Rank(args) => args.run(),
-            Command::Search(args) => args.run(),
-            Command::Inspect(args) => args.run(),
-            Command::Split(args) => args.run(),
-            Command::Gradient(args) => args.run(),
-            Command::Analyze(args) => args.run(),
-            Command::Bench { what } => return what.run(),
-            Command::Doctor(args) => args.run(),
-            Command::Config(args) => args.run(),
-            Command::Completions(args) => args.run(),
-            Command::Man(args) => args.run(),
-            Command::Devices { json } => devices(json),
-        }?;
-        Ok(0)
+            Command::Train(args) => job.run(|job| args.run(job)),
+            Command::Baseline(args) => job.run(|job| args.run(job)),
+            Command::Sweep(args) => job.run(|job| args.run(job)),
+            Command::Compare(args) => job.run_first(|| args.run()),
+            Command::Report(args) => job.run_first(|| args.run()),
+            Command::Eval(args) => job.run(|job| args.run(job)),
+            Command::Embed(args) => job.run(|job| args.run(job)),
+            Command::Rank(args) => job.run_first(|| args.run()),
+            Command::Search(args) => job.run_first(|| args.run()),
+            Command::Inspect(args) => job.run_first(|| args.run()),
+            Command::Split(args) => job.run_first(|| args.run()),
+            Command::Gradient(args) => job.run_first(|| args.run()),
+            Command::Analyze(args) => job.run_first(|| args.run()),
+            Command::Bench { what } => what.run(job),
+            Command::Doctor(args) => job.run_first(|| args.run()),
+            Command::Config(args) => job.run_first(|| args.run()),
+            Command::Completions(args) => job.run_first(|| args.run()),
+            Command::Man(args) => job.run_first(|| args.run()),
+            Command::Devices { json } => job.run_first(|| devices(json)),
+        }
+    }
+}
+
+impl Command {
+    /// Whether the processes of a job divide its work. The other commands run in the first process alone.
+    fn is_divided(&self) -> bool {
+        match self {
+            Self::Train(_) | Self::Baseline(_) | Self::Sweep(_) | Self::Eval(_) | Self::Embed(_) => true,
+            Self::Bench { what } => matches!(what, bench::BenchCommand::Ranks(_)),
+            _ => false,
+        }
     }
 }
 
@@ -330,6 +333,11 @@ impl DeviceArg {
     /// Opens the device. If no device is named and one has the name `before`, opens that one.
     fn open_as(&self, before: Option<&str>) -> Result<Device> {
         self.open_in(&Job::alone(), before)
+    }
+
+    /// Opens the device for work that the processes of a job divide.
+    fn open_shared(&self, job: &Job) -> Result<Device> {
+        job.share_work(&self.open_in(job, None)?, None)
     }
 
     /// [`DeviceArg::open_as`] for a process of a job, which takes the device of its number on its machine.

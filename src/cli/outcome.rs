@@ -4,8 +4,8 @@ use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgoal::model::Side;
 use wgoal::report::Reference;
-use wgoal::train::{Baseline, ClosedForm, Init, REGULARIZATIONS};
-use wgoal::{Dataset, Error, ErrorKind, Result, Split, Trainer};
+use wgoal::train::{Baseline, Best, ClosedForm, Init, REGULARIZATIONS};
+use wgoal::{Checkpoint, Dataset, Error, ErrorKind, Recall, Result, Split, Trainer};
 
 /// Rsum of methods without training.
 #[derive(Serialize)]
@@ -34,6 +34,17 @@ pub struct ClosedForms {
 /// The split that results are reported on: test, or validation if there is no test split.
 pub fn reported(dataset: &Dataset) -> Split {
     if dataset.split(Split::Test).images.is_empty() { Split::Val } else { Split::Test }
+}
+
+/// The recall of the best head of a run on this split. The processes of a job compute it together.
+///
+/// # Errors
+/// Those of [`Trainer::recall_of`].
+pub fn reported_recall(trainer: &Trainer, head: &Checkpoint, best: Best) -> Result<Recall> {
+    match reported(trainer.dataset()) {
+        Split::Test => trainer.recall_of(head.head(), Split::Test),
+        _ => Ok(best.recall),
+    }
 }
 
 /// The rsum of a random ranking on a split.

@@ -1,6 +1,6 @@
 //! The progress of a run in a terminal: epoch, step, speed, and the time left of the whole run.
 
-use super::{duration, is_quiet};
+use super::{duration, is_quiet, is_silent};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,7 +83,7 @@ impl Drop for Spinner {
 }
 
 fn bar(length: u64, style: &str) -> ProgressBar {
-    let bar = if is_quiet() { ProgressBar::hidden() } else { ProgressBar::new(length) };
+    let bar = if is_quiet() || is_silent() { ProgressBar::hidden() } else { ProgressBar::new(length) };
     bar.with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

@@ -127,7 +127,7 @@ impl Recorder {
             return Ok(());
         }
         let head = trainer.head()?;
-        samples.push(Sample::of(trainer.device(), trainer.dataset(), &head, trainer.epoch())?);
+        samples.push(Sample::of(&trainer.device().alone(), trainer.dataset(), &head, trainer.epoch())?);
         // A run that does not finish an epoch leaves nothing.
         if trainer.epoch() == 0 {
             return Ok(());
@@ -174,8 +174,9 @@ impl Recorder {
         self.guarded(|_| {
             let split = if test.is_some() { Split::Test } else { Split::Val };
             let truth = trainer.truth(split)?;
-            let (device, dataset) = (trainer.device(), trainer.dataset());
-            outcome.ranked = Some(Ranked::of(device, dataset, best.head(), split, &truth)?);
+            // The other processes of a job do not report.
+            let (device, dataset) = (trainer.device().alone(), trainer.dataset());
+            outcome.ranked = Some(Ranked::of(&device, dataset, best.head(), split, &truth)?);
             Ok(())
         });
         let folder = self.folder.clone();

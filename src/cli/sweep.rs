@@ -2,6 +2,7 @@
 
 use super::config::{Resolved, save_sweep};
 use super::data::warn_of_data;
+use super::job::Job;
 use super::options::{RunOptions, Unused, note_init, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
@@ -130,7 +131,7 @@ pub fn is_dataset(text: &str) -> bool {
 
 impl SweepArgs {
     /// The command. The function is long because every check comes before the first run.
-    pub fn run(mut self) -> Result<()> {
+    pub fn run(mut self, job: &Job) -> Result<u8> {
         self.take_dataset()?;
         if let Some(name) = &self.options.objective.objective {
             return Err(refuse("--objective", "--objectives", name, "name it in --objectives"));
@@ -150,9 +151,9 @@ impl SweepArgs {
         warn_of_data(&dataset, &configs, &Split::ALL);
         note_init(&configs);
         let sweep = Sweep::new(variants.clone(), self.seeds.clone(), self.baseline.as_deref())?;
-        let device = self.device.open()?;
-        let _lock = Lock::of(&make_folder(&self.out)?)?;
-        refuse_foreign_tables(&self.out)?;
+        // Each process trains whole runs. The devices of a sweep may differ, and the results name them.
+        let device = self.device.open_in(job, None)?.with_ranks(job.ranks());
+        let _lock = job.is_first().then(|| self.folder()).transpose()?;
         let (start, mut first) = (Instant::now(), 0);
         let resolved = self.resolved(&bases, &variants, (&*dataset, &*path));
         let table = sweep.run(
@@ -167,7 +168,9 @@ impl SweepArgs {
                 let Some(run) = run else {
                     first = done;
                     // Now it is known that the folder is of this sweep. Its runs do not need the file.
-                    if let Err(error) = save_sweep(&self.out, &resolved) {
+                    if job.is_first()
+                        && let Err(error) = save_sweep(&self.out, &resolved)
+                    {
                         note!("note: no options for another sweep: {error}");
                     }
                     let out = shown(&self.out);
@@ -188,7 +191,9 @@ impl SweepArgs {
                 );
             },
         )?;
-        self.write(&table)?;
+        if job.is_first() {
+            self.write(&table)?;
+        }
         let without = |row: &&wgoal::sweep::Row| row.point.is_none();
         let diverged: Vec<_> = table.rows.iter().filter(without).map(|row| &row.objective[..]).collect();
         let advice = "lower --lr, set --clip, or use milder --tau, --alpha, --beta, in another --out";
@@ -200,7 +205,14 @@ impl SweepArgs {
         if !diverged.is_empty() {
             note!("warning: {} diverged at every point: {advice}", diverged.join(", "));
         }
-        Ok(())
+        Ok(0)
+    }
+
+    /// Makes the folder, if it is missing, and locks it.
+    fn folder(&self) -> Result<Lock> {
+        let lock = Lock::of(&make_folder(&self.out)?)?;
+        refuse_foreign_tables(&self.out)?;
+        Ok(lock)
     }
 
     /// Writes the tables and the report, and prints the table.

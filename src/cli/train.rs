@@ -10,14 +10,14 @@ use super::interrupt::Interrupt;
 use super::job::Job;
 use super::notes::{note_doubts, note_start, reached, saved};
 use super::options::{RunOptions, note_init, warn};
-use super::outcome::{Baselines, baselines, chance, reported};
+use super::outcome::{Baselines, baselines, chance, reported, reported_recall};
 use super::progress::Spinner;
 use super::report::Recorder;
 use super::resume;
 use super::run_folder::{BEST, Earlier, Lock, RunFolder, is_same_device};
 use super::{DeviceArg, print_json, say, shown};
 use clap::{Args, ValueEnum};
-use run::{epochs, fit_correction, follow, name, trainer};
+use run::{epochs, fit_correction, name, trainer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -188,7 +188,7 @@ impl TrainArgs {
         let plan = self.plan(job)?;
         match plan.config.ensemble {
             1 if job.is_first() => self.train(self.ready(plan, job)?, job),
-            1 => follow(&plan, job),
+            1 => self.follow(&plan, job),
             count if job.size() > 1 => Err(job.refuses_ensemble(count)),
             _ => ensemble::train(&self, plan),
         }
@@ -230,7 +230,7 @@ impl TrainArgs {
         }
         let before = earlier.as_ref().map(|earlier| earlier.device.as_str());
         let device = self.device.open_in(job, before)?;
-        job.check_makes(&device, self.mixed)?;
+        let device = job.share_work(&device, Some(self.mixed))?;
         if let Some(before) = before.filter(|before| !is_same_device(before, &device.to_string())) {
             note!(
                 "note: the run was started on {}; results differ in rounding between devices",
@@ -337,10 +337,7 @@ impl TrainArgs {
         recipe: &str,
     ) -> Result<()> {
         let split = reported(trainer.dataset());
-        let recall = match split {
-            Split::Test => trainer.recall_of(checkpoint.head(), split)?,
-            _ => best.recall,
-        };
+        let recall = reported_recall(trainer, &checkpoint, best)?;
         let on = match split {
             Split::Test => "on the test split:",
             _ => "there is no test split, so this is validation, which chose the epoch:",

@@ -7,6 +7,9 @@ mod alone;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod slices;
+#[cfg(feature = "native")]
+mod sum;
+mod team;
 mod tree;
 #[cfg(feature = "native")]
 mod waiting;
@@ -15,6 +18,12 @@ pub use alone::Alone;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use slices::{SLICES, Slices};
+#[cfg(feature = "native")]
+pub(crate) use sum::sum;
+pub(crate) use team::Team;
+pub use team::end;
+#[cfg(feature = "native")]
+pub(crate) use team::share;
 pub(crate) use tree::{Node, Tree};
 #[cfg(feature = "native")]
 pub(crate) use waiting::Measured;

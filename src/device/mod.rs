@@ -19,6 +19,7 @@ mod profile;
 #[doc(hidden)]
 mod recorder;
 mod select;
+mod shared;
 #[doc(hidden)]
 mod spec;
 #[doc(hidden)]
@@ -57,6 +58,7 @@ pub use threads::start_threads;
 #[cfg(feature = "native")]
 pub(crate) use wait::wait;
 
+use crate::cluster::Team;
 use crate::{Error, ErrorKind, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -71,7 +73,12 @@ pub struct Cpu(DeviceInfo);
 /// Where kernels run: the native CPU, or an adapter opened through wgpu. Cloning is cheap, and a clone is the same
 /// device.
 #[derive(Clone)]
-pub struct Device(pub(crate) Backend, pub(crate) Option<Arc<AtomicBool>>);
+pub struct Device(
+    pub(crate) Backend,
+    pub(crate) Option<Arc<AtomicBool>>,
+    /// The processes that divide the work on it.
+    pub(crate) Option<Arc<Team>>,
+);
 
 /// What a device is.
 #[derive(Clone)]
@@ -82,7 +89,7 @@ pub(crate) enum Backend {
 
 impl Device {
     pub(crate) fn of(backend: Backend) -> Self {
-        Self(backend, None)
+        Self(backend, None, None)
     }
 
     /// The same device, but lets another thread stop what takes long on it. Once `stop` is true, embedding, evaluation,
@@ -90,7 +97,7 @@ impl Device {
     /// A matrix decomposition that has begun is finished first.
     #[must_use]
     pub fn stop_when(&self, stop: Arc<AtomicBool>) -> Self {
-        Self(self.0.clone(), Some(stop))
+        Self(self.0.clone(), Some(stop), self.2.clone())
     }
 
     /// The error of work that was asked to stop. Long work calls this between its parts.

@@ -5,6 +5,7 @@ use crate::data::{Dataset, EqualCaptions, Preprocess, ReadAhead, RowList, Side, 
 use crate::device::{Buffer, Device, Upload};
 use crate::model::{Encoder, Head, HeadConfig, Layout, Pooling};
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// Rows that are embedded at a time, local ones where the device pools.
 const CHUNK: usize = 1024;
@@ -81,23 +82,43 @@ impl Head {
         side: Side,
         rows: &RowList,
     ) -> Result<Vec<f32>> {
-        let values = Buffer::from_slice(device, "head", &self.values)?;
         let pooling = self.layout.pooling;
-        let preprocess = self.preprocess(0.0)?;
         let longest = if pooling[side as usize] == Pooling::Gpo { dataset.local_len(side) } else { None };
         let chunk = (CHUNK / longest.unwrap_or(1)).min(rows.len()).max(1);
+        // The chunks are the same for any number of processes, and each is computed by one of them.
+        let own = device.share(rows.len().div_ceil(chunk));
+        let own = own.start * chunk..rows.len().min(own.end * chunk);
+        let found = self.embed_chunks(device, dataset, side, (rows, own, chunk)).await;
+        device.join("embedding", found)
+    }
+
+    /// Embeds the rows at these positions, in chunks of at most `chunk` rows.
+    async fn embed_chunks(
+        &self,
+        device: &Device,
+        dataset: &Dataset,
+        side: Side,
+        (rows, own, chunk): (&RowList, Range<usize>, usize),
+    ) -> Result<Vec<f32>> {
+        if own.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = Buffer::from_slice(device, "head", &self.values)?;
+        let preprocess = self.preprocess(0.0)?;
         let mut encoder = Encoder::new(device, self, side, chunk)?;
         let (mut host, mut offsets) = (Vec::new(), Vec::new());
-        let mut out = Vec::with_capacity(rows.len() * self.layout.embed);
-        let (mut chunks, mut read_ahead) = (rows.chunks(chunk).peekable(), ReadAhead::new());
-        while let Some(rows) = chunks.next() {
+        let mut out = Vec::with_capacity(own.len() * self.layout.embed);
+        let chunks = own.clone().step_by(chunk).map(|first| first..own.end.min(first + chunk));
+        let (mut chunks, mut read_ahead) = (chunks.peekable(), ReadAhead::new());
+        while let Some(places) = chunks.next() {
             device.check_stop()?;
+            let chunk: Vec<u64> = rows.between(places).collect();
             if read_ahead.due(dataset) {
-                let next = chunks.peek().into_iter().flatten();
-                preprocess.will_need(dataset, side, next.copied());
+                let next = chunks.peek().cloned().unwrap_or_default();
+                preprocess.will_need(dataset, side, rows.between(next));
             }
-            preprocess.items(dataset, side, &rows, &mut host, &mut offsets)?;
-            preprocess.check_scale(dataset, side, &rows, &host)?;
+            preprocess.items(dataset, side, &chunk, &mut host, &mut offsets)?;
+            preprocess.check_scale(dataset, side, &chunk, &host)?;
             encoder.upload(device, Upload::Owned(&mut host), &offsets)?;
             let mut commands = device.commands();
             encoder.forward(&mut commands, &values, false)?;

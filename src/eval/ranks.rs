@@ -86,8 +86,21 @@ impl Ranks {
     }
 }
 
-/// The rank of every entry of `lists`, from the embeddings of the queries and of the candidates.
+/// The rank of every entry of `lists`, from the embeddings of the queries and of the candidates. Processes divide the
+/// strips.
 async fn rank(
+    device: &Device,
+    queries: &[f32],
+    candidates: &[f32],
+    dim: usize,
+    lists: &Lists,
+) -> Result<Vec<u32>> {
+    let own = rank_own(device, queries, candidates, dim, lists).await;
+    device.join("ranks", own)
+}
+
+/// [`rank`] of the entries of those queries that this process compares.
+async fn rank_own(
     device: &Device,
     queries: &[f32],
     candidates: &[f32],
@@ -104,15 +117,15 @@ async fn rank(
     let bounds = |strip: &std::ops::Range<usize>| {
         lists.entries(asked[strip.start]).start..lists.entries(asked[strip.end - 1]).end
     };
-    let mut strips = Strips::new(device, &rows, candidates, dim)?;
-    let longest = strips.ranges().map(|strip| strip.len()).max().unwrap_or(0);
-    let most = strips.ranges().map(|strip| bounds(&strip).len()).max().unwrap_or(0);
+    let mut strips = Strips::divided(device, &rows, candidates, dim)?;
+    let longest = strips.own().map(|strip| strip.len()).max().unwrap_or(0);
+    let most = strips.own().map(|strip| bounds(&strip).len()).max().unwrap_or(0);
     let mut offsets = Buffer::new(device, "eval.offsets", longest + 1)?;
     let mut right = Buffer::new(device, "eval.right", most)?;
     let mut ranks = Buffer::new(device, "eval.ranks", most)?;
-    let mut found = Vec::with_capacity(lists.right.len());
+    let mut found = Vec::new();
     let mut commands = device.commands();
-    for strip in strips.ranges() {
+    for strip in strips.own() {
         let own = bounds(&strip);
         let ends = asked[strip.clone()].iter().map(|&query| (lists.entries(query).end - own.start) as u32);
         offsets.write(device, 0, &std::iter::once(0).chain(ends).collect::<Vec<_>>())?;

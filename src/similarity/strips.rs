@@ -8,6 +8,10 @@ use crate::kernels::{Product, matmul};
 use crate::{Error, Result};
 use std::ops::Range;
 
+/// The most queries of a strip that is one part of a divided work. The size of a strip does not depend on the number of
+/// processes, because products of other shapes may round differently.
+const QUERIES: usize = 1024;
+
 /// `queries [n, dim]` against `candidates [m, dim]`.
 pub(crate) struct Strips<'a> {
     device: &'a Device,
@@ -26,6 +30,12 @@ impl<'a> Strips<'a> {
     pub fn new(device: &'a Device, queries: &'a [f32], candidates: &[f32], dim: usize) -> Result<Self> {
         let strip = device.strip_rows(queries.len() / dim, candidates.len() / dim, dim)?;
         Self::in_blocks(device, queries, candidates, dim, strip)
+    }
+
+    /// The same with strips of at most [`QUERIES`] queries, which processes can divide ([`Strips::own`]).
+    pub fn divided(device: &'a Device, queries: &'a [f32], candidates: &[f32], dim: usize) -> Result<Self> {
+        let strip = device.strip_rows(queries.len() / dim, candidates.len() / dim, dim)?;
+        Self::in_blocks(device, queries, candidates, dim, strip.min(QUERIES))
     }
 
     /// The same with strips of `strip` queries, at most what [`Device::strip_rows`] allows.
@@ -68,6 +78,12 @@ impl<'a> Strips<'a> {
     pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let (count, strip) = (self.count, self.strip);
         (0..count).step_by(strip.max(1)).map(move |first| first..(first + strip).min(count))
+    }
+
+    /// The queries of the strips that this process computes of those that the processes of a job divide, in order.
+    pub fn own(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let own = self.device.share(self.count.div_ceil(self.strip.max(1)));
+        self.ranges().skip(own.start).take(own.len())
     }
 
     /// Queues the similarities of a strip of `queries`, and returns the matrix that will hold them: `[queries, m]`.

@@ -36,24 +36,42 @@ impl TopK {
             return Err(Error::config("--top", "1 candidate or more", k, "give --top 1 or more"));
         }
         let m = candidates.len() / dim;
-        let mut top = Self { k: k.min(m), ..Self::default() };
-        let mut strips = Strips::new(device, queries, candidates, dim)?;
-        let mut order: Vec<u32> = Vec::new();
-        for strip in strips.ranges() {
+        let k = k.min(m);
+        let (index, score) = match Self::own(device, queries, candidates, dim, k) {
+            Ok((index, score)) => (Ok(index), Ok(score)),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        let index = device.join("candidates", index)?;
+        let score = device.join("scores of candidates", score)?;
+        Ok(Self { k, index, score })
+    }
+
+    /// The candidates and scores of those queries that this process compares.
+    fn own(
+        device: &Device,
+        queries: &[f32],
+        candidates: &[f32],
+        dim: usize,
+        k: usize,
+    ) -> Result<(Vec<u32>, Vec<f32>)> {
+        let m = candidates.len() / dim;
+        let mut strips = Strips::divided(device, queries, candidates, dim)?;
+        let (mut index, mut score, mut order) = (Vec::new(), Vec::new(), Vec::<u32>::new());
+        for strip in strips.own() {
             for row in device.wait(strips.read(&strip))?.chunks_exact(m) {
                 // Adding 0 turns −0 into 0, so that the two are equal.
                 let of = |c: u32| row[c as usize] + 0.0;
                 let before = |&a: &u32, &b: &u32| of(b).total_cmp(&of(a)).then(a.cmp(&b));
                 order.clear();
                 order.extend(0..m as u32);
-                if top.k < m {
-                    order.select_nth_unstable_by(top.k, before);
+                if k < m {
+                    order.select_nth_unstable_by(k, before);
                 }
-                order[..top.k].sort_unstable_by(before);
-                top.index.extend(&order[..top.k]);
-                top.score.extend(order[..top.k].iter().map(|&c| row[c as usize]));
+                order[..k].sort_unstable_by(before);
+                index.extend(&order[..k]);
+                score.extend(order[..k].iter().map(|&c| row[c as usize]));
             }
         }
-        Ok(top)
+        Ok((index, score))
     }
 }

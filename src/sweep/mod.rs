@@ -6,6 +6,7 @@
 
 mod heads;
 mod results;
+mod rounds;
 mod table;
 
 pub use crate::math::TTest;
@@ -19,6 +20,7 @@ use crate::model::Head;
 use crate::train::{Checkpoint, Init, Point, TrainConfig, Trainer, fit_start};
 use crate::{Error, ErrorKind, Result};
 use results::{Plan, Results, Test};
+use rounds::{Runs, round};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -140,6 +142,9 @@ impl Sweep {
     /// and after every run. `out/heads` keeps the heads of the chosen points. One that is missing or damaged is trained
     /// again. A run that diverges rules its point out.
     ///
+    /// On a device that processes share ([`Device::with_ranks`]), each process trains whole runs on its own device, and the
+    /// first one alone writes the results. They are those of one process, in the same order.
+    ///
     /// # Errors
     /// Results of another sweep in `out`, files that cannot be written or read, a bad value in a row, a failing device.
     pub fn run(
@@ -155,19 +160,20 @@ impl Sweep {
         for variant in &self.variants {
             Trainer::check_start(device, &dataset, &variant.config)?;
         }
-        let mut results = Results::open(out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
+        let first = device.place()[0] == 0;
+        let mut results = Results::shared(device, out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
         let total = self.variants.len() * self.seeds.len();
-        let mut fits = Fits::default();
+        let mut runs = Runs::new(self, device, &dataset, out, &results);
         on_progress(SweepProgress { run: None, lost: None, done: results.runs.len(), total });
         for objective in self.objectives() {
             let points = self.points(&objective);
-            for (number, variant) in points.iter().enumerate() {
+            for variant in &points {
                 for &seed in &self.seeds {
                     if results.run(&objective, &variant.point, seed).is_some() {
                         continue;
                     }
-                    let head = head_path(out, &objective, number, seed);
-                    let run = train(device, &dataset, (variant, seed), &mut fits, &head)
+                    let run = runs
+                        .next(&objective, &variant.point, seed)
                         .map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
                     results.add_run(run)?;
                     let run = results.runs.last();
@@ -184,12 +190,11 @@ impl Sweep {
                         total,
                     });
                 };
-                let at = (out, &objective[..], number);
-                self.restore_heads(device, &dataset, at, points[number], &results, &mut fits, lost)?;
+                self.restore_heads((&objective, number), points[number], &results, &mut runs, lost)?;
                 self.test(device, &dataset, out, (&objective, number, &points[number].point), &mut results)?;
             }
             // Only the heads of the chosen point are kept. No point is chosen if every point has a run that diverged.
-            for number in (0..points.len()).filter(|&number| chosen != Some(number)) {
+            for number in (0..points.len()).filter(|&number| first && chosen != Some(number)) {
                 for &seed in &self.seeds {
                     let _ = std::fs::remove_file(head_path(out, &objective, number, seed));
                 }
@@ -219,17 +224,22 @@ impl Sweep {
         results: &mut Results,
     ) -> Result<()> {
         let total = self.variants.len() * self.seeds.len();
-        for &seed in &self.seeds {
-            if results.test(objective, point, seed).is_some() {
-                continue;
-            }
-            let path = head_path(out, objective, number, seed);
-            let mut checkpoint = Checkpoint::load(&path)?;
-            let tested = tested(device, dataset, &mut checkpoint, &path);
-            let (recall, corrected) =
-                tested.map_err(|error| to_go_on(error, results.runs.len(), total, out))?;
-            let (objective, point) = (objective.into(), point.into());
-            results.add_test(Test { objective, point, seed, recall, corrected })?;
+        let missing: Vec<u64> = self
+            .seeds
+            .iter()
+            .copied()
+            .filter(|&seed| results.test(objective, point, seed).is_none())
+            .collect();
+        for seeds in missing.chunks(device.place()[1]) {
+            let (tests, failed) = round(device, seeds, |&seed| {
+                let path = head_path(out, objective, number, seed);
+                let mut checkpoint = Checkpoint::load(&path)?;
+                let (recall, corrected) = tested(&device.alone(), dataset, &mut checkpoint, &path)?;
+                let (objective, point) = (objective.into(), point.into());
+                Ok(Test { objective, point, seed, recall, corrected })
+            })?;
+            tests.into_iter().try_for_each(|test| results.add_test(test))?;
+            failed.map_or(Ok(()), |error| Err(to_go_on(error, results.runs.len(), total, out)))?;
         }
         Ok(())
     }
@@ -341,6 +351,7 @@ impl Fits {
             input.signed_root = config.signed_root;
             input.standardize = config.standardize;
             input.equal_captions = config.equal_captions;
+            input.slices = config.slices;
             input.regularization.clone_from(&config.regularization);
             if random {
                 input.bandwidth.clone_from(&config.bandwidth);

@@ -2,6 +2,7 @@
 
 use super::{Sweep, Variant};
 use crate::data::Dataset;
+use crate::device::Device;
 use crate::eval::Recall;
 use crate::io as files;
 use crate::io::{Obstacle, write_regular};
@@ -84,7 +85,8 @@ pub(super) struct Results {
     pub runs: Vec<Run>,
     pub tests: Vec<Test>,
     path: PathBuf,
-    file: File,
+    /// Missing in a process of a job that does not write.
+    file: Option<File>,
 }
 
 impl Results {
@@ -140,7 +142,24 @@ impl Results {
             }
         }
         let file = OpenOptions::new().append(true).open(&path).map_err(|e| unwritable(&path)(e.into()))?;
-        Ok(Self { runs, tests, path, file })
+        Ok(Self { runs, tests, path, file: Some(file) })
+    }
+
+    /// [`Results::open`] in the first of the processes that share the device. The others get what it has read, and write
+    /// nothing.
+    pub fn shared(device: &Device, out: &Path, plan: &Plan, heads: Vec<PathBuf>) -> Result<Self> {
+        let first = device.place()[0] == 0;
+        let own = if first { Self::open(out, plan, heads).map(Some) } else { Ok(None) };
+        let said = own.as_ref().map_err(Clone::clone).and_then(|own| match own {
+            Some(Self { runs, tests, .. }) => serde_json::to_string(&(runs, tests)).map_err(unwritten),
+            None => Ok(String::new()),
+        });
+        let said = device.texts("results of the sweep", said)?;
+        if let Some(own) = own? {
+            return Ok(own);
+        }
+        let (runs, tests) = serde_json::from_str(&said[0]).map_err(unwritten)?;
+        Ok(Self { runs, tests, path: out.join("results.jsonl"), file: None })
     }
 
     pub fn run(&self, objective: &str, point: &str, seed: u64) -> Option<&Run> {
@@ -164,16 +183,20 @@ impl Results {
     }
 
     fn append(&mut self, line: &Line) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let line = to_line(line)?;
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
         written.map_err(|e| unwritable(&self.path)(e.into()))
     }
 }
 
 fn to_line(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string(value);
-    text.map(|text| text + "\n")
-        .map_err(|e| Error::checkpoint("results.jsonl", "numbers", e, "report this as a bug"))
+    text.map(|text| text + "\n").map_err(unwritten)
+}
+
+fn unwritten(error: serde_json::Error) -> Error {
+    Error::checkpoint("results.jsonl", "numbers", error, "report this as a bug")
 }
 
 fn unwritable(path: &Path) -> impl Fn(Obstacle) -> Error + '_ {

@@ -7,13 +7,16 @@
 //!
 //! The file is long because both share the search for the regularisation.
 
-use super::algebra::{add_product, eigen, times};
+use super::algebra::{eigen, times};
 use super::kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS, KernelCca};
 use super::landmark_cca::{LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS, LandmarkCca};
 use super::memory::check_covariances;
+use super::parts::Parts;
+use super::solved::{Solution, Solved};
+use super::sums::Sums;
 use super::{Init, TrainConfig};
 use crate::data::{Dataset, Side, Split};
-use crate::device::{Device, padded};
+use crate::device::Device;
 use crate::eval::{LandmarkItems, Recall};
 use crate::model::{BANDWIDTH, Head, HeadConfig, LANDMARK_BANDWIDTH};
 use crate::{Error, Result};
@@ -101,31 +104,22 @@ struct Moments {
 }
 
 impl Moments {
-    /// Computes the moments in one pass over the training pairs.
-    fn of(dataset: &Dataset, head: &Head) -> Result<Self> {
+    /// Computes the moments in one pass over the training pairs, in the parts of so many slices.
+    fn of(device: &Device, dataset: &Dataset, head: &Head, slices: usize) -> Result<Self> {
         let (split, preprocess) = (dataset.split(Split::Train), head.preprocess(0.0)?);
+        let parts = Parts::new(split.texts.len(), CHUNK, slices);
         let dims = head.layout.dims;
-        check_covariances(dims)?;
-        let mut sums = dims.map(|dim| vec![0.0; dim]);
-        let [p, q] = dims;
-        let [mut images, mut texts, mut cross] =
-            [(p, p), (q, q), (p, q)].map(|(r, c)| Mat::<f64>::zeros(r, c));
-        let mut host = Vec::new();
-        for (captions, places) in split.texts.chunks(CHUNK).zip(split.text_image.chunks(CHUNK)) {
-            let own: Vec<u64> = places.iter().map(|&place| split.images.at(place as usize)).collect();
-            let mut read = |side: Side, rows: &[u64]| -> Result<Mat<f64>> {
-                preprocess.rows(dataset, side, rows, &mut host)?;
-                let (dim, stride) = (dims[side as usize], padded(dims[side as usize]));
-                for row in host.chunks_exact(stride) {
-                    sums[side as usize].iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-                }
-                Ok(Mat::from_fn(rows.len(), dim, |i, j| f64::from(host[i * stride + j])))
-            };
-            let (a, b) = (read(Side::Image, &own)?, read(Side::Text, &captions)?);
-            for (sum, x, y) in [(&mut images, &a, &a), (&mut texts, &b, &b), (&mut cross, &a, &b)] {
-                add_product(sum, x.transpose(), y.as_ref());
+        device.agree("memory of the moments", check_covariances(dims, parts.count()))?;
+        let size = (parts.count(), Sums::len(dims));
+        let sums = device.sum("moments", size, |part| {
+            let mut sums = Sums::new(dims);
+            for strip in parts.strips(part) {
+                device.check_stop()?;
+                sums.add(dataset, &preprocess, split, strip)?;
             }
-        }
+            Ok(sums.into_numbers())
+        })?;
+        let Sums { sums, images, texts, cross, .. } = Sums::from_numbers(dims, &sums);
         let n = split.texts.len() as f64;
         let means = sums.map(|sum| sum.into_iter().map(|x| x / n).collect::<Vec<f64>>());
         let centred = |sum: Mat<f64>, a: &[f64], b: &[f64]| {
@@ -244,19 +238,17 @@ impl Baseline {
         check(form, dataset, config, regularizations)?;
         let config = &config.clone().with(|config| (config.random_features, config.landmarks) = (0, 0));
         let template = Head::for_dataset(dataset, &config.head(), config.seed)?;
-        let moments = Moments::of(dataset, &template)?;
+        let moments = Moments::of(device, dataset, &template, config.slices)?;
         let [p, q] = template.layout.dims;
-        let mut best: Option<Self> = None;
-        for &regularization in regularizations {
-            device.check_stop()?;
-            let mut candidates = Vec::new();
-            let wide = |embed| {
-                Ok::<_, Error>(Head {
-                    standardize: template.standardize.clone(),
-                    ..Head::for_config(p, q, &HeadConfig { embed, ..config.head() }, config.seed)?
-                })
-            };
-            if form == ClosedForm::Cca {
+        let mut best = Best::default();
+        let wide = |embed| {
+            Ok::<_, Error>(Head {
+                standardize: template.standardize.clone(),
+                ..Head::for_config(p, q, &HeadConfig { embed, ..config.head() }, config.seed)?
+            })
+        };
+        if form == ClosedForm::Cca {
+            let solve = |regularization| {
                 let (directions, correlations) = moments.cca(regularization, config.embed)?;
                 let mut head = wide(correlations.len())?;
                 for ((side, spectrum), w) in
@@ -264,26 +256,27 @@ impl Baseline {
                 {
                     spectrum.set(&mut head, side, w.as_ref())?;
                 }
-                candidates.push((head, correlations));
-            } else {
+                Ok((head, correlations))
+            };
+            for solved in Solved::new(device, regularizations, solve, wide) {
+                let (regularization, solution) = solved?;
+                best.try_out((device, dataset, config), solution, (regularization, None))?;
+            }
+        } else {
+            for &regularization in regularizations {
                 for (from, to) in [(Side::Image, Side::Text), (Side::Text, Side::Image)] {
+                    device.check_stop()?;
                     let target = &moments.sides[to as usize];
                     let mut head = wide(target.mean.len())?;
                     let w = moments.ridge(from, regularization);
                     moments.sides[from as usize].set(&mut head, from, w.as_ref())?;
                     let identity = Mat::<f64>::identity(target.mean.len(), target.mean.len());
                     target.set(&mut head, to, identity.as_ref())?;
-                    candidates.push((head, Vec::new()));
-                }
-            }
-            for (head, correlations) in candidates {
-                let val = head.recall(device, dataset, Split::Val, 1, config.equal_captions)?;
-                if best.as_ref().is_none_or(|best| val.rsum > best.val.rsum) {
-                    best = Some(Self { head, regularization, bandwidth: None, val, correlations });
+                    best.try_out((device, dataset, config), (head, Vec::new()), (regularization, None))?;
                 }
             }
         }
-        best.ok_or_else(|| Error::config("--regularization", "one or several numbers", "none", "give one"))
+        best.0.ok_or_else(|| Error::config("--regularization", "one or several numbers", "none", "give one"))
     }
 
     /// [`Baseline::fit`] of [`ClosedForm::KernelCca`] with other bandwidths. Of all combinations, the one with the
@@ -309,7 +302,7 @@ impl Baseline {
             }
         }
         let fresh = Head::for_dataset(dataset, &config.head(), config.seed)?;
-        let mut best: Option<Self> = None;
+        let mut best = Best::default();
         for &bandwidth in bandwidths {
             let mut template = fresh.clone();
             for side in [Side::Image, Side::Text] {
@@ -317,26 +310,46 @@ impl Baseline {
                 template.scale_landmarks(side, (LANDMARK_BANDWIDTH / bandwidth).powi(2));
             }
             let solver = match config.landmarks {
-                0 => Solver::RandomFeatures(KernelCca::new(device, dataset, template)?),
+                0 => Solver::RandomFeatures(KernelCca::new(device, dataset, template, config.slices)?),
                 most => {
                     let items = LandmarkItems::of(dataset, most, config.seed);
-                    Solver::Landmarks(LandmarkCca::new(device, dataset, template, items)?)
+                    Solver::Landmarks(LandmarkCca::new(device, dataset, template, items, config.slices)?)
                 }
             };
-            for &regularization in regularizations {
-                device.check_stop()?;
-                let (head, correlations) = match &solver {
-                    Solver::RandomFeatures(moments) => moments.head(regularization, config.seed)?,
-                    Solver::Landmarks(kernels) => kernels.head(regularization, config.seed)?,
-                };
-                let val = head.recall(device, dataset, Split::Val, 1, config.equal_captions)?;
-                if best.as_ref().is_none_or(|best| val.rsum > best.val.rsum) {
-                    let bandwidth = Some(bandwidth);
-                    best = Some(Self { head, regularization, bandwidth, val, correlations });
-                }
+            let solve = |regularization| match &solver {
+                Solver::RandomFeatures(moments) => moments.head(regularization, config.seed),
+                Solver::Landmarks(kernels) => kernels.head(regularization, config.seed),
+            };
+            let empty = |width| match &solver {
+                Solver::RandomFeatures(moments) => Ok(moments.empty(width)),
+                Solver::Landmarks(kernels) => Ok(kernels.empty(width)),
+            };
+            for solved in Solved::new(device, regularizations, solve, empty) {
+                let (regularization, solution) = solved?;
+                best.try_out((device, dataset, config), solution, (regularization, Some(bandwidth)))?;
             }
         }
-        best.ok_or_else(|| Error::config("--bandwidth", "one or several numbers", "none", "give one"))
+        best.0.ok_or_else(|| Error::config("--bandwidth", "one or several numbers", "none", "give one"))
+    }
+}
+
+/// The head with the highest validation rsum so far, and the first of equal ones.
+#[derive(Default)]
+struct Best(Option<Baseline>);
+
+impl Best {
+    /// Validates a head.
+    fn try_out(
+        &mut self,
+        (device, dataset, config): (&Device, &Dataset, &TrainConfig),
+        (head, correlations): Solution,
+        (regularization, bandwidth): (f64, Option<f64>),
+    ) -> Result<()> {
+        let val = head.recall(device, dataset, Split::Val, 1, config.equal_captions)?;
+        if self.0.as_ref().is_none_or(|best| val.rsum > best.val.rsum) {
+            self.0 = Some(Baseline { head, regularization, bandwidth, val, correlations });
+        }
+        Ok(())
     }
 }
 

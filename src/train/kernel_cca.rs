@@ -29,9 +29,9 @@ pub(super) struct KernelCca {
 }
 
 impl KernelCca {
-    /// The moments for a head with random features.
-    pub fn new(device: &Device, dataset: &Dataset, template: Head) -> Result<Self> {
-        let Moments { means, mut own, mut cross } = Moments::of(device, dataset, &template)?;
+    /// The moments for a head with random features, in the parts of so many slices.
+    pub fn new(device: &Device, dataset: &Dataset, template: Head, slices: usize) -> Result<Self> {
+        let Moments { means, mut own, mut cross } = Moments::of(device, dataset, &template, slices)?;
         let dims = template.layout.dims;
         let mut scales = [[0.0; 2]; 2];
         for ((own, scales), dim) in own.iter_mut().zip(&mut scales).zip(dims) {
@@ -51,6 +51,11 @@ impl KernelCca {
             column.iter_mut().enumerate().for_each(|(i, x)| *x *= scale(0, i) * scale(1, j));
         }
         Ok(Self { template, means, scales, own, cross })
+    }
+
+    /// A head of so many directions, without their weights.
+    pub fn empty(&self, width: usize) -> Head {
+        self.template.narrowed(width)
     }
 
     /// The head of at most `embed` directions, and its correlations in descending order.

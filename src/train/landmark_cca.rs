@@ -3,6 +3,7 @@
 
 use super::algebra::{cholesky, eigen, filled, orthonormal, solve_lower, solve_upper, times};
 use super::memory::check_landmarks;
+use super::parts::Parts;
 use crate::data::{Dataset, Side};
 use crate::device::{Buffer, Device, Matrix};
 use crate::eval::LandmarkItems;
@@ -47,20 +48,32 @@ pub(super) struct LandmarkCca {
 }
 
 impl LandmarkCca {
-    /// The kernels for a head with these landmarks.
-    pub fn new(device: &Device, dataset: &Dataset, template: Head, landmarks: LandmarkItems) -> Result<Self> {
+    /// The kernels for a head with these landmarks. Sums are added in the parts of so many slices.
+    pub fn new(
+        device: &Device,
+        dataset: &Dataset,
+        template: Head,
+        landmarks: LandmarkItems,
+        slices: usize,
+    ) -> Result<Self> {
         let n = landmarks.images.len();
-        check_landmarks(n, template.dim() + FURTHER)?;
+        device.agree("memory of kernel CCA", check_landmarks(n, template.dim() + FURTHER))?;
         let mut counts = vec![0.0; n];
         landmarks.owners.iter().for_each(|&owner| counts[owner as usize] += 1.0);
         let own: Vec<u32> = (0..n as u32).collect();
         let of = |side, owners: &[u32], counts: &[f64]| {
-            let sums = sums(device, dataset, &template, side, (landmarks.items(side), owners), n)?;
+            let items = (landmarks.items(side), owners);
+            let sums = sums(device, dataset, &template, side, items, (n, slices))?;
             Gram::new(&sums, counts, side)
         };
         let images = of(Side::Image, &own, &vec![1.0; n])?;
         let texts = of(Side::Text, &landmarks.owners, &counts)?;
         Ok(Self { device: device.clone(), template, landmarks, counts, sides: [images, texts] })
+    }
+
+    /// A head of so many directions, without their weights.
+    pub fn empty(&self, width: usize) -> Head {
+        self.template.narrowed(width)
     }
 
     /// The head of at most `embed` directions, and its correlations in descending order.
@@ -143,50 +156,60 @@ impl LandmarkCca {
     }
 }
 
-/// The sums of the kernel over the pairs of items of two images, `[n, n]`.
+/// The sums of the kernel over the pairs of items of two images, `[n, n]`. Processes divide the items.
 fn sums(
     device: &Device,
     dataset: &Dataset,
     head: &Head,
     side: Side,
     (items, owners): (&[u64], &[u32]),
-    n: usize,
-) -> Result<Mat<f64>> {
-    let Some(layout) = head.layout.side(side).landmarks else { return Ok(Mat::zeros(n, n)) };
+    (n, slices): (usize, usize),
+) -> Result<Vec<f64>> {
+    let Some(layout) = head.layout.side(side).landmarks else { return Ok(vec![0.0; n * n]) };
     let rows = ROWS.min(items.len()).max(1);
+    let parts = Parts::new(items.len(), rows, slices);
     let preprocess = head.preprocess(0.0)?;
-    let values = Buffer::from_slice(device, "head", &head.values)?;
-    let mut features = Matrix::new(device, "features", rows, head.feature_dim(side))?;
-    let mut landmarks = Landmarks::new(device, &layout, rows)?;
-    let mut host = Vec::new();
-    let mut sums = Mat::<f64>::zeros(n, n);
-    for (items, places) in items.chunks(rows).zip(owners.chunks(rows)) {
-        device.check_stop()?;
-        preprocess.rows(dataset, side, items, &mut host)?;
-        preprocess.check_scale(dataset, side, items, &host)?;
-        features.rows = items.len();
-        features.buffer.write(device, 0, &host)?;
-        landmarks.reshape(device, items.len())?;
-        let mut commands = device.commands();
-        landmarks.compare(&mut commands, &values, features.view(), false)?;
-        commands.submit()?;
-        let kernel = device.wait(landmarks.kernel.to_rows(device))?;
-        for (row, &place) in kernel.chunks_exact(owners.len()).zip(places) {
-            let mut column = sums.col_mut(place as usize);
-            for (&x, &owner) in row.iter().zip(owners) {
-                column[owner as usize] += f64::from(x);
+    let mut memory = None;
+    device.sum("kernel of landmarks", (parts.count(), n * n), |part| {
+        if memory.is_none() {
+            memory = Some((
+                Buffer::from_slice(device, "head", &head.values)?,
+                Matrix::new(device, "features", rows, head.feature_dim(side))?,
+                Landmarks::new(device, &layout, rows)?,
+            ));
+        }
+        let mut sums = vec![0.0; n * n];
+        let Some((values, features, landmarks)) = &mut memory else { return Ok(sums) };
+        let mut host = Vec::new();
+        for strip in parts.strips(part) {
+            device.check_stop()?;
+            let (items, places) = (&items[strip.clone()], &owners[strip]);
+            preprocess.rows(dataset, side, items, &mut host)?;
+            preprocess.check_scale(dataset, side, items, &host)?;
+            features.rows = items.len();
+            features.buffer.write(device, 0, &host)?;
+            landmarks.reshape(device, items.len())?;
+            let mut commands = device.commands();
+            landmarks.compare(&mut commands, values, features.view(), false)?;
+            commands.submit()?;
+            let kernel = device.wait(landmarks.kernel.to_rows(device))?;
+            for (row, &place) in kernel.chunks_exact(owners.len()).zip(places) {
+                let column = &mut sums[place as usize * n..][..n];
+                for (&x, &owner) in row.iter().zip(owners) {
+                    column[owner as usize] += f64::from(x);
+                }
             }
         }
-    }
-    Ok(sums)
+        Ok(sums)
+    })
 }
 
 impl Gram {
     /// From sums over the items of each image, of which there are `counts`.
-    fn new(sums: &Mat<f64>, counts: &[f64], side: Side) -> Result<Self> {
-        let n = sums.nrows();
+    fn new(sums: &[f64], counts: &[f64], side: Side) -> Result<Self> {
+        let n = counts.len();
         // The two halves differ by rounding.
-        let kernel = filled(n, n, |i, j| (sums[(i, j)] + sums[(j, i)]) / (2.0 * counts[i] * counts[j]));
+        let kernel = filled(n, n, |i, j| (sums[j * n + i] + sums[i * n + j]) / (2.0 * counts[i] * counts[j]));
         let mean: Vec<f64> = kernel.col_iter().map(|column| column.iter().sum::<f64>() / n as f64).collect();
         let whole = mean.iter().sum::<f64>() / n as f64;
         let variance = (0..n).map(|i| kernel[(i, i)] - 2.0 * mean[i] + whole).sum::<f64>() / n as f64;

@@ -76,13 +76,15 @@ pub(super) fn check_run(dataset: &Dataset, config: &TrainConfig) -> Result<()> {
     available().map_or(Ok(()), |free| compare("training", need, free, &what, "lower --embed, or free memory"))
 }
 
-/// Checks that the memory holds the covariances of features of these widths, with two more matrices of their size.
+/// Checks that the memory holds the covariances of features of these widths, with two more matrices of their size. Sums of
+/// several parts are there at the same time, one for each level of their tree.
 ///
 /// # Errors
 /// It does not.
-pub(super) fn check_covariances([p, q]: [usize; 2]) -> Result<()> {
+pub(super) fn check_covariances([p, q]: [usize; 2], parts: usize) -> Result<()> {
     let [p, q] = [p as u64, q as u64];
-    let need = 3 * 8 * (p * p + q * q + p * q) + PACKED * rayon::current_num_threads() as u64;
+    let levels = u64::from(parts.next_power_of_two().ilog2());
+    let need = (3 + levels) * 8 * (p * p + q * q + p * q) + PACKED * rayon::current_num_threads() as u64;
     let what = format!("for the covariances of {p} and {q} features");
     let advice = "lower --random-features if it is given, or free memory";
     available().map_or(Ok(()), |free| compare("closed form", need, free, &what, advice))

@@ -23,6 +23,8 @@ mod memory;
 mod moments;
 #[cfg(feature = "native")]
 mod ours;
+#[cfg(feature = "native")]
+mod parts;
 mod pipeline;
 mod point;
 mod ranks;
@@ -31,8 +33,12 @@ mod recipe;
 mod run_id;
 mod shuffle;
 mod slices;
+#[cfg(feature = "native")]
+mod solved;
 mod stats;
 mod step;
+#[cfg(feature = "native")]
+mod sums;
 mod trainer;
 #[cfg(feature = "native")]
 mod warm_start;

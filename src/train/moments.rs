@@ -2,6 +2,7 @@
 //! random features. The device computes the cosines and the products.
 
 use super::memory::check_covariances;
+use super::parts::{Parts, pairs};
 use crate::data::{Dataset, Preprocess, Side, Split};
 use crate::device::{Buffer, Device, Matrix, padded};
 use crate::eval::sample_mean;
@@ -110,13 +111,13 @@ impl<'a> Pass<'a> {
     }
 
     /// Adds the products of a strip of pairs.
-    fn add(&mut self, rows: [&[u64]; 2], first: bool) -> Result<()> {
+    fn add(&mut self, rows: [Vec<u64>; 2], first: bool) -> Result<()> {
         self.device.check_stop()?;
         let count = rows[0].len();
         let mut host = [Vec::new(), Vec::new()];
         for (side, host) in [Side::Image, Side::Text].into_iter().zip(&mut host) {
             let features = &mut self.features[side as usize];
-            self.preprocess.rows(self.dataset, side, rows[side as usize], host)?;
+            self.preprocess.rows(self.dataset, side, &rows[side as usize], host)?;
             features.rows = count;
             features.buffer.write(self.device, 0, host)?;
         }
@@ -156,9 +157,23 @@ impl<'a> Pass<'a> {
         commands.submit()
     }
 
-    /// The moments of `pairs` pairs, from the sums.
-    fn finish(self, pairs: usize) -> Result<Moments> {
-        let Self { device, dims, centres, blocks, sums, .. } = self;
+    /// The sums so far, one after the other, each row by row.
+    fn numbers(&self) -> Result<Vec<f64>> {
+        let mut numbers = Vec::with_capacity(self.len());
+        for sum in &self.sums {
+            numbers.extend(self.device.wait(sum.to_rows(self.device))?.into_iter().map(f64::from));
+        }
+        Ok(numbers)
+    }
+
+    /// The number of numbers in the sums.
+    fn len(&self) -> usize {
+        self.sums.iter().map(|sum| sum.rows * sum.cols).sum()
+    }
+
+    /// The moments of `pairs` pairs, from the numbers of their sums.
+    fn finish(self, numbers: &[f64], pairs: usize) -> Result<Moments> {
+        let Self { dims, centres, blocks, sums, .. } = self;
         let constant = blocks.last().map_or(0, |block| block.place);
         let widths = {
             let texts =
@@ -170,23 +185,23 @@ impl<'a> Pass<'a> {
         let mut own = widths.map(|width| Mat::<f64>::zeros(width, width));
         let mut cross = Mat::<f64>::zeros(widths[0], widths[1]);
         let mut means = widths.map(|width| vec![0.0; width]);
-        let mut sums = sums.into_iter();
+        let (mut sums, mut rest) = (sums.iter(), numbers);
         for (i, a) in blocks.iter().enumerate() {
             for (b, sum) in blocks[i..].iter().zip(&mut sums) {
-                let found = device.wait(sum.to_rows(device))?;
-                drop(sum);
+                let (found, after) = rest.split_at(sum.rows * sum.cols);
+                rest = after;
                 let (a_side, a_place) = side(a.place);
                 if b.place == constant {
                     if a.place != constant {
                         let means = &mut means[a_side][a_place..];
-                        means.iter_mut().zip(&found).for_each(|(mean, &sum)| *mean = f64::from(sum) / n);
+                        means.iter_mut().zip(found).for_each(|(mean, &sum)| *mean = sum / n);
                     }
                     continue;
                 }
                 let (b_side, b_place) = side(b.place);
                 for (row, values) in found.chunks_exact(b.values.cols).enumerate() {
                     for (col, &value) in values.iter().enumerate() {
-                        let (i, j, value) = (a_place + row, b_place + col, f64::from(value) / n);
+                        let (i, j, value) = (a_place + row, b_place + col, value / n);
                         if a_side != b_side {
                             cross[(i, j)] = value;
                         } else {
@@ -225,17 +240,23 @@ fn ranges(n: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Moments {
-    /// Computes the moments in one pass over the training pairs. Each caption counts as one pair.
-    pub fn of(device: &Device, dataset: &Dataset, head: &Head) -> Result<Self> {
-        check_covariances(head.layout.dims.map(|dim| dim + head.layout.random_features))?;
+    /// Computes the moments in one pass over the training pairs, in the parts of so many slices. Each caption counts as one
+    /// pair.
+    pub fn of(device: &Device, dataset: &Dataset, head: &Head, slices: usize) -> Result<Self> {
         let split = dataset.split(Split::Train);
-        let mut pass = Pass::new(device, dataset, head)?;
-        let strips = split.texts.chunks(STRIP).zip(split.text_image.chunks(STRIP));
-        for (k, (captions, places)) in strips.enumerate() {
-            let images: Vec<u64> = places.iter().map(|&place| split.images.at(place as usize)).collect();
-            pass.add([&images, &captions], k == 0)?;
-        }
-        let moments = pass.finish(split.texts.len())?;
+        let parts = Parts::new(split.texts.len(), STRIP, slices);
+        let widths = head.layout.dims.map(|dim| dim + head.layout.random_features);
+        let pass = check_covariances(widths, parts.count()).and_then(|()| Pass::new(device, dataset, head));
+        device.agree("memory of the moments", pass.as_ref().map(|_| ()).map_err(Clone::clone))?;
+        let mut pass = pass?;
+        let size = (parts.count(), pass.len());
+        let sums = device.sum("moments", size, |part| {
+            for (k, strip) in parts.strips(part).enumerate() {
+                pass.add(pairs(split, strip), k == 0)?;
+            }
+            pass.numbers()
+        })?;
+        let moments = pass.finish(&sums, split.texts.len())?;
         let diagonals = moments.own.iter().flat_map(|own| (0..own.nrows()).map(|i| own[(i, i)]));
         match diagonals.fold(0.0f64, |sum, x| sum + x) {
             sum if sum.is_finite() => Ok(moments),

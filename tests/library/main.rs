@@ -18,4 +18,5 @@ mod kernel_cca;
 mod landmarks;
 mod memory;
 mod ranks;
+mod together;
 mod within;

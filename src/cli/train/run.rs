@@ -1,8 +1,7 @@
 //! What every run consists of: its trainer, its epochs and its correction for hubs.
 
-use super::{Interrupt, Job, Plan, RunFolder, TrainArgs, resume};
+use super::{Interrupt, Job, Plan, RunFolder, TrainArgs, reported_recall, resume};
 use crate::cli::corrected::{self, Corrected};
-use crate::cli::interrupt::Signal;
 use crate::cli::notes::saved;
 use crate::cli::progress::{Progress, Spinner};
 use crate::cli::report::Recorder;
@@ -105,19 +104,31 @@ fn long_wait(epoch: &Epoch) -> Option<String> {
     Some(format!("note: process {process}{machine} was slow: {wait}"))
 }
 
-/// Trains in a process that is not the first of its job. It writes and prints nothing.
-pub(super) fn follow(plan: &Plan, job: &Job) -> Result<u8> {
-    let Plan { earlier, dataset, config, device, .. } = plan;
-    let checkpoint = earlier.as_ref().and_then(|earlier| earlier.checkpoint.clone());
-    let mut trainer = trainer(device, dataset, config, checkpoint)?;
-    job.share(&mut trainer)?;
-    let interrupt = Interrupt::watch()?;
-    trainer.stop_when(interrupt.flag());
-    while !trainer.finished() && job.signal(&interrupt)?.is_none() {
-        match trainer.run_epoch() {
-            Err(error) if error.kind() == ErrorKind::Stopped => break,
-            epoch => drop(epoch?),
+impl TrainArgs {
+    /// Does the part of a process that is not the first of its job. It writes and prints nothing. It makes the calls that
+    /// all processes make together, in the order of [`TrainArgs::run`].
+    pub(super) fn follow(&self, plan: &Plan, job: &Job) -> Result<u8> {
+        let Plan { earlier, dataset, config, device, .. } = plan;
+        let checkpoint = earlier.as_ref().and_then(|earlier| earlier.checkpoint.clone());
+        let mut trainer = trainer(device, dataset, config, checkpoint)?;
+        job.share(&mut trainer)?;
+        let interrupt = Interrupt::watch()?;
+        trainer.stop_when(interrupt.flag());
+        while !trainer.finished() && job.signal(&interrupt)?.is_none() {
+            match trainer.run_epoch() {
+                Err(error) if error.kind() == ErrorKind::Stopped => break,
+                epoch => drop(epoch?),
+            }
         }
+        if let Some(signal) = job.signal(&interrupt)? {
+            return Ok(signal.exit_code());
+        }
+        drop(interrupt);
+        if let (Some(best), Some(mut checkpoint)) = (trainer.best_epoch(), trainer.best()) {
+            fit_correction(&mut checkpoint, &trainer);
+            reported_recall(&trainer, &checkpoint, best)?;
+            self.closed_forms(&trainer, None);
+        }
+        Ok(0)
     }
-    Ok(job.signal(&interrupt)?.map_or(0, Signal::exit_code))
 }

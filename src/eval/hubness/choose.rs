@@ -11,8 +11,8 @@ use crate::model::Side;
 use crate::similarity::Strips;
 use rayon::prelude::*;
 
-/// The weights to choose from: 0, 1/10, ... up to this number of tenths.
-const TENTHS: u32 = 20;
+/// The number of weights to choose from: 0, 1/10, ... 2.
+const WEIGHTS: usize = 21;
 
 /// The similarities of the queries of one direction.
 struct Direction<'a> {
@@ -41,17 +41,20 @@ impl Direction<'_> {
     }
 }
 
-/// The best weight of both sides and the rsum that it reaches. On ties the smallest.
-fn best([to_images, to_texts]: [&Direction; 2], [images, texts]: [&[f64]; 2]) -> (f64, f32) {
-    let rsum = |weight: f64| to_images.sum(images, weight) + to_texts.sum(texts, weight);
-    let mut best = (rsum(0.0), 0.0);
-    for weight in (1..=TENTHS).map(|tenths| tenths as f32 / 10.0) {
-        let rsum = rsum(weight.into());
-        if rsum > best.0 {
-            best = (rsum, weight);
-        }
-    }
-    best
+/// The weight of this number.
+fn weight(number: usize) -> f32 {
+    number as f32 / 10.0
+}
+
+/// The rsum of both directions with this number of the weight of the hubness of images and of texts.
+fn rsum([to_images, to_texts]: [&Direction; 2], [images, texts]: [&[f64]; 2], number: usize) -> f64 {
+    let weight = weight(number).into();
+    to_images.sum(images, weight) + to_texts.sum(texts, weight)
+}
+
+/// The place of the best rsum. On ties the first.
+fn best(rsums: &[f64]) -> usize {
+    (1..rsums.len()).fold(0, |best, at| if rsums[at] > rsums[best] { at } else { best })
 }
 
 /// The kind and the weight of both sides with the best rsum. `None` if none is better than no correction. `images` and
@@ -71,23 +74,25 @@ pub(super) fn choose(
     let columns = (0..m).flat_map(|j| (0..n).map(move |i| (i, j))).map(|(i, j)| rows[i * m + j]).collect();
     let to_images = Direction { similarities: columns, candidates: n, right: &truth.images };
     let to_texts = Direction { similarities: rows, candidates: m, right: &truth.texts };
-    let mut best = None;
-    let mut most = to_images.sum(&of_images[0], 0.0) + to_texts.sum(&of_texts[0], 0.0);
-    for ((&kind, of_images), of_texts) in kinds.iter().zip(&of_images).zip(&of_texts) {
-        let (rsum, weight) = self::best([&to_images, &to_texts], [of_images, of_texts]);
-        if rsum > most {
-            most = rsum;
-            best = Some((kind, weight));
-        }
-    }
-    Ok(best)
+    // Processes divide the weights of all kinds.
+    let both = [&to_images, &to_texts];
+    let one = |at: usize| rsum(both, [&of_images[at / WEIGHTS], &of_texts[at / WEIGHTS]], at % WEIGHTS);
+    let own = device.share(kinds.len() * WEIGHTS).map(one).collect();
+    let best = best(&device.join("weights of the correction", Ok(own))?);
+    // The weight 0 is the same for all kinds, so it can only be the first.
+    Ok((best > 0).then(|| (kinds[best / WEIGHTS], weight(best % WEIGHTS))))
 }
 
-/// `[images, texts]`, row-major.
+/// `[images, texts]`, row-major. Processes divide the images.
 fn similarities(device: &Device, images: &[f32], texts: &[f32], dim: usize) -> Result<Vec<f32>> {
-    let mut strips = Strips::new(device, images, texts, dim)?;
-    let mut found = Vec::with_capacity(images.len() / dim * (texts.len() / dim));
-    for strip in strips.ranges() {
+    device.join("similarities", similarities_own(device, images, texts, dim))
+}
+
+/// [`similarities`] of the images that this process compares.
+fn similarities_own(device: &Device, images: &[f32], texts: &[f32], dim: usize) -> Result<Vec<f32>> {
+    let mut strips = Strips::divided(device, images, texts, dim)?;
+    let mut found = Vec::new();
+    for strip in strips.own() {
         found.extend(device.wait(strips.read(&strip))?);
     }
     Ok(found)
@@ -110,9 +115,14 @@ mod tests {
         let back = Direction { similarities: vec![0.9, 0.7, 0.1, 0.6], candidates: 2, right: &truth.images };
         let none = [0.5, 0.5];
         assert_eq!(back.sum(&none, 0.0), 300.0);
-        assert_eq!(best([&back, &direction], [&none, &hubness]), (600.0, 0.3));
-        assert_eq!(best([&back, &direction], [&none, &none]), (550.0, 0.0));
+        let best = |hubness: [&[f64]; 2]| {
+            let rsums: Vec<f64> = (0..WEIGHTS).map(|at| rsum([&back, &direction], hubness, at)).collect();
+            let best = best(&rsums);
+            (rsums[best], weight(best))
+        };
+        assert_eq!(best([&none, &hubness]), (600.0, 0.3));
+        assert_eq!(best([&none, &none]), (550.0, 0.0));
         // One weight serves both directions. Here image 0 loses its own text from a weight of 0.2 on.
-        assert_eq!(best([&back, &direction], [&[1.0, 0.0], &hubness]), (550.0, 0.0));
+        assert_eq!(best([&[1.0, 0.0], &hubness]), (550.0, 0.0));
     }
 }

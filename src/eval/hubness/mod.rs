@@ -172,7 +172,7 @@ fn widened(side: Side, embeddings: &[f32], dim: usize, penalties: &[f32]) -> Vec
     vectors
 }
 
-/// The hubness of each of `queries` among `bank`, both `[rows, dim]`, by each of `kinds`.
+/// The hubness of each of `queries` among `bank`, both `[rows, dim]`, by each of `kinds`. Processes divide the queries.
 #[cfg(feature = "native")]
 fn measure(
     device: &Device,
@@ -181,21 +181,33 @@ fn measure(
     dim: usize,
     kinds: &[Hubness],
 ) -> Result<Vec<Vec<f64>>> {
+    let by_query = device.join("hubness", measure_own(device, queries, bank, dim, kinds))?;
+    let of = |kind: usize| by_query.iter().skip(kind).step_by(kinds.len()).copied().collect();
+    Ok((0..kinds.len()).map(of).collect())
+}
+
+/// The hubness of the queries that this process compares, by each kind: `[queries, kinds]`.
+#[cfg(feature = "native")]
+fn measure_own(
+    device: &Device,
+    queries: &[f32],
+    bank: &[f32],
+    dim: usize,
+    kinds: &[Hubness],
+) -> Result<Vec<f64>> {
     // The rounding of a product may depend on its shape. So all products have the same number of rows, whatever the
     // number of queries.
     const ROWS: usize = 256;
     let (count, others) = (queries.len() / dim, bank.len() / dim);
     let block = device.strip_rows(ROWS, others, dim)?;
-    let mut found: Vec<Vec<f64>> = kinds.iter().map(|_| Vec::with_capacity(count)).collect();
     let mut padded = queries.to_vec();
     padded.resize(count.next_multiple_of(block) * dim, 0.0);
     let mut strips = Strips::in_blocks(device, &padded, bank, dim, block)?;
-    for strip in strips.ranges() {
+    let mut found = Vec::new();
+    for strip in strips.own() {
         let values = device.wait(strips.read(&strip))?;
         let rows = values.chunks_exact(others).take(count - strip.start.min(count));
-        for (hubness, found) in scale::of_rows(rows, kinds).into_iter().zip(&mut found) {
-            found.extend(hubness);
-        }
+        found.extend(scale::of_rows(rows, kinds));
     }
     Ok(found)
 }

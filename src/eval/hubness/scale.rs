@@ -3,12 +3,12 @@
 use super::Hubness;
 use rayon::prelude::*;
 
-/// The hubness of each row of similarities, by each of `kinds`.
-pub(super) fn of_rows<'a>(rows: impl Iterator<Item = &'a [f32]>, kinds: &[Hubness]) -> Vec<Vec<f64>> {
+/// The hubness of each row of similarities, by each of `kinds`: `[rows, kinds]`.
+pub(super) fn of_rows<'a>(rows: impl Iterator<Item = &'a [f32]>, kinds: &[Hubness]) -> Vec<f64> {
     let rows: Vec<&[f32]> = rows.collect();
     // Every row is summed by one thread, so the number of threads changes nothing.
     let by_row: Vec<Vec<f64>> = rows.par_iter().map(|row| of_row(row, kinds)).collect();
-    (0..kinds.len()).map(|kind| by_row.iter().map(|row| row[kind]).collect()).collect()
+    by_row.concat()
 }
 
 fn of_row(row: &[f32], kinds: &[Hubness]) -> Vec<f64> {
