@@ -61,7 +61,8 @@ fn any_number_of_processes_trains_the_same_bits() {
         "--objective cir:sig-ms --dropout 0.2",
         "--objective infonce --temperature 0.1",
         "--objective siglip",
-        "--objective hinge --memory-bank 384 --ema 0.9",
+        "--objective hinge --memory-bank 384 --bank-warmup 1 --ema 0.9",
+        "--objective con:sig-ms --gather f16",
     ]
     .into_iter()
     .enumerate()
@@ -81,6 +82,32 @@ fn any_number_of_processes_trains_the_same_bits() {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             assert_eq!(text.matches("head: ").count(), 1, "one process prints: {text}");
         }
+    }
+}
+
+/// Every process computes on the same software GPU.
+#[cfg(target_os = "linux")]
+#[test]
+fn processes_on_lavapipe_train_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    for (case, objective) in ["hinge", "infonce"].into_iter().enumerate() {
+        let options = format!("--objective {objective} --memory-bank 256 --bank-warmup 0 --epochs 1");
+        let options = match objective {
+            "hinge" => options,
+            _ => options.replace(" --memory-bank 256 --bank-warmup 0", ""),
+        };
+        let options =
+            train("").replace("--device cpu", "--device llvmpipe").replace("--epochs 2 ", "") + &options;
+        let run = |name: &str| folder.path().join(format!("{case}-{name}"));
+        let alone = run("alone");
+        let mut command = Command::new(WGOAL);
+        command.args(options.split(' ')).args(["--slices", "8", "--out"]).arg(&alone);
+        let output = finished(command);
+        let config = fs::read_to_string(alone.join("config.json")).unwrap();
+        assert!(config.contains("llvmpipe"), "{config} {output:?}");
+        let out = run("2");
+        finished(mpirun(2, &options, &out));
+        assert!(head(&out) == head(&alone), "{objective}: two processes differ from one");
     }
 }
 

@@ -88,6 +88,9 @@ pub struct RanksBench {
     /// Slices of the batch, as on `wgoal train`
     #[arg(long, default_value_t = SLICES as u32, value_parser = clap::value_parser!(u32).range(1..))]
     slices: u32,
+    /// Numbers in which embeddings are exchanged, f32 or f16
+    #[arg(long, value_name = "f32|f16", default_value = "f32")]
+    gather: String,
     /// Also time each kernel of the first process
     #[arg(long)]
     profile: bool,
@@ -243,9 +246,10 @@ impl EpochBench {
 
 impl RanksBench {
     fn run(self, job: &Job) -> Result<u8> {
+        let gather = self.gather.parse()?;
         let mut config = TrainConfig::default().with(|c| {
             c.mask_same_image = false;
-            c.slices = self.slices as usize;
+            (c.slices, c.gather) = (self.slices as usize, gather);
         });
         config.objective = self.objective.apply(config.objective)?;
         let shape = parse_shape(&self.shape)?;

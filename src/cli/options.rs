@@ -25,7 +25,7 @@ use wgoal::eval::Correction;
 use wgoal::model::{EncoderKind, Pooling, SignedRoot};
 use wgoal::objective::EqualCaptions;
 use wgoal::optim::{Optimizer, Schedule, Warmup};
-use wgoal::train::{RECIPES, Shuffle};
+use wgoal::train::{Gather, RECIPES, Shuffle};
 use wgoal::{Dataset, Result, TrainConfig};
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -270,6 +270,12 @@ pub struct RunOptions {
     /// rounding.
     #[arg(long, value_name = "N", help_heading = "Training")]
     slices: Option<usize>,
+    /// Numbers in which the processes of a job exchange embeddings [default: f32]
+    ///
+    /// f16 halves the bytes of this exchange, and rounds the embeddings. With --slices it rounds in one process too, so
+    /// that the result does not depend on the number of processes.
+    #[arg(long, value_name = "f32|f16", help_heading = "Training")]
+    gather: Option<String>,
     /// Seed of the first weights, the order, dropout and augmentation [default: 0]
     #[arg(long, help_heading = "Training")]
     pub seed: Option<u64>,
@@ -362,6 +368,7 @@ impl RunOptions {
         set(&mut config.token_dropout, self.token_dropout);
         set(&mut config.shuffle, self.shuffle.as_deref().map(str::parse::<Shuffle>).transpose()?);
         set(&mut config.slices, self.slices);
+        set(&mut config.gather, self.gather.as_deref().map(str::parse::<Gather>).transpose()?);
         set(&mut config.seed, self.seed);
         set(&mut config.mask_same_image, self.mask_same_image.map(Switch::is_on));
         set(&mut config.patience, self.patience);

@@ -193,22 +193,27 @@ impl Workspace {
             mined_order(commands, index, pairs, direction.keys.view_mut())?;
         }
         let (images, texts) = (&*images, &*texts);
-        let bank = inputs.bank.map(|bank| (bank.images, bank.texts)).unzip();
-        for (y, bank, own, other, dx) in
-            [(inputs.texts, bank.1, images, texts, dx), (inputs.images, bank.0, texts, images, dy)]
+        for (d, (y, own, other, dx)) in
+            [(inputs.texts, images, texts, dx), (inputs.images, texts, images, dy)].into_iter().enumerate()
         {
+            let mined = own.rounds.at(round).index;
+            let (further, own_index) = match (inputs.bank, &self.shared_bank) {
+                (Some(_), Some(shared)) => shared.to_compose(d).unzip(),
+                (Some(bank), None) => (Some(bank.held()[1 - d]), None),
+                (None, _) => (None, None),
+            };
             let composition = Composition {
                 own: own.coefficients.view(),
-                own_index: own.rounds.at(round).index,
+                own_index: own_index.unwrap_or(mined),
                 other: other.coefficients.view(),
                 other_keys: other.keys.view(),
                 positive,
                 accumulate,
             };
             compose(commands, (y, 0), composition, dx.view_mut())?;
-            if let Some(bank) = bank {
+            if let Some(further) = further {
                 let composition = Composition { accumulate: true, ..composition };
-                compose(commands, (bank, pairs), composition, dx.view_mut())?;
+                compose(commands, (further, pairs), composition, dx.view_mut())?;
             }
         }
         Ok(())

@@ -1,13 +1,13 @@
 //! Mining: the hardest negatives of every anchor, in rounds, within the batch and a memory bank.
 
-use super::relation::LeftOut;
+use super::bank::{Bank, BankBlock};
 use super::several::towards;
 use super::shard::PerPair;
 use super::terms::targets;
 use super::workspace::{Direction, Inputs, Mined, Strip, Strips, Workspace, ranges};
 use crate::Result;
-use crate::device::{Buffer, Commands, Mat, Matrix, Slice, padded};
-use crate::kernels::{Below, Block, Candidates, Hardest, Product, hardest, log_sum_exp, matmul};
+use crate::device::{Buffer, Commands, Mat, Matrix, padded};
+use crate::kernels::{Below, Block, Candidates, Product, hardest, log_sum_exp, matmul};
 use crate::objective::{InfonceParams, Negatives, Objective, Term};
 use std::ops::Range;
 
@@ -25,7 +25,16 @@ impl Workspace {
         let exclude_own = term.objective.closes_triplets() || round > 0 || self.has_captions();
         let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
         let Self {
-            similarity, to_bank, positive, positive_scratch, no_index, images, texts, several, ..
+            similarity,
+            to_bank,
+            shared_bank,
+            positive,
+            positive_scratch,
+            no_index,
+            images,
+            texts,
+            several,
+            ..
         } = self;
         let has_several = towards(term, inputs).is_some();
         // Semi-hard mining reads `positive`, so it writes p to scratch. The direction of the texts also finds p. It
@@ -38,17 +47,19 @@ impl Workspace {
                 (None, positives.map(|value| Some(Below { value, index: no_index.view() })))
             }
         };
-        let mining = bounds.map(|bound| Mining { exclude_own, round, bound });
         let strips = if round == 0 { Strips::Fresh } else { Strips::Kept };
         similarity.strips(commands, inputs, strips, |commands, strip| {
-            let directions = [&mut *images, &mut *texts].into_iter().zip(&mining);
-            for (d, ((direction, mining), block)) in directions.zip(strip.blocks()).enumerate() {
+            let directions = [&mut *images, &mut *texts].into_iter().zip(bounds);
+            for (d, ((direction, bound), block)) in directions.zip(strip.blocks()).enumerate() {
                 let Some(block) = block else { continue };
                 let positive = match &mut found {
                     Some(found) if d == 0 => &mut **found,
                     _ => &mut *positive_scratch,
                 };
-                mining.block(commands, &block, strip.view(), inputs.ids, (positive, direction))?;
+                let (mined, before) = direction.rounds.next(round);
+                let below = bound.or(before.map(Mined::below));
+                let from = Candidates { ids: inputs.ids, exclude_own, below };
+                hardest(commands, &block, strip.view(), from, mined.out(positive))?;
             }
             match term.objective {
                 Objective::Infonce(params) if !strip.is_whole() => {
@@ -57,22 +68,37 @@ impl Workspace {
                 _ => Ok(()),
             }
         })?;
-        if let (Some(bank), Some(strip), true) = (inputs.bank, to_bank, term.mines()) {
-            let own = similarity.own();
-            let [of_images, of_texts] = match bank.left_out {
-                Some([images, texts]) => [Some(images), Some(texts)],
-                None => [None, None],
-            };
-            let [of_image, of_text] = mining;
-            for (mining, direction, anchors, candidates, left_out) in [
-                (of_image, images, inputs.images, bank.texts, of_images),
-                (of_text, texts, inputs.texts, bank.images, of_texts),
-            ] {
-                let into = (&mut *positive_scratch, direction);
-                mining.bank(commands, (anchors, &own, candidates), (bank.ids, left_out), strip, into)?;
+        let bank = inputs.bank.filter(|_| term.mines());
+        if let Some(shared) = &mut *shared_bank {
+            shared.begin(&similarity.device, bank.is_some())?;
+        }
+        if let (Some(bank), Some(strip)) = (bank, to_bank) {
+            let (own, all) = (similarity.own(), [0..similarity.pairs]);
+            let directions = [&mut *images, &mut *texts].into_iter().zip([inputs.images, inputs.texts]);
+            for (d, ((direction, anchors), bound)) in directions.zip(bounds).enumerate() {
+                let (mined, before) = direction.rounds.next(round);
+                let below = bound.or(before.map(Mined::below));
+                // In a shared bank, every process mines its rows for all anchors. None of them is an anchor's own pair.
+                let (mined, parts, exclude_own) = match &mut *shared_bank {
+                    Some(shared) => (&mut shared.found[d], &all[..], true),
+                    None => (mined, &own[..], exclude_own),
+                };
+                let from = Candidates { ids: Some(bank.ids()), exclude_own, below };
+                mine_bank(commands, (anchors, parts), (bank, d), strip, from, (positive_scratch, mined))?;
+            }
+            if let (Some(shared), Some(shard)) = (shared_bank, &similarity.shard) {
+                commands.submit()?;
+                let mined = [images, texts].map(|direction| direction.rounds.next(round).0);
+                shared.merge(&similarity.device, shard, mined, exclude_own)?;
             }
         }
-        self.join_mined(commands, term, round)
+        self.join_mined(commands, term, round)?;
+        let Self { similarity, shared_bank, images, texts, .. } = self;
+        if let (Some(bank), Some(shared), Some(shard)) = (bank, shared_bank, &similarity.shard) {
+            let mined = [images, texts].map(|direction| &*direction.rounds.next(round).0);
+            shared.fetch(&similarity.device, bank, shard, mined)?;
+        }
+        Ok(())
     }
 
     /// Joins what the processes have mined for their own anchors.
@@ -107,64 +133,38 @@ pub(super) fn exponentials(
     Ok(())
 }
 
-/// One round of mining.
-struct Mining<'a> {
-    exclude_own: bool,
-    round: usize,
-    /// Replaces the result of the previous round as the bound.
-    bound: Option<Below<'a>>,
-}
-
-impl Mining<'_> {
-    /// Mines the candidates of a memory bank for the `own` anchors of the batch, in strips of `strip.rows` anchors.
-    fn bank(
-        &self,
-        commands: &mut Commands,
-        (anchors, own, candidates): (Mat, &[Range<usize>], Mat),
-        (ids, left_out): (Slice<u32>, Option<&LeftOut>),
-        strip: &mut Matrix,
-        (positive, direction): (&mut Buffer<f32>, &mut Direction),
-    ) -> Result<()> {
-        let (step, rows) = (strip.rows, candidates.rows);
-        strip.cols = rows;
-        let parts = own.iter().flat_map(|own| {
-            ranges(own.len(), step).map(move |part| own.start + part.start..own.start + part.end)
-        });
-        for part in parts {
-            let product = Product::nt(anchors.part(&part), candidates);
+/// Mines the pairs of a memory bank that this process holds, for these anchors of direction `d`, in strips of `strip.rows`
+/// anchors.
+fn mine_bank(
+    commands: &mut Commands,
+    (anchors, parts): (Mat, &[Range<usize>]),
+    (bank, d): (&Bank, usize),
+    strip: &mut Matrix,
+    from: Candidates,
+    (positive, mined): (&mut Buffer<f32>, &mut Mined),
+) -> Result<()> {
+    let (step, candidates, blocks) = (strip.rows, bank.held()[1 - d], bank.blocks());
+    let parts = parts.iter().flat_map(|part| {
+        ranges(part.len(), step).map(move |rows| part.start + rows.start..part.start + rows.end)
+    });
+    for part in parts {
+        for (number, BankBlock { rows, first }) in blocks.iter().enumerate() {
+            strip.cols = rows.len();
+            let product = Product::nt(anchors.part(&part), candidates.part(rows));
             matmul(commands, product, strip.rows_mut(0..part.len()))?;
-            if let Some(left_out) = left_out {
-                left_out.apply(commands, &part, strip.rows_mut(0..part.len()))?;
+            if let Some(left_out) = bank.left_out(number) {
+                left_out[d].apply(commands, &part, strip.rows_mut(0..part.len()))?;
             }
             let block = Block {
                 anchors: part.len(),
-                candidates: rows,
-                anchor_stride: padded(rows),
+                candidates: rows.len(),
+                anchor_stride: padded(rows.len()),
                 candidate_stride: 1,
                 anchor_offset: part.start,
-                candidate_offset: anchors.rows,
+                candidate_offset: anchors.rows + first,
             };
-            self.block(commands, &block, strip.rows(0..part.len()), Some(ids), (positive, direction))?;
+            hardest(commands, &block, strip.rows(0..part.len()), from, mined.out(positive))?;
         }
-        Ok(())
     }
-
-    /// Writes p, if the block contains it, and the direction's n and h.
-    fn block(
-        &self,
-        commands: &mut Commands,
-        block: &Block,
-        similarity: Mat,
-        ids: Option<Slice<u32>>,
-        (positive, direction): (&mut Buffer<f32>, &mut Direction),
-    ) -> Result<()> {
-        let (mined, before) = direction.rounds.next(self.round);
-        let below = self.bound.or(before.map(Mined::below));
-        let out = Hardest {
-            positive: positive.view_mut(),
-            value: mined.value.view_mut(),
-            index: mined.index.view_mut(),
-        };
-        hardest(commands, block, similarity, Candidates { ids, exclude_own: self.exclude_own, below }, out)
-    }
+    Ok(())
 }

@@ -1,13 +1,19 @@
 //! The rows of a batch that one of several processes computes: strips of its own images against all texts, and of its own
 //! texts against all images. Numbers per anchor are joined over the processes between the passes (docs/scaling.md).
 
+use super::shared_bank::SharedBank;
 use super::workspace::{Inputs, Similarity, Strip, Workspace, ranges};
 use crate::Result;
+#[cfg(feature = "native")]
+use crate::cluster::exchange;
 use crate::cluster::{Communicator, Slices};
 use crate::device::{Buffer, Commands, Matrix};
 use crate::kernels::{Product, matmul};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Whether the slices of a batch also divide the memory bank. A page in a browser cannot wait for what it has mined.
+pub(crate) const SHARES_BANK: bool = cfg!(feature = "native");
 
 /// The slices of a batch that this process computes.
 #[derive(Clone)]
@@ -21,6 +27,29 @@ impl Shard {
     /// The pairs of every own slice.
     pub fn parts(&self) -> Vec<Range<usize>> {
         self.own.clone().map(|slice| self.slices.pairs(slice)).collect()
+    }
+
+    /// The pairs of all own slices.
+    pub fn own_pairs(&self) -> Range<usize> {
+        self.slices.pairs(self.own.start).start..self.slices.pairs(self.own.end - 1).end
+    }
+
+    /// Joins rows of width `cols` that all processes hold, on the first one; `None` on the others. `own` has those of the
+    /// own pairs of one batch after the other.
+    #[cfg(feature = "native")]
+    pub fn bring_to_first(&self, own: &[f32], cols: usize) -> Result<Option<Vec<f32>>> {
+        let (rank, size) = (self.ranks.rank(), self.ranks.size());
+        let lens: Vec<_> = self.slices.lens(size).into_iter().map(|pairs| pairs * cols).collect();
+        let (mut to, mut from) = (vec![0; size], vec![0; size]);
+        to[0] = lens[rank];
+        if rank == 0 {
+            from.clone_from(&lens);
+        }
+        let mut joined = Vec::new();
+        for of_batch in own.chunks_exact(lens[rank]) {
+            joined.extend(exchange(&*self.ranks, of_batch, [&to, &from])?);
+        }
+        Ok((rank == 0).then_some(joined))
     }
 }
 
@@ -46,13 +75,20 @@ pub(super) enum Side {
 }
 
 impl Workspace {
-    /// Computes only the rows of these slices from now on.
+    /// Computes only the rows of these slices from now on. A memory bank, if there is one, is shared too.
     pub fn share(&mut self, shard: Shard) -> Result<()> {
-        let Self { similarity, scratch, .. } = self;
+        let Self { similarity, scratch, to_bank, shared_bank, .. } = self;
         let (pairs, device) = (similarity.pairs, similarity.device.clone());
         let longest = shard.parts().iter().map(Range::len).max().unwrap_or(1);
         similarity.rows = device.strip_rows(pairs, pairs, similarity.dim)?.min(longest);
         similarity.matrix = Matrix::new(&device, "objective.similarity", similarity.rows, pairs)?;
+        if let Some(to_bank) = to_bank.as_mut().filter(|_| SHARES_BANK) {
+            let widest = (0..shard.slices.count()).map(|slice| shard.slices.pairs(slice).len()).max();
+            let widest = widest.unwrap_or(1);
+            let rows = device.strip_rows(pairs, widest, similarity.dim)?;
+            *to_bank = Matrix::new(&device, "objective.to_bank", rows, widest)?;
+            *shared_bank = Some(SharedBank::new(&device, &shard, [pairs, similarity.dim])?);
+        }
         similarity.shard = Some(shard);
         let both = |width: usize| -> Result<_> {
             let buffer = || Buffer::new(&device, "objective.scratch", width * pairs);

@@ -3,11 +3,12 @@
 //! S is computed in strips of rows that fit a binding. A single strip is computed once. Several strips are computed
 //! again for each pass, so the whole N x N matrix is never in memory.
 
-use super::bank::BankRows;
+use super::bank::Bank;
 use super::relation::LeftOut;
 use super::shard::{Scratch, Shard, Side};
+use super::shared_bank::SharedBank;
 use crate::device::{Buffer, Commands, Device, Mat, MatMut, Matrix, Slice};
-use crate::kernels::{Below, Block, MAX_PAIRS, Product, matmul, mined_keys};
+use crate::kernels::{Below, Block, Hardest, MAX_PAIRS, Product, matmul, mined_keys};
 use crate::{Error, Result};
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ pub(crate) struct Inputs<'a> {
     /// Upstream gradient.
     pub scale: f32,
     /// Further candidates for mining.
-    pub bank: Option<BankRows<'a>>,
+    pub bank: Option<&'a Bank>,
 }
 
 /// The buffers for gradients of batches of one size, reused from step to step.
@@ -34,6 +35,8 @@ pub(crate) struct Workspace {
     pub(super) similarity: Similarity,
     /// A strip of similarities to a memory bank.
     pub(super) to_bank: Option<Matrix>,
+    /// Where processes share the memory bank.
+    pub(super) shared_bank: Option<SharedBank>,
     pub(super) positive: Buffer<f32>,
     /// Receives p while `positive` is read, or written by the other direction.
     pub(super) positive_scratch: Buffer<f32>,
@@ -102,9 +105,15 @@ pub(super) struct Mined {
 }
 
 impl Mined {
-    fn new(device: &Device, label: &str, pairs: usize) -> Result<Self> {
+    pub fn new(device: &Device, label: &str, pairs: usize) -> Result<Self> {
         let index = Buffer::new(device, &format!("{label}.index"), pairs)?;
         Ok(Self { value: Buffer::new(device, label, pairs)?, index })
+    }
+
+    /// Receives what is mined, and p.
+    pub fn out<'a>(&'a mut self, positive: &'a mut Buffer<f32>) -> Hardest<'a> {
+        let Self { value, index } = self;
+        Hardest { positive: positive.view_mut(), value: value.view_mut(), index: index.view_mut() }
     }
 
     pub fn below(&self) -> Below<'_> {
@@ -196,6 +205,7 @@ impl Workspace {
                 shard: None,
             },
             to_bank: None,
+            shared_bank: None,
             positive: Buffer::new(device, "objective.positive", pairs)?,
             positive_scratch: Buffer::new(device, "objective.positive_scratch", pairs)?,
             no_index: Buffer::from_slice(device, "objective.no_index", &vec![u32::MAX; pairs])?,

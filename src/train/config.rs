@@ -1,5 +1,6 @@
 //! The options of a training run, each with its meaning and its check. The file is long because there are many options.
 
+use super::gather::Gather;
 use super::slices::check_slices;
 use super::{Init, Shuffle};
 use crate::eval::Correction;
@@ -134,6 +135,8 @@ pub struct TrainConfig {
     /// The most slices of a batch, whose sums are added in one order (docs/scaling.md). It is the largest number of
     /// processes that train together. 0 for one sum over the batch, in one process.
     pub slices: usize,
+    /// The numbers in which processes exchange unit rows. Without slices nothing is exchanged, and it has no effect.
+    pub gather: Gather,
 }
 
 with!(TrainConfig);
@@ -187,6 +190,7 @@ impl Default for TrainConfig {
             correction: Correction::default(),
             ensemble: 1,
             slices: 0,
+            gather: Gather::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod ensemble;
 mod epoch;
 mod features;
+mod gather;
 mod groups;
 mod init;
 #[cfg(feature = "native")]
@@ -55,6 +56,7 @@ pub use config::{LANDMARKS, TrainConfig};
 pub use ensemble::ENSEMBLE_BANDWIDTHS;
 pub use epoch::{Epoch, Start};
 pub use features::{External, Features};
+pub use gather::Gather;
 pub use init::{Init, InitFile};
 #[cfg(feature = "native")]
 pub use kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS};

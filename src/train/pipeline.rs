@@ -6,9 +6,11 @@ use super::TrainConfig;
 use super::average::Average;
 use super::checkpoint::State;
 use super::features::{External, Features, Part};
+use super::gather::Gather;
 use super::groups::{Group, Pull, groups};
 use super::slices::Sliced;
 use super::stats::StepStats;
+use super::within::PendingBank;
 use crate::cluster::Alone;
 use crate::device::{Buffer, Device, Matrix, Upload, pad_rows};
 use crate::gradient::{Bank, LeftOut, Relation, Structure, Workspace, check_pairs};
@@ -48,13 +50,21 @@ pub struct Pipeline {
     pub(super) encoders: Vec<[Encoder; 2]>,
     /// The most slices of a batch; 0 if it is not divided.
     pub(super) slices: usize,
+    pub(super) gather: Gather,
     pub(super) centre_kernel: bool,
     pub(super) ids: Buffer<u32>,
     /// Which texts are right for which images, where it is more than each text for its own image.
     pub(super) relation: Option<Arc<Relation>>,
     /// What it leaves out of the batch, by image and, where a batch is divided, by text.
     pub(super) left_out: [LeftOut; 2],
+    /// The memory bank, once it is made, and the pairs that it has room for; 0 for no bank. A bank that processes share is
+    /// made after the job is known.
     pub(super) bank: Option<Bank>,
+    pub(super) bank_capacity: usize,
+    /// What a resumed epoch goes on with, until the bank is made.
+    pub(super) pending_bank: Option<PendingBank>,
+    /// The rows of a shared bank, for a checkpoint.
+    pub(super) kept_bank: Option<[Vec<f32>; 2]>,
     /// The number of epochs before the bank is used, and whether it is used now.
     pub(super) bank_warmup: usize,
     pub(super) banking: bool,
@@ -99,12 +109,14 @@ impl Pipeline {
         let encoder = |side| Encoder::new(device, &head, side, pairs)?.centred(device, centred);
         let names = config.optimizer.state().iter();
         let state = names.map(|name| Buffer::new(device, &format!("optimizer.{name}"), len));
-        let bank = config.memory_bank;
-        let bank = (bank > 0).then(|| Bank::new(device, bank, pairs, layout.embed));
+        let bank_capacity = match config.memory_bank {
+            0 => 0,
+            size => Bank::capacity(size, pairs)?,
+        };
         let sliced = (config.slices > 0)
-            .then(|| Sliced::new(device, Arc::new(Alone), [pairs, config.slices], &layout))
+            .then(|| Sliced::new(device, Arc::new(Alone), [pairs, config.slices], &layout, config.gather))
             .transpose()?;
-        let mut workspace = Workspace::new(device, pairs, layout.embed, config.memory_bank / pairs * pairs)?;
+        let mut workspace = Workspace::new(device, pairs, layout.embed, bank_capacity)?;
         if let Some(sliced) = &sliced {
             workspace.share(sliced.shard())?;
         }
@@ -112,7 +124,7 @@ impl Pipeline {
             Some(sliced) => sliced.encoders(device, &head, centred)?,
             None => vec![[encoder(Side::Image)?, encoder(Side::Text)?]],
         };
-        Ok(Self {
+        let mut pipeline = Self {
             device: device.clone(),
             layout,
             optimizer: config.optimizer,
@@ -128,11 +140,15 @@ impl Pipeline {
             sliced,
             encoders,
             slices: config.slices,
+            gather: config.gather,
             centre_kernel: config.centre_kernel,
             ids: Buffer::new(device, "ids", pairs)?,
             relation: None,
             left_out: [LeftOut::new(device, "left_out")?, LeftOut::new(device, "left_out_of_texts")?],
-            bank: bank.transpose()?,
+            bank: None,
+            bank_capacity,
+            pending_bank: None,
+            kept_bank: None,
             bank_warmup: config.bank_warmup,
             banking: true,
             external: None,
@@ -148,7 +164,11 @@ impl Pipeline {
             read_logits: Buffer::new(device, "logits", Logits::LEN)?,
             logits_ready: false,
             head,
-        })
+        };
+        if pipeline.sliced.is_none() {
+            pipeline.make_bank()?;
+        }
+        Ok(pipeline)
     }
 
     /// The device on which it trains.
@@ -162,6 +182,7 @@ impl Pipeline {
     pub fn start_epoch(&mut self, epoch: usize) {
         self.banking = epoch >= self.bank_warmup;
         self.bank.iter_mut().for_each(Bank::clear);
+        (self.pending_bank, self.kept_bank) = (None, None);
     }
 
     /// [`Pipeline::step`] without waiting.

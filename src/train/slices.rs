@@ -3,6 +3,7 @@
 
 #[cfg(all(feature = "native", feature = "bench"))]
 use super::features::Part;
+use super::gather::{Gather, widened};
 use super::{Pipeline, TrainConfig};
 use crate::cluster::{Communicator, Node, Slices, Tree, exchange, gather};
 #[cfg(all(feature = "native", feature = "bench"))]
@@ -29,6 +30,9 @@ pub(super) struct Sliced {
     /// The unit rows of the whole batch, and the gradients at them.
     pub unit: [Matrix; 2],
     pub d_unit: [Matrix; 2],
+    gather: Gather,
+    /// The own unit rows as they are exchanged, padded, on the host.
+    pub own_unit: [Vec<f32>; 2],
     /// Memory for gradients of the parameters, and their number. Where no parameter has its place, the elements stay 0.
     spare: Vec<Buffer<f32>>,
     parameters: usize,
@@ -48,11 +52,12 @@ impl Pipeline {
         }
         // The memory of all slices first goes back to the device.
         self.encoders.clear();
-        let sliced = Sliced::new(&self.device, ranks, [self.pairs, self.slices], &self.layout)?;
+        let sliced = Sliced::new(&self.device, ranks, [self.pairs, self.slices], &self.layout, self.gather)?;
         let centred = self.centre_kernel.then_some(&self.values);
         self.encoders = sliced.encoders(&self.device, &self.head, centred)?;
         self.workspace.share(sliced.shard())?;
         self.sliced = Some(sliced);
+        self.bank = None;
         Ok(())
     }
 
@@ -133,6 +138,7 @@ impl Sliced {
         ranks: Arc<dyn Communicator>,
         [pairs, most]: [usize; 2],
         layout: &Layout,
+        gather: Gather,
     ) -> Result<Self> {
         let slices = Slices::new(pairs, most);
         let (rank, size, count) = (ranks.rank(), ranks.size(), slices.count());
@@ -156,6 +162,8 @@ impl Sliced {
             own,
             unit,
             d_unit,
+            gather,
+            own_unit: Default::default(),
             spare: Vec::new(),
             parameters: layout.len(),
             spare_parts: Vec::new(),
@@ -186,13 +194,18 @@ impl Sliced {
         let size = self.ranks.size();
         for (side, whole) in self.unit.iter_mut().enumerate() {
             let stride = padded(whole.cols);
-            let mut own = Vec::new();
+            let own = &mut self.own_unit[side];
+            own.clear();
             for encoder in encoders {
                 let unit = &encoder[side].unit;
                 own.extend(unit.buffer.read(device, 0..unit.rows * stride).await?);
             }
             let lens: Vec<_> = self.slices.lens(size).into_iter().map(|rows| rows * stride).collect();
-            whole.buffer.write(device, 0, &gather(&*self.ranks, &own, &lens)?)?;
+            let joined = match self.gather.round(own) {
+                Some(short) => widened(&gather(&*self.ranks, &short, &lens)?),
+                None => gather(&*self.ranks, own, &lens)?,
+            };
+            whole.buffer.write(device, 0, &joined)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::groups::Group;
 use super::pipeline::RECORDS;
 use super::slices::Sliced;
 use crate::device::{Commands, Matrix, pad_rows};
-use crate::gradient::{Inputs, numbers};
+use crate::gradient::{Bank, Inputs, numbers};
 use crate::kernels::{PARTS, StepRecord, accumulate, column_sum, record, sum_squares};
 use crate::objective::{Logits, Objective};
 use crate::optim::Step;
@@ -105,7 +105,11 @@ impl Pipeline {
             }
             by_image.write(&self.device, left_out)?;
         }
-        let Some(bank) = self.bank.as_mut().filter(|_| self.banking) else { return Ok(()) };
+        if !self.banking {
+            return Ok(());
+        }
+        self.make_bank()?;
+        let (Some(bank), relation) = (&mut self.bank, self.relation.as_deref()) else { return Ok(()) };
         bank.begin(&self.device, images)?;
         relation.map_or(Ok(()), |relation| bank.leave_out(&self.device, relation, ids))
     }
@@ -157,7 +161,7 @@ impl Pipeline {
             logits: self.read_logits.view(),
             left_out: self.relation.as_ref().map(|_| self.left_out.each_ref()),
             scale: 1.0,
-            bank: bank.and_then(|bank| bank.rows()),
+            bank: bank.and_then(Bank::filled),
         };
         let into = [&mut d_images.view_mut(), &mut d_texts.view_mut()];
         self.workspace.gradient(commands, objective, inputs, into)?;
@@ -291,8 +295,15 @@ impl Pipeline {
         }
         self.recorded += 1;
         self.step += 1;
+        self.kept_bank = None;
         match &mut self.bank {
-            Some(bank) if self.banking => bank.end(&self.device, ids),
+            Some(bank) if self.banking => {
+                let own = self
+                    .sliced
+                    .as_ref()
+                    .map_or([&[][..]; 2], |sliced| sliced.own_unit.each_ref().map(|own| &own[..]));
+                bank.end(&self.device, ids, own)
+            }
             _ => Ok(()),
         }
     }

@@ -21,7 +21,7 @@ use crate::data::{
 };
 use crate::device::Device;
 use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
-use crate::gradient::Bank;
+use crate::gradient::{Bank, SHARES_BANK};
 use crate::model::{Encoder, Head, Pooling};
 use crate::objective::Objective;
 use crate::{Error, ErrorKind, Result};
@@ -189,7 +189,8 @@ impl Trainer {
         let captions = dataset.split(Split::Train).texts.len();
         let pairs = config.batch.min(captions);
         if config.memory_bank > 0 {
-            Bank::check(device, config.memory_bank.min(captions), pairs, config.embed)?;
+            let is_shared = SHARES_BANK && config.slices > 0;
+            Bank::check(device, config.memory_bank.min(captions), [pairs, config.embed], is_shared)?;
         }
         #[cfg(feature = "native")]
         check_run(dataset, config)?;
@@ -590,7 +591,7 @@ impl Trainer {
         self.records.extend(records);
         check_finite(&self.records, self.progress.epoch + 1)?;
         self.progress.within = Some(Within { rows_read, zero_rows, ..within });
-        Ok(())
+        self.pipeline.keep_bank().await
     }
 
     /// Calls the function of [`Trainer::checkpoint_every`] with a checkpoint.

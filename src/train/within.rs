@@ -1,6 +1,8 @@
 //! Checkpoints within an epoch: when they are due, and what of an epoch goes into them.
 
+use super::slices::Sliced;
 use super::{Pipeline, StepStats};
+use crate::gradient::{Bank, SHARES_BANK};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
@@ -83,8 +85,10 @@ impl Pipeline {
         ids: impl FnOnce(std::ops::Range<usize>) -> Vec<[Vec<u64>; 2]>,
     ) -> Result<()> {
         self.start_epoch(epoch);
-        let Some(bank) = self.bank.as_mut().filter(|_| self.banking) else { return Ok(()) };
-        let batches = bank.batches(steps);
+        if self.bank_capacity == 0 || !self.banking {
+            return Ok(());
+        }
+        let batches = Bank::batches(self.bank_capacity, self.pairs, steps);
         let expected = batches.len() * self.pairs * self.layout.embed;
         let none = [const { Vec::new() }; 2];
         let rows = rows.unwrap_or(&none);
@@ -94,16 +98,78 @@ impl Pipeline {
             let advice = "resume from the run's last.safetensors";
             return Err(Error::checkpoint("checkpoint", expected, found, advice));
         }
-        bank.restore(&self.device, steps, [&rows[0], &rows[1]], &ids(batches))
+        self.pending_bank = Some(PendingBank { steps, rows: rows.clone(), ids: ids(batches) });
+        Ok(())
+    }
+
+    /// Makes the memory bank, if there is to be one, with what a resumed epoch goes on with.
+    ///
+    /// # Errors
+    /// A device without enough memory.
+    pub(super) fn make_bank(&mut self) -> Result<()> {
+        if self.bank_capacity == 0 {
+            return Ok(());
+        }
+        let shard = self.sliced.as_ref().map(Sliced::shard).filter(|_| SHARES_BANK);
+        let bank = match &mut self.bank {
+            Some(bank) => bank,
+            none => none.insert(Bank::new(
+                &self.device,
+                self.bank_capacity,
+                [self.pairs, self.layout.embed],
+                shard,
+            )?),
+        };
+        match self.pending_bank.take() {
+            Some(PendingBank { steps, rows: [images, texts], ids }) => {
+                bank.restore(&self.device, steps, [&images, &texts], &ids)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The bank, if the next step uses it and there is something in it.
+    fn filled_bank(&self) -> Option<&Bank> {
+        self.bank.as_ref().filter(|_| self.banking).and_then(Bank::filled)
+    }
+
+    /// Keeps the rows of a bank that several processes share, so that the first process can make a checkpoint. All
+    /// processes call this.
+    pub(crate) async fn keep_bank(&mut self) -> Result<()> {
+        self.kept_bank = match self.filled_bank() {
+            Some(bank) if bank.is_divided() => bank.read(&self.device).await?,
+            _ => None,
+        };
+        Ok(())
     }
 
     /// The rows of the memory bank, if there are any.
     pub(crate) async fn bank_rows(&self) -> Result<Option<[Vec<f32>; 2]>> {
-        match self.bank.as_ref().filter(|bank| self.banking && bank.filled() > 0) {
-            Some(bank) => Ok(Some(bank.read(&self.device).await?)),
+        if let Some(pending) = &self.pending_bank {
+            return Ok(Some(pending.rows.clone()).filter(|_| pending.steps > 0));
+        }
+        match self.filled_bank() {
             None => Ok(None),
+            Some(bank) if bank.is_divided() => match &self.kept_bank {
+                Some(rows) => Ok(Some(rows.clone())),
+                None => {
+                    let (expected, advice) = ("the first process of the job", "make the checkpoint there");
+                    Err(Error::config("checkpoint within an epoch", expected, "another process", advice))
+                }
+            },
+            Some(bank) => bank.read(&self.device).await,
         }
     }
+}
+
+/// The content of a memory bank that is not made yet.
+pub(super) struct PendingBank {
+    /// Steps of the epoch.
+    steps: usize,
+    /// Images and texts, in the order of their places.
+    rows: [Vec<f32>; 2],
+    /// The image rows and the text rows of its batches.
+    ids: Vec<[Vec<u64>; 2]>,
 }
 
 /// The tensor with the statistics of the steps of the epoch, and its width.

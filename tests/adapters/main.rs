@@ -18,6 +18,7 @@ mod pooling;
 mod positives;
 mod recall;
 mod selection;
+mod slices;
 mod stages;
 
 fn main() {
@@ -33,6 +34,7 @@ fn main() {
     atomic::tests(suite.module("atomic"));
     bindings::tests(suite.module("bindings"));
     selection::tests(suite.module("selection"));
+    slices::tests(suite.module("slices"));
     doctor::tests(suite.module("doctor"));
     lost_device::tests(suite.module("lost_device"));
     context::tests(suite.module("context"));

@@ -1,6 +1,7 @@
 //! The devices of this machine, and tests that run once on each of them, by name.
 #![allow(dead_code)]
 
+pub mod job;
 pub mod random;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};

@@ -1,5 +1,7 @@
 //! Tests of the public API that need no adapter.
 
+#[path = "../common/job.rs"]
+mod job;
 #[path = "../common/random.rs"]
 mod random;
 #[path = "../common/variants.rs"]

@@ -1,6 +1,6 @@
 //! Checkpoints within an epoch: a run that is resumed from one ends with the bits of a run without an interruption.
 
-use super::ranks::on_ranks;
+use crate::job::on_ranks;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use wgoal::cluster::{Communicator, SLICES};

@@ -146,6 +146,9 @@ impl RunOptions {
             unused.push(Unused::new("gated-width", "the head has no gated perceptron"));
         }
         unused.extend(self.finetune.unused(config));
+        if self.gather.is_some() && config.slices == 0 {
+            unused.push(Unused::new("gather", "the run has no --slices"));
+        }
         self.unused_phases(config, [steps, config.batch.min(captions)], &mut unused);
 
         let total = (steps * epochs) as u64;
