@@ -41,6 +41,8 @@ fn options_of_a_run_without_effect_are_named() {
             "data --dropout 0.000001",
             "--dropout has no effect: the probability is rounded to a multiple of 1/65536, here 0",
         ),
+        ("data --gather f16", "--gather has no effect: the run has no --slices"),
+        ("data --gather f16 --slices 2", ""),
         ("data --bank-warmup 1", "--bank-warmup has no effect: there is no --memory-bank"),
         ("data --memory-bank 32 --bank-warmup 1", ""),
         (
