@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn numbers_are_equal_exactly_where_image_rows_are() {
         let (device, far) = (Device::cpu(), 1u64 << 32);
-        let mut bank = Bank::new(&device, 4, 2, 1).unwrap();
+        let mut bank = Bank::new(&device, 4, [2, 1], None).unwrap();
         let mut ring: Vec<u64> = Vec::new();
         let batches =
             [[1, 2], [far + 1, 2], [2, far + 2], [far + 1, 1], [5, 6], [1, 5], [6, 1], [1, far + 6]];
@@ -387,7 +387,7 @@ mod tests {
                     assert_eq!(x == y, a == b, "step {step}: {numbers:?} for {rows:?}");
                 }
             }
-            bank.end(&device, [&batch, &[]]).unwrap();
+            bank.end(&device, [&batch, &[]], [&[], &[]]).unwrap();
             let at = step % 2 * 2;
             ring.resize(ring.len().max(at + 2), 0);
             ring[at..at + 2].copy_from_slice(&batch);

@@ -73,14 +73,14 @@ impl Workspace {
             shared.begin(&similarity.device, bank.is_some())?;
         }
         if let (Some(bank), Some(strip)) = (bank, to_bank) {
-            let (own, all) = (similarity.own(), [0..similarity.pairs]);
+            let (own, all) = (similarity.own(), 0..similarity.pairs);
             let directions = [&mut *images, &mut *texts].into_iter().zip([inputs.images, inputs.texts]);
             for (d, ((direction, anchors), bound)) in directions.zip(bounds).enumerate() {
                 let (mined, before) = direction.rounds.next(round);
                 let below = bound.or(before.map(Mined::below));
                 // In a shared bank, every process mines its rows for all anchors. None of them is an anchor's own pair.
                 let (mined, parts, exclude_own) = match &mut *shared_bank {
-                    Some(shared) => (&mut shared.found[d], &all[..], true),
+                    Some(shared) => (&mut shared.found[d], std::slice::from_ref(&all), true),
                     None => (mined, &own[..], exclude_own),
                 };
                 let from = Candidates { ids: Some(bank.ids()), exclude_own, below };
