@@ -4,7 +4,7 @@ use super::bank::{Bank, BankBlock};
 use super::several::towards;
 use super::shard::PerPair;
 use super::terms::targets;
-use super::workspace::{Direction, Inputs, Mined, Strip, Strips, Workspace, ranges};
+use super::workspace::{Direction, Inputs, Mined, Several, Strip, Strips, Workspace, ranges};
 use crate::Result;
 use crate::device::{Buffer, Commands, Mat, Matrix, padded};
 use crate::kernels::{Below, Block, Candidates, Product, hardest, log_sum_exp, matmul};
@@ -23,29 +23,32 @@ impl Workspace {
         round: usize,
     ) -> Result<()> {
         let exclude_own = term.objective.closes_triplets() || round > 0 || self.has_captions();
-        let semi_hard = round > 0 && term.negatives == Negatives::SemiHard;
-        let Self {
-            similarity,
-            to_bank,
-            shared_bank,
-            positive,
-            positive_scratch,
-            no_index,
-            images,
-            texts,
-            several,
-            ..
-        } = self;
-        let has_several = towards(term, inputs).is_some();
+        self.mine_batch(commands, inputs, term, (round, exclude_own))?;
+        self.mine_bank(commands, inputs, term, (round, exclude_own))?;
+        self.join_mined(commands, term, round)?;
+        let Self { similarity, shared_bank, images, texts, .. } = self;
+        let bank = inputs.bank.filter(|_| term.mines());
+        if let (Some(bank), Some(shared), Some(shard)) = (bank, shared_bank, &similarity.shard) {
+            let mined = [images, texts].map(|direction| &*direction.rounds.next(round).0);
+            shared.fetch(&similarity.device, bank, shard, mined)?;
+        }
+        Ok(())
+    }
+
+    /// Mines within the batch.
+    fn mine_batch(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        term: &Term,
+        (round, exclude_own): (usize, bool),
+    ) -> Result<()> {
+        let Self { similarity, positive, positive_scratch, no_index, images, texts, several, .. } = self;
         // Semi-hard mining reads `positive`, so it writes p to scratch. The direction of the texts also finds p. It
         // always writes p to scratch, so it need not wait for the direction of the images.
-        let (mut found, bounds) = match semi_hard {
+        let (mut found, bounds) = match is_semi_hard(term, round) {
             false => (Some(positive), [None; 2]),
-            true => {
-                let positives = [&several[0], &several[1]]
-                    .map(|several| if has_several { several.positive.view() } else { positive.view() });
-                (None, positives.map(|value| Some(Below { value, index: no_index.view() })))
-            }
+            true => (None, bounds(positive, several, no_index, towards(term, inputs).is_some())),
         };
         let strips = if round == 0 { Strips::Fresh } else { Strips::Kept };
         similarity.strips(commands, inputs, strips, |commands, strip| {
@@ -67,13 +70,39 @@ impl Workspace {
                 }
                 _ => Ok(()),
             }
-        })?;
+        })
+    }
+
+    /// Mines in the memory bank too, if there is one.
+    fn mine_bank(
+        &mut self,
+        commands: &mut Commands,
+        inputs: &Inputs,
+        term: &Term,
+        (round, exclude_own): (usize, bool),
+    ) -> Result<()> {
+        let Self {
+            similarity,
+            to_bank,
+            shared_bank,
+            positive,
+            positive_scratch,
+            no_index,
+            images,
+            texts,
+            several,
+            ..
+        } = self;
         let bank = inputs.bank.filter(|_| term.mines());
         if let Some(shared) = &mut *shared_bank {
             shared.begin(&similarity.device, bank.is_some())?;
         }
         if let (Some(bank), Some(strip)) = (bank, to_bank) {
             let (own, all) = (similarity.own(), 0..similarity.pairs);
+            let bounds = match is_semi_hard(term, round) {
+                false => [None; 2],
+                true => bounds(positive, several, no_index, towards(term, inputs).is_some()),
+            };
             let directions = [&mut *images, &mut *texts].into_iter().zip([inputs.images, inputs.texts]);
             for (d, ((direction, anchors), bound)) in directions.zip(bounds).enumerate() {
                 let (mined, before) = direction.rounds.next(round);
@@ -92,12 +121,6 @@ impl Workspace {
                 shared.merge(&similarity.device, shard, mined, exclude_own)?;
             }
         }
-        self.join_mined(commands, term, round)?;
-        let Self { similarity, shared_bank, images, texts, .. } = self;
-        if let (Some(bank), Some(shared), Some(shard)) = (bank, shared_bank, &similarity.shard) {
-            let mined = [images, texts].map(|direction| &*direction.rounds.next(round).0);
-            shared.fetch(&similarity.device, bank, shard, mined)?;
-        }
         Ok(())
     }
 
@@ -114,6 +137,25 @@ impl Workspace {
         }
         similarity.join(commands, found)
     }
+}
+
+/// Whether a round mines negatives that are less similar than the positive.
+fn is_semi_hard(term: &Term, round: usize) -> bool {
+    round > 0 && term.negatives == Negatives::SemiHard
+}
+
+/// Semi-hard negatives come after every candidate that is as similar as p.
+fn bounds<'a>(
+    positive: &'a Buffer<f32>,
+    several: &'a [Several; 2],
+    no_index: &'a Buffer<u32>,
+    has_several: bool,
+) -> [Option<Below<'a>>; 2] {
+    let of = |several: &'a Several| {
+        let value = if has_several { several.positive.view() } else { positive.view() };
+        Some(Below { value, index: no_index.view() })
+    };
+    several.each_ref().map(of)
 }
 
 /// The sums of exponentials of a strip, for InfoNCE.

@@ -177,14 +177,6 @@ impl Pipeline {
         self.device.clone()
     }
 
-    /// Begins an epoch, counted from 0. The memory bank is emptied, so that an epoch depends only on the parameters.
-    /// The bank is used from the configured epoch on. If this is never called, it is used from the first step.
-    pub fn start_epoch(&mut self, epoch: usize) {
-        self.banking = epoch >= self.bank_warmup;
-        self.bank.iter_mut().for_each(Bank::clear);
-        (self.pending_bank, self.kept_bank) = (None, None);
-    }
-
     /// [`Pipeline::step`] without waiting.
     ///
     /// # Errors
@@ -237,28 +229,6 @@ impl Pipeline {
         let parts = [Part { rows, offsets }];
         let ids: Vec<u64> = batch.ids.iter().map(|&id| id.into()).collect();
         self.step_padded(parts.into(), [&ids, &[]], objective, learning_rate, external).await
-    }
-
-    pub(super) async fn fetch_records(&mut self) -> Result<()> {
-        let rows = self.records.read(&self.device, 0..self.recorded * RECORD).await?;
-        self.fetched.extend(rows.chunks_exact(RECORD).map(|row| StepStats {
-            loss: row[0],
-            positive: row[1],
-            hardest: row[2],
-            gradient_norm: row[3],
-            clipped: row[4] > 0.0,
-        }));
-        self.recorded = 0;
-        Ok(())
-    }
-
-    /// [`Pipeline::records`] without waiting.
-    ///
-    /// # Errors
-    /// The same as those of [`Pipeline::records`].
-    pub async fn records_async(&mut self) -> Result<Vec<StepStats>> {
-        self.fetch_records().await?;
-        Ok(std::mem::take(&mut self.fetched))
     }
 
     /// [`Pipeline::head`] without waiting.

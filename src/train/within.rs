@@ -73,6 +73,14 @@ pub(crate) struct Within {
 }
 
 impl Pipeline {
+    /// Begins an epoch, counted from 0. The memory bank is emptied, so that an epoch depends only on the parameters.
+    /// The bank is used from the configured epoch on. If this is never called, it is used from the first step.
+    pub fn start_epoch(&mut self, epoch: usize) {
+        self.banking = epoch >= self.bank_warmup;
+        self.bank.iter_mut().for_each(Bank::clear);
+        (self.pending_bank, self.kept_bank) = (None, None);
+    }
+
     /// Continues an epoch after `steps` steps, with the rows of its memory bank. `ids` gives the image rows and the text
     /// rows of the pairs of these steps.
     ///
