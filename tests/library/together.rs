@@ -1,7 +1,7 @@
 //! Work besides training that several processes divide, as threads of this one: the same bits on any number of them.
 
+use crate::job::on_ranks;
 use crate::random::Random;
-use crate::ranks::on_ranks;
 use std::sync::Arc;
 use wgoal::cluster::Communicator;
 use wgoal::data::{Arrays, RowList};
