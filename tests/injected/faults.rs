@@ -200,9 +200,13 @@ fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion
 }
 
 fn train_survives_faults() -> Result<Completion, Failed> {
-    let args = "train data --recipe goal --epochs 2 --batch 16 --embed 4 --device cpu --checkpoint-every 1 --resume=auto \
-                --out run";
-    try_all(|_| (), args, "run")
+    // The long form trains for longer, and so has more calls.
+    let epochs = if points() > 40 { 6 } else { 2 };
+    let args = format!(
+        "train data --recipe goal --epochs {epochs} --batch 16 --embed 4 --device cpu --checkpoint-every 1 \
+         --resume=auto --out run"
+    );
+    try_all(|_| (), &args, "run")
 }
 
 fn sweep_survives_faults() -> Result<Completion, Failed> {
