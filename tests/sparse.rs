@@ -1,6 +1,9 @@
-//! Tests that not every machine can run. One needs a dataset far larger than memory, of which only the rows in use are
+//! Tests that not every machine can run. Some need datasets far larger than memory, of which only the rows in use are
 //! read; only Linux reports what a process reads. The others need a browser.
 
+#[cfg(target_os = "linux")]
+#[path = "sparse/billions.rs"]
+mod billions;
 #[path = "browser/mod.rs"]
 mod browser;
 #[allow(dead_code)]
@@ -93,6 +96,21 @@ fn forty_gigabytes_train_in_little_memory() -> Result<Completion, Failed> {
 fn main() {
     let name = "forty_gigabytes_train_in_little_memory";
     let mut trials = vec![Trial::ignorable_test(name, forty_gigabytes_train_in_little_memory)];
+    #[cfg(target_os = "linux")]
+    trials.extend([
+        Trial::ignorable_test(
+            "pairs_beyond_32_bits_train_as_the_same_pairs_below",
+            billions::pairs_beyond_32_bits_train_as_the_same_pairs_below,
+        ),
+        Trial::ignorable_test(
+            "captions_of_images_beyond_32_bits_are_masked_as_those_below",
+            billions::captions_of_images_beyond_32_bits_are_masked_as_those_below,
+        ),
+        Trial::ignorable_test(
+            "billions_of_pairs_train_by_blocks",
+            billions::billions_of_pairs_train_by_blocks,
+        ),
+    ]);
     trials.extend(browser::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit()
 }

@@ -2,13 +2,17 @@
 
 use super::header::Type;
 use super::positioned::{Header, PositionedFile};
+use crate::io::RowList;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The arrays of a dataset, in memory or in files. They have the names of a dataset's files: see [`crate::Dataset::from_arrays`].
 #[derive(Debug, Clone, Default)]
-pub struct Arrays(BTreeMap<String, Array>);
+pub struct Arrays {
+    arrays: BTreeMap<String, Array>,
+    rows: BTreeMap<String, RowList>,
+}
 
 #[derive(Debug, Clone)]
 struct Array {
@@ -39,7 +43,15 @@ impl Arrays {
     /// `region_lengths`, `text_offsets` or `text_lengths`.
     #[must_use]
     pub fn with_rows(self, name: &str, rows: &[u64]) -> Self {
-        self.with(name, "U64", &[rows.len()], rows.len(), bytemuck::cast_slice(rows))
+        self.with_row_list(name, rows.into())
+    }
+
+    /// [`Arrays::with_rows`] of a list. Neighbours, such as `(0..5_000_000_000).into()`, take no memory per row.
+    #[must_use]
+    pub fn with_row_list(mut self, name: &str, rows: RowList) -> Self {
+        self.arrays.remove(name);
+        self.rows.insert(name.into(), rows);
+        self
     }
 
     /// Adds `pairs`: right pairs (image row, text row) beside those of `text_to_image`.
@@ -91,7 +103,8 @@ impl Arrays {
             return Err(Error::data(path.display(), expected, format!("{} bytes", file.bytes), advice));
         };
         let shape = shape.iter().map(|&n| n as u64).collect();
-        self.0.insert(name.into(), Array { dtype, shape, values, start, file: Arc::new(file) });
+        self.rows.remove(name);
+        self.arrays.insert(name.into(), Array { dtype, shape, values, start, file: Arc::new(file) });
         Ok(self)
     }
 
@@ -108,18 +121,24 @@ impl Arrays {
         };
         let shape = shape.iter().map(|&n| n as u64).collect();
         let array = Array { dtype, shape, values, start: 0, file: Arc::new(PositionedFile::memory(little)) };
-        self.0.insert(name.into(), array);
+        self.rows.remove(name);
+        self.arrays.insert(name.into(), array);
         self
     }
 
     /// Whether there is an array of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.arrays.contains_key(name) || self.rows.contains_key(name)
+    }
+
+    /// The row numbers of this name.
+    pub(super) fn rows(&self, name: &str) -> Option<&RowList> {
+        self.rows.get(name)
     }
 
     /// The header that a file would have.
     pub(super) fn header(&self, name: &str, label: String) -> Result<Header> {
-        let Some(Array { dtype, shape, start, file, .. }) = self.0.get(name) else {
+        let Some(Array { dtype, shape, start, file, .. }) = self.arrays.get(name) else {
             let advice =
                 "add it: a dataset holds images, texts, text_to_image, split_train, split_val, split_test";
             return Err(Error::data(label, "this array", "none of this name", advice));
@@ -130,11 +149,12 @@ impl Arrays {
 
     /// Checks that every name is in `known`, and that every array has as many values as its shape says.
     pub(super) fn check(&self, known: &[&str]) -> Result<()> {
-        for (name, array) in &self.0 {
-            if !known.contains(&name.as_str()) {
-                let expected = format!("one of {}", known.join(", "));
-                return Err(Error::data("array of a dataset", expected, format!("'{name}'"), "rename it"));
-            }
+        let unknown = self.arrays.keys().chain(self.rows.keys()).find(|name| !known.contains(&name.as_str()));
+        if let Some(name) = unknown {
+            let expected = format!("one of {}", known.join(", "));
+            return Err(Error::data("array of a dataset", expected, format!("'{name}'"), "rename it"));
+        }
+        for (name, array) in &self.arrays {
             let expected = array.shape.iter().try_fold(1u64, |product, &n| product.checked_mul(n));
             if expected != Some(array.values as u64) {
                 let (thing, shape) = (format!("array {name}"), &array.shape);

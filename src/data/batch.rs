@@ -109,16 +109,16 @@ pub(super) fn filler(
         return Err(Error::config("batch size", "at least 1", 0, "choose a larger batch"));
     }
     let pairs = dataset.split(Split::Train).texts.len();
-    let order = Order::new(pairs, window, seed, epoch);
+    let mut order = Order::new(pairs, window, seed, epoch)?;
     let (steps, mut read_ahead, mut waiting) = (steps_per_epoch(pairs, batch), ReadAhead::new(), false);
     let in_blocks = order.in_blocks().then(|| InBlocks::new(dataset.clone()));
     let count = slices.as_ref().map_or(1, |(_, own)| own.len());
     let fill = move |number: usize, out: &mut Batch| {
         let (step, slice) = (begin + number / count, number % count);
         let split = dataset.split(Split::Train);
-        let until = |step: usize| order.pairs.len().min(steps * batch).min(step.saturating_mul(batch));
-        let image = |&pair: &u32| split.image_of(pair as usize);
-        let text = |&pair: &u32| split.texts.at(pair as usize);
+        let until = |step: usize| pairs.min(steps * batch).min(step.saturating_mul(batch));
+        let image = |&pair: &u64| split.image_of(pair as usize);
+        let text = |&pair: &u64| split.texts.at(pair as usize);
         // Announce one batch ahead, or one window of blocks: the system fetches uncached rows while this batch is
         // preprocessed and computed. Blocks need few calls.
         if slice == 0 {
@@ -134,11 +134,11 @@ pub(super) fn filler(
                 }
                 _ => next,
             };
-            let pairs = &order.announced[next];
+            let pairs = order.announced(next);
             preprocess.will_need(&dataset, Side::Image, pairs.iter().map(image));
             preprocess.will_need(&dataset, Side::Text, pairs.iter().map(text));
         }
-        let pairs = &order.pairs[step * batch..until(step + 1)];
+        let pairs = order.pairs(step * batch..until(step + 1));
         let texts: Vec<u64> = pairs.iter().map(text).collect();
         let images: Vec<u64> = pairs.iter().map(image).collect();
         let part = slices.as_ref().map_or(0..pairs.len(), |(slices, own)| slices.pairs(own.start + slice));
@@ -179,15 +179,19 @@ pub(crate) fn rows_of_steps(
     (batch, window): (usize, Option<usize>),
     [seed, epoch]: [u64; 2],
     steps: Range<usize>,
-) -> Vec<[Vec<u64>; 2]> {
+) -> Result<Vec<[Vec<u64>; 2]>> {
     let split = dataset.split(Split::Train);
-    let order = Order::new(split.texts.len(), window, seed, epoch).pairs;
-    let rows = |step: usize| {
-        let pairs = order.iter().skip(step.saturating_mul(batch)).take(batch).map(|&pair| pair as usize);
-        let image = |pair: usize| split.image_of(pair);
-        [pairs.clone().map(image).collect(), pairs.map(|pair| split.texts.at(pair)).collect()]
+    let mut order = Order::new(split.texts.len(), window, seed, epoch)?;
+    let mut rows = |step: usize| {
+        let first = step.saturating_mul(batch);
+        let pairs = order.pairs(first..first.saturating_add(batch));
+        let pairs = pairs.into_iter().map(|pair| pair as usize);
+        [
+            pairs.clone().map(|pair| split.image_of(pair)).collect(),
+            pairs.map(|pair| split.texts.at(pair)).collect(),
+        ]
     };
-    steps.map(rows).collect()
+    Ok(steps.map(&mut rows).collect())
 }
 
 /// Overwrites a vector, in the memory that it has.

@@ -3,13 +3,14 @@
 //! The values are decoded when the dataset is opened. The cargo feature `parquet` compiles the readers of these formats;
 //! without it, the error says how to get them.
 
-use super::arrays::Arrays;
 use super::header::Type;
 use super::held::Held;
 use super::lines::Lines;
 use super::positioned::Header;
-use super::splits::Split;
+use super::splits::{Split, TEXT_TO_IMAGE};
+use crate::io::RowList;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -188,7 +189,7 @@ pub(super) struct Table {
     path: PathBuf,
     columns: Vec<(String, Kind)>,
     /// The arrays that follow: the image row of every text, and the splits that a column names.
-    derived: Arrays,
+    derived: BTreeMap<&'static str, RowList>,
     /// The features, which are read with the table because their number is needed.
     headers: Vec<(&'static str, Header)>,
 }
@@ -197,7 +198,7 @@ impl Table {
     /// Opens a file and reads its features.
     pub fn open(path: &Path) -> Result<Self> {
         let columns = open(path, None)?.0;
-        let (mut headers, mut derived) = (Vec::new(), Arrays::new());
+        let (mut headers, mut derived) = (Vec::new(), BTreeMap::new());
         for (name, names) in [("images", IMAGES), ("texts", TEXTS)] {
             if let Some(column) = pick(&columns, names, false) {
                 let label = format!("{} column {column}", path.display());
@@ -207,11 +208,10 @@ impl Table {
         let Some((_, first)) = headers.first() else { return Err(no_column(path, &columns)) };
         let rows = first.shape[0];
         if headers.len() == 2 {
-            let rows = (0..rows).collect::<Vec<_>>();
-            derived = derived.with_rows("text_to_image", &rows);
+            derived.insert(TEXT_TO_IMAGE, (0..rows).into());
         }
         for (split, rows) in splits(path, &columns)? {
-            derived = derived.with_rows(split.array(), &rows);
+            derived.insert(split.array(), rows);
         }
         Ok(Self { path: path.into(), columns, derived, headers })
     }
@@ -226,16 +226,18 @@ impl Table {
 
     /// Whether there is an array of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.headers.iter().any(|(known, _)| *known == name) || self.derived.has(name)
+        self.headers.iter().any(|(known, _)| *known == name) || self.derived.contains_key(name)
+    }
+
+    /// The row numbers of this name.
+    pub fn rows(&self, name: &str) -> Option<&RowList> {
+        self.derived.get(name)
     }
 
     /// The header of an array.
     pub fn header(&self, name: &str) -> Result<Header> {
         if let Some((_, header)) = self.headers.iter().find(|(known, _)| *known == name) {
             return Ok(header.clone());
-        }
-        if self.derived.has(name) {
-            return self.derived.header(name, self.label(name));
         }
         let names: Vec<_> = self.columns.iter().map(|(column, _)| &column[..]).collect();
         let advice = "add it, or give a folder with one file per array";
@@ -249,7 +251,7 @@ impl Table {
 }
 
 /// The rows of each split, if a column of text named `split` has their names.
-fn splits(path: &Path, columns: &[(String, Kind)]) -> Result<Vec<(Split, Vec<u64>)>> {
+fn splits(path: &Path, columns: &[(String, Kind)]) -> Result<Vec<(Split, RowList)>> {
     const NAMES: [(Split, &[&str]); 3] = [
         (Split::Train, &["train", "training"]),
         (Split::Val, &["val", "dev", "valid", "validation"]),
@@ -260,7 +262,7 @@ fn splits(path: &Path, columns: &[(String, Kind)]) -> Result<Vec<(Split, Vec<u64
     }
     let named = read_lines(&[path.to_path_buf()], &["split"])?.unwrap_or_default();
     let rows_of = |(split, names): (Split, &[&str])| {
-        let rows: Vec<u64> =
+        let rows: RowList =
             (0..).zip(&named).filter(|(_, name)| names.contains(&&name[..])).map(|(row, _)| row).collect();
         (!rows.is_empty()).then_some((split, rows))
     };

@@ -2,17 +2,26 @@
 
 use super::array::FeatureFile;
 use super::local::Local;
+use super::sample::sample;
 use super::{Dataset, Features, Side, Split};
 use crate::Result;
+use crate::io::RowList;
 use std::ops::Range;
 use xxhash_rust::xxh3::Xxh3Default;
+
+/// Of a side with more rows than this, the hash covers a sample.
+const ALL: u64 = u32::MAX as u64;
+
+/// Rows of the sample.
+const SOME: usize = 1 << 16;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 1 << 22;
 
 impl Dataset {
     /// A hash (XXH3) of the feature values of every row that a split has: pooled and local ones. It changes when any
-    /// of these values changes. It is the same for a folder and a safetensors file. The first call reads these rows, at
+    /// of these values changes. It is the same for a folder and a safetensors file. Of a side with more than 2^32 rows it covers
+    /// 65,536, in runs of neighbours from the first to the last. The first call reads these rows, at
     /// the speed of the disk. For features of 64 MiB or more, the result is cached in a file, until the size or the time
     /// of a file changes.
     ///
@@ -52,12 +61,9 @@ impl Dataset {
 
     /// The rows of a side that a split has, ascending, as runs of neighbours.
     fn runs(&self, side: Side) -> Vec<Range<usize>> {
-        let of = |split| self.split(split).of(side).iter().map(|row| row as usize);
-        let mut rows: Vec<usize> = [Split::Train, Split::Val, Split::Test].into_iter().flat_map(of).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        let runs = rows.chunk_by(|row, next| row + 1 == *next);
-        runs.map(|run| run[0]..run[0] + run.len()).collect()
+        let rows = RowList::union(Split::ALL.iter().map(|&split| self.split(split).of(side)));
+        let rows = if rows.len() as u64 > ALL { sample(&rows, SOME) } else { rows };
+        rows.runs().map(|(start, len)| start as usize..start as usize + len).collect()
     }
 }
 

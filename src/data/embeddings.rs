@@ -3,6 +3,7 @@
 use super::array::{Array, FeatureFile};
 use super::file::Source;
 use super::npy::npy_header;
+use super::numbers::Numbers;
 use super::{relation, splits};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ impl Embeddings {
         let (files, owners, mut more) = match paths {
             [path] => {
                 let source = Source::open(path)?;
-                let owners = source.has("text_to_image").then(|| Array::open(&source, "text_to_image"));
+                let owners = source.has("text_to_image").then(|| Numbers::open(&source, "text_to_image"));
                 let more = relation::pairs_header(&source)?;
                 let open = |name| FeatureFile::open(&source, name);
                 ([open("images")?, open("texts")?], owners.transpose()?, more)
@@ -45,7 +46,7 @@ impl Embeddings {
             [images, texts] => ([FeatureFile::open_npy(images)?, FeatureFile::open_npy(texts)?], None, None),
             [images, texts, owners] => {
                 let files = [FeatureFile::open_npy(images)?, FeatureFile::open_npy(texts)?];
-                (files, Some(Array::open_npy(owners)?), None)
+                (files, Some(Numbers::Array(Array::open_npy(owners)?)), None)
             }
             _ => {
                 let expected = "one to three paths";

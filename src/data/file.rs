@@ -18,6 +18,7 @@ use super::{
     tensors::Tensors,
 };
 use crate::Result;
+use crate::io::RowList;
 use std::path::Path;
 #[cfg(feature = "native")]
 use std::path::PathBuf;
@@ -101,6 +102,20 @@ impl Source {
             Self::Manifest(manifest) => manifest.has(name),
             Self::Memory(arrays) => arrays.has(name),
             Self::Files(files) => files.has(name),
+        }
+    }
+
+    /// The row numbers `name`, where they follow from how the dataset is laid out.
+    pub fn rows(&self, name: &str) -> Option<&RowList> {
+        match self {
+            #[cfg(feature = "native")]
+            Self::Folder(folder) => folder.rows(name),
+            #[cfg(feature = "native")]
+            Self::Table(table) => table.rows(name),
+            #[cfg(feature = "native")]
+            Self::Manifest(manifest) => manifest.rows(name),
+            Self::Memory(arrays) => arrays.rows(name),
+            _ => None,
         }
     }
 

@@ -3,7 +3,6 @@
 //! Knows the names of files, in every layout that is read. A plain `.npy` file comes first, then numbered `.npy` files,
 //! then Parquet and Arrow files. The arrays of other programs' layouts count only where no such file exists.
 
-use super::arrays::Arrays;
 use super::columns::{self, EXTENSIONS};
 use super::file::{ARRAYS, TEXTS};
 use super::foreign;
@@ -12,6 +11,8 @@ use super::npy::npy_header;
 use super::positioned::Header;
 use super::scan::Scan;
 use super::shards::{check_numbers, join_files, numbered, pattern};
+use super::splits::TEXT_TO_IMAGE;
+use crate::io::RowList;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +39,7 @@ pub(super) struct Folder {
     /// Arrays whose headers are known: those of other programs' layouts.
     headers: BTreeMap<&'static str, Header>,
     /// Arrays that follow from the layout.
-    derived: Arrays,
+    derived: BTreeMap<&'static str, RowList>,
     /// Where the captions and the names of images are.
     lines: [Lines; 2],
     notes: Vec<String>,
@@ -83,7 +84,7 @@ impl Folder {
             entries,
             places,
             headers: BTreeMap::new(),
-            derived: Arrays::new(),
+            derived: BTreeMap::new(),
             lines,
             notes: Vec::new(),
         }
@@ -123,7 +124,7 @@ impl Folder {
                 self.path.join(&files[0].1).display().to_string()
             }
             (None, Some(Place::Npy)) => self.npy(name).display().to_string(),
-            (None, None) if self.derived.has(name) => {
+            (None, None) if self.derived.contains_key(name) => {
                 format!("{} (from its layout)", self.npy(name).display())
             }
             (None, None) => self.npy(name).display().to_string(),
@@ -135,8 +136,14 @@ impl Folder {
     pub fn has(&self, name: &str) -> bool {
         self.places.contains_key(name)
             || self.headers.contains_key(name)
-            || self.derived.has(name)
+            || self.derived.contains_key(name)
             || foreign::has_array(&self.entries, name)
+    }
+
+    /// The row numbers `name`, where they follow from the layout.
+    pub fn rows(&self, name: &str) -> Option<&RowList> {
+        let is_file = self.places.contains_key(name) || self.headers.contains_key(name);
+        self.derived.get(name).filter(|_| !is_file)
     }
 
     /// The header of the array `name`.
@@ -158,7 +165,6 @@ impl Folder {
                 check_numbers(&self.path, files)?;
                 columns::header(self.label(name), &self.join(files), name)
             }
-            None if self.derived.has(name) => self.derived.header(name, self.label(name)),
             None => {
                 let foreign = foreign::array(&self.path, &self.entries, name);
                 let scan = || Scan::without_texts(&self.path, &self.entries).filter(|_| name == "texts");
@@ -215,7 +221,7 @@ impl Folder {
             pairs(images, texts)?;
             if !self.places.contains_key("text_to_image") {
                 let rows = images.2.iter().sum::<u64>();
-                self.derived = Arrays::new().with_rows("text_to_image", &(0..rows).collect::<Vec<_>>());
+                self.derived.insert(TEXT_TO_IMAGE, (0..rows).into());
             }
         }
         if sides.is_empty() {
@@ -253,7 +259,7 @@ impl Folder {
         }
         for (name, rows) in scan.rows {
             if !self.places.contains_key(name) {
-                self.derived = std::mem::take(&mut self.derived).with_rows(name, &rows);
+                self.derived.insert(name, rows);
             }
         }
         self.set_lines(0, scan.captions);

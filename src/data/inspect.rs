@@ -7,9 +7,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::look::{Look, Scope};
-use super::suspicions::{EXTREME, Suspicion, VARIES};
+use super::suspicions::{BYTES, EXTREME, Suspicion, VARIES};
 use super::{Dataset, FeatureFile, Side, Split, Summary};
 use crate::Result;
+use crate::io::RowList;
 
 /// What [`Dataset::inspect`] finds.
 #[derive(Debug, Clone, Serialize)]
@@ -109,7 +110,7 @@ impl Dataset {
         self.files().map(|file| file.rows as u64 * file.row_bytes() as u64).sum()
     }
 
-    /// Reads all features and reports what is in them. It needs no device.
+    /// Reads all features and reports what is in them. It needs no device. Of a side with more than 2^32 items it reads a sample.
     ///
     /// ```
     /// let data = wgoal::Dataset::open("data/clipart-mini")?;
@@ -130,7 +131,9 @@ impl Dataset {
         };
         for side in [Side::Image, Side::Text] {
             let items = (0..self.items(side) as u64).into();
-            for look in self.looks(&Scope { side, items: &items, most: None }, true, true) {
+            for look in
+                self.looks(&Scope { side, items: &items, most: self.most_looked_at(side) }, true, true)
+            {
                 inspection.faults.extend(self.bad_row(&look));
                 inspection.remarks.extend(look.remarks(self, false));
                 inspection.arrays.push(ArrayInspection::of(&look));
@@ -143,6 +146,11 @@ impl Dataset {
             inspection.faults.extend(lines.map(|fault| fault.to_string()));
         }
         inspection
+    }
+
+    /// Most bytes of an array of a side to read. All rows beyond 2^32 would take days, and memory for each of them.
+    fn most_looked_at(&self, side: Side) -> Option<usize> {
+        (self.items(side) > u32::MAX as usize).then_some(BYTES)
     }
 
     /// The error of the first row that cannot be used.
@@ -161,9 +169,9 @@ impl Dataset {
             [from, into].iter().all(|&split| !self.split(split).images.is_empty())
         };
         let shared = |(from, into): (Split, Split)| {
-            let mut inside = vec![false; self.images()];
-            self.split(from).images.iter().for_each(|image| inside[image as usize] = true);
-            let same = self.split(into).images.iter().filter(|&image| inside[image as usize]).count();
+            let lists = [from, into].map(|split| &self.split(split).images);
+            let [first, second] = lists.map(RowList::count_distinct);
+            let same = first + second - RowList::union(lists).len();
             let splits = [from, into].map(|split| split.to_string());
             SharedRows { splits, same_images: same, equal_images: 0, equal_captions: 0 }
         };

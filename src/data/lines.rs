@@ -29,9 +29,30 @@ pub(super) enum Lines {
     Column(Vec<PathBuf>, &'static [&'static str]),
 }
 
+/// The most lines that are read.
+const MOST: u64 = u32::MAX as u64;
+
 impl Lines {
+    /// The files in messages, if there are any.
+    fn there(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Bytes(label, _) => Some(label.clone()),
+            #[cfg(feature = "native")]
+            Self::File(path) => path.exists().then(|| path.display().to_string()),
+            #[cfg(feature = "native")]
+            Self::Files(paths) | Self::Listed(paths) | Self::Column(paths, _) => Some(label(paths)),
+        }
+    }
+
     /// Reads one line for each of `items`. `counted` says what the items are, for messages.
     pub fn read(&self, items: usize, counted: &str) -> Result<Option<Vec<String>>> {
+        if items as u64 > MOST {
+            let Some(label) = self.there() else { return Ok(None) };
+            let expected = format!("at most {MOST} lines, because memory holds all of them");
+            let found = format!("{items}, one for each {counted}");
+            return Err(Error::data(label, expected, found, "move the file away: training does without it"));
+        }
         let (label, lines): (String, Vec<String>) = match self {
             Self::None => return Ok(None),
             Self::Bytes(label, bytes) => match str::from_utf8(bytes) {

@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::array::{Array, FeatureFile};
+use super::array::FeatureFile;
 use super::file::Source;
-use super::numbers::Integer;
+use super::numbers::Numbers;
 use crate::io::RowList;
 use crate::model::Side;
 use crate::{Error, Result};
@@ -60,13 +60,13 @@ impl Local {
             let label = rows.label.clone();
             return Ok(Some(Self { rows, items: Items::Even(group), label, more: 0 }));
         }
-        let array = Array::<Integer>::open(source, if by_lengths { lengths } else { offsets })?;
+        let array = Numbers::open(source, if by_lengths { lengths } else { offsets })?;
         let offsets = if by_lengths { read_lengths(&array, &rows)? } else { read_offsets(&array, &rows)? };
         let items = match rows.group {
             None => Items::Ragged(offsets),
             Some(group) => Items::Padded(group, lengths_of(&offsets).collect()),
         };
-        Ok(Some(Self { rows, items, label: array.label, more: usize::from(by_offsets) }))
+        Ok(Some(Self { rows, items, label: array.label().clone(), more: usize::from(by_offsets) }))
     }
 
     /// The array that determines the number of items.
@@ -132,7 +132,7 @@ impl Local {
             Items::Ragged(offsets) => (0, Some(offsets)),
             Items::Padded(rows, lengths) => (*rows as u64, Some(lengths)),
         };
-        self.rows.shape().into_iter().chain([rows]).chain(offsets.into_iter().flatten())
+        self.rows.shape().into_iter().chain([rows]).chain(offsets.into_iter().flat_map(super::to_hash))
     }
 }
 
@@ -143,11 +143,11 @@ fn lengths_of(offsets: &RowList) -> impl Iterator<Item = u64> + '_ {
 
 /// Checks offsets: they start at 0 and increase, up to the number of rows. If items are padded to the same number of
 /// rows, each offset exceeds the one before by at most that number.
-fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
+fn read_offsets(array: &Numbers, rows: &FeatureFile) -> Result<RowList> {
     const ADVICE: &str = "write where the rows of every item start, and after the last item their number";
     const CUMULATE: &str =
         "if these are the numbers of rows of the items, save numpy.r_[0, numpy.cumsum(array)]";
-    let offsets = array.read_all(ADVICE)?;
+    let offsets = array.read(ADVICE)?;
     let sum = || offsets.iter().fold(0u64, u64::saturating_add);
     let items = rows.group.map(|group| rows.rows / group);
     // Lengths in place of offsets are recognised by their count or their sum.
@@ -160,7 +160,7 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
     let advice = if lengths { CUMULATE } else { ADVICE };
     let fault = |position: usize, expected: String, advice: &str| {
         Err(Error::data(
-            format!("{} position {position}", array.label),
+            format!("{} position {position}", array.label()),
             expected,
             offsets.at(position),
             advice,
@@ -169,10 +169,10 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
     match items {
         Some(items) if offsets.len() != items + 1 => {
             let expected = format!("{} values, one for each item of {} and one more", items + 1, rows.label);
-            return Err(Error::data(&array.label, expected, offsets.len(), advice));
+            return Err(Error::data(array.label(), expected, offsets.len(), advice));
         }
         None if offsets.len() < 2 && !lengths => {
-            return Err(Error::data(&array.label, "two values or more", offsets.len(), advice));
+            return Err(Error::data(array.label(), "two values or more", offsets.len(), advice));
         }
         _ => {}
     }
@@ -205,15 +205,15 @@ fn read_offsets(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
 
 /// Checks the numbers of rows of the items, and returns where the rows of every item start. Their sum is the number of
 /// rows, unless items are padded to the same number of rows.
-fn read_lengths(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
+fn read_lengths(array: &Numbers, rows: &FeatureFile) -> Result<RowList> {
     const ADVICE: &str = "write the number of rows of every item, without padding";
-    let lengths = array.read_all(ADVICE)?;
+    let lengths = array.read(ADVICE)?;
     let most = rows.group.unwrap_or(rows.rows);
     if let Some(items) = rows.group.map(|group| rows.rows / group)
         && lengths.len() != items
     {
         let expected = format!("{items} values, one for each item of {}", rows.label);
-        return Err(Error::data(&array.label, expected, lengths.len(), ADVICE));
+        return Err(Error::data(array.label(), expected, lengths.len(), ADVICE));
     }
     if let Some(item) = lengths.iter().position(|length| !(1..=most).contains(&(length as usize))) {
         let advice = match lengths.at(item) {
@@ -222,7 +222,7 @@ fn read_lengths(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
         };
         let expected = format!("a number of rows from 1 to {most}");
         return Err(Error::data(
-            format!("{} position {item}", array.label),
+            format!("{} position {item}", array.label()),
             expected,
             lengths.at(item),
             advice,
@@ -231,7 +231,7 @@ fn read_lengths(array: &Array<Integer>, rows: &FeatureFile) -> Result<RowList> {
     let sum = lengths.iter().fold(0, u64::saturating_add);
     if rows.group.is_none() && sum != rows.rows as u64 {
         let expected = format!("lengths that add up to {}, the rows of {}", rows.rows, rows.label);
-        return Err(Error::data(&array.label, expected, sum, ADVICE));
+        return Err(Error::data(array.label(), expected, sum, ADVICE));
     }
     // The sum is at most the number of rows, with padding or without.
     let mut end = 0;

@@ -7,12 +7,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::hash::Hash;
+use super::sample::{RUN, sample};
 use super::{Dataset, FeatureFile, Side, Split};
 use crate::io::RowList;
 use crate::math::dot;
-
-/// Items per run of neighbours in a sample.
-pub(super) const RUN: usize = 64;
 
 /// What one array of features holds.
 pub(super) struct Look<'a> {
@@ -82,12 +80,14 @@ impl Dataset {
         looks
     }
 
-    /// The split of every item of a side, as its position in [`Split::ALL`].
-    fn split_of(&self, side: Side) -> Vec<Option<u8>> {
-        let mut of = vec![None; self.items(side)];
+    /// The split of each of these items of a side, which ascend, as its position in [`Split::ALL`].
+    fn split_of(&self, side: Side, hashes: &[(u64, u128)]) -> Vec<Option<u8>> {
+        let mut of = vec![None; hashes.len()];
+        let place = |row: u64| hashes.partition_point(|&(item, _)| item < row);
         for (rows, split) in self.splits.iter().zip(0..) {
-            let items = if side == Side::Image { &rows.images } else { &rows.texts };
-            items.iter().for_each(|item| of[item as usize] = Some(split));
+            for (start, len) in rows.of(side).runs() {
+                of[place(start)..place(start + len as u64)].fill(Some(split));
+            }
         }
         of
     }
@@ -134,12 +134,12 @@ impl Dataset {
 
     /// Finds equal items by their hashes.
     fn compare(&self, look: &mut Look, hashes: &[(u64, u128)]) {
-        let of = self.split_of(look.side);
+        let of = self.split_of(look.side, hashes);
         let mut groups: HashMap<u128, Equal> = HashMap::with_capacity(hashes.len());
         let text_image = |text: u64| self.text_to_image.get(text as usize);
-        for &(item, hash) in hashes {
+        for (&(item, hash), of) in hashes.iter().zip(&of) {
             let group = groups.entry(hash).or_insert(Equal { first: item, of_split: [None; 3] });
-            if let Some(split) = of[item as usize] {
+            if let Some(split) = *of {
                 group.of_split[split as usize].get_or_insert(item);
             }
             if group.first != item {
@@ -151,8 +151,9 @@ impl Dataset {
             }
         }
         for (from, into) in [(0, 1), (0, 2), (1, 2)] {
-            let leaked = hashes.iter().filter(|(item, _)| of[*item as usize] == Some(into as u8));
-            let mut leaked = leaked.filter_map(|(item, hash)| Some((*item, groups[hash].of_split[from]?)));
+            let leaked = hashes.iter().zip(&of).filter(|(_, of)| **of == Some(into as u8));
+            let mut leaked =
+                leaked.filter_map(|((item, hash), _)| Some((*item, groups[hash].of_split[from]?)));
             if let Some(first) = leaked.next() {
                 let count = 1 + leaked.count();
                 look.leaks.push(Leak { from: Split::ALL[from], into: Split::ALL[into], count, first });
@@ -226,30 +227,5 @@ impl<'a> Look<'a> {
     /// The largest magnitude of a value.
     pub fn largest(&self) -> f32 {
         self.columns().fold(0f32, |most, (_, low, high)| most.max(-low).max(high))
-    }
-}
-
-/// At most `most` of `items`, in runs of neighbours that are spread from the first to the last.
-fn sample(items: &RowList, most: usize) -> RowList {
-    if items.len() <= most {
-        return items.clone();
-    }
-    let (runs, last) = ((most / RUN).max(1), items.len() - RUN.min(items.len()));
-    let start = |run: usize| if runs > 1 { run * last / (runs - 1) } else { 0 };
-    (0..runs).flat_map(|run| items.between(start(run)..start(run) + RUN)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_runs_from_the_first_to_the_last() {
-        let items: RowList = (0..1000).map(|i| 3 * i).collect();
-        assert_eq!(sample(&items, 1000), items);
-        let some = sample(&items, 256);
-        assert_eq!((some.len(), some.at(0), some.at(255)), (256, 0, 2997));
-        assert!(some.chunks(RUN).all(|run| run.windows(2).all(|pair| pair[1] == pair[0] + 3)));
-        assert_eq!(sample(&items, 64), items.to_vec()[..64]);
     }
 }

@@ -7,7 +7,8 @@ use super::file::ARRAYS;
 use super::lines::Lines;
 use super::positioned::{Header, PositionedFile};
 use super::shards::{between, check_numbers, join_files};
-use crate::io::SMALL;
+use super::splits::TEXT_TO_IMAGE;
+use crate::io::{Collected, RowList, SMALL};
 use crate::{Error, Plain, Result};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -29,7 +30,12 @@ struct Listed {
 pub(super) struct Manifest {
     label: String,
     files: BTreeMap<&'static str, Vec<Listed>>,
+    /// Row numbers that the list itself has.
+    rows: BTreeMap<&'static str, RowList>,
 }
+
+/// The keys that may have ranges of rows in place of files.
+const RANGES: [&str; 4] = [TEXT_TO_IMAGE, "split_train", "split_val", "split_test"];
 
 impl Manifest {
     /// Reads the list. `None` if the file holds something else.
@@ -42,7 +48,7 @@ impl Manifest {
         file.read(|| label.clone(), &mut bytes, 0)?;
         let Some(entries) = list(&bytes) else { return Ok(None) };
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut files = BTreeMap::new();
+        let (mut files, mut rows) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in entries {
             let Some(name) = ARRAYS.into_iter().chain(LINES).find(|name| *name == key) else {
                 let names: Vec<_> = ARRAYS.into_iter().chain(LINES).collect();
@@ -54,6 +60,10 @@ impl Manifest {
                 Value::Array(values) => values,
                 value => vec![value],
             };
+            if RANGES.contains(&name) && values.iter().any(|value| value.get("first").is_some()) {
+                rows.insert(name, ranges(&format!("{label} {name}"), &values)?);
+                continue;
+            }
             let mut listed = Vec::new();
             for value in values {
                 listed.extend(entry(&format!("{label} {name}"), folder, value)?);
@@ -64,7 +74,7 @@ impl Manifest {
             }
             files.insert(name, listed);
         }
-        Ok(Some(Self { label, files }))
+        Ok(Some(Self { label, files, rows }))
     }
 
     /// Every file of the list.
@@ -82,7 +92,12 @@ impl Manifest {
 
     /// Whether the list has an array `name`.
     pub fn has(&self, name: &str) -> bool {
-        self.files.contains_key(name)
+        self.files.contains_key(name) || self.rows.contains_key(name)
+    }
+
+    /// The row numbers `name`, if the list itself has them.
+    pub fn rows(&self, name: &str) -> Option<&RowList> {
+        self.rows.get(name)
     }
 
     /// The header of the array `name`.
@@ -139,6 +154,25 @@ fn list(bytes: &[u8]) -> Option<Map<String, Value>> {
         value => names_a_file(value),
     });
     is_list.then_some(entries)
+}
+
+/// The rows of ranges, one after the other.
+fn ranges(label: &str, values: &[Value]) -> Result<RowList> {
+    let range = |value: &Value| {
+        let (first, rows) = (value.get("first")?.as_u64()?, value.get("rows")?.as_u64()?);
+        let fits = rows > 0 && value.as_object()?.len() == 2 && first.checked_add(rows)? <= i64::MAX as u64;
+        Some((first, usize::try_from(rows).ok().filter(|_| fits)?))
+    };
+    let mut found = Collected::default();
+    for value in values {
+        let Some((first, rows)) = range(value) else {
+            let expected = "ranges such as {\"first\": 0, \"rows\": 1000}";
+            let advice = "give the first row and the number of rows of each range";
+            return Err(Error::data(label, expected, Plain(&value.to_string()), advice));
+        };
+        found.push_run(first, rows);
+    }
+    Ok(found.finish())
 }
 
 /// The files of an entry: a path, or a path and its number of rows. A `*` in the name stands for a number.

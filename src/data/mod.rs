@@ -6,6 +6,7 @@
 
 mod array;
 mod arrays;
+mod assign;
 mod batch;
 #[cfg(feature = "native")]
 mod columns;
@@ -49,6 +50,7 @@ mod pool;
 mod positioned;
 mod preprocess;
 mod relation;
+mod sample;
 #[cfg(feature = "native")]
 mod scan;
 #[cfg(feature = "native")]
@@ -98,6 +100,9 @@ pub(crate) use embeddings::make_unit;
 pub use inspect::{ArrayInspection, Found, Inspection, SharedRows};
 #[cfg(feature = "native")]
 pub use numbers::{read_ids_npy, read_positions_npy};
+#[cfg(feature = "native")]
+pub(crate) use order::bytes as order_bytes;
+pub(crate) use order::check as check_order;
 pub use order::{block_order, pair_order};
 pub(crate) use preprocess::ReadAhead;
 pub use preprocess::{Preprocess, row_stride};
@@ -723,7 +728,8 @@ fn assumptions(source: &Source, pairs: bool, divided: bool) -> Vec<String> {
     notes
 }
 
-/// Hashes the numbers and the lengths of the lists. Local features come last, then pairs, and only if there are any.
+/// Hashes the numbers and the lengths of the lists. Local features come last, then pairs, and only if there are any. Of a
+/// list with more than 2^32 rows, it hashes the runs of neighbours.
 fn fingerprint(
     sides: &[Features; 2],
     text_image: &RowList,
@@ -731,7 +737,7 @@ fn fingerprint(
     pairs: &[[u64; 2]],
 ) -> u64 {
     let lists = [text_image, &splits[0].images, &splits[1].images, &splits[2].images];
-    let numbers = lists.iter().flat_map(|list| std::iter::once(list.len() as u64).chain(*list));
+    let numbers = lists.iter().flat_map(|list| std::iter::once(list.len() as u64).chain(to_hash(list)));
     let local = sides.iter().zip(1u64..).filter_map(|(side, tag)| Some((side.local.as_ref()?, tag)));
     let bytes = sides
         .iter()
@@ -741,6 +747,12 @@ fn fingerprint(
         .chain(pairs.iter().flatten().copied())
         .flat_map(u64::to_le_bytes);
     fnv(FNV_OFFSET, bytes)
+}
+
+/// The numbers of a list that a fingerprint covers: its rows, or the runs of neighbours where there are more than 2^32 rows.
+fn to_hash(list: &RowList) -> impl Iterator<Item = u64> + '_ {
+    let (rows, runs) = if list.len() > u32::MAX as usize { (0, usize::MAX) } else { (list.len(), 0) };
+    list.between(0..rows).chain(list.runs().take(runs).flat_map(|(start, len)| [start, len as u64]))
 }
 
 pub(crate) const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;

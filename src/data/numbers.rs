@@ -3,6 +3,7 @@
 //! Reads whole arrays of any type. It checks only that the values are row numbers.
 
 use super::array::{Array, Element, Feature, decode_features};
+use super::file::Source;
 use super::header::{Kind, Type, Wanted};
 use crate::io::{Collected, RowList};
 use crate::{Error, Result};
@@ -35,6 +36,58 @@ impl Element for Integer {
             Kind::Uint => Some(Self::Unsigned),
             Kind::Bool => Some(Self::Bool),
             _ => Feature::of(found).map(Self::Float),
+        }
+    }
+}
+
+/// Row numbers of a dataset.
+pub(super) enum Numbers {
+    /// In an array.
+    Array(Array<Integer>),
+    /// That follow from how the dataset is laid out, with their name in messages.
+    List(String, RowList),
+}
+
+impl Numbers {
+    /// Opens the row numbers `name`.
+    pub fn open(source: &Source, name: &str) -> Result<Self> {
+        let Some(rows) = source.rows(name) else { return Array::open(source, name).map(Self::Array) };
+        let label = source.label(name);
+        match rows.is_empty() {
+            true => {
+                Err(Error::data(label, "rows above 0", "shape [0]", "write the array again with its rows"))
+            }
+            false => Ok(Self::List(label, rows.clone())),
+        }
+    }
+
+    /// Their name in messages.
+    pub fn label(&self) -> &String {
+        match self {
+            Self::Array(array) => &array.label,
+            Self::List(label, _) => label,
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Array(array) => array.rows,
+            Self::List(_, rows) => rows.len(),
+        }
+    }
+
+    /// Whether they are true and false.
+    pub fn is_mask(&self) -> bool {
+        matches!(self, Self::Array(array) if array.is_mask())
+    }
+
+    /// Reads them, the positions at which a mask is true. `negative` is the advice for values below zero.
+    pub fn read(&self, negative: &str) -> Result<RowList> {
+        match self {
+            Self::Array(array) if array.is_mask() => array.marked(),
+            Self::Array(array) => array.read_all(negative),
+            Self::List(_, rows) => Ok(rows.clone()),
         }
     }
 }
@@ -85,7 +138,7 @@ impl Array<Integer> {
     }
 
     /// The positions at which a mask is true.
-    pub fn marked(&self) -> Result<RowList> {
+    fn marked(&self) -> Result<RowList> {
         let (mut rows, mut position) = (Collected::default(), 0u64);
         self.by_chunks(|bytes| {
             for (at, _) in (position..).zip(bytes).filter(|(_, byte)| **byte == 1) {

@@ -27,8 +27,19 @@ impl Dataset {
     /// Captions or features that cannot be read.
     pub fn relation(&self, equal: EqualCaptions) -> Result<Option<Arc<Relation>>> {
         let make = || -> Result<Option<Arc<Relation>>> {
+            let most = u32::MAX as usize;
             let class = match equal {
                 EqualCaptions::Off if self.right_pairs.is_empty() => return Ok(None),
+                _ if self.images().max(self.texts()) > most => {
+                    let (what, advice) = match equal {
+                        EqualCaptions::Off => ("the array pairs", "take the array pairs out of the dataset"),
+                        EqualCaptions::Mask => ("equal captions", "give --equal-captions off"),
+                    };
+                    let expected =
+                        format!("at most {most} images and texts, because memory holds {what} of all");
+                    let found = format!("{} and {}", self.images(), self.texts());
+                    return Err(Error::data(&self.name, expected, found, advice));
+                }
                 EqualCaptions::Off => (0..self.texts() as u32).collect(),
                 EqualCaptions::Mask => self.classes()?,
             };

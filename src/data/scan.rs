@@ -6,6 +6,8 @@ use super::lines::Lines;
 use super::npy::npy_header;
 use super::positioned::Header;
 use super::shards::{Piece, join};
+use super::splits::TEXT_TO_IMAGE;
+use crate::io::{Collected, RowList};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +25,7 @@ const GROUPS: u64 = 64;
 /// What the layout holds: arrays in files, arrays that follow, and captions.
 pub(super) struct Scan {
     pub headers: Vec<(&'static str, Header)>,
-    pub rows: Vec<(&'static str, Vec<u64>)>,
+    pub rows: Vec<(&'static str, RowList)>,
     pub captions: Lines,
 }
 
@@ -115,16 +117,17 @@ fn files(folder: &Path, entries: &[String]) -> Vec<Files> {
 }
 
 /// The rows of the splits, and the image row of every text.
-fn derived(files: &[Files], counts: &[(u64, u64)]) -> Vec<(&'static str, Vec<u64>)> {
-    let (mut first, mut text_to_image, mut found) = (0, Vec::new(), Vec::new());
+fn derived(files: &[Files], counts: &[(u64, u64)]) -> Vec<(&'static str, RowList)> {
+    let (mut first, mut text_to_image, mut found) = (0, Collected::default(), Vec::new());
     for (Files { array, .. }, &(images, captions)) in files.iter().zip(counts) {
-        found.push((*array, (first..first + images).collect()));
+        found.push((*array, (first..first + images).into()));
         let each = captions / images;
-        text_to_image.extend((0..captions).map(|caption| first + caption / each));
+        (0..captions).for_each(|caption| text_to_image.push(first + caption / each));
         first += images;
     }
+    let text_to_image = text_to_image.finish();
     if !text_to_image.is_empty() {
-        found.push(("text_to_image", text_to_image));
+        found.push((TEXT_TO_IMAGE, text_to_image));
     }
     found
 }

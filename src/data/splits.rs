@@ -1,11 +1,11 @@
 //! Which image is in which split, and which caption is of which image.
 
 use super::Features;
-use super::array::Array;
+use super::assign::assign;
 use super::divide::{Division, divide};
 use super::file::Source;
-use super::numbers::Integer;
-use crate::io::{Collected, RowList, quoted};
+use super::numbers::Numbers;
+use crate::io::{RowList, quoted};
 use crate::model::Side;
 use crate::{Error, Result};
 use std::fmt;
@@ -119,25 +119,21 @@ pub(super) fn text_to_image(
         };
         return Err(Error::data(source.label(NAME), expected, "none", advice));
     }
-    owners(Array::open(source, NAME)?, images, (texts, counted))
+    owners(Numbers::open(source, NAME)?, images, (texts, counted))
 }
 
 /// Reads an array of the image row of every text.
-pub(super) fn owners(
-    array: Array<Integer>,
-    images: usize,
-    (texts, counted): (usize, String),
-) -> Result<RowList> {
-    if array.rows != texts || array.is_mask() {
+pub(super) fn owners(array: Numbers, images: usize, (texts, counted): (usize, String)) -> Result<RowList> {
+    if array.len() != texts || array.is_mask() {
         let expected = format!("{texts} values, one for each {counted}");
-        let found = if array.is_mask() { "a mask".into() } else { array.rows.to_string() };
-        return Err(Error::data(array.label, expected, found, "write the image row of every text"));
+        let found = if array.is_mask() { "a mask".into() } else { array.len().to_string() };
+        return Err(Error::data(array.label(), expected, found, "write the image row of every text"));
     }
-    let rows = array.read_all(
+    let rows = array.read(
         "write the image row of every text, counted from 0; a text without an image has no place here",
     )?;
-    match rows.iter().position(|row| row >= images as u64) {
-        Some(position) => Err(out_of_range(&array.label, position, &rows, images, None)),
+    match rows.position_of(images as u64) {
+        Some(position) => Err(out_of_range(array.label(), position, &rows, images, None)),
         None => Ok(rows),
     }
 }
@@ -158,19 +154,19 @@ fn out_of_range(label: &str, position: usize, rows: &RowList, images: usize, tex
 
 /// The image rows that a split lists, or that its mask over the images marks.
 fn read_split(source: &Source, split: Split, images: usize, text_image: &RowList) -> Result<RowList> {
-    let array = Array::<Integer>::open(source, split.array())?;
+    let array = Numbers::open(source, split.array())?;
     let as_mask = array.is_mask();
-    if as_mask && array.rows != images {
-        let advice = match array.rows == text_image.len() {
+    if as_mask && array.len() != images {
+        let advice = match array.len() == text_image.len() {
             true => "if this is a mask over the texts, save numpy.unique(text_to_image[array])",
             false => "write a value for every image, or the rows of the split's images",
         };
         let expected = format!("a mask of {images} values, one for each image");
-        return Err(Error::data(array.label, expected, format!("{} values", array.rows), advice));
+        return Err(Error::data(array.label(), expected, format!("{} values", array.len()), advice));
     }
     let from_the_end =
         format!("rows are counted from 0; if those below 0 are counted from the end, save array % {images}");
-    let values = if as_mask { array.marked()? } else { array.read_all(&from_the_end)? };
+    let values = array.read(&from_the_end)?;
     // A list of this length cannot consist of the rows 0 and 1 alone, so these numbers are a mask.
     let by_numbers = !as_mask && images > 2 && values.len() == images && values.iter().all(|value| value < 2);
     if as_mask || by_numbers {
@@ -180,12 +176,12 @@ fn read_split(source: &Source, split: Split, images: usize, text_image: &RowList
         let rows: RowList = if by_numbers { marked(&values) } else { values };
         if rows.is_empty() {
             let advice = "mark the images of the split";
-            return Err(Error::data(array.label, "a mask that marks an image", "none marked", advice));
+            return Err(Error::data(array.label(), "a mask that marks an image", "none marked", advice));
         }
         return Ok(rows);
     }
-    match values.iter().position(|row| row >= images as u64) {
-        Some(position) => Err(out_of_range(&array.label, position, &values, images, Some(text_image.len()))),
+    match values.position_of(images as u64) {
+        Some(position) => Err(out_of_range(array.label(), position, &values, images, Some(text_image.len()))),
         None => Ok(values),
     }
 }
@@ -306,6 +302,13 @@ impl Opened<'_> {
     }
 
     fn divided(self) -> Result<[RowList; 3]> {
+        let (images, most) = (self.images.items, u32::MAX as usize);
+        if images > most {
+            let thing = self.source.label(Split::Train.array());
+            let expected = format!("splits, because only up to {most} images are divided by their features");
+            let advice = "write them; a .json list of files can have ranges of rows (docs/your-features.md)";
+            return Err(Error::data(thing, expected, format!("none, and {images} images"), advice));
+        }
         let all = RowList::from(0..self.images.items as u64);
         divide(self.name, self.images, self.text_image, &all, &Division::default())
     }
@@ -317,72 +320,4 @@ impl Opened<'_> {
     fn assign(self, rows: [RowList; 3]) -> Result<[SplitRows; 3]> {
         assign(self.source, rows, self.images.items, self.text_image)
     }
-}
-
-/// Assigns the texts to the splits, and checks that no image is in two splits. A split may have images without a
-/// caption, but not only such images.
-///
-/// The function is long because each check of a split needs what the checks above it found.
-fn assign(
-    source: &Source,
-    splits: [RowList; 3],
-    images: usize,
-    text_image: &RowList,
-) -> Result<[SplitRows; 3]> {
-    // For every image: the number of its split plus one (0 is no split), and its position in the split.
-    let mut owner = vec![0u8; images];
-    let mut place = vec![0usize; images];
-    for (split, rows) in Split::ALL.into_iter().zip(&splits) {
-        for (position, image) in rows.iter().enumerate() {
-            let owned = &mut owner[image as usize];
-            if *owned > 0 {
-                let first = Split::ALL[usize::from(*owned - 1)];
-                let (expected, advice) = match first == split {
-                    true => (
-                        "an image row not listed before",
-                        "list every image once: save numpy.unique(array)".into(),
-                    ),
-                    false => {
-                        let (first, name) = (first.array(), split.array());
-                        let advice = format!(
-                            "keep the splits apart, or results are worthless: for example, save \
-                             numpy.setdiff1d({first}, {name}) as {first}"
-                        );
-                        ("an image of no other split", advice)
-                    }
-                };
-                let thing = format!("{} position {position}", source.label(split.array()));
-                let other = source.label(first.array());
-                let found = format!("row {image}, which is at position {} of {other}", place[image as usize]);
-                return Err(Error::data(thing, expected, found, advice));
-            }
-            *owned = split as u8 + 1;
-            place[image as usize] = position;
-        }
-    }
-
-    let mut captions = <[[Collected; 2]; 3]>::default();
-    for (text, image) in text_image.iter().enumerate() {
-        let image = image as usize;
-        if owner[image] > 0 {
-            let [texts, places] = &mut captions[usize::from(owner[image] - 1)];
-            texts.push(text as u64);
-            places.push(place[image] as u64);
-        }
-    }
-    let mut captions = captions.into_iter();
-    let splits = splits.map(|images| {
-        let [texts, text_image] = captions.next().unwrap_or_default().map(Collected::finish);
-        SplitRows { images, texts, text_image }
-    });
-    for (split, rows) in Split::ALL.iter().zip(&splits) {
-        // Images alone have no texts at all.
-        if !rows.images.is_empty() && rows.texts.is_empty() && !text_image.is_empty() {
-            let found = format!("none: {} names none of its images", source.label("text_to_image"));
-            let advice = "add captions of these images, or list images that have some";
-            let (thing, expected) = (source.label(split.array()), "an image with a caption");
-            return Err(Error::data(thing, expected, found, advice));
-        }
-    }
-    Ok(splits)
 }

@@ -105,6 +105,15 @@ impl Dataset {
         if self.text_to_image.counts_up(self.images()) && self.has(Side::Image) {
             return (Spread { min: 1, mean: 1.0, max: 1 }, 0);
         }
+        if self.images() > u32::MAX as usize {
+            let mut owners = self.text_to_image.to_vec();
+            owners.sort_unstable();
+            let counts = owners.chunk_by(|a, b| a == b).map(<[u64]>::len);
+            let (captioned, Spread { min, max, .. }) = (counts.clone().count(), Spread::of(counts));
+            let (uncaptioned, mean) = (self.images() - captioned, owners.len() as f64 / self.images() as f64);
+            let min = if uncaptioned > 0 { 0 } else { min };
+            return (Spread { min, mean, max }, uncaptioned);
+        }
         let mut captions = vec![0usize; self.images()];
         self.text_to_image.iter().for_each(|image| captions[image as usize] += 1);
         let uncaptioned = captions.iter().filter(|&&count| count == 0).count();

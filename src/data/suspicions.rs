@@ -12,7 +12,7 @@ use crate::io::{RowList, quoted};
 use crate::model::{HeadConfig, Pooling};
 
 /// Most bytes of an array that are read. Reading as much from memory takes a tenth of a second.
-const BYTES: usize = 1 << 28;
+pub(super) const BYTES: usize = 1 << 28;
 /// Fewest rows from which to judge whether a column varies, and whether it is zero throughout.
 const FEW: [usize; 2] = [32, 256];
 /// A column hardly varies if it varies by at most this share of its largest magnitude: f16 and bf16 do not resolve
@@ -66,7 +66,7 @@ impl Dataset {
         if splits.is_empty() {
             return (0..self.items(side) as u64).into();
         }
-        RowList::of_runs(splits.iter().flat_map(|split| self.split(*split).of(side).runs())).sorted()
+        RowList::union(splits.iter().map(|split| self.split(*split).of(side)))
     }
 }
 

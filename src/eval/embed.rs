@@ -3,6 +3,7 @@
 use super::{Evaluation, LandmarkItems, Recall, Truth};
 use crate::data::{Dataset, EqualCaptions, Preprocess, ReadAhead, RowList, Side, Split, Standardizer};
 use crate::device::{Buffer, Device, Upload};
+use crate::io::may_fail;
 use crate::model::{Encoder, Head, HeadConfig, Layout, Pooling};
 use crate::{Error, Result};
 use std::ops::Range;
@@ -107,7 +108,11 @@ impl Head {
         let preprocess = self.preprocess(0.0)?;
         let mut encoder = Encoder::new(device, self, side, chunk)?;
         let (mut host, mut offsets) = (Vec::new(), Vec::new());
-        let mut out = Vec::with_capacity(own.len() * self.layout.embed);
+        let (mut out, numbers) = (Vec::new(), own.len().saturating_mul(self.layout.embed));
+        may_fail(|| out.try_reserve_exact(numbers)).map_err(|_| {
+            let expected = format!("memory for {} embeddings of width {}", own.len(), self.layout.embed);
+            Error::config("embedding", expected, "too little", "embed fewer rows, a split for example")
+        })?;
         let chunks = own.clone().step_by(chunk).map(|first| first..own.end.min(first + chunk));
         let (mut chunks, mut read_ahead) = (chunks.peekable(), ReadAhead::new());
         while let Some(places) = chunks.next() {

@@ -136,19 +136,22 @@ impl RowList {
         self.len() == len && self.runs().next().is_none_or(|run| run == (0, len))
     }
 
-    /// The rows in ascending order.
-    #[must_use]
-    pub(crate) fn sorted(&self) -> Self {
-        if self.is_in_runs() {
-            let mut runs: Vec<_> = self.runs().collect();
-            runs.sort_unstable();
-            if runs.windows(2).all(|pair| pair[1].0 - pair[0].0 >= pair[0].1 as u64) {
-                return Self::of_runs(runs);
+    /// The rows of these lists in ascending order, each once.
+    pub(crate) fn union<'a>(lists: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut runs: Vec<_> = lists.into_iter().flat_map(Self::runs).collect();
+        runs.sort_unstable();
+        let (mut rows, mut before) = (Collected::default(), None);
+        for (start, len) in runs {
+            let last = start + (len as u64 - 1);
+            // The rows up to `before` are collected.
+            match before {
+                Some(before) if last <= before => {}
+                Some(before) if start <= before => rows.push_run(before + 1, (last - before) as usize),
+                _ => rows.push_run(start, len),
             }
+            before = before.max(Some(last));
         }
-        let mut rows = self.to_vec();
-        rows.sort_unstable();
-        rows.into()
+        rows.finish()
     }
 
     /// The rows of these runs, one after the other.
@@ -160,20 +163,18 @@ impl RowList {
 
     /// How many different rows there are.
     pub fn count_distinct(&self) -> usize {
-        let mut runs: Vec<_> = self.runs().collect();
-        runs.sort_unstable();
-        let (mut count, mut before) = (0, None);
-        for (start, len) in runs {
-            let last = start + (len as u64 - 1);
-            // The rows up to `before` are counted.
-            count += match before {
-                Some(before) if last <= before => 0,
-                Some(before) if start <= before => (last - before) as usize,
-                _ => len,
-            };
-            before = before.max(Some(last));
-        }
-        count
+        Self::union([self]).len()
+    }
+
+    /// The first position with a row of `least` or more.
+    pub(crate) fn position_of(&self, least: u64) -> Option<usize> {
+        let mut position = 0;
+        self.runs().find_map(|(start, len)| {
+            let before = least.saturating_sub(start);
+            let found = (before < len as u64).then(|| position + before as usize);
+            position += len;
+            found
+        })
     }
 
     /// The position of a row in a list that ascends.
@@ -325,7 +326,7 @@ mod tests {
     fn lists_hold_their_rows_however_they_are_kept() {
         let scattered: Vec<u64> = (0..200_000).map(|i| i * 7919 % 200_003).collect();
         let far: Vec<u64> = scattered.iter().map(|row| row + LIMIT - 100_000).collect();
-        let runs: Vec<u64> = (0..500).chain(9_000_000_000..9_000_000_500).chain(3..40).collect();
+        let runs: Vec<u64> = (0..500).chain(9_000_000_000..9_000_000_500).chain(480..600).collect();
         for (rows, in_runs) in
             [(vec![], false), (vec![5, 4], false), (scattered, false), (far, false), (runs, true)]
         {
@@ -338,10 +339,12 @@ mod tests {
             assert!(kept.iter().step_by(97).eq(rows.iter().copied().step_by(97)));
             assert!((0..=rows.len()).step_by(13).all(|at| kept.get(at) == rows.get(at).copied()));
             assert_eq!(RowList::of_runs(kept.runs()), kept, "the same rows are kept in the same way");
-            let sorted = kept.sorted();
-            assert!(sorted.iter().is_sorted() && sorted.len() == rows.len());
+            let sorted = RowList::union([&kept, &kept]);
+            let expected: std::collections::BTreeSet<u64> = rows.iter().copied().collect();
+            assert!(sorted.iter().eq(expected) && sorted.len() == kept.count_distinct());
             for row in rows.iter().step_by(1001) {
                 assert_eq!(sorted.position_in_ascending(*row).map(|at| sorted.at(at)), Some(*row));
+                assert_eq!(kept.position_of(*row), rows.iter().position(|other| other >= row));
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The needs are lower bounds. They follow from options and files alone, so they are checked before anything is allocated.
 
 use super::TrainConfig;
-use crate::data::{Dataset, Side};
+use crate::data::{Dataset, Side, Split, order_bytes};
 use crate::model::Layout;
 use crate::{Error, Result};
 use sysinfo::{MemoryRefreshKind, System};
@@ -73,7 +73,16 @@ pub(super) fn check_run(dataset: &Dataset, config: &TrainConfig) -> Result<()> {
     let copies = 5 + states + 3 * (states + 3);
     let need = parameters.saturating_mul(4 * copies);
     let what = format!("for the {copies} copies of {parameters} parameters that a run holds");
-    available().map_or(Ok(()), |free| compare("training", need, free, &what, "lower --embed, or free memory"))
+    let Some(free) = available() else { return Ok(()) };
+    compare("training", need, free, &what, "lower --embed, or free memory")?;
+    let captions = dataset.split(Split::Train).texts.len();
+    let window = config.shuffle.window(config.batch);
+    let advice = match window {
+        None => "give --shuffle blocks, or free memory",
+        Some(_) => "give --shuffle blocks with a smaller window, or free memory",
+    };
+    let what = format!("for the order of {captions} training captions");
+    compare("--shuffle", order_bytes(captions, window), free, &what, advice)
 }
 
 /// Checks that the memory holds the covariances of features of these widths, with two more matrices of their size. Sums of

@@ -17,7 +17,8 @@ use super::{Init, Pipeline, StepStats, TrainConfig};
 #[cfg(feature = "native")]
 use crate::cluster::Measured;
 use crate::data::{
-    Batches, BatchesOf, Dataset, Preprocess, Side, Split, SplitRows, rows_of_steps, steps_per_epoch,
+    Batches, BatchesOf, Dataset, Preprocess, Side, Split, SplitRows, check_order, rows_of_steps,
+    steps_per_epoch,
 };
 use crate::device::Device;
 use crate::eval::{Evaluation, LandmarkItems, Recall, Truth};
@@ -192,6 +193,7 @@ impl Trainer {
             let is_shared = SHARES_BANK && config.slices > 0;
             Bank::check(device, config.memory_bank.min(captions), [pairs, config.embed], is_shared)?;
         }
+        check_order(captions, config.shuffle.window(config.batch))?;
         #[cfg(feature = "native")]
         check_run(dataset, config)?;
         let landmarks = LandmarkItems::of(dataset, config.landmarks, config.seed);

@@ -90,7 +90,7 @@ impl Pipeline {
         &mut self,
         (epoch, steps): (usize, usize),
         rows: Option<&[Vec<f32>; 2]>,
-        ids: impl FnOnce(std::ops::Range<usize>) -> Vec<[Vec<u64>; 2]>,
+        ids: impl FnOnce(std::ops::Range<usize>) -> Result<Vec<[Vec<u64>; 2]>>,
     ) -> Result<()> {
         self.start_epoch(epoch);
         if self.bank_capacity == 0 || !self.banking {
@@ -106,7 +106,7 @@ impl Pipeline {
             let advice = "resume from the run's last.safetensors";
             return Err(Error::checkpoint("checkpoint", expected, found, advice));
         }
-        self.pending_bank = Some(PendingBank { steps, rows: rows.clone(), ids: ids(batches) });
+        self.pending_bank = Some(PendingBank { steps, rows: rows.clone(), ids: ids(batches)? });
         Ok(())
     }
 

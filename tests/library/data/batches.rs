@@ -29,7 +29,7 @@ fn an_order_is_a_shuffle_of_its_seed_and_epoch() {
     assert_eq!(order.iter().collect::<HashSet<_>>().len(), 1000);
     assert!(order.iter().all(|&pair| pair < 1000));
     assert_eq!(order, pair_order(1000, 1, 1));
-    let fixed = |other: Vec<u32>| order.iter().zip(other).filter(|(a, b)| *a == b).count();
+    let fixed = |other: Vec<u64>| order.iter().zip(other).filter(|(a, b)| *a == b).count();
     assert!(
         fixed((0..1000).collect()) < 10
             && fixed(pair_order(1000, 1, 2)) < 10
@@ -281,6 +281,7 @@ fn a_file_far_larger_than_memory_is_read_by_row() {
 
 #[test]
 fn blocks_are_shuffled_and_their_pairs_within_windows() {
+    let block_order = |pairs, window, seed, epoch| block_order(pairs, window, seed, epoch).unwrap();
     let order = block_order(10_000, 1024, 1, 1);
     assert_eq!(order.iter().collect::<HashSet<_>>().len(), 10_000);
     assert!(order.iter().all(|&pair| pair < 10_000));

@@ -265,3 +265,50 @@ fn a_list_of_files_says_what_is_wrong_with_it() {
     let missing = Arc::new(Dataset::open(&list).unwrap()).caption(0).unwrap_err().to_string();
     assert!(missing.contains("words.txt: expected lines of text, found no such file"), "{missing}");
 }
+
+#[test]
+fn splits_may_be_ranges_in_a_list_of_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = npy("<f4", &[N, Q], &floats("<f4", &features(N, Q)));
+    fs::write(dir.path().join("images.npy"), &good("<f4", "<i8")["images.npy"]).unwrap();
+    fs::write(dir.path().join("texts.npy"), &texts).unwrap();
+    let open = |train: &str| {
+        let files = r#""images": "images.npy", "texts": "texts.npy", "split_val": {"first": 2, "rows": 1}"#;
+        fs::write(dir.path().join("list.json"), format!("{{{files}, \"split_train\": {train}}}")).unwrap();
+        Dataset::open(dir.path().join("list.json"))
+    };
+    let dataset = open(r#"[{"first": 4, "rows": 2}, {"rows": 2, "first": 0}]"#).unwrap();
+    let train = dataset.split(Split::Train);
+    assert_eq!((train.images.to_vec(), train.texts.to_vec()), (vec![4, 5, 0, 1], vec![0, 1, 4, 5]));
+    assert_eq!(
+        (train.text_image.to_vec(), dataset.split(Split::Val).images.to_vec()),
+        (vec![2, 3, 0, 1], vec![2])
+    );
+    fs::write(dir.path().join("split_train.npy"), ids("<i8", &[4, 5, 0, 1])).unwrap();
+    fs::write(dir.path().join("split_val.npy"), ids("<i8", &[2])).unwrap();
+    assert_eq!(dataset.fingerprint(), Dataset::open(dir.path()).unwrap().fingerprint());
+    let refused = |train: &str| {
+        let error = open(train).unwrap_err().to_string();
+        error.replace(&dir.path().display().to_string(), "DIR")
+    };
+    for wrong in [
+        r#"{"first":5,"rows":0}"#,
+        r#"{"first":-1,"rows":1}"#,
+        r#"{"first":1}"#,
+        r#"{"first":0,"rows":1,"step":2}"#,
+        r#"{"first":9223372036854775807,"rows":1}"#,
+    ] {
+        let expected = "DIR/list.json split_train: expected ranges such as {\"first\": 0, \"rows\": 1000}";
+        let advice = "give the first row and the number of rows of each range";
+        assert_eq!(refused(wrong), format!("{expected}, found {wrong}; {advice}"));
+    }
+    assert!(refused(r#"[{"first": 0, "rows": 1}, "a.npy"]"#).contains("found \"a.npy\"; give the first row"));
+    assert_eq!(
+        refused(r#"{"first": 6, "rows": 3000000000}"#),
+        "DIR/list.json split_train position 1: expected an image row from 0 to 6, found 7; number the images by their row in \
+         images, from 0"
+    );
+    assert!(
+        refused(r#"{"first": 1, "rows": 3}"#).contains("expected an image of no other split, found row 2")
+    );
+}
