@@ -73,6 +73,7 @@ impl SplitArgs {
                 &advice,
             ));
         }
+        dataset.check_division()?;
         let splits = if self.missing { self.of_missing(&dataset)? } else { self.of_all(&dataset)? };
         let path = |split: Split| out.join(format!("split_{split}.npy"));
         for (split, _) in &splits {

@@ -10,6 +10,9 @@ use super::{Dataset, Features, Split};
 use crate::io::RowList;
 use crate::{Error, Result};
 
+/// The most images that are divided.
+const MOST: u64 = u32::MAX as u64;
+
 /// How to divide images into splits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -67,6 +70,14 @@ impl Division {
 }
 
 impl Dataset {
+    /// Checks that there are not too many images for [`Dataset::divide`].
+    ///
+    /// # Errors
+    /// More than 2^32 - 1 images.
+    pub fn check_division(&self) -> Result<()> {
+        check(&self.name, &self.sides[0])
+    }
+
     /// Divides some image rows into splits. The result is the image rows of train, val and test, ascending. It depends
     /// on the rows, on which images have captions and on which images have the same features, and on nothing else.
     ///
@@ -85,7 +96,7 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Division::validate`], a row that is no image, a file that can no longer be read, and too few images
+    /// Those of [`Division::validate`], more than 2^32 - 1 images, a row that is no image, a file that can no longer be read, and too few images
     /// with captions to give every split one.
     pub fn divide(&self, images: &RowList, division: &Division) -> Result<[RowList; 3]> {
         if let Some(row) = images.iter().find(|&row| row >= self.images() as u64) {
@@ -94,6 +105,16 @@ impl Dataset {
         }
         divide(&self.name, &self.sides[0], &self.text_to_image, images, division)
     }
+}
+
+/// Checks that there are not too many images to divide.
+fn check(name: &str, features: &Features) -> Result<()> {
+    if features.items as u64 <= MOST {
+        return Ok(());
+    }
+    let expected = format!("splits, or at most {MOST} images to divide, because memory holds a hash of each");
+    let advice = "write the splits; a .json list of files can have ranges of rows (docs/your-features.md)";
+    Err(Error::data(name, expected, format!("{} images", features.items), advice))
 }
 
 /// Images with the same features.
@@ -112,6 +133,7 @@ pub(super) fn divide(
     division: &Division,
 ) -> Result<[RowList; 3]> {
     division.validate()?;
+    check(name, features)?;
     let mut captioned = vec![false; features.items];
     text_to_image.iter().for_each(|image| captioned[image as usize] = true);
     let mut images = images.to_vec();

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::look::{Look, Scope};
 use super::suspicions::{BYTES, EXTREME, Suspicion, VARIES};
-use super::{Dataset, FeatureFile, Side, Split, Summary};
+use super::{Dataset, FeatureFile, Features, Side, Split, Summary};
 use crate::Result;
 use crate::io::RowList;
 
@@ -105,9 +105,16 @@ impl Dataset {
         Self::open_leniently(path.as_ref())
     }
 
-    /// Bytes of all features. [`Dataset::inspect`] reads them once.
+    /// Bytes of the features that [`Dataset::inspect`] reads.
     pub fn feature_bytes(&self) -> u64 {
-        self.files().map(|file| file.rows as u64 * file.row_bytes() as u64).sum()
+        let of_side = |side: Side| {
+            let Features { pooled, local, .. } = &self.sides[side as usize];
+            let files = pooled.iter().chain(local.iter().map(|local| &local.rows));
+            let bytes = files.map(|file| file.rows as u64 * file.row_bytes() as u64);
+            let most = self.most_looked_at(side).map_or(u64::MAX, |most| most as u64);
+            bytes.map(|bytes| bytes.min(most)).sum::<u64>()
+        };
+        [Side::Image, Side::Text].map(of_side).iter().sum()
     }
 
     /// Reads all features and reports what is in them. It needs no device. Of a side with more than 2^32 items it reads a sample.

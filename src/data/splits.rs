@@ -302,13 +302,6 @@ impl Opened<'_> {
     }
 
     fn divided(self) -> Result<[RowList; 3]> {
-        let (images, most) = (self.images.items, u32::MAX as usize);
-        if images > most {
-            let thing = self.source.label(Split::Train.array());
-            let expected = format!("splits, because only up to {most} images are divided by their features");
-            let advice = "write them; a .json list of files can have ranges of rows (docs/your-features.md)";
-            return Err(Error::data(thing, expected, format!("none, and {images} images"), advice));
-        }
         let all = RowList::from(0..self.images.items as u64);
         divide(self.name, self.images, self.text_image, &all, &Division::default())
     }

@@ -326,7 +326,7 @@ mod tests {
     fn lists_hold_their_rows_however_they_are_kept() {
         let scattered: Vec<u64> = (0..200_000).map(|i| i * 7919 % 200_003).collect();
         let far: Vec<u64> = scattered.iter().map(|row| row + LIMIT - 100_000).collect();
-        let runs: Vec<u64> = (0..500).chain(9_000_000_000..9_000_000_500).chain(480..600).collect();
+        let runs: Vec<u64> = (0..500).chain(480..600).chain(9_000_000_000..9_000_000_500).collect();
         for (rows, in_runs) in
             [(vec![], false), (vec![5, 4], false), (scattered, false), (far, false), (runs, true)]
         {
@@ -342,7 +342,7 @@ mod tests {
             let sorted = RowList::union([&kept, &kept]);
             let expected: std::collections::BTreeSet<u64> = rows.iter().copied().collect();
             assert!(sorted.iter().eq(expected) && sorted.len() == kept.count_distinct());
-            for row in rows.iter().step_by(1001) {
+            for row in rows.iter().step_by((rows.len() / 1200).max(1)) {
                 assert_eq!(sorted.position_in_ascending(*row).map(|at| sorted.at(at)), Some(*row));
                 assert_eq!(kept.position_of(*row), rows.iter().position(|other| other >= row));
             }
