@@ -6,6 +6,7 @@
 mod alone;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod parts;
 mod slices;
 #[cfg(feature = "native")]
 mod sum;
@@ -17,13 +18,12 @@ mod waiting;
 pub use alone::Alone;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+pub(crate) use parts::Parts;
 pub use slices::{SLICES, Slices};
 #[cfg(feature = "native")]
 pub(crate) use sum::sum;
 pub(crate) use team::Team;
 pub use team::end;
-#[cfg(feature = "native")]
-pub(crate) use team::share;
 pub(crate) use tree::{Node, Tree};
 #[cfg(feature = "native")]
 pub(crate) use waiting::Measured;

@@ -1,6 +1,7 @@
 //! Sums of parts that the ranks of a job divide: the same bits, whichever rank computes a part.
 
-use super::{Node, Team, Tree, exchange, gather, share};
+use super::team::share;
+use super::{Node, Team, Tree, exchange, gather};
 use crate::{Error, Result};
 use std::ops::Range;
 

@@ -5,6 +5,7 @@ use super::local::Local;
 use super::sample::sample;
 use super::{Dataset, Features, Side, Split};
 use crate::Result;
+use crate::device::Device;
 use crate::io::RowList;
 use std::ops::Range;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -33,6 +34,24 @@ impl Dataset {
         #[cfg(not(feature = "native"))]
         let hash = || self.hashed();
         self.content.get_or_init(hash).clone()
+    }
+
+    /// [`Dataset::content_hash`] on a device that processes share: the first of them reads the rows, and the others learn the
+    /// hash. Without others, nothing is read until the hash is needed.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::content_hash`].
+    pub(crate) fn share_content_hash(&self, device: &Device) -> Result<()> {
+        let [place, size] = device.place();
+        if size == 1 {
+            return Ok(());
+        }
+        let own = if place == 0 { self.content_hash().map(|hash| vec![hash]) } else { Ok(Vec::new()) };
+        for hash in device.join("hash of the features", own)? {
+            // The first process has it.
+            let _ = self.content.set(Ok(hash));
+        }
+        Ok(())
     }
 
     /// Reads the rows.

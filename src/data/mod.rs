@@ -56,6 +56,7 @@ mod scan;
 #[cfg(feature = "native")]
 mod shards;
 mod splits;
+mod statistics;
 #[cfg(feature = "native")]
 mod summary;
 #[cfg(feature = "native")]

@@ -21,38 +21,6 @@ pub fn row_stride(dim: usize) -> usize {
 }
 
 impl Standardizer {
-    /// Reads the items `rows` of one side once and fits every column of the rows that `preprocess` makes of them.
-    /// `preprocess` must not standardise. If the device pools ([`Pooling::Gpo`]), all local rows count.
-    ///
-    /// # Errors
-    /// Those of [`Preprocess::items`].
-    pub fn fit(dataset: &Dataset, side: Side, preprocess: &Preprocess, rows: &RowList) -> Result<Self> {
-        let dim = dataset.width(side, preprocess.pooling[side as usize])?;
-        let (mut values, mut offsets) = (Vec::new(), Vec::new());
-        let (mut mean, mut squares, mut seen) = (vec![0f64; dim], vec![0f64; dim], 0u64);
-        for item in rows.chunks(1) {
-            preprocess.items(dataset, side, &item, &mut values, &mut offsets)?;
-            for row in values.chunks_exact(row_stride(dim)) {
-                // Welford's update is exact for a constant column, and accurate if the mean is far above the deviation.
-                seen += 1;
-                let share = 1.0 / seen as f64;
-                for ((mean, squares), &x) in mean.iter_mut().zip(&mut squares).zip(row) {
-                    let before = f64::from(x) - *mean;
-                    *mean += before * share;
-                    *squares += before * (f64::from(x) - *mean);
-                }
-            }
-        }
-        let inverse = |squares: f64| {
-            let inverse = (seen as f64 / squares).sqrt() as f32;
-            if inverse.is_finite() { inverse } else { 0.0 }
-        };
-        Ok(Self {
-            mean: mean.into_iter().map(|x| x as f32).collect(),
-            inverse_std: squares.into_iter().map(inverse).collect(),
-        })
-    }
-
     fn apply(&self, row: &mut [f32]) {
         for ((x, mean), inverse) in row.iter_mut().zip(&self.mean).zip(&self.inverse_std) {
             *x = (*x - mean) * inverse;

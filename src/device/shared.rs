@@ -81,7 +81,6 @@ impl Device {
     }
 
     /// The number of this process among those that share the work, and their number.
-    #[cfg(feature = "native")]
     pub(crate) fn place(&self) -> [usize; 2] {
         self.2.as_ref().map_or([0, 1], |team| [team.ranks().rank(), team.ranks().size()])
     }

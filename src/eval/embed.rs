@@ -18,6 +18,17 @@ impl Head {
     /// # Errors
     /// Those of [`Head::for_config`], also an ensemble; a dataset without the features that the configuration pools; a bad value in a row.
     pub fn for_dataset(dataset: &Dataset, config: &HeadConfig, seed: u64) -> Result<Self> {
+        Self::for_dataset_on(&Device::cpu(), dataset, config, (seed, 0))
+    }
+
+    /// [`Head::for_dataset`] with the statistics of the features in the parts of so many slices. The processes that share the
+    /// device divide them.
+    pub(crate) fn for_dataset_on(
+        device: &Device,
+        dataset: &Dataset,
+        config: &HeadConfig,
+        (seed, slices): (u64, usize),
+    ) -> Result<Self> {
         config.refuse_ensemble()?;
         let [image, text] = config.pooling();
         let dims = [dataset.width(Side::Image, image)?, dataset.width(Side::Text, text)?];
@@ -28,8 +39,8 @@ impl Head {
         if config.standardize {
             let (train, preprocess) = (dataset.split(Split::Train), head.preprocess(0.0)?);
             head.standardize = Some([
-                Standardizer::fit(dataset, Side::Image, &preprocess, &train.images)?,
-                Standardizer::fit(dataset, Side::Text, &preprocess, &train.texts)?,
+                Standardizer::fit_parts(device, dataset, Side::Image, &preprocess, (&train.images, slices))?,
+                Standardizer::fit_parts(device, dataset, Side::Text, &preprocess, (&train.texts, slices))?,
             ]);
         }
         if config.random_features > 0 {

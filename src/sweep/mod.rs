@@ -161,6 +161,7 @@ impl Sweep {
             Trainer::check_start(device, &dataset, &variant.config)?;
         }
         let first = device.place()[0] == 0;
+        dataset.share_content_hash(device)?;
         let mut results = Results::shared(device, out, &Plan::new(self, &dataset)?, self.head_paths(out))?;
         let total = self.variants.len() * self.seeds.len();
         let mut runs = Runs::new(self, device, &dataset, out, &results);

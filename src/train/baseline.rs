@@ -11,10 +11,10 @@ use super::algebra::{eigen, times};
 use super::kernel_cca::{BANDWIDTHS, KERNEL_REGULARIZATIONS, KernelCca};
 use super::landmark_cca::{LANDMARK_BANDWIDTHS, LANDMARK_REGULARIZATIONS, LandmarkCca};
 use super::memory::check_covariances;
-use super::parts::Parts;
 use super::solved::{Solution, Solved};
 use super::sums::Sums;
 use super::{Init, TrainConfig};
+use crate::cluster::Parts;
 use crate::data::{Dataset, Side, Split};
 use crate::device::Device;
 use crate::eval::{LandmarkItems, Recall};
@@ -126,8 +126,8 @@ impl Moments {
             Mat::from_fn(sum.nrows(), sum.ncols(), |i, j| sum[(i, j)] / n - a[i] * b[j])
         };
         let cross = centred(cross, &means[0], &means[1]);
-        let (e_image, d_image) = eigen(&centred(images, &means[0], &means[0]))?;
-        let (e_text, d_text) = eigen(&centred(texts, &means[1], &means[1]))?;
+        let own = [centred(images, &means[0], &means[0]), centred(texts, &means[1], &means[1])];
+        let [(e_image, d_image), (e_text, d_text)] = eigen_of_both(device, &own)?;
         let cross = times(e_image.transpose(), times(cross.as_ref(), e_text.as_ref()).as_ref());
         let [image_mean, text_mean] = means;
         let image = Spectrum { mean: image_mean, vectors: e_image, values: d_image };
@@ -174,6 +174,27 @@ impl Moments {
         let solved = Mat::from_fn(cross.nrows(), cross.ncols(), |i, j| w[i] * cross[(i, j)]);
         times(times(source.vectors.as_ref(), solved.as_ref()).as_ref(), target.vectors.transpose())
     }
+}
+
+/// The eigenvectors and eigenvalues of the covariances of both sides. Processes divide the sides.
+fn eigen_of_both(device: &Device, own: &[Mat<f64>; 2]) -> Result<[(Mat<f64>, Vec<f64>); 2]> {
+    if device.place()[1] == 1 {
+        return Ok([eigen(&own[0])?, eigen(&own[1])?]);
+    }
+    let numbers = |side: usize| {
+        let (vectors, values) = eigen(&own[side])?;
+        Ok(vectors.col_iter().flat_map(|column| column.iter()).copied().chain(values).collect())
+    };
+    let numbers = device.share(2).map(numbers).collect::<Result<Vec<Vec<f64>>>>();
+    let numbers = device.join("eigenvectors", numbers.map(|numbers| numbers.concat()))?;
+    let mut rest = &numbers[..];
+    Ok([0, 1].map(|side| {
+        let n = own[side].nrows();
+        let (vectors, after) = rest.split_at(n * n);
+        let (values, after) = after.split_at(n);
+        rest = after;
+        (Mat::from_fn(n, n, |i, j| vectors[j * n + i]), values.to_vec())
+    }))
 }
 
 impl Spectrum {
@@ -235,9 +256,9 @@ impl Baseline {
             let bandwidths = if config.bandwidth.is_empty() { defaults } else { &config.bandwidth };
             return Self::kernel_cca(device, dataset, config, bandwidths, regularizations);
         }
-        check(form, dataset, config, regularizations)?;
+        check(form, (device, dataset), config, regularizations)?;
         let config = &config.clone().with(|config| (config.random_features, config.landmarks) = (0, 0));
-        let template = Head::for_dataset(dataset, &config.head(), config.seed)?;
+        let template = Head::for_dataset_on(device, dataset, &config.head(), (config.seed, config.slices))?;
         let moments = Moments::of(device, dataset, &template, config.slices)?;
         let [p, q] = template.layout.dims;
         let mut best = Best::default();
@@ -292,7 +313,7 @@ impl Baseline {
         bandwidths: &[f64],
         regularizations: &[f64],
     ) -> Result<Self> {
-        check(ClosedForm::KernelCca, dataset, config, regularizations)?;
+        check(ClosedForm::KernelCca, (device, dataset), config, regularizations)?;
         config.need_kernel("kcca")?;
         for (option, numbers) in [("--bandwidth", bandwidths), ("--regularization", regularizations)] {
             let bad = numbers.iter().find(|x| !(x.is_finite() && **x > 0.0)).map(f64::to_string);
@@ -301,7 +322,7 @@ impl Baseline {
                 return Err(Error::config(option, "finite numbers above 0", found, advice));
             }
         }
-        let fresh = Head::for_dataset(dataset, &config.head(), config.seed)?;
+        let fresh = Head::for_dataset_on(device, dataset, &config.head(), (config.seed, config.slices))?;
         let mut best = Best::default();
         for &bandwidth in bandwidths {
             let mut template = fresh.clone();
@@ -359,8 +380,13 @@ enum Solver {
     Landmarks(LandmarkCca),
 }
 
-/// Checks what all closed forms need.
-fn check(form: ClosedForm, dataset: &Dataset, config: &TrainConfig, regularizations: &[f64]) -> Result<()> {
+/// Checks what all closed forms need, and shares what their checkpoint needs.
+fn check(
+    form: ClosedForm,
+    (device, dataset): (&Device, &Dataset),
+    config: &TrainConfig,
+    regularizations: &[f64],
+) -> Result<()> {
     if !config.is_linear() {
         let advice = "use --image-encoder linear, --text-encoder linear and poolings other than gpo";
         return Err(Error::config(form, "linear heads", "pooling or an encoder that is learned", advice));
@@ -373,7 +399,7 @@ fn check(form: ClosedForm, dataset: &Dataset, config: &TrainConfig, regularizati
         let expected = "finite numbers of 0 or more";
         return Err(Error::config("--regularization", expected, found, "give one or several such numbers"));
     }
-    Ok(())
+    dataset.share_content_hash(device)
 }
 
 /// The closed form from which a run starts, with the regularisation that validation chooses. It uses the width of

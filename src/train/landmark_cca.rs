@@ -3,7 +3,7 @@
 
 use super::algebra::{cholesky, eigen, filled, orthonormal, solve_lower, solve_upper, times};
 use super::memory::check_landmarks;
-use super::parts::Parts;
+use crate::cluster::Parts;
 use crate::data::{Dataset, Side};
 use crate::device::{Buffer, Device, Matrix};
 use crate::eval::LandmarkItems;

@@ -24,8 +24,6 @@ mod memory;
 mod moments;
 #[cfg(feature = "native")]
 mod ours;
-#[cfg(feature = "native")]
-mod parts;
 mod pipeline;
 mod point;
 mod ranks;

@@ -2,7 +2,8 @@
 //! random features. The device computes the cosines and the products.
 
 use super::memory::check_covariances;
-use super::parts::{Parts, pairs};
+use super::sums::pairs;
+use crate::cluster::Parts;
 use crate::data::{Dataset, Preprocess, Side, Split};
 use crate::device::{Buffer, Device, Matrix, padded};
 use crate::eval::sample_mean;

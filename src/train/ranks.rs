@@ -26,7 +26,8 @@ impl Trainer {
     /// Shares the run with the other processes of a job. Every process has the same dataset and configuration, and calls
     /// this before its first epoch, and then the same methods in the same order. Each computes its slices of every batch
     /// ([`crate::TrainConfig::slices`]). All of them end with the same head, the same bits as those of one process with these
-    /// slices on the same kind of device.
+    /// slices on the same kind of device. Validation is divided too if the device of the run is that of
+    /// [`crate::Device::with_ranks`].
     ///
     /// # Errors
     /// A configuration without slices, or more processes than a batch has slices.

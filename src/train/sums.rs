@@ -1,12 +1,17 @@
 //! The sums of the training pairs from which CCA and ridge regression follow.
 
 use super::algebra::add_product;
-use super::parts::pairs;
 use crate::Result;
 use crate::data::{Dataset, Preprocess, Side, SplitRows};
 use crate::device::padded;
 use faer::Mat;
 use std::ops::Range;
+
+/// The images and the captions of some training pairs.
+pub(super) fn pairs(split: &SplitRows, pairs: Range<usize>) -> [Vec<u64>; 2] {
+    let places = split.text_image.between(pairs.clone());
+    [places.map(|place| split.images.at(place as usize)).collect(), split.texts.between(pairs).collect()]
+}
 
 /// The sums over some pairs of their features, and of the products of features.
 pub(super) struct Sums {

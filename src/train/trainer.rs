@@ -121,7 +121,7 @@ impl Trainer {
             return Err(Error::config("--init", "xavier, in a browser", "another start", advice));
         }
         Self::check_start(device, &dataset, &config)?;
-        let head = Head::for_dataset(&dataset, &config.head(), config.seed)?;
+        let head = Head::for_dataset_on(device, &dataset, &config.head(), (config.seed, config.slices))?;
         let progress = Progress::new(config, fingerprint(&dataset)?, head.layout.dims);
         Self::assemble(device, dataset, head, progress)
     }
@@ -136,7 +136,7 @@ impl Trainer {
     ) -> Result<Self> {
         Self::check_start(device, &dataset, &config)?;
         let began = Instant::now();
-        let fresh = || Head::for_dataset(&dataset, &config.head(), config.seed);
+        let fresh = || Head::for_dataset_on(device, &dataset, &config.head(), (config.seed, config.slices));
         let head = match &config.init {
             Init::Xavier => fresh()?,
             Init::Cca | Init::KernelCca => {
@@ -144,11 +144,11 @@ impl Trainer {
                 start_from(&mut head, &fit(&dataset, &config)?)?;
                 head
             }
-            Init::File(file) => file.head(&dataset, &config)?,
+            Init::File(file) => file.head(device, &dataset, &config)?,
         };
         let dims = head.layout.dims;
         let init = config.init.clone();
-        let progress = Progress::new(config, fingerprint(&dataset)?, dims);
+        let progress = Progress::new(config, shared_fingerprint(device, &dataset)?, dims);
         let mut trainer = Self::assemble(device, dataset, head.clone(), progress)?;
         if init != Init::Xavier {
             let (val, _) = crate::device::wait(trainer.validate(&head))?;
@@ -224,7 +224,7 @@ impl Trainer {
         };
         head.check_dataset(&dataset)?;
         Self::check(device, &dataset, &progress.config)?;
-        let found = fingerprint(&dataset)?;
+        let found = shared_fingerprint(device, &dataset)?;
         if !is_same_dataset(&progress.dataset, &found) {
             return Err(Error::checkpoint(
                 dataset.name(),
@@ -809,6 +809,12 @@ impl From<Head> for Checkpoint {
 pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
     let (rows, sample, all) = (dataset.fingerprint(), dataset.sample_hash()?, dataset.content_hash()?);
     Ok(format!("{rows:016x}-{sample:016x}-{all:016x}"))
+}
+
+/// The same on a device that processes share: the first of them reads the features for all.
+fn shared_fingerprint(device: &Device, dataset: &Dataset) -> Result<String> {
+    dataset.share_content_hash(device)?;
+    fingerprint(dataset)
 }
 
 /// Whether a dataset has the identity that a file names. Files of older versions name no hash of all features.

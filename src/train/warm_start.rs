@@ -3,6 +3,7 @@
 use super::TrainConfig;
 use super::init::{Init, InitFile};
 use crate::data::{Dataset, FNV_OFFSET, fnv};
+use crate::device::Device;
 use crate::model::{EncoderKind, Head, HeadConfig, HeadFile, Side, StateDict, read_bytes};
 use crate::{Error, Result};
 use safetensors::tensor::SafeTensors;
@@ -113,7 +114,7 @@ impl InitFile {
     ///
     /// # Errors
     /// Those of [`WarmStart::read`]; a file that has changed; options or features of another head.
-    pub(crate) fn head(&self, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
+    pub(crate) fn head(&self, device: &Device, dataset: &Dataset, config: &TrainConfig) -> Result<Head> {
         let start = self.fitting(dataset, config)?;
         if start.is_own {
             return match start.head.config() == config.head() {
@@ -121,7 +122,7 @@ impl InitFile {
                 false => start.head.extended(&config.head(), config.seed),
             };
         }
-        let mut head = Head::for_dataset(dataset, &config.head(), config.seed)?;
+        let mut head = Head::for_dataset_on(device, dataset, &config.head(), (config.seed, config.slices))?;
         for side in [Side::Image, Side::Text] {
             let (weight, bias) = start.head.side(side);
             head.set_side(side, &weight, &bias)?;

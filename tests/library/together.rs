@@ -297,3 +297,27 @@ fn a_sweep_keeps_the_runs_before_one_that_fails() {
     );
     assert_eq!(std::fs::read_to_string(out.join("results.jsonl")).unwrap().lines().count(), 3);
 }
+
+#[test]
+fn the_first_process_hashes_the_features_for_all() {
+    let made = |value: f32| {
+        let rows: Vec<u64> = (0..6).collect();
+        let arrays = Arrays::new()
+            .with_features("images", &[6, 1], &[value; 6])
+            .with_features("texts", &[6, 1], &[1.0; 6])
+            .with_rows("text_to_image", &rows)
+            .with_rows("split_train", &rows[..2])
+            .with_rows("split_val", &rows[2..4])
+            .with_rows("split_test", &rows[4..]);
+        Arc::new(Dataset::from_arrays("made", arrays).unwrap())
+    };
+    let own = [0.5, 1.5, 2.5].map(|value| made(value).content_hash().unwrap());
+    assert!(own[0] != own[1] && own[0] != own[2]);
+    let config = TrainConfig::default().with(|c| c.embed = 2);
+    let found = on_ranks(3, |ranks| {
+        let dataset = made(0.5 + ranks.rank() as f32);
+        Trainer::new(&shared(&ranks), dataset.clone(), config.clone()).unwrap();
+        dataset.content_hash().unwrap()
+    });
+    assert_eq!(found, [own[0]; 3]);
+}

@@ -1,11 +1,10 @@
-//! The parts of a sum over the training pairs: strips of neighbours that the processes of a job can divide.
+//! The parts of a pass over items: strips of neighbours that the ranks of a job can divide.
 
-use crate::cluster::share;
-use crate::data::SplitRows;
+use super::team::share;
 use std::ops::Range;
 
 /// Items in strips, and the strips in parts. The parts do not depend on the number of processes.
-pub(super) struct Parts {
+pub(crate) struct Parts {
     items: usize,
     strip: usize,
     count: usize,
@@ -28,12 +27,6 @@ impl Parts {
         let strips = share(items.div_ceil(strip), part, count);
         strips.map(move |at| at * strip..items.min((at + 1) * strip))
     }
-}
-
-/// The images and the captions of some training pairs.
-pub(super) fn pairs(split: &SplitRows, pairs: Range<usize>) -> [Vec<u64>; 2] {
-    let places = split.text_image.between(pairs.clone());
-    [places.map(|place| split.images.at(place as usize)).collect(), split.texts.between(pairs).collect()]
 }
 
 #[cfg(test)]
