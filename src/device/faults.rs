@@ -22,6 +22,41 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Runs a call of wgpu that panics where the device is lost. Returns the message of the panic, which is not printed.
+#[cfg(feature = "native")]
+pub(super) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+    use std::sync::Once;
+    thread_local! {
+        static QUIET: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                print(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    QUIET.set(false);
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the driver failed");
+        // An error of one line.
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    })
+}
+
+/// A browser waits for nothing here.
+#[cfg(not(feature = "native"))]
+pub(super) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    Ok(call())
+}
+
 /// Opens error scopes. The returned closure closes them and returns the first error.
 #[cfg(feature = "native")]
 pub(super) fn refusal<const N: usize>(

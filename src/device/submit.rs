@@ -1,6 +1,6 @@
 //! Work in its order: it is handed over, held until it is worth a submission, and submitted in bounded pieces.
 
-use super::faults::lock;
+use super::faults::{caught, lock};
 use super::gpu::{Gpu, Memory};
 use super::staged::{STAGED, Staged};
 use super::work::{Item, PARAMS, TOGETHER, Upload, Work};
@@ -134,9 +134,15 @@ impl Gpu {
 
     /// Waits for all submissions, or for one.
     pub(super) fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        // A lost device finishes nothing.
+        if lock(&self.0.faults).lost.is_some() {
+            return self.check();
+        }
         let poll = wgpu::PollType::Wait { submission_index, timeout: None };
-        if let Err(error) = self.0.device.poll(poll) {
-            lock(&self.0.faults).tell(error.to_string());
+        match caught(|| self.0.device.poll(poll)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => lock(&self.0.faults).tell(error.to_string()),
+            Err(panic) => drop(lock(&self.0.faults).lost.get_or_insert(panic)),
         }
         self.check()
     }
