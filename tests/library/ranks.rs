@@ -4,8 +4,9 @@ use crate::job::on_ranks;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgoal::cluster::{Communicator, SLICES};
-use wgoal::model::{EncoderKind, Side};
-use wgoal::objective::EqualCaptions;
+use wgoal::data::Arrays;
+use wgoal::model::{EncoderKind, Pooling, Side};
+use wgoal::objective::{CustomWeights, EqualCaptions, Objective};
 use wgoal::train::{Event, Gather};
 use wgoal::{Checkpoint, Dataset, Device, ErrorKind, TrainConfig, Trainer};
 
@@ -83,6 +84,60 @@ fn a_gated_perceptron_is_shared() {
     });
     let alone = trained(None, &config);
     assert!(on_ranks(3, |ranks| trained(Some(ranks), &config)).iter().all(|found| *found == alone));
+}
+
+/// 160 images of 1 to 3 regions, each with one text of 1 to 4 tokens.
+fn local() -> Arc<Dataset> {
+    let wave = |rows: usize, width: usize, seed: usize| {
+        (0..rows * width).map(|k| ((k * 37 + seed * 11) as f32 * 0.13).sin()).collect::<Vec<f32>>()
+    };
+    let offsets = |most: u64| {
+        let ends = (0..160u64).scan(0, |end, k| {
+            *end += 1 + k * 7 % most;
+            Some(*end)
+        });
+        std::iter::once(0).chain(ends).collect::<Vec<u64>>()
+    };
+    let (regions, tokens) = (offsets(3), offsets(4));
+    let [r, t] = [&regions, &tokens].map(|offsets| *offsets.last().unwrap() as usize);
+    let rows = |range: std::ops::Range<u64>| range.collect::<Vec<_>>();
+    let arrays = Arrays::new("local")
+        .with_features("images", &[160, 6], &wave(160, 6, 1))
+        .with_features("texts", &[160, 5], &wave(160, 5, 2))
+        .with_features("image_regions", &[r, 6], &wave(r, 6, 3))
+        .with_features("text_tokens", &[t, 5], &wave(t, 5, 4))
+        .with_rows("region_offsets", &regions)
+        .with_rows("text_offsets", &tokens)
+        .with_rows("split_train", &rows(0..130))
+        .with_rows("split_val", &rows(130..145))
+        .with_rows("split_test", &rows(145..160));
+    Arc::new(Dataset::from_arrays(arrays).unwrap())
+}
+
+#[test]
+fn pooled_local_features_and_own_weights_are_shared() {
+    let source = "override k: f32 = 2.0;
+        fn triplet_weight(p: f32, n: f32) -> f32 { return exp(k * (n - p)); }
+        fn pair_weights(p: f32, n: f32) -> vec2f { return vec2f(1.0 - p, max(n, 0.0)); }";
+    let weights = CustomWeights::new("mine.wgsl", source, [("k", 1.5)]).unwrap();
+    let config = config("con:con", |c| {
+        c.objective = Objective::Custom { weights, margin: None };
+        (c.image_pooling, c.text_pooling, c.size_augment) = (Pooling::Gpo, Pooling::Gpo, true);
+        (c.batch, c.epochs, c.dropout) = (130, 2, 0.1);
+    });
+    let dataset = local();
+    let trained = |ranks: Option<Arc<dyn Communicator>>| {
+        let mut trainer = Trainer::new(&Device::cpu(), dataset.clone(), config.clone()).unwrap();
+        ranks.map_or(Ok(()), |ranks| trainer.share(ranks)).unwrap();
+        trainer.train(|_, _| Ok(())).unwrap();
+        trainer.checkpoint().unwrap()
+    };
+    let alone = trained(None);
+    for size in [2, 3] {
+        for (rank, found) in on_ranks(size, |ranks| trained(Some(ranks))).iter().enumerate() {
+            assert!(*found == alone, "rank {rank} of {size} differs from one process");
+        }
+    }
 }
 
 #[test]
