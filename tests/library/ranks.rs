@@ -101,7 +101,7 @@ fn local() -> Arc<Dataset> {
     let (regions, tokens) = (offsets(3), offsets(4));
     let [r, t] = [&regions, &tokens].map(|offsets| *offsets.last().unwrap() as usize);
     let rows = |range: std::ops::Range<u64>| range.collect::<Vec<_>>();
-    let arrays = Arrays::new("local")
+    let arrays = Arrays::new()
         .with_features("images", &[160, 6], &wave(160, 6, 1))
         .with_features("texts", &[160, 5], &wave(160, 5, 2))
         .with_features("image_regions", &[r, 6], &wave(r, 6, 3))
@@ -111,7 +111,7 @@ fn local() -> Arc<Dataset> {
         .with_rows("split_train", &rows(0..130))
         .with_rows("split_val", &rows(130..145))
         .with_rows("split_test", &rows(145..160));
-    Arc::new(Dataset::from_arrays(arrays).unwrap())
+    Arc::new(Dataset::from_arrays("local", arrays).unwrap())
 }
 
 #[test]
