@@ -205,13 +205,14 @@ fn every_document_that_a_comment_cites_exists() {
 
 /// Options of other tools that the documents name: cargo, mpirun, `scripts/python`, `python/bench/gradients.py`,
 /// `scripts/pytorch_step.py` and `scripts/burn_step`.
-const OTHER_TOOLS: [&str; 15] = [
+const OTHER_TOOLS: [&str; 16] = [
     "bind-to",
     "bench",
     "example",
     "features",
     "gpu",
     "install",
+    "large",
     "lib",
     "locked",
     "no-default-features",
