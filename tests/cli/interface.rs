@@ -56,7 +56,7 @@ fn train_writes_a_run_and_a_summary() {
 
     let config: Value = serde_json::from_slice(&place.read("run/config.json")).unwrap();
     let expected = "bandwidth bank_warmup batch centre_kernel clip command correction dataset decay_biases device dropout ema embed ensemble epochs equal_captions \
-                    gated_width image_encoder image_pooling init l2_sp landmarks lr lr_drop lr_linear lr_mlp lr_random_features lr_warmup mask_same_image memory_bank objective optimizer \
+                    gated_width gather image_encoder image_pooling init l2_sp landmarks lr lr_drop lr_linear lr_mlp lr_random_features lr_warmup mask_same_image memory_bank objective optimizer \
                     patience random_features recipe regularization run schedule seed shuffle signed_root \
                     size_augment slices standardize structure structure_temperature \
                     text_encoder text_pooling token_dropout warmup_epochs weight_decay wgoal";
