@@ -9,6 +9,7 @@ use bytemuck::Pod;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The ranks of a job that divide work.
 pub(crate) struct Team {
@@ -102,10 +103,9 @@ pub fn end(ranks: &dyn Communicator) -> Result<()> {
     meet(ranks, "the end", [0, 0]).map(|_| ())
 }
 
-/// A number for the name of the work (FNV-1a).
+/// A number for the name of the work.
 fn name(what: &str) -> u64 {
-    what.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    xxh3_64(what.as_bytes())
 }
 
 /// The error of ranks that do different work.
