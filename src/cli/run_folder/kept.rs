@@ -37,7 +37,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Writes again what is missing, and returns the names. Metrics that were cut short count as missing.
+    /// Writes again what is missing, and returns the names. Metrics of which a part is missing count as missing.
     ///
     /// # Errors
     /// Another file in the place of the metrics.
@@ -56,7 +56,7 @@ impl Kept {
         match files::read(&path, files::LINES) {
             // Somebody has written the file anew with what it held.
             Ok(found) if found == self.lines.as_bytes() => {}
-            Ok(found) if !self.lines.as_bytes().starts_with(&found) => {
+            Ok(found) if !is_cut_from(&found, self.lines.as_bytes()) => {
                 let advice = "move it elsewhere, and continue with --resume";
                 return Err(fault(&path, "the metrics of the run that trains", "another text", advice));
             }
@@ -83,6 +83,47 @@ impl Kept {
     }
 }
 
+/// Whether `found` is `lines` without one part. A file that is cut short while the run trains may get a line before the run
+/// notices: then the part is in the middle.
+fn is_cut_from(found: &[u8], lines: &[u8]) -> bool {
+    let start = found.iter().zip(lines).take_while(|(a, b)| a == b).count();
+    let end = found.iter().rev().zip(lines.iter().rev()).take_while(|(a, b)| a == b).count();
+    found.len() <= lines.len() && start + end >= found.len()
+}
+
 fn open(folder: &Path) -> io::Result<File> {
     fs::OpenOptions::new().append(true).open(folder.join(METRICS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Metrics that lose a part just before a line is added come back. A text that is not from the run is left alone.
+    #[test]
+    fn metrics_that_are_cut_before_a_line_come_back() {
+        for (left, foreign) in [(0, false), (7, false), (9, false), (7, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(METRICS);
+            let text = |from: usize, to: usize| (from..to).map(|k| format!("{{\"epoch\":{k}}}\n")).collect::<String>();
+            fs::write(&path, text(0, 3)).unwrap();
+            let mut kept = Kept::open(folder.path(), text(0, 3)).unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+            if foreign {
+                fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"a note").unwrap();
+            }
+            kept.add_line(folder.path(), &text(3, 4)).unwrap();
+            let before = fs::read_to_string(&path).unwrap();
+            let restored = kept.restore(folder.path());
+            let after = fs::read_to_string(&path).unwrap();
+            if foreign {
+                assert!(restored.unwrap_err().to_string().contains("found another text"));
+                assert_eq!(after, before);
+            } else {
+                assert_eq!((restored.unwrap(), after), (vec![METRICS], text(0, 4)));
+                kept.add_line(folder.path(), &text(4, 5)).unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), text(0, 5));
+            }
+        }
+    }
 }
