@@ -105,7 +105,9 @@ mod tests {
         for (left, foreign) in [(0, false), (7, false), (9, false), (7, true)] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join(METRICS);
-            let text = |from: usize, to: usize| (from..to).map(|k| format!("{{\"epoch\":{k}}}\n")).collect::<String>();
+            let text = |from: usize, to: usize| {
+                (from..to).map(|k| format!("{{\"epoch\":{k}}}\n")).collect::<String>()
+            };
             fs::write(&path, text(0, 3)).unwrap();
             let mut kept = Kept::open(folder.path(), text(0, 3)).unwrap();
             fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
