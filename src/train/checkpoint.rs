@@ -3,6 +3,8 @@
 //! A file for use holds the head; one to resume from holds the optimiser's state and the best head so far as well. All
 //! of it is a pure function of the run, so equal runs write equal bytes.
 
+mod untrained;
+
 use super::within::{RECORDS, Within, records_of, values_of};
 use super::{StepStats, TrainConfig};
 use crate::eval::{Hubness, HubnessCorrection, Recall};

@@ -64,11 +64,11 @@ pub use pipeline::Pipeline;
 pub use point::Point;
 #[cfg(feature = "native")]
 pub use recipe::{RECIPES, Recipe};
+#[cfg(feature = "native")]
+pub(crate) use run_id::{fingerprint, is_same_dataset};
 pub use shuffle::Shuffle;
 pub use stats::StepStats;
 pub use trainer::{Event, Trainer};
-#[cfg(feature = "native")]
-pub(crate) use trainer::{fingerprint, is_same_dataset};
 #[cfg(feature = "native")]
 pub use warm_start::WarmStart;
 pub use watch::Watched;

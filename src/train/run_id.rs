@@ -1,6 +1,9 @@
-//! What makes two files parts of one run.
+//! What makes two files parts of one run, and two datasets the same.
 
 use super::TrainConfig;
+use crate::Result;
+use crate::data::Dataset;
+use crate::device::Device;
 use xxhash_rust::xxh3::xxh3_64;
 
 impl TrainConfig {
@@ -27,6 +30,24 @@ impl TrainConfig {
     fn endless(&self) -> Self {
         Self { epochs: 0, patience: 0, ..self.clone() }
     }
+}
+
+/// The identity of a dataset: a hash of its row numbers, a hash of a sample of its features, and a hash of all those of
+/// its splits.
+pub(crate) fn fingerprint(dataset: &Dataset) -> Result<String> {
+    let (rows, sample, all) = (dataset.fingerprint(), dataset.sample_hash()?, dataset.content_hash()?);
+    Ok(format!("{rows:016x}-{sample:016x}-{all:016x}"))
+}
+
+/// The same on a device that processes share: the first of them reads the features for all.
+pub(super) fn shared_fingerprint(device: &Device, dataset: &Dataset) -> Result<String> {
+    dataset.share_content_hash(device)?;
+    fingerprint(dataset)
+}
+
+/// Whether a dataset has the identity that a file names. Files of older versions name no hash of all features.
+pub(crate) fn is_same_dataset(named: &str, found: &str) -> bool {
+    named == found || named.len() == 33 && found.strip_prefix(named).is_some_and(|rest| rest.starts_with('-'))
 }
 
 #[cfg(test)]
