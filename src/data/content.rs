@@ -1,9 +1,10 @@
 //! A hash of all feature values that a run can see.
 
 use super::array::FeatureFile;
+use super::features::Features;
 use super::local::Local;
 use super::sample::sample;
-use super::{Dataset, Features, Side, Split};
+use super::{Dataset, Side, Split};
 use crate::Result;
 use crate::device::Device;
 use crate::io::RowList;

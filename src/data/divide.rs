@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::features::Features;
 use super::hash::Hash;
-use super::{Dataset, Features, Split};
+use super::{Dataset, Split};
 use crate::io::RowList;
 use crate::{Error, Result};
 
@@ -210,7 +211,7 @@ fn first_equal(features: &Features, images: &[u64]) -> Result<Vec<u64>> {
     let mut bytes = Vec::new();
     let mut hash = |image: u64, whole: bool| -> Result<Option<u128>> {
         let (mut hash, mut zero) = (Hash::default(), true);
-        let mut add = |file: &super::FeatureFile, row: usize| {
+        let mut add = |file: &super::array::FeatureFile, row: usize| {
             file.read_bytes(row, &mut bytes)?;
             zero &= bytes.iter().all(|&byte| byte == 0);
             hash.add(&bytes);

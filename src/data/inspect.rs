@@ -6,9 +6,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::array::FeatureFile;
+use super::features::Features;
 use super::look::{Look, Scope};
 use super::suspicions::{BYTES, EXTREME, Suspicion, VARIES};
-use super::{Dataset, FeatureFile, Features, Side, Split, Summary};
+use super::{Dataset, Side, Split, Summary};
 use crate::Result;
 use crate::io::RowList;
 

@@ -132,7 +132,11 @@ impl Local {
             Items::Ragged(offsets) => (0, Some(offsets)),
             Items::Padded(rows, lengths) => (*rows as u64, Some(lengths)),
         };
-        self.rows.shape().into_iter().chain([rows]).chain(offsets.into_iter().flat_map(super::to_hash))
+        self.rows
+            .shape()
+            .into_iter()
+            .chain([rows])
+            .chain(offsets.into_iter().flat_map(super::fingerprint::to_hash))
     }
 }
 

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::array::FeatureFile;
 use super::hash::Hash;
 use super::sample::{RUN, sample};
-use super::{Dataset, FeatureFile, Side, Split};
+use super::{Dataset, Side, Split};
 use crate::io::RowList;
 use crate::math::dot;
 

@@ -1,8 +1,8 @@
 //! Which image is in which split, and which caption is of which image.
 
-use super::Features;
 use super::assign::assign;
 use super::divide::{Division, divide};
+use super::features::Features;
 use super::file::Source;
 use super::numbers::Numbers;
 use crate::io::{RowList, quoted};

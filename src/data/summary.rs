@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Dataset, Features, Side, Split};
+use super::features::Features;
+use super::{Dataset, Side, Split};
 
 /// The size of a dataset. [`fmt::Display`] prints it in three lines.
 #[derive(Debug, Clone, PartialEq, Serialize)]
