@@ -81,6 +81,10 @@ impl Recorder {
         if !trainer.finished() {
             let _ = std::fs::remove_file(folder.join(OUTCOME));
         }
+        // If the run begins, samples in its folder are of a run that saved no checkpoint.
+        if trainer.epoch() == 0 && trainer.step() == 0 {
+            let _ = std::fs::remove_file(folder.join(SAMPLES));
+        }
         if report {
             let kept = match Run::open(folder) {
                 Ok(run) => run.samples,
@@ -128,10 +132,6 @@ impl Recorder {
         }
         let head = trainer.head()?;
         samples.push(Sample::of(&trainer.device().alone(), trainer.dataset(), &head, trainer.epoch())?);
-        // A run that does not finish an epoch leaves nothing.
-        if trainer.epoch() == 0 {
-            return Ok(());
-        }
         let mut text = String::new();
         for sample in samples {
             text += &(to_json(sample)? + "\n");

@@ -203,7 +203,7 @@ fn a_fault_met_while_training_names_file_and_row() {
     let replace = "replace the value, or leave the row out of the dataset";
     let lower = "expected a finite loss and gradient, found loss NaN, gradient norm NaN; lower --lr, set --clip, or use \
                  milder --tau, --alpha, --beta";
-    let never = ["config.json", "metrics.jsonl", "run.toml"];
+    let never = ["config.json", "metrics.jsonl", "run.toml", "similarities.jsonl"];
     let rows: [(&str, String, &[&str]); 5] = [
         (
             "nan",

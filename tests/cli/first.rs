@@ -150,7 +150,8 @@ fn a_start_alone_does_not_keep_a_folder() {
     let place = Place::new();
     let output = place.run("train data --lr 1e30 --batch 8 --epochs 5 --device cpu --out run");
     assert_eq!((output.code, epochs(&place, "run")), (1, vec![0]), "{}", output.stderr);
-    assert_eq!(place.names("run"), ["best.safetensors", "config.json", "metrics.jsonl", "run.toml"]);
+    let left = ["best.safetensors", "config.json", "metrics.jsonl", "run.toml", "similarities.jsonl"];
+    assert_eq!(place.names("run"), left);
     place.ok("train data --epochs 2 --device cpu --no-baselines --out run");
     assert_eq!(epochs(&place, "run"), [0, 1, 2]);
     let output = place.run("train data --epochs 2 --device cpu --out run");

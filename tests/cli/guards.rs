@@ -77,8 +77,9 @@ fn a_folder_of_a_run_that_came_to_nothing_can_be_used_again() {
             .code,
         1
     );
-    assert_eq!(place.names("run"), ["config.json", "metrics.jsonl", "run.toml"]);
-    place.train("run", "--lr 0.01");
+    assert_eq!(place.names("run"), ["config.json", "metrics.jsonl", "run.toml", "similarities.jsonl"]);
+    place.train("run", "--lr 0.01 --no-report");
+    assert!(!place.path("run/similarities.jsonl").exists(), "similarities of the run before");
     let output = place.run("train data --device cpu --embed 4 --out run");
     assert!(output.code == 1 && output.stderr.contains("an earlier run"), "{}", output.stderr);
     // The metrics list epochs, but their checkpoint is missing.

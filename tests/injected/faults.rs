@@ -128,7 +128,7 @@ pub fn files(place: &Place, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
                 });
                 lines.collect::<Vec<_>>().join("\n").into_bytes()
             }
-            // A run that is killed loses the similarities of its last epoch.
+            // A run whose similarities cannot be written goes on without a report.
             "report.html" | "similarities.jsonl" => Vec::new(),
             // A system that refuses threads has a device with fewer of them.
             "config.json" | "table.md" | "table.json" => {
@@ -147,6 +147,11 @@ pub fn differences(one: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, V
     names.filter(|name| one.get(*name) != other.get(*name)).cloned().collect()
 }
 
+/// The similarities of a run. A kill loses none of them.
+fn similarities(place: &Place, out: &str) -> Option<Vec<u8>> {
+    fs::read(place.path(out).join("similarities.jsonl")).ok()
+}
+
 /// Tries all faults on a command that writes into `out`. The same command is then given again, and its files must be those of
 /// a command without a fault.
 fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion, Failed> {
@@ -157,7 +162,7 @@ fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion
     prepare(&place);
     let whole = run(&place, args, ("none", 0, "kill"));
     assert_eq!(whole.code, 0, "{args}\n{}", whole.stderr);
-    let expected = files(&place, out);
+    let (expected, expected_similarities) = (files(&place, out), similarities(&place, out));
     let (mut wrong, mut kills, mut errors_tried) = (Vec::new(), 0, 0);
     for (kind, errors) in KINDS {
         let count = whole.counts[kind];
@@ -189,6 +194,9 @@ fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion
                 if again.code != 0 || found != expected {
                     let differ = differences(&expected, &found);
                     wrong.push(format!("{fault}: again {}, differ {differ:?}\n{}", again.code, again.stderr));
+                }
+                if end == "kill" && similarities(&place, out) != expected_similarities {
+                    wrong.push(format!("{fault}: again with other similarities"));
                 }
                 fs::create_dir_all(place.path(out)).unwrap();
             }
