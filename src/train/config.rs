@@ -1,27 +1,17 @@
-//! The options of a training run, each with its meaning and its check. The file is long because there are many options.
+//! The options of a training run, each with its meaning.
+
+mod check;
 
 use super::gather::Gather;
-use super::slices::check_slices;
 use super::{Init, Shuffle};
 use crate::eval::Correction;
-use crate::kernels::MAX_PAIRS;
-use crate::model::{EncoderKind, GATED_WIDTH, HeadConfig, MAX_MEMBERS, Pooling, SignedRoot};
+use crate::model::{EncoderKind, GATED_WIDTH, HeadConfig, Pooling, SignedRoot};
 use crate::objective::{EqualCaptions, GoalParams, HINGE_MARGIN, Objective, PairWeight, TripletWeight};
 use crate::optim::{Optimizer, Schedule, Warmup};
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The most landmark images that the command line uses for kernel CCA by default.
 pub const LANDMARKS: usize = 5000;
-
-/// The widest hidden layer of a gated perceptron, as a multiple of the width of the features.
-const MAX_GATED_WIDTH: usize = 64;
-
-/// The most random features of a side.
-const MAX_RANDOM_FEATURES: usize = 65_536;
-
-/// The most landmark images. Their kernel is decomposed in memory.
-const MAX_LANDMARKS: usize = 65_536;
 
 /// Probability that size augmentation leaves a region out.
 const REGION_DROPOUT: f64 = 0.2;
@@ -196,108 +186,6 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Checks that every value is one that training can use. The function is long because it goes through all options.
-    ///
-    /// # Errors
-    /// Names the first option that is not.
-    pub fn validate(&self) -> Result<()> {
-        self.objective.validate()?;
-        if self.init.is_closed_form() && !self.extends_linear() {
-            let init = if self.init == Init::Cca { "--init cca" } else { "--init kcca" };
-            let advice = "use poolings other than gpo, or --init xavier";
-            return Err(Error::config(init, "poolings without learned weights", "pooling gpo", advice));
-        }
-        if self.init == Init::KernelCca {
-            self.need_kernel("--init kcca")?;
-        }
-        if self.memory_bank > 0 && !self.objective.mines() {
-            let expected = "an objective that mines negatives";
-            let advice = "leave it out, or choose an objective on the hardest, semi-hard or top:K negatives";
-            return Err(Error::config("--memory-bank", expected, &self.objective, advice));
-        }
-        let check = |ok: bool, option: &str, expected: &str, found: &dyn std::fmt::Display| match ok {
-            true => Ok(()),
-            false => Err(Error::config(option, expected, found, format!("change {option}, or leave it out"))),
-        };
-        // Steps are counted in 64 bits, over at most 2^32 captions.
-        let epochs = 1..=u32::MAX as usize;
-        check(epochs.contains(&self.epochs), "--epochs", "1 to 4294967295", &self.epochs)?;
-        let pairs = format!("1 to {MAX_PAIRS} pairs");
-        check((1..=MAX_PAIRS).contains(&self.batch), "--batch", &pairs, &self.batch)?;
-        check(self.embed > 0 && self.embed <= 65_536, "--embed", "1 to 65536", &self.embed)?;
-        let members = format!("1 to {MAX_MEMBERS}");
-        check((1..=MAX_MEMBERS).contains(&self.ensemble), "--ensemble", &members, &self.ensemble)?;
-        let gated = format!("1 to {MAX_GATED_WIDTH}");
-        check((1..=MAX_GATED_WIDTH).contains(&self.gated_width), "--gated-width", &gated, &self.gated_width)?;
-        let most = format!("0 to {MAX_RANDOM_FEATURES}");
-        let random = self.random_features;
-        check(random <= MAX_RANDOM_FEATURES, "--random-features", &most, &random)?;
-        let most = format!("0 to {MAX_LANDMARKS}");
-        check(self.landmarks <= MAX_LANDMARKS, "--landmarks", &most, &self.landmarks)?;
-        if self.landmarks > 0 && self.pooling().contains(&Pooling::Gpo) {
-            let advice = "leave it out, or use poolings other than gpo";
-            let expected = "poolings without learned weights";
-            return Err(Error::config("--landmarks", expected, "pooling gpo", advice));
-        }
-        for (option, numbers) in
-            [("--bandwidth", &self.bandwidth), ("--regularization", &self.regularization)]
-        {
-            if let Some(bad) = numbers.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
-                check(false, option, "finite numbers above 0", bad)?;
-            }
-        }
-        let not_negative = "a finite number of 0 or more";
-        check(self.lr.is_finite() && self.lr > 0.0, "--lr", "a finite number above 0", &self.lr)?;
-        for (option, factor) in [
-            ("--lr-linear", self.lr_linear),
-            ("--lr-random-features", self.lr_random_features),
-            ("--lr-mlp", self.lr_mlp),
-            ("--l2-sp", self.l2_sp),
-            ("--structure", self.structure),
-        ] {
-            check(factor.is_finite() && factor >= 0.0, option, not_negative, &factor)?;
-        }
-        let temperature = self.structure_temperature;
-        let positive = temperature.is_finite() && temperature > 0.0;
-        check(positive, "--structure-temperature", "a finite number above 0", &temperature)?;
-        if self.structure > 0.0 && self.pooling().contains(&Pooling::Gpo) {
-            let advice = "leave it out, or use poolings other than gpo";
-            let expected = "poolings without learned weights";
-            return Err(Error::config("--structure", expected, "pooling gpo", advice));
-        }
-        let decay = self.weight_decay;
-        check(decay.is_finite() && decay >= 0.0, "--weight-decay", not_negative, &decay)?;
-        check(self.clip.is_finite() && self.clip >= 0.0, "--clip", not_negative, &self.clip)?;
-        check((0.0..1.0).contains(&self.ema), "--ema", "a number in [0, 1)", &self.ema)?;
-        check((0.0..1.0).contains(&self.dropout), "--dropout", "a number in [0, 1)", &self.dropout)?;
-        let token_dropout = self.token_dropout;
-        check((0.0..1.0).contains(&token_dropout), "--token-dropout", "a number in [0, 1)", &token_dropout)?;
-        check(!self.lr_drop.contains(&0), "--lr-drop", "numbers of epochs of 1 or more", &0)?;
-        if let Some(window) = self.shuffle.window(self.batch) {
-            let least = Shuffle::BATCHES * self.batch;
-            let expected = format!("a window of at least {} batches, {least} pairs", Shuffle::BATCHES);
-            check(window >= least, "--shuffle", &expected, &window)?;
-        }
-        if let Warmup::Share { percent } = self.lr_warmup {
-            check((0.0..=100.0).contains(&percent), "--lr-warmup", "0% to 100%", &format!("{percent}%"))?;
-        }
-        check_slices(self)?;
-        self.optimizer.validate()
-    }
-
-    /// Checks that there are landmarks or random features, which `what` needs.
-    pub(crate) fn need_kernel(&self, what: &str) -> Result<()> {
-        let expected = format!("--landmarks or --random-features for {what}");
-        match (self.landmarks, self.random_features) {
-            (0, 0) => {
-                let advice = format!("give for example --landmarks {LANDMARKS}");
-                Err(Error::config("kernel", expected, "neither", advice))
-            }
-            (1.., 1..) => Err(Error::config("kernel", expected, "both", "leave out one of them")),
-            _ => Ok(()),
-        }
-    }
-
     /// The default configuration for a head that consists of this.
     pub(crate) fn of_head(head: &HeadConfig) -> Self {
         let HeadConfig {
