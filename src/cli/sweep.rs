@@ -2,12 +2,14 @@
 
 use super::config::{Resolved, save_sweep};
 use super::data::warn_of_data;
+use super::interrupt::Interrupt;
 use super::job::Job;
 use super::options::{RunOptions, Unused, note_init, warn};
 use super::run_folder::Lock;
 use super::train::dataset_path;
 use super::{DeviceArg, duration, make_folder, print_json, say, shown, to_json};
 use clap::{Args, Parser};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -151,16 +153,19 @@ impl SweepArgs {
         warn_of_data(&dataset, &configs, &Split::ALL);
         note_init(&configs);
         let sweep = Sweep::new(variants.clone(), self.seeds.clone(), self.baseline.as_deref())?;
+        let total = variants.len() * self.seeds.len();
         // Each process trains whole runs. The devices of a sweep may differ, and the results name them.
-        let device = self.device.open_in(job, None)?.with_ranks(job.ranks());
+        let interrupt = Interrupt::watch()?;
+        let device = self.device.open_in(job, None)?.with_ranks(job.ranks()).stop_when(interrupt.flag());
         let _lock = job.is_first().then(|| self.folder()).transpose()?;
-        let (start, mut first) = (Instant::now(), 0);
+        let (start, mut first, in_folder) = (Instant::now(), 0, Cell::new(0));
         let resolved = self.resolved(&bases, &variants, (&*dataset, &*path));
-        let table = sweep.run(
+        let swept = sweep.run(
             &device,
             Arc::clone(&dataset),
             &self.out,
             |SweepProgress { run, lost, done, total, .. }| {
+                in_folder.set(done);
                 if let Some(head) = lost {
                     let what = if head.exists() { "damaged" } else { "missing" };
                     return always!("warning: {} is {what}; it is trained again", shown(head));
@@ -190,7 +195,20 @@ impl SweepArgs {
                     duration(left)
                 );
             },
-        )?;
+        );
+        let table = match (swept, interrupt.signal()) {
+            (Err(error), Some(signal)) if error.kind() == ErrorKind::Stopped => {
+                let (name, done, out) = (signal.name(), in_folder.get(), shown(&self.out));
+                if job.is_first() {
+                    always!(
+                        "stopped by {name}; {done} of {total} runs are in {out}: give the same command again to go on"
+                    );
+                }
+                return Ok(signal.exit_code());
+            }
+            (swept, _) => swept?,
+        };
+        drop(interrupt);
         if job.is_first() {
             self.write(&table)?;
         }

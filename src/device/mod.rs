@@ -92,9 +92,9 @@ impl Device {
         Self(backend, None, None)
     }
 
-    /// The same device, but lets another thread stop what takes long on it. Once `stop` is true, embedding, evaluation,
-    /// search, closed forms and large gradients end soon, with an error of the kind [`crate::ErrorKind::Stopped`].
-    /// A matrix decomposition that has begun is finished first.
+    /// The same device, but lets another thread stop what takes long on it. Once `stop` is true, training, embedding,
+    /// evaluation, search, closed forms and large gradients end soon, with an error of the kind
+    /// [`crate::ErrorKind::Stopped`]. A matrix decomposition that has begun is finished first.
     #[must_use]
     pub fn stop_when(&self, stop: Arc<AtomicBool>) -> Self {
         Self(self.0.clone(), Some(stop), self.2.clone())

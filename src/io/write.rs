@@ -1,6 +1,6 @@
 //! Writes files that appear whole or not at all.
 
-use super::partial;
+use super::partial::Partial;
 use super::place::{Place, place};
 use super::{Obstacle, RowList};
 use crate::{Error, ErrorKind, Result};
@@ -19,8 +19,7 @@ pub(crate) enum Streams {
     Refused,
 }
 
-/// Writes a file under a temporary name in the same folder, syncs it and renames it into place. A link stays, and its
-/// target is written.
+/// Writes a temporary file in the same folder, syncs it and gives it its name. A link stays, and its target is written.
 ///
 /// # Errors
 /// Any failure to write. An existing file then stays unchanged, and no temporary file is left behind.
@@ -59,31 +58,28 @@ fn replace(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Obstacle> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     if there.is_some() {
         // A rename needs no permission to write the file that it replaces, so this checks it.
         rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(io::Error::from)?;
-    } else {
-        // A temporary file is private by default. This one needs the permissions of any new file.
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     }
-    let mut file = partial::create(folder, &mut builder).map_err(|e| match Obstacle::from(e) {
+    // In place of another file, it gets the permissions of that one below.
+    let partial = Partial::new(folder, there.is_none()).map_err(|e| match Obstacle::from(e) {
         missing if missing.is_missing() => Obstacle::new("no such folder", Some("make the folder first")),
         other => other,
     })?;
-    write_to(file.as_file_mut(), write)?;
+    write_to(&partial.file, write)?;
     if let Some(there) = there {
         // The new file gets the owner and the permissions of the old one, if the system allows it.
         #[cfg(unix)]
         {
             use std::os::unix::fs::{MetadataExt, fchown};
-            let _ = fchown(file.as_file(), Some(there.uid()), Some(there.gid()));
+            let _ = fchown(&partial.file, Some(there.uid()), Some(there.gid()));
         }
-        let _ = file.as_file().set_permissions(there.permissions());
+        let _ = partial.file.set_permissions(there.permissions());
     }
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
+    partial.file.sync_all()?;
+    partial.persist(path)?;
     // The rename survives a crash only after the folder is synced. Not every system can sync a folder.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();

@@ -94,6 +94,44 @@ fn a_sweep_that_was_killed_goes_on() {
     assert!(kills >= 3, "{kills} kills hit in {sweeps} sweeps");
 }
 
+/// A signal ends a sweep after a step of the run that trains. It leaves no temporary file.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_sweep_and_the_same_command_goes_on() {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::process::Stdio;
+    let place = Place::new();
+    let sweep = format!("sweep data --objectives con:con --seeds 0,1,2,3 {SMALL} --epochs 300");
+    let sweep = sweep.replace("--epochs 2 ", "");
+    place.ok(&format!("{sweep} --out whole"));
+    for (signal, name, code) in [(Signal::INT, "Ctrl-C", 130), (Signal::TERM, "SIGTERM", 143)] {
+        let mut child = place.start(&format!("{sweep} --out {name}"), Stdio::piped);
+        let lines = || {
+            let path = place.path(name).join("results.jsonl");
+            std::fs::read_to_string(path).unwrap_or_default().lines().count()
+        };
+        // The first line is that of the sweep.
+        while lines() < 2 {
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        let done = lines() - 1;
+        let expected = format!(
+            "stopped by {name}; {done} of 4 runs are in {name}: give the same command again to go on"
+        );
+        assert_eq!(stderr.lines().last(), Some(expected.as_str()), "{stderr}");
+        assert!((1..4).contains(&done) && output.stdout.is_empty(), "{stderr}");
+        let listing = place.listing();
+        assert!(!listing.keys().any(|path| path.to_string_lossy().contains(".wgoal-")), "{listing:?}");
+        place.ok(&format!("{sweep} --out {name}"));
+        assert_same_tables(&place, "whole", name);
+    }
+}
+
 /// The runs are those of `train`, and the table follows from them.
 #[test]
 fn the_table_is_that_of_the_runs() {

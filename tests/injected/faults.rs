@@ -152,6 +152,13 @@ fn similarities(place: &Place, out: &str) -> Option<Vec<u8>> {
     fs::read(place.path(out).join("similarities.jsonl")).ok()
 }
 
+/// Whether files here need no name while they are written.
+fn files_need_no_name(place: &Place) -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::TMPFILE.bits() as i32;
+    fs::OpenOptions::new().write(true).custom_flags(flags).open(place.path("")).is_ok()
+}
+
 /// Tries all faults on a command that writes into `out`. The same command is then given again, and its files must be those of
 /// a command without a fault.
 fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion, Failed> {
@@ -163,6 +170,7 @@ fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion
     let whole = run(&place, args, ("none", 0, "kill"));
     assert_eq!(whole.code, 0, "{args}\n{}", whole.stderr);
     let (expected, expected_similarities) = (files(&place, out), similarities(&place, out));
+    let nameless = files_need_no_name(&place);
     let (mut wrong, mut kills, mut errors_tried) = (Vec::new(), 0, 0);
     for (kind, errors) in KINDS {
         let count = whole.counts[kind];
@@ -188,6 +196,11 @@ fn try_all(prepare: impl Fn(&Place), args: &str, out: &str) -> Result<Completion
                 };
                 if !sound || broken.stderr.contains("panicked") {
                     wrong.push(format!("{fault}: exit code {}\n{}", broken.code, broken.stderr));
+                }
+                // A file has a temporary name only while it takes the place of another.
+                let partial = |path: &PathBuf| path.to_string_lossy().contains(".wgoal-");
+                if nameless && kind != "rename" && place.listing().keys().any(partial) {
+                    wrong.push(format!("{fault}: a temporary file is left"));
                 }
                 let again = run(&place, args, ("none", 0, "kill"));
                 let found = files(&place, out);

@@ -2,9 +2,9 @@
  *
  *   inject COUNTS KIND N ACTION COMMAND...
  *
- * KIND is open, write, sync, rename, clone or lock. ACTION is "kill" or the number of an error. The counts of all kinds go to
- * the file COUNTS, one "KIND COUNT" per line. With N = 0 nothing fails. The exit code is that of the command, or 128 + the
- * number of the signal that ended it.
+ * KIND is open, write, sync, rename, clone or lock; a rename may also be a link. ACTION is "kill" or the number of an error.
+ * The counts of all kinds go to the file COUNTS, one "KIND COUNT" per line. With N = 0 nothing fails. The exit code is that of
+ * the command, or 128 + the number of the signal that ended it.
  *
  * The command is traced with ptrace. A seccomp filter stops it at these calls only, so it runs at nearly its usual speed. A
  * preloaded library would not see the calls that the command makes without the C library.
@@ -33,6 +33,7 @@ static const struct {
 } calls[] = {
     {SYS_open, 0},   {SYS_openat, 0}, {SYS_write, 1},    {SYS_pwrite64, 1},  {SYS_writev, 1},
     {SYS_fsync, 2},  {SYS_fdatasync, 2}, {SYS_rename, 3}, {SYS_renameat, 3}, {SYS_renameat2, 3},
+    {SYS_link, 3},   {SYS_linkat, 3},
     {SYS_clone, 4},  {SYS_clone3, 4}, {SYS_flock, 5},
 };
 enum { CALLS = sizeof calls / sizeof *calls };

@@ -232,7 +232,7 @@ impl Trainer {
             best: None,
             start: None,
             broken: None,
-            stop: None,
+            stop: device.1.clone(),
             on_event: None,
             every: None,
             watch: None,
