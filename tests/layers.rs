@@ -183,7 +183,8 @@ fn function<'a>(lines: &[&str], line: &'a str) -> Option<(&'a str, usize)> {
     let prefix = words.0.split_whitespace().all(|word| {
         word.starts_with("pub") || ["const", "async", "unsafe", "in", "super)", "crate)"].contains(&word)
     });
-    if !prefix {
+    // A function without a body ends on its line.
+    if !prefix || line.ends_with("{}") {
         return None;
     }
     let end = format!("{}}}", " ".repeat(indent));

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) const MOST: usize = 64;
 
 /// The shards take this part of the files that the system lets a process open.
+#[cfg(unix)]
 const PART: u64 = 4;
 
 /// A number that no other array of the process has.

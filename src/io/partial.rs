@@ -97,11 +97,19 @@ fn mode(shared: bool) -> u32 {
     if shared { 0o666 } else { 0o600 }
 }
 
-/// A file with a temporary name.
-fn named(folder: &Path, #[cfg_attr(not(unix), allow(unused))] shared: bool) -> io::Result<NamedTempFile> {
-    let mut builder = builder();
-    #[cfg(unix)]
+#[cfg(unix)]
+fn permit(builder: &mut Builder, shared: bool) {
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode(shared)));
+}
+
+/// Only Unix has such permissions.
+#[cfg(not(unix))]
+fn permit(_: &mut Builder, _: bool) {}
+
+/// A file with a temporary name.
+fn named(folder: &Path, shared: bool) -> io::Result<NamedTempFile> {
+    let mut builder = builder();
+    permit(&mut builder, shared);
     loop {
         let file = builder.tempfile_in(folder)?;
         if lock(file.as_file())? {

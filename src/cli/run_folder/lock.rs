@@ -1,5 +1,6 @@
 //! Keeps other processes out of a folder.
 
+#[cfg(unix)]
 use super::{fault, shown, unwritable};
 use std::fs;
 use std::path::Path;
