@@ -154,8 +154,8 @@ impl SweepArgs {
         note_init(&configs);
         let sweep = Sweep::new(variants.clone(), self.seeds.clone(), self.baseline.as_deref())?;
         let total = variants.len() * self.seeds.len();
-        // Each process trains whole runs. The devices of a sweep may differ, and the results name them.
         let interrupt = Interrupt::watch()?;
+        // Each process trains whole runs. The devices of a sweep may differ, and the results name them.
         let device = self.device.open_in(job, None)?.with_ranks(job.ranks()).stop_when(interrupt.flag());
         let _lock = job.is_first().then(|| self.folder()).transpose()?;
         let (start, mut first, in_folder) = (Instant::now(), 0, Cell::new(0));
